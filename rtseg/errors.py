@@ -1,0 +1,43 @@
+"""Every error that rtseg raises on purpose.
+
+A user error says in one line what is wrong and where, what was expected, and what to do. The command
+line prints that line and exits with 2; anything else is a bug or a machine in trouble, and exits with 1.
+
+    RtsegError
+    ├── ConfigError    a recipe, a stream profile or an argument is wrong
+    ├── SourceError    frames cannot be read from where they were asked for
+    ├── PromptError    a prompt does not fit its frame or its object
+    ├── WeightsError   a weights file does not fit the network
+    ├── EngineError    an engine cannot be opened or built on this machine
+    └── OutputError    a result cannot be written or published where it was asked for
+"""
+
+from __future__ import annotations
+
+
+class RtsegError(Exception):
+    """A failure that the caller can act on; its text is one line."""
+
+
+class ConfigError(RtsegError):
+    """A recipe, a stream profile or an argument is wrong."""
+
+
+class SourceError(RtsegError):
+    """Frames cannot be read from where they were asked for."""
+
+
+class PromptError(RtsegError):
+    """A prompt does not fit its frame or its object."""
+
+
+class WeightsError(RtsegError):
+    """A weights file does not fit the network."""
+
+
+class EngineError(RtsegError):
+    """An engine cannot be opened or built on this machine."""
+
+
+class OutputError(RtsegError):
+    """A result cannot be written or published where it was asked for."""

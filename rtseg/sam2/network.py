@@ -1,0 +1,145 @@
+"""SAM 2 (arXiv 2408.00714) as four verbs, and the choices that its video predictor makes between them.
+
+Attribute names are those of the published checkpoints, so that these load without a table of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .decoder import MaskDecoder, choose
+from .hiera import Hiera, ImageEncoder
+from .layers import Mlp
+from .memory import MemoryAttention, MemoryEncoder, MemoryTokenizer
+from .presets import Preset
+from .prompt import PromptEncoder
+from .values import Candidates, Decoded, Features, Prompts, Recall
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
+ABSENT_LOGIT = -1024.0  # every pixel of an object that is not there
+CLAMP_LOGIT = 32.0  # of an earlier mask that is fed back with a correction
+
+
+class Sam2(nn.Module):
+    """The network, random until `load_weights`. `image_size` S is a multiple of 32; g = S / 16."""
+
+    def __init__(self, preset: Preset, image_size: int) -> None:
+        super().__init__()
+        if image_size % 32 or image_size < 64:
+            raise ConfigError(f"image_size {image_size}: expected a multiple of 32, at least 64")
+        self.preset, self.image_size, self.grid = preset, image_size, image_size // 16
+        dim, memory_dim = preset.dim, preset.memory_dim
+        self.image_encoder = ImageEncoder(preset)
+        self.sam_prompt_encoder = PromptEncoder(preset, image_size)
+        self.sam_mask_decoder = MaskDecoder(preset)
+        self.memory_attention = MemoryAttention(preset, self.grid)
+        self.memory_encoder = MemoryEncoder(preset)
+        self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
+        self.obj_ptr_proj = Mlp(dim, dim, dim, dim)
+        self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim) if preset.pointer_time else None
+        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(preset.num_maskmem, 1, 1, memory_dim))
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, dim))
+        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, dim))  # in every checkpoint, used by none
+        self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
+        if preset.no_object_in_memory:
+            self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
+        self.tokenizer = MemoryTokenizer(preset, self.grid)
+        self.image_encoder.apply(_init)
+        for table in (self.maskmem_tpos_enc, self.no_mem_embed, self.no_obj_ptr):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def encode_image(self, image_nchw: Tensor) -> Features:
+        """Normalised images [n, 3, S, S] to features."""
+        fine, mid, top = self.image_encoder(image_nchw)
+        return Features(top, self.sam_mask_decoder.conv_s1(mid), self.sam_mask_decoder.conv_s0(fine))
+
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        """Features conditioned on each object's memories, [b, D, g, g]; None stands for an object without any.
+
+        `features` holds one image for all objects, or one for each.
+        """
+        top_bchw = features.top.expand(len(recalls), -1, -1, -1)
+        fresh_bchw = top_bchw + self.no_mem_embed.view(1, -1, 1, 1)
+        known = [i for i, r in enumerate(recalls) if r is not None]
+        if not known:
+            return fresh_bchw
+        tokens = self.tokenizer.batch([r for r in recalls if r], self.maskmem_tpos_enc, self.obj_ptr_tpos_proj)
+        attended_bchw: Tensor = self.memory_attention(top_bchw[known], tokens)
+        if len(known) == len(recalls):
+            return attended_bchw
+        out_bchw = fresh_bchw.clone()
+        out_bchw[known] = attended_bchw
+        return out_bchw
+
+    def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Candidates:
+        """All four candidate masks of each object, before any choice."""
+        sparse_bpc, dense_bchw = self.sam_prompt_encoder(prompts)
+        grid_1chw = self.sam_prompt_encoder.pe_layer.grid(self.grid)
+        candidates: Candidates = self.sam_mask_decoder(conditioned_bchw, features, sparse_bpc, dense_bchw, grid_1chw)
+        return candidates
+
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts, multimask: bool = True) -> Decoded:
+        """One mask for each object. Where the object score says absent, the mask is empty and the pointer says so."""
+        candidates = self.predict_masks(conditioned_bchw, features, prompts)
+        mask_b, token_b = choose(candidates, multimask)
+        rows = torch.arange(len(mask_b), device=mask_b.device)
+        present_b = candidates.score_b > 0
+        logits_bhw = candidates.logits_bkhw[rows, mask_b].where(present_b[:, None, None], ABSENT_LOGIT)
+        return Decoded(
+            logits_bhw[:, None],
+            candidates.iou_bk[rows, mask_b],
+            candidates.score_b,
+            self.pointer(candidates.tokens_bkc[rows, token_b], candidates.score_b),
+        )
+
+    def pointer(self, tokens_bc: Tensor, score_b: Tensor) -> Tensor:
+        """Object pointers [b, D] from mask tokens; an absent object has the one pointer that means absence."""
+        pointer_bc: Tensor = self.obj_ptr_proj(tokens_bc)
+        return pointer_bc.where(score_b[:, None] > 0, self.no_obj_ptr.to(pointer_bc))
+
+    def from_mask(self, features: Features, mask_b1hw: Tensor) -> Decoded:
+        """A person's mask [b, 1, S, S] (0 or 1) taken as the answer; only the pointer comes from the decoder."""
+        logits_b1hw = F.interpolate(
+            mask_b1hw * 20 - 10, size=(4 * self.grid, 4 * self.grid), mode="bilinear", antialias=True
+        )
+        blank = Prompts.none(len(mask_b1hw))
+        prompts = Prompts(blank.points_bpc, blank.labels_bp, self.mask_downsample(mask_b1hw))
+        candidates = self.predict_masks(features.top.expand(len(mask_b1hw), -1, -1, -1), features, prompts)
+        present_b = mask_b1hw.flatten(1).any(dim=1)
+        # Absent if the mask is empty, and also if the decoder does not see the object (both gates are SAM 2's).
+        gate_b = torch.where(present_b, candidates.score_b, -torch.ones_like(candidates.score_b))
+        return Decoded(
+            logits_b1hw,
+            torch.ones_like(candidates.score_b),
+            present_b.to(candidates.score_b) * 20 - 10,
+            self.pointer(candidates.tokens_bkc[:, 0], gate_b),
+        )
+
+    def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor, binarize: bool = False) -> Tensor:
+        """Memories [b, M, g, g] of masks [b, 1, S, S]; `binarize` where a person prompted them."""
+        mask_b1hw = (mask_logits_b1hw > 0).to(features.top) if binarize else mask_logits_b1hw.sigmoid()
+        memory_bchw: Tensor = self.memory_encoder(features.top, mask_b1hw * 20 - 10)
+        if not self.preset.no_object_in_memory:
+            return memory_bchw
+        absent_b111 = (score_b <= 0).to(memory_bchw).view(-1, 1, 1, 1)
+        return memory_bchw + absent_b111 * self.no_obj_embed_spatial.view(1, -1, 1, 1)
+
+
+def upsample(logits_b1hw: Tensor, size: int) -> Tensor:
+    """Mask logits [b, 1, 4g, 4g] at the size `remember` takes, [b, 1, S, S]."""
+    return F.interpolate(logits_b1hw, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _init(module: nn.Module) -> None:
+    """Small normal weights in the trunk, as for any vision transformer that is trained from nothing."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    if isinstance(module, Hiera):
+        nn.init.trunc_normal_(module.pos_embed, std=0.02)
+        nn.init.trunc_normal_(module.pos_embed_window, std=0.02)

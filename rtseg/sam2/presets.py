@@ -1,0 +1,70 @@
+"""The sizes of every SAM 2 network that rtseg can build, as numbers.
+
+The published ones are Meta's (arXiv 2408.00714, table 12 and the released checkpoints); `nano` is ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One network. `stages` are Hiera blocks a stage; `windows` the attention window of each stage, in tokens."""
+
+    name: str
+    embed_dim: int
+    heads: int
+    stages: tuple[int, int, int, int]
+    global_blocks: tuple[int, ...]
+    windows: tuple[int, int, int, int]
+    background: int  # side of the coarse position embedding that is stretched over the image
+    dim: int = 256
+    memory_dim: int = 64
+    attention_layers: int = 4
+    attention_ffn: int = 2048
+    decoder_ffn: int = 2048
+    decoder_heads: int = 8
+    num_maskmem: int = 7
+    max_pointers: int = 16
+    no_object_in_memory: bool = True  # 2.1: an absent object marks its memory
+    pointer_time: bool = True  # 2.1: object pointers carry their age
+
+    @property
+    def stage_dims(self) -> tuple[int, ...]:
+        """Channels of each Hiera stage, finest first."""
+        return tuple(self.embed_dim * 2**i for i in range(len(self.stages)))
+
+    @property
+    def pointer_tokens(self) -> int:
+        """Attention tokens that one object pointer is split into."""
+        return self.dim // self.memory_dim
+
+
+_TINY = Preset("sam2.1-tiny", 96, 1, (1, 2, 7, 2), (5, 7, 9), (8, 4, 14, 7), 7)
+_V21 = (
+    _TINY,
+    replace(_TINY, name="sam2.1-small", stages=(1, 2, 11, 2), global_blocks=(7, 10, 13)),
+    Preset("sam2.1-base+", 112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), 14),
+    Preset("sam2.1-large", 144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8), 7),
+)
+_V20 = tuple(
+    replace(p, name=p.name.replace("2.1", "2"), no_object_in_memory=False, pointer_time=False) for p in _V21
+)
+_NANO = Preset(
+    "nano", 48, 1, (1, 2, 4, 1), (6,), (8, 4, 16, 8), 8,
+    dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512, decoder_heads=4,
+)  # fmt: skip
+PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _NANO)}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of this name; `ConfigError` that names the nearest one if there is none."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"model {name!r}: no such preset; expected one of {', '.join(PRESETS)}{hint}")
+    return PRESETS[name]

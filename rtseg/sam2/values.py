@@ -1,0 +1,95 @@
+"""What the four verbs take and give: tensors with names.
+
+Axes: n images, b objects, t memories, p points or pointers, k masks of one object, c channels, h and w cells.
+g = image_size / 16; D and M are the preset's `dim` and `memory_dim`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """One image encoding, shared by all objects: `top` [n, D, g, g], `mid` [n, D/4, 2g, 2g], `fine` [n, D/8, 4g, 4g]."""
+
+    top: Tensor
+    mid: Tensor
+    fine: Tensor
+
+    def select(self, index: slice | Tensor) -> Features:
+        """The images at `index` of a batch."""
+        return Features(self.top[index], self.mid[index], self.fine[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recall:
+    """What one object's bank brings to attention on one frame.
+
+    `maps_tchw` [t, M, g, g] are spatial memories; `slots[t]` is the row of the temporal position table of each
+    (`num_maskmem - 1` for a conditioning memory, 0 for the newest other one, 1 for the one before it, ...).
+    `pointers_pc` [p, D] are object pointers, `ages[p]` how many frames ago each was made (at least 1).
+    """
+
+    maps_tchw: Tensor
+    slots: tuple[int, ...]
+    pointers_pc: Tensor
+    ages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompts:
+    """Prompts of b objects, all with the same number of points.
+
+    `points_bpc` [b, p, 2] are (x, y) in pixels of the network's image, `labels_bp` [b, p]: 1 object, 0 background,
+    2 and 3 the corners of a box. `mask_b1hw` [b, 1, 4g, 4g] are logits of an earlier mask to correct, or None.
+    """
+
+    points_bpc: Tensor
+    labels_bp: Tensor
+    mask_b1hw: Tensor | None = None
+
+    @staticmethod
+    def none(objects: int) -> Prompts:
+        """No prompt at all: a tracked frame."""
+        return Prompts(torch.zeros(objects, 0, 2), torch.zeros(objects, 0, dtype=torch.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """All that the decoder says: mask 0 is the single-mask answer, 1 to 3 the multimask ones.
+
+    `logits_bkhw` [b, 4, 4g, 4g], `iou_bk` [b, 4] in 0..1, `tokens_bkc` [b, 4, D], `score_b` [b] (logit of presence).
+    """
+
+    logits_bkhw: Tensor
+    iou_bk: Tensor
+    tokens_bkc: Tensor
+    score_b: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """The mask chosen for each object: `logits_b1hw` [b, 1, 4g, 4g], `iou_b`, `score_b` [b], `pointer_bc` [b, D]."""
+
+    logits_b1hw: Tensor
+    iou_b: Tensor
+    score_b: Tensor
+    pointer_bc: Tensor
+
+    @staticmethod
+    def cat(parts: list[Decoded]) -> Decoded:
+        """Several objects' answers as one."""
+        return Decoded(
+            torch.cat([p.logits_b1hw for p in parts]),
+            torch.cat([p.iou_b for p in parts]),
+            torch.cat([p.score_b for p in parts]),
+            torch.cat([p.pointer_bc for p in parts]),
+        )
+
+    def select(self, index: slice) -> Decoded:
+        """The objects at `index`."""
+        return Decoded(self.logits_b1hw[index], self.iou_b[index], self.score_b[index], self.pointer_bc[index])

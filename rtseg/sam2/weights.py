@@ -1,0 +1,150 @@
+"""Weights in and out: Meta's `.pt`, transformers' safetensors, and our own safetensors (Meta's names, fp16).
+
+Nothing is executed while reading (`weights_only=True`; safetensors holds no code), and nothing is guessed:
+every tensor of the file is used, every tensor of the network comes from the file, and shapes agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+
+State = dict[str, Tensor]
+
+_HEAD = r"(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head)|object_pointer_proj)"
+# transformers' names to Meta's. The rules apply in this order, each to what the ones before it left.
+_RENAMES = [(re.compile(old), new) for old, new in (
+    (_HEAD + r"\.layers\.0\.", r"\1.layers.1."),
+    (_HEAD + r"\.proj_in\.", r"\1.layers.0."),
+    (_HEAD + r"\.proj_out\.", r"\1.layers.2."),
+    (r"\.proj_in\.", ".layers.0."),
+    (r"\.proj_out\.", ".layers.1."),
+    (r"\.o_proj\.", ".out_proj."),
+    (r"memory_attention\.layer_norm\.", "memory_attention.norm."),
+    (r"\.layer_norm(\d)\.", r".norm\1."),
+    (r"\.layer_norm_final_attn\.", ".norm_final_attn."),
+    (r"^vision_encoder\.backbone\.patch_embed\.projection\.", "image_encoder.trunk.patch_embed.proj."),
+    (r"^vision_encoder\.backbone\.", "image_encoder.trunk."),
+    (r"^vision_encoder\.neck\.convs\.(\d)\.", r"image_encoder.neck.convs.\1.conv."),
+    (r"^prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
+    (r"^prompt_encoder\.mask_embed\.norm1\.", "prompt_encoder.mask_downscaling.1."),
+    (r"^prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
+    (r"^prompt_encoder\.mask_embed\.norm2\.", "prompt_encoder.mask_downscaling.4."),
+    (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
+    (r"^(?:shared_image_embedding|prompt_encoder\.shared_embedding)\.positional_embedding$",
+     "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+    (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
+    (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
+    (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
+    (r"^(prompt_encoder|mask_decoder)\.", r"sam_\1."),
+    (r"^memory_encoder\.mask_downsampler\.final_conv\.", "memory_encoder.mask_downsampler.encoder.12."),
+    (r"^memory_encoder\.feature_projection\.", "memory_encoder.pix_feat_proj."),
+    (r"^memory_encoder\.projection\.", "memory_encoder.out_proj."),
+    (r"^memory_encoder\.memory_fuser\.", "memory_encoder.fuser."),
+    (r"^(memory_encoder\.fuser\.layers\.\d)\.layer_norm\.", r"\1.norm."),
+    (r"^(memory_encoder\.fuser\.layers\.\d)\.scale$", r"\1.gamma"),
+    (r"\.depthwise_conv\.", ".dwconv."),
+    (r"\.pointwise_conv(\d)\.", r".pwconv\1."),
+    (r"^object_pointer_proj\.", "obj_ptr_proj."),
+    (r"^no_object_pointer$", "no_obj_ptr"),
+    (r"^no_memory_embedding$", "no_mem_embed"),
+    (r"^no_memory_positional_encoding$", "no_mem_pos_enc"),
+    (r"^memory_temporal_positional_encoding$", "maskmem_tpos_enc"),
+    (r"^occlusion_spatial_embedding_parameter$", "no_obj_embed_spatial"),
+    (r"^temporal_positional_encoding_projection_layer\.", "obj_ptr_tpos_proj."),
+)]  # fmt: skip
+_DOWNSAMPLER = re.compile(r"^memory_encoder\.mask_downsampler\.layers\.(\d)\.(conv|layer_norm)\.")
+_POINTS = "prompt_encoder.point_embed.weight"
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Fill the network from a file; `WeightsError` that names the first tensor that does not fit."""
+    path = Path(path)
+    state = read_state(path)
+    own = network.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    hint = "is `model` in the recipe the preset of this file?"
+    if missing:
+        raise WeightsError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}; {hint}")
+    if extra:
+        raise WeightsError(f"{path}: {len(extra)} tensors that the network does not have, such as {extra[0]}; {hint}")
+    for name, tensor in own.items():
+        if state[name].shape != tensor.shape:
+            found, expected = list(state[name].shape), list(tensor.shape)
+            raise WeightsError(f"{path}: {name} has shape {found}, expected {expected}; {hint}")
+    network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a weights file under Meta's names."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; expected weights as .pt or .safetensors")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as e:
+        raise WeightsError(f"{path}: not a readable weights file; expected SAM 2 weights as .pt or .safetensors") from e
+    except Exception as e:
+        if type(e).__name__ != "SafetensorError":
+            raise
+        raise WeightsError(f"{path}: not a readable safetensors file ({e}); fetch it again") from e
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise WeightsError(f"{path}: holds no table of tensors; expected SAM 2 weights as .pt or .safetensors")
+    return _from_transformers(path, state) if _POINTS in state else state
+
+
+def save_weights(
+    network: nn.Module, path: str | Path, *, half: bool = True, metadata: dict[str, str] | None = None
+) -> None:
+    """Write safetensors under Meta's names, in fp16 if `half`; complete or not at all."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    dtype = torch.float16 if half else torch.float32
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(state, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_transformers(path: Path, state: State) -> State:
+    out: State = {}
+    for name, tensor in state.items():
+        if name == _POINTS:
+            for i, row in enumerate(tensor):
+                out[f"sam_prompt_encoder.point_embeddings.{i}.weight"] = row[None].clone()
+            continue
+        known = _rename(name)
+        if known in out and not torch.equal(out[known], tensor):
+            raise WeightsError(f"{path}: {name} differs from the other copy of {known}; the file is damaged")
+        out[known] = tensor
+    return out
+
+
+def _rename(name: str) -> str:
+    # The mask downsampler is one flat sequence of (convolution, norm, activation) in Meta's checkpoints.
+    if match := _DOWNSAMPLER.match(name):
+        place = 3 * int(match[1]) + (match[2] == "layer_norm")
+        return f"memory_encoder.mask_downsampler.encoder.{place}.{name[match.end() :]}"
+    for old, new in _RENAMES:
+        name = old.sub(new, name)
+    return name
