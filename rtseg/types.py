@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from .errors import PromptError
 
+MAX_ID = 255  # of an object: ids are pixel values in palette images, where 0 is the background
+
 ImageU8 = npt.NDArray[np.uint8]
 BoolMask = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -104,8 +106,6 @@ class Prompt:
                 raise PromptError(f"{who}: point ({x:g}, {y:g}) lies outside the {size} frame")
             if kind not in (0, 1):
                 raise PromptError(f"{who}: point label {kind}; expected 1 (object) or 0 (background)")
-        if self.points and self.box is None and not any(kind == 1 for _, _, kind in self.points):
-            raise PromptError(f"{who}: only background points; expected at least one point with label 1, or a box")
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):

@@ -83,10 +83,15 @@ class Sam2(nn.Module):
         candidates: Candidates = self.sam_mask_decoder(conditioned_bchw, features, sparse_bpc, dense_bchw, grid_1chw)
         return candidates
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts, multimask: bool = True) -> Decoded:
-        """One mask for each object. Where the object score says absent, the mask is empty and the pointer says so."""
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+        """One mask for each object. Where the object score says absent, the mask is empty and the pointer says so.
+
+        A mask given as the answer is the answer, and no memory has a say in it: `conditioned_bchw` is not read then.
+        """
+        if prompts.answer_b1hw is not None:
+            return self.from_mask(features, prompts.answer_b1hw)
         candidates = self.predict_masks(conditioned_bchw, features, prompts)
-        mask_b, token_b = choose(candidates, multimask)
+        mask_b, token_b = choose(candidates, prompts.multimask)
         rows = torch.arange(len(mask_b), device=mask_b.device)
         present_b = candidates.score_b > 0
         logits_bhw = candidates.logits_bkhw[rows, mask_b].where(present_b[:, None, None], ABSENT_LOGIT)
@@ -120,10 +125,9 @@ class Sam2(nn.Module):
             self.pointer(candidates.tokens_bkc[:, 0], gate_b),
         )
 
-    def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor, binarize: bool = False) -> Tensor:
-        """Memories [b, M, g, g] of masks [b, 1, S, S]; `binarize` where a person prompted them."""
-        mask_b1hw = (mask_logits_b1hw > 0).to(features.top) if binarize else mask_logits_b1hw.sigmoid()
-        memory_bchw: Tensor = self.memory_encoder(features.top, mask_b1hw * 20 - 10)
+    def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor) -> Tensor:
+        """Memories [b, M, g, g] of masks [b, 1, S, S]; those that a person prompted have gone through `certain`."""
+        memory_bchw: Tensor = self.memory_encoder(features.top, mask_logits_b1hw.sigmoid() * 20 - 10)
         if not self.preset.no_object_in_memory:
             return memory_bchw
         absent_b111 = (score_b <= 0).to(memory_bchw).view(-1, 1, 1, 1)
@@ -133,6 +137,11 @@ class Sam2(nn.Module):
 def upsample(logits_b1hw: Tensor, size: int) -> Tensor:
     """Mask logits [b, 1, 4g, 4g] at the size `remember` takes, [b, 1, S, S]."""
     return F.interpolate(logits_b1hw, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def certain(logits_b1hw: Tensor) -> Tensor:
+    """Logits that leave no doubt: SAM 2 remembers a prompted mask as 0 or 1, a tracked one as it is."""
+    return torch.where(logits_b1hw > 0, 100.0, -100.0).to(logits_b1hw)
 
 
 def _init(module: nn.Module) -> None:

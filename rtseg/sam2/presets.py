@@ -1,12 +1,15 @@
 """The sizes of every SAM 2 network that rtseg can build, as numbers.
 
-The published ones are Meta's (arXiv 2408.00714, table 12 and the released checkpoints); `nano` is ours.
+The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` is ours; a user's own is a TOML
+file with the fields of `Preset`.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from ..errors import ConfigError
 
@@ -62,9 +65,30 @@ PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _NANO)}
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of this name; `ConfigError` that names the nearest one if there is none."""
+    """The preset of this name, or the one in this .toml file; `ConfigError` if there is none."""
+    if name.endswith(".toml"):
+        return _read_preset(Path(name))
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"model {name!r}: no such preset; expected one of {', '.join(PRESETS)}{hint}")
     return PRESETS[name]
+
+
+def _read_preset(path: Path) -> Preset:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as e:
+        raise ConfigError(f"{path}: not a readable preset ({e}); expected TOML with the numbers of a network") from e
+    known = [f.name for f in fields(Preset)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise ConfigError(f"{path}: unknown key {key!r}; did you mean {near[0]!r}?")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in {"name": path.stem, **values}.items()}
+    try:
+        return Preset(**values)
+    except TypeError as e:
+        needed = "embed_dim, heads, stages, global_blocks, windows, background"
+        raise ConfigError(f"{path}: numbers are missing; expected at least {needed}") from e

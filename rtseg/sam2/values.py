@@ -46,11 +46,18 @@ class Prompts:
 
     `points_bpc` [b, p, 2] are (x, y) in pixels of the network's image, `labels_bp` [b, p]: 1 object, 0 background,
     2 and 3 the corners of a box. `mask_b1hw` [b, 1, 4g, 4g] are logits of an earlier mask to correct, or None.
+    `answer_b1hw` [b, 1, S, S], 0 or 1, is a mask that is to be taken as it is, or None.
     """
 
     points_bpc: Tensor
     labels_bp: Tensor
     mask_b1hw: Tensor | None = None
+    answer_b1hw: Tensor | None = None
+
+    @property
+    def multimask(self) -> bool:
+        """Whether three masks compete: SAM 2 lets them where at most one point says what is meant."""
+        return self.points_bpc.shape[1] <= 1
 
     @staticmethod
     def none(objects: int) -> Prompts:

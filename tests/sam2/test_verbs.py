@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.sam2 import Features, Prompts, Recall, Sam2, upsample
+from rtseg.sam2 import Features, Prompts, Recall, Sam2, certain, upsample
 
 SIZE, GRID = 128, 8
 
@@ -113,9 +113,7 @@ def test_attend_batched_is_alone(pair: SimpleNamespace, features: Features) -> N
         assert error(together[i : i + 1], pair.ours.attend(features, [several[i - 1]])) > 1e-3
 
 
-def their_decode(
-    pair: SimpleNamespace, features: Features, prompts: Prompts, multimask: bool
-) -> SimpleNamespace:
+def their_decode(pair: SimpleNamespace, features: Features, prompts: Prompts, multimask: bool) -> SimpleNamespace:
     points = prompts.points_bpc[:, None] if prompts.points_bpc.shape[1] else None
     out: SimpleNamespace = pair.theirs._single_frame_forward(
         input_points=points,
@@ -136,18 +134,18 @@ CORRECTION = Prompts(
 )
 
 
-@pytest.mark.parametrize("multimask", [True, False])
 @pytest.mark.parametrize("prompts", [POINT, BOX, CORRECTION, Prompts.none(1)], ids=["point", "box", "fix", "none"])
 @torch.inference_mode()
-def test_decode(pair: SimpleNamespace, features: Features, prompts: Prompts, multimask: bool) -> None:
+def test_decode(pair: SimpleNamespace, features: Features, prompts: Prompts) -> None:
+    multimask = prompts.multimask
     theirs = their_decode(pair, features, prompts, multimask)
-    ours = pair.ours.decode(features.top, features, prompts, multimask)
+    ours = pair.ours.decode(features.top, features, prompts)
     assert error(ours.logits_b1hw, theirs.pred_masks) < 1e-4
     assert error(ours.pointer_bc, theirs.object_pointer[:, 0]) < 1e-4
     assert error(ours.score_b, theirs.object_score_logits.flatten()) < 1e-4
     assert error(ours.iou_b, theirs.iou_scores.max(dim=-1).values.flatten()) < 1e-4 or not multimask
     moved = Prompts(torch.tensor([[[100.0, 20.0]]]), torch.tensor([[1]]))
-    other = pair.ours.decode(features.top, features, moved, multimask)
+    other = pair.ours.decode(features.top, features, moved)
     assert error(other.pointer_bc, theirs.object_pointer[:, 0]) > 1e-3
 
 
@@ -157,13 +155,15 @@ def test_candidates_are_not_trivial(pair: SimpleNamespace, features: Features) -
     cand = pair.ours.predict_masks(features.top, features, POINT)
     share = (cand.logits_bkhw > 0).float().mean().item()
     assert 0.05 < share < 0.95
+    assert cand.score_b.item() > 0
 
 
 @torch.inference_mode()
 def test_from_mask(pair: SimpleNamespace, features: Features) -> None:
     mask = torch.zeros(1, 1, SIZE, SIZE)
     mask[:, :, 30:70, 20:90] = 1
-    ours = pair.ours.from_mask(features, mask)
+    given = Prompts(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), answer_b1hw=mask)
+    ours = pair.ours.decode(features.top, features, given)
     theirs = pair.theirs._use_mask_as_output(features.top, [features.fine, features.mid], mask)
     assert error(ours.logits_b1hw, theirs.pred_masks) < 1e-4
     # Meta's predictor takes the pointer of the single-mask token; transformers', of the best of three.
@@ -180,13 +180,14 @@ def test_remember(pair: SimpleNamespace, features: Features, score: float) -> No
     logits = upsample(torch.randn(1, 1, 4 * GRID, 4 * GRID, generator=torch.Generator().manual_seed(6)), SIZE)
     scores = torch.tensor([score])
     for binarize in (False, True):
-        ours = pair.ours.remember(features, logits, scores, binarize)
+        given = certain(logits) if binarize else logits
+        ours = pair.ours.remember(features, given, scores)
         theirs, _ = pair.theirs._encode_new_memory(as_tokens(features.top), logits, scores[:, None], binarize)
         theirs = theirs.float().permute(1, 2, 0).unflatten(2, (GRID, GRID))
         # transformers rounds memories to bfloat16, so ours is rounded before the comparison.
         assert error(ours.bfloat16().float(), theirs) < 1e-2
         assert (ours.bfloat16().float() - theirs).abs().mean() / theirs.abs().mean() < 1e-4
-        flipped = pair.ours.remember(features, logits, -scores, binarize)
+        flipped = pair.ours.remember(features, given, -scores)
         assert error(flipped, theirs) > 1e-2
 
 

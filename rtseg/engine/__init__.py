@@ -1,0 +1,55 @@
+"""How the network is run: `open_engine` makes a recipe into the four verbs of `Engine`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import Recipe, load_recipe
+from ..errors import EngineError, WeightsError
+from ..sam2 import Sam2, get_preset, load_weights
+from ..sam2.weights import file_hash
+from .base import Engine, to_input
+from .reference import TorchEngine
+
+__all__ = ["Engine", "choose_runtime", "open_engine", "to_input"]
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+
+
+def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
+    """Open the engine of a recipe file (None: the shipped default). Keywords override the recipe's keys.
+
+    Raises `ConfigError`, `WeightsError` or `EngineError`.
+    """
+    recipe = load_recipe(recipe, **overrides)
+    device, _ = choose_runtime(recipe.runtime)
+    network = Sam2(get_preset(recipe.model), recipe.image_size)
+    path = find_weights(recipe.weights)
+    load_weights(network, path)
+    return TorchEngine(network, recipe, file_hash(path), device)
+
+
+def choose_runtime(runtime: str) -> tuple[str, str]:
+    """The torch device for a runtime, and why; `EngineError` where this machine or this version has none."""
+    cuda = torch.cuda.is_available()
+    if runtime == "cpu":
+        return "cpu", "asked for; torch on the CPU"
+    if runtime in ("torch", "auto"):
+        if cuda:
+            return "cuda", f"torch sees {torch.cuda.get_device_name()}"
+        return "cpu", "torch sees no CUDA device"
+    raise EngineError(f'runtime = "{runtime}": this version of rtseg has no such engine; use "torch", "cpu" or "auto"')
+
+
+def find_weights(weights: str) -> Path:
+    """The file behind the `weights` of a recipe."""
+    if weights.startswith("package:"):
+        path = SHIPPED / (weights.removeprefix("package:") + ".safetensors")
+        if not path.is_file():
+            shipped = ", ".join(sorted(f"package:{p.stem}" for p in SHIPPED.glob("*.safetensors"))) or "none"
+            raise WeightsError(f"weights = {weights!r}: not shipped in this package; there are: {shipped}")
+        return path
+    return Path(weights)

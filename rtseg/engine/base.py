@@ -1,0 +1,57 @@
+"""What every engine offers: four verbs, and the way a picture reaches the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import Recipe
+from ..sam2 import MEAN, STD, Decoded, Features, Preset, Prompts, Recall
+from ..types import ImageU8
+
+
+class Engine(Protocol):
+    """The network, run somehow. It keeps nothing between calls: what is remembered belongs to the caller.
+
+    S is `image_size`, g = S / 16, b objects; shapes as in `rtseg.sam2.values`.
+    """
+
+    recipe: Recipe
+    preset: Preset
+    image_size: int
+    weights_hash: str
+    description: str  # runtime, precision and device, for people
+
+    def encode_image(self, image_1chw: Tensor) -> Features:
+        """A normalised image [1, 3, S, S] to features that all objects share."""
+
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        """Features conditioned on each object's memories (None: it has none), [b, D, g, g]."""
+
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+        """Mask logits [b, 1, 4g, 4g], predicted IoU, object score and pointer of each object."""
+
+    def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor) -> Tensor:
+        """Memories [b, M, g, g] of the masks [b, 1, S, S]."""
+
+
+_SCALE = (1 / (255 * np.array(STD))).astype(np.float32)
+_SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)
+
+
+def to_input(image_hwc: ImageU8, size: int) -> Tensor:
+    """A picture uint8 [H, W, 3] as the network sees it: squeezed to a square [1, 3, S, S] and normalised."""
+    height, width = image_hwc.shape[:2]
+    # Area averaging keeps thin tools whole when the picture shrinks; it is no use, and slow, when it grows.
+    shrinks = height >= size and width >= size
+    square_hwc = cv2.resize(image_hwc, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    planes_chw = np.empty((3, size, size), np.float32)
+    for c in range(3):
+        np.multiply(square_hwc[..., c], _SCALE[c], out=planes_chw[c])
+        planes_chw[c] -= _SHIFT[c]
+    return torch.from_numpy(planes_chw)[None]

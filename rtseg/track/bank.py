@@ -1,0 +1,63 @@
+"""The memory of one object, bounded by construction: what a policy drops is freed, not skipped."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from ..sam2 import Recall
+from .policy import Choice, Memory, Policy, Size
+
+CONDITIONING = 4  # prompted frames that are kept: the first, which says what the object is, and the latest three
+
+
+class Bank:
+    """Conditioning memories, spatial memories chosen by a policy, and the pointers of recent frames.
+
+    Holds at most `CONDITIONING` prompted frames, what the policy keeps beside them, and `pointers` - 1 pointers of
+    tracked frames (a conditioning memory brings its own, which stays as long as it does).
+    """
+
+    def __init__(self, policy: Policy, size: Size, pointers: int = 16) -> None:
+        self._policy, self._size = policy, size
+        self._memories: list[Memory] = []
+        self._choice = Choice((), ())
+        self._recent: deque[tuple[int, Tensor]] = deque(maxlen=max(0, pointers - 1))
+
+    def __len__(self) -> int:
+        """Spatial memories held, conditioning ones included."""
+        return len(self._memories)
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """Oldest first."""
+        return tuple(self._memories)
+
+    def add(self, memory: Memory) -> None:
+        """Take in the memory of the newest frame, and drop what the policy no longer wants."""
+        memories = [*self._memories, memory]
+        prompted = [m for m in memories if m.conditioning]
+        if len(prompted) > CONDITIONING:
+            memories = [m for m in memories if m is not prompted[1]]
+        choice = self._policy(memories, self._size)
+        place = {old: new for new, old in enumerate(choice.keep)}
+        self._memories = [memories[i] for i in choice.keep]
+        self._choice = Choice(tuple(place.values()), tuple((place[i], slot) for i, slot in choice.attend))
+        if not memory.conditioning:
+            self._recent.append((memory.step, memory.pointer_c))
+
+    def recall(self, now: int) -> Recall:
+        """What attention sees at step `now`, which is later than every memory."""
+        attended = [self._memories[i] for i, _ in self._choice.attend]
+        prompted = [(m.step, m.pointer_c) for m in self._memories if m.conditioning]
+        reach = self._recent.maxlen or 0
+        pointers = prompted + [(step, p) for step, p in reversed(self._recent) if now - step <= reach]
+        empty = attended[0].pointer_c.new_zeros(0, len(attended[0].pointer_c))
+        return Recall(
+            maps_tchw=torch.stack([m.map_chw for m in attended]),
+            slots=tuple(slot for _, slot in self._choice.attend),
+            pointers_pc=torch.stack([p for _, p in pointers]) if pointers else empty,
+            ages=tuple(now - step for step, _ in pointers),
+        )

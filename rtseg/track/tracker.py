@@ -1,0 +1,238 @@
+"""Objects through time: a frame in, a mask of every object out, one frame at a time, for ever.
+
+The tracker owns the objects and their banks; the engine owns the network. Between them pass only values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine import Engine, to_input
+from ..errors import PromptError
+from ..sam2 import CLAMP_LOGIT, Decoded, Features, Prompts, certain, upsample
+from ..types import MAX_ID, BoolMask, Frame, ImageU8, Masks, Prompt, as_points, now_ns
+from .bank import Bank
+from .policy import Memory, Size, get_policy
+
+
+@dataclass(slots=True, eq=False)
+class _Object:
+    id: int
+    label: str
+    bank: Bank
+
+
+class Tracker:
+    """Follows up to `engine.recipe.max_objects` objects.
+
+    Objects are prompted, corrected, renamed and removed at any time, also between frames. Each is tracked as if it
+    were alone; they only share the work. `policy` names a memory policy; None takes the recipe's.
+    """
+
+    def __init__(self, engine: Engine, policy: str | None = None) -> None:
+        plan = engine.recipe.memory
+        self.engine = engine
+        self.policy = policy or plan.policy
+        self._select = get_policy(self.policy)
+        self._size = Size(engine.preset.num_maskmem, min(plan.spatial, engine.preset.num_maskmem))
+        self._objects: dict[int, _Object] = {}
+        self._prompts: dict[int, Prompt] = {}
+        self._step = 0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Objects that the next step will report, prompted ones included."""
+        return tuple(sorted({*self._objects, *self._prompts}))
+
+    def prompt(
+        self,
+        object_id: int,
+        *,
+        points: Sequence[Sequence[float]] = (),
+        box: Sequence[float] | None = None,
+        mask: BoolMask | None = None,
+        label: str | None = None,
+    ) -> None:
+        """Say where an object is on the next frame: a new object, or a correction of a known one.
+
+        `points` are (x, y, 1 for object or 0 for background), `box` is (x0, y0, x1, y1), both in pixels of the
+        frame; `mask` is bool [H, W]. Points and boxes given before the next step add up; a mask replaces them.
+        Raises `PromptError`; what does not fit the next frame is found, and dropped, there.
+        """
+        corners = None if box is None else _corners(object_id, box)
+        given = None if mask is None else np.asarray(mask, bool)
+        self.give(Prompt(object_id, as_points(points), corners, given, label))
+
+    def give(self, prompt: Prompt) -> None:
+        """`prompt`, with the prompt as a value."""
+        if not 1 <= prompt.id <= MAX_ID:
+            raise PromptError(f"object id {prompt.id}: expected 1 to {MAX_ID}")
+        if prompt.mask is None and not prompt.points and prompt.box is None:
+            raise PromptError(f"prompt for object {prompt.id}: it is empty; expected points, a box or a mask")
+        limit = self.engine.recipe.max_objects
+        if prompt.id not in self.ids and len(self.ids) >= limit:
+            raise PromptError(f"object {prompt.id}: {limit} objects are tracked already; remove one or raise max_objects")
+        before = self._prompts.get(prompt.id)
+        if before is not None and prompt.mask is None and before.mask is None:
+            merged = before.points + prompt.points
+            prompt = replace(prompt, points=merged, box=prompt.box or before.box, label=prompt.label or before.label)
+        self._prompts[prompt.id] = prompt
+
+    def rename(self, object_id: int, label: str) -> None:
+        """Change an object's label; what is remembered of it stays."""
+        self._known(object_id)
+        if object_id in self._prompts:
+            self._prompts[object_id] = replace(self._prompts[object_id], label=label)
+        if object_id in self._objects:
+            self._objects[object_id].label = label
+
+    def remove(self, object_id: int) -> None:
+        """Forget an object and free its memory."""
+        self._known(object_id)
+        self._objects.pop(object_id, None)
+        self._prompts.pop(object_id, None)
+
+    def _known(self, object_id: int) -> None:
+        if object_id not in self.ids:
+            tracked = ", ".join(map(str, self.ids)) or "none"
+            raise PromptError(f"no object {object_id} is tracked; there are: {tracked}")
+
+    @torch.inference_mode()
+    def step(self, frame: Frame | ImageU8) -> Masks:
+        """Take the next frame and return the masks of all objects on it.
+
+        Raises `PromptError` if a waiting prompt does not fit this frame; nothing else is touched, the prompt is
+        dropped, and the same frame can be given again.
+        """
+        if not isinstance(frame, Frame):
+            frame = Frame(np.asarray(frame), seq=self._step)
+        prompts = self._take_prompts(frame)
+        for prompt in prompts.values():
+            self._enroll(prompt)
+        objects = [self._objects[i] for i in sorted(self._objects)]
+        self._step += 1
+        if not objects:
+            return self._masks(frame, objects, None)
+        features = self.engine.encode_image(to_input(frame.image_hwc, self.engine.image_size))
+        given = [self._to_network(prompts.get(o.id), frame) for o in objects]
+        decoded = self._decode(features, objects, given)
+        self._remember(features, objects, given, decoded)
+        return self._masks(frame, objects, decoded)
+
+    def _take_prompts(self, frame: Frame) -> dict[int, Prompt]:
+        for prompt in self._prompts.values():
+            try:
+                prompt.check(frame.height, frame.width)
+                if prompt.id not in self._objects:
+                    _says_where(prompt)
+            except PromptError:
+                del self._prompts[prompt.id]
+                raise
+        taken, self._prompts = self._prompts, {}
+        return taken
+
+    def _enroll(self, prompt: Prompt) -> None:
+        known = self._objects.get(prompt.id)
+        if known is None:
+            bank = Bank(self._select, self._size, self.engine.recipe.memory.pointers)
+            self._objects[prompt.id] = _Object(prompt.id, prompt.label or f"object {prompt.id}", bank)
+        elif prompt.label:
+            known.label = prompt.label
+
+    def _to_network(self, prompt: Prompt | None, frame: Frame) -> Prompts | None:
+        """A prompt in pixels of the network's image, as a batch of one."""
+        if prompt is None:
+            return None
+        side = self.engine.image_size
+        if prompt.mask is not None:
+            blank = Prompts.none(1)
+            return Prompts(blank.points_bpc, blank.labels_bp, answer_b1hw=_mask_input(prompt.mask, side))
+        corners = () if prompt.box is None else ((*prompt.box[:2], 2), (*prompt.box[2:], 3))
+        scale = (side / frame.width, side / frame.height)
+        points = [(x * scale[0], y * scale[1]) for x, y, _ in (*corners, *prompt.points)]
+        return Prompts(torch.tensor([points]), torch.tensor([[kind for _, _, kind in (*corners, *prompt.points)]]))
+
+    def _decode(self, features: Features, objects: list[_Object], given: list[Prompts | None]) -> Decoded:
+        """One answer for each object. All tracked ones go through the network together; prompted ones after, alone.
+
+        A correction sees the memories and the mask that would have been the answer without it; a first prompt sees
+        neither; a mask is the answer itself.
+        """
+        recalls = [o.bank.recall(self._step) if len(o.bank) else None for o in objects]
+        conditioned_bchw = self.engine.attend(features, recalls)
+        tracked = [i for i, r in enumerate(recalls) if r is not None]
+        answers: dict[int, Decoded] = {}
+        if tracked:
+            rows_bchw = conditioned_bchw if len(tracked) == len(objects) else conditioned_bchw[tracked]
+            together = self.engine.decode(rows_bchw, features, Prompts.none(len(tracked)))
+            if not any(given):
+                return together
+            answers = {i: together.select(slice(row, row + 1)) for row, i in enumerate(tracked)}
+        for i, prompt in enumerate(given):
+            if prompt is None:
+                continue
+            if i in answers and prompt.answer_b1hw is None:
+                prompt = replace(prompt, mask_b1hw=answers[i].logits_b1hw.clamp(-CLAMP_LOGIT, CLAMP_LOGIT))
+            answers[i] = self.engine.decode(conditioned_bchw[i : i + 1], features, prompt)
+        return Decoded.cat([answers[i] for i in range(len(objects))])
+
+    def _remember(
+        self, features: Features, objects: list[_Object], given: list[Prompts | None], decoded: Decoded
+    ) -> None:
+        logits_b1hw = upsample(decoded.logits_b1hw, self.engine.image_size)
+        for i, prompt in enumerate(given):
+            if prompt is not None:
+                own = logits_b1hw[i] if prompt.answer_b1hw is None else prompt.answer_b1hw[0].to(logits_b1hw) - 0.5
+                logits_b1hw[i] = certain(own)
+        maps_bchw = self.engine.remember(features, logits_b1hw, decoded.score_b)
+        for i, o in enumerate(objects):
+            # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
+            o.bank.add(Memory(self._step, maps_bchw[i].clone(), decoded.pointer_bc[i].clone(), given[i] is not None))
+
+    def _masks(self, frame: Frame, objects: list[_Object], decoded: Decoded | None) -> Masks:
+        side = 4 * self.engine.image_size // 16
+        logits_bhw = np.zeros((0, side, side), np.float32)
+        if decoded is not None:
+            logits_bhw = decoded.logits_b1hw[:, 0].float().cpu().numpy()
+        return Masks(
+            seq=frame.seq,
+            session=frame.session,
+            captured_ns=frame.captured_ns,
+            done_ns=now_ns(),
+            height=frame.height,
+            width=frame.width,
+            ids=tuple(o.id for o in objects),
+            labels=tuple(o.label for o in objects),
+            scores=() if decoded is None else tuple(decoded.score_b.float().sigmoid().tolist()),
+            ious=() if decoded is None else tuple(decoded.iou_b.float().tolist()),
+            mask_logits_bhw=logits_bhw,
+        )
+
+
+def _says_where(prompt: Prompt) -> None:
+    """A first prompt has to point at something; a correction may also be a click on the background alone."""
+    if prompt.mask is None and prompt.box is None and not any(kind for _, _, kind in prompt.points):
+        raise PromptError(f"first prompt for object {prompt.id}: only background points; expected a point with label 1")
+
+
+def _corners(object_id: int, box: Sequence[float]) -> tuple[float, float, float, float]:
+    try:
+        x0, y0, x1, y1 = (float(v) for v in box)
+    except (TypeError, ValueError):
+        raise PromptError(f"prompt for object {object_id}: box {box!r}; expected (x0, y0, x1, y1)") from None
+    return x0, y0, x1, y1
+
+
+def _mask_input(mask_hw: BoolMask, side: int) -> Tensor:
+    """A person's mask at the network's size, [1, 1, S, S] of 0 and 1; a thin one does not vanish."""
+    cover_hw = cv2.resize(mask_hw.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    inside_hw = cover_hw >= 0.5
+    if not inside_hw.any():
+        inside_hw = cover_hw > 0
+    return torch.from_numpy(inside_hw.astype(np.float32))[None, None]
