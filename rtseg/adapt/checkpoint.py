@@ -1,0 +1,64 @@
+"""All that a training needs to go on after a kill, in one file that is either whole or not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from ..sam2 import Sam2, get_preset, save_weights
+
+
+class Average:
+    """Exponential moving average of a network's weights; young averages forget faster, so the start is not kept."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for k, v in net.state_dict().items():
+            if v.is_floating_point():
+                self.weights[k].lerp_(v, 1 - decay)
+            else:
+                self.weights[k].copy_(v)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`step` steps are done, in `elapsed` seconds. Batches depend on (seed, step) alone, so no RNG is needed."""
+
+    preset: str
+    image_size: int
+    step: int
+    elapsed: float
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write beside `path`, then rename: a kill leaves the old file or the new one."""
+        partial = path.with_suffix(".partial")
+        torch.save(vars(self), partial)
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        if not path.exists():
+            raise WeightsError(f"{path}: there is no checkpoint; expected one written by: rtseg train")
+        return cls(**torch.load(path, map_location="cpu", weights_only=True))
+
+
+def export(checkpoint: Path, path: Path) -> None:
+    """Write the averaged weights of a checkpoint as a weights file (fp16 safetensors)."""
+    state = Checkpoint.read(checkpoint)
+    net = Sam2(get_preset(state.preset), image_size=state.image_size)
+    net.load_state_dict(state.average)
+    save_weights(net, path, half=True,
+                 metadata={"preset": state.preset, "image_size": str(state.image_size), "steps": str(state.step)})

@@ -1,0 +1,42 @@
+"""A recording played as if it were live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..types import Frame, now_ns
+from .source import Source
+
+
+class _Paced(Source):
+    def __init__(self, source: Source, fps: float | None) -> None:
+        super().__init__(source.uri, source.width, source.height, fps or source.fps, source.frame_count)
+        self.session = source.session
+        self._source, self._fps = source, fps
+
+    def frames(self) -> Iterator[Frame]:
+        start_ns: int | None = None
+        start_s = 0.0
+        for frame in self._source:
+            due_s = frame.seq / self._fps if self._fps else frame.seconds
+            if start_ns is None:
+                start_ns, start_s = now_ns(), due_s
+            ahead_s = due_s - start_s - (now_ns() - start_ns) / 1e9
+            if ahead_s > 0 and self._closed.wait(ahead_s):
+                return
+            yield replace(frame, captured_ns=now_ns())
+
+    def close(self) -> None:
+        super().close()
+        self._source.close()
+
+
+def paced(source: Source, fps: float | None = None) -> Source:
+    """`source` as a live feed: no frame before its due time, and `captured_ns` is the moment it is let go.
+
+    Due times come from the frames' own pts, or from `seq / fps` if `fps` is given; they count from the first frame
+    on the monotonic clock. A late consumer gets the next frame at once: nothing is skipped here, so that every
+    dropped frame is dropped, and counted, in one place. Closing it closes `source`, also in the middle of a wait.
+    """
+    return _Paced(source, fps)

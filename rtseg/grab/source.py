@@ -1,0 +1,56 @@
+"""What every source of frames offers, whatever it reads."""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+from ..types import Frame
+
+
+class Source(ABC):
+    """Frames in order, from the first: `for frame in source`.
+
+    Iterating again starts again at the first frame (a file is opened anew), with the same session: the same
+    (session, seq) is the same picture. At most a few frames are held at any time. `fps` is nominal; a frame's own
+    time is `pts * time_base`. `frame_count` is what the source declares, None if it does not know.
+    """
+
+    def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
+        self.uri, self.width, self.height, self.fps, self.frame_count = uri, width, height, fps, frame_count
+        self.session = secrets.token_hex(6)
+        self._closed = threading.Event()
+
+    @abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """The frames from the first to the last; a new iterator at each call. `SourceError` at the first bad one."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self.frames():
+            if self._closed.is_set():
+                return
+            yield frame
+
+    def close(self) -> None:
+        """End every running iteration before its next frame; from any thread."""
+        self._closed.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error line about an unknown word: the nearest known one, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

@@ -1,0 +1,104 @@
+"""Masks drawn on a frame, never as newer than they are.
+
+Within its budget a mask is a tint, a contour and a label; up to twice that a contour and a label; past that it is
+gone. No pixel outside the masks and the label boxes is ever changed, and all of a contour lies inside its mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from ..types import BoolMask, Frame, ImageU8, Masks
+from .colors import Rgb, color_of
+from .label import place, plate, stick
+from .shown import DEFAULT_BUDGET_MS, Box, Seen, State, mask_state, measure
+
+_DARK: Rgb = (0, 0, 0)
+_EDGE = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A frame's picture with its masks on it.
+
+    `image_hwc` is uint8 RGB [H, W, 3], a picture of its own. `age_ms` is the age of the masks on that frame, None
+    where there are none. `objects` are those that were drawn, `label_boxes` (x0, y0, x1, y1) their labels.
+    """
+
+    image_hwc: ImageU8
+    state: State
+    age_ms: float | None
+    mask_seq: int | None
+    objects: tuple[Seen, ...] = ()
+    label_boxes: tuple[Box, ...] = ()
+
+
+@lru_cache(maxsize=64)
+def _toward(color: Rgb, opacity: float) -> ImageU8:
+    """The table [1, 256, 3] that takes a pixel's value part of the way to `color`."""
+    value_c = np.arange(256)[None, :, None]
+    return np.asarray(np.rint(value_c + (np.array(color) - value_c) * opacity), np.uint8)
+
+
+def _fill(image_hwc: ImageU8, mask_hw: ImageU8, color: Rgb, opacity: float) -> None:
+    """Blend a colour into the picture, in place, where the mask is not 0."""
+    cv2.copyTo(cv2.LUT(image_hwc, _toward(color, opacity)), mask_hw, image_hwc)
+
+
+def _trace(image_hwc: ImageU8, line_hw: ImageU8, color: Rgb, opacity: float) -> None:
+    """As `_fill`, for the few pixels of a line."""
+    xy = cv2.findNonZero(line_hw)
+    if xy is not None:
+        at = tuple(np.reshape(xy, (-1, 2)).T[::-1])  # OpenCV 4 says [N, 1, 2], OpenCV 5 [N, 2]
+        image_hwc[at] = cv2.LUT(image_hwc[at][None], _toward(color, opacity))[0]
+
+
+def _fill_object(image_hwc: ImageU8, mask_hw: BoolMask, seen: Seen) -> None:
+    x0, y0, x1, y1 = seen.box
+    _fill(image_hwc[y0:y1, x0:x1], mask_hw[y0:y1, x0:x1].astype(np.uint8), color_of(seen.id), 0.28)
+
+
+def _line_object(image_hwc: ImageU8, mask_hw: BoolMask, seen: Seen) -> None:
+    """A bright line and a dark one inside it: one of the two stands out on any tissue and on any instrument."""
+    x0, y0, x1, y1 = seen.box
+    inner_hw: ImageU8 = mask_hw[y0:y1, x0:x1].astype(np.uint8)
+    width = max(1, round(image_hwc.shape[0] / 270))
+    for color, opacity, steps in ((color_of(seen.id), 0.95, width), (_DARK, 0.45, max(1, width // 2))):
+        core_hw = cv2.erode(inner_hw, _EDGE, iterations=steps, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
+        _trace(image_hwc[y0:y1, x0:x1], np.asarray(cv2.subtract(inner_hw, core_hw), np.uint8), color, opacity)
+        inner_hw = np.asarray(core_hw, np.uint8)
+
+
+def _label_objects(image_hwc: ImageU8, found: list[tuple[BoolMask, Seen]], age_ms: float) -> tuple[Box, ...]:
+    taken: list[Box] = []
+    all_masks = [mask_hw for mask_hw, _ in found]
+    for mask_hw, seen in found:
+        text = f"{seen.id} {seen.label or 'object'} {age_ms:.0f} ms"
+        plate_hwc = plate(text, color_of(seen.id), max(16, round(image_hwc.shape[0] / 30)))
+        taken.append(place(mask_hw, seen.box, (plate_hwc.shape[1], plate_hwc.shape[0]), taken, all_masks))
+        stick(image_hwc, plate_hwc, taken[-1])
+    return tuple(taken)
+
+
+def draw_overlay(frame: Frame, masks: Masks | None, *, budget_ms: float = DEFAULT_BUDGET_MS) -> Drawn:
+    """Draw the masks on a copy of the frame's picture; the frame is left as it was.
+
+    The age that counts, and that each label states, is the time between the capture of `frame` and that of the frame
+    the masks came from. An object with no pixel is not drawn.
+    """
+    state, age_ms = mask_state(frame, masks, budget_ms)
+    image_hwc = frame.image_hwc.copy()
+    if masks is None or age_ms is None or state == "expired":
+        return Drawn(image_hwc, state, age_ms, masks.seq if masks else None)
+    found = [(mask_hw, seen) for mask_hw, seen in (measure(masks, i) for i in masks.ids) if seen.area]
+    if state == "fresh":
+        for mask_hw, seen in found:
+            _fill_object(image_hwc, mask_hw, seen)
+    for mask_hw, seen in found:
+        _line_object(image_hwc, mask_hw, seen)
+    boxes = _label_objects(image_hwc, found, age_ms)
+    return Drawn(image_hwc, state, age_ms, masks.seq, tuple(seen for _, seen in found), boxes)

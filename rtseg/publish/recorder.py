@@ -1,0 +1,120 @@
+"""Pictures into an MP4 that any player shows in the right colours, and that is there whole or not at all."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+
+from ..errors import OutputError
+from ..types import ImageU8
+from .atomic import commit, discard, part_of, unwritable
+
+# The first that this build of FFmpeg has. All are near-transparent, and faster than real time at 720p on one core.
+_CODECS = {
+    "libx264": {"preset": "veryfast", "crf": "18"},
+    "libopenh264": {"b": "12000000"},
+    "mpeg4": {"qscale": "2", "flags": "qscale"},
+}
+_BT709 = 1  # FFmpeg's number for its primaries and its transfer; PyAV names them only in late versions
+_FAILURES = (OSError, av.FFmpegError)
+
+
+class Recorder:
+    """Writes pictures of one size, one after another, at a fixed rate; a context manager.
+
+    Nothing lies under `path` before `close`; a failure, or `abort`, leaves nothing. MP4, H.264 where FFmpeg can,
+    yuv420p, BT.709 limited range, and flagged so. An odd side gets one more row or column, a repeat of the last.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, fps: float | Fraction) -> None:
+        """Open the file, or raise `OutputError`."""
+        self.path, self._width, self._height = path, width, height
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; expected the name of a video file; add one, such as overlay.mp4")
+        codec = next((name for name in _CODECS if name in av.codecs_available), None)
+        if codec is None:
+            raise OutputError(f"{path}: FFmpeg has no encoder of {', '.join(_CODECS)}; pip install av")
+        self._part = part_of(path)
+        try:
+            self._part.touch()
+            self._container = av.open(str(self._part), "w", format="mp4")
+            self._stream = self._add_stream(codec, Fraction(fps).limit_denominator(1001))
+        except _FAILURES as e:
+            discard(self._part)
+            raise unwritable(path, e) from e
+        self._open = True
+        self.frames = 0
+
+    def _add_stream(self, codec: str, rate: Fraction) -> VideoStream:
+        stream = self._container.add_stream(codec, rate=rate, options=_CODECS[codec])
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = self._width + self._width % 2, self._height + self._height % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = 1 / rate
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries = context.color_trc = _BT709
+        return stream
+
+    def write(self, image_hwc: ImageU8) -> None:
+        """Append one picture, uint8 RGB [H, W, 3]; `OutputError` if it has another size or cannot be written."""
+        if not self._open:
+            raise OutputError(f"{self.path}: the recording is closed; expected an open one; begin another")
+        if image_hwc.shape != (self._height, self._width, 3):
+            size = "x".join(map(str, image_hwc.shape[1::-1]))
+            raise OutputError(f"{self.path}: picture {self.frames} is {size}; expected {self._width}x{self._height}")
+        bottom, right = self._height % 2, self._width % 2
+        if bottom or right:
+            image_hwc = np.asarray(cv2.copyMakeBorder(image_hwc, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+        try:
+            frame = av.VideoFrame.from_ndarray(image_hwc, format="rgb24").reformat(
+                format="yuv420p",
+                src_color_range=ColorRange.JPEG,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation="AREA",
+            )
+            frame.pts = self.frames
+            self._container.mux(self._stream.encode(frame))
+        except _FAILURES as e:
+            self.abort()
+            raise unwritable(self.path, e) from e
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finish the file and give it its name; `OutputError`, and no file, if that fails. May be called again."""
+        if not self._open:
+            return
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            commit(self._part, self.path)
+        except _FAILURES as e:
+            raise unwritable(self.path, e) from e
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Stop, and leave nothing behind."""
+        if self._open:
+            self._open = False
+            with suppress(*_FAILURES):  # the trailer may not fit either, and the part goes anyway
+                self._container.close()
+            discard(self._part)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()

@@ -1,0 +1,162 @@
+"""The newest of each topic, from a publisher that does not wait.
+
+A ZeroMQ high-water mark keeps the *oldest* messages, so a thread drains every message as it comes and keeps the last.
+Each topic has a connection of its own: a large picture cannot push a status out of its queue. CONFLATE is not used:
+it tears multipart messages apart.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import zmq
+
+from ..errors import OutputError
+from ..types import now_ns
+from .wire import CLOCK, KINDS, Kind, Message, check_stream, decode
+
+_MAX_AGE_NS = 1_000_000_000  # a message that took longer to arrive is not news; judged where the clock is ours
+_MAX_PART_BYTES = 1 << 28
+_HIGH_WATER = 2
+
+
+class Subscriber:
+    """Receives the newest message of each of `topics`. Thread-safe; a context manager; iterates until closed.
+
+    `stream` None: the first stream that is heard there. Counted by topic: `received` (well-formed), `skipped` (a newer
+    one came before it was asked for), `lost` (gaps in seq, whoever made them), `rejected` (not newer than the one
+    before, in the same session) and `late` (over a second under way); and `bad`: what was not a message.
+    """
+
+    def __init__(self, endpoint: str, topics: Sequence[Kind] = KINDS, stream: str | None = None) -> None:
+        """Begin to listen; a publisher need not be there yet. `OutputError` if the address is none."""
+        if stream is not None:
+            check_stream(stream)
+        self._endpoint, self._topics, self._seeking = endpoint, tuple(topics), stream is None
+        self.received: Counter[Kind] = Counter()
+        self.skipped: Counter[Kind] = Counter()
+        self.lost: Counter[Kind] = Counter()
+        self.rejected: Counter[Kind] = Counter()
+        self.late: Counter[Kind] = Counter()
+        self.bad = 0
+        self._news = threading.Condition()
+        self._newest: dict[Kind, Message] = {}
+        self._last: dict[Kind, tuple[str, int]] = {}
+        self._closed = False
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._poller = zmq.Poller()
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._wake_in, self._wake_out = socket.socketpair()
+        try:
+            self._listen(stream)
+        except zmq.ZMQError as e:
+            self._context.destroy(linger=0)
+            raise OutputError(f"endpoint {endpoint!r}: {str(e).lower()}; expected tcp://HOST:PORT; correct it") from e
+        self._poller.register(self._wake_out.fileno(), zmq.POLLIN)
+        self._thread = threading.Thread(target=self._run, name=f"subscribe {endpoint}", daemon=True)
+        self._thread.start()
+
+    def get(self, kind: Kind | None = None, timeout: float | None = None) -> Message | None:
+        """The newest message of `kind` (None: of any) that was not given out yet; waits up to `timeout` seconds.
+
+        None: there was none, or the subscriber was closed. The timeout None waits for ever.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._closed or self._waiting(kind), timeout)
+            found = self._waiting(kind)
+            return self._newest.pop(found) if found else None
+
+    def __iter__(self) -> Iterator[Message]:
+        while (message := self.get()) is not None:
+            yield message
+
+    def close(self) -> None:
+        """Stop listening; whoever waits in `get` gets None. May be called again."""
+        with self._news:
+            if self._closed:
+                return
+            self._closed = True
+            self._newest.clear()
+            self._news.notify_all()
+        self._wake_in.send(b"!")
+        self._thread.join()
+        self._context.term()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _waiting(self, kind: Kind | None) -> Kind | None:
+        if kind is None:
+            return next(iter(self._newest), None)  # in order of arrival
+        return kind if kind in self._newest else None
+
+    # From here on: only the thread that owns the sockets (the constructor runs before it starts).
+
+    def _listen(self, stream: str | None) -> None:
+        """Subscribe to the topics of a stream, each on its own connection, or, to learn its name, to everything."""
+        for topic in [""] if stream is None else [f"{stream}/{kind}" for kind in self._topics]:
+            sub = self._context.socket(zmq.SUB)
+            self._sockets.append(sub)
+            sub.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+            sub.setsockopt(zmq.LINGER, 0)
+            sub.setsockopt(zmq.MAXMSGSIZE, _MAX_PART_BYTES)
+            sub.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+            sub.setsockopt(zmq.IPV6, "[" in self._endpoint)
+            sub.setsockopt_string(zmq.SUBSCRIBE, topic)
+            sub.connect(self._endpoint)
+            self._poller.register(sub, zmq.POLLIN)
+
+    def _forget_sockets(self) -> None:
+        for sub in self._sockets:
+            self._poller.unregister(sub)
+            sub.close()
+        self._sockets.clear()
+
+    def _run(self) -> None:
+        while not self._closed:
+            ready = dict(self._poller.poll())
+            for sub in [sub for sub in self._sockets if sub in ready]:
+                self._take(sub)
+        self._forget_sockets()
+
+    def _take(self, sub: zmq.Socket[bytes]) -> None:
+        """One message of a socket that has one: so no topic, however busy, starves another."""
+        try:
+            message = decode([part.buffer for part in sub.recv_multipart(copy=False)])
+        except OutputError:
+            self.bad += 1
+            return
+        if self._seeking:
+            self._seeking = False
+            self._forget_sockets()
+            self._listen(message.stream)
+        else:
+            self._keep(message)
+
+    def _keep(self, message: Message) -> None:
+        kind, session, seq = message.kind, message.header["session"], message.seq
+        with self._news:
+            self.received[kind] += 1
+            if message.header["clock"] == CLOCK and now_ns() - message.header["published_ns"] > _MAX_AGE_NS:
+                self.late[kind] += 1
+                return
+            last_session, last_seq = self._last.get(kind, (session, seq - 1))
+            if session == last_session and seq <= last_seq:
+                self.rejected[kind] += 1
+                return
+            if session == last_session:
+                self.lost[kind] += seq - last_seq - 1
+            self._last[kind] = session, seq
+            self.skipped[kind] += kind in self._newest
+            self._newest.pop(kind, None)
+            self._newest[kind] = message
+            self._news.notify_all()

@@ -1,0 +1,174 @@
+"""The overlay as it arrives: in a window, as PNG files, or only counted. It never lets an old picture pass for live."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from ..errors import OutputError
+from ..types import ImageU8
+from .atomic import atomic_path
+from .subscriber import Subscriber
+from .wire import Message
+
+_SILENT_S = 1.0
+_QUIT = (27, ord("q"))
+
+
+class _Screen(Protocol):
+    def show(self, image_hwc: ImageU8) -> None: ...
+    def quit(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class _Nothing:
+    """The screen of a machine that has none."""
+
+    def show(self, image_hwc: ImageU8) -> None:
+        pass
+
+    def quit(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class _Window:
+    """An OpenCV window; `OutputError` where none can be opened."""
+
+    def __init__(self, title: str) -> None:
+        # Qt aborts the process where there is no display: ask the environment first.
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise OutputError("view: there is no display here; expected a desktop session; use --headless")
+        self._title = title
+        try:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error as e:
+            raise OutputError("view: this OpenCV cannot open a window; pip install opencv-python, or --headless") from e
+
+    def show(self, image_hwc: ImageU8) -> None:
+        cv2.imshow(self._title, cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))
+
+    def quit(self) -> bool:
+        pressed = cv2.waitKey(1) & 0xFF in _QUIT
+        return pressed or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+
+    def close(self) -> None:
+        cv2.destroyAllWindows()
+
+
+def veiled(image_hwc: ImageU8, text: str) -> ImageU8:
+    """A picture that cannot be taken for a live one: grey, dark, and saying why in its middle."""
+    grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY)
+    veiled_hwc = np.repeat((grey_hw // 3)[..., None], 3, axis=2)
+    height, width = grey_hw.shape
+    (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 2)
+    scale = min(0.7 * width / text_width, 0.1 * height / text_height)
+    thick = max(1, round(2 * scale))
+    origin = round((width - text_width * scale) / 2), round((height + text_height * scale) / 2)
+    for color, extra in (((0, 0, 0), 4), ((255, 255, 255), 0)):
+        cv2.putText(veiled_hwc, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thick + extra, cv2.LINE_AA)
+    return np.asarray(veiled_hwc, np.uint8)
+
+
+class _Watch:
+    """What was seen so far, and what is to be on the screen now."""
+
+    def __init__(self, save: Path | None) -> None:
+        self._save = save
+        self._image_hwc: ImageU8 = np.zeros((360, 640, 3), np.uint8)
+        self._seen_s = time.monotonic()
+        self._ages_ms: deque[float] = deque(maxlen=10_000)
+        self._mask_ages_ms: deque[float] = deque(maxlen=10_000)
+        self.frames = self.bad = self.outages = 0
+        self.silent = False
+        self.state: str | None = None
+
+    def take(self, message: Message) -> ImageU8 | None:
+        """A new picture, as it is to be shown; None if it is broken; `OutputError` if it cannot be saved."""
+        try:
+            self._image_hwc = message.image_hwc()
+        except OutputError:
+            self.bad += 1
+            return None
+        self._seen_s, self.silent, self.state = time.monotonic(), False, message.header["state"]
+        self.frames += 1
+        age_ms, mask_age_ms = message.age_ms, message.header["mask_age_ms"]
+        if mask_age_ms is not None:
+            self._mask_ages_ms.append(mask_age_ms)
+        if self._save is not None:
+            _save_png(self._save / f"{message.seq:08d}.png", self._image_hwc)
+        if age_ms is None:
+            return self._image_hwc
+        self._ages_ms.append(age_ms)
+        return self._image_hwc if age_ms < 1e3 * _SILENT_S else veiled(self._image_hwc, f"LATE by {age_ms / 1e3:.1f} s")
+
+    def silence(self) -> ImageU8 | None:
+        """What is to be shown once nothing has come for too long; None before that."""
+        silent_s = time.monotonic() - self._seen_s
+        if silent_s < _SILENT_S:
+            return None
+        self.outages += not self.silent
+        self.silent = True
+        return veiled(self._image_hwc, f"NO SIGNAL for {silent_s:.0f} s")
+
+    def summary(self) -> dict[str, Any]:
+        """Percentiles are over the last 10,000 pictures."""
+        found = {"frames": self.frames, "bad": self.bad, "outages": self.outages, "silent": self.silent}
+        ages = {"age_ms": self._ages_ms, "mask_age_ms": self._mask_ages_ms}
+        points = {
+            f"{name}_p{p}": round(float(np.percentile(values, p)), 2) if values else None
+            for name, values in ages.items()
+            for p in (50, 95)
+        }
+        return {**found, "state": self.state, **points}
+
+
+def _save_png(path: Path, image_hwc: ImageU8) -> None:
+    done, png = cv2.imencode(".png", cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OutputError(f"{path}: cannot be coded as PNG")
+    with atomic_path(path) as part:
+        part.write_bytes(png.tobytes())
+
+
+def view(
+    endpoint: str,
+    *,
+    headless: bool = False,
+    save: Path | None = None,
+    seconds: float | None = None,
+    frames: int | None = None,
+) -> dict[str, Any]:
+    """Watch the overlay of a publisher until `seconds` or `frames` are over, or until Esc or q in the window.
+
+    `save`: a folder for one PNG a picture. After a second without a new picture the view says NO SIGNAL. Returns the
+    counts of what was seen, missed and wrong, and how old it was. `OutputError` if there is no window or no room.
+    """
+    screen: _Screen = _Nothing() if headless else _Window(f"rtseg {endpoint}")
+    watch, start_s = _Watch(save), time.monotonic()
+    with closing(screen), suppress(KeyboardInterrupt), Subscriber(endpoint, topics=("overlay",)) as subscriber:
+        while not screen.quit():
+            message = subscriber.get("overlay", timeout=0.02)
+            image_hwc = None if message is None else watch.take(message)
+            if image_hwc is None:
+                image_hwc = watch.silence()
+            if image_hwc is not None:
+                screen.show(image_hwc)
+            elapsed_s = time.monotonic() - start_s
+            if (seconds is not None and elapsed_s >= seconds) or (frames is not None and watch.frames >= frames):
+                break
+    seconds = time.monotonic() - start_s
+    missed = {name: getattr(subscriber, name)["overlay"] for name in ("skipped", "lost", "rejected", "late")}
+    summary = watch.summary()
+    summary["bad"] += subscriber.bad
+    return {"endpoint": endpoint, "seconds": round(seconds, 2), **summary, **missed}

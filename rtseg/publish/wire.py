@@ -1,0 +1,240 @@
+"""What goes over the wire, version 1: `[topic, header, payload...]`.
+
+The topic is `STREAM/video`, `/overlay`, `/masks` or `/status`. The header is a msgpack map; every message has every
+key, with nil for what it has nothing to say of. The payload is the pixels (rgb24, or one JPEG), one COCO compressed
+RLE per object, or, for a status, one msgpack map. Times are nanoseconds on the monotonic clock that `clock` names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+from uuid import uuid4
+
+import cv2
+import msgpack
+import numpy as np
+
+from ..errors import OutputError
+from ..types import BoolMask, Frame, ImageU8, Masks, now_ns
+from .overlay import Drawn
+from .rle import decode_rle, encode_rle
+from .shown import DEFAULT_BUDGET_MS, Seen, mask_state, measure
+
+VERSION = 1
+Kind = Literal["video", "overlay", "masks", "status"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Parts = list[bytes | memoryview]
+
+_MAX_SIDE, _MAX_HEADER = 16384, 1 << 16
+_INT, _TEXT, _REAL, _NIL = (int,), (str,), (int, float), type(None)
+_KEYS: dict[str, tuple[type, ...]] = {
+    "v": _INT, "session": _TEXT, "seq": _INT, "pts": (int, _NIL), "time_base": (list, _NIL),
+    "captured_ns": _INT, "published_ns": _INT, "clock": _TEXT, "width": (int, _NIL), "height": (int, _NIL),
+    "pixfmt": (str, _NIL), "color": (dict, _NIL), "mask_seq": (int, _NIL), "mask_age_ms": (*_REAL, _NIL),
+    "state": _TEXT, "engine": _TEXT, "objects": (list,),
+}  # fmt: skip
+_OBJECT_KEYS: dict[str, tuple[type, ...]] = {"id": _INT, "label": _TEXT, "score": _REAL, "area": _INT, "box": (list,)}
+_COUNTS = {"time_base": 2, "box": 4}  # of integers, in those that are lists
+
+
+def _clock() -> str:
+    """A name that two processes share exactly if they read the same monotonic clock: that of this boot."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"monotonic:{boot.read_text().strip() if boot.exists() else uuid4()}"
+
+
+CLOCK = _clock()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """One message, its header checked. The payload is checked for its size here, and for its content when read."""
+
+    topic: str
+    stream: str
+    kind: Kind
+    header: dict[str, Any]
+    payload: tuple[bytes | memoryview, ...] = field(repr=False)
+
+    @property
+    def seq(self) -> int:
+        return int(self.header["seq"])
+
+    @property
+    def age_ms(self) -> float | None:
+        """Time since the capture; None if the publisher reads another clock."""
+        return (now_ns() - self.header["captured_ns"]) / 1e6 if self.header["clock"] == CLOCK else None
+
+    def image_hwc(self) -> ImageU8:
+        """The picture of a video or overlay message, uint8 RGB [H, W, 3]; `OutputError` if it is not one."""
+        height, width = self.header["height"], self.header["width"]
+        flat = np.frombuffer(self.payload[0], np.uint8)
+        if self.header["pixfmt"] == "rgb24":
+            return flat.reshape(height, width, 3)
+        try:
+            image_hwc = cv2.imdecode(flat, cv2.IMREAD_COLOR)
+        except cv2.error:
+            image_hwc = None
+        if image_hwc is None or image_hwc.shape != (height, width, 3):
+            raise OutputError(f"{self.topic} {self.seq}: not a JPEG of {width}x{height}; is its publisher sound?")
+        return np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def masks(self) -> dict[int, BoolMask]:
+        """The masks of a masks message, by object id, bool [H, W]; `OutputError` if one is broken."""
+        height, width = self.header["height"], self.header["width"]
+        ids = (thing["id"] for thing in self.header["objects"])
+        return {i: decode_rle(bytes(rle), height, width) for i, rle in zip(ids, self.payload, strict=True)}
+
+    def status(self) -> dict[str, Any]:
+        """What a status message says; `OutputError` if it says nothing readable."""
+        return _unpack_map(bytes(self.payload[0]), self.topic)
+
+
+def check_stream(stream: str) -> None:
+    """`OutputError` unless the name can stand in a topic, a file name and a one-line message."""
+    if not re.fullmatch(r"[\w.-]{1,64}", stream):
+        raise OutputError(f"stream name {stream!r:.60}: expected 1 to 64 letters, digits, '_', '-' or '.'; rename it")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r:.40}")
+
+
+def _pack(thing: Mapping[str, Any], what: str) -> bytes:
+    try:
+        return cast(bytes, msgpack.packb(thing, default=_plain))
+    except (TypeError, ValueError, OverflowError) as e:
+        raise OutputError(f"{what}: cannot be sent ({e}); expected numbers, text, lists and maps of these") from e
+
+
+def _head(frame: Frame, stream: str, kind: Kind, pixfmt: str, engine: str, **about_masks: Any) -> Parts:
+    header = {
+        "v": VERSION, "session": frame.session, "seq": frame.seq, "pts": frame.pts,
+        "time_base": [frame.time_base.numerator, frame.time_base.denominator],
+        "captured_ns": frame.captured_ns, "published_ns": now_ns(), "clock": CLOCK,
+        "width": frame.width, "height": frame.height, "pixfmt": pixfmt, "color": asdict(frame.color),
+        "mask_seq": None, "mask_age_ms": None, "state": "none", "engine": engine, "objects": [], **about_masks,
+    }  # fmt: skip
+    return [f"{stream}/{kind}".encode(), _pack(header, f"{stream}/{kind} {frame.seq}")]
+
+
+def _pixels(image_hwc: ImageU8, jpeg_quality: int | None) -> tuple[str, bytes | memoryview]:
+    if jpeg_quality is None:
+        return "rgb24", np.ascontiguousarray(image_hwc).data.cast("B")
+    image_bgr = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR)
+    done, jpeg = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    if not done:
+        raise OutputError(f"a {image_hwc.shape[1]}x{image_hwc.shape[0]} picture cannot be coded as JPEG; send it raw")
+    return "jpeg", jpeg.tobytes()
+
+
+def _objects(seen: Sequence[Seen]) -> list[dict[str, Any]]:
+    return [asdict(thing) | {"box": list(thing.box)} for thing in seen]
+
+
+def encode_video(frame: Frame, stream: str, *, engine: str = "", jpeg_quality: int | None = None) -> Parts:
+    """The original picture: bit-identical, or as JPEG if a quality is given."""
+    pixfmt, pixels = _pixels(frame.image_hwc, jpeg_quality)
+    return [*_head(frame, stream, "video", pixfmt, engine), pixels]
+
+
+def encode_overlay(
+    frame: Frame, drawn: Drawn, stream: str, *, engine: str = "", jpeg_quality: int | None = None
+) -> Parts:
+    """The picture with its masks on it, and how old they are."""
+    pixfmt, pixels = _pixels(drawn.image_hwc, jpeg_quality)
+    about = {"mask_seq": drawn.mask_seq, "mask_age_ms": drawn.age_ms, "state": drawn.state}
+    return [*_head(frame, stream, "overlay", pixfmt, engine, **about, objects=_objects(drawn.objects)), pixels]
+
+
+def encode_masks(
+    masks: Masks, frame: Frame, stream: str, *, engine: str = "", budget_ms: float = DEFAULT_BUDGET_MS
+) -> Parts:
+    """All masks, one RLE each, also those that are empty or too old to be drawn on `frame`: `state` says which.
+
+    The size is that of the masks; `seq` and the times are the frame's, `mask_seq` and `mask_age_ms` the masks'.
+    """
+    state, age_ms = mask_state(frame, masks, budget_ms)
+    measured = [measure(masks, i) for i in masks.ids]
+    about = {"mask_seq": masks.seq, "mask_age_ms": age_ms, "state": state, "width": masks.width, "height": masks.height}
+    objects = _objects([seen for _, seen in measured])
+    head = _head(frame, stream, "masks", "rle", engine, **about, objects=objects)
+    return [*head, *(encode_rle(mask_hw) for mask_hw, _ in measured)]
+
+
+def encode_status(
+    status: Mapping[str, Any], stream: str, *, session: str, seq: int, stated_ns: int, engine: str = ""
+) -> Parts:
+    """How the pipeline is: `stated_ns` is when it said so, `seq` counts the times it was sent."""
+    header: dict[str, Any] = dict.fromkeys(_KEYS)
+    header |= {"v": VERSION, "session": session, "seq": seq, "captured_ns": stated_ns, "published_ns": now_ns()}
+    header |= {"clock": CLOCK, "state": str(status.get("state", "unknown")), "engine": engine, "objects": []}
+    topic = f"{stream}/status"
+    return [topic.encode(), _pack(header, topic), _pack(status, topic)]
+
+
+def _unpack_map(packed: bytes, what: str) -> dict[str, Any]:
+    try:
+        thing = msgpack.unpackb(packed)
+    except (ValueError, msgpack.UnpackException) as e:
+        raise OutputError(f"{what}: not msgpack ({e or type(e).__name__}); is this an rtseg publisher?") from e
+    if not isinstance(thing, dict):
+        raise OutputError(f"{what}: a {type(thing).__name__}; expected a map; is this an rtseg publisher?")
+    return thing
+
+
+def _check_keys(thing: Any, keys: Mapping[str, tuple[type, ...]], what: str) -> None:
+    if not isinstance(thing, dict):
+        raise OutputError(f"{what}: a {type(thing).__name__}; expected a map; is its publisher sound?")
+    for key, kinds in keys.items():
+        if key not in thing:
+            raise OutputError(f"{what}: no {key!r}; expected all keys of version {VERSION}; is its publisher sound?")
+        value, count = thing[key], _COUNTS.get(key)
+        if type(value) not in kinds or (count and value is not None and [type(n) for n in value] != [int] * count):
+            wanted = f"{count} integers" if count else " or ".join(kind.__name__ for kind in kinds)
+            raise OutputError(f"{what}: {key} is {value!r:.40}; expected {wanted}; is its publisher sound?")
+
+
+def _check_sizes(kind: Kind, header: dict[str, Any], sizes: Sequence[int], what: str) -> None:
+    """The payload has as many parts, and as many bytes, as the header says."""
+    parts = len(header["objects"]) if kind == "masks" else 1
+    if len(sizes) != parts:
+        raise OutputError(f"{what}: {len(sizes)} payload parts; expected {parts}; is its publisher sound?")
+    if kind == "status":
+        return
+    width, height = header["width"], header["height"]
+    if not all(type(side) is int and 0 < side <= _MAX_SIDE for side in (width, height)):
+        raise OutputError(f"{what}: size {width}x{height}; expected 1 to {_MAX_SIDE} a side; is its publisher sound?")
+    known = ("rle",) if kind == "masks" else ("rgb24", "jpeg")
+    if header["pixfmt"] not in known:
+        raise OutputError(f"{what}: pixfmt {header['pixfmt']!r:.40}; expected {' or '.join(known)}; update rtseg?")
+    if header["pixfmt"] == "rgb24" and sizes[0] != width * height * 3:
+        raise OutputError(f"{what}: {sizes[0]} bytes of pixels; expected {width * height * 3}; is its publisher sound?")
+
+
+def decode(parts: Sequence[bytes | memoryview]) -> Message:
+    """Check what came over the wire; `OutputError`, in one line, if it is not a message of this version."""
+    if len(parts) < 2:
+        raise OutputError(f"message: {len(parts)} parts; expected topic, header, payload; is this an rtseg publisher?")
+    topic = bytes(parts[0])[:200].decode(errors="replace")
+    stream, _, last = topic.rpartition("/")
+    kind = next((known for known in KINDS if known == last), None)
+    if kind is None:
+        raise OutputError(f"message: topic {topic!r:.60}; expected STREAM/{'|'.join(KINDS)}")
+    check_stream(stream)
+    if len(parts[1]) > _MAX_HEADER:
+        raise OutputError(f"{topic}: a header of {len(parts[1])} bytes; expected at most {_MAX_HEADER}")
+    header = _unpack_map(bytes(parts[1]), topic)
+    if header.get("v") != VERSION:
+        raise OutputError(f"{topic}: wire version {header.get('v')!r:.40}; expected {VERSION}; update the older side")
+    _check_keys(header, _KEYS, topic)
+    for thing in header["objects"]:
+        _check_keys(thing, _OBJECT_KEYS, f"{topic} {header['seq']}: object")
+    _check_sizes(kind, header, [len(part) for part in parts[2:]], f"{topic} {header['seq']}")
+    return Message(topic, stream, kind, header, tuple(parts[2:]))

@@ -1,0 +1,82 @@
+"""A recording played as live: never early, late without skipping, stamped when it is let go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from rtseg.grab import Source, paced
+from rtseg.types import Frame, now_ns
+
+
+class Listed(Source):
+    """Frames at given pts, in hundredths of a second."""
+
+    def __init__(self, pts: list[int]) -> None:
+        super().__init__("listed", 2, 2, 50.0, len(pts))
+        self.pts = pts
+
+    def frames(self) -> Iterator[Frame]:
+        for seq, pts in enumerate(self.pts):
+            yield Frame(np.zeros((2, 2, 3), np.uint8), seq, self.session, pts, Fraction(1, 100), captured_ns=0)
+
+
+def test_frames_come_at_their_own_times() -> None:
+    source = Listed([500, 502, 504, 514])
+    with paced(source) as live:
+        arrived = [(f, now_ns()) for f in live]
+    stamps_ms = [(f.captured_ns - arrived[0][0].captured_ns) / 1e6 for f, _ in arrived]
+    for stamp_ms, due_ms in zip(stamps_ms, (0, 20, 40, 140), strict=True):
+        assert due_ms - 0.5 <= stamp_ms < due_ms + 60
+    assert all(0 <= at - f.captured_ns < 50e6 for f, at in arrived)
+    assert [(f.seq, f.pts, f.session) for f, _ in arrived] == [(i, p, source.session) for i, p in enumerate(source.pts)]
+    assert (live.uri, live.width, live.height, live.fps, live.frame_count) == ("listed", 2, 2, 50.0, 4)
+
+
+def test_without_pace_they_come_at_once() -> None:
+    began = now_ns()
+    assert len(list(Listed([0, 50, 100]))) == 3
+    assert now_ns() - began < 200e6
+
+
+def test_a_given_rate_replaces_the_times() -> None:
+    live = paced(Listed([0, 1000, 2000]), fps=50)
+    stamps = [f.captured_ns for f in live]
+    assert live.fps == 50
+    assert 39.5 <= (stamps[-1] - stamps[0]) / 1e6 < 120
+
+
+def test_a_late_consumer_gets_every_frame_at_once_and_then_is_on_time() -> None:
+    began, seen = 0, []
+    for frame in paced(Listed([0, 1, 2, 3, 12])):
+        if frame.seq == 0:
+            began = now_ns()
+            time.sleep(0.06)
+        seen.append((frame.seq, (now_ns() - began) / 1e6))
+    assert [seq for seq, _ in seen] == [0, 1, 2, 3, 4]
+    assert seen[3][1] - seen[0][1] < 40
+    assert seen[4][1] >= 119
+
+
+@pytest.mark.parametrize("pts", [[0, 10, 0, 11], [5, 5, 5]])
+def test_times_that_step_back_do_not_wait(pts: list[int]) -> None:
+    began = now_ns()
+    assert len(list(paced(Listed(pts)))) == len(pts)
+    assert now_ns() - began < 400e6
+
+
+def test_close_ends_a_wait() -> None:
+    source = Listed([0, 100_000])
+    live = paced(source)
+    frames = iter(live)
+    next(frames)
+    threading.Timer(0.05, live.close).start()
+    began = now_ns()
+    assert list(frames) == []
+    assert now_ns() - began < 2e9
+    assert list(source) == []

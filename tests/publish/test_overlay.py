@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtseg.publish import overlay
+from rtseg.publish.colors import PALETTE, color_of
+from rtseg.publish.overlay import Drawn, draw_overlay
+from rtseg.types import BoolMask, Frame
+
+
+def _touchable(masks_hw: list[BoolMask], drawn: Drawn) -> BoolMask:
+    allowed_hw = np.logical_or.reduce(masks_hw)
+    for x0, y0, x1, y1 in drawn.label_boxes:
+        allowed_hw[y0:y1, x0:x1] = True
+    return allowed_hw
+
+
+def _changed(frame: Frame, drawn: Drawn) -> BoolMask:
+    return (frame.image_hwc != drawn.image_hwc).any(axis=2)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 130)),
+    count=st.integers(1, 5),
+    density=st.sampled_from([0.02, 0.3, 0.6, 1.0]),
+    coarse=st.sampled_from([1, 4, 9]),
+    age_ms=st.floats(-300, 300),
+    seed=st.integers(0, 2**16),
+)
+def test_nothing_outside_masks_and_labels_is_touched(
+    make_frame, make_masks, size, count, density, coarse, age_ms, seed
+):
+    frame = make_frame(*size, seq=seed)
+    rng = np.random.default_rng(seed)
+    rough = rng.random((count, -(-size[0] // coarse), -(-size[1] // coarse))) < density
+    masks_hw = list(np.kron(rough, np.ones((1, coarse, coarse), bool))[:, : size[0], : size[1]])
+    before = frame.image_hwc.copy()
+    drawn = draw_overlay(frame, make_masks(frame, masks_hw, age_ms))
+    assert not (_changed(frame, drawn) & ~_touchable(masks_hw, drawn)).any()
+    assert np.array_equal(frame.image_hwc, before)
+    for x0, y0, x1, y1 in drawn.label_boxes:
+        assert 0 <= x0 < x1 <= frame.width and 0 <= y0 < y1 <= frame.height
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "state", "filled", "lined"),
+    [(0, "fresh", 1, 1), (120, "fresh", 1, 1), (121, "stale", 0, 1), (240, "stale", 0, 1), (241, "expired", 0, 0),
+     (-100, "fresh", 1, 1), (-200, "stale", 0, 1), (-300, "expired", 0, 0)],
+)  # fmt: skip
+def test_age_decides_what_is_drawn(make_frame, make_masks, box_mask, age_ms, state, filled, lined):
+    frame = make_frame(200, 300, captured_ns=10**12)
+    drawn = draw_overlay(frame, make_masks(frame, [box_mask(frame, 100, 60, 200, 160)], age_ms))
+    changed_hw = _changed(frame, drawn)
+    assert (drawn.state, drawn.age_ms, drawn.mask_seq) == (state, age_ms, frame.seq - 2)
+    assert (changed_hw[80:140, 120:180].mean() > 0.9) == bool(filled)
+    assert changed_hw[80:140, 120:180].any() == bool(filled)
+    assert (changed_hw[60, 100:200].mean() > 0.9) == bool(lined)
+    assert len(drawn.objects) == len(drawn.label_boxes) == lined
+    assert changed_hw.any() == bool(lined)
+
+
+def test_the_budget_is_the_callers(make_frame, make_masks, box_mask):
+    frame = make_frame(captured_ns=10**12)
+    masks = make_masks(frame, [box_mask(frame, 20, 20, 80, 80)], age_ms=50)
+    assert [draw_overlay(frame, masks, budget_ms=b).state for b in (60, 30, 20)] == ["fresh", "stale", "expired"]
+
+
+def test_masks_of_another_session_or_size_are_never_drawn(make_frame, make_masks, box_mask):
+    frame, other = make_frame(captured_ns=10**12), make_frame(60, 80, captured_ns=10**12)
+    mine = make_masks(frame, [box_mask(frame, 20, 20, 80, 80)])
+    elsewhere = make_masks(frame, [box_mask(frame, 20, 20, 80, 80)], session="s0")
+    smaller = make_masks(other, [box_mask(other, 20, 20, 50, 50)])
+    assert [draw_overlay(frame, m).state for m in (mine, elsewhere, smaller, None)] == [
+        "fresh", "expired", "expired", "none",
+    ]  # fmt: skip
+    assert not _changed(frame, draw_overlay(frame, elsewhere)).any()
+    assert not _changed(frame, draw_overlay(frame, smaller)).any()
+
+
+def test_contour_has_the_objects_colour(make_frame, make_masks, box_mask):
+    frame = make_frame(200, 300)
+    drawn = draw_overlay(
+        frame, make_masks(frame, [box_mask(frame, 10, 40, 90, 120), box_mask(frame, 150, 40, 250, 120)])
+    )
+    for seen in drawn.objects:
+        x0, _, _, y1 = seen.box
+        off = [np.abs(drawn.image_hwc[y1 - 1, x0 + 20].astype(int) - color_of(i)).max() for i in (1, 2)]
+        assert off[seen.id - 1] < 20 < off[2 - seen.id]
+
+
+def test_labels_name_the_object_and_its_age(make_frame, make_masks, box_mask, monkeypatch):
+    said = []
+    real = overlay.plate
+    monkeypatch.setattr(overlay, "plate", lambda text, *rest: said.append(text) or real(text, *rest))
+    frame = make_frame(200, 300, captured_ns=10**12)
+    masks_hw = [box_mask(frame, 10, 40, 90, 120), box_mask(frame, 0, 0, 0, 0), box_mask(frame, 150, 40, 250, 120)]
+    drawn = draw_overlay(frame, make_masks(frame, masks_hw, age_ms=41.7))
+    assert said == ["1 grasper 42 ms", "3 liver 42 ms"]  # object 2 has no pixel
+    assert [(seen.id, seen.area, seen.box) for seen in drawn.objects] == [
+        (1, 80 * 80, (10, 40, 90, 120)), (3, 100 * 80, (150, 40, 250, 120)),
+    ]  # fmt: skip
+
+
+def test_labels_keep_apart_and_off_the_masks(make_frame, make_masks, box_mask):
+    frame = make_frame(300, 400)
+    stacked = draw_overlay(frame, make_masks(frame, [box_mask(frame, 0, 0, 400, 300)] * 5))
+    assert _overlaps(stacked.label_boxes) == 0
+    assert _overlaps((*stacked.label_boxes, stacked.label_boxes[0])) > 0  # the measure can see an overlap
+    single = draw_overlay(frame, make_masks(frame, [box_mask(frame, 100, 100, 200, 200)]))
+    ((x0, y0, x1, y1),) = single.label_boxes
+    assert not (x0 < 200 and x1 > 100 and y0 < 200 and y1 > 100)
+
+
+def _overlaps(boxes):
+    pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
+    return sum(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for a, b in pairs)
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1, for linear RGB.
+_EYES = {
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def _lab(colors, eye: str):
+    value = np.asarray(colors, float) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(_EYES[eye]).T, 0, 1)
+    srgb = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    return cv2.cvtColor(srgb.astype(np.float32)[None], cv2.COLOR_RGB2Lab)[0]
+
+
+def _closest(colors, eye: str) -> float:
+    lab = _lab(colors, eye)
+    return min(float(np.linalg.norm(lab[i] - lab[j])) for i in range(len(lab)) for j in range(i))
+
+
+@pytest.mark.parametrize("eye", _EYES)
+def test_colours_are_distinct_to_all_eyes(eye):
+    assert _closest(PALETTE[:4], eye) > 35
+    assert _closest(PALETTE, eye) > 18
+
+
+def test_the_measure_of_colours_sees_a_confusion():
+    red_green = [(200, 60, 40), (110, 110, 40)]
+    assert _closest(red_green, "normal") > 35 > 20 > _closest(red_green, "deutan")
+
+
+def test_no_colour_is_that_of_tissue():
+    # Cluster centres of laparoscopic and ophthalmic video: liver, fat, gallbladder, mucosa, gauze.
+    tissue = [(131, 80, 62), (88, 46, 46), (228, 163, 91), (214, 174, 162), (245, 207, 191), (182, 142, 135),
+              (185, 128, 77), (153, 99, 74), (70, 32, 32), (205, 40, 40)]  # fmt: skip
+    lab, tissue_lab = _lab(PALETTE, "normal"), _lab(tissue, "normal")
+    assert np.linalg.norm(lab[:, None] - tissue_lab[None], axis=2).min() > 35
+    assert len({color_of(i) for i in range(1, 9)}) == 8
+
+
+def test_drawing_needs_only_numpy_and_opencv():
+    code = (
+        "import sys\n"
+        "for name in ('zmq', 'msgpack', 'av', 'PIL', 'pycocotools', 'torch', 'rich'): sys.modules[name] = None\n"
+        "import rtseg.publish.overlay, rtseg.publish\n"
+        "rtseg.publish.draw_overlay\n"
+        "try: rtseg.publish.Publisher\n"
+        "except ImportError: print('lazy')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "lazy\n"

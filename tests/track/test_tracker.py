@@ -1,0 +1,150 @@
+"""What a user may do while it runs: prompt, correct, rename, remove, and get it wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rtseg import Frame, Tracker
+from rtseg.engine.reference import TorchEngine
+from rtseg.errors import PromptError
+
+H, W = 90, 120
+
+
+@pytest.fixture()
+def tracker(small_engine: TorchEngine) -> Tracker:
+    return Tracker(small_engine)
+
+
+def frame(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (H, W, 3), dtype=np.uint8)
+
+
+def test_masks_have_the_frames_size_and_identity(tracker: Tracker) -> None:
+    tracker.prompt(3, points=[(60, 40, 1)], label="grasper")
+    given = Frame(frame(), seq=41, session="abc", captured_ns=7)
+    masks = tracker.step(given)
+    assert (masks.seq, masks.session, masks.captured_ns) == (41, "abc", 7)
+    assert masks.ids == (3,) and masks.label(3) == "grasper"
+    assert masks.logits(3).shape == (H, W) and masks.logits(3).dtype == np.float32
+    assert masks.mask(3).dtype == bool and 0 <= masks.score(3) <= 1
+    with pytest.raises(KeyError, match="no object 4"):
+        masks.mask(4)
+
+
+def test_no_objects_no_masks(tracker: Tracker) -> None:
+    assert tracker.step(frame()).ids == ()
+
+
+def test_a_mask_prompt_is_the_answer(tracker: Tracker) -> None:
+    given = np.zeros((H, W), bool)
+    given[20:60, 30:90] = True
+    tracker.prompt(1, mask=given)
+    got = tracker.step(frame()).mask(1)
+    assert (got & given).sum() / (got | given).sum() > 0.9
+    assert (got & ~given).sum() / (got | ~given).sum() < 0.2
+
+
+def test_objects_join_and_leave_without_touching_the_others(small_engine: TorchEngine) -> None:
+    alone, busy = Tracker(small_engine), Tracker(small_engine)
+    for t in (alone, busy):
+        t.prompt(1, box=(10, 10, 80, 70))
+    for i in range(8):
+        if i == 2:
+            busy.prompt(2, points=[(100, 50, 1)])
+        if i == 5:
+            busy.remove(2)
+        a, b = alone.step(frame(i)), busy.step(frame(i))
+        assert b.ids == ((1, 2) if 2 <= i < 5 else (1,))
+        np.testing.assert_allclose(a.logits(1), b.logits(1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_removed_object_starts_anew(small_engine: TorchEngine) -> None:
+    tracker, fresh = Tracker(small_engine), Tracker(small_engine)
+    tracker.prompt(1, box=(10, 10, 80, 70))
+    tracker.step(frame(0))
+    tracker.step(frame(1))
+    tracker.remove(1)
+    for t in (tracker, fresh):
+        t.prompt(1, points=[(30, 30, 1)])
+    np.testing.assert_array_equal(tracker.step(frame(2)).logits(1), fresh.step(frame(2)).logits(1))
+
+
+def test_rename_changes_the_label_alone(tracker: Tracker) -> None:
+    tracker.prompt(1, points=[(60, 40, 1)])
+    assert tracker.step(frame()).label(1) == "object 1"
+    tracker.rename(1, "scissors")
+    assert tracker.step(frame()).label(1) == "scissors"
+    with pytest.raises(PromptError, match="no object 2 is tracked; there are: 1"):
+        tracker.rename(2, "x")
+
+
+def test_clicks_before_a_step_add_up(small_engine: TorchEngine) -> None:
+    one, two = Tracker(small_engine), Tracker(small_engine)
+    one.prompt(1, points=[(60, 40, 1), (20, 20, 0)])
+    two.prompt(1, points=[(60, 40, 1)])
+    two.prompt(1, points=[(20, 20, 0)], label="x")
+    a, b = one.step(frame()), two.step(frame())
+    np.testing.assert_array_equal(a.logits(1), b.logits(1))
+    assert b.label(1) == "x"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ({"points": [(W, 5, 1)]}, "lies outside the 120x90 frame"),
+        ({"points": [(5, 5, 7)]}, "point label 7"),
+        ({"points": [(5, 5, 0)]}, "only background points"),
+        ({"box": (10, 10, 10, 40)}, "x0 < x1"),
+        ({"box": (10, 10, 40, H + 1)}, "inside the 120x90 frame"),
+        ({"mask": np.zeros((H, W), bool)}, "mask is empty"),
+        ({"mask": np.ones((H, W + 1), bool)}, "mask is 121x90, the frame is 120x90"),
+    ],
+)
+def test_a_bad_prompt_is_named_and_dropped(tracker: Tracker, prompt: dict, said: str) -> None:  # type: ignore[type-arg]
+    tracker.prompt(1, points=[(60, 40, 1)])
+    before = tracker.step(frame(0))
+    tracker.prompt(2, **prompt)
+    with pytest.raises(PromptError, match=said):
+        tracker.step(frame(1))
+    assert tracker.step(frame(1)).ids == (1,) == before.ids
+
+
+@pytest.mark.parametrize(
+    ("object_id", "prompt", "said"),
+    [
+        (0, {"points": [(1, 1, 1)]}, "expected 1 to 255"),
+        (1, {}, "it is empty"),
+        (1, {"points": [(1, 1)]}, "expected \\[\\[x, y, 1 or 0\\]"),
+        (1, {"box": (1, 2, 3)}, "expected \\(x0, y0, x1, y1\\)"),
+    ],
+)
+def test_a_prompt_that_makes_no_sense_is_refused_at_once(
+    tracker: Tracker, object_id: int, prompt: dict, said: str  # type: ignore[type-arg]
+) -> None:  # fmt: skip
+    with pytest.raises(PromptError, match=said):
+        tracker.prompt(object_id, **prompt)
+    assert tracker.ids == ()
+
+
+def test_no_more_objects_than_the_recipe_says(tracker: Tracker) -> None:
+    for i in range(1, 5):
+        tracker.prompt(i, points=[(60, 40, 1)])
+    with pytest.raises(PromptError, match="4 objects are tracked already"):
+        tracker.prompt(5, points=[(60, 40, 1)])
+
+
+def test_a_background_click_corrects_a_known_object(tracker: Tracker) -> None:
+    tracker.prompt(1, points=[(60, 40, 1)])
+    tracker.step(frame(0))
+    tracker.prompt(1, points=[(10, 10, 0)])
+    assert tracker.step(frame(1)).ids == (1,)
+
+
+def test_steps_leave_no_gradients(tracker: Tracker) -> None:
+    tracker.prompt(1, points=[(60, 40, 1)])
+    tracker.step(frame(0))
+    assert all(not m.map_chw.requires_grad for o in tracker._objects.values() for m in o.bank.memories)
+    assert torch.is_grad_enabled()
