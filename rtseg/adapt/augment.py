@@ -29,8 +29,9 @@ HANDHELD = Motion(0.015, 0.015, 0.01)
 LIVELY = Motion(0.07, 0.1, 0.06)
 
 
-def affine(source_xy: tuple[float, float], target_xy: tuple[float, float], scale_xy: tuple[float, float],
-           angle: float) -> Float32:
+def affine(
+    source_xy: tuple[float, float], target_xy: tuple[float, float], scale_xy: tuple[float, float], angle: float
+) -> Float32:
     """The [2, 3] map that scales about `source_xy`, turns by `angle`, and lands on `target_xy`."""
     c, s = np.cos(angle), np.sin(angle)
     linear = np.array([[c, -s], [s, c]]) @ np.diag(scale_xy)
@@ -45,16 +46,26 @@ def wander(rng: Rng, length: int, spread: float) -> Float32:
     return np.cumsum(steps_t).astype(np.float32)
 
 
-def path(rng: Rng, length: int, size: int, source_xy: tuple[float, float], target_xy: tuple[float, float],
-         scale_xy: tuple[float, float], angle: float, motion: Motion) -> Float32:
+def path(
+    rng: Rng,
+    length: int,
+    size: int,
+    source_xy: tuple[float, float],
+    target_xy: tuple[float, float],
+    scale_xy: tuple[float, float],
+    angle: float,
+    motion: Motion,
+) -> Float32:
     """Affine maps float32 [length, 2, 3] that drift from a starting pose as `motion` says."""
     dx_t, dy_t = (size * wander(rng, length, motion.shift) for _ in range(2))
     angle_t = angle + wander(rng, length, motion.turn)
     zoom_t = np.exp(wander(rng, length, motion.zoom))
-    return np.stack([
-        affine(source_xy, (target_xy[0] + dx, target_xy[1] + dy), (scale_xy[0] * z, scale_xy[1] * z), a)
-        for dx, dy, a, z in zip(dx_t, dy_t, angle_t, zoom_t, strict=True)
-    ])
+    return np.stack(
+        [
+            affine(source_xy, (target_xy[0] + dx, target_xy[1] + dy), (scale_xy[0] * z, scale_xy[1] * z), a)
+            for dx, dy, a, z in zip(dx_t, dy_t, angle_t, zoom_t, strict=True)
+        ]
+    )
 
 
 def camera(rng: Rng, mask_hw: ImageU8, length: int, size: int, motion: Motion) -> Float32:
@@ -80,8 +91,9 @@ def warp(image_hwc: ImageU8, map_23: Float32, size: int) -> ImageU8:
 
 def warp_mask(mask_hw: ImageU8, map_23: Float32, size: int) -> ImageU8:
     """A 0/1 mask seen through `map_23`, [size, size]; mirrored outside like its image, so that both agree."""
-    soft = cv2.warpAffine(mask_hw * np.uint8(255), map_23, (size, size), flags=cv2.INTER_LINEAR,
-                          borderMode=cv2.BORDER_REFLECT_101)
+    soft = cv2.warpAffine(
+        mask_hw * np.uint8(255), map_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
     return (np.asarray(soft) > 127).astype(np.uint8)
 
 

@@ -60,5 +60,9 @@ def export(checkpoint: Path, path: Path) -> None:
     state = Checkpoint.read(checkpoint)
     net = Sam2(get_preset(state.preset), image_size=state.image_size)
     net.load_state_dict(state.average)
-    save_weights(net, path, half=True,
-                 metadata={"preset": state.preset, "image_size": str(state.image_size), "steps": str(state.step)})
+    save_weights(
+        net,
+        path,
+        half=True,
+        metadata={"preset": state.preset, "image_size": str(state.image_size), "steps": str(state.step)},
+    )

@@ -21,8 +21,18 @@ from .augment import HANDHELD, LIVELY, STILL, Rng, camera, path, recolour, warp,
 
 TRAIN = {
     "robotic-tools": ("robotic-train-a", "robotic-train-b", "robotic-train-c", "robotic-train-d"),
-    "davis-subset": ("breakdance", "car-roundabout", "cows", "drift-chicane", "drift-straight", "horsejump-high",
-                     "motocross-jump", "paragliding-launch", "scooter-black", "soapbox"),
+    "davis-subset": (
+        "breakdance",
+        "car-roundabout",
+        "cows",
+        "drift-chicane",
+        "drift-straight",
+        "horsejump-high",
+        "motocross-jump",
+        "paragliding-launch",
+        "scooter-black",
+        "soapbox",
+    ),
 }
 VALIDATION = {
     "robotic-tools": ("robotic-val",),
@@ -111,8 +121,9 @@ class Clips:
     def _clip(self, rng: Rng, length: int) -> tuple[ImageU8, ImageU8]:
         while True:
             kind = str(rng.choice(self._kinds, p=self._weights))
-            image_thwc, mask_thw = (self._paste(rng, length) if kind == "paste"
-                                    else self._video(rng, length, self._sources[kind]))
+            image_thwc, mask_thw = (
+                self._paste(rng, length) if kind == "paste" else self._video(rng, length, self._sources[kind])
+            )
             if mask_thw[0].mean() > SMALLEST:
                 return recolour(rng, image_thwc), mask_thw
 
@@ -171,12 +182,13 @@ class Clips:
             seq = self._all[rng.integers(len(self._all))]
             t = int(rng.integers(len(seq.image_thwc)))
             count, label_hw, stats, _ = cv2.connectedComponentsWithStats(
-                (seq.ids_thw[t] == rng.choice(seq.ids)).astype(np.uint8))
+                (seq.ids_thw[t] == rng.choice(seq.ids)).astype(np.uint8)
+            )
             large = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] > SMALLEST * label_hw.size]
             if large:
                 k = int(rng.choice(large))
                 x, y, w, h = stats[k, :4]
-                window = np.s_[y:y + h, x:x + w]
+                window = np.s_[y : y + h, x : x + w]
                 return seq.image_thwc[t][window], (label_hw[window] == k).astype(np.uint8)
 
     def _flight(self, rng: Rng, mask_hw: ImageU8, length: int) -> np.ndarray:
@@ -184,8 +196,16 @@ class Clips:
         scale = float(np.exp(rng.uniform(np.log(0.2), np.log(0.75)))) * self._size / max(height, width)
         target = rng.uniform(0.15, 0.85, 2) * self._size
         flip = rng.choice([-1.0, 1.0])
-        return path(rng, length, self._size, (width / 2, height / 2), (target[0], target[1]), (flip * scale, scale),
-                    float(rng.uniform(-np.pi, np.pi) if rng.random() < 0.3 else rng.normal(0, 0.3)), LIVELY)
+        return path(
+            rng,
+            length,
+            self._size,
+            (width / 2, height / 2),
+            (target[0], target[1]),
+            (flip * scale, scale),
+            float(rng.uniform(-np.pi, np.pi) if rng.random() < 0.3 else rng.normal(0, 0.3)),
+            LIVELY,
+        )
 
 
 def _place(canvas_hwc: ImageU8, image_hwc: ImageU8, mask_hw: ImageU8, map_23: np.ndarray) -> ImageU8:

@@ -55,8 +55,9 @@ def hard_iou(logits_bkhw: Tensor, target_bkhw: Tensor) -> Tensor:
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
-def frame_loss(logits_bkhw: Tensor, iou_bk: Tensor, score_b: Tensor, target_bhw: Tensor,
-               weights: LossWeights) -> dict[str, Tensor]:
+def frame_loss(
+    logits_bkhw: Tensor, iou_bk: Tensor, score_b: Tensor, target_bhw: Tensor, weights: LossWeights
+) -> dict[str, Tensor]:
     """The loss parts of one frame of B objects, as scalars already weighted: `mask`, `iou`, `score`.
 
     `logits_bkhw` [B, 4, h, w] holds the single-mask output, then three candidates, of which only the best learns;
@@ -67,10 +68,14 @@ def frame_loss(logits_bkhw: Tensor, iou_bk: Tensor, score_b: Tensor, target_bhw:
     target_bkhw = target_b1hw.expand_as(up_bkhw)
     present_b = target_bhw.flatten(1).any(1).float()
     count = present_b.sum().clamp(min=1)
-    cost_bk = (weights.focal * focal_loss(up_bkhw, target_bkhw, weights.gamma, weights.alpha)
-               + weights.dice * dice_loss(up_bkhw, target_bkhw))
+    cost_bk = weights.focal * focal_loss(up_bkhw, target_bkhw, weights.gamma, weights.alpha) + weights.dice * dice_loss(
+        up_bkhw, target_bkhw
+    )
     mask_b = cost_bk[:, 0] + cost_bk[:, 1:].amin(1)
     iou_b = (iou_bk.float() - hard_iou(up_bkhw.detach(), target_bkhw)).abs().mean(1)
     score = F.binary_cross_entropy_with_logits(score_b.float(), present_b)
-    return {"mask": (mask_b * present_b).sum() / count, "iou": weights.iou * (iou_b * present_b).sum() / count,
-            "score": weights.score * score}
+    return {
+        "mask": (mask_b * present_b).sum() / count,
+        "iou": weights.iou * (iou_b * present_b).sum() / count,
+        "score": weights.score * score,
+    }

@@ -66,8 +66,9 @@ def scattered(rng: Rng) -> Recollect:
     return recollect
 
 
-def rollout(net: Sam2, features: Iterable[Features], times: Iterable[int], first: FirstFrame,
-            recollect: Recollect) -> Iterator[Predicted]:
+def rollout(
+    net: Sam2, features: Iterable[Features], times: Iterable[int], first: FirstFrame, recollect: Recollect
+) -> Iterator[Predicted]:
     """Follow B objects; yields one `Predicted` per frame. Differentiable: the caller chooses the grad mode.
 
     `features` are those of frames at `times` (ascending); N = B, or N = 1 shared by all.

@@ -72,8 +72,11 @@ class Trainer:
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         plain = [p for p in self.net.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
-                                            {"params": plain, "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr,
+            betas=(0.9, 0.98),
+        )
         self.average = Average(self.net, config.average_decay)
         self.step, self.elapsed = 0, 0.0
         self.path = config.out / "last.pt"
@@ -83,8 +86,10 @@ class Trainer:
     def _resume(self) -> None:
         state = Checkpoint.read(self.path)
         if (state.preset, state.image_size) != (self.config.preset, self.config.image_size):
-            raise ConfigError(f"{self.path}: it is a {state.preset} at {state.image_size} px, not "
-                              f"{self.config.preset} at {self.config.image_size} px; choose another --out")
+            raise ConfigError(
+                f"{self.path}: it is a {state.preset} at {state.image_size} px, not "
+                f"{self.config.preset} at {self.config.image_size} px; choose another --out"
+            )
         self.net.load_state_dict(state.model)
         self.average.weights = state.average
         self.optimizer.load_state_dict(state.optimizer)
@@ -92,8 +97,15 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint that `_resume` reads."""
-        Checkpoint(self.config.preset, self.config.image_size, self.step, self.elapsed, self.net.state_dict(),
-                   self.average.weights, self.optimizer.state_dict()).write(self.path)
+        Checkpoint(
+            self.config.preset,
+            self.config.image_size,
+            self.step,
+            self.elapsed,
+            self.net.state_dict(),
+            self.average.weights,
+            self.optimizer.state_dict(),
+        ).write(self.path)
 
     @property
     def progress(self) -> float:
@@ -135,9 +147,17 @@ class Trainer:
         self.average.update(self.net, self.step)
         done = time.perf_counter()
         self.elapsed += done - begin
-        return {"step": self.step, "loss": loss.item(), **{k: v.item() for k, v in parts.items()}, **record,
-                "norm": norm.item(), "lr": self.optimizer.param_groups[0]["lr"], "length": length,
-                "data_s": drawn - begin, "step_s": done - begin}
+        return {
+            "step": self.step,
+            "loss": loss.item(),
+            **{k: v.item() for k, v in parts.items()},
+            **record,
+            "norm": norm.item(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "length": length,
+            "data_s": drawn - begin,
+            "step_s": done - begin,
+        }
 
 
 def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[dict[str, Tensor], dict[str, float]]:

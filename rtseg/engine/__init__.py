@@ -1,4 +1,7 @@
-"""How the network is run: `open_engine` makes a recipe into the four verbs of `Engine`."""
+"""How the network is run: `open_engine` makes a recipe into the four verbs of `Engine`.
+
+The values that the verbs take and give are the network's; who calls the verbs gets them here.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ import torch
 
 from ..config import Recipe, load_recipe
 from ..errors import EngineError, WeightsError
-from ..sam2 import Sam2, get_preset, load_weights
+from ..sam2 import CLAMP_LOGIT, Decoded, Features, Prompts, Recall, Sam2, certain, get_preset, load_weights, upsample
 from ..sam2.weights import file_hash
 from .base import Engine, to_input
 from .reference import TorchEngine
 
-__all__ = ["Engine", "choose_runtime", "open_engine", "to_input"]
+__all__ = [
+    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prompts", "Recall", "certain", "choose_runtime", "open_engine",
+    "to_input", "upsample",
+]  # fmt: skip
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 

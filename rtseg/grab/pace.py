@@ -27,6 +27,10 @@ class _Paced(Source):
                 return
             yield replace(frame, captured_ns=now_ns())
 
+    @property
+    def grab_ms(self) -> float:
+        return self._source.grab_ms  # without the wait
+
     def close(self) -> None:
         super().close()
         self._source.close()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from ..types import Frame
+from ..types import Frame, now_ns
 
 
 class Source(ABC):
@@ -24,15 +24,25 @@ class Source(ABC):
     def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
         self.uri, self.width, self.height, self.fps, self.frame_count = uri, width, height, fps, frame_count
         self.session = secrets.token_hex(6)
+        self._grab_ns = 0
         self._closed = threading.Event()
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
         """The frames from the first to the last; a new iterator at each call. `SourceError` at the first bad one."""
 
+    @property
+    def grab_ms(self) -> float:
+        """How long the latest frame took to read and decode, or to draw."""
+        return self._grab_ns / 1e6
+
     def __iter__(self) -> Iterator[Frame]:
-        for frame in self.frames():
-            if self._closed.is_set():
+        frames = self.frames()
+        while True:
+            start_ns = now_ns()
+            frame = next(frames, None)
+            self._grab_ns = now_ns() - start_ns
+            if frame is None or self._closed.is_set():
                 return
             yield frame
 

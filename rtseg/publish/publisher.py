@@ -68,7 +68,8 @@ def _bound(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[byt
 class Publisher:
     """Publishes one stream. Thread-safe; no call blocks; a context manager.
 
-    A picture that is handed over must not change after, as `Frame` promises: it is sent without a copy.
+    A picture that is handed over must not change after, as `Frame` promises: it is sent without a copy. `on_sent` may
+    be set to be told, in the publisher's own thread, that a topic's message has left, and when its frame was captured.
     """
 
     def __init__(
@@ -88,12 +89,13 @@ class Publisher:
         except OutputError:
             self._context.term()
             raise
+        self.on_sent: Callable[[Kind, int], None] = lambda kind, captured_ns: None
         self.endpoint = self._xpub.getsockopt_string(zmq.LAST_ENDPOINT)
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._lock = threading.Lock()
-        self._slots: dict[Kind, Callable[[], Parts]] = {}
+        self._slots: dict[Kind, tuple[Callable[[], Parts], int]] = {}  # the encoding, and the frame's captured_ns
         self._offered: Counter[Kind] = Counter()
         self._sent: Counter[Kind] = Counter()
         self._dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
@@ -108,17 +110,21 @@ class Publisher:
 
     def publish_video(self, frame: Frame) -> None:
         """Hand over the original picture."""
-        self._offer("video", lambda: encode_video(frame, self._stream, engine=self._engine, jpeg_quality=self._quality))
+        stream, engine, quality = self._stream, self._engine, self._quality
+        job = lambda: encode_video(frame, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
+        self._offer("video", job, frame.captured_ns)
 
     def publish_overlay(self, frame: Frame, drawn: Drawn) -> None:
         """Hand over what `draw_overlay` made of a frame."""
         stream, engine, quality = self._stream, self._engine, self._quality
-        self._offer("overlay", lambda: encode_overlay(frame, drawn, stream, engine=engine, jpeg_quality=quality))
+        job = lambda: encode_overlay(frame, drawn, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
+        self._offer("overlay", job, frame.captured_ns)
 
     def publish_masks(self, masks: Masks, frame: Frame, budget_ms: float = DEFAULT_BUDGET_MS) -> None:
         """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self._engine
-        self._offer("masks", lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms))
+        job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
+        self._offer("masks", job, masks.captured_ns)
 
     def set_status(self, status: Mapping[str, Any]) -> None:
         """Say how the pipeline is; sent now, twice a second, and to every new subscriber.
@@ -129,7 +135,7 @@ class Publisher:
         encode_status(copy, self._stream, session=self._session, seq=0, stated_ns=0)  # it fails here, not in the thread
         with self._lock:
             self._status, self._stated_ns = copy, now_ns()
-        self._offer("status", self._status_parts)
+        self._offer("status", self._status_parts, now_ns())
 
     def counts(self) -> dict[str, dict[str, Any]]:
         """For each topic: offered, sent, and dropped by cause; what waits in a slot is in none of the last two.
@@ -163,14 +169,14 @@ class Publisher:
         with suppress(OSError):  # full: a wake-up is under way already; or closed: there is nobody to wake
             self._wake_in.send(b"!")
 
-    def _offer(self, kind: Kind, job: Callable[[], Parts]) -> None:
+    def _offer(self, kind: Kind, job: Callable[[], Parts], captured_ns: int) -> None:
         with self._lock:
             self._offered[kind] += 1
             if self._closed or kind not in self._topics:
                 self._dropped[kind]["closed" if self._closed else "off"] += 1
                 return
             self._dropped[kind]["slot"] += kind in self._slots
-            self._slots[kind] = job
+            self._slots[kind] = job, captured_ns
         self._wake()
 
     def _status_parts(self) -> Parts:
@@ -195,12 +201,12 @@ class Publisher:
                 open_ = not self._closed
             self._drain()
             if now_ns() >= self._status_due_ns and open_:
-                self._offer("status", self._status_parts)
+                self._offer("status", self._status_parts, now_ns())
             for kind in _ORDER:
                 with self._lock:
-                    job = self._slots.pop(kind, None)
-                if job is not None:
-                    self._send(kind, job)
+                    waiting = self._slots.pop(kind, None)
+                if waiting is not None:
+                    self._send(kind, *waiting)
         self._xpub.close()
 
     def _drain(self) -> None:
@@ -218,7 +224,7 @@ class Publisher:
             if joined and f"{self._stream}/status".startswith(prefix):
                 self._status_due_ns = 0
 
-    def _send(self, kind: Kind, job: Callable[[], Parts]) -> None:
+    def _send(self, kind: Kind, job: Callable[[], Parts], captured_ns: int) -> None:
         if kind == "status":
             self._status_due_ns = now_ns() + _STATUS_PERIOD_NS
         cause = error = None
@@ -227,6 +233,7 @@ class Publisher:
         else:
             try:
                 self._xpub.send_multipart(job(), flags=zmq.NOBLOCK, copy=False)
+                self.on_sent(kind, captured_ns)
             except Exception as e:  # one bad picture must not end the thread that proves the stream alive
                 cause, error = "failed", f"{kind}: {type(e).__name__}: {e}"
         with self._lock:

@@ -1,8 +1,8 @@
-"""Image encoder: the Hiera trunk (arXiv 2306.00989, with absolute windowed positions of 2311.05613) and its FPN neck."""
+"""Image encoder: the Hiera trunk (arXiv 2306.00989; windowed absolute positions of 2311.05613) and its FPN neck."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import zeros as torch_zeros
 

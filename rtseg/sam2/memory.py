@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import Attention, LayerNorm2d, rope_tables, rotate, sine_1d, sine_2d
@@ -80,7 +80,7 @@ class MemoryAttention(nn.Module):
         x = (image_bchw + 0.1 * self.position).flatten(2).transpose(1, 2)
         for layer in self.layers:
             x = layer(x, memory, self.cos, self.sin)
-        return self.norm(x).transpose(1, 2).unflatten(2, image_bchw.shape[2:])  # type: ignore[no-any-return]
+        return self.norm(x).transpose(1, 2).unflatten(2, image_bchw.shape[2:])
 
 
 class MemoryTokenizer:
@@ -118,7 +118,9 @@ class MemoryTokenizer:
             slots = torch.arange(spatial + others, device=maps.device)
             real.append((slots < len(maps)) | ((slots >= spatial) & (slots < spatial + len(pointers))))
         alike = all(len(maps) == spatial and len(pointers) == others for maps, pointers, _ in parts)
-        return MemoryTokens(torch.stack(values), torch.stack(keys), spatial, None if alike else torch.stack(real)[:, None])
+        return MemoryTokens(
+            torch.stack(values), torch.stack(keys), spatial, None if alike else torch.stack(real)[:, None]
+        )
 
 
 class MaskDownsampler(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """One image encoding, shared by all objects: `top` [n, D, g, g], `mid` [n, D/4, 2g, 2g], `fine` [n, D/8, 4g, 4g]."""
+    """One image encoding for all objects: `top` [n, D, g, g], `mid` [n, D/4, 2g, 2g], `fine` [n, D/8, 4g, 4g]."""
 
     top: Tensor
     mid: Tensor

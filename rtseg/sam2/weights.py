@@ -10,6 +10,7 @@ import hashlib
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ def read_state(path: Path) -> State:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as e:
@@ -99,7 +100,7 @@ def read_state(path: Path) -> State:
         if type(e).__name__ != "SafetensorError":
             raise
         raise WeightsError(f"{path}: not a readable safetensors file ({e}); fetch it again") from e
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+    if isinstance(state, dict) and "model" in state:
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(f"{path}: holds no table of tensors; expected SAM 2 weights as .pt or .safetensors")

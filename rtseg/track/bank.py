@@ -7,7 +7,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from ..sam2 import Recall
+from ..engine import Recall
 from .policy import Choice, Memory, Policy, Size
 
 CONDITIONING = 4  # prompted frames that are kept: the first, which says what the object is, and the latest three

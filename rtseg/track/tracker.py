@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine import Engine, to_input
+from ..engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, certain, to_input, upsample
 from ..errors import PromptError
-from ..sam2 import CLAMP_LOGIT, Decoded, Features, Prompts, certain, upsample
 from ..types import MAX_ID, BoolMask, Frame, ImageU8, Masks, Prompt, as_points, now_ns
 from .bank import Bank
 from .policy import Memory, Size, get_policy
@@ -77,7 +76,9 @@ class Tracker:
             raise PromptError(f"prompt for object {prompt.id}: it is empty; expected points, a box or a mask")
         limit = self.engine.recipe.max_objects
         if prompt.id not in self.ids and len(self.ids) >= limit:
-            raise PromptError(f"object {prompt.id}: {limit} objects are tracked already; remove one or raise max_objects")
+            raise PromptError(
+                f"object {prompt.id}: {limit} objects are tracked already; remove one or raise max_objects"
+            )
         before = self._prompts.get(prompt.id)
         if before is not None and prompt.mask is None and before.mask is None:
             merged = before.points + prompt.points

@@ -15,8 +15,19 @@ from rtseg.sam2.presets import PRESETS
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a preset that exists for this test only."""
-    preset = replace(get_preset("nano"), name="tiny", embed_dim=8, stages=(1, 1, 1, 1), global_blocks=(), dim=32,
-                     memory_dim=16, attention_layers=1, attention_ffn=32, decoder_ffn=32, decoder_heads=2)
+    preset = replace(
+        get_preset("nano"),
+        name="tiny",
+        embed_dim=8,
+        stages=(1, 1, 1, 1),
+        global_blocks=(),
+        dim=32,
+        memory_dim=16,
+        attention_layers=1,
+        attention_ffn=32,
+        decoder_ffn=32,
+        decoder_heads=2,
+    )
     monkeypatch.setitem(PRESETS, "tiny", preset)
     return "tiny"
 
@@ -28,7 +39,7 @@ def squares(seed: int, frames: int = 8) -> Sequence:
     ids_thw = np.zeros((frames, 80, 100), np.uint8)
     for object_id, (y, x) in ((1, (10, 8)), (2, (45, 50))):
         for t in range(frames):
-            window = np.s_[t, y:y + 30, x + 2 * t:x + 2 * t + 30]
+            window = np.s_[t, y : y + 30, x + 2 * t : x + 2 * t + 30]
             ids_thw[window] = object_id
             image_thwc[window] = (250, 120 * object_id, 40)
     return Sequence(f"squares-{seed}", image_thwc, ids_thw)

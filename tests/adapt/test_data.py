@@ -57,8 +57,10 @@ def test_validation_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             for name in names:
                 _write(tmp_path / folder, name)
     rendered: list[int] = []
-    monkeypatch.setattr("rtseg.adapt.data.render_sequence",
-                        lambda seed, *_: rendered.append(seed) or read_sequence(tmp_path / "davis-subset", "cows"))
+    monkeypatch.setattr(
+        "rtseg.adapt.data.render_sequence",
+        lambda seed, *_: rendered.append(seed) or read_sequence(tmp_path / "davis-subset", "cows"),
+    )
     read: list[str] = []
     original = cv2.imread
     monkeypatch.setattr(cv2, "imread", lambda path, *flags: read.append(path) or original(path, *flags))

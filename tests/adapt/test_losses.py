@@ -34,7 +34,8 @@ def test_dice_and_iou_count_pixels(pair: tuple[torch.Tensor, torch.Tensor]) -> N
     np.testing.assert_allclose(dice_loss(*pair).numpy(), expected, rtol=1e-4)
     mask, truth = logits > 0, target > 0.5
     np.testing.assert_allclose(
-        hard_iou(*pair).numpy(), (mask & truth).sum((-2, -1)) / (mask | truth).sum((-2, -1)), rtol=1e-6)
+        hard_iou(*pair).numpy(), (mask & truth).sum((-2, -1)) / (mask | truth).sum((-2, -1)), rtol=1e-6
+    )
     empty = torch.zeros(1, 1, 4, 4)
     assert hard_iou(empty - 1, empty).item() == 1.0
     assert hard_iou(empty + 1, empty).item() == 0.0

@@ -19,8 +19,16 @@ from rtseg.sam2 import Sam2, get_preset, load_weights
 
 
 def config(folder: Path, preset: str, **change: object) -> TrainConfig:
-    base: dict[str, object] = {"preset": preset, "image_size": 64, "clips": 2, "clip_length": 3, "steps": 8,
-                               "warm_up": 2, "bf16": False, "threads": 1}
+    base: dict[str, object] = {
+        "preset": preset,
+        "image_size": 64,
+        "clips": 2,
+        "clip_length": 3,
+        "steps": 8,
+        "warm_up": 2,
+        "bf16": False,
+        "threads": 1,
+    }
     return TrainConfig(folder, folder, **{**base, **change})  # type: ignore[arg-type]
 
 

@@ -1,0 +1,42 @@
+# Two commands need nothing but Python 3.11+, git and make: `make demo` and `make test`.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OK := import sys; sys.exit(sys.version_info < (3, 11))
+# The first interpreter on the PATH that is new enough; `make PYTHON=...` takes another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c '$(OK)' 2>/dev/null && echo $$p && break; done)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint types clean
+
+demo: $(STAMP)
+	$(BIN)/rtseg demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find rtseg bench tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): setup.py constraints.txt
+	@$(or $(PYTHON),false) -c '$(OK)' || { echo "rtseg needs Python 3.11 or newer on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing into $(VENV): minutes the first time, then never again"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# opencv-python opens windows, and so needs libGL; a machine without it has no screen either.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+		echo "no libGL here: taking the OpenCV that opens no windows"; \
+		$(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt opencv-python-headless; }
+	@touch $@

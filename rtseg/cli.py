@@ -1,0 +1,158 @@
+"""`rtseg VERB`: reads arguments, calls one function of a room, and shows what it returned.
+
+Exit codes: 0 done; 2 a mistake of the user's (one line on stderr says which); 1 a failure of ours; 130 Ctrl-C.
+With `--json` the last line of stdout is one JSON document, also for an error. Progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import RtsegError
+
+Result = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        result = args.run(args)
+    except RtsegError as e:
+        return _fail(args, e, str(e), 2)
+    except KeyboardInterrupt:
+        return _fail(args, KeyboardInterrupt(), "interrupted", 130)
+    except Exception as e:
+        if os.environ.get("RTSEG_DEBUG"):
+            raise
+        return _fail(args, e, f"{type(e).__name__}: {e} (a bug, or this machine; RTSEG_DEBUG=1 shows where)", 1)
+    from .report import show
+
+    show(result, to_stderr=args.json)
+    if args.json:
+        print(json.dumps(result, default=str))
+    return 1 if result.get("ok") is False else 0
+
+
+def _fail(args: argparse.Namespace, error: BaseException, text: str, code: int) -> int:
+    line = " ".join(text.split())
+    print(f"rtseg {args.verb}: {line}", file=sys.stderr)
+    if args.json:
+        print(json.dumps({"ok": False, "error": line, "kind": type(error).__name__}))
+    return code
+
+
+def _demo(args: argparse.Namespace) -> Result:
+    from .demo import demo
+
+    return demo(out=args.out)
+
+
+def _live(args: argparse.Namespace) -> Result:
+    from .config import load_stream
+
+    profile = load_stream(args.stream)
+    from .live import run_live
+
+    return run_live(profile, args.seconds)
+
+
+def _segment(args: argparse.Namespace) -> Result:
+    from .config import load_recipe
+    from .offline import segment
+    from .prompts import load_prompts
+    from .report import progress_bar
+
+    keys = ("weights", "runtime", "precision", "policy")
+    recipe = load_recipe(args.engine, **{key: getattr(args, key) for key in keys if getattr(args, key) is not None})
+    prompts = load_prompts(args.prompts)
+    with progress_bar("segment") as progress:
+        return segment(args.source, prompts, args.out, recipe, force=args.force, progress=progress)
+
+
+def _view(args: argparse.Namespace) -> Result:
+    from .publish.viewer import view
+
+    return view(args.address, headless=args.headless, save=args.save, seconds=args.seconds, frames=args.frames)
+
+
+def _train(args: argparse.Namespace) -> Result:
+    from .adapt.train import TrainConfig, train
+
+    names = ("data", "out", "preset", "image_size", "weights", "minutes", "steps", "seed", "threads")
+    return {"out": str(args.out), **train(TrainConfig(**{name: getattr(args, name) for name in names}))}
+
+
+def _doctor(args: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    from .doctor import examine
+
+    findings = examine()
+    return {"ok": all(f.ok is not False for f in findings), "findings": [asdict(f) for f in findings]}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rtseg",
+        description="SAM 2 masks on surgical video, live and offline. For research only; not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"rtseg {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    demo = _verb(verbs, "demo", _demo, "the whole pipeline for 20 s on a synthetic endoscope", "rtseg demo")
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for overlay.mp4 and poster.png")
+
+    live = _verb(verbs, "live", _live, "one feed: grab, segment, draw, publish", "rtseg live streams/demo.toml")
+    live.add_argument("stream", type=Path, metavar="STREAM.toml", help="a stream profile")
+    live.add_argument("--seconds", type=float, help="stop after so long; without it, at the end of the source")
+
+    example = "rtseg segment clip.mp4 --prompts p.json --out out/clip"
+    segment = _verb(verbs, "segment", _segment, "every frame of a video, in order", example)
+    segment.add_argument("source", help="a video file, a folder of images, or synthetic:...")
+    segment.add_argument("--prompts", type=Path, required=True, help="what to follow: a JSON file")
+    segment.add_argument("--out", type=Path, required=True, help="folder for overlay.mp4, masks/, masks.json, run.json")
+    segment.add_argument("--force", action="store_true", help="replace the folder if it is there")
+    segment.add_argument("--engine", type=Path, metavar="RECIPE.toml", help="an engine recipe; else nano on the CPU")
+    for key in ("weights", "runtime", "precision", "policy"):
+        segment.add_argument(f"--{key}", help=f"instead of the recipe's {key}")
+
+    view = _verb(verbs, "view", _view, "a display: the overlay of a feed", "rtseg view tcp://127.0.0.1:5555")
+    view.add_argument("address", nargs="?", default="tcp://127.0.0.1:5555", help="where the feed is published")
+    view.add_argument("--headless", action="store_true", help="no window: count, and say what came")
+    view.add_argument("--save", type=Path, metavar="FOLDER", help="write each picture as a PNG")
+    view.add_argument("--seconds", type=float, help="stop after so long; without it, at Esc, q or Ctrl-C")
+    view.add_argument("--frames", type=int, help="stop after so many pictures")
+
+    example = "rtseg train --data data --out out/train --minutes 75"
+    train = _verb(verbs, "train", _train, "make weights, or go on from given ones; resumes after a stop", example)
+    train.add_argument("--data", type=Path, required=True, help="folder of images and masks; see rtseg/adapt/data.py")
+    train.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
+    train.add_argument("--preset", default="nano", help="which network")
+    train.add_argument("--image-size", type=int, default=256, help="side of the network's square, in pixels")
+    train.add_argument("--weights", type=Path, help="weights to start from")
+    train.add_argument("--minutes", type=float, default=75.0, help="how long, resumptions added up")
+    train.add_argument("--steps", type=int, help="how many steps, instead of --minutes")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--threads", type=int, default=2, help="of the CPU")
+
+    _verb(verbs, "doctor", _doctor, "what this machine has, and what to do about what it has not", "rtseg doctor")
+    return parser
+
+
+def _verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], Result], text: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document as the last line")
+    parser.set_defaults(run=run)
+    return parser

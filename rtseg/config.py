@@ -1,0 +1,185 @@
+"""The two files that a user edits, as values: an engine recipe and a stream profile.
+
+Both are TOML; a key that is left out has the default that stands here. A mistake is a `ConfigError` in one line
+that names the file, the key, what was found and what was expected. A relative path is relative to the file that
+holds it; a path given as a keyword is relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from .errors import ConfigError
+from .prompts import PROMPT_KEYS, read_prompt
+from .tables import Table
+from .types import MAX_ID, Prompt
+
+RUNTIMES = ("torch", "cpu", "cuda", "tensorrt", "auto")
+PRECISIONS = ("fp32", "bf16", "fp16")
+POLICIES = ("fifo", "efp-window", "efp")
+OVERLAYS = ("latest", "sync")
+Topic = Literal["video", "overlay", "masks", "status"]
+TOPICS: tuple[Topic, ...] = get_args(Topic)
+FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How much an object remembers: `spatial` memories chosen by `policy`, and `pointers` of recent frames."""
+
+    policy: str = "efp"
+    spatial: int = 5
+    pointers: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An engine recipe: which network, with which weights, run how.
+
+    `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or a name;
+    `image_size` is the side in pixels of the square that the network sees; `path` is the recipe's own file.
+    """
+
+    model: str = "nano"
+    weights: str = "package:nano"
+    image_size: int = 256
+    runtime: str = "cpu"
+    precision: str = "fp32"
+    max_objects: int = 4
+    memory: MemoryPlan = MemoryPlan()
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Where a stream is published, and which of its topics."""
+
+    bind: str = "tcp://127.0.0.1:5555"
+    topics: tuple[Topic, ...] = TOPICS
+
+
+@dataclass(frozen=True, slots=True)
+class StreamProfile:
+    """One feed: where its frames come from, the engine, what to track from the first frame, and who gets it.
+
+    `name` is the file's own name and opens every topic; `target_fps` is in frames per second; a mask older than
+    `mask_budget_ms` is drawn as an outline, and not at all when it is twice as old.
+    """
+
+    source: str
+    name: str = "stream"
+    engine: Recipe = Recipe()
+    target_fps: float = 25.0
+    overlay: str = "latest"
+    mask_budget_ms: float = 120.0
+    publish: Publish = Publish()
+    objects: tuple[Prompt, ...] = ()
+    path: Path | None = None
+
+
+def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Recipe:
+    """Read a recipe file, or take one that is already read (None: the defaults), and override keys by keyword.
+
+    `policy` stands for `memory.policy`. Raises `ConfigError`.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe() if recipe is None else _recipe(_read_toml(Path(recipe)), str(recipe), Path(recipe))
+    if not overrides:
+        return recipe
+    values = {key: value for key, value in asdict(recipe).items() if key != "path"}
+    for key, value in overrides.items():
+        if key == "policy":
+            values["memory"]["policy"] = value
+        else:
+            values[key] = str(value) if isinstance(value, Path) else value
+    made = _recipe(values, f"{recipe.path or 'default recipe'} with keywords", Path())
+    return replace(made, path=recipe.path)
+
+
+def load_stream(path: str | Path) -> StreamProfile:
+    """Read a stream profile and the engine recipe that it names. Raises `ConfigError`."""
+    path = Path(path)
+    folder = path.parent
+    keys = ("source", "engine", "target_fps", "overlay", "mask_budget_ms", "publish", "object")
+    table = Table(_read_toml(path), str(path), keys, ConfigError)
+    return StreamProfile(
+        source=_source(table.text("source"), folder),
+        name=re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem),
+        engine=load_recipe(folder / table.text("engine")) if "engine" in table else Recipe(),
+        target_fps=table.number("target_fps", 25.0, 0.1, 1000.0),
+        overlay=table.choice("overlay", "latest", OVERLAYS),
+        mask_budget_ms=table.number("mask_budget_ms", 120.0, 1.0, 10_000.0),
+        publish=_publish(table.values.get("publish", {}), str(path)),
+        objects=_objects(table, folder),
+        path=path,
+    )
+
+
+def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
+    table = Table(values, where, [f.name for f in fields(Recipe) if f.name != "path"], ConfigError)
+    default = Recipe()
+    size = table.integer("image_size", default.image_size, 64, 4096)
+    if size % 32:
+        raise table.bad("image_size", "a multiple of 32")
+    memory = Table(values.get("memory", {}), f"{where}: memory", [f.name for f in fields(MemoryPlan)], ConfigError)
+    return Recipe(
+        model=_name_or_path(table.text("model", default.model), path.parent),
+        weights=_name_or_path(table.text("weights", default.weights), path.parent),
+        image_size=size,
+        runtime=table.choice("runtime", default.runtime, RUNTIMES),
+        precision=table.choice("precision", default.precision, PRECISIONS),
+        max_objects=table.integer("max_objects", default.max_objects, 1, MAX_ID),
+        memory=MemoryPlan(
+            policy=memory.choice("policy", default.memory.policy, POLICIES),
+            spatial=memory.integer("spatial", default.memory.spatial, 1, 64),
+            pointers=memory.integer("pointers", default.memory.pointers, 0, 64),
+        ),
+        path=path,
+    )
+
+
+def _publish(values: object, where: str) -> Publish:
+    table = Table(values, f"{where}: publish", [f.name for f in fields(Publish)], ConfigError)
+    bind = table.text("bind", Publish().bind)
+    if not re.fullmatch(r"tcp://[^/]+:(\d+|\*)", bind):
+        raise table.bad("bind", "an address like tcp://127.0.0.1:5555")
+    return Publish(bind=bind, topics=cast("tuple[Topic, ...]", table.names("topics", TOPICS, TOPICS)))
+
+
+def _objects(table: Table, folder: Path) -> tuple[Prompt, ...]:
+    entries = table.values.get("object", [])
+    if not isinstance(entries, list):
+        raise table.bad("object", "tables headed [[object]]")
+    prompts = [
+        read_prompt(Table(entry, f"{table.where}: object {number}", PROMPT_KEYS, ConfigError), folder)
+        for number, entry in enumerate(entries, 1)
+    ]
+    ids = [prompt.id for prompt in prompts]
+    for number, object_id in enumerate(ids, 1):
+        if object_id in ids[: number - 1]:
+            raise ConfigError(f"{table.where}: object {number}: id = {object_id} is taken; expected one table per id")
+    return tuple(prompts)
+
+
+def _source(text: str, folder: Path) -> str:
+    """A URI stays as it is (`rtsp://...`, `synthetic:...`); anything else is a path."""
+    return text if re.match(r"[a-z][a-z0-9+.-]+:", text) else str(folder / Path(text).expanduser())
+
+
+def _name_or_path(text: str, folder: Path) -> str:
+    """A name stays as it is; with a slash or a file's suffix it is a path."""
+    is_path = not text.startswith("package:") and ("/" in text or text.endswith(FILE_SUFFIXES))
+    return str(folder / Path(text).expanduser()) if is_path else text
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); expected a TOML file") from e
+    except ValueError as e:
+        raise ConfigError(f"{path}: not TOML ({e}); expected lines like: key = value") from e

@@ -1,0 +1,147 @@
+"""The main job on what comes with the package: a synthetic endoscope, the shipped weights, and a display of its own.
+
+The display is a subscriber like any other: what it records is what went over the wire. The truth is known, so the
+masks are judged afterwards, each on the frame it is of.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .config import Publish, Recipe, StreamProfile
+from .errors import OutputError
+from .grab import open_source
+from .live import Feed, run_live
+from .publish import Recorder, Subscriber, atomic_path
+from .timing import Histogram
+from .types import Frame, ImageU8, Masks, Prompt, now_ns
+
+SOURCE = "synthetic:laparoscopy?width=960&height=540&fps=25&seed={seed}&seconds={seconds:g}"
+LABELS = {1: "right tool", 2: "left tool"}
+POSTER_AFTER = 3.0  # seconds: by then the masks are the tracker's own
+
+
+class Display(threading.Thread):
+    """Receives the overlay of a feed as an operating room would, and records it."""
+
+    def __init__(self, endpoint: str, folder: Path, width: int, height: int, fps: float) -> None:
+        super().__init__(name="display")
+        self.subscriber = Subscriber(endpoint)
+        self.kinds = dict.fromkeys(("video", "overlay", "masks", "status"), 0)
+        self.delay = Histogram()
+        self.error: OutputError | None = None
+        self._recorder = Recorder(folder / "overlay.mp4", width, height, fps)
+        self._poster, self._best = folder / "poster.png", -1
+        self._poster_hwc: ImageU8 | None = None
+
+    def run(self) -> None:
+        try:
+            for message in self.subscriber:
+                self.kinds[message.kind] += 1
+                if message.kind == "overlay":
+                    self.delay.add((now_ns() - message.header["captured_ns"]) / 1e6)
+                    self._recorder.write(message.image_hwc())
+                    self._consider(message.header, message.image_hwc())
+        except OutputError as e:
+            self.error = e
+
+    def _consider(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
+        """The poster is the picture on which the smaller of the objects is largest."""
+        areas = [o["area"] for o in header["objects"]]
+        early = header["seq"] * header["time_base"][0] / header["time_base"][1] < POSTER_AFTER
+        if header["state"] == "fresh" and len(areas) == len(LABELS) and not early and min(areas) > self._best:
+            self._best, self._poster_hwc = min(areas), image_hwc
+
+    def finish(self) -> None:
+        """Stop receiving and put the files in place."""
+        self.subscriber.close()
+        self.join()
+        if self.error is not None:
+            self._recorder.abort()
+            raise self.error
+        self._recorder.close()
+        if self._poster_hwc is not None:
+            with atomic_path(self._poster) as part:
+                part.write_bytes(cv2.imencode(".png", self._poster_hwc[..., ::-1])[1].tobytes())
+
+
+def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> dict[str, Any]:
+    """Run the live pipeline on the synthetic endoscope; leaves `overlay.mp4` and `poster.png` in `out`.
+
+    Returns the feed's report, what the display received, and the IoU of each tool against the truth.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputError(f"{folder}: cannot be made ({e.strerror}); expected a folder that can be written") from e
+    uri = SOURCE.format(seed=seed, seconds=seconds)
+    with open_source(uri) as source:
+        first = next(iter(source))
+        prompts = tuple(Prompt(i, mask=_truth(first) == i, label=label) for i, label in LABELS.items())
+        profile = StreamProfile(uri, "demo", Recipe(), objects=prompts, publish=Publish("tcp://127.0.0.1:*"))
+        every: list[Masks] = []
+        displays: list[Display] = []
+
+        def ready(feed: Feed, endpoint: str) -> None:
+            # A fresh copy: the one that is shown keeps its masks at frame size, and these are kept to the end.
+            feed.on_masks = lambda masks: every.append(replace(masks))
+            displays.append(Display(endpoint, folder, source.width, source.height, source.fps))
+            displays[0].start()
+
+        try:
+            report = run_live(profile, ready=ready)
+        finally:
+            for display in displays:
+                display.finish()
+    seen = displays[0]
+    return {
+        **report,
+        "display": {
+            "received": seen.kinds,
+            "lost": dict(seen.subscriber.lost),
+            "glass-to-display ms": seen.delay.summary(),
+        },
+        "iou": judge(uri, every),
+        "wrote": [str(folder / "overlay.mp4"), str(folder / "poster.png")],
+    }
+
+
+def judge(uri: str, every: list[Masks], step: int = 3) -> dict[str, Any]:
+    """Mean IoU of each object where it is visible, and how often a mask was empty where it is not.
+
+    Every `step`th segmented frame is drawn again to know its truth.
+    """
+    wanted = {masks.seq: masks for masks in every[::step]}
+    visible: dict[int, list[float]] = {i: [] for i in LABELS}
+    absent: dict[int, list[bool]] = {i: [] for i in LABELS}
+    with open_source(uri) as source:
+        for frame in source:
+            if frame.seq not in wanted:
+                continue
+            masks = replace(wanted[frame.seq])
+            for i in LABELS:
+                truth_hw, mask_hw = _truth(frame) == i, masks.mask(i)
+                if truth_hw.any():
+                    visible[i].append(float((truth_hw & mask_hw).sum() / (truth_hw | mask_hw).sum()))
+                else:
+                    absent[i].append(not mask_hw.any())
+    per_object = {LABELS[i]: round(float(np.mean(v)), 3) for i, v in visible.items() if v}
+    empty = [ok for rows in absent.values() for ok in rows]
+    return {
+        **per_object,
+        "mean": round(float(np.mean([x for v in visible.values() for x in v])), 3),
+        "frames judged": len(wanted),
+        "empty where absent": f"{sum(empty)} of {len(empty)}",
+    }
+
+
+def _truth(frame: Frame) -> ImageU8:
+    assert frame.truth_hw is not None  # the synthetic source always knows
+    return frame.truth_hw

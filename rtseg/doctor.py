@@ -1,0 +1,123 @@
+"""`rtseg doctor`: what this machine has for the work, one finding a line, each with what to do about it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import __version__
+
+WEIGHTS = Path(__file__).with_name("weights")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: `ok` is None where a thing is missing that nobody needs; `remedy` says how to have it."""
+
+    name: str
+    ok: bool | None
+    text: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything; never raises for a thing that is missing."""
+    return [
+        _python(),
+        _torch(),
+        _cpu(),
+        _gpu(),
+        _auto(),
+        _package("av", "reading and writing video", needed=True),
+        _package("zmq", "publishing", needed=True, project="pyzmq"),
+        _package("tensorrt", "engines to come", extra="tensorrt"),
+        _package("openvino", "engines to come", extra="openvino"),
+        _weights(),
+    ]
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on; "unknown" for what is not installed as a package."""
+    found = {"rtseg": __version__, "python": platform.python_version()}
+    for project in ("torch", "numpy", "opencv-python", "av"):
+        try:
+            found[project] = importlib.metadata.version(project)
+        except importlib.metadata.PackageNotFoundError:
+            found[project] = "unknown"
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    return Finding("python", sys.version_info >= (3, 11), f"{version} on {platform.system()} {platform.machine()}")
+
+
+def _torch() -> Finding:
+    if not _has("torch"):
+        return Finding("torch", False, "not installed", "pip install torch")
+    import torch
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    return Finding("torch", True, f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")
+
+
+def _cpu() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text("utf-8", "replace").split()) if info.is_file() else set()
+    flags = [flag for flag in CPU_FLAGS if flag in words]
+    fast = any("bf16" in flag for flag in flags)
+    text = f"{cores} cores; {', '.join(flags) or 'instruction sets unknown'}"
+    return Finding("cpu", True, text, "" if fast else "precision = fp32 is the fast one here: no bf16 instructions")
+
+
+def _gpu() -> Finding:
+    if not _has("torch"):
+        return Finding("gpu", None, "unknown without torch")
+    import torch
+
+    if torch.cuda.is_available():
+        capability = ".".join(map(str, torch.cuda.get_device_capability()))
+        return Finding("gpu", True, f"{torch.cuda.get_device_name()}, compute capability {capability}")
+    remedy = "check the driver: nvidia-smi" if torch.version.cuda else "for a GPU: a CUDA build of torch"
+    return Finding("gpu", None, "torch sees no CUDA device", remedy)
+
+
+def _auto() -> Finding:
+    if not _has("torch"):
+        return Finding("runtime auto", None, "unknown without torch")
+    from .engine import choose_runtime
+
+    device, why = choose_runtime("auto")
+    return Finding("runtime auto", True, f"would take {device}: {why}")
+
+
+def _package(name: str, use: str, needed: bool = False, project: str = "", extra: str = "") -> Finding:
+    if _has(name):
+        return Finding(name, True, f"{importlib.metadata.version(project or name)}, for {use}")
+    remedy = f"pip install 'rtseg[{extra}]'" if extra else f"pip install {project or name}"
+    return Finding(name, False if needed else None, f"not installed; it is for {use}", remedy)
+
+
+def _weights() -> Finding:
+    files = sorted(WEIGHTS.glob("*.safetensors"))
+    if not files:
+        return Finding("weights", False, f"none in {WEIGHTS}", "install rtseg again: a release ships them")
+    return Finding("weights", True, "; ".join(f"{file.stem} sha256 {file_sha256(file)[:12]}" for file in files))
+
+
+def _has(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None

@@ -1,0 +1,68 @@
+"""What a verb returned, for a person to read: tables and plain lines, and a progress bar while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Advance = Callable[[int, int | None], None]
+MARKS = {True: "ok", False: "missing", None: "absent"}
+
+
+def show(result: dict[str, Any], to_stderr: bool = False) -> None:
+    """Print a verb's result: known sections as tables, the rest as `key: value`."""
+    console = Console(stderr=to_stderr)
+    for key, value in result.items():
+        if key == "findings":
+            for finding in value:
+                _plain(console, _finding(finding))
+        elif key == "stages_ms":
+            console.print(_stages(value))
+        elif isinstance(value, dict):
+            _plain(console, f"{key}: {_line(value)}")
+        elif key != "ok":
+            _plain(console, f"{key}: {_text(value)}")
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Advance]:
+    """A bar on stderr, as a function of (done, total or None); silent where stderr is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(console: Console, line: str) -> None:
+    """A line as it is: a path with brackets is no markup, and a long line is left to the terminal."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _stages(stages: dict[str, dict[str, float]]) -> Table:
+    table = Table("stage", title="milliseconds", title_justify="left", box=None, pad_edge=False)
+    for column in ("p50", "p95", "p99"):
+        table.add_column(column, justify="right")
+    for stage, row in stages.items():
+        table.add_row(stage, *(f"{row[column]:.2f}" for column in ("p50", "p95", "p99")))
+    return table
+
+
+def _finding(finding: dict[str, Any]) -> str:
+    remedy = f" -> {finding['remedy']}" if finding["remedy"] else ""
+    return f"{MARKS[finding['ok']]:9}{finding['name']:13}{finding['text']}{remedy}"
+
+
+def _line(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_text(value)}" for key, value in values.items()) or "none"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return f"({_line(value)})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,111 @@
+"""Reading what people write: one table of a TOML or JSON file, where each mistake costs one clear line.
+
+A `Table` is asked for its keys by type. Whatever is wrong names the place, the key, the value found and what
+was expected; a key that nobody knows names the nearest one that is known.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeGuard, TypeVar
+
+from .errors import RtsegError
+
+Number = TypeVar("Number", int, float)
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """The second half of an error about an unknown name: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(known)}"
+
+
+class Table:
+    """One table, read key by key.
+
+    `where` opens every message (a file, and what part of it); `known` are the keys it may hold; `error` is the
+    class that is raised.
+    """
+
+    def __init__(self, values: object, where: str, known: Iterable[str], error: type[RtsegError]) -> None:
+        self.where, self.error = where, error
+        if not isinstance(values, dict):
+            raise error(f"{where}: found {_short(values)}; expected a table of: {', '.join(known)}")
+        self.values: dict[str, Any] = values
+        known = list(known)
+        for key in values:
+            if key not in known:
+                raise error(f"{where}: unknown key {key!r}; {unknown(str(key), known)}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def bad(self, key: str, expected: str) -> RtsegError:
+        """The error for a key whose value is not what was expected."""
+        if key not in self.values:
+            return self.error(f"{self.where}: {key!r} is missing; expected {expected}")
+        return self.error(f"{self.where}: {key} = {_short(self.values[key])}; expected {expected}")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A non-empty string; without a default the key must be there."""
+        value = self.values.get(key, default)
+        if not isinstance(value, str) or not value:
+            raise self.bad(key, "a text")
+        return value
+
+    def choice(self, key: str, default: str, choices: Iterable[str]) -> str:
+        """One of a few names."""
+        value, choices = self.values.get(key, default), list(choices)
+        if value not in choices:
+            raise self.bad(key, "one of: " + ", ".join(choices))
+        return str(value)
+
+    def integer(self, key: str, default: int | None, low: int, high: int | None = None) -> int:
+        """A whole number in low..high."""
+        value = self.values.get(key, default)
+        if type(value) is not int or value < low or (high is not None and value > high):
+            raise self.bad(key, f"a whole number, {_range(low, high)}")
+        return value
+
+    def number(self, key: str, default: float, low: float, high: float) -> float:
+        """A number in low..high."""
+        value = self.values.get(key, default)
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise self.bad(key, f"a number, {_range(low, high)}")
+        return float(value)
+
+    def numbers(self, key: str, count: int, expected: str) -> tuple[float, ...]:
+        """A list of `count` numbers."""
+        value = self.values.get(key)
+        if not _is_numbers(value, count):
+            raise self.bad(key, expected)
+        return tuple(float(number) for number in value)
+
+    def rows(self, key: str, count: int, expected: str) -> tuple[tuple[float, ...], ...]:
+        """A list of one or more lists of `count` numbers."""
+        value = self.values.get(key)
+        if not isinstance(value, list) or not value or not all(_is_numbers(row, count) for row in value):
+            raise self.bad(key, expected)
+        return tuple(tuple(map(float, row)) for row in value)
+
+    def names(self, key: str, default: Iterable[str], choices: Iterable[str]) -> tuple[str, ...]:
+        """A list of different names, each one of a few; may be empty."""
+        value, choices = self.values.get(key, list(default)), list(choices)
+        if not isinstance(value, list) or any(name not in choices for name in value) or len(set(value)) < len(value):
+            raise self.bad(key, "a list of: " + ", ".join(choices))
+        return tuple(value)
+
+
+def _is_numbers(value: object, count: int) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and len(value) == count and all(type(number) in (int, float) for number in value)
+
+
+def _range(low: Number, high: Number | None) -> str:
+    return f"{low} or more" if high is None else f"{low} to {high}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,48 @@
+"""Packaging of rtseg. The versions that are tested together are pinned in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'^__version__ = "(.+)"', (here / "rtseg/__init__.py").read_text("utf-8"), re.MULTILINE)
+
+setup(
+    name="rtseg",
+    version=version[1],
+    description="SAM 2 masks on live surgical video: Efficient Frame Pruning memory, overlays over ZeroMQ",
+    long_description=(here / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["rtseg", "rtseg.*"]),
+    package_data={"rtseg": ["py.typed", "weights/*.safetensors", "weights/*.md"]},
+    entry_points={"console_scripts": ["rtseg = rtseg.cli:main"]},
+    install_requires=[
+        "av>=14",
+        "msgpack>=1.0.8",
+        "numpy>=2",
+        "opencv-python>=4.10",
+        "pillow>=10",
+        "pycocotools>=2.0.8",
+        "pyzmq>=26",
+        "rich>=13.7",
+        "safetensors>=0.5",
+        "torch>=2.6",
+    ],
+    extras_require={
+        "tensorrt": ["tensorrt>=10", "pycuda>=2024.1"],
+        "openvino": ["openvino>=2025.0"],
+        "dev": ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "ruff>=0.9", "transformers>=5"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,199 @@
+"""The command line: what each verb calls, what it prints where, and which code it exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtseg import __version__
+from rtseg.cli import main
+from rtseg.config import StreamProfile
+from rtseg.errors import PromptError
+
+VERBS = ("demo", "live", "segment", "view", "train", "doctor")
+
+
+class Room(types.ModuleType):
+    """Stands for a room: remembers how it was called; returns or raises what it is told to."""
+
+    def __init__(self, name: str, *functions: str, answer: Any = None) -> None:
+        super().__init__(name)
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.answer = {"frames": {"in": 3}} if answer is None else answer
+        for function in functions:
+            setattr(self, function, lambda *args, _name=function, **kwargs: self._call(_name, args, kwargs))
+
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.calls.append((name, args, kwargs))
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    """The live room and the demo, replaced by one that answers for both."""
+    fake = Room("room", "demo", "run_live")
+    for name in ("rtseg.live", "rtseg.demo"):
+        monkeypatch.setitem(sys.modules, name, fake)
+    return fake
+
+
+def test_help_shows_an_example_for_each_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as caught:
+            main([verb, "--help"])
+        assert caught.value.code == 0
+        assert f"example: rtseg {verb}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(verb in text for verb in VERBS)
+    assert "not a medical device" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"rtseg {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["segmnt"], ["segment", "clip.mp4"], ["live", "a.toml", "--seconds", "soon"]])
+def test_wrong_words_exit_with_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = "import sys, rtseg.cli as cli; cli._parser(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "argparse" in loaded
+    assert not {"torch", "numpy", "cv2", "av", "zmq", "rich"} & set(loaded)
+
+
+def test_live_reads_the_profile_and_passes_the_rest(tmp_path: Path, room: Room) -> None:
+    path = tmp_path / "feed.toml"
+    path.write_text('source = "synthetic:laparoscopy"')
+    assert main(["live", str(path), "--seconds", "2"]) == 0
+    ((name, (profile, seconds), _),) = room.calls
+    assert (name, seconds) == ("run_live", 2.0)
+    assert isinstance(profile, StreamProfile) and profile.name == "feed"
+
+
+def test_json_is_the_last_line_and_people_read_stderr(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    room.answer = {"frames": {"in": 3}, "stages_ms": {"grab": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}, "out": "a[b]c"}
+    assert main(["demo", "--json", "--out", "x"]) == 0
+    assert room.calls[0][2] == {"out": Path("x")}
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == room.answer
+    assert "grab" in printed.err and "a[b]c" in printed.err
+    assert main(["demo"]) == 0
+    printed = capsys.readouterr()
+    assert "grab" in printed.out and printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (PromptError("p.json: entry 2: bad"), 2, "rtseg demo: p.json: entry 2: bad\n"),
+        (KeyboardInterrupt(), 130, "rtseg demo: interrupted\n"),
+        (ZeroDivisionError("two\nlines"), 1, "rtseg demo: ZeroDivisionError: two lines (a bug, or this machine; "),
+    ],
+)
+def test_a_failure_is_one_line_and_a_code(
+    room: Room, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str
+) -> None:
+    room.answer = error
+    assert main(["demo", "--json"]) == code
+    printed = capsys.readouterr()
+    assert printed.err.startswith(text)
+    assert printed.err.count("\n") == 1
+    result = json.loads(printed.out)
+    assert (result["ok"], result["kind"]) == (False, type(error).__name__)
+    assert main(["demo"]) == code
+    assert capsys.readouterr().out == ""
+
+
+def test_debug_shows_the_traceback(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.answer = ZeroDivisionError("x")
+    monkeypatch.setenv("RTSEG_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["demo"])
+
+
+def test_segment_overrides_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Room("rtseg.offline", "segment")
+    monkeypatch.setitem(sys.modules, "rtseg.offline", fake)
+    prompts = tmp_path / "p.json"
+    prompts.write_text('[{"frame": 0, "id": 1, "points": [[1, 2, 1]]}]')
+    words = ["segment", "c.mp4", "--prompts", str(prompts), "--out", "o", "--policy", "fifo", "--weights", "w.pt"]
+    assert main(words) == 0
+    ((_, (source, given, out, recipe), options),) = fake.calls
+    assert (source, out, list(given)) == ("c.mp4", Path("o"), [0])
+    assert (recipe.memory.policy, recipe.weights, recipe.precision) == ("fifo", "w.pt", "fp32")
+    assert options["force"] is False
+    assert main([*words[:-4], "--policy", "lru"]) == 2
+
+
+def test_view_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Room("rtseg.publish.viewer", "view")
+    monkeypatch.setitem(sys.modules, "rtseg.publish.viewer", fake)
+    assert main(["view", "tcp://127.0.0.1:6000", "--headless", "--save", "d", "--seconds", "1"]) == 0
+    ((_, (address,), options),) = fake.calls
+    assert address == "tcp://127.0.0.1:6000"
+    assert options == {"headless": True, "save": Path("d"), "seconds": 1.0, "frames": None}
+
+
+def test_train_names_every_option_as_the_trainer_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import rtseg.adapt.train as trainer
+
+    seen: list[trainer.TrainConfig] = []
+    monkeypatch.setattr(trainer, "train", lambda config: seen.append(config) or {"iou": 0.5})
+    assert main(["train", "--data", "d", "--out", str(tmp_path), "--steps", "3", "--image-size", "128"]) == 0
+    assert (seen[0].data, seen[0].steps, seen[0].image_size, seen[0].minutes) == (Path("d"), 3, 128, 75.0)
+
+
+def test_doctor_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rtseg.doctor.WEIGHTS", tmp_path)
+    assert main(["doctor", "--json"]) == 1
+    printed = capsys.readouterr()
+    findings = {finding["name"]: finding for finding in json.loads(printed.out)["findings"]}
+    assert findings["torch"]["ok"] is True
+    assert findings["weights"]["ok"] is False and str(tmp_path) in findings["weights"]["text"]
+    assert len(printed.err.splitlines()) == len(findings)
+    (tmp_path / "nano.safetensors").write_bytes(b"x")
+    assert main(["doctor", "--json"]) == 0
+    assert "sha256 2d711642b726" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["segment", "no.mp4", "--prompts", "{good}", "--out", "{out}"], "no.mp4"),
+        (["segment", "no.mp4", "--prompts", "no.json", "--out", "{out}"], "no.json: cannot be read"),
+        (["live", "no.toml"], "no.toml: cannot be read"),
+        (["segment", "no.mp4", "--prompts", "{good}", "--out", "{out}", "--engine", "no.toml"], "no.toml"),
+        (["view", "nonsense", "--headless", "--seconds", "1"], "nonsense"),
+    ],
+)
+def test_a_users_mistake_is_one_line_with_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    good = tmp_path / "p.json"
+    good.write_text('[{"frame": 0, "id": 1, "points": [[1, 2, 1]]}]')
+    assert main([word.format(good=good, out=tmp_path / "out") for word in words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1 and printed.err.startswith(f"rtseg {words[0]}: ")
+    assert expected in printed.err
+    assert not (tmp_path / "out").exists()
