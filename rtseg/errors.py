@@ -14,6 +14,9 @@ line prints that line and exits with 2; anything else is a bug or a machine in t
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class RtsegError(Exception):
     """A failure that the caller can act on; its text is one line."""
@@ -41,3 +44,10 @@ class EngineError(RtsegError):
 
 class OutputError(RtsegError):
     """A result cannot be written or published where it was asked for."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error line about an unknown name: the nearest known one, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(known)}"

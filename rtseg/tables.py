@@ -6,20 +6,12 @@ was expected; a key that nobody knows names the nearest one that is known.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, TypeGuard, TypeVar
 
-from .errors import RtsegError
+from .errors import RtsegError, did_you_mean
 
 Number = TypeVar("Number", int, float)
-
-
-def unknown(name: str, known: Iterable[str]) -> str:
-    """The second half of an error about an unknown name: the nearest known one, or all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(known)}"
 
 
 class Table:
@@ -37,7 +29,7 @@ class Table:
         known = list(known)
         for key in values:
             if key not in known:
-                raise error(f"{where}: unknown key {key!r}; {unknown(str(key), known)}")
+                raise error(f"{where}: unknown key {key!r}; {did_you_mean(str(key), known)}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.values

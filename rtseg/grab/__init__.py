@@ -6,10 +6,10 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from ..errors import SourceError
+from ..errors import SourceError, did_you_mean
 from .folder import FolderSource
 from .pace import paced
-from .source import Source, did_you_mean
+from .source import Source
 from .synthetic import SyntheticSource
 
 __all__ = ["Source", "open_source", "paced"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import secrets
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -57,10 +56,3 @@ class Source(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error line about an unknown word: the nearest known one, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

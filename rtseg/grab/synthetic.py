@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 
-from ..errors import SourceError
+from ..errors import SourceError, did_you_mean
 from ..types import Frame, ImageU8, now_ns
 from .choreography import Choreography, Pose
-from .source import Source, did_you_mean
+from .source import Source
 from .tissue import Tissue
 from .tools import Tool
 

@@ -6,12 +6,11 @@ file with the fields of `Preset`.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,7 @@ def get_preset(name: str) -> Preset:
     if name.endswith(".toml"):
         return _read_preset(Path(name))
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"model {name!r}: no such preset; expected one of {', '.join(PRESETS)}{hint}")
+        raise ConfigError(f"model {name!r}: no such preset; {did_you_mean(name, PRESETS)}")
     return PRESETS[name]
 
 
@@ -82,8 +79,7 @@ def _read_preset(path: Path) -> Preset:
     known = [f.name for f in fields(Preset)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise ConfigError(f"{path}: unknown key {key!r}; did you mean {near[0]!r}?")
+            raise ConfigError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in {"name": path.stem, **values}.items()}
     try:
         return Preset(**values)

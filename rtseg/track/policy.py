@@ -10,7 +10,6 @@ memories (frames that a person prompted) and the newest one always stay.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,9 +92,7 @@ POLICIES: dict[str, Policy] = {"fifo": fifo, "efp-window": efp_window, "efp": ef
 def get_policy(name: str) -> Policy:
     """The policy of this name; `ConfigError` that names the nearest one if there is none."""
     if name not in POLICIES:
-        near = difflib.get_close_matches(name, POLICIES, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"memory policy {name!r}: no such policy; expected one of {', '.join(POLICIES)}{hint}")
+        raise ConfigError(f"memory policy {name!r}: no such policy; {did_you_mean(name, POLICIES)}")
     return POLICIES[name]
 
 

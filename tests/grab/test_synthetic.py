@@ -157,7 +157,7 @@ def test_the_rate_argument_wins_over_the_uri() -> None:
     [
         ("synthetic:laparoscopi", "did you mean 'laparoscopy'"),
         ("synthetic:laparoscopy?sed=7", "unknown key 'sed'; did you mean 'seed'"),
-        ("synthetic:laparoscopy?zzz=7", "known: seconds, seed, width, height, fps"),
+        ("synthetic:laparoscopy?zzz=7", "expected one of: seconds, seed, width, height, fps"),
         ("synthetic:laparoscopy?seed=red", "seed='red'; expected a whole number"),
         ("synthetic:laparoscopy?seed=1.5", "expected a whole number"),
         ("synthetic:laparoscopy?seed=-1", "expected a whole number from 0"),
