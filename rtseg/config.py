@@ -7,6 +7,7 @@ holds it; a path given as a keyword is relative to the working directory.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,6 +25,7 @@ POLICIES = ("fifo", "efp-window", "efp")
 OVERLAYS = ("latest", "sync")
 Topic = Literal["video", "overlay", "masks", "status"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
+SHIPPED = Path(__file__).with_name("weights")  # what `package:NAME` refers to
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
 
@@ -117,6 +119,12 @@ def load_stream(path: str | Path) -> StreamProfile:
         objects=_objects(table, folder),
         path=path,
     )
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:

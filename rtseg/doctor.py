@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -12,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import __version__
+from .config import SHIPPED, file_sha256
 
-WEIGHTS = Path(__file__).with_name("weights")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 
 
@@ -52,12 +51,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[project] = "unknown"
     return found
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _python() -> Finding:
@@ -113,9 +106,9 @@ def _package(name: str, use: str, needed: bool = False, project: str = "", extra
 
 
 def _weights() -> Finding:
-    files = sorted(WEIGHTS.glob("*.safetensors"))
+    files = sorted(SHIPPED.glob("*.safetensors"))
     if not files:
-        return Finding("weights", False, f"none in {WEIGHTS}", "install rtseg again: a release ships them")
+        return Finding("weights", False, f"none in {SHIPPED}", "install rtseg again: a release ships them")
     return Finding("weights", True, "; ".join(f"{file.stem} sha256 {file_sha256(file)[:12]}" for file in files))
 
 

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from .config import Recipe
-from .doctor import file_sha256, versions
+from .config import Recipe, file_sha256
+from .doctor import versions
 from .engine import Engine, open_engine
 from .errors import PromptError
 from .grab import Source, open_source

@@ -164,7 +164,7 @@ def test_train_names_every_option_as_the_trainer_does(monkeypatch: pytest.Monkey
 def test_doctor_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("rtseg.doctor.WEIGHTS", tmp_path)
+    monkeypatch.setattr("rtseg.doctor.SHIPPED", tmp_path)
     assert main(["doctor", "--json"]) == 1
     printed = capsys.readouterr()
     findings = {finding["name"]: finding for finding in json.loads(printed.out)["findings"]}

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from ..config import Recipe, load_recipe
+from ..config import SHIPPED, Recipe, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
 from ..sam2 import CLAMP_LOGIT, Decoded, Features, Prompts, Recall, Sam2, certain, get_preset, load_weights, upsample
-from ..sam2.weights import file_hash
 from .base import Engine, to_input
 from .reference import TorchEngine
 
@@ -21,8 +20,6 @@ __all__ = [
     "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prompts", "Recall", "certain", "choose_runtime", "open_engine",
     "to_input", "upsample",
 ]  # fmt: skip
-
-SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
@@ -35,7 +32,7 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     network = Sam2(get_preset(recipe.model), recipe.image_size)
     path = find_weights(recipe.weights)
     load_weights(network, path)
-    return TorchEngine(network, recipe, file_hash(path), device)
+    return TorchEngine(network, recipe, file_sha256(path), device)
 
 
 def choose_runtime(runtime: str) -> tuple[str, str]:

@@ -65,10 +65,16 @@ def _palette() -> list[int]:
 
 
 def write_palette_png(path: Path, id_map_hw: ImageU8) -> None:
-    """Write object ids, uint8 [H, W], as a palette PNG in the manner of DAVIS: the index of a pixel is its object."""
+    """Write object ids, uint8 [H, W], as a palette PNG in the manner of DAVIS: the index of a pixel is its object.
+
+    Unlike `atomic_path` it does not wait for the disk: there is one for every frame, in a folder that is atomic itself.
+    """
     from PIL import Image
 
     image = Image.fromarray(id_map_hw)
     image.putpalette(_palette())
-    with atomic_path(path) as part:
-        image.save(part, format="PNG")
+    try:
+        image.save(path, format="PNG")
+    except OSError as e:
+        discard(path)
+        raise unwritable(path, e) from e

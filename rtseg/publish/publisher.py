@@ -124,7 +124,7 @@ class Publisher:
         """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self._engine
         job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
-        self._offer("masks", job, masks.captured_ns)
+        self._offer("masks", job, frame.captured_ns)
 
     def set_status(self, status: Mapping[str, Any]) -> None:
         """Say how the pipeline is; sent now, twice a second, and to every new subscriber.

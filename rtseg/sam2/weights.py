@@ -6,7 +6,6 @@ every tensor of the file is used, every tensor of the network comes from the fil
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 from pathlib import Path
@@ -119,12 +118,6 @@ def save_weights(
     partial = path.with_name(path.name + ".partial")
     save_file(state, partial, metadata=metadata)
     partial.replace(path)
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _from_transformers(path: Path, state: State) -> State:
