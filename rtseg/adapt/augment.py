@@ -97,6 +97,21 @@ def warp_mask(mask_hw: ImageU8, map_23: Float32, size: int) -> ImageU8:
     return (np.asarray(soft) > 127).astype(np.uint8)
 
 
+def through_scope(rng: Rng, image_thwc: ImageU8, mask_thw: ImageU8) -> None:
+    """Black out, in place, what an endoscope's round field of view would hide; the field may drift a little."""
+    length, height, width = mask_thw.shape
+    centre = np.array([width / 2, height / 2]) + rng.normal(0, 0.05, 2) * width
+    radius_xy = np.array([width, height]) * rng.uniform(0.4, 0.62) * np.exp(rng.normal(0, 0.1, 2))
+    dark = int(rng.integers(0, 14))
+    drift_tc = width * np.stack([wander(rng, length, 0.004) for _ in range(2)], axis=1)
+    for t in range(length):
+        field_hw = np.zeros((height, width), np.uint8)
+        at = tuple(int(v) for v in centre + drift_tc[t])
+        cv2.ellipse(field_hw, at, tuple(int(v) for v in radius_xy), 0, 0, 360, (1,), -1)
+        image_thwc[t][field_hw == 0] = dark
+        mask_thw[t] *= field_hw
+
+
 def recolour(rng: Rng, image_thwc: ImageU8) -> ImageU8:
     """Gain, gamma, tint, grey and blur, drawn once for the clip; brightness also flickers a little per frame."""
     gain_c = np.exp(rng.normal(0, 0.12, 3)) * np.exp(rng.normal(0, 0.15))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..types import ImageU8
-from .augment import HANDHELD, LIVELY, STILL, Rng, camera, path, recolour, warp, warp_mask
+from .augment import HANDHELD, LIVELY, STILL, Rng, camera, path, recolour, through_scope, warp, warp_mask
 
 TRAIN = {
     "robotic-tools": ("robotic-train-a", "robotic-train-b", "robotic-train-c", "robotic-train-d"),
@@ -124,8 +124,11 @@ class Clips:
             image_thwc, mask_thw = (
                 self._paste(rng, length) if kind == "paste" else self._video(rng, length, self._sources[kind])
             )
+            image_thwc = recolour(rng, image_thwc)
+            if rng.random() < 0.3:
+                through_scope(rng, image_thwc, mask_thw)
             if mask_thw[0].mean() > SMALLEST:
-                return recolour(rng, image_thwc), mask_thw
+                return image_thwc, mask_thw
 
     def _indices(self, rng: Rng, frames: int, length: int) -> np.ndarray:
         """Which frames: a random stride, forward or backward; sometimes one frame only, moved by the camera."""

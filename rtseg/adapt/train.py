@@ -30,6 +30,7 @@ from .rollout import fifo, prompt_from_mask, rollout, scattered
 from .validate import normalised, validate, validation_set
 
 PROMPT_KINDS = {"mask": 0.6, "box": 0.2, "point": 0.2}
+HINTS = ("box", "point")  # what the first frame of every clip also teaches
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,22 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
         losses.append(frame_loss(frame.all_logits_bkhw, frame.all_iou_bk, frame.score_b, target_bhw, weights))
         small_b1hw = F.adaptive_avg_pool2d(target_bhw[:, None].float(), 4 * net.grid)
         ious[t] = hard_iou(frame.logits_b1hw.detach(), small_b1hw).mean().item()
+    losses += [_hinted(net, by_frame[0], mask_bthw[:, 0], other, rng, weights) for other in HINTS if other != kind]
     parts = {k: torch.stack([frame[k] for frame in losses]).mean() for k in losses[0]}
     record = {"iou": float(np.mean([iou for t, iou in ious.items() if t > 0]))}
     if 0 in ious:
         record[f"iou_{kind}"] = ious[0]
     return parts, record
+
+
+def _hinted(
+    net: Sam2, frame: Features, mask_bhw: Tensor, kind: str, rng: Rng, weights: LossWeights
+) -> dict[str, Tensor]:
+    """The loss of a click or a box on a first frame. It is encoded already, so this costs a decoder pass."""
+    prompts = prompt_from_mask(mask_bhw, kind, rng).prompts
+    assert prompts is not None
+    found = net.predict_masks(net.attend(frame, [None] * len(mask_bhw)), frame, prompts)
+    return frame_loss(found.logits_bkhw, found.iou_bk, found.score_b, mask_bhw, weights)
 
 
 def train(config: TrainConfig) -> dict[str, float]:

@@ -82,3 +82,13 @@ def test_real_sequences_are_all_there() -> None:
     for split in (TRAIN, VALIDATION):
         for folder, names in split.items():
             assert all(any((DATA / folder / "JPEGImages" / name).glob("*.jpg")) for name in names)
+
+
+def test_a_scope_hides_the_object_with_the_picture() -> None:
+    from rtseg.adapt.augment import through_scope
+
+    image_thwc = np.full((3, 64, 64, 3), 200, np.uint8)
+    mask_thw = np.ones((3, 64, 64), np.uint8)
+    through_scope(np.random.default_rng(1), image_thwc, mask_thw)
+    assert 0.2 < mask_thw.mean() < 1
+    assert ((image_thwc == 200).all(axis=-1) == (mask_thw == 1)).all()
