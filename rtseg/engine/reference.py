@@ -21,7 +21,7 @@ class TorchEngine:
         self.weights_hash = weights_hash
         self.device = torch.device(device)
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
-        self._network = network.to(self.device).eval()
+        self._network = network.to(self.device).eval().bake()
         half = recipe.precision != "fp32"
         self._autocast = torch.autocast(self.device.type, DTYPES[recipe.precision], enabled=half)
 

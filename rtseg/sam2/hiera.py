@@ -100,6 +100,7 @@ class Hiera(nn.Module):
         self.patch_embed = PatchEmbed(dim)
         self.pos_embed = nn.Parameter(torch_zeros(1, dim, preset.background, preset.background))
         self.pos_embed_window = nn.Parameter(torch_zeros(1, dim, preset.windows[0], preset.windows[0]))
+        self.baked: Tensor | None = None  # the position embedding, where it no longer changes
         self.blocks = nn.ModuleList()
         self.stage_ends: list[int] = []
         for stage, depth in enumerate(preset.stages):
@@ -122,7 +123,7 @@ class Hiera(nn.Module):
 
     def forward(self, image_nchw: Tensor) -> list[Tensor]:
         x = self.patch_embed(image_nchw)
-        x = x + self.positions(x.shape[1])
+        x = x + (self.positions(x.shape[1]) if self.baked is None else self.baked)
         maps = []
         for i, block in enumerate(self.blocks):
             x = block(x)

@@ -49,9 +49,18 @@ class Sam2(nn.Module):
         if preset.no_object_in_memory:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
         self.tokenizer = MemoryTokenizer(preset, self.grid)
+        self.baked_grid: Tensor | None = None  # the code of every cell, where it no longer changes
         self.image_encoder.apply(_init)
         for table in (self.maskmem_tpos_enc, self.no_mem_embed, self.no_obj_ptr):
             nn.init.trunc_normal_(table, std=0.02)
+
+    @torch.no_grad()
+    def bake(self) -> Sam2:
+        """Compute once what depends on the weights alone. For inference: later changes of the weights are not seen."""
+        self.image_encoder.trunk.baked = self.image_encoder.trunk.positions(self.image_size // 4)
+        self.baked_grid = self.sam_prompt_encoder.pe_layer.grid(self.grid)
+        self.tokenizer.cells = self.tokenizer.cells.to(self.maskmem_tpos_enc)
+        return self
 
     def encode_image(self, image_nchw: Tensor) -> Features:
         """Normalised images [n, 3, S, S] to features."""
@@ -79,7 +88,7 @@ class Sam2(nn.Module):
     def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Candidates:
         """All four candidate masks of each object, before any choice."""
         sparse_bpc, dense_bchw = self.sam_prompt_encoder(prompts)
-        grid_1chw = self.sam_prompt_encoder.pe_layer.grid(self.grid)
+        grid_1chw = self.sam_prompt_encoder.pe_layer.grid(self.grid) if self.baked_grid is None else self.baked_grid
         candidates: Candidates = self.sam_mask_decoder(conditioned_bchw, features, sparse_bpc, dense_bchw, grid_1chw)
         return candidates
 
