@@ -228,3 +228,18 @@ def test_the_judge_knows_good_masks_from_bad_ones() -> None:
 
     assert judge(uri, masks(0), step=1)["mean"] == 1.0
     assert judge(uri, masks(25), step=1)["mean"] < 0.5
+
+
+def test_a_720p_clip_at_25_fps(recipe: Recipe) -> None:
+    import os
+
+    data = Path(os.environ.get("RTSEG_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
+    clip = data / "clips/laparoscopy_720p.mp4"
+    if not clip.is_file():
+        pytest.skip(f"no test data: {clip} (set RTSEG_TEST_DATA)")
+    box = Prompt(1, box=(586.0, 0.0, 752.0, 106.0), label="grasper")
+    profile = StreamProfile(str(clip), "lap", recipe, publish=Publish("tcp://127.0.0.1:*"), objects=(box,))
+    report, got = watch(profile)
+    assert report["frames"]["in"] == 250 and accounted(report)
+    assert report["frames"]["shown"] > 200 and all(got.values())
+    assert report["fps"]["in"] == pytest.approx(25, abs=0.5)

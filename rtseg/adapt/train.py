@@ -20,10 +20,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..config import Recipe
+from ..engine.reference import TorchEngine
 from ..errors import ConfigError
 from ..sam2 import Features, Sam2, get_preset, load_weights
 from .augment import Rng
-from .checkpoint import Average, Checkpoint
+from .checkpoint import Average, Checkpoint, export
 from .data import Batch, Clips
 from .losses import FROM_SCRATCH, LossWeights, frame_loss, hard_iou
 from .rollout import fifo, prompt_from_mask, rollout, scattered
@@ -199,22 +201,26 @@ def _hinted(
 
 
 def train(config: TrainConfig) -> dict[str, float]:
-    """Train to the end (resuming if the folder holds a checkpoint); returns the averaged network's validation."""
+    """Train to the end (resuming if the folder holds a checkpoint); returns the averaged network's validation.
+
+    The folder then holds `weights.safetensors`, which an engine recipe may name.
+    """
     config.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, Clips.read(config.data, config.image_size, config.seed, config.scenes))
     held_out = validation_set(config.data)
     log = (config.out / "log.jsonl").open("a", buffering=1)
-    judge = Sam2(get_preset(config.preset), image_size=config.image_size)
 
     def report() -> dict[str, float]:
-        judge.load_state_dict(trainer.average.weights)
-        found = validate(judge, held_out)
+        average = Sam2(get_preset(config.preset), image_size=config.image_size)
+        average.load_state_dict(trainer.average.weights)
+        found = validate(TorchEngine(average, Recipe(image_size=config.image_size), "", "cpu"), held_out)
         log.write(json.dumps({"step": trainer.step, "minutes": round(trainer.elapsed / 60, 2), "val": found}) + "\n")
         return found
 
     with log:
         _loop(trainer, log.write, report)
         trainer.save()
+        export(trainer.path, config.out / "weights.safetensors")
         return report()
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..sam2 import MEAN, STD, Features, Sam2
+from ..engine import Engine
+from ..sam2 import MEAN, STD
+from ..track import Tracker
 from .data import HELD_OUT_SEED, VALIDATION, Sequence, read_sequence, render_sequence
-from .rollout import FirstFrame, Recollect, fifo, rollout
 
 
 def normalised(image_nchw: Tensor) -> Tensor:
@@ -21,21 +20,11 @@ def normalised(image_nchw: Tensor) -> Tensor:
     return (image_nchw.float() / 255 - mean_c11) / std_c11
 
 
-def follow(net: Sam2, seq: Sequence, object_id: int, recollect: Recollect = fifo) -> np.ndarray:
+def follow(engine: Engine, seq: Sequence, object_id: int, policy: str) -> np.ndarray:
     """Mask of one object on every frame, bool [T, H, W], from its true mask on the first frame."""
-    size, (height, width) = net.image_size, seq.ids_thw.shape[1:]
-
-    def features() -> Iterator[Features]:
-        for image_hwc in seq.image_thwc:
-            small_hwc = cv2.resize(image_hwc, (size, size), interpolation=cv2.INTER_AREA)
-            yield net.encode_image(normalised(torch.from_numpy(small_hwc).permute(2, 0, 1)[None]))
-
-    first_hw = (seq.ids_thw[0] == object_id).astype(np.float32)
-    mask_hw = cv2.resize(first_hw, (size, size), interpolation=cv2.INTER_AREA) > 0.5
-    first = FirstFrame(mask_b1hw=torch.from_numpy(mask_hw)[None, None].float())
-    with torch.inference_mode():
-        frames = rollout(net, features(), range(len(seq.image_thwc)), first, recollect)
-        return np.stack([cv2.resize(f.logits_b1hw[0, 0].float().numpy(), (width, height)) > 0 for f in frames])
+    tracker = Tracker(engine, policy)
+    tracker.prompt(object_id, mask=seq.ids_thw[0] == object_id)
+    return np.stack([tracker.step(image_hwc).mask(object_id) for image_hwc in seq.image_thwc])
 
 
 def mean_iou(mask_thw: np.ndarray, truth_thw: np.ndarray) -> float:
@@ -52,15 +41,14 @@ def validation_set(data: Path, scenes: int = 3) -> dict[str, list[Sequence]]:
     return {"robotic": robotic, "davis": davis, "synthetic": synthetic}
 
 
-def validate(net: Sam2, groups: dict[str, list[Sequence]], recollect: Recollect = fifo) -> dict[str, float]:
-    """Mean IoU per sequence and, under the group's own name, over its objects. Leaves the network in eval mode."""
-    net.eval()
+def validate(engine: Engine, groups: dict[str, list[Sequence]], policy: str = "fifo") -> dict[str, float]:
+    """Mean IoU per sequence and, under the group's own name, over all objects of the group."""
     report: dict[str, float] = {}
     for group, found in groups.items():
         scores = []
         for seq in found:
             ids = [i for i in seq.ids if i <= 2 and (seq.ids_thw[0] == i).any()]
-            own = [mean_iou(follow(net, seq, i, recollect), seq.ids_thw == i) for i in ids]
+            own = [mean_iou(follow(engine, seq, i, policy), seq.ids_thw == i) for i in ids]
             report[seq.name] = round(float(np.mean(own)), 4)
             scores += own
         report[group] = round(float(np.mean(scores)), 4)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from rtseg import open_engine
 from rtseg.adapt.checkpoint import Checkpoint, export
 from rtseg.adapt.data import Batch, Clips, Sequence
 from rtseg.adapt.losses import FROM_SCRATCH
 from rtseg.adapt.rollout import fifo, scattered
-from rtseg.adapt.train import TrainConfig, Trainer, clip_loss
+from rtseg.adapt.train import TrainConfig, Trainer, clip_loss, train
 from rtseg.adapt.validate import follow, mean_iou
+from rtseg.config import Recipe
+from rtseg.engine.reference import TorchEngine
 from rtseg.errors import ConfigError, WeightsError
 from rtseg.sam2 import Sam2, get_preset, load_weights
 
@@ -116,9 +119,21 @@ def test_memories_are_chosen_as_said() -> None:
 
 def test_following_starts_from_the_mask_given(tiny: str, held_out: Sequence) -> None:
     seq = held_out
-    mask_thw = follow(Sam2(get_preset(tiny), image_size=64).eval(), seq, 1)
+    engine = TorchEngine(Sam2(get_preset(tiny), image_size=64), Recipe(image_size=64), "", "cpu")
+    mask_thw = follow(engine, seq, 1, "fifo")
     assert mask_thw.shape == seq.ids_thw.shape
     first = seq.ids_thw[0] == 1
     assert (mask_thw[0] & first).sum() / (mask_thw[0] | first).sum() > 0.8
     assert mean_iou(seq.ids_thw == 1, seq.ids_thw == 1) == 1.0
     assert mean_iou(np.zeros_like(mask_thw), seq.ids_thw == 1) == 0.0
+
+
+def test_a_training_ends_with_weights_that_an_engine_opens(
+    tiny: str, clips: Clips, held_out: Sequence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtseg.adapt.train.Clips.read", lambda *_: clips)
+    monkeypatch.setattr("rtseg.adapt.train.validation_set", lambda _: {"squares": [held_out]})
+    found = train(config(tmp_path, tiny, steps=2))
+    assert 0 <= found["squares"] <= 1
+    weights = tmp_path / "weights.safetensors"
+    assert open_engine(model=tiny, weights=weights, image_size=64, runtime="torch").image_size == 64
