@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: `Frame`, `Prompt`, `Masks`. They know numpy and nothing else here.
+"""The values that travel between the rooms: `Frame`, `Prompt`, `Masks`. They know numpy and OpenCV, and no room.
 
 A value is made once, by one owner, and never changed after; so threads share it without a lock.
 """
@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -131,10 +130,7 @@ class Masks:
     scores: tuple[float, ...]
     ious: tuple[float, ...]
     mask_logits_bhw: Float32 = field(repr=False)
-
-    @cached_property
-    def _full(self) -> dict[int, Float32]:
-        return {}
+    _full: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def _index(self, object_id: int) -> int:
         try:
@@ -145,11 +141,12 @@ class Masks:
 
     def logits(self, object_id: int) -> Float32:
         """Mask logits of one object, float32 [H, W] at frame size (bilinear, half-pixel centres)."""
-        if object_id not in self._full:
+        full_hw = self._full.get(object_id)
+        if full_hw is None:  # two threads may both do this; the result is the same
             small = self.mask_logits_bhw[self._index(object_id)]
             full = cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
-            self._full[object_id] = np.asarray(full, np.float32)
-        return self._full[object_id]
+            full_hw = self._full[object_id] = np.asarray(full, np.float32)
+        return full_hw
 
     def mask(self, object_id: int) -> BoolMask:
         """Mask of one object, bool [H, W] at frame size."""

@@ -76,7 +76,10 @@ def efp_window(memories: Sequence[Memory], size: Size) -> Choice:
 
 
 def efp(memories: Sequence[Memory], size: Size) -> Choice:
-    """At most `spatial` memories, conditioning ones included; the slot is the rank among the loose, newest first."""
+    """At most `spatial` memories, or what must stay if that is more; the slot is the rank of the loose, newest first.
+
+    `spatial` counts the conditioning memories, and these and the newest stay.
+    """
     loose = [i for i, m in enumerate(memories[:-1]) if not m.conditioning]
     dropped = _redundant(memories, loose, max(0, len(memories) - size.spatial))
     keep = [i for i in range(len(memories)) if i not in dropped]

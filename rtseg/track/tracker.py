@@ -5,6 +5,7 @@ The tracker owns the objects and their banks; the engine owns the network. Betwe
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, certain, to_input, upsample
-from ..errors import PromptError
+from ..errors import EngineError, PromptError, SourceError
 from ..types import MAX_ID, BoolMask, Frame, ImageU8, Masks, Prompt, as_points, now_ns
 from .bank import Bank
 from .policy import Memory, Size, get_policy
@@ -30,8 +31,9 @@ class _Object:
 class Tracker:
     """Follows up to `engine.recipe.max_objects` objects.
 
-    Objects are prompted, corrected, renamed and removed at any time, also between frames. Each is tracked as if it
-    were alone; they only share the work. `policy` names a memory policy; None takes the recipe's.
+    Objects are prompted, corrected, renamed and removed at any time, from any thread; a call waits for a step that
+    is under way. Each object is tracked as if it were alone; they only share the work. `policy` names a memory
+    policy; None takes the recipe's.
     """
 
     def __init__(self, engine: Engine, policy: str | None = None) -> None:
@@ -39,15 +41,17 @@ class Tracker:
         self.engine = engine
         self.policy = policy or plan.policy
         self._select = get_policy(self.policy)
-        self._size = Size(engine.preset.num_maskmem, min(plan.spatial, engine.preset.num_maskmem))
+        self._size = Size(engine.preset.num_maskmem, plan.spatial)
         self._objects: dict[int, _Object] = {}
         self._prompts: dict[int, Prompt] = {}
-        self._step = 0
+        self._steps = 0
+        self._lock = threading.RLock()
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Objects that the next step will report, prompted ones included."""
-        return tuple(sorted({*self._objects, *self._prompts}))
+        with self._lock:
+            return tuple(sorted({*self._objects, *self._prompts}))
 
     def prompt(
         self,
@@ -61,8 +65,8 @@ class Tracker:
         """Say where an object is on the next frame: a new object, or a correction of a known one.
 
         `points` are (x, y, 1 for object or 0 for background), `box` is (x0, y0, x1, y1), both in pixels of the
-        frame; `mask` is bool [H, W]. Points and boxes given before the next step add up; a mask replaces them.
-        Raises `PromptError`; what does not fit the next frame is found, and dropped, there.
+        frame; `mask` is bool [H, W]. Points and boxes given before the next step add up; a mask replaces them, and
+        they replace a mask. Raises `PromptError`; what does not fit the next frame is found, and dropped, there.
         """
         corners = None if box is None else _corners(object_id, box)
         given = None if mask is None else np.asarray(mask, bool)
@@ -75,29 +79,27 @@ class Tracker:
         if prompt.mask is None and not prompt.points and prompt.box is None:
             raise PromptError(f"prompt for object {prompt.id}: it is empty; expected points, a box or a mask")
         limit = self.engine.recipe.max_objects
-        if prompt.id not in self.ids and len(self.ids) >= limit:
-            raise PromptError(
-                f"object {prompt.id}: {limit} objects are tracked already; remove one or raise max_objects"
-            )
-        before = self._prompts.get(prompt.id)
-        if before is not None and prompt.mask is None and before.mask is None:
-            merged = before.points + prompt.points
-            prompt = replace(prompt, points=merged, box=prompt.box or before.box, label=prompt.label or before.label)
-        self._prompts[prompt.id] = prompt
+        with self._lock:
+            if prompt.id not in self.ids and len(self.ids) >= limit:
+                full = f"{limit} objects are tracked already"
+                raise PromptError(f"object {prompt.id}: {full}; remove one, or raise max_objects in the recipe")
+            self._prompts[int(prompt.id)] = _merged(self._prompts.get(prompt.id), prompt)
 
     def rename(self, object_id: int, label: str) -> None:
         """Change an object's label; what is remembered of it stays."""
-        self._known(object_id)
-        if object_id in self._prompts:
-            self._prompts[object_id] = replace(self._prompts[object_id], label=label)
-        if object_id in self._objects:
-            self._objects[object_id].label = label
+        with self._lock:
+            self._known(object_id)
+            if object_id in self._prompts:
+                self._prompts[object_id] = replace(self._prompts[object_id], label=label)
+            if object_id in self._objects:
+                self._objects[object_id].label = label
 
     def remove(self, object_id: int) -> None:
         """Forget an object and free its memory."""
-        self._known(object_id)
-        self._objects.pop(object_id, None)
-        self._prompts.pop(object_id, None)
+        with self._lock:
+            self._known(object_id)
+            self._objects.pop(object_id, None)
+            self._prompts.pop(object_id, None)
 
     def _known(self, object_id: int) -> None:
         if object_id not in self.ids:
@@ -106,27 +108,29 @@ class Tracker:
 
     @torch.inference_mode()
     def step(self, frame: Frame | ImageU8) -> Masks:
-        """Take the next frame and return the masks of all objects on it.
+        """Take the next frame, a `Frame` or uint8 [H, W, 3] RGB, and return the masks of all objects on it.
 
-        Raises `PromptError` if a waiting prompt does not fit this frame; nothing else is touched, the prompt is
-        dropped, and the same frame can be given again.
+        A step that raises did not happen: the same frame, or the next one, can be given. `SourceError` if it is no
+        picture; `PromptError` if a waiting prompt does not fit it, and that prompt is dropped; `EngineError` if the
+        network's answer is not a number.
         """
-        if not isinstance(frame, Frame):
-            frame = Frame(np.asarray(frame), seq=self._step)
-        prompts = self._take_prompts(frame)
-        for prompt in prompts.values():
-            self._enroll(prompt)
-        objects = [self._objects[i] for i in sorted(self._objects)]
-        self._step += 1
-        if not objects:
-            return self._masks(frame, objects, None)
-        features = self.engine.encode_image(to_input(frame.image_hwc, self.engine.image_size))
-        given = [self._to_network(prompts.get(o.id), frame) for o in objects]
-        decoded = self._decode(features, objects, given)
-        self._remember(features, objects, given, decoded)
-        return self._masks(frame, objects, decoded)
+        with self._lock:
+            frame = frame if isinstance(frame, Frame) else Frame(np.asarray(frame), seq=self._steps)
+            _check_picture(frame)
+            self._check_prompts(frame)
+            objects = self._with_new_ones()
+            if not objects:
+                self._steps += 1
+                return _masks(frame, objects, self.engine.image_size, None)
+            features = self.engine.encode_image(to_input(frame.image_hwc, self.engine.image_size))
+            given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
+            decoded = self._decode(features, objects, given)
+            maps_bchw = self._encode_memories(features, given, decoded)
+            masks = _masks(frame, objects, self.engine.image_size, decoded)
+            self._commit(objects, given, decoded, maps_bchw)
+            return masks
 
-    def _take_prompts(self, frame: Frame) -> dict[int, Prompt]:
+    def _check_prompts(self, frame: Frame) -> None:
         for prompt in self._prompts.values():
             try:
                 prompt.check(frame.height, frame.width)
@@ -135,16 +139,17 @@ class Tracker:
             except PromptError:
                 del self._prompts[prompt.id]
                 raise
-        taken, self._prompts = self._prompts, {}
-        return taken
 
-    def _enroll(self, prompt: Prompt) -> None:
-        known = self._objects.get(prompt.id)
-        if known is None:
-            bank = Bank(self._select, self._size, self.engine.recipe.memory.pointers)
-            self._objects[prompt.id] = _Object(prompt.id, prompt.label or f"object {prompt.id}", bank)
-        elif prompt.label:
-            known.label = prompt.label
+    def _with_new_ones(self) -> list[_Object]:
+        """All objects of this frame, by id. Prompted ones are values of their own until the step has succeeded."""
+        objects = dict(self._objects)
+        for i, prompt in self._prompts.items():
+            if i in objects:
+                objects[i] = _Object(i, prompt.label or objects[i].label, objects[i].bank)
+            else:
+                bank = Bank(self._select, self._size, self.engine.recipe.memory.pointers)
+                objects[i] = _Object(i, prompt.label or f"object {i}", bank)
+        return [objects[i] for i in sorted(objects)]
 
     def _to_network(self, prompt: Prompt | None, frame: Frame) -> Prompts | None:
         """A prompt in pixels of the network's image, as a batch of one."""
@@ -165,7 +170,7 @@ class Tracker:
         A correction sees the memories and the mask that would have been the answer without it; a first prompt sees
         neither; a mask is the answer itself.
         """
-        recalls = [o.bank.recall(self._step) if len(o.bank) else None for o in objects]
+        recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
         conditioned_bchw = self.engine.attend(features, recalls)
         tracked = [i for i, r in enumerate(recalls) if r is not None]
         answers: dict[int, Decoded] = {}
@@ -183,37 +188,65 @@ class Tracker:
             answers[i] = self.engine.decode(conditioned_bchw[i : i + 1], features, prompt)
         return Decoded.cat([answers[i] for i in range(len(objects))])
 
-    def _remember(
-        self, features: Features, objects: list[_Object], given: list[Prompts | None], decoded: Decoded
-    ) -> None:
+    def _encode_memories(self, features: Features, given: list[Prompts | None], decoded: Decoded) -> Tensor:
         logits_b1hw = upsample(decoded.logits_b1hw, self.engine.image_size)
         for i, prompt in enumerate(given):
             if prompt is not None:
-                own = logits_b1hw[i] if prompt.answer_b1hw is None else prompt.answer_b1hw[0].to(logits_b1hw) - 0.5
-                logits_b1hw[i] = certain(own)
-        maps_bchw = self.engine.remember(features, logits_b1hw, decoded.score_b)
+                logits_b1hw[i] = certain(logits_b1hw[i])
+        return self.engine.remember(features, logits_b1hw, decoded.score_b)
+
+    def _commit(self, objects: list[_Object], given: list[Prompts | None], decoded: Decoded, maps_bchw: Tensor) -> None:
+        """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.
+
+        (In Meta's predictor that is the option `add_all_frames_to_correct_as_cond`, on in training.)
+        """
         for i, o in enumerate(objects):
             # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
-            o.bank.add(Memory(self._step, maps_bchw[i].clone(), decoded.pointer_bc[i].clone(), given[i] is not None))
+            o.bank.add(Memory(self._steps, maps_bchw[i].clone(), decoded.pointer_bc[i].clone(), given[i] is not None))
+        self._objects = {o.id: o for o in objects}
+        self._prompts = {}
+        self._steps += 1
 
-    def _masks(self, frame: Frame, objects: list[_Object], decoded: Decoded | None) -> Masks:
-        side = 4 * self.engine.image_size // 16
-        logits_bhw = np.zeros((0, side, side), np.float32)
-        if decoded is not None:
-            logits_bhw = decoded.logits_b1hw[:, 0].float().cpu().numpy()
-        return Masks(
-            seq=frame.seq,
-            session=frame.session,
-            captured_ns=frame.captured_ns,
-            done_ns=now_ns(),
-            height=frame.height,
-            width=frame.width,
-            ids=tuple(o.id for o in objects),
-            labels=tuple(o.label for o in objects),
-            scores=() if decoded is None else tuple(decoded.score_b.float().sigmoid().tolist()),
-            ious=() if decoded is None else tuple(decoded.iou_b.float().tolist()),
-            mask_logits_bhw=logits_bhw,
-        )
+
+def _merged(before: Prompt | None, prompt: Prompt) -> Prompt:
+    """Two prompts for one object before one frame, as one."""
+    if before is None:
+        return prompt
+    prompt = replace(prompt, label=prompt.label or before.label)
+    if prompt.mask is not None or before.mask is not None:
+        return prompt
+    return replace(prompt, points=before.points + prompt.points, box=prompt.box or before.box)
+
+
+def _check_picture(frame: Frame) -> None:
+    image = frame.image_hwc
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        found = f"{image.dtype}, {' x '.join(map(str, image.shape))}"
+        raise SourceError(f"frame {frame.seq} is {found}; expected uint8, H x W x 3, RGB")
+
+
+def _masks(frame: Frame, objects: list[_Object], image_size: int, decoded: Decoded | None) -> Masks:
+    """The network's answer as a value for people; `EngineError` if it is not a number."""
+    side = image_size // 4
+    logits_bhw, scores, ious = np.zeros((0, side, side), np.float32), np.zeros(0), np.zeros(0)
+    if decoded is not None:
+        logits_bhw = decoded.logits_b1hw[:, 0].float().cpu().numpy()
+        scores, ious = torch.stack((decoded.score_b.sigmoid(), decoded.iou_b)).float().cpu().numpy()
+        if not np.isfinite((scores, ious)).all():
+            raise EngineError(f'frame {frame.seq}: the network\'s answer is not a number; use precision = "fp32"')
+    return Masks(
+        seq=frame.seq,
+        session=frame.session,
+        captured_ns=frame.captured_ns,
+        done_ns=now_ns(),
+        height=frame.height,
+        width=frame.width,
+        ids=tuple(o.id for o in objects),
+        labels=tuple(o.label for o in objects),
+        scores=tuple(float(v) for v in scores),
+        ious=tuple(float(v) for v in ious),
+        mask_logits_bhw=logits_bhw,
+    )
 
 
 def _says_where(prompt: Prompt) -> None:

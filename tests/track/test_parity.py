@@ -15,6 +15,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rtseg import Tracker
@@ -50,6 +51,8 @@ def their_frame(model: Any, session: Any, t: int, prompt: dict[str, Any] | None,
     elif "mask" in prompt:
         mask = torch.from_numpy(prompt["mask"])[None, None].float()
         result = run(mask=mask)
+        low_res = result["pred_masks"]  # from which Meta's predictor makes the memory; theirs takes the mask itself
+        result["high_res_masks"] = F.interpolate(low_res, size=mask.shape[-2:], mode="bilinear", align_corners=False)
         fine, mid, top = model._prepare_vision_features(session, t, 1)[0]
         maps = [f.permute(1, 2, 0).unflatten(2, (s, s)) for f, s in ((fine, 32), (mid, 16), (top, 8))]
         single = model._single_frame_forward(
