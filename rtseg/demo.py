@@ -116,9 +116,9 @@ def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> 
 def judge(uri: str, every: list[Masks], step: int = 3) -> dict[str, Any]:
     """Mean IoU of each object where it is visible, and how often a mask was empty where it is not.
 
-    Every `step`th segmented frame is drawn again to know its truth.
+    Every `step`th segmented frame after the prompted one is drawn again to know its truth.
     """
-    wanted = {masks.seq: masks for masks in every[::step]}
+    wanted = {masks.seq: masks for masks in every[1::step]}
     visible: dict[int, list[float]] = {i: [] for i in LABELS}
     absent: dict[int, list[bool]] = {i: [] for i in LABELS}
     with open_source(uri) as source:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
 
 from .config import StreamProfile
 from .engine import Engine, open_engine
+from .errors import RtsegError
 from .grab import Source, open_source, paced
-from .publish import Publisher, draw_overlay
+from .publish import Drawn, Publisher, draw_overlay
 from .timing import Stages
 from .track import Tracker
 from .types import Frame, Masks, now_ns
@@ -66,11 +67,11 @@ class Feed:
         self._sync = profile.overlay == "sync"
         self._to_track, self._to_show = Slot(), Slot()
         self._masks: Masks | None = None
-        self._failure: str | None = None
+        self._faults: dict[str, str] = {}  # the room that failed, and how; each key has one writing thread
         self._seen = 0
         self._segmented = 0
         self._states = dict.fromkeys(("fresh", "stale", "expired", "none"), 0)
-        self._dropped: dict[str, int] = {"rate": 0, "slot": 0, "engine": 0}  # each key has one writing thread
+        self._dropped = {"rate": 0, "slot": 0}
         self._stages = Stages(*STAGES)
         self._next_s = -np.inf
         self.on_masks: Callable[[Masks], None] = lambda masks: None
@@ -88,7 +89,11 @@ class Feed:
             thread.start()
         start_ns = now_ns()
         try:
-            self._grab(None if seconds is None else start_ns + int(seconds * 1e9))
+            with suppress(KeyboardInterrupt):  # how a person ends a feed that has no end
+                self._grab(None if seconds is None else start_ns + int(seconds * 1e9))
+        except RtsegError as e:
+            self._faults["source"] = str(e)
+            raise
         finally:
             for slot in (self._to_track, self._to_show):
                 slot.close()
@@ -117,42 +122,45 @@ class Feed:
                 self._publisher.set_status(self._status("running"))
 
     def _hand_on(self, frame: Frame) -> None:
-        lost = self._to_track.put(frame)
-        if self._sync:
-            self._dropped["slot"] += lost
-        elif frame.seconds < self._next_s:
-            self._dropped["rate"] += 1
-        else:
-            # Half a period of tolerance: a 25 fps source with jitter in its pts stays 25 fps.
-            period = 1 / self._profile.target_fps
-            self._next_s = max(self._next_s + period, frame.seconds + period / 2)
-            self._dropped["slot"] += self._to_show.put(frame)
+        early = self._is_early(frame)
+        self._dropped["rate"] += early
+        if not self._sync:
+            self._to_track.put(frame)  # what the tracker misses is shown all the same
+        if not early:
+            self._dropped["slot"] += (self._to_track if self._sync else self._to_show).put(frame)
+
+    def _is_early(self, frame: Frame) -> bool:
+        """Whether this frame comes sooner after the last one shown than `target_fps` allows."""
+        period = 1 / self._profile.target_fps
+        if self._next_s - 2 * period < frame.seconds < self._next_s:  # a pts that jumps back is no early frame
+            return True
+        # Half a period of tolerance: a 25 fps source with jitter in its pts stays 25 fps.
+        on_time = abs(frame.seconds - self._next_s) < 2 * period
+        self._next_s = max(self._next_s + period if on_time else 0.0, frame.seconds + period / 2)
+        return False
 
     # The tracker.
 
     def _track(self) -> None:
         while (frame := self._to_track.take()) is not None:
-            if self._failure is None:
-                self._try_segment(frame)
-            elif self._sync:
-                self._dropped["engine"] += 1
+            if "network" not in self._faults:
+                self._masks = self._segment(frame)
+            if self._sync:
+                self._draw(frame, self._masks)
 
-    def _try_segment(self, frame: Frame) -> None:
-        """A network that fails takes the masks with it, and nothing else: the picture goes on."""
+    def _segment(self, frame: Frame) -> Masks | None:
+        """A network that fails takes the masks with it, and nothing else: the picture goes on, bare."""
         try:
             with self._stages.time("segment"):
                 masks = self._tracker.step(frame)
+            self._publisher.publish_masks(masks, frame, self._profile.mask_budget_ms)
+            self.on_masks(masks)
         except Exception as e:
-            self._failure, self._masks = f"frame {frame.seq}: {type(e).__name__}: {e}", None
-            self._dropped["engine"] += self._sync
-            return
-        self._masks = masks
+            self._faults["network"] = f"frame {frame.seq}: {type(e).__name__}: {e}"
+            return None
         self._segmented += 1
         self._stages.add("glass-to-mask", (masks.done_ns - frame.captured_ns) / 1e6)
-        self._publisher.publish_masks(masks, frame, self._profile.mask_budget_ms)
-        self.on_masks(masks)
-        if self._sync:
-            self._draw(frame, masks)
+        return masks
 
     # The display.
 
@@ -161,8 +169,12 @@ class Feed:
             self._draw(frame, self._masks)
 
     def _draw(self, frame: Frame, masks: Masks | None) -> None:
-        with self._stages.time("overlay"):
-            drawn = draw_overlay(frame, masks, budget_ms=self._profile.mask_budget_ms)
+        try:
+            with self._stages.time("overlay"):
+                drawn = draw_overlay(frame, masks, budget_ms=self._profile.mask_budget_ms)
+        except Exception as e:
+            self._faults["overlay"] = f"frame {frame.seq}: {type(e).__name__}: {e}"
+            drawn = Drawn(frame.image_hwc, "none", None, None)
         self._states[drawn.state] += 1
         if drawn.age_ms is not None:
             self._stages.add("mask age", drawn.age_ms)
@@ -183,8 +195,8 @@ class Feed:
 
     def _status(self, state: str) -> dict[str, Any]:
         return {
-            "state": "failed" if self._failure else state,
-            "failure": self._failure,
+            "state": "failed" if self._faults else state,
+            "faults": dict(self._faults),
             "source": self._source.uri,
             "frames": self._frames(),
             "segmented": self._segmented,
@@ -195,15 +207,15 @@ class Feed:
 
     def _report(self, seconds: float) -> dict[str, Any]:
         self._publisher.close()
-        rates = {"in": self._seen / seconds, "shown": sum(self._states.values()) / seconds}
         status = self._status("ended")
+        rates = {key: status["frames"][key] / seconds for key in ("in", "shown")}
         return {
-            "ok": self._failure is None,
+            "ok": not self._faults,
             "stream": self._profile.name,
             "source": status["source"],
             "engine": f"{self._engine.recipe.model}, {self._engine.description}, memory {self._tracker.policy}",
             "endpoint": self._publisher.endpoint,
-            "failure": self._failure,
+            "faults": status["faults"],
             "seconds": round(seconds, 2),
             "fps": {**rates, "segmented": self._segmented / seconds},
             "frames": status["frames"],

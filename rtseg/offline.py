@@ -73,6 +73,7 @@ class _Results:
 
     def __init__(self, folder: Path, source: Source, stages: Stages) -> None:
         self._folder, self._stages = folder / "masks", stages
+        self._digits = max(5, len(str(source.frame_count or 0)))  # names sort in order, also after an hour
         self._folder.mkdir()
         with ExitStack() as stack:
             info = {"description": f"rtseg segment {source.uri}", "version": versions()["rtseg"]}
@@ -81,7 +82,7 @@ class _Results:
             self._stack = stack.pop_all()
 
     def add(self, frame: Frame, masks: Masks) -> None:
-        name = f"{frame.seq:05d}.png"
+        name = f"{frame.seq:0{self._digits}d}.png"
         with self._stages.time("overlay"):
             drawn = draw_overlay(frame, masks)
         with self._stages.time("write"):

@@ -53,7 +53,9 @@ class Stages:
         self.histograms: dict[str, Histogram] = {stage: Histogram() for stage in stages}
 
     def add(self, stage: str, ms: float) -> None:
-        self.histograms.setdefault(stage, Histogram()).add(ms)
+        if stage not in self.histograms:
+            self.histograms[stage] = Histogram()
+        self.histograms[stage].add(ms)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -64,4 +66,4 @@ class Stages:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """For each stage p50, p95, p99 and max in milliseconds, and the count."""
-        return {stage: h.summary() for stage, h in self.histograms.items() if h.longest}
+        return {stage: h.summary() for stage, h in self.histograms.items() if h.counts.any()}

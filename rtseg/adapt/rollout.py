@@ -114,13 +114,13 @@ def _prompted(net: Sam2, feats: Features, first: FirstFrame) -> tuple[Predicted,
 def _choose(net: Sam2, cond_bdhw: Tensor, feats: Features, prompts: Prompts) -> tuple[Predicted, Tensor]:
     """All candidates, and of the three multimask ones the mask that the network itself thinks best."""
     found = net.predict_masks(cond_bdhw, feats, prompts)
-    best_b, _ = choose(found, multimask=True)
-    rows_b = torch.arange(len(best_b), device=best_b.device)
-    logits_b1hw = found.logits_bkhw[rows_b, best_b][:, None]
+    mask_b, token_b = choose(found, prompts.multimask)
+    rows_b = torch.arange(len(mask_b), device=mask_b.device)
+    logits_b1hw = found.logits_bkhw[rows_b, mask_b][:, None]
     seen_b111 = (found.score_b > 0)[:, None, None, None]
     chosen_b1hw = torch.where(seen_b111, logits_b1hw, ABSENT_LOGIT)
     predicted = Predicted(chosen_b1hw, found.score_b, found.logits_bkhw, found.iou_bk)
-    return predicted, net.pointer(found.tokens_bkc[rows_b, best_b], found.score_b)
+    return predicted, net.pointer(found.tokens_bkc[rows_b, token_b], found.score_b)
 
 
 def _redrawn(mask_b1hw: Tensor, rng: Rng) -> Tensor:

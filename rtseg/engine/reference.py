@@ -23,6 +23,8 @@ class TorchEngine:
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
         self._network = network.to(self.device).eval().bake()
         half = recipe.precision != "fp32"
+        if self.device.type == "cuda" and not half:
+            torch.backends.cudnn.allow_tf32 = False  # else "fp32" convolutions keep ten bits of mantissa
         self._autocast = torch.autocast(self.device.type, DTYPES[recipe.precision], enabled=half)
 
     @torch.inference_mode()

@@ -12,10 +12,11 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from ..config import MASK_BUDGET_MS
 from ..types import BoolMask, Frame, ImageU8, Masks
 from .colors import Rgb, color_of
 from .label import place, plate, stick
-from .shown import DEFAULT_BUDGET_MS, Box, Seen, State, mask_state, measure
+from .shown import Box, Seen, State, mask_state, measure
 
 _DARK: Rgb = (0, 0, 0)
 _EDGE = np.ones((3, 3), np.uint8)
@@ -84,7 +85,7 @@ def _label_objects(image_hwc: ImageU8, found: list[tuple[BoolMask, Seen]], age_m
     return tuple(taken)
 
 
-def draw_overlay(frame: Frame, masks: Masks | None, *, budget_ms: float = DEFAULT_BUDGET_MS) -> Drawn:
+def draw_overlay(frame: Frame, masks: Masks | None, *, budget_ms: float = MASK_BUDGET_MS) -> Drawn:
     """Draw the masks on a copy of the frame's picture; the frame is left as it was.
 
     The age that counts, and that each label states, is the time between the capture of `frame` and that of the frame

@@ -18,14 +18,14 @@ from uuid import uuid4
 
 import zmq
 
+from ..config import MASK_BUDGET_MS, TOPICS, Topic
 from ..errors import OutputError
 from ..types import Frame, Masks, now_ns
 from .overlay import Drawn
-from .shown import DEFAULT_BUDGET_MS
-from .wire import KINDS, Kind, Parts, check_stream, encode_masks, encode_overlay, encode_status, encode_video
+from .wire import Parts, check_stream, encode_masks, encode_overlay, encode_status, encode_video
 
 _STATUS_PERIOD_NS = 500_000_000  # promised once a second: half of it leaves room for a busy machine
-_ORDER: tuple[Kind, ...] = ("status", "video", "overlay", "masks")  # the original picture never waits for a drawn one
+_ORDER: tuple[Topic, ...] = ("status", "video", "overlay", "masks")  # the original picture never waits for a drawn one
 _HIGH_WATER = 4  # messages that wait for a slow subscriber; it bounds memory only, since the mark keeps the *oldest*
 _LINGER_MS = 100  # what close() gives the last messages to leave
 
@@ -76,7 +76,7 @@ class Publisher:
         self,
         bind: str = "tcp://127.0.0.1:5555",
         stream: str = "demo",
-        topics: Sequence[Kind] = KINDS,
+        topics: Sequence[Topic] = TOPICS,
         jpeg_quality: int | None = None,
         engine: str = "",
     ) -> None:
@@ -89,16 +89,16 @@ class Publisher:
         except OutputError:
             self._context.term()
             raise
-        self.on_sent: Callable[[Kind, int], None] = lambda kind, captured_ns: None
+        self.on_sent: Callable[[Topic, int], None] = lambda kind, captured_ns: None
         self.endpoint = self._xpub.getsockopt_string(zmq.LAST_ENDPOINT)
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._lock = threading.Lock()
-        self._slots: dict[Kind, tuple[Callable[[], Parts], int]] = {}  # the encoding, and the frame's captured_ns
-        self._offered: Counter[Kind] = Counter()
-        self._sent: Counter[Kind] = Counter()
-        self._dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
+        self._slots: dict[Topic, tuple[Callable[[], Parts], int]] = {}  # the encoding, and the frame's captured_ns
+        self._offered: Counter[Topic] = Counter()
+        self._sent: Counter[Topic] = Counter()
+        self._dropped: dict[Topic, Counter[str]] = {kind: Counter() for kind in TOPICS}
         self._error: str | None = None
         self._closed = False
         self._status: dict[str, Any] = {"state": "starting"}
@@ -120,7 +120,7 @@ class Publisher:
         job = lambda: encode_overlay(frame, drawn, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
         self._offer("overlay", job, frame.captured_ns)
 
-    def publish_masks(self, masks: Masks, frame: Frame, budget_ms: float = DEFAULT_BUDGET_MS) -> None:
+    def publish_masks(self, masks: Masks, frame: Frame, budget_ms: float = MASK_BUDGET_MS) -> None:
         """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self._engine
         job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
@@ -146,7 +146,7 @@ class Publisher:
         with self._lock:
             return {
                 kind: {"offered": self._offered[kind], "sent": self._sent[kind], "dropped": dict(self._dropped[kind])}
-                for kind in KINDS
+                for kind in TOPICS
             }
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class Publisher:
         with suppress(OSError):  # full: a wake-up is under way already; or closed: there is nobody to wake
             self._wake_in.send(b"!")
 
-    def _offer(self, kind: Kind, job: Callable[[], Parts], captured_ns: int) -> None:
+    def _offer(self, kind: Topic, job: Callable[[], Parts], captured_ns: int) -> None:
         with self._lock:
             self._offered[kind] += 1
             if self._closed or kind not in self._topics:
@@ -191,6 +191,12 @@ class Publisher:
     # From here on: only the thread that owns the socket.
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._xpub.close()  # or close() would wait for it for ever
+
+    def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._xpub, zmq.POLLIN)
         poller.register(self._wake_out.fileno(), zmq.POLLIN)
@@ -207,7 +213,6 @@ class Publisher:
                     waiting = self._slots.pop(kind, None)
                 if waiting is not None:
                     self._send(kind, *waiting)
-        self._xpub.close()
 
     def _drain(self) -> None:
         """Take in wake-ups and subscriptions; a new one for `status` makes the last status due."""
@@ -216,15 +221,17 @@ class Publisher:
                 pass
         while self._xpub.poll(0):
             event = self._xpub.recv()
+            if event[:1] not in (b"\0", b"\1"):
+                continue  # some peer's own words
             joined, prefix = event[:1] == b"\1", event[1:].decode(errors="replace")
             # Only what begins one of the topics is kept: whatever subscribers ask for, the set stays small.
-            if not any(f"{self._stream}/{kind}".startswith(prefix) for kind in KINDS):
+            if not any(f"{self._stream}/{kind}".startswith(prefix) for kind in TOPICS):
                 continue
             (self._prefixes.add if joined else self._prefixes.discard)(prefix)
             if joined and f"{self._stream}/status".startswith(prefix):
                 self._status_due_ns = 0
 
-    def _send(self, kind: Kind, job: Callable[[], Parts], captured_ns: int) -> None:
+    def _send(self, kind: Topic, job: Callable[[], Parts], captured_ns: int) -> None:
         if kind == "status":
             self._status_due_ns = now_ns() + _STATUS_PERIOD_NS
         cause = error = None
@@ -233,7 +240,6 @@ class Publisher:
         else:
             try:
                 self._xpub.send_multipart(job(), flags=zmq.NOBLOCK, copy=False)
-                self.on_sent(kind, captured_ns)
             except Exception as e:  # one bad picture must not end the thread that proves the stream alive
                 cause, error = "failed", f"{kind}: {type(e).__name__}: {e}"
         with self._lock:
@@ -242,3 +248,5 @@ class Publisher:
                 self._sent[kind] += 1
             else:
                 self._dropped[kind][cause] += 1
+        if cause is None:
+            self.on_sent(kind, captured_ns)

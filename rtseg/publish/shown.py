@@ -12,7 +12,6 @@ from ..types import BoolMask, Frame, Masks
 
 State = Literal["fresh", "stale", "expired", "none"]
 Box = tuple[int, int, int, int]
-DEFAULT_BUDGET_MS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

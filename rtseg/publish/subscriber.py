@@ -15,9 +15,10 @@ from typing import Self
 
 import zmq
 
+from ..config import TOPICS, Topic
 from ..errors import OutputError
 from ..types import now_ns
-from .wire import CLOCK, KINDS, Kind, Message, check_stream, decode
+from .wire import CLOCK, Message, check_stream, decode
 
 _MAX_AGE_NS = 1_000_000_000  # a message that took longer to arrive is not news; judged where the clock is ours
 _MAX_PART_BYTES = 1 << 28
@@ -32,20 +33,20 @@ class Subscriber:
     before, in the same session) and `late` (over a second under way); and `bad`: what was not a message.
     """
 
-    def __init__(self, endpoint: str, topics: Sequence[Kind] = KINDS, stream: str | None = None) -> None:
+    def __init__(self, endpoint: str, topics: Sequence[Topic] = TOPICS, stream: str | None = None) -> None:
         """Begin to listen; a publisher need not be there yet. `OutputError` if the address is none."""
         if stream is not None:
             check_stream(stream)
         self._endpoint, self._topics, self._seeking = endpoint, tuple(topics), stream is None
-        self.received: Counter[Kind] = Counter()
-        self.skipped: Counter[Kind] = Counter()
-        self.lost: Counter[Kind] = Counter()
-        self.rejected: Counter[Kind] = Counter()
-        self.late: Counter[Kind] = Counter()
+        self.received: Counter[Topic] = Counter()
+        self.skipped: Counter[Topic] = Counter()
+        self.lost: Counter[Topic] = Counter()
+        self.rejected: Counter[Topic] = Counter()
+        self.late: Counter[Topic] = Counter()
         self.bad = 0
         self._news = threading.Condition()
-        self._newest: dict[Kind, Message] = {}
-        self._last: dict[Kind, tuple[str, int]] = {}
+        self._newest: dict[Topic, Message] = {}
+        self._last: dict[Topic, tuple[str, int]] = {}
         self._closed = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
@@ -60,11 +61,14 @@ class Subscriber:
         self._thread = threading.Thread(target=self._run, name=f"subscribe {endpoint}", daemon=True)
         self._thread.start()
 
-    def get(self, kind: Kind | None = None, timeout: float | None = None) -> Message | None:
+    def get(self, kind: Topic | None = None, timeout: float | None = None) -> Message | None:
         """The newest message of `kind` (None: of any) that was not given out yet; waits up to `timeout` seconds.
 
-        None: there was none, or the subscriber was closed. The timeout None waits for ever.
+        None: there was none, or the subscriber was closed. The timeout None waits for ever. `OutputError` if `kind` is
+        not one of the topics.
         """
+        if kind is not None and kind not in self._topics:
+            raise OutputError(f"{kind!r} is not subscribed to; expected one of: {', '.join(self._topics)}")
         with self._news:
             self._news.wait_for(lambda: self._closed or self._waiting(kind), timeout)
             found = self._waiting(kind)
@@ -94,7 +98,7 @@ class Subscriber:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _waiting(self, kind: Kind | None) -> Kind | None:
+    def _waiting(self, kind: Topic | None) -> Topic | None:
         if kind is None:
             return next(iter(self._newest), None)  # in order of arrival
         return kind if kind in self._newest else None
@@ -132,7 +136,7 @@ class Subscriber:
         """One message of a socket that has one: so no topic, however busy, starves another."""
         try:
             message = decode([part.buffer for part in sub.recv_multipart(copy=False)])
-        except OutputError:
+        except Exception:  # whatever a stranger sends, the next message is waited for
             self.bad += 1
             return
         if self._seeking:

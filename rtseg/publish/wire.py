@@ -11,22 +11,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 from uuid import uuid4
 
 import cv2
 import msgpack
 import numpy as np
 
+from ..config import MASK_BUDGET_MS, TOPICS, Topic
 from ..errors import OutputError
 from ..types import BoolMask, Frame, ImageU8, Masks, now_ns
 from .overlay import Drawn
 from .rle import decode_rle, encode_rle
-from .shown import DEFAULT_BUDGET_MS, Seen, mask_state, measure
+from .shown import Seen, mask_state, measure
 
 VERSION = 1
-Kind = Literal["video", "overlay", "masks", "status"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 Parts = list[bytes | memoryview]
 
 _MAX_SIDE, _MAX_HEADER = 16384, 1 << 16
@@ -56,7 +55,7 @@ class Message:
 
     topic: str
     stream: str
-    kind: Kind
+    kind: Topic
     header: dict[str, Any]
     payload: tuple[bytes | memoryview, ...] = field(repr=False)
 
@@ -113,7 +112,7 @@ def _pack(thing: Mapping[str, Any], what: str) -> bytes:
         raise OutputError(f"{what}: cannot be sent ({e}); expected numbers, text, lists and maps of these") from e
 
 
-def _head(frame: Frame, stream: str, kind: Kind, pixfmt: str, engine: str, **about_masks: Any) -> Parts:
+def _head(frame: Frame, stream: str, kind: Topic, pixfmt: str, engine: str, **about_masks: Any) -> Parts:
     header = {
         "v": VERSION, "session": frame.session, "seq": frame.seq, "pts": frame.pts,
         "time_base": [frame.time_base.numerator, frame.time_base.denominator],
@@ -154,7 +153,7 @@ def encode_overlay(
 
 
 def encode_masks(
-    masks: Masks, frame: Frame, stream: str, *, engine: str = "", budget_ms: float = DEFAULT_BUDGET_MS
+    masks: Masks, frame: Frame, stream: str, *, engine: str = "", budget_ms: float = MASK_BUDGET_MS
 ) -> Parts:
     """All masks, one RLE each, also those that are empty or too old to be drawn on `frame`: `state` says which.
 
@@ -201,7 +200,7 @@ def _check_keys(thing: Any, keys: Mapping[str, tuple[type, ...]], what: str) -> 
             raise OutputError(f"{what}: {key} is {value!r:.40}; expected {wanted}; is its publisher sound?")
 
 
-def _check_sizes(kind: Kind, header: dict[str, Any], sizes: Sequence[int], what: str) -> None:
+def _check_sizes(kind: Topic, header: dict[str, Any], sizes: Sequence[int], what: str) -> None:
     """The payload has as many parts, and as many bytes, as the header says."""
     parts = len(header["objects"]) if kind == "masks" else 1
     if len(sizes) != parts:
@@ -224,9 +223,9 @@ def decode(parts: Sequence[bytes | memoryview]) -> Message:
         raise OutputError(f"message: {len(parts)} parts; expected topic, header, payload; is this an rtseg publisher?")
     topic = bytes(parts[0])[:200].decode(errors="replace")
     stream, _, last = topic.rpartition("/")
-    kind = next((known for known in KINDS if known == last), None)
+    kind = next((known for known in TOPICS if known == last), None)
     if kind is None:
-        raise OutputError(f"message: topic {topic!r:.60}; expected STREAM/{'|'.join(KINDS)}")
+        raise OutputError(f"message: topic {topic!r:.60}; expected STREAM/{'|'.join(TOPICS)}")
     check_stream(stream)
     if len(parts[1]) > _MAX_HEADER:
         raise OutputError(f"{topic}: a header of {len(parts[1])} bytes; expected at most {_MAX_HEADER}")

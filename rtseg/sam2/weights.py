@@ -99,6 +99,8 @@ def read_state(path: Path) -> State:
         if type(e).__name__ != "SafetensorError":
             raise
         raise WeightsError(f"{path}: not a readable safetensors file ({e}); fetch it again") from e
+    if isinstance(state, dict) and "average" in state:
+        raise WeightsError(f"{path}: a checkpoint of a training; expected the weights.safetensors beside it")
     if isinstance(state, dict) and "model" in state:
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import zmq
 
+from rtseg.config import TOPICS
 from rtseg.errors import OutputError
 from rtseg.publish import publisher as publisher_module
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.subscriber import Subscriber
-from rtseg.publish.wire import KINDS, decode, encode_masks, encode_status, encode_video
+from rtseg.publish.wire import decode, encode_masks, encode_status, encode_video
 from rtseg.types import now_ns
 
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -39,7 +40,7 @@ def test_all_topics_arrive_whole(make_frame, make_masks, box_mask, size, stream)
     masks = make_masks(frame, [box_mask(frame, 2, 2, 9, 9)], age_ms=30)
     drawn = draw_overlay(frame, masks)
     with Publisher(ANYWHERE) as publisher, Subscriber(publisher.endpoint, stream=stream) as subscriber:
-        assert _watched(publisher, *KINDS)
+        assert _watched(publisher, *TOPICS)
         publisher.publish_video(frame)
         publisher.publish_overlay(frame, drawn)
         publisher.publish_masks(masks, frame)
@@ -69,7 +70,7 @@ def test_status_comes_every_second_whatever_else_happens(make_frame):
     frame = make_frame(480, 640)
     stamps: list[int] = []
     with Publisher(ANYWHERE, jpeg_quality=90) as publisher, Subscriber(publisher.endpoint, stream="demo") as subscriber:
-        assert _watched(publisher, *KINDS)
+        assert _watched(publisher, *TOPICS)
         until = time.monotonic() + 2.2
         while time.monotonic() < until:
             publisher.publish_video(frame)
@@ -251,7 +252,7 @@ def test_many_threads_may_publish(make_frame, make_masks, box_mask):
             publisher.set_status({"state": "live", "seq": seq})
 
     with Publisher(ANYWHERE) as publisher, Subscriber(publisher.endpoint, stream="demo"):
-        assert _watched(publisher, *KINDS)
+        assert _watched(publisher, *TOPICS)
         threads = [threading.Thread(target=work, args=(publisher,)) for _ in range(4)]
         for thread in threads:
             thread.start()

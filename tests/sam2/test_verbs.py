@@ -143,10 +143,27 @@ def test_decode(pair: SimpleNamespace, features: Features, prompts: Prompts) -> 
     assert error(ours.logits_b1hw, theirs.pred_masks) < 1e-4
     assert error(ours.pointer_bc, theirs.object_pointer[:, 0]) < 1e-4
     assert error(ours.score_b, theirs.object_score_logits.flatten()) < 1e-4
-    assert error(ours.iou_b, theirs.iou_scores.max(dim=-1).values.flatten()) < 1e-4 or not multimask
+    assert error(ours.iou_b, theirs.iou_scores.flatten().max()) < 1e-4
     moved = Prompts(torch.tensor([[[100.0, 20.0]]]), torch.tensor([[1]]))
     other = pair.ours.decode(features.top, features, moved)
     assert error(other.pointer_bc, theirs.object_pointer[:, 0]) > 1e-3
+
+
+@torch.inference_mode()
+def test_an_absent_object_has_no_mask_and_the_pointer_of_absence(pair: SimpleNamespace, features: Features) -> None:
+    heads = pair.theirs.mask_decoder.pred_obj_score_head.proj_out, pair.ours.sam_mask_decoder.pred_obj_score_head.layers
+    biases = heads[0].bias, heads[1][-1].bias
+    kept = biases[0].clone()
+    for bias in biases:
+        bias.fill_(-20.0)
+    theirs = their_decode(pair, features, POINT, multimask=True)
+    ours = pair.ours.decode(features.top, features, POINT)
+    for bias in biases:
+        bias.copy_(kept)
+    assert theirs.object_score_logits.item() < 0 and ours.score_b.item() < 0
+    assert (ours.logits_b1hw == -1024).all() and torch.equal(ours.logits_b1hw, theirs.pred_masks)
+    assert torch.equal(ours.pointer_bc, pair.ours.no_obj_ptr)
+    assert error(ours.pointer_bc, theirs.object_pointer[:, 0]) < 1e-4
 
 
 @torch.inference_mode()
