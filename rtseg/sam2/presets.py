@@ -74,7 +74,7 @@ def _read_preset(path: Path) -> Preset:
     try:
         with path.open("rb") as file:
             values = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as e:
+    except (OSError, ValueError) as e:
         raise ConfigError(f"{path}: not a readable preset ({e}); expected TOML with the numbers of a network") from e
     known = [f.name for f in fields(Preset)]
     for key in values:
@@ -82,7 +82,36 @@ def _read_preset(path: Path) -> Preset:
             raise ConfigError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in {"name": path.stem, **values}.items()}
     try:
-        return Preset(**values)
+        preset = Preset(**values)
     except TypeError as e:
         needed = "embed_dim, heads, stages, global_blocks, windows, background"
         raise ConfigError(f"{path}: numbers are missing; expected at least {needed}") from e
+    _check(path, preset)
+    return preset
+
+
+def _check(path: Path, p: Preset) -> None:
+    """Raise `ConfigError` for the first number with which the layers would not fit together."""
+    for f in fields(Preset):
+        value = getattr(p, f.name)
+        if not _is_a(str(f.type), value):
+            raise ConfigError(f"{path}: {f.name} = {value!r}; expected {str(f.type).replace('tuple', '')}")
+    blocks = sum(p.stages)
+    for key, fits, expected in (
+        ("heads", p.embed_dim % p.heads == 0, "a divisor of embed_dim"),
+        ("stages", all(p.stages), "at least one block in each"),
+        ("windows", p.windows[0] in (1, 2, 4, 8), "1, 2, 4 or 8 first"),
+        ("global_blocks", all(b < blocks for b in p.global_blocks), f"blocks from 0 to {blocks - 1}"),
+        ("dim", p.dim % 8 == 0, "a multiple of 8"),
+        ("memory_dim", p.memory_dim % 4 == 0 and p.dim % p.memory_dim == 0, "a multiple of 4 that divides dim"),
+        ("decoder_heads", p.dim % (2 * p.decoder_heads) == 0, "a divisor of dim / 2"),
+    ):
+        if not fits:
+            raise ConfigError(f"{path}: {key} = {getattr(p, key)}; expected {expected}")
+
+
+def _is_a(kind: str, value: object) -> bool:
+    if isinstance(value, tuple):
+        long_enough = kind.endswith("...]") or len(value) == kind.count("int")
+        return kind.startswith("tuple") and long_enough and all(type(n) is int and n >= 0 for n in value)
+    return type(value).__name__ == kind and (type(value) is not int or value > 0)

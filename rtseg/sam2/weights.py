@@ -6,7 +6,6 @@ every tensor of the file is used, every tensor of the network comes from the fil
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import OutputError, WeightsError
 
 State = dict[str, Tensor]
 
@@ -79,6 +78,9 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         if state[name].shape != tensor.shape:
             found, expected = list(state[name].shape), list(tensor.shape)
             raise WeightsError(f"{path}: {name} has shape {found}, expected {expected}; {hint}")
+        found_dtype, layout = state[name].dtype, state[name].layout
+        if not found_dtype.is_floating_point or layout != torch.strided or not state[name].isfinite().all():
+            raise WeightsError(f"{path}: {name} holds something else than finite numbers; the file is damaged")
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
 
 
@@ -93,17 +95,14 @@ def read_state(path: Path) -> State:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as e:
-        raise WeightsError(f"{path}: not a readable weights file; expected SAM 2 weights as .pt or .safetensors") from e
-    except Exception as e:
-        if type(e).__name__ != "SafetensorError":
-            raise
-        raise WeightsError(f"{path}: not a readable safetensors file ({e}); fetch it again") from e
+    except Exception as e:  # a damaged pickle can fail in any way, by an IndexError for one
+        kind = "safetensors file" if path.suffix == ".safetensors" else "weights file"
+        raise WeightsError(f"{path}: not a readable {kind}; expected SAM 2 weights as .pt or .safetensors") from e
     if isinstance(state, dict) and "average" in state:
         raise WeightsError(f"{path}: a checkpoint of a training; expected the weights.safetensors beside it")
     if isinstance(state, dict) and "model" in state:
         state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items()):
         raise WeightsError(f"{path}: holds no table of tensors; expected SAM 2 weights as .pt or .safetensors")
     return _from_transformers(path, state) if _POINTS in state else state
 
@@ -111,15 +110,19 @@ def read_state(path: Path) -> State:
 def save_weights(
     network: nn.Module, path: str | Path, *, half: bool = True, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write safetensors under Meta's names, in fp16 if `half`; complete or not at all."""
-    from safetensors.torch import save_file
+    """Write safetensors under Meta's names, in fp16 if `half`; complete or not at all. `OutputError` if it cannot."""
+    from safetensors.torch import save
 
     path = Path(path)
     dtype = torch.float16 if half else torch.float32
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    save_file(state, partial, metadata=metadata)
-    partial.replace(path)
+    try:
+        partial.write_bytes(save(state, metadata))  # `save_file` would make it readable by its owner alone
+        partial.replace(path)
+    except OSError as e:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({e.strerror}); expected a folder with room for weights") from e
 
 
 def _from_transformers(path: Path, state: State) -> State:

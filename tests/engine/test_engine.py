@@ -1,0 +1,222 @@
+"""Opening an engine, running it in half precision, and the way a picture reaches the network."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import rtseg
+from rtseg.config import Recipe
+from rtseg.engine import Engine, Features, Prompts, Recall, choose_runtime, open_engine, to_input
+from rtseg.errors import ConfigError, EngineError, WeightsError
+from rtseg.sam2 import Sam2, get_preset, save_weights
+
+ROOT = Path(__file__).parents[2]
+NANO = ROOT / "rtseg" / "weights" / "nano.safetensors"
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return open_engine(image_size=128)
+
+
+def test_the_default_recipe() -> None:
+    opened = open_engine()
+    assert opened.recipe == Recipe() and opened.image_size == 256
+    assert opened.preset == get_preset("nano")
+    assert opened.weights_hash == sha256(NANO)
+    assert "fp32" in opened.description
+
+
+def test_keywords_override_a_recipe(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    other = tmp_path / "other.safetensors"
+    save_weights(Sam2(get_preset("nano"), 64), other)
+    path = ROOT / "engines" / "nano-cpu.toml"
+    plain = open_engine(path, image_size=64)
+    changed = open_engine(path, image_size=64, weights=other, precision="bf16", max_objects=2, policy="fifo")
+    assert plain.recipe.path == changed.recipe.path == path
+    assert changed.weights_hash == sha256(other) != plain.weights_hash
+    assert changed.recipe.memory == replace(plain.recipe.memory, policy="fifo")
+    assert (changed.recipe.max_objects, changed.recipe.precision) == (2, "bf16")
+    assert "bf16" in changed.description and "bf16" not in plain.description
+    assert asdict(open_engine(plain.recipe).recipe) == asdict(plain.recipe)
+    image = torch.zeros(1, 3, 64, 64)
+    assert not torch.allclose(plain.encode_image(image).top, changed.encode_image(image).top, atol=1e-2)
+
+
+@pytest.mark.parametrize("runtime", ["cuda", "tensorrt"])
+def test_a_runtime_that_is_not_here(runtime: str) -> None:
+    with pytest.raises(EngineError, match=f'runtime = "{runtime}": this version of rtseg has no such engine'):
+        open_engine(runtime=runtime)
+
+
+def test_a_runtime_that_nobody_knows() -> None:
+    with pytest.raises(ConfigError, match="runtime = 'tpu'; expected one of: torch, cpu"):
+        open_engine(runtime="tpu")
+
+
+def test_the_device_is_what_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_runtime("auto")[0] == choose_runtime("torch")[0] == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert choose_runtime("auto") == ("cuda", "torch sees a GPU")
+    assert choose_runtime("cpu")[0] == "cpu"
+
+
+def test_weights_that_are_not_shipped() -> None:
+    with pytest.raises(WeightsError, match="'package:pico': not shipped in this package; there are: package:nano"):
+        open_engine(weights="package:pico")
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="is `model` in the recipe the preset of this file"):
+        open_engine(model="sam2.1-tiny")
+    with pytest.raises(WeightsError, match="absent.pt: no such file"):
+        open_engine(weights=tmp_path / "absent.pt")
+
+
+CLIP = "synthetic:laparoscopy?seconds=0.2&seed=3&width=320&height=240"
+
+
+def follow(engine: Engine, object_id: int) -> np.ndarray:
+    """Masks of one tool on every frame, from its true mask on the first one."""
+    tracker, masks = rtseg.Tracker(engine), []
+    for frame in rtseg.open_source(CLIP):
+        if frame.seq == 0:
+            assert frame.truth_hw is not None
+            tracker.prompt(1, mask=frame.truth_hw == object_id)
+        masks.append(tracker.step(frame).mask(1))
+    return np.stack(masks)
+
+
+def ious(a_thw: np.ndarray, b_thw: np.ndarray) -> np.ndarray:
+    return np.asarray([(a & b).sum() / max((a | b).sum(), 1) for a, b in zip(a_thw, b_thw, strict=True)])
+
+
+def test_half_precision_gives_the_same_masks(engine: Engine) -> None:
+    half = open_engine(image_size=128, precision="bf16")
+    reference = follow(engine, 1)
+    assert reference.any(axis=(1, 2)).all()
+    assert ious(follow(half, 1), reference).min() > 0.97
+    assert ious(follow(half, 2), reference).max() < 0.5
+
+
+def answers(engine: Engine, image: Tensor, seed: int) -> list[Tensor]:
+    """Everything that the four verbs say about an image, a memory and a click."""
+    g = torch.Generator().manual_seed(seed)
+    features = engine.encode_image(image)
+    recall = Recall(torch.randn(2, 64, 8, 8, generator=g), (6, 0), torch.randn(2, 128, generator=g), (5, 1))
+    conditioned = engine.attend(features, [recall, None])
+    point = Prompts(torch.rand(2, 1, 2, generator=g) * 128, torch.ones(2, 1, dtype=torch.int64))
+    decoded = engine.decode(conditioned, features, point)
+    mask = torch.randn(2, 1, 128, 128, generator=g)
+    memory = engine.remember(features, mask, torch.tensor([1.0, -1.0]))
+    return [
+        features.top, features.mid, features.fine, conditioned, memory,
+        decoded.logits_b1hw, decoded.iou_b, decoded.score_b, decoded.pointer_bc,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nothing_is_kept_between_calls(precision: str) -> None:
+    engine = open_engine(image_size=128, precision=precision)
+    one, two = (torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    first = answers(engine, one, 1)
+    copies = [t.clone() for t in first]
+    other = answers(engine, two, 2)
+    again = answers(engine, one, 1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, copies, strict=True))  # nor are answers written over later
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert all(t.dtype == torch.float32 and not t.requires_grad for t in first)
+    shared = {t.untyped_storage().data_ptr() for t in first} & {t.untyped_storage().data_ptr() for t in again}
+    assert not shared
+
+
+def test_shapes_of_the_verbs(engine: Engine) -> None:
+    shapes = [tuple(t.shape) for t in answers(engine, torch.zeros(1, 3, 128, 128), 0)]
+    assert shapes == [
+        (1, 128, 8, 8), (1, 32, 16, 16), (1, 16, 32, 32), (2, 128, 8, 8), (2, 64, 8, 8),
+        (2, 1, 32, 32), (2,), (2,), (2, 128),
+    ]  # fmt: skip
+    assert isinstance(engine.encode_image(torch.zeros(1, 3, 128, 128)), Features)
+
+
+def overlap(source: int, target: int) -> np.ndarray:
+    """How much of each source pixel lies in each target pixel, [target, source]; rows sum to 1."""
+    step = source / target
+    starts = np.arange(target)[:, None] * step
+    pixels = np.arange(source)[None]
+    shared = np.minimum(starts + step, pixels + 1) - np.maximum(starts, pixels)
+    return np.asarray(np.clip(shared, 0, None) / step)
+
+
+def between(source: int, target: int) -> np.ndarray:
+    """Linear interpolation between pixel centres, [target, source]; the border repeats."""
+    at = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    return np.asarray(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(source)[None])))
+
+
+def expected_input(image_hwc: np.ndarray, size: int) -> np.ndarray:
+    """`to_input`, slowly: products with two matrices, then ImageNet's mean and deviation."""
+    height, width = image_hwc.shape[:2]
+    weigh = overlap if min(height, width) >= size else between
+    square_chw = weigh(height, size) @ image_hwc.transpose(2, 0, 1).astype(float) @ weigh(width, size).T
+    normal_hwc = (square_chw.transpose(1, 2, 0) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return np.asarray(normal_hwc.transpose(2, 0, 1)[None])
+
+
+def picture(height: int, width: int, grey: bool = False) -> np.ndarray:
+    """Structure at several scales, and another in each channel, or the same in all."""
+    y, x = np.mgrid[:height, :width]
+    planes = [127 + 100 * np.sin(0.11 * x + k) * np.cos(0.07 * y - k) for k in ((0, 0, 0) if grey else (0, 1, 2))]
+    noise = np.random.default_rng(0).normal(0, 9, (height, width, 1))
+    return np.clip(np.stack(planes, -1) + noise, 0, 255).astype(np.uint8)
+
+
+LEVEL = 1 / (255 * 0.224)  # one of 256 grey values, normalised: what rounding to uint8 may cost
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(64, 64), (128, 192), (131, 97), (255, 333), (64, 65), (63, 51), (31, 33), (40, 64)]
+)
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+def test_a_picture_as_the_network_sees_it(height: int, width: int, grey: bool) -> None:
+    image_hwc = picture(height, width, grey)
+    seen = to_input(image_hwc, 64)
+    assert seen.shape == (1, 3, 64, 64) and seen.dtype == torch.float32
+    assert np.abs(seen.numpy() - expected_input(image_hwc, 64)).max() < 1.1 * LEVEL
+    for wrong in (image_hwc[:, ::-1], image_hwc[::-1], np.roll(image_hwc, 2, axis=1)):
+        assert np.abs(to_input(wrong, 64).numpy() - expected_input(image_hwc, 64)).max() > 5 * LEVEL
+    if not grey:
+        assert np.abs(to_input(image_hwc[..., ::-1], 64).numpy() - expected_input(image_hwc, 64)).max() > 5 * LEVEL
+
+
+def test_a_thin_tool_does_not_fall_between_pixels() -> None:
+    """One white line of a 1080p picture: area averaging keeps its brightness wherever it lies."""
+    sums = []
+    for column in range(960, 968):
+        image_hwc = np.zeros((1080, 1920, 3), np.uint8)
+        image_hwc[:, column] = 255
+        sums.append(float((to_input(image_hwc, 64) - to_input(np.zeros_like(image_hwc), 64)).sum()))
+    assert min(sums) > 0.8 * max(sums) > 0
+
+
+def test_the_picture_is_not_changed() -> None:
+    image_hwc = picture(50, 70)
+    before = image_hwc.copy()
+    image_hwc.flags.writeable = False
+    to_input(image_hwc, 64).zero_()
+    assert np.array_equal(image_hwc, before)
