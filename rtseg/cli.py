@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from .errors import RtsegError
@@ -20,32 +25,68 @@ from .errors import RtsegError
 Result = dict[str, Any]
 
 
+class _UsageError(RtsegError):
+    """The words of the command line make no sense."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        raise _UsageError(f"{message}; see {self.prog} --help")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in argv
+    fail = partial(_fail, " ".join(["rtseg", *argv[:1]]), as_json)
+    _end_gently()
     try:
+        args = _parser().parse_args(argv)
         result = args.run(args)
+        _show(result, as_json)
     except RtsegError as e:
-        return _fail(args, e, str(e), 2)
-    except KeyboardInterrupt:
-        return _fail(args, KeyboardInterrupt(), "interrupted", 130)
+        return fail(e, str(e), 2)
+    except KeyboardInterrupt as e:
+        return fail(e, "interrupted", 130)
     except Exception as e:
         if os.environ.get("RTSEG_DEBUG"):
             raise
-        return _fail(args, e, f"{type(e).__name__}: {e} (a bug, or this machine; RTSEG_DEBUG=1 shows where)", 1)
-    from .report import show
-
-    show(result, to_stderr=args.json)
-    if args.json:
-        print(json.dumps(result, default=str))
+        return fail(e, f"{type(e).__name__}: {e} (a bug, or this machine; RTSEG_DEBUG=1 shows where)", 1)
     return 1 if result.get("ok") is False else 0
 
 
-def _fail(args: argparse.Namespace, error: BaseException, text: str, code: int) -> int:
+def _end_gently() -> None:
+    """A service manager's way to stop us is Ctrl-C's: what is half done is cleaned up."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, stop)
+
+
+def _show(result: Result, as_json: bool) -> None:
+    from .report import show
+
+    try:
+        show(result, to_stderr=as_json)
+    except OSError:
+        if not as_json:
+            raise
+    if as_json:
+        print(json.dumps(result, default=str, allow_nan=False), flush=True)
+
+
+def _fail(name: str, as_json: bool, error: BaseException, text: str, code: int) -> int:
     line = " ".join(text.split())
-    print(f"rtseg {args.verb}: {line}", file=sys.stderr)
-    if args.json:
-        print(json.dumps({"ok": False, "error": line, "kind": type(error).__name__}))
+    with suppress(OSError, AttributeError):  # nobody may be listening on stderr
+        print(f"{name}: {line}", file=sys.stderr)
+    if as_json:
+        with suppress(OSError):
+            print(json.dumps({"ok": False, "error": line, "kind": type(error).__name__.lstrip("_")}), flush=True)
     return code
 
 
@@ -100,7 +141,7 @@ def _doctor(args: argparse.Namespace) -> Result:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rtseg",
         description="SAM 2 masks on surgical video, live and offline. For research only; not a medical device.",
     )
@@ -112,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
     live = _verb(verbs, "live", _live, "one feed: grab, segment, draw, publish", "rtseg live streams/demo.toml")
     live.add_argument("stream", type=Path, metavar="STREAM.toml", help="a stream profile")
-    live.add_argument("--seconds", type=float, help="stop after so long; without it, at the end of the source")
+    live.add_argument("--seconds", type=_positive, help="stop after so long; without it, at the end of the source")
 
     example = "rtseg segment clip.mp4 --prompts p.json --out out/clip"
     segment = _verb(verbs, "segment", _segment, "every frame of a video, in order", example)
@@ -128,23 +169,42 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("address", nargs="?", default="tcp://127.0.0.1:5555", help="where the feed is published")
     view.add_argument("--headless", action="store_true", help="no window: count, and say what came")
     view.add_argument("--save", type=Path, metavar="FOLDER", help="write each picture as a PNG")
-    view.add_argument("--seconds", type=float, help="stop after so long; without it, at Esc, q or Ctrl-C")
-    view.add_argument("--frames", type=int, help="stop after so many pictures")
+    view.add_argument("--seconds", type=_positive, help="stop after so long; without it, at Esc, q or Ctrl-C")
+    view.add_argument("--frames", type=_count, help="stop after so many pictures")
 
     example = "rtseg train --data data --out out/train --minutes 75"
     train = _verb(verbs, "train", _train, "make weights, or go on from given ones; resumes after a stop", example)
     train.add_argument("--data", type=Path, required=True, help="folder of images and masks; see rtseg/adapt/data.py")
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     train.add_argument("--preset", default="nano", help="which network")
-    train.add_argument("--image-size", type=int, default=256, help="side of the network's square, in pixels")
+    train.add_argument("--image-size", type=_count, default=256, help="side of the network's square, in pixels")
     train.add_argument("--weights", type=Path, help="weights to start from")
-    train.add_argument("--minutes", type=float, default=75.0, help="how long, resumptions added up")
-    train.add_argument("--steps", type=int, help="how many steps, instead of --minutes")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--threads", type=int, default=2, help="of the CPU")
+    train.add_argument("--minutes", type=_positive, default=75.0, help="how long, resumptions added up")
+    train.add_argument("--steps", type=_count, help="how many steps, instead of --minutes")
+    train.add_argument("--seed", type=_whole, default=0)
+    train.add_argument("--threads", type=_count, default=2, help="of the CPU")
 
     _verb(verbs, "doctor", _doctor, "what this machine has, and what to do about what it has not", "rtseg doctor")
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0")
+    return int(text)
 
 
 def _verb(

@@ -109,7 +109,7 @@ def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> 
             "glass-to-display ms": seen.delay.summary(),
         },
         "iou": judge(uri, every),
-        "wrote": [str(folder / "overlay.mp4"), str(folder / "poster.png")],
+        "wrote": [str(p) for p in (folder / "overlay.mp4", folder / "poster.png") if p.exists()],
     }
 
 
@@ -133,10 +133,11 @@ def judge(uri: str, every: list[Masks], step: int = 3) -> dict[str, Any]:
                 else:
                     absent[i].append(not mask_hw.any())
     per_object = {LABELS[i]: round(float(np.mean(v)), 3) for i, v in visible.items() if v}
+    everything = [x for v in visible.values() for x in v]
     empty = [ok for rows in absent.values() for ok in rows]
     return {
         **per_object,
-        "mean": round(float(np.mean([x for v in visible.values() for x in v])), 3),
+        "mean": round(float(np.mean(everything)), 3) if everything else None,
         "frames judged": len(wanted),
         "empty where absent": f"{sum(empty)} of {len(empty)}",
     }

@@ -77,7 +77,7 @@ class Feed:
         self.on_masks: Callable[[Masks], None] = lambda masks: None
         publisher.on_sent = self._sent
         for prompt in profile.objects:
-            prompt.check(source.height, source.width)
+            prompt.check(source.height, source.width, first=True)
             self._tracker.give(prompt)
 
     def run(self, seconds: float | None = None) -> dict[str, Any]:
@@ -187,11 +187,15 @@ class Feed:
             self._stages.add("glass-to-publish", (now_ns() - captured_ns) / 1e6)
 
     def _frames(self) -> dict[str, Any]:
-        """Where every frame went: in = shown + dropped."""
+        """Where every frame went: in = shown + dropped. Of those shown, `unwatched` had nobody to see them."""
         overlay = self._publisher.counts()["overlay"]
-        lost = {f"publisher {cause}": overlay["dropped"].get(cause, 0) for cause in ("slot", "failed")}
-        dropped = {cause: n for cause, n in {**self._dropped, **lost}.items() if n}
-        return {"in": self._seen, "shown": sum(self._states.values()) - sum(lost.values()), "dropped": dropped}
+        lost = {f"publisher {cause}": overlay["dropped"].get(cause, 0) for cause in ("slot", "failed", "off")}
+        return {
+            "in": self._seen,
+            "shown": sum(self._states.values()) - sum(lost.values()),
+            "dropped": {cause: n for cause, n in {**self._dropped, **lost}.items() if n},
+            "unwatched": overlay["dropped"].get("unwatched", 0),
+        }
 
     def _status(self, state: str) -> dict[str, Any]:
         return {
@@ -200,7 +204,7 @@ class Feed:
             "source": self._source.uri,
             "frames": self._frames(),
             "segmented": self._segmented,
-            "objects": [int(i) for i in self._tracker.ids],
+            "objects": [p.id for p in self._profile.objects],
             "mask_states": dict(self._states),
             "stages_ms": self._stages.summary(),
         }

@@ -49,12 +49,13 @@ def segment(
     """
     stages = Stages()
     with open_source(source_uri) as source, atomic_folder(Path(out), force) as folder:
-        _check(prompts, source)
         opened = open_engine(engine)
+        _check(prompts, source, opened.recipe.max_objects)
         tracker = Tracker(opened)
         count = 0
         with _Results(folder, source, stages) as results:
-            for frame in _timed(source, stages):
+            for frame in source:
+                stages.add("grab", source.grab_ms)
                 with stages.time("segment"), _named(frame.seq):
                     for prompt in prompts.get(frame.seq, ()):
                         tracker.give(prompt)
@@ -86,7 +87,7 @@ class _Results:
         with self._stages.time("overlay"):
             drawn = draw_overlay(frame, masks)
         with self._stages.time("write"):
-            self._video.write(drawn.image_hwc)
+            self._video.write(drawn.image_hwc, frame.seconds)
             write_palette_png(self._folder / name, masks.id_map())
             self._coco.add(masks, frame.seconds, f"masks/{name}")
 
@@ -99,17 +100,6 @@ class _Results:
         self._stack.__exit__(kind, error, trace)
 
 
-def _timed(source: Source, stages: Stages) -> Iterator[Frame]:
-    """The source's frames; the time that each takes to come counts as the stage "grab"."""
-    frames = iter(source)
-    while True:
-        with stages.time("grab"):
-            frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame
-
-
 @contextmanager
 def _named(frame: int) -> Iterator[None]:
     """An error about a prompt says on which frame."""
@@ -119,15 +109,19 @@ def _named(frame: int) -> Iterator[None]:
         raise PromptError(f"frame {frame}: {e}") from e
 
 
-def _check(prompts: Prompts, source: Source) -> None:
+def _check(prompts: Prompts, source: Source, max_objects: int) -> None:
     """What can be known of the prompts before the first frame is segmented."""
     if not prompts:
         raise PromptError(f"{source.uri}: no prompts; expected at least one")
     _check_frames(prompts, source.frame_count, source.uri)
-    for frame, on_frame in prompts.items():
+    known: set[int] = set()
+    for frame, on_frame in sorted(prompts.items()):
         with _named(frame):
             for prompt in on_frame:
-                prompt.check(source.height, source.width)
+                prompt.check(source.height, source.width, first=prompt.id not in known)
+                known.add(prompt.id)
+    if len(known) > max_objects:
+        raise PromptError(f"prompts for {len(known)} objects; the recipe says max_objects = {max_objects}; raise it")
 
 
 def _check_frames(prompts: Prompts, count: int | None, uri: str) -> None:

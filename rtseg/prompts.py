@@ -71,7 +71,7 @@ def read_prompt(table: Table, folder: Path) -> Prompt:
 
 def read_mask(path: Path, where: str, error: type[RtsegError] = PromptError) -> BoolMask:
     """A mask image as bool [H, W]: true where the picture is not black."""
-    image_hwc = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    image_hwc = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if path.is_file() else None
     if image_hwc is None:
         raise error(f"{where}: mask = {str(path)!r} cannot be read as an image; expected a PNG of the frame's size")
     mask_hw = np.asarray(image_hwc.any(axis=2), np.bool_)

@@ -87,8 +87,11 @@ class Prompt:
     mask: BoolMask | None = None
     label: str | None = None
 
-    def check(self, height: int, width: int) -> None:
-        """Raise `PromptError` unless the prompt makes sense on a frame of this size."""
+    def check(self, height: int, width: int, *, first: bool) -> None:
+        """Raise `PromptError` unless the prompt makes sense on a frame of this size.
+
+        The first prompt of an object has to point at it; a correction may also be a click on the background alone.
+        """
         who, size = f"prompt for object {self.id}", f"{width}x{height}"
         if self.mask is None and not self.points and self.box is None:
             raise PromptError(f"{who}: it is empty; expected points, a box or a mask")
@@ -105,6 +108,8 @@ class Prompt:
                 raise PromptError(f"{who}: point ({x:g}, {y:g}) lies outside the {size} frame")
             if kind not in (0, 1):
                 raise PromptError(f"{who}: point label {kind}; expected 1 (object) or 0 (background)")
+        if first and self.mask is None and self.box is None and not any(kind for _, _, kind in self.points):
+            raise PromptError(f"first {who}: only background points; expected a point with label 1, a box or a mask")
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rtseg import __version__
 from rtseg.cli import main
 from rtseg.config import StreamProfile
 from rtseg.errors import PromptError
+from rtseg.sam2 import Sam2, get_preset, save_weights
 
 VERBS = ("demo", "live", "segment", "view", "train", "doctor")
 
@@ -66,10 +70,27 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["segmnt"], ["segment", "clip.mp4"], ["live", "a.toml", "--seconds", "soon"]])
-def test_wrong_words_exit_with_2(words: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(words)
-    assert caught.value.code == 2
+def test_wrong_words_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "usage: rtseg" in capsys.readouterr().err
+    assert main([*words, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["live", "a.toml", "--seconds", "nan"],
+        ["view", "--seconds", "-1"],
+        ["view", "--frames", "0"],
+        ["train", "--data", "d", "--out", "o", "--steps", "0"],
+        ["train", "--data", "d", "--out", "o", "--minutes", "-1"],
+        ["train", "--data", "d", "--out", "o", "--seed", "-1"],
+    ],
+)
+def test_numbers_that_make_no_sense_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "expected a" in capsys.readouterr().err
 
 
 def test_help_loads_no_heavy_library() -> None:
@@ -197,3 +218,25 @@ def test_a_users_mistake_is_one_line_with_code_2(
     assert printed.err.count("\n") == 1 and printed.err.startswith(f"rtseg {words[0]}: ")
     assert expected in printed.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_segment_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) -> None:
+    """As a service manager does it: the process is told to end in the middle of its work."""
+    torch.manual_seed(0)
+    save_weights(Sam2(get_preset("nano"), 64), tmp_path / "w.safetensors")
+    (tmp_path / "p.json").write_text('[{"frame": 0, "id": 1, "points": [[60, 60, 1]]}]')
+    source = "synthetic:laparoscopy?width=160&height=120&seconds=600"
+    words = ["segment", source, "--prompts", "p.json", "--out", "out", "--weights", "w.safetensors", "--json"]
+    code = "import sys; from rtseg.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("out.partial-*/masks/00003.png")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in err
+    assert json.loads(out.splitlines()[-1])["ok"] is False
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.json", "w.safetensors"]

@@ -21,10 +21,11 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 def test_the_verbs_of_the_readme_exist() -> None:
     from rtseg.cli import _parser
+    from rtseg.errors import RtsegError
 
     text = (ROOT / "README.md").read_text("utf-8")
     verbs = set(re.findall(r"(?:^    |`)rtseg (\w+)", text, re.MULTILINE))
-    with pytest.raises(SystemExit):
+    with pytest.raises(RtsegError, match="invalid choice"):
         _parser().parse_args(["no-such-verb"])
     for verb in verbs:
         with pytest.raises(SystemExit) as stop:

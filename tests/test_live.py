@@ -188,9 +188,41 @@ def test_a_source_that_breaks_is_named_in_the_last_status(
     assert accounted(said[-1])
 
 
+def test_the_original_picture_is_not_held_hostage_by_a_network_that_hangs(
+    profile: StreamProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtseg.engine.reference import TorchEngine
+
+    real, calls = TorchEngine.encode_image, [0]
+
+    def encode_image(self: TorchEngine, image: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 10:  # two of them warm up
+            time.sleep(1.2)
+        return real(self, image)
+
+    monkeypatch.setattr(TorchEngine, "encode_image", encode_image)
+    report, got = watch(replace(profile, source=SOURCE.format(2)))
+    assert report["stages_ms"]["segment"]["max"] > 1100
+    sent = [m.header["published_ns"] for m in got["video"]]
+    assert max(np.diff(sent)) / 1e6 < 500
+
+
+def test_a_first_click_on_the_background_alone_is_refused_before_anything_runs(profile: StreamProfile) -> None:
+    with pytest.raises(PromptError, match="only background points"):
+        run_live(replace(profile, objects=(Prompt(1, points=((20.0, 20.0, 0),)),)))
+
+
+def test_a_topic_that_is_off_is_not_shown(profile: StreamProfile) -> None:
+    only_video = Publish("tcp://127.0.0.1:*", ("video",))
+    report = run_live(replace(profile, source=SOURCE.format(0.3), publish=only_video))
+    assert accounted(report) and report["frames"]["shown"] == 0
+
+
 def test_nobody_watching_is_not_a_drop(profile: StreamProfile) -> None:
     report = run_live(replace(profile, source=SOURCE.format(0.5)))
-    assert accounted(report) and report["frames"]["shown"] > 15 and report["published"]["overlay"] == 0
+    assert accounted(report) and report["frames"]["shown"] > 15
+    assert report["frames"]["unwatched"] == report["frames"]["shown"] and report["published"]["overlay"] == 0
 
 
 def test_it_stops_after_so_many_seconds(profile: StreamProfile) -> None:

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..config import Recipe
 from ..engine.reference import TorchEngine
-from ..errors import ConfigError
+from ..errors import ConfigError, OutputError
 from ..sam2 import Features, Sam2, get_preset, load_weights
 from .augment import Rng
 from .checkpoint import Average, Checkpoint, export
@@ -205,7 +205,10 @@ def train(config: TrainConfig) -> dict[str, float]:
 
     The folder then holds `weights.safetensors`, which an engine recipe may name.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputError(f"{config.out}: cannot be made ({e.strerror}); expected a folder that can be written") from e
     trainer = Trainer(config, Clips.read(config.data, config.image_size, config.seed, config.scenes))
     held_out = validation_set(config.data)
     log = (config.out / "log.jsonl").open("a", buffering=1)

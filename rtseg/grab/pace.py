@@ -8,6 +8,8 @@ from dataclasses import replace
 from ..types import Frame, now_ns
 from .source import Source
 
+GAP_S = 10.0  # a recorder that was stopped and started leaves a jump in time, which nobody wants to sit through
+
 
 class _Paced(Source):
     def __init__(self, source: Source, fps: float | None) -> None:
@@ -16,12 +18,12 @@ class _Paced(Source):
         self._source, self._fps = source, fps
 
     def frames(self) -> Iterator[Frame]:
-        start_ns: int | None = None
-        start_s = 0.0
+        start_ns, start_s, last_s = 0, 0.0, -float("inf")
         for frame in self._source:
             due_s = frame.seq / self._fps if self._fps else frame.seconds
-            if start_ns is None:
+            if not 0 <= due_s - last_s < GAP_S:  # the first frame, or a splice: the times start anew
                 start_ns, start_s = now_ns(), due_s
+            last_s = due_s
             ahead_s = due_s - start_s - (now_ns() - start_ns) / 1e9
             if ahead_s > 0 and self._closed.wait(ahead_s):
                 return
@@ -40,7 +42,8 @@ def paced(source: Source, fps: float | None = None) -> Source:
     """`source` as a live feed: no frame before its due time, and `captured_ns` is the moment it is let go.
 
     Due times come from the frames' own pts, or from `seq / fps` if `fps` is given; they count from the first frame
-    on the monotonic clock. A late consumer gets the next frame at once: nothing is skipped here, so that every
-    dropped frame is dropped, and counted, in one place. Closing it closes `source`, also in the middle of a wait.
+    on the monotonic clock. A jump in them, back or by over ten seconds, is not waited for. A late consumer gets the
+    next frame at once: nothing is skipped here, so that every dropped frame is dropped, and counted, in one place.
+    Closing it closes `source`, also in the middle of a wait.
     """
     return _Paced(source, fps)

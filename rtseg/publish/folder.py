@@ -22,11 +22,13 @@ def atomic_folder(out: Path, force: bool = False) -> Iterator[Path]:
     """
     _check(out, force)
     final = out.resolve()
-    part = final.with_name(f"{final.name}.partial-{secrets.token_hex(4)}")
+    # Beside the folder; inside it if it is there and empty, for it may be a mount point, which cannot be replaced.
+    hidden = f"{final.name}.partial-{secrets.token_hex(4)}"
+    part = final / f".{hidden}" if final.is_dir() and not any(final.iterdir()) else final.with_name(hidden)
     try:
         part.mkdir(parents=True)
         yield part
-        _install(part, final)
+        _install(part, final, force)
     except OutputError as e:  # about a file in there: the user knows it by its final name
         raise OutputError(str(e).replace(str(part), str(out))) from e
     except OSError as e:
@@ -37,19 +39,24 @@ def atomic_folder(out: Path, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _check(out: Path, force: bool) -> None:
+def _check(out: Path, force: bool, part: Path | None = None) -> None:
     if not out.exists():
         return
     if not out.is_dir():
         raise OutputError(f"{out}: is a file; expected the name of a folder")
-    if any(out.iterdir()):
+    if any(child != part for child in out.iterdir()):
         if not force:
             raise ConfigError(f"{out}: the folder is not empty; choose another one, or replace it with --force")
         if not (out / PROOF).is_file():
             raise ConfigError(f"{out}: --force replaces only an earlier result, and there is no {PROOF} in it")
 
 
-def _install(part: Path, out: Path) -> None:
+def _install(part: Path, out: Path, force: bool) -> None:
+    _check(out, force, part)  # again: hours may have passed
+    if part.parent == out:
+        for child in sorted(part.iterdir(), key=lambda child: child.name == PROOF):  # the proof comes last
+            child.rename(out / child.name)
+        return
     if not out.exists():
         part.rename(out)
         return

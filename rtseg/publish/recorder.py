@@ -24,6 +24,7 @@ _CODECS = {
     "mpeg4": {"qscale": "2", "flags": "qscale"},
 }
 _BT709 = 1  # FFmpeg's number for its primaries and its transfer; PyAV names them only in late versions
+_TICK = Fraction(1, 90_000)  # seconds; fine enough for the times of any source
 _FAILURES = (OSError, av.FFmpegError)
 
 
@@ -51,6 +52,7 @@ class Recorder:
             discard(self._part)
             raise unwritable(path, e) from e
         self._open = True
+        self._rate, self._last_pts = Fraction(fps).limit_denominator(1001), -1
         self.frames = 0
 
     def _add_stream(self, codec: str, rate: Fraction) -> VideoStream:
@@ -59,13 +61,16 @@ class Recorder:
         stream.width, stream.height = self._width + self._width % 2, self._height + self._height % 2
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        context.time_base = 1 / rate
+        context.time_base = _TICK
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries = context.color_trc = _BT709
         return stream
 
-    def write(self, image_hwc: ImageU8) -> None:
-        """Append one picture, uint8 RGB [H, W, 3]; `OutputError` if it has another size or cannot be written."""
+    def write(self, image_hwc: ImageU8, seconds: float | None = None) -> None:
+        """Append one picture, uint8 RGB [H, W, 3]; `OutputError` if it has another size or cannot be written.
+
+        `seconds` is when it is to be shown, for pictures that come at uneven times; without it, at the fixed rate.
+        """
         if not self._open:
             raise OutputError(f"{self.path}: the recording is closed; expected an open one; begin another")
         if image_hwc.shape != (self._height, self._width, 3):
@@ -82,7 +87,9 @@ class Recorder:
                 dst_color_range=ColorRange.MPEG,
                 interpolation="AREA",
             )
-            frame.pts = self.frames
+            due = self.frames / self._rate if seconds is None else Fraction(seconds)
+            self._last_pts = max(self._last_pts + 1, round(due / _TICK))
+            frame.pts, frame.time_base = self._last_pts, _TICK
             self._container.mux(self._stream.encode(frame))
         except _FAILURES as e:
             self.abort()
@@ -90,8 +97,14 @@ class Recorder:
         self.frames += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name; `OutputError`, and no file, if that fails. May be called again."""
+        """Finish the file and give it its name; `OutputError`, and no file, if that fails. May be called again.
+
+        Without a picture there is no file.
+        """
         if not self._open:
+            return
+        if not self.frames:
+            self.abort()
             return
         try:
             self._container.mux(self._stream.encode(None))

@@ -16,7 +16,7 @@ from typing import Self
 import zmq
 
 from ..config import TOPICS, Topic
-from ..errors import OutputError
+from ..errors import OutputError, did_you_mean
 from ..types import now_ns
 from .wire import CLOCK, Message, check_stream, decode
 
@@ -37,6 +37,9 @@ class Subscriber:
         """Begin to listen; a publisher need not be there yet. `OutputError` if the address is none."""
         if stream is not None:
             check_stream(stream)
+        for topic in [topics] if isinstance(topics, str) else topics:
+            if topic not in TOPICS or isinstance(topics, str):
+                raise OutputError(f"topics {topics!r}: expected a list; {did_you_mean(topic, TOPICS)}")
         self._endpoint, self._topics, self._seeking = endpoint, tuple(topics), stream is None
         self.received: Counter[Topic] = Counter()
         self.skipped: Counter[Topic] = Counter()

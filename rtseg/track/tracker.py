@@ -133,9 +133,7 @@ class Tracker:
     def _check_prompts(self, frame: Frame) -> None:
         for prompt in self._prompts.values():
             try:
-                prompt.check(frame.height, frame.width)
-                if prompt.id not in self._objects:
-                    _says_where(prompt)
+                prompt.check(frame.height, frame.width, first=prompt.id not in self._objects)
             except PromptError:
                 del self._prompts[prompt.id]
                 raise
@@ -247,12 +245,6 @@ def _masks(frame: Frame, objects: list[_Object], image_size: int, decoded: Decod
         ious=tuple(float(v) for v in ious),
         mask_logits_bhw=logits_bhw,
     )
-
-
-def _says_where(prompt: Prompt) -> None:
-    """A first prompt has to point at something; a correction may also be a click on the background alone."""
-    if prompt.mask is None and prompt.box is None and not any(kind for _, _, kind in prompt.points):
-        raise PromptError(f"first prompt for object {prompt.id}: only background points; expected a point with label 1")
 
 
 def _corners(object_id: int, box: Sequence[float]) -> tuple[float, float, float, float]:

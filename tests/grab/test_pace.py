@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def test_times_that_step_back_do_not_wait(pts: list[int]) -> None:
 
 
 def test_close_ends_a_wait() -> None:
-    source = Listed([0, 100_000])
+    source = Listed([0, 900])
     live = paced(source)
     frames = iter(live)
     next(frames)
@@ -80,3 +81,12 @@ def test_close_ends_a_wait() -> None:
     assert list(frames) == []
     assert now_ns() - began < 2e9
     assert list(source) == []
+
+
+def test_a_splice_is_not_waited_for_and_what_follows_is_paced() -> None:
+    source = Listed([0, 2, 360_000, 360_002, 360_010, 5, 7])  # an hour ahead, then back to the start
+    with paced(source) as live:
+        stamps_ms = [f.captured_ns / 1e6 for f in live]
+    gaps_ms = [b - a for a, b in itertools.pairwise(stamps_ms)]
+    for gap_ms, due_ms in zip(gaps_ms, (20, 0, 20, 80, 0, 20), strict=True):
+        assert due_ms - 15 <= gap_ms < due_ms + 100

@@ -85,3 +85,25 @@ def test_an_empty_folder_is_filled_and_a_file_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file"):
         write(tmp_path / "file", "1")
+
+
+def test_what_came_meanwhile_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="not empty"), atomic_folder(out) as folder:
+        (folder / "run.json").write_text("ours")
+        out.mkdir()
+        (out / "thesis.txt").write_text("precious")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert [p.name for p in out.iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_is_filled_from_within_as_a_mount_point_must_be(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    inode = out.stat().st_ino
+    with atomic_folder(out) as folder:
+        assert folder.parent == out
+        (folder / "masks").mkdir()
+        (folder / "run.json").write_text("1")
+    assert out.stat().st_ino == inode
+    assert sorted(p.name for p in out.iterdir()) == ["masks", "run.json"]

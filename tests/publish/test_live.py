@@ -270,3 +270,9 @@ def test_masks_too_old_to_draw_are_still_sent_and_say_so(make_frame, make_masks,
     masks = make_masks(frame, [box_mask(frame, 2, 2, 9, 9)], age_ms=500)
     header = decode([bytes(part) for part in encode_masks(masks, frame, "demo")]).header
     assert (header["state"], header["mask_age_ms"], len(header["objects"])) == ("expired", 500.0, 1)
+
+
+@pytest.mark.parametrize(("topics", "said"), [("overlay", "expected a list"), (["overlya"], "did you mean 'overlay'")])
+def test_topics_that_do_not_exist_are_refused(topics, said):
+    with pytest.raises(OutputError, match=said):
+        Subscriber("tcp://127.0.0.1:5999", topics)

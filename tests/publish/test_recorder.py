@@ -129,3 +129,19 @@ def test_a_full_disk_leaves_nothing_wherever_it_strikes(tmp_path):
         assert "cannot be written (file too large)" in said
         assert said.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
+
+
+def test_uneven_times_are_kept(tmp_path):
+    path = tmp_path / "a.mp4"
+    times = [0.0, 0.04, 0.5, 0.5, 2.0]  # the same time twice: the second comes a tick later
+    with Recorder(path, 256, 64, 25) as recorder:
+        for seconds in times:
+            recorder.write(_bars(), seconds)
+    frames, _ = _frames(path)
+    assert [f.time for f in frames] == pytest.approx(times, abs=1e-3)
+
+
+def test_no_picture_no_file(tmp_path):
+    with Recorder(tmp_path / "a.mp4", 256, 64, 25):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
                 p.copy_(1 + 0.1 * noise)
             elif p.ndim >= 2 and "embed" not in name and "token" not in name:
                 # Sharper than nature in the memory attention, or every memory would read as the mean of its cells.
-                sharp = 2.0 if "cross_attn_image." in name or "mask_downsample" in name else 1.0
+                sharp = 1.5 if "cross_attn_image." in name or "mask_downsample" in name else 1.0
                 p.copy_(sharp * noise / math.sqrt(p[0].numel()))
             else:
                 p.copy_(0.2 * noise)
