@@ -8,6 +8,7 @@ holds it; a path given as a keyword is relative to the working directory.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,13 +21,14 @@ from .tables import Table
 from .types import MAX_ID, Prompt
 
 RUNTIMES = ("torch", "cpu", "cuda", "tensorrt", "auto")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 POLICIES = ("fifo", "efp-window", "efp")
 OVERLAYS = ("latest", "sync")
 Topic = Literal["video", "overlay", "masks", "status"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 MASK_BUDGET_MS = 120.0  # what a clinically used system (GI Genius) allows its annotations
 SHIPPED = Path(__file__).with_name("weights")  # what `package:NAME` refers to
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
 
@@ -44,14 +46,15 @@ class Recipe:
     """An engine recipe: which network, with which weights, run how.
 
     `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or a name;
-    `image_size` is the side in pixels of the square that the network sees; `path` is the recipe's own file.
+    `image_size` is the side in pixels of the square that the network sees; `precision` "auto" is bf16 where the
+    machine multiplies it natively, else fp32; `path` is the recipe's own file.
     """
 
     model: str = "nano"
     weights: str = "package:nano"
     image_size: int = 256
     runtime: str = "cpu"
-    precision: str = "fp32"
+    precision: str = "auto"
     max_objects: int = 4
     memory: MemoryPlan = MemoryPlan()
     path: Path | None = None
@@ -120,6 +123,18 @@ def load_stream(path: str | Path) -> StreamProfile:
         objects=_objects(table, folder),
         path=path,
     )
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_flags() -> list[str]:
+    """The instruction sets of this CPU that matter here, as Linux names them; empty where it does not say."""
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text("utf-8", "replace").split()) if info.is_file() else set()
+    return [flag for flag in CPU_FLAGS if flag in words]
 
 
 def file_sha256(path: Path) -> str:

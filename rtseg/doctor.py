@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from . import __version__
-from .config import SHIPPED, file_sha256
-
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+from .config import SHIPPED, cpu_cores, cpu_flags, file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +64,11 @@ def _torch() -> Finding:
 
 
 def _cpu() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text("utf-8", "replace").split()) if info.is_file() else set()
-    flags = [flag for flag in CPU_FLAGS if flag in words]
-    fast = any("bf16" in flag for flag in flags)
-    text = f"{cores} cores; {', '.join(flags) or 'instruction sets unknown'}"
-    return Finding("cpu", True, text, "" if fast else "precision = fp32 is the fast one here: no bf16 instructions")
+    flags = cpu_flags()
+    auto = "bf16" if any("bf16" in flag for flag in flags) else "fp32"
+    return Finding(
+        "cpu", True, f'{cpu_cores()} cores; {", ".join(flags) or "unknown"}; precision "auto" is {auto} on it'
+    )
 
 
 def _gpu() -> Finding:

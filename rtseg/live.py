@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .config import StreamProfile
-from .engine import Engine, open_engine
+from .engine import Engine, open_engine, spare_core
 from .errors import RtsegError
 from .grab import Source, open_source, paced
 from .publish import Drawn, Publisher, draw_overlay
@@ -241,6 +241,7 @@ def run_live(
     """
     with ExitStack() as stack:
         source = stack.enter_context(paced(open_source(profile.source)))
+        stack.enter_context(spare_core())
         engine = open_engine(profile.engine)
         warm_up(engine)
         publisher = Publisher(profile.publish.bind, profile.name, profile.publish.topics, engine=engine.description)

@@ -159,7 +159,7 @@ def test_segment_overrides_the_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
     assert main(words) == 0
     ((_, (source, given, out, recipe), options),) = fake.calls
     assert (source, out, list(given)) == ("c.mp4", Path("o"), [0])
-    assert (recipe.memory.policy, recipe.weights, recipe.precision) == ("fifo", "w.pt", "fp32")
+    assert (recipe.memory.policy, recipe.weights, recipe.precision) == ("fifo", "w.pt", "auto")
     assert options["force"] is False
     assert main([*words[:-4], "--policy", "lru"]) == 2
 

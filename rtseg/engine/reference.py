@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import Recipe
 from ..sam2 import Decoded, Features, Prompts, Recall, Sam2
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchEngine:
@@ -22,10 +22,10 @@ class TorchEngine:
         self.device = torch.device(device)
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
         self._network = network.to(self.device).eval().bake()
-        half = recipe.precision != "fp32"
+        half = recipe.precision in ("bf16", "fp16")
         if self.device.type == "cuda" and not half:
             torch.backends.cudnn.allow_tf32 = False  # else "fp32" convolutions keep ten bits of mantissa
-        self._autocast = torch.autocast(self.device.type, DTYPES[recipe.precision], enabled=half)
+        self._autocast = torch.autocast(self.device.type, DTYPES.get(recipe.precision), enabled=half)
 
     @torch.inference_mode()
     def encode_image(self, image_1chw: Tensor) -> Features:

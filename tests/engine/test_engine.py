@@ -13,7 +13,7 @@ from torch import Tensor
 
 import rtseg
 from rtseg.config import Recipe
-from rtseg.engine import Engine, Features, Prompts, Recall, choose_runtime, open_engine, to_input
+from rtseg.engine import Engine, Features, Prompts, Recall, choose_precision, choose_runtime, open_engine, to_input
 from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Sam2, get_preset, save_weights
 
@@ -32,10 +32,19 @@ def engine() -> Engine:
 
 def test_the_default_recipe() -> None:
     opened = open_engine()
-    assert opened.recipe == Recipe() and opened.image_size == 256
+    assert opened.recipe == Recipe(precision=choose_precision("cpu")) and opened.image_size == 256
     assert opened.preset == get_preset("nano")
     assert opened.weights_hash == sha256(NANO)
-    assert "fp32" in opened.description
+    assert opened.recipe.precision in opened.description
+
+
+@pytest.mark.parametrize(("flags", "precision"), [(["avx2"], "fp32"), (["avx2", "amx_bf16"], "bf16"), ([], "fp32")])
+def test_auto_is_bf16_only_where_it_is_native(
+    flags: list[str], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtseg.engine.cpu_flags", lambda: flags)
+    assert open_engine(image_size=64, runtime="cpu").recipe.precision == precision
+    assert open_engine(image_size=64, runtime="cpu", precision="fp32").recipe.precision == "fp32"
 
 
 def test_keywords_override_a_recipe(tmp_path: Path) -> None:
@@ -43,7 +52,7 @@ def test_keywords_override_a_recipe(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_weights(Sam2(get_preset("nano"), 64), other)
     path = ROOT / "engines" / "nano-cpu.toml"
-    plain = open_engine(path, image_size=64)
+    plain = open_engine(path, image_size=64, precision="fp32")
     changed = open_engine(path, image_size=64, weights=other, precision="bf16", max_objects=2, policy="fifo")
     assert plain.recipe.path == changed.recipe.path == path
     assert changed.weights_hash == sha256(other) != plain.weights_hash
