@@ -2,8 +2,8 @@
 
     python -m bench.accuracy --weights rtseg/weights/nano.safetensors --data ../shared/data
 
-Every object is given as its true mask on the first frame; the tracker does the rest, all objects of a sequence
-together. IoU is the mean over the frames after the first one; a frame where mask and truth are both empty counts as 1,
+Every object is given on the first frame, as its true mask or as --prompt says; the tracker does the rest, all objects
+of a sequence together. IoU is the mean over the frames after the first one; a frame where mask and truth are both empty counts as 1,
 and one where only one of them is as 0. What is followed is held out from training (`rtseg.adapt.data.VALIDATION`):
 surgical tools, general objects, and synthetic endoscopes of held-out seeds at 25 fps, each at its own resolution.
 """
@@ -25,12 +25,11 @@ from rich.table import Table
 
 import rtseg
 from rtseg.adapt.data import HELD_OUT_SEED, VALIDATION, Sequence, read_sequence, render_sequence
-from rtseg.adapt.validate import mean_iou
+from rtseg.adapt.validate import follow, mean_iou
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 ENGINE = Path(__file__).parents[1] / "engines" / "nano-cpu.toml"
 POLICIES = ("fifo", "efp-window", "efp")
-TOOLS = (1, 2)  # ids in the synthetic scenes
 SCENES, SCENE_FRAMES, SCENE_FPS = 3, 75, 25.0
 WHOLE = 10**6  # a short side that no video has: read it unshrunk
 
@@ -69,29 +68,10 @@ def cut(seq: Sequence, frames: int | None) -> Sequence:
     return Sequence(seq.name, seq.image_thwc[:frames], seq.ids_thw[:frames])
 
 
-def objects(seq: Sequence) -> list[int]:
-    """Ids that are there to be pointed at on the first frame."""
-    return [i for i in seq.ids if i in TOOLS and (seq.ids_thw[0] == i).any()]
-
-
-def follow(engine: rtseg.Engine, seq: Sequence, policy: str) -> dict[int, np.ndarray]:
-    """Masks bool [T, H, W] of every object, from its true mask on the first frame."""
-    tracker = rtseg.Tracker(engine, policy)
-    ids = objects(seq)
-    for i in ids:
-        tracker.prompt(i, mask=seq.ids_thw[0] == i)
-    masks_thw = {i: np.zeros(seq.ids_thw.shape, bool) for i in ids}
-    for t, image_hwc in enumerate(seq.image_thwc):
-        masks = tracker.step(image_hwc)
-        for i in ids:
-            masks_thw[i][t] = masks.mask(i)
-    return masks_thw
-
-
-def score(engine: rtseg.Engine, group: str, seq: Sequence, policy: str) -> Score:
+def score(engine: rtseg.Engine, group: str, seq: Sequence, policy: str, prompt: str) -> Score:
     """Follow every object of a sequence, and compare with the truth."""
     start = time.perf_counter()
-    found = follow(engine, seq, policy)
+    found = follow(engine, seq, policy, prompt)
     ms = (time.perf_counter() - start) * 1e3 / len(seq.image_thwc)
     ious = {i: round(mean_iou(mask_thw, seq.ids_thw == i), 4) for i, mask_thw in found.items()}
     frames, height, width = seq.ids_thw.shape
@@ -121,7 +101,7 @@ def table(result: dict[str, Any], scores: list[Score]) -> Table:
     policies = list(dict.fromkeys(s.policy for s in scores))
     title = (
         f"IoU of {result['model']} at {result['image_size']} px, weights {result['weights_sha256'][:12]}\n"
-        f"{result['engine']}; first frame given as a mask, and not counted"
+        f"{result['engine']}; first frame given as a {result['prompt']}, and not counted"
     )
     made = Table(title=title, title_justify="left", box=None, pad_edge=False)
     made.add_column("sequence")
@@ -138,14 +118,16 @@ def table(result: dict[str, Any], scores: list[Score]) -> Table:
     return made
 
 
-def measure(engine: rtseg.Engine, found: Iterable[tuple[str, Sequence]], policies: Iterable[str]) -> list[Score]:
+def measure(
+    engine: rtseg.Engine, found: Iterable[tuple[str, Sequence]], policies: Iterable[str], prompt: str
+) -> list[Score]:
     """Every sequence under every policy; says on stderr what it is at."""
     policies = list(policies)
     scores = []
     for group, seq in found:
         for policy in policies:
             print(f"{group}: {seq.name}, {policy}", file=sys.stderr, flush=True)
-            scores.append(score(engine, group, seq, policy))
+            scores.append(score(engine, group, seq, policy, prompt))
     return scores
 
 
@@ -157,17 +139,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, help="image_size (default: the recipe's)")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with robotic-tools and davis-subset")
     parser.add_argument("--policy", nargs="+", choices=POLICIES, default=POLICIES)
+    parser.add_argument("--prompt", choices=("mask", "box", "click"), default="mask", help="what is said on frame 0")
     parser.add_argument("--frames", type=int, help="at most so many frames a sequence (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON document in place of the table")
     given = parser.parse_args(arguments)
     overrides = {"weights": given.weights, "image_size": given.size}
     try:
         engine = rtseg.open_engine(given.engine, **{key: value for key, value in overrides.items() if value})
-        scores = measure(engine, sequences(given.data, given.frames), given.policy)
+        scores = measure(engine, sequences(given.data, given.frames), given.policy, given.prompt)
     except rtseg.RtsegError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    result = report(engine, scores)
+    result = report(engine, scores) | {"prompt": given.prompt}
     if given.json:
         print(json.dumps(result, indent=1))
     else:

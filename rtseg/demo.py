@@ -22,7 +22,7 @@ from .publish import Recorder, Subscriber, atomic_path
 from .timing import Histogram
 from .types import Frame, ImageU8, Masks, Prompt, now_ns
 
-SOURCE = "synthetic:laparoscopy?width=960&height=540&fps=25&seed={seed}&seconds={seconds:g}"
+SOURCE = "synthetic:laparoscopy?width=800&height=450&fps=25&seed={seed}&seconds={seconds:g}"
 LABELS = {1: "right tool", 2: "left tool"}
 POSTER_AFTER = 3.0  # seconds: by then the masks are the tracker's own
 
@@ -52,10 +52,12 @@ class Display(threading.Thread):
             self.error = e
 
     def _consider(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
-        """The poster is the picture on which the smaller of the objects is largest."""
-        areas = [o["area"] for o in header["objects"]]
-        early = header["seq"] * header["time_base"][0] / header["time_base"][1] < POSTER_AFTER
-        if header["state"] == "fresh" and len(areas) == len(LABELS) and not early and min(areas) > self._best:
+        """The poster shows both objects apart, and of those pictures it is the one with the larger smaller object."""
+        seconds = header["seq"] * header["time_base"][0] / header["time_base"][1]
+        areas, boxes = [o["area"] for o in header["objects"]], [o["box"] for o in header["objects"]]
+        if header["state"] != "fresh" or len(areas) < len(LABELS) or seconds < POSTER_AFTER:
+            return
+        if min(areas) > self._best and _apart(boxes[0], boxes[1], header["width"] // 6):
             self._best, self._poster_hwc = min(areas), image_hwc
 
     def finish(self) -> None:
@@ -105,7 +107,6 @@ def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> 
         **report,
         "display": {
             "received": seen.kinds,
-            "lost": dict(seen.subscriber.lost),
             "glass-to-display ms": seen.delay.summary(),
         },
         "iou": judge(uri, every),
@@ -141,6 +142,11 @@ def judge(uri: str, every: list[Masks], step: int = 3) -> dict[str, Any]:
         "frames judged": len(wanted),
         "empty where absent": f"{sum(empty)} of {len(empty)}",
     }
+
+
+def _apart(a: list[int], b: list[int], gap: int) -> bool:
+    """Whether two boxes x0, y0, x1, y1 have a gap between them, side by side."""
+    return a[2] + gap <= b[0] or b[2] + gap <= a[0]
 
 
 def _truth(frame: Frame) -> ImageU8:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from ..engine import Engine
 from ..sam2 import MEAN, STD
 from ..track import Tracker
+from ..types import BoolMask
 from .data import HELD_OUT_SEED, VALIDATION, Sequence, read_sequence, render_sequence
 
 
@@ -20,11 +23,30 @@ def normalised(image_nchw: Tensor) -> Tensor:
     return (image_nchw.float() / 255 - mean_c11) / std_c11
 
 
-def follow(engine: Engine, seq: Sequence, object_id: int, policy: str) -> np.ndarray:
-    """Mask of one object on every frame, bool [T, H, W], from its true mask on the first frame."""
+def follow(engine: Engine, seq: Sequence, policy: str, kind: str = "mask") -> dict[int, BoolMask]:
+    """Masks bool [T, H, W] of every object, all followed together, from what its truth on the first frame prompts."""
     tracker = Tracker(engine, policy)
-    tracker.prompt(object_id, mask=seq.ids_thw[0] == object_id)
-    return np.stack([tracker.step(image_hwc).mask(object_id) for image_hwc in seq.image_thwc])
+    ids = [i for i in seq.ids if i <= 2 and (seq.ids_thw[0] == i).any()]
+    for i in ids:
+        tracker.prompt(i, **first_prompt(seq.ids_thw[0] == i, kind))
+    found = {i: np.zeros(seq.ids_thw.shape, bool) for i in ids}
+    for t, image_hwc in enumerate(seq.image_thwc):
+        masks = tracker.step(image_hwc)
+        for i in ids:
+            found[i][t] = masks.mask(i)
+    return found
+
+
+def first_prompt(truth_hw: BoolMask, kind: str) -> dict[str, Any]:
+    """What a careful person would say: the `mask`, a `box` around it, or a `click` where it is thickest."""
+    if kind == "mask":
+        return {"mask": truth_hw}
+    if kind == "box":
+        x, y, width, height = cv2.boundingRect(truth_hw.astype(np.uint8))
+        return {"box": (x, y, x + width, y + height)}
+    depth_hw = cv2.distanceTransform(np.pad(truth_hw, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    thickest = divmod(int(np.argmax(depth_hw)), truth_hw.shape[1])
+    return {"points": [(thickest[1], thickest[0], 1)]}
 
 
 def mean_iou(mask_thw: np.ndarray, truth_thw: np.ndarray) -> float:
@@ -47,8 +69,8 @@ def validate(engine: Engine, groups: dict[str, list[Sequence]], policy: str = "f
     for group, found in groups.items():
         scores = []
         for seq in found:
-            ids = [i for i in seq.ids if i <= 2 and (seq.ids_thw[0] == i).any()]
-            own = [mean_iou(follow(engine, seq, i, policy), seq.ids_thw == i) for i in ids]
+            masks = follow(engine, seq, policy)
+            own = [mean_iou(mask_thw, seq.ids_thw == i) for i, mask_thw in masks.items()]
             report[seq.name] = round(float(np.mean(own)), 4)
             scores += own
         report[group] = round(float(np.mean(scores)), 4)

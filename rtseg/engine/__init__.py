@@ -5,7 +5,6 @@ The values that the verbs take and give are the network's; who calls the verbs g
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace

@@ -120,7 +120,7 @@ def test_memories_are_chosen_as_said() -> None:
 def test_following_starts_from_the_mask_given(tiny: str, held_out: Sequence) -> None:
     seq = held_out
     engine = TorchEngine(Sam2(get_preset(tiny), image_size=64), Recipe(image_size=64), "", "cpu")
-    mask_thw = follow(engine, seq, 1, "fifo")
+    mask_thw = follow(engine, seq, "fifo")[1]
     assert mask_thw.shape == seq.ids_thw.shape
     first = seq.ids_thw[0] == 1
     assert (mask_thw[0] & first).sum() / (mask_thw[0] | first).sum() > 0.8

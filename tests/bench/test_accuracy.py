@@ -60,12 +60,12 @@ class Oracle:
 def test_what_counts(engine: rtseg.Engine, squares: Sequence, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first frame does not; an absent object that is not seen is right; a miss is 0."""
     monkeypatch.setattr(Oracle, "truth", squares.ids_thw)
-    monkeypatch.setattr(rtseg, "Tracker", Oracle)
-    score = accuracy.score(engine, "little", squares, "efp")
+    monkeypatch.setattr("rtseg.adapt.validate.Tracker", Oracle)
+    score = accuracy.score(engine, "little", squares, "efp", "mask")
     assert score.iou_per_object == {1: 0.75, 2: 0.75} and score.iou == 0.75
     assert (score.frames, score.width, score.height) == (5, 80, 60)
     monkeypatch.setattr(Oracle, "truth", np.where(squares.ids_thw == 2, 2, 0))
-    assert accuracy.score(engine, "little", squares, "efp").iou_per_object == {1: 0.0, 2: 0.75}
+    assert accuracy.score(engine, "little", squares, "efp", "mask").iou_per_object == {1: 0.0, 2: 0.75}
 
 
 def test_the_real_tracker_is_asked(engine: rtseg.Engine, squares: Sequence) -> None:
