@@ -5,7 +5,8 @@
 Every object is given on the first frame, as its true mask or as --prompt says; the tracker does the rest, all objects
 of a sequence together. IoU is the mean over the frames after the first one; a frame where mask and truth are both
 empty counts as 1, and one where only one of them is as 0. What is followed is held out from training
-(`rtseg.adapt.data.VALIDATION`): surgical tools, general objects, and synthetic endoscopes of held-out seeds at 25 fps, each at its own resolution.
+(`rtseg.adapt.data.VALIDATION`): surgical tools, general objects, and synthetic endoscopes of held-out seeds at 25
+fps, each at its own resolution.
 """
 
 from __future__ import annotations
