@@ -33,9 +33,19 @@ setup(
         "torch>=2.6",
     ],
     extras_require={
-        "tensorrt": ["tensorrt>=10", "pycuda>=2024.1"],
-        "openvino": ["openvino>=2025.0"],
-        "dev": ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8", "ruff>=0.9", "transformers>=5"],
+        "tensorrt": ["tensorrt>=10", "pycuda>=2024.1", "onnx>=1.17", "onnxscript>=0.3"],
+        "bench": ["matplotlib>=3.9"],
+        "dev": [
+            "hypothesis>=6.100",
+            "matplotlib>=3.9",
+            "mypy>=1.15",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.3",
+            "pytest>=8",
+            "ruff>=0.9",
+            "transformers>=5",
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -21,7 +21,8 @@ from .tables import Table
 from .types import MAX_ID, Prompt
 
 RUNTIMES = ("torch", "cpu", "cuda", "tensorrt", "auto")
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "fp8", "auto")
+CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
 POLICIES = ("fifo", "efp-window", "efp")
 OVERLAYS = ("latest", "sync")
 Topic = Literal["video", "overlay", "masks", "status"]
@@ -39,6 +40,18 @@ class MemoryPlan:
     policy: str = "efp"
     spatial: int = 5
     pointers: int = 16
+
+    def steady_slots(self, window: int) -> int:
+        """Spatial memories that an object prompted once has in the long run; `window` as the network was trained."""
+        return self.spatial if self.policy == "efp" else window
+
+    def most_slots(self, window: int) -> int:
+        """Spatial memories that attention can ever see at once."""
+        return max(self.spatial, CONDITIONING + 1) if self.policy == "efp" else window - 1 + CONDITIONING
+
+    def most_pointers(self) -> int:
+        """Object pointers that attention can ever see at once."""
+        return CONDITIONING + max(0, self.pointers - 1)
 
 
 @dataclass(frozen=True, slots=True)

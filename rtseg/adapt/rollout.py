@@ -99,7 +99,7 @@ def _recalls(net: Sam2, anchor: _Memory, recent: list[_Memory], now: int, recoll
     ages = [now - m.time for m in owners]
     maps_btmhw = torch.stack([m.map_bmhw for m in memories], 1)
     pointers_bpd = torch.stack([m.pointer_bd for m in owners], 1)
-    return [Recall(maps_btmhw[b], tuple(slots), pointers_bpd[b], tuple(ages)) for b in range(len(maps_btmhw))]
+    return [Recall.of(maps_btmhw[b], tuple(slots), pointers_bpd[b], tuple(ages)) for b in range(len(maps_btmhw))]
 
 
 def _prompted(net: Sam2, feats: Features, first: FirstFrame) -> tuple[Predicted, Tensor]:

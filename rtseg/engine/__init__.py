@@ -15,13 +15,13 @@ import torch
 
 from ..config import SHIPPED, Recipe, cpu_cores, cpu_flags, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
-from ..sam2 import CLAMP_LOGIT, Decoded, Features, Prompts, Recall, Sam2, certain, get_preset, load_weights, upsample
+from ..sam2 import CLAMP_LOGIT, Decoded, Features, Prompts, Recall, Remembered, Sam2, get_preset, load_weights
 from .base import Engine, to_input
 from .reference import TorchEngine
 
 __all__ = [
-    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prompts", "Recall", "certain", "choose_runtime", "open_engine",
-    "spare_core", "to_input", "upsample",
+    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prompts", "Recall", "Remembered", "choose_runtime", "open_engine",
+    "spare_core", "to_input",
 ]  # fmt: skip
 
 

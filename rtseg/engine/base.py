@@ -1,4 +1,4 @@
-"""What every engine offers: four verbs, and the way a picture reaches the first of them."""
+"""What every engine offers: four verbs, their sequence on a tracked frame, and the way a picture reaches the first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import Recipe
-from ..sam2 import MEAN, STD, Decoded, Features, Preset, Prompts, Recall
+from ..sam2 import MEAN, STD, Decoded, Features, Preset, Prompts, Recall, Remembered
 from ..types import ImageU8
 
 
@@ -27,8 +27,8 @@ class Engine(Protocol):
     weights_hash: str
     description: str  # runtime, precision and device, for people
 
-    def encode_image(self, image_1chw: Tensor) -> Features:
-        """A normalised image [1, 3, S, S] to features that all objects share."""
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        """A picture uint8 [H, W, 3] RGB of any size to features that all objects share."""
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         """Features conditioned on each object's memories (None: it has none), [b, D, g, g]."""
@@ -36,8 +36,23 @@ class Engine(Protocol):
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
         """Mask logits [b, 1, 4g, 4g], predicted IoU, object score and pointer of each object."""
 
-    def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor) -> Tensor:
-        """Memories [b, M, g, g] of the masks [b, 1, S, S]."""
+    def remember(
+        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        """What is kept of the masks [b, 1, 4g, 4g]; those that a person prompted count as certain."""
+
+    def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
+        """The four verbs in a row, on a frame of which nobody has said anything; an engine may fuse them."""
+
+
+class Verbs:
+    """`track` of an engine that has nothing to gain from fusing the verbs."""
+
+    def track(self: Engine, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
+        features = self.encode_image(image_hwc)
+        decoded = self.decode(self.attend(features, recalls), features, Prompts.none(len(recalls)))
+        untouched = [False] * len(recalls)
+        return decoded, self.remember(features, decoded.logits_b1hw, decoded.score_b, untouched)
 
 
 _SCALE = (1 / (255 * np.array(STD))).astype(np.float32)

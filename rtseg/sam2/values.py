@@ -6,6 +6,7 @@ g = image_size / 16; D and M are the preset's `dim` and `memory_dim`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,18 +27,40 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Remembered:
+    """One frame of one object, as `remember` wrote it: the memory `map_chw` [M, g, g].
+
+    `keys_lnd` [layers, g * g, D] are its keys for each attention layer, projected and rotated, where the engine makes
+    them once; it is the engine's own, and nobody else reads it.
+    """
+
+    map_chw: Tensor
+    keys_lnd: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Recall:
     """What one object's bank brings to attention on one frame.
 
-    `maps_tchw` [t, M, g, g] are spatial memories; `slots[t]` is the row of the temporal position table of each
+    `memories` are t spatial memories; `slots[t]` is the row of the temporal position table of each
     (`num_maskmem - 1` for a conditioning memory, 0 for the newest other one, 1 for the one before it, ...).
     `pointers_pc` [p, D] are object pointers, `ages[p]` how many frames ago each was made (at least 1).
     """
 
-    maps_tchw: Tensor
+    memories: Sequence[Remembered]
     slots: tuple[int, ...]
     pointers_pc: Tensor
     ages: tuple[int, ...]
+
+    @property
+    def maps_tchw(self) -> Tensor:
+        """The maps as one tensor [t, M, g, g]."""
+        return torch.stack([m.map_chw for m in self.memories])
+
+    @staticmethod
+    def of(maps_tchw: Tensor, slots: tuple[int, ...], pointers_pc: Tensor, ages: tuple[int, ...]) -> Recall:
+        """A recall of maps alone, [t, M, g, g]."""
+        return Recall([Remembered(m) for m in maps_tchw], slots, pointers_pc, ages)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +81,11 @@ class Prompts:
     def multimask(self) -> bool:
         """Whether three masks compete: SAM 2 lets them where at most one point says what is meant."""
         return self.points_bpc.shape[1] <= 1
+
+    def to(self, device: torch.device) -> Prompts:
+        """The same on another device."""
+        mask, answer = (None if t is None else t.to(device) for t in (self.mask_b1hw, self.answer_b1hw))
+        return Prompts(self.points_bpc.to(device), self.labels_bp.to(device), mask, answer)
 
     @staticmethod
     def none(objects: int) -> Prompts:

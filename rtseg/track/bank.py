@@ -7,10 +7,9 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from ..config import CONDITIONING
 from ..engine import Recall
 from .policy import Choice, Memory, Policy, Size
-
-CONDITIONING = 4  # prompted frames that are kept: the first, which says what the object is, and the latest three
 
 
 class Bank:
@@ -56,7 +55,7 @@ class Bank:
         pointers = prompted + [(step, p) for step, p in reversed(self._recent) if now - step <= reach]
         empty = attended[0].pointer_c.new_zeros(0, len(attended[0].pointer_c))
         return Recall(
-            maps_tchw=torch.stack([m.map_chw for m in attended]),
+            memories=[m.written for m in attended],
             slots=tuple(slot for _, slot in self._choice.attend),
             pointers_pc=torch.stack([p for _, p in pointers]) if pointers else empty,
             ages=tuple(now - step for step, _ in pointers),

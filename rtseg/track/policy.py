@@ -17,17 +17,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine import Remembered
 from ..errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """One remembered frame of one object: `map_chw` [M, g, g], `pointer_c` [D], and the tracker's step it is from."""
+    """One frame of one object: what the engine wrote of it, its pointer [D], and the tracker's step it is from."""
 
     step: int
-    map_chw: Tensor
+    written: Remembered
     pointer_c: Tensor
     conditioning: bool
+
+    @property
+    def map_chw(self) -> Tensor:
+        """[M, g, g]; what policies compare."""
+        return self.written.map_chw
 
 
 @dataclass(frozen=True, slots=True)

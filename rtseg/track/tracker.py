@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, certain, to_input, upsample
+from ..engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, Recall, Remembered
 from ..errors import EngineError, PromptError, SourceError
 from ..types import MAX_ID, BoolMask, Frame, ImageU8, Masks, Prompt, as_points, now_ns
 from .bank import Bank
@@ -122,13 +122,25 @@ class Tracker:
             if not objects:
                 self._steps += 1
                 return _masks(frame, objects, self.engine.image_size, None)
-            features = self.engine.encode_image(to_input(frame.image_hwc, self.engine.image_size))
+            recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
             given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
-            decoded = self._decode(features, objects, given)
-            maps_bchw = self._encode_memories(features, given, decoded)
+            decoded, written = self._answer(frame.image_hwc, recalls, given)
             masks = _masks(frame, objects, self.engine.image_size, decoded)
-            self._commit(objects, given, decoded, maps_bchw)
+            self._commit(objects, given, decoded, written)
             return masks
+
+    def _answer(
+        self, image_hwc: ImageU8, recalls: list[Recall | None], given: list[Prompts | None]
+    ) -> tuple[Decoded, list[Remembered]]:
+        """What the network says of this frame, and what is to be remembered of it."""
+        engine = self.engine
+        known = [r for r in recalls if r is not None]
+        if len(known) == len(recalls) and not any(given):
+            return engine.track(image_hwc, known)
+        features = engine.encode_image(image_hwc)
+        decoded = self._decode(features, recalls, given)
+        prompted = [p is not None for p in given]
+        return decoded, engine.remember(features, decoded.logits_b1hw, decoded.score_b, prompted)
 
     def _check_prompts(self, frame: Frame) -> None:
         for prompt in self._prompts.values():
@@ -162,21 +174,17 @@ class Tracker:
         points = [(x * scale[0], y * scale[1]) for x, y, _ in (*corners, *prompt.points)]
         return Prompts(torch.tensor([points]), torch.tensor([[kind for _, _, kind in (*corners, *prompt.points)]]))
 
-    def _decode(self, features: Features, objects: list[_Object], given: list[Prompts | None]) -> Decoded:
+    def _decode(self, features: Features, recalls: list[Recall | None], given: list[Prompts | None]) -> Decoded:
         """One answer for each object. All tracked ones go through the network together; prompted ones after, alone.
 
         A correction sees the memories and the mask that would have been the answer without it; a first prompt sees
         neither; a mask is the answer itself.
         """
-        recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
         conditioned_bchw = self.engine.attend(features, recalls)
         tracked = [i for i, r in enumerate(recalls) if r is not None]
         answers: dict[int, Decoded] = {}
         if tracked:
-            rows_bchw = conditioned_bchw if len(tracked) == len(objects) else conditioned_bchw[tracked]
-            together = self.engine.decode(rows_bchw, features, Prompts.none(len(tracked)))
-            if not any(given):
-                return together
+            together = self.engine.decode(conditioned_bchw[tracked], features, Prompts.none(len(tracked)))
             answers = {i: together.select(slice(row, row + 1)) for row, i in enumerate(tracked)}
         for i, prompt in enumerate(given):
             if prompt is None:
@@ -184,23 +192,18 @@ class Tracker:
             if i in answers and prompt.answer_b1hw is None:
                 prompt = replace(prompt, mask_b1hw=answers[i].logits_b1hw.clamp(-CLAMP_LOGIT, CLAMP_LOGIT))
             answers[i] = self.engine.decode(conditioned_bchw[i : i + 1], features, prompt)
-        return Decoded.cat([answers[i] for i in range(len(objects))])
+        return Decoded.cat([answers[i] for i in range(len(recalls))])
 
-    def _encode_memories(self, features: Features, given: list[Prompts | None], decoded: Decoded) -> Tensor:
-        logits_b1hw = upsample(decoded.logits_b1hw, self.engine.image_size)
-        for i, prompt in enumerate(given):
-            if prompt is not None:
-                logits_b1hw[i] = certain(logits_b1hw[i])
-        return self.engine.remember(features, logits_b1hw, decoded.score_b)
-
-    def _commit(self, objects: list[_Object], given: list[Prompts | None], decoded: Decoded, maps_bchw: Tensor) -> None:
+    def _commit(
+        self, objects: list[_Object], given: list[Prompts | None], decoded: Decoded, written: list[Remembered]
+    ) -> None:
         """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.
 
         (In Meta's predictor that is the option `add_all_frames_to_correct_as_cond`, on in training.)
         """
         for i, o in enumerate(objects):
             # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
-            o.bank.add(Memory(self._steps, maps_bchw[i].clone(), decoded.pointer_bc[i].clone(), given[i] is not None))
+            o.bank.add(Memory(self._steps, written[i], decoded.pointer_bc[i].clone(), given[i] is not None))
         self._objects = {o.id: o for o in objects}
         self._prompts = {}
         self._steps += 1

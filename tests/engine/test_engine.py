@@ -60,7 +60,7 @@ def test_keywords_override_a_recipe(tmp_path: Path) -> None:
     assert (changed.recipe.max_objects, changed.recipe.precision) == (2, "bf16")
     assert "bf16" in changed.description and "bf16" not in plain.description
     assert asdict(open_engine(plain.recipe).recipe) == asdict(plain.recipe)
-    image = torch.zeros(1, 3, 64, 64)
+    image = np.zeros((64, 64, 3), np.uint8)
     assert not torch.allclose(plain.encode_image(image).top, changed.encode_image(image).top, atol=1e-2)
 
 
@@ -122,16 +122,17 @@ def test_half_precision_gives_the_same_masks(engine: Engine) -> None:
     assert ious(follow(half, 2), reference).max() < 0.5
 
 
-def answers(engine: Engine, image: Tensor, seed: int) -> list[Tensor]:
+def answers(engine: Engine, image: np.ndarray, seed: int) -> list[Tensor]:
     """Everything that the four verbs say about an image, a memory and a click."""
     g = torch.Generator().manual_seed(seed)
     features = engine.encode_image(image)
-    recall = Recall(torch.randn(2, 64, 8, 8, generator=g), (6, 0), torch.randn(2, 128, generator=g), (5, 1))
+    recall = Recall.of(torch.randn(2, 64, 8, 8, generator=g), (6, 0), torch.randn(2, 128, generator=g), (5, 1))
     conditioned = engine.attend(features, [recall, None])
     point = Prompts(torch.rand(2, 1, 2, generator=g) * 128, torch.ones(2, 1, dtype=torch.int64))
     decoded = engine.decode(conditioned, features, point)
-    mask = torch.randn(2, 1, 128, 128, generator=g)
-    memory = engine.remember(features, mask, torch.tensor([1.0, -1.0]))
+    mask = torch.randn(2, 1, 32, 32, generator=g)
+    written = engine.remember(features, mask, torch.tensor([1.0, -1.0]), [False, True])
+    memory = torch.stack([w.map_chw for w in written])
     return [
         features.top, features.mid, features.fine, conditioned, memory,
         decoded.logits_b1hw, decoded.iou_b, decoded.score_b, decoded.pointer_bc,
@@ -141,7 +142,7 @@ def answers(engine: Engine, image: Tensor, seed: int) -> list[Tensor]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nothing_is_kept_between_calls(precision: str) -> None:
     engine = open_engine(image_size=128, precision=precision)
-    one, two = (torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    one, two = (np.random.default_rng(k).integers(0, 255, (90, 120, 3), dtype=np.uint8) for k in (1, 2))
     first = answers(engine, one, 1)
     copies = [t.clone() for t in first]
     other = answers(engine, two, 2)
@@ -155,12 +156,12 @@ def test_nothing_is_kept_between_calls(precision: str) -> None:
 
 
 def test_shapes_of_the_verbs(engine: Engine) -> None:
-    shapes = [tuple(t.shape) for t in answers(engine, torch.zeros(1, 3, 128, 128), 0)]
+    shapes = [tuple(t.shape) for t in answers(engine, np.zeros((128, 128, 3), np.uint8), 0)]
     assert shapes == [
         (1, 128, 8, 8), (1, 32, 16, 16), (1, 16, 32, 32), (2, 128, 8, 8), (2, 64, 8, 8),
         (2, 1, 32, 32), (2,), (2,), (2, 128),
     ]  # fmt: skip
-    assert isinstance(engine.encode_image(torch.zeros(1, 3, 128, 128)), Features)
+    assert isinstance(engine.encode_image(np.zeros((128, 128, 3), np.uint8)), Features)
 
 
 def overlap(source: int, target: int) -> np.ndarray:

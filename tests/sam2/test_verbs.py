@@ -46,7 +46,7 @@ def recall(seed: int = 2, frames: int = 3, pointers: int = 4) -> Recall:
     g = torch.Generator().manual_seed(seed)
     maps = torch.randn(frames, 64, GRID, GRID, generator=g)
     vectors = torch.randn(pointers, 256, generator=g)
-    return Recall(maps, (6, *range(frames - 2, -1, -1)), vectors, (40, *range(1, pointers)))
+    return Recall.of(maps, (6, *range(frames - 2, -1, -1)), vectors, (40, *range(1, pointers)))
 
 
 def their_attention(model: torch.nn.Module, features: Features, r: Recall) -> Tensor:
@@ -97,9 +97,9 @@ def test_attend(pair: SimpleNamespace, features: Features) -> None:
     r = recall()
     theirs = their_attention(pair.theirs, features, r)
     assert error(pair.ours.attend(features, [r]), theirs) < 1e-4
-    older = Recall(r.maps_tchw, (6, 5, 4), r.pointers_pc, r.ages)
+    older = Recall.of(r.maps_tchw, (6, 5, 4), r.pointers_pc, r.ages)
     assert error(pair.ours.attend(features, [older]), theirs) > 1e-3
-    younger = Recall(r.maps_tchw, r.slots, r.pointers_pc, (4, 1, 2, 3))
+    younger = Recall.of(r.maps_tchw, r.slots, r.pointers_pc, (4, 1, 2, 3))
     assert error(pair.ours.attend(features, [younger]), theirs) > 1e-3
 
 

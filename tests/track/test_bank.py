@@ -8,13 +8,14 @@ import weakref
 import pytest
 import torch
 
+from rtseg.config import CONDITIONING
+from rtseg.engine import Remembered
 from rtseg.track import POLICIES, Bank, Memory, Size
-from rtseg.track.bank import CONDITIONING
 
 
 def memory(step: int, conditioning: bool = False) -> Memory:
     g = torch.Generator().manual_seed(step)
-    return Memory(step, torch.randn(8, 3, 3, generator=g), torch.full((4,), float(step)), conditioning)
+    return Memory(step, Remembered(torch.randn(8, 3, 3, generator=g)), torch.full((4,), float(step)), conditioning)
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
@@ -45,7 +46,7 @@ def test_pointers_outlive_the_memories_that_were_pruned() -> None:
     recall = bank.recall(40)
     assert recall.ages == (40, *range(1, 16))
     assert recall.pointers_pc[:, 0].tolist() == [0.0, *range(39, 24, -1)]
-    assert len(recall.slots) == len(recall.maps_tchw) == 5
+    assert len(recall.slots) == len(recall.memories) == 5
 
 
 def test_a_prompted_frame_inside_the_window_has_one_pointer_and_one_map() -> None:

@@ -20,7 +20,8 @@ import torch
 
 from rtseg import Tracker
 from rtseg.config import Recipe
-from rtseg.engine import Decoded, Engine, Features, Prompts, Recall
+from rtseg.engine import Decoded, Engine, Features, Prompts, Recall, Remembered
+from rtseg.engine.base import Verbs
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.track import Bank, Memory
@@ -32,12 +33,12 @@ NANO = get_preset("nano")
 RECIPE = Recipe(image_size=64, max_objects=2)
 
 
-class Hollow:
+class Hollow(Verbs):
     """An engine with `nano`'s shapes at 64 px and random answers."""
 
     recipe, preset, image_size, weights_hash, description = RECIPE, NANO, 64, "", "hollow"
 
-    def encode_image(self, image_1chw: torch.Tensor) -> Features:
+    def encode_image(self, image_hwc: np.ndarray) -> Features:
         return Features(torch.randn(1, 128, 4, 4), torch.randn(1, 32, 8, 8), torch.randn(1, 16, 16, 16))
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> torch.Tensor:
@@ -47,8 +48,10 @@ class Hollow:
         b = len(conditioned_bchw)
         return Decoded(torch.randn(b, 1, 16, 16), torch.ones(b), torch.randn(b), torch.randn(b, 128))
 
-    def remember(self, features: Features, mask_logits_b1hw: torch.Tensor, score_b: torch.Tensor) -> torch.Tensor:
-        return torch.randn(len(score_b), 64, 4, 4)
+    def remember(
+        self, features: Features, logits_b1hw: torch.Tensor, score_b: torch.Tensor, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        return [Remembered(torch.randn(64, 4, 4)) for _ in prompted]
 
 
 def shallow() -> TorchEngine:

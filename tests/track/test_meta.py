@@ -210,7 +210,7 @@ def test_a_point_and_that_the_masks_are_not_trivial(
         lambda r: replace(r, ages=tuple(age + 1 for age in r.ages)),
         lambda r: replace(r, slots=tuple(min(slot + 1, 6) for slot in r.slots)),
         lambda r: replace(r, ages=r.ages[:-1], pointers_pc=r.pointers_pc[:-1]),
-        lambda r: replace(r, slots=r.slots[:-1] or r.slots, maps_tchw=r.maps_tchw[: max(1, len(r.slots) - 1)]),
+        lambda r: replace(r, slots=r.slots[:-1] or r.slots, memories=r.memories[: max(1, len(r.slots) - 1)]),
     ],
     ids=["ages", "slots", "a pointer less", "a map less"],
 )

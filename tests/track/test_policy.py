@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtseg.engine import Remembered
 from rtseg.errors import ConfigError
 from rtseg.track import POLICIES, Choice, Memory, Size, get_policy
 
@@ -17,7 +18,10 @@ SIZE = Size(window=7, spatial=5)
 def bank(seed: int, conditioning: list[int], steps: list[int]) -> list[Memory]:
     rng = np.random.default_rng(seed)
     maps = rng.normal(size=(len(steps), 8, 3, 3)).astype(np.float32)
-    return [Memory(s, torch.from_numpy(m), torch.zeros(4), s in conditioning) for s, m in zip(steps, maps, strict=True)]
+    return [
+        Memory(s, Remembered(torch.from_numpy(m)), torch.zeros(4), s in conditioning)
+        for s, m in zip(steps, maps, strict=True)
+    ]
 
 
 def slow_similarity(a: Memory, b: Memory) -> float:
@@ -126,7 +130,7 @@ def test_survivors_keep_their_slots_in_the_window_and_their_rank_in_the_bank() -
 
 def test_equal_memories_leave_oldest_first() -> None:
     one = torch.ones(8, 3, 3)
-    memories = [Memory(s, one, torch.zeros(4), s == 0) for s in range(6)]
+    memories = [Memory(s, Remembered(one), torch.zeros(4), s == 0) for s in range(6)]
     assert POLICIES["efp"](memories, SIZE) == Choice((0, 2, 3, 4, 5), ((0, 6), (2, 3), (3, 2), (4, 1), (5, 0)))
 
 
