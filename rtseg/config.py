@@ -29,7 +29,7 @@ Topic = Literal["video", "overlay", "masks", "status"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 MASK_BUDGET_MS = 120.0  # what a clinically used system (GI Genius) allows its annotations
 SHIPPED = Path(__file__).with_name("weights")  # what `package:NAME` refers to
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
 

@@ -19,6 +19,7 @@ their weights, all else in the type of the activations: `precise` below sets bot
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    def unbiased(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight)
 
 
 class Attention(nn.Module):
@@ -89,9 +93,8 @@ def norm_of(layer: nn.LayerNorm) -> nn.LayerNorm:
 class Block(nn.Module):
     """One Hiera block on [1, h, w, c]; `window` 0 attends globally, `pooled` halves h and w."""
 
-    def __init__(self, block: nn.Module, attention: Attention) -> None:
+    def __init__(self, b: Any, attention: Attention) -> None:
         super().__init__()
-        b: nn.Module = block
         self.window, self.pooled, self.heads = int(b.window), bool(b.pooled), int(b.attn.heads)
         self.norm1, self.norm2 = norm_of(b.norm1), norm_of(b.norm2)
         self.qkv, self.proj = copied(b.attn.qkv), copied(b.attn.proj)
@@ -101,7 +104,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
-        shortcut = x if self.shortcut is None else pool(self.shortcut(normed))
+        shortcut = x if self.shortcut is None else pool(self.shortcut(normed)).to(x.dtype)
         x = shortcut + self.attend(normed)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -129,8 +132,7 @@ class Block(nn.Module):
         if h % side == 0 and w % side == 0:
             qkv = self.qkv(x_1hwc)
         else:
-            unbiased = F.linear(x_1hwc.to(self.qkv.weight.dtype), self.qkv.weight)
-            qkv = F.pad(unbiased, (0, 0, 0, -w % side, 0, -h % side)) + self.qkv.bias
+            qkv = F.pad(self.qkv.unbiased(x_1hwc), (0, 0, 0, -w % side, 0, -h % side)) + self.qkv.bias
         _, h, w, c = qkv.shape
         return qkv.view(h // side, side, w // side, side, c).transpose(1, 2).reshape(-1, side, side, c)
 
@@ -143,9 +145,12 @@ def pool(x_nhwc: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """Normalised image [1, 3, S, S] to `top` [1, D, g, g], `mid` [1, D/4, 2g, 2g], `fine` [1, D/8, 4g, 4g]."""
 
+    position: Tensor
+
     def __init__(self, net: Sam2, attention: Attention) -> None:
         super().__init__()
-        trunk, neck = net.image_encoder.trunk, net.image_encoder.neck
+        trunk: Any = net.image_encoder.trunk
+        neck: Any = net.image_encoder.neck
         self.patches = trunk.patch_embed.proj
         self.register_buffer("position", trunk.positions(net.image_size // 4).detach())
         self.blocks = nn.ModuleList(Block(b, attention) for b in trunk.blocks)
@@ -182,6 +187,9 @@ def paired(layer: nn.Linear) -> Linear:
 class Rotation(nn.Module):
     """Axial RoPE of [..., n, D] for pairs (i, i + D/2)."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, dim: int, grid: int) -> None:
         super().__init__()
         cos, sin = rope_tables(dim, grid)
@@ -197,7 +205,7 @@ class Rotation(nn.Module):
 class ReadLayer(nn.Module):
     """One layer of memory attention on [1 or b, n, D]; how the memory is read is the caller's."""
 
-    def __init__(self, layer: nn.Module, attention: Attention) -> None:
+    def __init__(self, layer: Any, attention: Attention) -> None:
         super().__init__()
         own, cross = layer.self_attn, layer.cross_attn_image
         self.norm1, self.norm2, self.norm3 = (norm_of(n) for n in (layer.norm1, layer.norm2, layer.norm3))
@@ -218,15 +226,21 @@ class ReadLayer(nn.Module):
 class Attend(nn.Module):
     """Image features conditioned on memories: [1, D, g, g] to [b, D, g, g]."""
 
+    position: Tensor
+    fresh: Tensor
+    cells: Tensor
+    slots: Tensor
+
     def __init__(self, net: Sam2, attention: Attention) -> None:
         super().__init__()
         p, grid = net.preset, net.grid
+        layers: Any = net.memory_attention.layers
         self.preset, self.attention = p, attention
         self.rotate = Rotation(p.dim, grid)
-        self.layers = nn.ModuleList(ReadLayer(layer, attention) for layer in net.memory_attention.layers)
+        self.layers = nn.ModuleList(ReadLayer(layer, attention) for layer in layers)
         self.norm = norm_of(net.memory_attention.norm)
         self.register_buffer("position", 0.1 * sine_2d(p.dim, grid).permute(0, 2, 3, 1).flatten(1, 2))
-        keys = [paired(layer.cross_attn_image.k_proj) for layer in net.memory_attention.layers]
+        keys = [paired(layer.cross_attn_image.k_proj) for layer in layers]
         self.keys = linear(torch.cat([k.weight for k in keys]), torch.cat([k.bias for k in keys]))  # of all layers
         self.ages = copied(net.obj_ptr_tpos_proj) if net.obj_ptr_tpos_proj is not None else None
         self.register_buffer("fresh", net.no_mem_embed.detach().view(1, -1, 1, 1))
@@ -272,7 +286,7 @@ class PaddedRead:
         self, attend: Attend, keys_btlnd: Tensor, values_btnm: Tensor, slots_bt: Tensor, present_bt: Tensor,
         pointers_bpd: Tensor, ages_bp: Tensor, real_bp: Tensor,
     ) -> None:  # fmt: skip
-        b, _, layers, n, _ = keys_btlnd.shape
+        b, _, _, n, _ = keys_btlnd.shape
         values_bsm, own_blsd = attend.pointer_tokens(pointers_bpd, ages_bp)
         maps = (keys_btlnd + attend.slots[slots_bt].to(keys_btlnd.dtype)).transpose(1, 2).flatten(2, 3)
         self.keys_blnd = torch.cat((maps, own_blsd.to(maps.dtype)), dim=2)
@@ -291,7 +305,7 @@ class PaddedRead:
 class TokenAttention(nn.Module):
     """The decoder's attention between tokens and image, with heads."""
 
-    def __init__(self, source: nn.Module, attention: Attention) -> None:
+    def __init__(self, source: Any, attention: Attention) -> None:
         super().__init__()
         self.heads, self.attention = int(source.heads), attention
         self.q, self.k, self.v = copied(source.q_proj), copied(source.k_proj), copied(source.v_proj)
@@ -308,9 +322,16 @@ class TokenAttention(nn.Module):
 class Decode(nn.Module):
     """The mask of each object where nobody prompts: [b, D, g, g] to logits, IoU, object score and pointer."""
 
+    token_pos: Tensor
+    tokens: Tensor
+    image_pos: Tensor
+    no_mask: Tensor
+    no_pointer: Tensor
+
     def __init__(self, net: Sam2, attention: Attention) -> None:
         super().__init__()
-        decoder, prompt, grid = net.sam_mask_decoder, net.sam_prompt_encoder, net.grid
+        decoder: Any = net.sam_mask_decoder
+        prompt, grid = net.sam_prompt_encoder, net.grid
         first, second = decoder.transformer.layers
         own = torch.cat((decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight))
         tokens = torch.cat((own, prompt.padding(1, 2)[0]))[None].detach()
@@ -333,30 +354,35 @@ class Decode(nn.Module):
         self.last_norm = norm_of(decoder.transformer.norm_final_attn)
         up1, norm, _, up2, _ = decoder.output_upscaling
         self.up1, self.up_norm, self.up2 = quartered(up1), norm_of(norm), quartered(up2)
-        self.mixing = nn.ModuleList(chain_of(m) for m in decoder.output_hypernetworks_mlps)
+        self.mixing = nn.ModuleList(chain_of(m) for m in list(decoder.output_hypernetworks_mlps)[1:])
         self.iou, self.score = chain_of(decoder.iou_prediction_head), chain_of(decoder.pred_obj_score_head)
         self.pointer = chain_of(net.obj_ptr_proj)
         self.register_buffer("no_pointer", net.no_obj_ptr.detach().clone())
 
     def forward(self, conditioned_bdhw: Tensor, mid: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         tokens, image = self.transform(conditioned_bdhw)
-        iou_bk = self.iou(tokens[:, 1]).float().sigmoid()
+        mix_bc, iou_b, score_b, pointer_bc = self.answers(tokens)
+        drawn_bhw = self.draw(image, mid, fine, mix_bc, conditioned_bdhw.shape[2]).float()
+        logits_bhw = torch.where(score_b[:, None, None] > 0, drawn_bhw, ABSENT_LOGIT)
+        return logits_bhw[:, None], iou_b, score_b, pointer_bc
+
+    def answers(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the tokens [b, t, D] say: the mix [b, c] that draws the mask, its IoU, the object score, the pointer."""
+        iou_bk = self.iou(tokens[:, 1]).float().sigmoid()[:, 1:]
         score_b = self.score(tokens[:, 0])[:, 0].float()
         # Three masks compete where nothing was prompted; only the winner is drawn.
-        best_b = iou_bk[:, 1:].argmax(dim=1)
-        mixes = torch.stack([mix(tokens[:, 3 + i]) for i, mix in enumerate(list(self.mixing)[1:])], dim=1)
-        rows_b1c = best_b[:, None, None].expand(-1, 1, mixes.shape[2])
-        drawn_bhw = self.draw(image, mid, fine, mixes.gather(1, rows_b1c), conditioned_bdhw.shape[2])
-        present_b = score_b > 0
-        logits_b1hw = torch.where(present_b[:, None, None], drawn_bhw.float(), ABSENT_LOGIT)[:, None]
-        token_bc = tokens[:, 3:6].gather(1, best_b[:, None, None].expand(-1, 1, tokens.shape[2]))[:, 0]
-        pointer_bc = torch.where(present_b[:, None], self.pointer(token_bc).float(), self.no_pointer.float())
-        return logits_b1hw, iou_bk[:, 1:].gather(1, best_b[:, None])[:, 0], score_b, pointer_bc
+        best_b11 = iou_bk.argmax(dim=1)[:, None, None]
+        mixes = torch.stack([mix(tokens[:, 3 + i]) for i, mix in enumerate(self.mixing)], dim=1)
+        mix_bc = mixes.gather(1, best_b11.expand(-1, 1, mixes.shape[2]))[:, 0]
+        token_bc = tokens[:, 3:6].gather(1, best_b11.expand(-1, 1, tokens.shape[2]))[:, 0]
+        pointer_bc = torch.where(score_b[:, None] > 0, self.pointer(token_bc).float(), self.no_pointer.float())
+        return mix_bc, iou_bk.gather(1, best_b11[:, 0])[:, 0], score_b, pointer_bc
 
     def transform(self, conditioned_bdhw: Tensor) -> tuple[Tensor, Tensor]:
         image = conditioned_bdhw.permute(0, 2, 3, 1).flatten(1, 2) + self.no_mask
-        tokens = self.tokens.expand(len(image), -1, -1)
-        for i, look in enumerate(self.looks):
+        tokens = self.tokens.expand(image.shape[0], -1, -1)
+        looks: Any = self.looks
+        for i, look in enumerate(looks):
             if i:
                 q = tokens + self.token_pos
                 tokens = self.own_norm(tokens + self.own(q, q, tokens))
@@ -367,12 +393,12 @@ class Decode(nn.Module):
         seen = self.last(tokens + self.token_pos, image + self.image_pos, image)
         return self.last_norm(tokens + seen), image
 
-    def draw(self, image_bnd: Tensor, mid: Tensor, fine: Tensor, mix_b1c: Tensor, grid: int) -> Tensor:
+    def draw(self, image_bnd: Tensor, mid: Tensor, fine: Tensor, mix_bc: Tensor, grid: int) -> Tensor:
         """Logits [b, 4g, 4g]: the image upscaled twice, each time with the encoder's finer map added."""
         x = spread(self.up1(image_bnd.unflatten(1, (grid, grid)))) + mid.permute(0, 2, 3, 1)
         x = spread(self.up2(F.gelu(self.up_norm(x)))) + fine.permute(0, 2, 3, 1)
         x = F.gelu(x).flatten(1, 2)
-        return (x @ mix_b1c.transpose(1, 2).to(x.dtype)).unflatten(1, (4 * grid, 4 * grid))[..., 0]
+        return (x @ mix_bc[:, :, None].to(x.dtype)).unflatten(1, (4 * grid, 4 * grid))[..., 0]
 
 
 def quartered(up: nn.ConvTranspose2d) -> Linear:
@@ -388,7 +414,7 @@ def spread(x_bhwk: Tensor) -> Tensor:
     return x_bhwk.view(b, h, w, 2, 2, k // 4).transpose(2, 3).reshape(b, 2 * h, 2 * w, k // 4)
 
 
-def chain_of(mlp: nn.Module) -> nn.Sequential:
+def chain_of(mlp: Any) -> nn.Sequential:
     """SAM's small ReLU heads."""
     layers: list[nn.Module] = []
     for layer in mlp.layers:
@@ -399,9 +425,11 @@ def chain_of(mlp: nn.Module) -> nn.Sequential:
 class Remember(nn.Module):
     """Masks to memories: logits [b, 1, 4g, 4g], scores [b] and which are `certain_b` to tokens [b, n, M]."""
 
+    absent: Tensor
+
     def __init__(self, net: Sam2) -> None:
         super().__init__()
-        encoder = net.memory_encoder
+        encoder: Any = net.memory_encoder
         self.size = net.image_size
         convs = [m for m in encoder.mask_downsampler.encoder if isinstance(m, nn.Conv2d)]
         norms = [m for m in encoder.mask_downsampler.encoder if isinstance(m, nn.LayerNorm)]
@@ -421,11 +449,13 @@ class Remember(nn.Module):
         full = upsample(logits_b1hw.float(), self.size)
         full = torch.where(certain_b[:, None, None, None], torch.where(full > 0, 100.0, -100.0), full)
         x = full.sigmoid() * 20 - 10
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        convs: Any = self.convs
+        for conv, norm in zip(convs, self.norms, strict=True):
             x = conv(x.to(conv.weight.dtype)).permute(0, 2, 3, 1)
             x = F.gelu(norm(x.to(norm.weight.dtype))).permute(0, 3, 1, 2)
-        x = self.last(x.permute(0, 2, 3, 1)) + self.image(top.permute(0, 2, 3, 1))
-        for mixer, norm, mlp in zip(self.mixers, self.mix_norms, self.mlps, strict=True):
+        x = self.last(x.permute(0, 2, 3, 1)).to(self.absent.dtype) + self.image(top.permute(0, 2, 3, 1))
+        mixers: Any = self.mixers
+        for mixer, norm, mlp in zip(mixers, self.mix_norms, self.mlps, strict=True):
             mixed = mixer(x.permute(0, 3, 1, 2).to(mixer.weight.dtype)).permute(0, 2, 3, 1)
             x = x + mlp(norm(mixed.to(norm.weight.dtype)))
         memory = self.out(x).flatten(1, 2).float()
@@ -438,11 +468,11 @@ class StaticNetwork(nn.Module):
     def __init__(self, net: Sam2, attention: Attention | None = None) -> None:
         super().__init__()
         attention = attention or Attention()
+        self.preset: Preset = net.preset
+        self.image_size, self.grid = net.image_size, net.grid
         with torch.no_grad():
             self.encoder, self.attend = Encoder(net, attention), Attend(net, attention)
             self.decode, self.remember = Decode(net, attention), Remember(net)
-        self.preset: Preset = net.preset
-        self.image_size, self.grid = net.image_size, net.grid
         self.eval().requires_grad_(False)
 
     def precise(self, products: torch.dtype, stream: torch.dtype) -> StaticNetwork:

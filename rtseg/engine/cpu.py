@@ -1,0 +1,125 @@
+"""The `cpu` runtime: the tracked frame in torch with fixed shapes, or, once built, on compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import Recipe
+from ..errors import EngineError
+from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ..types import ImageU8
+from .base import to_input
+from .cpu_kernels import LIBRARY, Kernels, compile_kernels, missing
+from .cpu_mask import CpuDecode, CpuRemember
+from .cpu_network import CpuAttend, CpuEncoder, Packer
+from .reference import DTYPES, TorchEngine
+from .static import PaddedRead, StaticNetwork
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+class CpuEngine(TorchEngine):
+    """What a person says is answered as by the reference; every verb of a tracked frame is rewritten."""
+
+    def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, kernels: Kernels | None) -> None:
+        super().__init__(network, recipe, weights_hash, "cpu")
+        static = StaticNetwork(network)
+        self._verbs = (
+            KernelVerbs(static, kernels, recipe.precision == "int8") if kernels else TorchVerbs(static, recipe)
+        )
+        how = "AVX-512 kernels" if kernels else "torch"
+        self.description = f"cpu: {how} and torch {torch.__version__}, {recipe.precision}"
+
+    @torch.inference_mode()
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        return Features(*self._verbs.encode(to_input(image_hwc, self.image_size)))
+
+    @torch.inference_mode()
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        known = [r for r in recalls if r is not None]
+        fresh_1dhw = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
+        if not known:
+            return fresh_1dhw.expand(len(recalls), -1, -1, -1)
+        attended = iter(self._verbs.attend(features.top, known))
+        return torch.stack([fresh_1dhw[0] if r is None else next(attended) for r in recalls])
+
+    @torch.inference_mode()
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+        if prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None:
+            return super().decode(conditioned_bchw, features, prompts)
+        return Decoded(*self._verbs.decode(conditioned_bchw, features.mid, features.fine))
+
+    @torch.inference_mode()
+    def remember(
+        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
+        side = self.image_size // 16
+        return [
+            Remembered(tokens_nm.T.unflatten(1, (side, side)), self._verbs.keys_of(tokens_nm))
+            for tokens_nm in (t.clone() for t in tokens_bnm)  # a view would keep the whole batch alive
+        ]
+
+
+class TorchVerbs:
+    """`StaticNetwork` in torch."""
+
+    def __init__(self, static: StaticNetwork, recipe: Recipe) -> None:
+        self._net = static.precise(DTYPES.get(recipe.precision, torch.float32), torch.float32)
+        self.encode, self.decode, self.remember = static.encoder, static.decode, static.remember
+
+    def keys_of(self, tokens_nm: Tensor) -> Tensor:
+        keys: Tensor = self._net.attend.keys_of(tokens_nm[None])[0]
+        return keys.contiguous()
+
+    def attend(self, top_1dhw: Tensor, recalls: Sequence[Recall]) -> Tensor:
+        return torch.cat([self._net.attend(top_1dhw, exact_read(self._net, r)) for r in recalls])
+
+
+def exact_read(net: StaticNetwork, recall: Recall) -> PaddedRead:
+    """One object's memories, no slot empty."""
+    keys, tokens = [m.keys_lnd for m in recall.memories], [m.map_chw.flatten(1).T for m in recall.memories]
+    present = torch.ones(1, len(keys), dtype=torch.bool), torch.ones(1, len(recall.ages), dtype=torch.bool)
+    slots, ages = torch.tensor([recall.slots]), torch.tensor([recall.ages], dtype=torch.float32)
+    stacked = torch.stack([k for k in keys if k is not None])[None], torch.stack(tokens)[None]
+    return PaddedRead(net.attend, *stacked, slots, present[0], recall.pointers_pc[None].float(), ages, present[1])
+
+
+class KernelVerbs:
+    """The same on compiled kernels."""
+
+    def __init__(self, static: StaticNetwork, kernels: Kernels, int8: bool) -> None:
+        pack = Packer(kernels, int8)
+        self.encode = CpuEncoder(pack, static.encoder, static.image_size)
+        self.attend = CpuAttend(pack, static.attend, static.grid)
+        self.keys_of = self.attend.keys_of
+        self.decode = CpuDecode(pack, static.decode)
+        self._remember = CpuRemember(pack, static.remember)
+
+    def remember(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> Tensor:
+        return self._remember(top, logits_b1hw, score_b, certain_b).bfloat16()
+
+
+def make(
+    network: Sam2, recipe: Recipe, folder: Path, note: Callable[[str], None], pictures: Sequence[ImageU8]
+) -> dict[str, object]:
+    """Compile the kernels into `folder`; `EngineError` where this machine cannot have them."""
+    why = missing()
+    if why:
+        raise EngineError(f"{why}: nothing to build; runtime cpu works without, or take torch")
+    note("compiling the kernels")
+    return {"kernels": compile_kernels(folder).name}
+
+
+def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> CpuEngine:
+    """The engine of a recipe, on the kernels in `built` where they are."""
+    if recipe.precision not in PRECISIONS:
+        raise EngineError(f'precision = "{recipe.precision}" on the CPU; expected one of: {", ".join(PRECISIONS)}')
+    kernels = Kernels(built / LIBRARY) if built and recipe.precision != "fp32" else None
+    if recipe.precision == "int8" and kernels is None:
+        raise EngineError(f"int8 runs on built kernels only; run: rtseg build {recipe.path or 'RECIPE'}")
+    return CpuEngine(network, recipe, weights_hash, kernels)

@@ -1,0 +1,148 @@
+"""The mask decoder and the memory encoder on the kernels of cpu_kernels.cpp.
+
+The few tokens of the decoder stay in torch; what has a row for each cell of the image is here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..sam2 import ABSENT_LOGIT
+from .cpu_kernels import NONE, Kernels, Normed, Packed
+from .cpu_network import Packer, as_rows
+from .static import Decode, Linear, Remember, TokenAttention
+
+
+class _Look:
+    """Tokens look at the image, and the image at the tokens: the image's side of both, in one product."""
+
+    def __init__(self, pack: Packer, see: TokenAttention, tell: TokenAttention | None, image_pos: Tensor) -> None:
+        self.kernels, self.see, self.tell = pack.kernels, see, tell
+        self.inner = see.k.out_features
+        layers = [see.k, see.v] + ([tell.q] if tell else [])
+        self.layer = pack(*layers, exact=True)
+        # Positions are added to keys and queries, not to values; they go through the product once, here.
+        tables = [F.linear(image_pos, see.k.weight), torch.zeros(len(image_pos), see.v.out_features)]
+        self.table = torch.cat(tables + ([F.linear(image_pos, tell.q.weight)] if tell else []), dim=1).contiguous()
+        self.out = pack(tell.out, exact=True) if tell else None
+
+    def project(self, image: Tensor) -> Tensor:
+        """Rows [b * n, D] to keys, values (and queries), side by side."""
+        return self.kernels.linear(self.layer, image, added=self.table, half=True)
+
+    def seen(self, q_btc: Tensor, rows: Tensor) -> Tensor:
+        """What the tokens' queries [b, t, c] find in the image."""
+        b, i = len(q_btc), self.inner
+        q = q_btc.bfloat16().flatten(0, 1).contiguous()
+        out = torch.empty_like(q)
+        self.kernels.attention(q, rows[:, :i], rows[:, i : 2 * i], self.see.heads, out, windows=b)
+        return out.unflatten(0, (b, -1))
+
+    def told(self, image: Tensor, rows: Tensor, k_btc: Tensor, v_btc: Tensor) -> Tensor:
+        """The image after it has looked at the tokens; written over it."""
+        assert self.tell is not None and self.out is not None
+        q = rows[:, 2 * self.inner :]
+        k, v = (t.bfloat16().flatten(0, 1).contiguous() for t in (k_btc, v_btc))
+        answer = torch.empty(len(rows), self.inner, dtype=torch.bfloat16)
+        self.kernels.attention(q, k, v, self.tell.heads, answer, windows=len(k_btc))
+        return self.kernels.linear(self.out, answer, added=image, out=image)
+
+
+class CpuDecode:
+    """The mask of each object where nobody prompts."""
+
+    def __init__(self, pack: Packer, decode: Decode) -> None:
+        self.kernels, self.plain = pack.kernels, decode
+        pos = decode.image_pos[0]
+        looks: Any = decode.looks
+        self.looks = [_Look(pack, look["see"], look["tell"], pos) for look in looks]
+        self.image_norms = [Normed(look["norm4"]) for look in looks]
+        self.last = _Look(pack, decode.last, None, pos)
+        self.up1, self.up2 = pack(decode.up1, exact=True), pack(decode.up2, exact=True)
+        self.up_norm = Normed(decode.up_norm)
+        for module in decode.modules():
+            if isinstance(module, Linear):
+                module.to(torch.bfloat16)
+
+    def __call__(self, conditioned_bdhw: Tensor, mid: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        tokens, image = self.transform(conditioned_bdhw)
+        mixes_bc, iou_b, score_b, pointer_bc = self.plain.answers(tokens)
+        side = conditioned_bdhw.shape[2]
+        fine_rows, mid_rows = as_rows(fine), as_rows(mid)
+        rows_bnd = image.unflatten(0, (len(tokens), -1))
+        drawn = [self.draw(rows, side, mid_rows, fine_rows, mix) for rows, mix in zip(rows_bnd, mixes_bc, strict=True)]
+        logits_bhw = torch.stack(drawn).where(score_b[:, None, None] > 0, ABSENT_LOGIT)
+        return logits_bhw[:, None], iou_b, score_b, pointer_bc
+
+    def transform(self, conditioned_bdhw: Tensor) -> tuple[Tensor, Tensor]:
+        plain, pos = self.plain, self.plain.token_pos
+        image = as_rows(conditioned_bdhw) + plain.no_mask[0]
+        tokens = plain.tokens.expand(len(conditioned_bdhw), -1, -1)
+        looks: Any = plain.looks
+        for i, (look, parts) in enumerate(zip(self.looks, looks, strict=True)):
+            if i:
+                q = tokens + pos
+                tokens = plain.own_norm(tokens + plain.own(q, q, tokens))
+            rows = look.project(image)
+            seen = look.seen(parts["see"].q(tokens + pos), rows)
+            tokens = parts["norm2"](tokens + parts["see"].out(seen))
+            tokens = parts["norm3"](tokens + parts["mlp"](tokens))
+            image = look.told(image, rows, parts["tell"].k(tokens + pos), parts["tell"].v(tokens))
+            image = self.kernels.norm(self.image_norms[i], image, half=False)
+        seen = self.last.seen(plain.last.q(tokens + pos), self.last.project(image))
+        return plain.last_norm(tokens + plain.last.out(seen)), image
+
+    def draw(self, image_nd: Tensor, side: int, mid: Tensor, fine: Tensor, mix_c: Tensor) -> Tensor:
+        """One object's logits [4g, 4g]."""
+        k = self.kernels
+        x = k.upscale(k.linear(self.up1, image_nd), side, mid, self.up_norm)
+        logits = k.upscale(k.linear(self.up2, x), 2 * side, fine, None, mix_c.float().contiguous())
+        return logits.view(4 * side, 4 * side)
+
+
+class CpuRemember:
+    """Masks to memories: tokens [b, n, M], float32."""
+
+    def __init__(self, pack: Packer, remember: Remember) -> None:
+        k = self.kernels = pack.kernels
+        self.absent = remember.absent
+        convs: Any = remember.convs
+        first, *others = convs
+        self.stem = first.weight.flatten(1).contiguous(), first.bias.contiguous()
+        self.convs = [by_tap(k, conv) for conv in others]
+        norms: Any = remember.norms
+        self.norms = [Normed(norm) for norm in norms]
+        self.last, self.image = pack(remember.last, exact=True), pack(remember.image, exact=True)
+        mixers: Any = remember.mixers
+        self.mixers = [(m.weight.flatten(1).T.contiguous(), m.bias.contiguous()) for m in mixers]
+        mix_norms: Any = remember.mix_norms
+        self.mix_norms = [Normed(norm) for norm in mix_norms]
+        mlps: Any = remember.mlps
+        self.mlps = [pack.mlp(mlp) for mlp in mlps]
+        self.out = pack(remember.out, exact=True)
+
+    def __call__(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> Tensor:
+        image = self.kernels.linear(self.image, as_rows(top))  # of all objects
+        masks = zip(logits_b1hw[:, 0].float().contiguous(), certain_b.tolist(), strict=True)
+        memory_bnm = torch.stack([self.one(image, logits_hw, certain) for logits_hw, certain in masks])
+        return torch.where((score_b <= 0)[:, None, None], memory_bnm + self.absent, memory_bnm)
+
+    def one(self, image_nd: Tensor, logits_hw: Tensor, certain: bool) -> Tensor:
+        k, side = self.kernels, int(len(image_nd) ** 0.5)
+        x = k.mask_stem(k.mask(logits_hw, certain), *self.stem, self.norms[0])
+        for conv, norm in zip(self.convs, self.norms[1:], strict=True):
+            x = k.convolution(conv, x, norm)
+        x = k.linear(self.last, x.flatten(0, 1), added=image_nd)
+        for mixer, norm, (one, two, activation) in zip(self.mixers, self.mix_norms, self.mlps, strict=True):
+            mixed = k.depthwise(x.unflatten(0, (side, side)), *mixer).flatten(0, 1)
+            x = k.mlp(one, two, mixed, norm, activation, added=x)
+        return k.linear(self.out, x, activation=NONE)
+
+
+def by_tap(kernels: Kernels, conv: nn.Conv2d) -> Packed:
+    """A 3x3 convolution as a product with rows of 9 taps."""
+    return Packed(kernels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)

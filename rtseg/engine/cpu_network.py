@@ -1,0 +1,246 @@
+"""The tracked frame on the kernels of cpu_kernels.cpp: `StaticNetwork`'s parts with their weights packed.
+
+What flows between layers is float32 rows [tokens, channels]; attention sees bf16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..sam2 import Recall
+from .cpu_kernels import GELU, RELU, Kernels, Normed, Packed
+from .static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
+
+
+class Packer:
+    """Packs layers for the kernels, the large ones in int8 where that is asked for."""
+
+    def __init__(self, kernels: Kernels, int8: bool) -> None:
+        self.kernels, self.int8 = kernels, int8
+
+    def __call__(self, *layers: Linear, exact: bool = False) -> Packed:
+        """One layer, or several that read the same rows, as one. `exact` keeps it in bf16."""
+        bias = torch.cat([layer.bias for layer in layers])
+        return Packed(self.kernels, torch.cat([layer.weight for layer in layers]), bias, self.int8 and not exact)
+
+    def mlp(self, mlp: Mlp) -> tuple[Packed, Packed, int]:
+        return self(mlp.first), self(mlp.last), GELU if mlp.activation == "gelu" else RELU
+
+
+def windows_of(h: int, w: int, side: int) -> Tensor:
+    """Which tokens of an h x w map each window holds, int32 [windows, side * side]; -1 where the map has ended."""
+    tokens = torch.arange(h * w, dtype=torch.int32).view(1, h, w)
+    tokens = F.pad(tokens, (0, -w % side, 0, -h % side), value=-1)[0]
+    rows, cols = tokens.shape[0] // side, tokens.shape[1] // side
+    return tokens.view(rows, side, cols, side).transpose(1, 2).reshape(-1, side * side).contiguous()
+
+
+def real_first(index: Tensor) -> Tensor:
+    """The same windows with the tokens that are there in front."""
+    return index.gather(1, (index < 0).int().argsort(dim=1, stable=True)).contiguous()
+
+
+class CpuBlock:
+    """A Hiera block on rows [h * w, c]; gives its rows and the new h and w."""
+
+    def __init__(self, pack: Packer, block: Block, h: int, w: int) -> None:
+        self.kernels, self.int8, self.heads, self.pooled = pack.kernels, pack.int8, block.heads, block.pooled
+        self.h, self.w = h, w
+        self.norm1, self.norm2 = Normed(block.norm1), Normed(block.norm2)
+        self.qkv, self.proj, self.mlp = pack(block.qkv), pack(block.proj), pack.mlp(block.mlp)
+        self.shortcut = None if block.shortcut is None else pack(block.shortcut)
+        self.channels = block.proj.out_features
+        side, half = block.window or h, 2 if block.pooled else 1
+        self.keys = windows_of(h, w, side)
+        self.queries = real_first(windows_of(h // half, w // half, side // half))
+        bias = block.qkv.bias.bfloat16()
+        self.absent = bias[self.channels : 2 * self.channels].clone(), bias[2 * self.channels :].clone()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        k, c = self.kernels, self.channels
+        if self.shortcut is None:
+            qkv = k.linear(self.qkv, x, self.norm1, half=True)
+            q = qkv[:, :c]
+        else:
+            normed = k.norm(self.norm1, x, half=True)
+            qkv = k.linear(self.qkv, normed, half=True)
+            x = self.halved(k.linear(self.shortcut, normed)) if self.pooled else k.linear(self.shortcut, normed)
+            q = self.halved(qkv[:, :c]) if self.pooled else qkv[:, :c]
+        out = torch.empty(len(x), c, dtype=torch.bfloat16)
+        k.attention(
+            q, qkv[:, c : 2 * c], qkv[:, 2 * c :], self.heads, out, windows=len(self.keys), q_index=self.queries,
+            k_index=self.keys, absent=self.absent, int8=self.int8,
+        )  # fmt: skip
+        k.linear(self.proj, out, added=x, out=x)
+        return k.mlp(*self.mlp[:2], x, self.norm2, self.mlp[2], added=x)
+
+    def halved(self, x: Tensor) -> Tensor:
+        """2x2 max pooling of rows."""
+        return self.kernels.pool(x.unflatten(0, (self.h, self.w))).flatten(0, 1)
+
+
+class CpuEncoder:
+    """Normalised image [1, 3, S, S] to `top`, `mid` and `fine`, float32."""
+
+    def __init__(self, pack: Packer, encoder: Encoder, size: int) -> None:
+        self.kernels, self.ends = pack.kernels, encoder.ends
+        self.patches = encoder.patches.to(torch.bfloat16).to(memory_format=torch.channels_last)
+        self.position = encoder.position[0].flatten(0, 1)
+        h = w = size // 4
+        self.blocks = []
+        blocks: Any = encoder.blocks
+        for block in blocks:
+            self.blocks.append(CpuBlock(pack, block, h, w))
+            h, w = (h // 2, w // 2) if block.pooled else (h, w)
+        self.c32, self.c16, self.mid, self.fine = (
+            pack(m) for m in (encoder.c32, encoder.c16, encoder.mid, encoder.fine)
+        )
+
+    def __call__(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        k = self.kernels
+        image = image_1chw.to(torch.bfloat16, memory_format=torch.channels_last)
+        x = self.patches(image).permute(0, 2, 3, 1).flatten(0, 2) + self.position
+        last = len(self.blocks) - 1
+        found: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.ends and i != last:
+                # The next block works on this map in place, so what the neck wants of it is taken now.
+                found.append(k.linear((self.fine, self.mid, self.c16)[len(found)], x))
+        fine, mid, high = found
+        low = k.linear(self.c32, x)
+        g = int(len(high) ** 0.5)
+        top = high.view(g // 2, 2, g // 2, 2, -1) + low.view(g // 2, 1, g // 2, 1, -1)
+        return as_map(top.view(g * g, -1), g), as_map(mid, 2 * g), as_map(fine, 4 * g)
+
+
+def as_map(rows_nc: Tensor, side: int) -> Tensor:
+    """Rows [b * side * side, c] seen as [b, c, side, side]."""
+    return rows_nc.view(-1, side, side, rows_nc.shape[1]).permute(0, 3, 1, 2)
+
+
+def as_rows(map_bchw: Tensor) -> Tensor:
+    """The inverse of `as_map`, without a copy of what `as_map` gave."""
+    return map_bchw.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedMemory:
+    """Tokens as the kernels read them: `keys` [L, n, D], int8 where there are `scales` [L, n]; `values` [n, M]."""
+
+    keys: Tensor
+    scales: Tensor | None
+    values: Tensor
+    count: int
+
+
+class CpuRead:
+    """The memories of each object on one frame: keys with their slots added, packed, for every layer."""
+
+    def __init__(self, attend: CpuAttend, recalls: Sequence[Recall]) -> None:
+        self.kernels, self.int8 = attend.kernels, attend.int8
+        self.objects = [list(self.packed(attend, recall)) for recall in recalls]
+
+    def packed(self, attend: CpuAttend, recall: Recall) -> Iterator[PackedMemory]:
+        for memory, slot in zip(recall.memories, recall.slots, strict=True):
+            assert memory.keys_lnd is not None
+            yield self.at_slot(memory.keys_lnd, attend.slots[slot], memory.map_chw.flatten(1).T)
+        if recall.ages:
+            yield self.at_slot(*attend.pointers(recall))
+
+    def at_slot(self, keys_lnd: Tensor, slot_lnd: Tensor | None, values_nm: Tensor) -> PackedMemory:
+        values = self.kernels.pack_values(values_nm)
+        if self.int8:
+            keys, scales = self.kernels.round_keys(keys_lnd, slot_lnd, len(values_nm))
+            return PackedMemory(keys, scales, values, len(values_nm))
+        keys = keys_lnd if slot_lnd is None else self.kernels.add(keys_lnd, slot_lnd)
+        return PackedMemory(keys, None, values, len(values_nm))
+
+    def __call__(self, layer: int, q_bnd: Tensor) -> Tensor:
+        """[1 or b, n, D] to [b * n, M]."""
+        queries = q_bnd.expand(len(self.objects), -1, -1)
+        return torch.cat(
+            [self.one(layer, q_nd, memories) for q_nd, memories in zip(queries, self.objects, strict=True)]
+        )
+
+    def one(self, layer: int, q_nd: Tensor, memories: Sequence[PackedMemory]) -> Tensor:
+        scales = [m.scales[layer] for m in memories if m.scales is not None]
+        values, counts = [m.values for m in memories], [m.count for m in memories]
+        return self.kernels.read(q_nd, [m.keys[layer] for m in memories], scales or None, values, counts)
+
+
+class CpuAttend:
+    """Image features conditioned on memories."""
+
+    def __init__(self, pack: Packer, attend: Attend, grid: int) -> None:
+        self.kernels, self.plain, self.grid, self.int8 = pack.kernels, attend, grid, pack.int8
+        self.preset = attend.preset
+        self.position = attend.position[0]
+        layers: Any = attend.layers
+        self.layers = [CpuReadLayer(pack, layer, attend.rotate, grid * grid) for layer in layers]
+        self.norm = Normed(attend.norm)
+        self.keys, self.cells = pack(attend.keys, exact=True), attend.cells.contiguous()
+        self.slots = [self.pack_layers(rows.bfloat16()) for rows in attend.slots]
+        half = self.preset.dim // 2
+        self.tables = attend.rotate.cos[:, :half].contiguous(), attend.rotate.sin[:, half:].contiguous()
+
+    def pack_layers(self, keys_lnd: Tensor) -> Tensor:
+        return torch.stack([self.kernels.pack_keys(keys) for keys in keys_lnd.contiguous()])
+
+    def keys_of(self, tokens_nm: Tensor) -> Tensor:
+        """Keys of one memory for every layer, rotated and packed, without its temporal slot: [L, n, D]."""
+        d = self.preset.dim
+        keys = self.kernels.linear(self.keys, tokens_nm, added=self.cells, half=True)
+        for layer in range(self.preset.attention_layers):
+            self.kernels.rotate(keys[:, layer * d : (layer + 1) * d], *self.tables)
+        return self.pack_layers(keys.view(len(keys), -1, d).transpose(0, 1))
+
+    def pointers(self, recall: Recall) -> tuple[Tensor, None, Tensor]:
+        """Packed keys [L, s, D], no slot, and values [s, M] of the object pointers."""
+        ages = torch.tensor([recall.ages], dtype=torch.float32)
+        values, keys = self.plain.pointer_tokens(recall.pointers_pc[None].float(), ages)
+        return self.pack_layers(keys[0].bfloat16()), None, values[0].bfloat16()
+
+    def __call__(self, top_1dhw: Tensor, recalls: Sequence[Recall]) -> Tensor:
+        read = CpuRead(self, recalls)
+        x = as_rows(top_1dhw) + self.position
+        for i, layer in enumerate(self.layers):
+            x = layer(x, i, read, len(recalls))
+        return as_map(self.kernels.norm(self.norm, x, half=False), self.grid)
+
+
+class CpuReadLayer:
+    """One layer of memory attention on rows [1 or b, * n, D]; the first sees one image and leaves b."""
+
+    def __init__(self, pack: Packer, layer: ReadLayer, rotation: Rotation, tokens: int) -> None:
+        self.kernels, self.int8, self.tokens = pack.kernels, pack.int8, tokens
+        self.norm1, self.norm2, self.norm3 = Normed(layer.norm1), Normed(layer.norm2), Normed(layer.norm3)
+        self.own, self.own_out = pack(layer.own_q, layer.own_k), pack(layer.own_out)
+        self.q, self.out, self.mlp = pack(layer.q), pack(layer.out), pack.mlp(layer.mlp)
+        self.dim = half = layer.q.out_features
+        half //= 2
+        self.tables = rotation.cos[:, :half].contiguous(), rotation.sin[:, half:].contiguous()
+
+    def __call__(self, x: Tensor, index: int, read: CpuRead, objects: int) -> Tensor:
+        k, d = self.kernels, self.dim
+        y = k.norm(self.norm1, x, half=True)
+        qk = k.linear(self.own, y, half=True)
+        k.rotate(qk[:, :d], *self.tables)
+        k.rotate(qk[:, d:], *self.tables)
+        seen = k.attention(
+            qk[:, :d], qk[:, d:], y, 1, torch.empty_like(y), windows=len(y) // self.tokens, int8=self.int8
+        )
+        k.linear(self.own_out, seen, added=x, out=x)
+        q = k.linear(self.q, x, self.norm2, half=True)
+        k.rotate(q, *self.tables)
+        answer = read(index, q.unflatten(0, (-1, self.tokens)))
+        if len(answer) != len(x):
+            x = x.repeat(objects, 1)
+        k.linear(self.out, answer, added=x, out=x)
+        return k.mlp(*self.mlp[:2], x, self.norm3, self.mlp[2], added=x)

@@ -1,0 +1,35 @@
+"""Networks with random weights under which every path matters, for tests of engines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from rtseg.sam2 import Sam2, get_preset
+
+
+def random_network(preset: str, size: int, seed: int = 0) -> Sam2:
+    """A network with no zero embeddings and no saturated softmax, whose objects are present."""
+    generator = torch.Generator().manual_seed(seed)
+    net = Sam2(get_preset(preset), size).eval()
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            if "norm" in name and name.endswith("weight"):
+                p.copy_(1 + 0.1 * noise)
+            elif p.ndim >= 2 and "embed" not in name and "token" not in name:
+                p.copy_(noise / math.sqrt(p[0].numel()))
+            else:
+                p.copy_(0.2 * noise)
+        net.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(1.0)
+        # The choice between masks is no near tie, which rounding alone would decide.
+        net.sam_mask_decoder.iou_prediction_head.layers[-1].bias.copy_(torch.tensor([0.0, 0.5, 0.0, -0.5]))
+    return net
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., Sam2]:
+    return random_network

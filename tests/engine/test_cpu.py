@@ -1,0 +1,292 @@
+"""The compiled kernels against torch, and the `cpu` engine against the reference over whole clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import rtseg
+from rtseg.config import MemoryPlan, Recipe
+from rtseg.engine import Engine, cpu, cpu_kernels
+from rtseg.engine.cpu_kernels import GELU, NONE, RELU, Kernels, Normed, Packed
+from rtseg.engine.reference import TorchEngine
+from rtseg.errors import EngineError
+from rtseg.sam2 import Sam2, get_preset, load_weights
+
+NANO = Path(__file__).parents[2] / "rtseg" / "weights" / "nano.safetensors"
+BF16, INT8 = 0.01, 0.03  # of the norm of the answer
+here = pytest.mark.skipif(bool(cpu_kernels.missing()), reason=f"the kernels: {cpu_kernels.missing()}")
+
+
+def error(ours: Tensor, reference: Tensor) -> float:
+    return float((ours.detach().float() - reference.detach()).norm() / reference.detach().norm())
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer_of(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs).requires_grad_(False)
+    layer.weight.copy_(random(outputs, inputs, seed=1) / math.sqrt(inputs))
+    layer.bias.copy_(random(outputs, seed=2))
+    return layer
+
+
+def norm_of(channels: int) -> nn.LayerNorm:
+    norm = nn.LayerNorm(channels, eps=1e-6).requires_grad_(False)
+    norm.weight.copy_(1 + 0.2 * random(channels, seed=3))
+    norm.bias.copy_(0.2 * random(channels, seed=4))
+    return norm
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the kernels, as a build leaves it."""
+    if cpu_kernels.missing():
+        pytest.skip(f"the kernels: {cpu_kernels.missing()}")
+    folder = tmp_path_factory.mktemp("built")
+    cpu_kernels.compile_kernels(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(built: Path) -> Kernels:
+    return Kernels(built / cpu_kernels.LIBRARY)
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 16, 16), (7, 48, 144), (97, 96, 80), (200, 384, 1536)])
+@pytest.mark.parametrize("activation", [NONE, RELU, GELU])
+def test_linear(kernels: Kernels, int8: bool, rows: int, inputs: int, outputs: int, activation: int) -> None:
+    layer, norm, x = layer_of(inputs, outputs), norm_of(inputs), random(rows, inputs)
+    added = random(rows, outputs, seed=5)
+    packed, act = Packed(kernels, layer.weight, layer.bias, int8), [nn.Identity(), F.relu, F.gelu][activation]
+    limit = INT8 if int8 else BF16
+    assert error(kernels.linear(packed, x, activation=activation), act(layer(x))) < limit
+    normed = kernels.linear(packed, x, Normed(norm), activation, added)
+    assert error(normed, act(layer(norm(x))) + added) < limit
+    assert error(normed, act(layer(x)) + added) > limit
+    halves = kernels.linear(packed, x.bfloat16(), half=True)
+    assert halves.dtype == torch.bfloat16 and error(halves, layer(x.bfloat16().float())) < limit
+    kernels.linear(packed, x, Normed(norm), activation, added, out=added)
+    assert torch.equal(added, normed)
+
+
+def test_a_table_begins_anew(kernels: Kernels) -> None:
+    layer, x, table = layer_of(32, 48), random(21, 32), random(7, 48, seed=6)
+    packed = Packed(kernels, layer.weight, layer.bias)
+    assert error(kernels.linear(packed, x, added=table), layer(x) + table.repeat(3, 1)) < BF16
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+@pytest.mark.parametrize(("rows", "channels"), [(5, 48), (130, 96), (300, 256)])
+def test_mlp(kernels: Kernels, int8: bool, rows: int, channels: int) -> None:
+    one, two, norm, x = (
+        layer_of(channels, 4 * channels),
+        layer_of(4 * channels, channels),
+        norm_of(channels),
+        random(rows, channels),
+    )
+    packed = [Packed(kernels, layer.weight, layer.bias, int8) for layer in (one, two)]
+    expected = two(F.gelu(one(norm(x))))
+    limit = INT8 if int8 else BF16
+    assert error(kernels.mlp(*packed, x, Normed(norm), GELU), expected) < limit
+    assert error(kernels.mlp(*packed, x, Normed(norm), RELU), expected) > limit
+    assert error(kernels.mlp(*packed, x, Normed(norm), GELU, added=x.clone()), x + expected) < limit
+
+
+def test_gelu_is_the_exact_one(kernels: Kernels) -> None:
+    """An identity layer shows the activation alone, within what bf16 leaves of its argument."""
+    x = torch.linspace(-9, 9, 16 * 400).view(400, 16).bfloat16().float()
+    packed = Packed(kernels, torch.eye(16), None)
+    assert (kernels.linear(packed, x, activation=GELU) - F.gelu(x)).abs().max() < 4e-4
+    assert (kernels.linear(packed, x, activation=GELU) - F.gelu(x, approximate="tanh")).abs().max() > 4e-4
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, windows: int, heads: int) -> Tensor:
+    parts = (t.float().view(windows, len(t) // windows, heads, -1).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+@pytest.mark.parametrize(
+    ("windows", "queries", "keys", "heads", "d", "width"),
+    [
+        (40, 16, 16, 2, 48, 48),
+        (9, 49, 49, 4, 32, 32),
+        (1, 100, 700, 1, 256, 64),
+        (1, 8, 1000, 8, 16, 16),
+        (3, 33, 77, 1, 64, 128),
+    ],
+)
+def test_attention(
+    kernels: Kernels, int8: bool, windows: int, queries: int, keys: int, heads: int, d: int, width: int
+) -> None:
+    q, k = random(windows * queries, heads * d).bfloat16(), random(windows * keys, heads * d, seed=1).bfloat16()
+    v = random(windows * keys, heads * width, seed=2).bfloat16()
+    out = torch.empty(windows * queries, heads * width, dtype=torch.bfloat16)
+    found = kernels.attention(q, k, v, heads, out, windows=windows, int8=int8)
+    assert error(found, attention(q, k, v, windows, heads)) < (INT8 if int8 else BF16)
+    assert error(found, attention(q, k, v.flip(0), windows, heads)) > 0.1
+
+
+def test_attention_in_windows_of_a_map(kernels: Kernels) -> None:
+    """Windows that reach over the edge see a row that stands for nothing, and leave out queries that are not there."""
+    from rtseg.engine.cpu_network import real_first, windows_of
+
+    index = windows_of(5, 7, 4)
+    qkv, absent = random(35, 96).bfloat16(), random(2, 32, seed=1).bfloat16()
+    q, k, v = (qkv[:, i : i + 32] for i in (0, 32, 64))
+    out = torch.zeros(35, 32, dtype=torch.bfloat16)
+    kernels.attention(
+        q, k, v, 2, out, windows=len(index), q_index=real_first(index), k_index=index, absent=(absent[0], absent[1])
+    )
+    for window in index:
+        seen = window.long()
+        keys, values = (torch.where(seen[:, None] < 0, a, t[seen]) for a, t in zip(absent, (k, v), strict=True))
+        rows = seen[seen >= 0]
+        assert error(out[rows], attention(q[rows], keys, values, 1, 2)) < BF16
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
+def test_read(kernels: Kernels, int8: bool) -> None:
+    """Packed memories, each at its slot, are read as one row of keys."""
+    counts, d, width = [300, 64, 20], 32, 16
+    q = random(50, d).bfloat16()
+    keys = [random(n, d, seed=n).bfloat16() for n in counts]
+    values = [random(n, width, seed=n + 1).bfloat16() for n in counts]
+    slots = [random(n, d, seed=n + 2).bfloat16() for n in counts]
+    packed = [(kernels.pack_keys(k)[None], kernels.pack_keys(s)[None]) for k, s in zip(keys, slots, strict=True)]
+    packed_values = [kernels.pack_values(v) for v in values]
+    if int8:
+        rounded = [kernels.round_keys(k, s, n) for (k, s), n in zip(packed, counts, strict=True)]
+        found = kernels.read(q, [k[0] for k, _ in rounded], [s[0] for _, s in rounded], packed_values, counts)
+    else:
+        found = kernels.read(q, [kernels.add(k, s)[0] for k, s in packed], None, packed_values, counts)
+    at_slots = torch.cat(keys).float() + torch.cat(slots).float()
+    assert error(found, attention(q, at_slots, torch.cat(values), 1, 1)) < (INT8 if int8 else BF16)
+    assert error(found, attention(q, torch.cat(keys), torch.cat(values), 1, 1)) > 0.1
+
+
+def test_pooling_and_norm(kernels: Kernels) -> None:
+    x = random(6, 10, 96)
+    wide = F.max_pool2d(x[..., 32:64].permute(2, 0, 1), 2).permute(1, 2, 0)
+    assert torch.equal(kernels.pool(x[..., 32:64]), wide)
+    assert torch.equal(
+        kernels.pool(x.bfloat16()).float(), F.max_pool2d(x.bfloat16().float().permute(2, 0, 1), 2).permute(1, 2, 0)
+    )
+    norm = norm_of(96)
+    assert error(kernels.norm(Normed(norm), x.flatten(0, 1), half=False), norm(x.flatten(0, 1))) < 1e-5
+
+
+def test_what_does_not_fit_is_refused(kernels: Kernels) -> None:
+    with pytest.raises(EngineError, match="a layer of 32 to 20: the CPU kernels want multiples of 16"):
+        Packed(kernels, random(20, 32), None)
+
+
+def test_a_missing_compiler_and_a_broken_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "compiler", lambda: None)
+    with pytest.raises(EngineError, match=r"no C\+\+ compiler; install one of g\+\+"):
+        cpu_kernels.compile_kernels(tmp_path)
+    (tmp_path / cpu_kernels.LIBRARY).write_bytes(b"no library")
+    with pytest.raises(EngineError, match="cannot be loaded .* build it again: rtseg build"):
+        Kernels(tmp_path / cpu_kernels.LIBRARY)
+
+
+# ---------------------------------------------------------------------------------------------------- whole clips
+
+CLIP = "synthetic:laparoscopy?seconds=1&seed=3&width=320&height=240"
+RECIPE = Recipe(image_size=256, precision="fp32", max_objects=3)
+
+
+def nano() -> Sam2:
+    net = Sam2(get_preset("nano"), RECIPE.image_size)
+    load_weights(net, NANO)
+    return net
+
+
+def follow(engine: Engine, ids: tuple[int, ...] = (1, 2)) -> dict[int, np.ndarray]:
+    """Two tools from their true masks; the second joins late, the first is clicked again, and leaves."""
+    tracker, found = rtseg.Tracker(engine), {}
+    for frame in rtseg.open_source(CLIP):
+        assert frame.truth_hw is not None
+        if frame.seq == 0:
+            tracker.prompt(1, mask=frame.truth_hw == ids[0])
+        if frame.seq == 5:
+            tracker.prompt(2, mask=frame.truth_hw == ids[1])
+        if frame.seq == 10:
+            y, x = np.argwhere(frame.truth_hw == ids[0]).mean(axis=0)
+            tracker.prompt(1, points=[(x, y, 1)])
+        masks = tracker.step(frame)
+        found.update({(frame.seq, i): masks.logits(i) > 0 for i in masks.ids})
+    return found
+
+
+def overlap(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> np.ndarray:
+    assert a.keys() == b.keys()
+    return np.array([(a[k] & b[k]).sum() / max(1, (a[k] | b[k]).sum()) if (a[k] | b[k]).any() else 1.0 for k in a])
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[int, np.ndarray]:
+    return follow(TorchEngine(nano(), RECIPE, "", "cpu"))
+
+
+def test_the_masks_are_the_references(built: Path, expected: dict[int, np.ndarray]) -> None:
+    for precision, least, folder in (
+        ("fp32", 0.999, None),
+        ("bf16", 0.97, None),
+        ("bf16", 0.97, built),
+        ("int8", 0.9, built),
+    ):
+        engine = cpu.open(nano(), replace(RECIPE, precision=precision), "", folder)
+        assert ("kernels" in engine.description) == (folder is not None)
+        assert overlap(follow(engine), expected).min() > least, (precision, folder)
+    assert overlap(follow(engine, (2, 1)), expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("policy", ["fifo", "efp-window"])
+def test_every_policy(built: Path, policy: str) -> None:
+    recipe = replace(RECIPE, memory=MemoryPlan(policy))
+    reference = follow(TorchEngine(nano(), recipe, "", "cpu"))
+    assert overlap(follow(cpu.open(nano(), replace(recipe, precision="bf16"), "", built)), reference).min() > 0.97
+
+
+@pytest.mark.parametrize("verb", ["encode", "attend", "decode", "_remember"])
+def test_a_verb_that_is_wrong_shows(built: Path, verb: str, expected: dict[int, np.ndarray]) -> None:
+    engine = cpu.open(nano(), replace(RECIPE, precision="bf16"), "", built)
+    right = getattr(engine._verbs, verb)
+
+    def wrong(*given: Tensor) -> Tensor | tuple[Tensor, ...]:
+        answer = right(*given)
+        return tuple(t.flip(-1) for t in answer) if isinstance(answer, tuple) else answer.flip(1)
+
+    setattr(engine._verbs, verb, wrong)
+    assert overlap(follow(engine), expected).min() < 0.9
+
+
+def test_sam2_tiny(built: Path, make_network: Callable[..., Sam2]) -> None:
+    """A published size, every verb, on the kernels."""
+    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    recipe = Recipe(model="sam2.1-tiny", image_size=128)
+    reference = TorchEngine(make_network("sam2.1-tiny", 128), replace(recipe, precision="fp32"), "", "cpu")
+    engine = cpu.open(make_network("sam2.1-tiny", 128), replace(recipe, precision="bf16"), "", built)
+    ours, theirs = engine.encode_image(picture), reference.encode_image(picture)
+    for name in ("top", "mid", "fine"):
+        assert error(getattr(ours, name), getattr(theirs, name)) < 3 * BF16
+
+
+def test_precisions_that_cannot_be() -> None:
+    with pytest.raises(EngineError, match='precision = "fp8" on the CPU; expected one of: fp32, bf16, int8'):
+        cpu.open(nano(), replace(RECIPE, precision="fp8"), "", None)
+    with pytest.raises(EngineError, match="int8 runs on built kernels only; run: rtseg build"):
+        cpu.open(nano(), replace(RECIPE, precision="int8"), "", None)
