@@ -43,7 +43,7 @@ class MemoryPlan:
 
     def steady_slots(self, window: int) -> int:
         """Spatial memories that an object prompted once has in the long run; `window` as the network was trained."""
-        return self.spatial if self.policy == "efp" else window
+        return window if self.policy == "fifo" else self.spatial
 
     def most_slots(self, window: int) -> int:
         """Spatial memories that attention can ever see at once."""

@@ -1,6 +1,6 @@
 """The compiled kernels of the `cpu` engine, from Python: how they are built, loaded, and called on tensors.
 
-The source is cpu_kernels.cpp beside this file. It needs a CPU with AVX-512 BF16 and VNNI and, once, at build, a C++
+The source is the folder avx512 beside this file. It needs a CPU with AVX-512 BF16 and VNNI and, once, at build, a C++
 compiler; `missing` says what is not there.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..config import cpu_flags
 from ..errors import EngineError
 
-SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
+SOURCE = Path(__file__).with_name("avx512") / "kernels.cpp"
 LIBRARY = "cpu_kernels.so"
 COMPILERS = ("g++", "c++", "clang++")
 WANTED = ("avx512_bf16", "avx512_vnni")

@@ -1,4 +1,4 @@
-"""The mask decoder and the memory encoder on the kernels of cpu_kernels.cpp.
+"""The mask decoder and the memory encoder on the kernels of avx512/.
 
 The few tokens of the decoder stay in torch; what has a row for each cell of the image is here.
 """

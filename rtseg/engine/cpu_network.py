@@ -1,4 +1,4 @@
-"""The tracked frame on the kernels of cpu_kernels.cpp: `StaticNetwork`'s parts with their weights packed.
+"""The tracked frame on the kernels of avx512/: `StaticNetwork`'s parts with their weights packed.
 
 What flows between layers is float32 rows [tokens, channels]; attention sees bf16.
 """

@@ -18,6 +18,7 @@ their weights, all else in the type of the activations: `precise` below sets bot
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -151,7 +152,7 @@ class Encoder(nn.Module):
         super().__init__()
         trunk: Any = net.image_encoder.trunk
         neck: Any = net.image_encoder.neck
-        self.patches = trunk.patch_embed.proj
+        self.patches = copy.deepcopy(trunk.patch_embed.proj)
         self.register_buffer("position", trunk.positions(net.image_size // 4).detach())
         self.blocks = nn.ModuleList(Block(b, attention) for b in trunk.blocks)
         self.ends = list(trunk.stage_ends)
@@ -431,11 +432,11 @@ class Remember(nn.Module):
         super().__init__()
         encoder: Any = net.memory_encoder
         self.size = net.image_size
-        convs = [m for m in encoder.mask_downsampler.encoder if isinstance(m, nn.Conv2d)]
+        convs = [copy.deepcopy(m) for m in encoder.mask_downsampler.encoder if isinstance(m, nn.Conv2d)]
         norms = [m for m in encoder.mask_downsampler.encoder if isinstance(m, nn.LayerNorm)]
         self.convs, self.norms = nn.ModuleList(convs[:4]), nn.ModuleList(norm_of(n) for n in norms)
         self.last, self.image = copied(convs[4]), copied(encoder.pix_feat_proj)
-        self.mixers = nn.ModuleList(layer.dwconv for layer in encoder.fuser.layers)
+        self.mixers = nn.ModuleList(copy.deepcopy(layer.dwconv) for layer in encoder.fuser.layers)
         self.mix_norms = nn.ModuleList(norm_of(layer.norm) for layer in encoder.fuser.layers)
         self.mlps = nn.ModuleList()
         for layer in encoder.fuser.layers:
