@@ -30,10 +30,14 @@ def examine() -> list[Finding]:
         _cpu(),
         _gpu(),
         _auto(),
+        _kernels(),
         _package("av", "reading and writing video", needed=True),
         _package("zmq", "publishing", needed=True, project="pyzmq"),
-        _package("tensorrt", "engines to come", extra="tensorrt"),
-        _package("openvino", "engines to come", extra="openvino"),
+        _package("tensorrt", "runtime tensorrt", extra="tensorrt"),
+        _package("onnx", "building tensorrt engines", extra="tensorrt"),
+        _package("pycuda", "the CUDA frame kernels", extra="tensorrt"),
+        _package("matplotlib", "the plots of rtseg bench", extra="bench"),
+        _untried(),
         _weights(),
     ]
 
@@ -86,10 +90,33 @@ def _gpu() -> Finding:
 def _auto() -> Finding:
     if not _has("torch"):
         return Finding("runtime auto", None, "unknown without torch")
-    from .engine import choose_runtime
+    from .engine.runtimes import best_precision, best_runtime, device_of
 
-    device, why = choose_runtime("auto")
-    return Finding("runtime auto", True, f"would take {device}: {why}")
+    runtime = best_runtime()
+    text = f"{runtime}, {best_precision(device_of(runtime))}"
+    if runtime == "tensorrt":
+        text += ", once it is built (rtseg build RECIPE); until then cuda"
+    return Finding("runtime auto", True, text)
+
+
+def _kernels() -> Finding:
+    """What `rtseg build` needs to make the `cpu` runtime fast."""
+    if not _has("torch"):
+        return Finding("cpu kernels", None, "unknown without torch")
+    from .engine.cpu_kernels import compiler, missing
+
+    if why := missing():
+        return Finding("cpu kernels", None, f"{why}; runtime cpu runs in torch")
+    if not (found := compiler()):
+        return Finding("cpu kernels", None, "no C++ compiler; runtime cpu runs in torch", "apt-get install g++")
+    return Finding("cpu kernels", True, f"AVX-512 BF16 and VNNI, {found}: rtseg build RECIPE compiles them")
+
+
+def _untried() -> Finding:
+    text = (
+        "runtimes cuda and tensorrt, and the CUDA frame kernels, have run on no GPU yet: their parts are proved on CPUs"
+    )
+    return Finding("untried", None, text, "on a GPU: rtseg build RECIPE proves them there")
 
 
 def _package(name: str, use: str, needed: bool = False, project: str = "", extra: str = "") -> Finding:

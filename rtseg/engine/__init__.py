@@ -13,49 +13,57 @@ from typing import Any
 
 import torch
 
-from ..config import SHIPPED, Recipe, cpu_cores, cpu_flags, file_sha256, load_recipe
+from ..config import SHIPPED, Recipe, cpu_cores, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
-from ..sam2 import CLAMP_LOGIT, Decoded, Features, Prompts, Recall, Remembered, Sam2, get_preset, load_weights
+from ..sam2 import CLAMP_LOGIT, Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2, get_preset, load_weights
+from .artifact import locate
 from .base import Engine, to_input
 from .reference import TorchEngine
+from .runtimes import best_runtime, device_of, runtime_module, settle
 
 __all__ = [
-    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prompts", "Recall", "Remembered", "choose_runtime", "open_engine",
-    "spare_core", "to_input",
+    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prompts", "Recall", "Remembered", "open_engine", "spare_core",
+    "to_input",
 ]  # fmt: skip
 
 
 def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
     """Open the engine of a recipe file (None: the shipped default). Keywords override the recipe's keys.
 
+    What `rtseg build` installed is used where it fits; the engine's `description` says what runs, and why not better.
     Raises `ConfigError`, `WeightsError` or `EngineError`.
     """
     recipe = load_recipe(recipe, **overrides)
-    device, _ = choose_runtime(recipe.runtime)
-    if recipe.precision == "auto":
-        recipe = replace(recipe, precision=choose_precision(device))
     network = Sam2(get_preset(recipe.model), recipe.image_size)
     path = find_weights(recipe.weights)
     load_weights(network, path)
-    return TorchEngine(network, recipe, file_sha256(path), device)
+    weights_hash = file_sha256(path)
+    recipe, built, why = present(recipe, network.preset, weights_hash)
+    if recipe.runtime == "torch":
+        return TorchEngine(network, recipe, weights_hash, device_of("torch"))
+    engine: Engine = runtime_module(recipe.runtime).open(network, recipe, weights_hash, built)
+    if why:
+        engine.description += f" ({why})"
+    return engine
 
 
-def choose_runtime(runtime: str) -> tuple[str, str]:
-    """The torch device for a runtime, and why; `EngineError` where this machine or this version has none."""
-    cuda = torch.cuda.is_available()
-    if runtime == "cpu":
-        return "cpu", "asked for; torch on the CPU"
-    if runtime in ("torch", "auto"):
-        if cuda:
-            return "cuda", f"torch sees {torch.cuda.get_device_name()}"
-        return "cpu", "torch sees no CUDA device"
-    raise EngineError(f'runtime = "{runtime}": this version of rtseg has no such engine; use "torch", "cpu" or "auto"')
+def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
+    """The recipe with a definite runtime and precision, its built engine or None, and why there is no better one.
 
-
-def choose_precision(device: str) -> str:
-    """What precision "auto" is on a device: bf16 where it is multiplied natively, else fp32."""
-    native = torch.cuda.is_bf16_supported(False) if device == "cuda" else any("bf16" in flag for flag in cpu_flags())
-    return "bf16" if native else "fp32"
+    "auto" is TensorRT where its engine is built, else CUDA where there is a GPU, else the CPU.
+    """
+    if recipe.runtime != "auto":
+        recipe = settle(recipe)
+        built, why = locate(recipe, preset, weights_hash)
+        return recipe, built, why if recipe.runtime == "cpu" and recipe.precision != "fp32" else ""
+    best = replace(recipe, runtime=best_runtime())
+    try:
+        return present(best, preset, weights_hash)
+    except EngineError as e:
+        if best.runtime != "tensorrt":
+            raise
+        recipe, built, _ = present(replace(recipe, runtime="cuda"), preset, weights_hash)
+        return recipe, built, str(e)
 
 
 @contextmanager

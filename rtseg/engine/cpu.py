@@ -36,7 +36,7 @@ class CpuEngine(TorchEngine):
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        return Features(*self._verbs.encode(to_input(image_hwc, self.image_size)))
+        return Features(*(t.float() for t in self._verbs.encode(to_input(image_hwc, self.image_size))))
 
     @torch.inference_mode()
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import rtseg
-from rtseg.config import Recipe
-from rtseg.engine import Engine, Features, Prompts, Recall, choose_precision, choose_runtime, open_engine, to_input
+from rtseg.config import Recipe, load_recipe
+from rtseg.engine import Engine, Features, Prompts, Recall, open_engine, present, runtimes, to_input
 from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Sam2, get_preset, save_weights
 
@@ -27,12 +27,12 @@ def sha256(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return open_engine(image_size=128)
+    return open_engine(image_size=128, runtime="torch")
 
 
 def test_the_default_recipe() -> None:
     opened = open_engine()
-    assert opened.recipe == Recipe(precision=choose_precision("cpu")) and opened.image_size == 256
+    assert opened.recipe == Recipe(precision=runtimes.best_precision("cpu")) and opened.image_size == 256
     assert opened.preset == get_preset("nano")
     assert opened.weights_hash == sha256(NANO)
     assert opened.recipe.precision in opened.description
@@ -42,7 +42,7 @@ def test_the_default_recipe() -> None:
 def test_auto_is_bf16_only_where_it_is_native(
     flags: list[str], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtseg.engine.cpu_flags", lambda: flags)
+    monkeypatch.setattr("rtseg.engine.runtimes.cpu_flags", lambda: flags)
     assert open_engine(image_size=64, runtime="cpu").recipe.precision == precision
     assert open_engine(image_size=64, runtime="cpu", precision="fp32").recipe.precision == "fp32"
 
@@ -65,8 +65,9 @@ def test_keywords_override_a_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["cuda", "tensorrt"])
-def test_a_runtime_that_is_not_here(runtime: str) -> None:
-    with pytest.raises(EngineError, match=f'runtime = "{runtime}": this version of rtseg has no such engine'):
+def test_a_runtime_that_needs_a_gpu(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match=f'runtime = "{runtime}": torch .* sees no CUDA device; use "cpu"'):
         open_engine(runtime=runtime)
 
 
@@ -75,13 +76,32 @@ def test_a_runtime_that_nobody_knows() -> None:
         open_engine(runtime="tpu")
 
 
-def test_the_device_is_what_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_best_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_runtime("auto")[0] == choose_runtime("torch")[0] == "cpu"
+    assert runtimes.best_runtime() == "cpu"
+    assert open_engine(image_size=64, runtime="auto").recipe.runtime == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    assert choose_runtime("auto") == ("cuda", "torch sees a GPU")
-    assert choose_runtime("cpu")[0] == "cpu"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert runtimes.best_runtime() == "cuda"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert runtimes.best_runtime() == "tensorrt"
+
+
+def test_auto_without_a_built_plan_is_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says what would be better, and how to have it."""
+    monkeypatch.setattr("rtseg.engine.best_runtime", lambda: "tensorrt")
+    monkeypatch.setattr(runtimes, "device_of", lambda runtime: "cpu" if runtime == "torch" else "cuda")
+    monkeypatch.setattr(runtimes, "best_precision", lambda device: "bf16")
+    recipe, built, why = present(
+        load_recipe(ROOT / "engines" / "nano-cpu.toml", runtime="auto"), get_preset("nano"), ""
+    )
+    assert (recipe.runtime, recipe.precision, built) == ("cuda", "bf16", None)
+    assert "nano-cpu: not built yet; run: rtseg build" in why
+
+
+def test_an_engine_that_is_not_built_says_so() -> None:
+    opened = open_engine(ROOT / "engines" / "nano-cpu.toml", image_size=64, precision="bf16")
+    assert "; run: rtseg build" in opened.description and "kernels" not in opened.description
 
 
 def test_weights_that_are_not_shipped() -> None:
@@ -114,9 +134,9 @@ def ious(a_thw: np.ndarray, b_thw: np.ndarray) -> np.ndarray:
     return np.asarray([(a & b).sum() / max((a | b).sum(), 1) for a, b in zip(a_thw, b_thw, strict=True)])
 
 
-def test_half_precision_gives_the_same_masks(engine: Engine) -> None:
-    half = open_engine(image_size=128, precision="bf16")
-    reference = follow(engine, 1)
+def test_half_precision_gives_the_same_masks() -> None:
+    half, whole = (open_engine(image_size=256, runtime="torch", precision=p) for p in ("bf16", "fp32"))
+    reference = follow(whole, 1)
     assert reference.any(axis=(1, 2)).all()
     assert ious(follow(half, 1), reference).min() > 0.97
     assert ious(follow(half, 2), reference).max() < 0.5
@@ -141,7 +161,7 @@ def answers(engine: Engine, image: np.ndarray, seed: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nothing_is_kept_between_calls(precision: str) -> None:
-    engine = open_engine(image_size=128, precision=precision)
+    engine = open_engine(image_size=128, runtime="torch", precision=precision)
     one, two = (np.random.default_rng(k).integers(0, 255, (90, 120, 3), dtype=np.uint8) for k in (1, 2))
     first = answers(engine, one, 1)
     copies = [t.clone() for t in first]

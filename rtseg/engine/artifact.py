@@ -1,0 +1,215 @@
+"""A built engine: a folder of artifacts, and a sidecar that says what they were made from and where they may run.
+
+    engines/built/NAME/engine.json    the sidecar, written last
+    engines/built/NAME/...            whatever the runtime's `make` wrote
+
+An artifact is run only where everything that it depends on is what it was: recipe, network, weights, our own sources,
+libraries and device. Else it is refused, in one line that names the first thing that differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..config import Recipe, cpu_flags, file_sha256
+from ..errors import EngineError
+from ..sam2 import Preset
+from .runtimes import ON_GPU, where
+
+FORMAT = 1
+SIDECAR = "engine.json"
+NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; the others only gain from one
+FIXED_SHAPES = ("tensorrt",)  # runtimes whose artifacts hold one bank size and number of objects
+LIBRARIES = {"tensorrt": ("tensorrt",)}  # that a runtime's artifacts are made by, beside torch
+SOURCES = (".py", ".cu", ".cpp", ".h")
+
+Sidecar = dict[str, Any]
+
+
+def folder_of(recipe: Recipe) -> Path | None:
+    """Where the engine of a recipe file is installed; None for a recipe that is in no file."""
+    return recipe.path and recipe.path.parent / "built" / recipe.path.stem
+
+
+def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | None, str]:
+    """The built engine of a settled recipe, or None and why there is none that may run.
+
+    `EngineError` instead for a runtime that cannot do without.
+    """
+    if recipe.runtime == "torch":
+        return None, "the reference; nothing to build"
+    try:
+        return find(recipe, preset, weights_hash), ""
+    except EngineError as e:
+        if recipe.runtime in NEEDED:
+            raise
+        return None, str(e)
+
+
+def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
+    """The folder of the built engine of a settled recipe; `EngineError` if it is missing, damaged, stale or foreign."""
+    folder = folder_of(recipe)
+    if folder is None:
+        raise EngineError(
+            "no engine is built for a recipe without a file; write it to NAME.toml: rtseg build NAME.toml"
+        )
+    expected = identity(recipe, preset, weights_hash)
+    before = _stamp(folder)
+    while True:
+        try:
+            check(folder, expected, recipe)
+            return folder
+        except EngineError:
+            # A build may have replaced the folder while it was read: then what differs is old beside new.
+            now = _stamp(folder)
+            if now == before:
+                raise
+            before = now
+
+
+def check(folder: Path, expected: Sidecar, recipe: Recipe) -> Sidecar:
+    """The sidecar of a folder whose artifacts are whole and whose identity is the expected one."""
+    found = read(folder, recipe)
+    built_with = dict(_flat(found["identity"]))
+    for name, value in _flat(expected):
+        if built_with.get(name) != value:
+            was = _short(built_with.get(name, "unknown"))
+            raise _refused(recipe, folder, f"built with {name} = {was}; expected {_short(value)}")
+    for name, digest in found["files"].items():
+        path = folder / name
+        try:
+            actual = file_sha256(path)
+        except OSError as e:
+            raise _refused(recipe, path, f"cannot be read ({e.strerror}); expected what rtseg build wrote") from e
+        if actual != digest:
+            raise _refused(recipe, path, f"damaged or edited: sha256 {_short(actual)}; expected {_short(digest)}")
+    return found
+
+
+def read(folder: Path, recipe: Recipe) -> Sidecar:
+    """The sidecar of a folder, once it is known to be whole."""
+    path = folder / SIDECAR
+    if not folder.exists():
+        raise _refused(recipe, folder, "not built yet")
+    try:
+        sidecar = json.loads(path.read_text("utf-8"))
+        seal = sidecar.pop("seal")
+        format_, _ = sidecar["format"], (dict(sidecar["identity"]), dict(sidecar["files"]))
+    except OSError as e:
+        raise _refused(recipe, path, f"cannot be read ({e.strerror}); expected what rtseg build wrote") from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise _refused(recipe, path, "truncated or edited; expected what rtseg build wrote") from e
+    if format_ != FORMAT:
+        raise _refused(recipe, path, f"format {format_}; expected {FORMAT}")
+    if seal != _seal(sidecar):
+        raise _refused(recipe, path, "truncated or edited; expected what rtseg build wrote")
+    return dict(sidecar)
+
+
+def write(folder: Path, expected: Sidecar, facts: Sidecar) -> Sidecar:
+    """Write the sidecar of a folder that holds its artifacts; `facts` (parity, timings, compiler...) are for people."""
+    files = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    values = {"format": FORMAT, "identity": expected, "files": files, "when": when, **facts}
+    sidecar: Sidecar = json.loads(json.dumps(values, default=str))
+    sealed = {**sidecar, "seal": _seal(sidecar)}
+    (folder / SIDECAR).write_text(json.dumps(sealed, indent=2) + "\n", "utf-8")
+    return sidecar
+
+
+def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Sidecar:
+    """All that decides whether an artifact may be run, as JSON has it. `recipe` is settled."""
+    plan = recipe.memory
+    keys = {"runtime": recipe.runtime, "precision": recipe.precision, "image_size": recipe.image_size}
+    if recipe.runtime in FIXED_SHAPES:
+        memory = {"memory.policy": plan.policy, "memory.spatial": plan.spatial, "memory.pointers": plan.pointers}
+        keys |= {"max_objects": recipe.max_objects, **memory}
+    return {
+        "recipe": keys,
+        "network": hashlib.sha256(repr(preset).encode()).hexdigest(),
+        "weights": weights_hash,
+        "graph": graph_hash(),
+        "versions": _versions(recipe.runtime),
+        "device": _gpu() if recipe.runtime in ON_GPU else _cpu(),
+    }
+
+
+@cache
+def graph_hash() -> str:
+    """The SHA-256 over the sources that say what the network is and how it is run."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(p for room in ("sam2", "engine") for p in (package / room).rglob("*") if p.suffix in SOURCES):
+        digest.update(f"{path.relative_to(package)} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _versions(runtime: str) -> dict[str, str]:
+    found = {"rtseg": __version__, "torch": torch.__version__}
+    for library in LIBRARIES.get(runtime, ()):
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def _cpu() -> dict[str, str]:
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", info.read_text("utf-8", "replace"), re.M) if info.is_file() else None
+    return {"cpu": model[1] if model else platform.machine(), "flags": " ".join(cpu_flags())}
+
+
+def _gpu() -> dict[str, str]:
+    if not torch.cuda.is_available():
+        return {"gpu": "none"}
+    capability = ".".join(map(str, torch.cuda.get_device_capability()))
+    return {"gpu": torch.cuda.get_device_name(), "capability": capability, "driver": _driver()}
+
+
+def _driver() -> str:
+    """The version of NVIDIA's kernel module, "unknown" where it does not say."""
+    path = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", path.read_text("utf-8", "replace")) if path.is_file() else None
+    return found[0] if found else "unknown"
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """Which sidecar it is that lies in a folder now."""
+    try:
+        found = (folder / SIDECAR).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _seal(sidecar: Sidecar) -> str:
+    return hashlib.sha256(json.dumps(sidecar, sort_keys=True).encode()).hexdigest()
+
+
+def _flat(values: Sidecar, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: object) -> str:
+    """Twelve digits are enough of a hash."""
+    return value[:12] if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else str(value)
+
+
+def _refused(recipe: Recipe, path: Path, what: str) -> EngineError:
+    return EngineError(f"{path}: {what}; run: rtseg build {where(recipe)}")

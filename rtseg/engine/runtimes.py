@@ -1,0 +1,71 @@
+"""Which runtimes there are, what each can do on this machine, and the module behind its name.
+
+A runtime's module has `open(network, recipe, weights_hash, built)` and, where there is something to build,
+`make(network, recipe, folder, note, pictures)`, which writes into a private folder and returns facts about it. It
+imports its vendor's package only inside functions, so that naming a runtime costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import replace
+from types import ModuleType
+
+import torch
+
+from ..config import Recipe, cpu_flags
+from ..errors import EngineError
+
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "torch": ("fp32", "bf16", "fp16"),
+    "cpu": ("fp32", "bf16", "int8"),
+    "cuda": ("fp32", "bf16", "fp16"),
+    "tensorrt": ("fp32", "bf16", "fp16", "int8", "fp8"),
+}
+ON_GPU = ("cuda", "tensorrt")
+
+
+def runtime_module(runtime: str) -> ModuleType:
+    """The module of a runtime that is not `torch`."""
+    return importlib.import_module(f"{__package__}.{runtime}")
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """The recipe with a definite runtime and precision; `EngineError` where this machine cannot have them."""
+    runtime = best_runtime() if recipe.runtime == "auto" else recipe.runtime
+    device = device_of(runtime)
+    precision = best_precision(device) if recipe.precision == "auto" else recipe.precision
+    if precision not in PRECISIONS[runtime]:
+        others = " or ".join(f'runtime = "{name}"' for name, has in PRECISIONS.items() if precision in has)
+        has = ", ".join(PRECISIONS[runtime])
+        raise EngineError(f'{where(recipe)}: precision = "{precision}": {runtime} has {has}; for {precision}: {others}')
+    return replace(recipe, runtime=runtime, precision=precision)
+
+
+def best_runtime() -> str:
+    """What `runtime = "auto"` builds here."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "tensorrt" if importlib.util.find_spec("tensorrt") else "cuda"
+
+
+def device_of(runtime: str) -> str:
+    """The torch device that a runtime works on; `EngineError` where that is a GPU and torch sees none."""
+    gpu = torch.cuda.is_available()
+    if runtime in ON_GPU and not gpu:
+        raise EngineError(
+            f'runtime = "{runtime}": torch {torch.__version__} sees no CUDA device; use "cpu", or see: rtseg doctor'
+        )
+    return "cuda" if gpu and runtime != "cpu" else "cpu"
+
+
+def best_precision(device: str) -> str:
+    """What `precision = "auto"` is on a device: bf16 where it is multiplied natively, else fp32."""
+    native = torch.cuda.is_bf16_supported(False) if device == "cuda" else any("bf16" in flag for flag in cpu_flags())
+    return "bf16" if native else "fp32"
+
+
+def where(recipe: Recipe) -> str:
+    """A recipe's name in an error."""
+    return str(recipe.path or "recipe")
