@@ -191,17 +191,17 @@ def test_a_source_that_breaks_is_named_in_the_last_status(
 def test_the_original_picture_is_not_held_hostage_by_a_network_that_hangs(
     profile: StreamProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rtseg.engine.reference import TorchEngine
+    from rtseg.engine.cpu import CpuEngine
 
-    real, calls = TorchEngine.encode_image, [0]
+    real, calls = CpuEngine.encode_image, [0]
 
-    def encode_image(self: TorchEngine, image: Any) -> Any:
+    def encode_image(self: CpuEngine, image: Any) -> Any:
         calls[0] += 1
         if calls[0] == 10:  # two of them warm up
             time.sleep(1.2)
         return real(self, image)
 
-    monkeypatch.setattr(TorchEngine, "encode_image", encode_image)
+    monkeypatch.setattr(CpuEngine, "encode_image", encode_image)
     report, got = watch(replace(profile, source=SOURCE.format(2)))
     assert report["stages_ms"]["segment"]["max"] > 1100
     sent = [m.header["published_ns"] for m in got["video"]]

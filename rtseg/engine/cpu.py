@@ -59,10 +59,15 @@ class CpuEngine(TorchEngine):
     ) -> list[Remembered]:
         tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
         side = self.image_size // 16
+        # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
         return [
-            Remembered(tokens_nm.T.unflatten(1, (side, side)), self._verbs.keys_of(tokens_nm))
-            for tokens_nm in (t.clone() for t in tokens_bnm)  # a view would keep the whole batch alive
+            remembered(tokens_nm, self._verbs.keys_of(tokens_nm), side) for tokens_nm in map(Tensor.clone, tokens_bnm)
         ]
+
+
+def remembered(tokens_nm: Tensor, keys_lnd: Tensor, side: int) -> Remembered:
+    """A memory whose map is its tokens, seen as [M, g, g]."""
+    return Remembered(tokens_nm.T.unflatten(1, (side, side)), keys_lnd)
 
 
 class TorchVerbs:

@@ -231,8 +231,10 @@ def _masks(frame: Frame, objects: list[_Object], image_size: int, decoded: Decod
     side = image_size // 4
     logits_bhw, scores, ious = np.zeros((0, side, side), np.float32), np.zeros(0), np.zeros(0)
     if decoded is not None:
-        logits_bhw = decoded.logits_b1hw[:, 0].float().cpu().numpy()
-        scores, ious = torch.stack((decoded.score_b.sigmoid(), decoded.iou_b)).float().cpu().numpy()
+        # All that a person sees comes over in one copy: on a GPU, the one place where the host waits for the frame.
+        columns = (decoded.score_b.sigmoid()[:, None], decoded.iou_b[:, None], decoded.logits_b1hw.flatten(1))
+        answer_bn = torch.cat([column.float() for column in columns], dim=1).cpu().numpy()
+        scores, ious, logits_bhw = answer_bn[:, 0], answer_bn[:, 1], answer_bn[:, 2:].reshape(-1, side, side)
         if not np.isfinite((scores, ious)).all():
             raise EngineError(f'frame {frame.seq}: the network\'s answer is not a number; use precision = "fp32"')
     return Masks(
