@@ -33,7 +33,7 @@ setup(
         "torch>=2.6",
     ],
     extras_require={
-        "tensorrt": ["tensorrt>=10", "pycuda>=2024.1", "onnx>=1.17", "onnxscript>=0.3"],
+        "tensorrt": ["tensorrt>=10.1", "pycuda>=2024.1", "onnx>=1.17", "onnxscript>=0.3"],
         "bench": ["matplotlib>=3.9"],
         "dev": [
             "hypothesis>=6.100",

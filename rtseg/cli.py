@@ -131,6 +131,24 @@ def _train(args: argparse.Namespace) -> Result:
     return {"out": str(args.out), **train(TrainConfig(**{name: getattr(args, name) for name in names}))}
 
 
+def _build(args: argparse.Namespace) -> Result:
+    from .build import build_all
+    from .report import progress_bar
+
+    options = {name: getattr(args, name) for name in ("clip", "prompts", "force")}
+    with progress_bar("frames proved") as progress:
+        return build_all(args.recipes, **options, note=partial(print, file=sys.stderr), progress=progress)
+
+
+def _bench(args: argparse.Namespace) -> Result:
+    from .benchmark.run import bench
+    from .report import progress_bar
+
+    names = ("clip", "prompts", "objects", "frames", "rounds", "compare", "out")
+    with progress_bar("bench") as progress:
+        return bench(args.recipes, **{name: getattr(args, name) for name in names}, progress=progress)
+
+
 def _doctor(args: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
@@ -184,6 +202,26 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_whole, default=0)
     train.add_argument("--threads", type=_count, default=2, help="of the CPU")
 
+    example = "rtseg build engines/nano-cpu.toml"
+    text = "compile an engine, prove that its masks are the reference's, install it in built/ beside the recipe"
+    build = _verb(verbs, "build", _build, text, example)
+    build.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE.toml", help="engine recipes")
+    build.add_argument("--clip", help="prove it on this too: a video file, a folder of images, or synthetic:...")
+    build.add_argument("--prompts", type=Path, help="what to follow in the clip: a JSON file, as for segment")
+    build.add_argument("--force", action="store_true", help="build again what is there and fits")
+
+    example = "rtseg bench engines/*.toml --compare policy --out out/bench"
+    bench = _verb(verbs, "bench", _bench, "how long a frame takes, engines side by side", example)
+    bench.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE.toml", help="engine recipes; the first is 1x")
+    bench.add_argument("--clip", help="a video file, a folder of images, or synthetic:... (default: synthetic)")
+    bench.add_argument("--prompts", type=Path, help="what to follow from the first frame: a JSON file, as for segment")
+    bench.add_argument("--objects", type=_counts, metavar="N,N", help="with how many objects (default: 1,2,4)")
+    bench.add_argument("--frames", type=_count, default=200, help="to measure, of each engine and number of objects")
+    bench.add_argument("--rounds", type=_count, default=5, help="blocks these frames come in, engines taking turns")
+    compare = "add variants of each recipe: policy (fifo, efp-window, efp) or image_size (whole, half)"
+    bench.add_argument("--compare", action="append", default=[], choices=("policy", "image_size"), help=compare)
+    bench.add_argument("--out", type=Path, metavar="FOLDER", help="for bench.json and the plots")
+
     _verb(verbs, "doctor", _doctor, "what this machine has, and what to do about what it has not", "rtseg doctor")
     return parser
 
@@ -199,6 +237,10 @@ def _count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1")
     return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(word) for word in text.split(","))
 
 
 def _whole(text: str) -> int:

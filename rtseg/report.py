@@ -6,21 +6,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.abc import RichRenderable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
+WIDE = 150  # columns of the widest table
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
 
 def show(result: dict[str, Any], to_stderr: bool = False) -> None:
     """Print a verb's result: known sections as tables, the rest as `key: value`."""
     console = Console(stderr=to_stderr)
+    if isinstance(result, RichRenderable):  # a verb whose result knows how to be drawn
+        if not console.is_terminal:  # a file or a pipe is as wide as need be
+            console.width = WIDE
+        console.print(result)
+        return
     for key, value in result.items():
         if key == "findings":
             for finding in value:
                 _plain(console, _finding(finding))
+        elif key == "engines":
+            for engine in value:
+                _plain(console, "\n".join(_built(engine)))
         elif key == "stages_ms":
             console.print(_stages(value))
         elif isinstance(value, dict):
@@ -51,6 +61,19 @@ def _stages(stages: dict[str, dict[str, float]]) -> Table:
     for stage, row in stages.items():
         table.add_row(stage, *(f"{row[column]:.2f}" for column in ("p50", "p95", "p99")))
     return table
+
+
+def _built(engine: dict[str, Any]) -> Iterator[str]:
+    """One engine of `rtseg build`: what became of it, how near it is to the reference, and how fast."""
+    yield f"{'ok' if engine['ok'] else 'failed':9}{engine['recipe']}: {engine['said']}"
+    for proof in engine.get("parity", ()):
+        line = f"{proof['clip']}: {proof['objects']} objects on {proof['frames']} frames"
+        line += f", IoU with the reference {proof['least']:.3f} or more, {proof['mean']:.4f} in the mean"
+        if "iou_with_truth" in proof:
+            line += "; with the truth {engine:.3f}, as the reference {reference:.3f}".format(**proof["iou_with_truth"])
+        yield f"{'':9}{line}"
+    if "timings_ms" in engine:
+        yield f"{'':9}{engine['engine']}; ms: {_line(engine['timings_ms'])}"
 
 
 def _finding(finding: dict[str, Any]) -> str:

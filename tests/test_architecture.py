@@ -31,14 +31,19 @@ MAY: dict[str, set[str]] = {
     "report": {"errors"},
     "offline": BASE | {"grab", "engine", "track", "publish", "doctor"},
     "live": BASE | {"grab", "engine", "track", "publish", "doctor"},
+    "benchmark": BASE | {"grab", "engine", "track", "publish", "doctor"},
+    "clips": BASE | {"grab"},
+    "probe": VALUES | {"engine"},
+    "gate": VALUES | {"clips", "probe", "engine", "track"},
+    "build": BASE | {"sam2", "engine", "track", "clips", "gate"},
     "demo": BASE | {"live", "grab", "publish"},
-    "cli": BASE | {"demo", "live", "offline", "publish", "adapt", "evaluate", "doctor", "report"},
+    "cli": BASE | {"demo", "live", "offline", "publish", "adapt", "evaluate", "doctor", "report", "build", "benchmark"},
     "__init__": BASE | {"grab", "engine", "track", "publish"},
 }
 
 # Who may import a vendor library.
 HOMES: dict[str, set[str]] = {
-    "torch": {"sam2", "engine", "track", "adapt", "doctor"},
+    "torch": {"sam2", "engine", "track", "adapt", "doctor", "probe", "build", "benchmark"},
     "tensorrt": {"engine"},
     "pycuda": {"engine"},
     "openvino": {"engine"},
@@ -46,7 +51,8 @@ HOMES: dict[str, set[str]] = {
     "zmq": {"publish"},
     "msgpack": {"publish"},
     "pycocotools": {"publish"},
-    "rich": {"report", "adapt", "live"},
+    "rich": {"report", "adapt", "live", "benchmark"},
+    "matplotlib": {"benchmark"},
     "transformers": set(),
 }
 

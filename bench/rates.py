@@ -1,0 +1,68 @@
+"""What a machine can do, to see how near an engine comes: the rate of matrix products, and an encoder's operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from rtseg.benchmark.lane import synchronise
+from rtseg.benchmark.statistics import spread
+from rtseg.engine import Engine
+from rtseg.sam2 import Sam2
+from rtseg.types import ImageU8, now_ns
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+
+
+def product_rate(kind: str, device: str, side: int | None = None) -> float:
+    """Operations a second, in units of 10^12, of one large matrix product in a type; 0 where torch has none.
+
+    An operation is a multiplication or an addition. `side` is that of the square matrices.
+    """
+    side = side or (8192 if device == "cuda" else 2048)
+    a = torch.ones(side, side, device=device).to(TYPES[kind])
+    product = torch._int_mm if kind == "int8" else torch.mm
+    try:
+        return round(2 * side**3 / median_ms(lambda: product(a, a.t())) / 1e9, 4)
+    except RuntimeError:
+        return 0.0
+
+
+def encoder_share(engine: Engine, picture_hwc: ImageU8, gflop: float, device: str, rounds: int = 3) -> dict[str, Any]:
+    """How near `encode_image` comes to the machine's product rate in its precision, both measured in each round.
+
+    `ms` is the encoder's median; `share` is None where torch cannot multiply in that precision.
+    """
+    kind, times, shares = engine.recipe.precision, [], []
+    for _ in range(rounds):
+        rate = product_rate(kind, device) if kind in TYPES else 0.0
+        times.append(median_ms(lambda: engine.encode_image(picture_hwc)))
+        if rate:
+            shares.append(gflop / times[-1] / rate)  # GFLOP a millisecond are 10^12 a second
+    return {"ms": round(float(np.median(times)), 3), "share_of_rate": spread(shares) if shares else None}
+
+
+def median_ms(function: Callable[[], object], runs: int = 7) -> float:
+    """Of so many runs, after two that are not counted; the GPU is waited for."""
+    times = []
+    for _ in range(runs + 2):
+        start_ns = now_ns()
+        function()
+        synchronise()
+        times.append((now_ns() - start_ns) / 1e6)
+    return float(np.median(times[2:]))
+
+
+def encoder_gflop(network: Sam2) -> float:
+    """Operations, in units of 10^9, of our reference encoder on one picture: counted call by call, not asserted."""
+    size, shapes = network.image_size, deepcopy(network).to("meta")
+    # Attention as plain products: of the CPU's fused kernel the counter knows nothing.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        shapes.encode_image(torch.zeros(1, 3, size, size, device="meta"))
+    return round(counter.get_total_flops() / 1e9, 4)

@@ -1,0 +1,232 @@
+"""One engine following a number of objects, a block of frames at a time, and the clocks beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine import Decoded, Engine, Features, Prompts, Recall, Remembered, to_input
+from ..engine.base import Verbs
+from ..publish import draw_overlay
+from ..track import Tracker
+from ..types import Frame, ImageU8, Masks, now_ns
+from .clip import Clip
+
+SETTLE = 2  # frames after a change of engines that are not counted: the caches still hold the other one's weights
+STEADY_FRAMES, STEADY_WITHIN, MOST_WARM_UP = 5, 0.10, 60
+STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "masks_to_host", "overlay")
+
+
+def synchronise() -> None:
+    """Wait for the GPU, where this process uses one: a kernel that was only launched has cost nothing yet."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+
+
+@dataclass(slots=True)
+class Block:
+    """Consecutive frames: how long each took until its masks were there, and all of them until the device was idle."""
+
+    frames_ms: list[float]
+    wall_ms: float
+
+
+class Lane:
+    """A tracker of `objects` objects that goes through a clip, frame after frame, for as long as it is asked to."""
+
+    def __init__(self, engine: Engine, clip: Clip, objects: int) -> None:
+        self.engine, self.clip, self.objects = engine, clip, objects
+        self.blocks: list[Block] = []
+        self.warm_up_frames, self.steady = 0, False
+        self._steps = 0
+        self._tracker = self._make_tracker()
+
+    def _make_tracker(self) -> Tracker:
+        return Tracker(self.engine)
+
+    def first_frame(self) -> float:
+        """Prompt every object and track the clip's first frame; ms until its masks are there."""
+        self._tracker, self._steps = self._make_tracker(), 0
+        for i in range(1, self.objects + 1):
+            self._tracker.give(self.clip.prompt(i))
+        return self.step()
+
+    def step(self) -> float:
+        """Track the next frame; ms until its masks are there."""
+        frame = self.clip.frame(self._steps)
+        self._steps += 1
+        start_ns = now_ns()
+        self._frame(frame)
+        return (now_ns() - start_ns) / 1e6
+
+    def _frame(self, frame: Frame) -> Masks:
+        return self._tracker.step(frame)
+
+    def warm_up(self) -> None:
+        """Go on until every memory is full and the times no longer fall, or are not likely to settle."""
+        self.first_frame()
+        fill = max(self.engine.preset.num_maskmem, self.engine.recipe.memory.pointers) + 1
+        for _ in range(fill):
+            self.step()
+        times: list[float] = []
+        while not self.steady and len(times) < MOST_WARM_UP:
+            times.append(self.step())
+            self.steady = is_steady(times)
+        self.warm_up_frames = 1 + fill + len(times)
+
+    def block(self, frames: int) -> None:
+        """Time so many frames in a row."""
+        for _ in range(SETTLE):
+            self.step()
+        synchronise()
+        start_ns = now_ns()
+        frames_ms = [self.step() for _ in range(frames)]
+        synchronise()
+        self.blocks.append(Block(frames_ms, (now_ns() - start_ns) / 1e6))
+
+    def click(self) -> float:
+        """Correct an object with a click on the next frame; ms from the click to its mask."""
+        self.step()
+        point = self.clip.click(1, self._steps)
+        start_ns = now_ns()
+        self._tracker.prompt(1, points=[point])
+        self.step()
+        return (now_ns() - start_ns) / 1e6
+
+
+def is_steady(times_ms: Sequence[float]) -> bool:
+    """Whether the median of the last few frames is that of the few before them."""
+    if len(times_ms) < 2 * STEADY_FRAMES:
+        return False
+    before, last = (float(np.median(part)) for part in np.split(np.array(times_ms[-2 * STEADY_FRAMES :]), 2))
+    return abs(last / before - 1) <= STEADY_WITHIN
+
+
+class StageClock:
+    """Times of named stages, frame by frame; the device is waited for at both ends of each. Stages do not overlap."""
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, float]] = []
+        self._start_ns = 0
+
+    def next_frame(self) -> None:
+        self.frames.append(dict.fromkeys(STAGES, 0.0))
+
+    def start(self) -> None:
+        synchronise()
+        self._start_ns = now_ns()
+
+    def stop(self, stage: str) -> None:
+        """What has passed since `start` is this stage's; one that comes twice on a frame is added up."""
+        synchronise()
+        self.frames[-1][stage] += (now_ns() - self._start_ns) / 1e6
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        self.start()
+        yield
+        self.stop(stage)
+
+
+class StagedEngine(Verbs):
+    """An engine whose verbs are timed one by one; what it would have fused runs apart."""
+
+    def __init__(self, engine: Engine, clock: StageClock) -> None:
+        self.recipe, self.preset, self.image_size = engine.recipe, engine.preset, engine.image_size
+        self.weights_hash, self.description = engine.weights_hash, engine.description
+        self._engine, self._clock = engine, clock
+
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        with self._clock.time("encode_image"):
+            return self._engine.encode_image(image_hwc)
+
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        with self._clock.time("attend"):
+            return self._engine.attend(features, recalls)
+
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+        with self._clock.time("decode"):
+            return self._engine.decode(conditioned_bchw, features, prompts)
+
+    def remember(
+        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        with self._clock.time("remember"):
+            return self._engine.remember(features, logits_b1hw, score_b, prompted)
+
+
+class StagedTracker(Tracker):
+    """A tracker that times its own share: the bank with its policy, and the masks' way to the host.
+
+    `bank` is what comes before the network's answer and after the masks; `masks_to_host` is what lies between.
+    """
+
+    def __init__(self, engine: Engine, clock: StageClock) -> None:
+        super().__init__(StagedEngine(engine, clock))
+        self._clock = clock
+
+    def step(self, frame: Frame | ImageU8) -> Masks:
+        self._clock.start()
+        return super().step(frame)
+
+    def _answer(self, *given: Any) -> tuple[Decoded, list[Remembered]]:
+        self._clock.stop("bank")
+        answer = super()._answer(*given)
+        self._clock.start()
+        return answer
+
+    def _commit(self, *made: Any) -> None:
+        self._clock.stop("masks_to_host")
+        with self._clock.time("bank"):
+            super()._commit(*made)
+
+
+class StagedLane(Lane):
+    """A lane that times each stage of a frame, drawing it included; its frames are no measure of the whole step."""
+
+    def __init__(self, engine: Engine, clip: Clip, objects: int) -> None:
+        self._clock = StageClock()
+        self.measured: list[dict[str, float]] = []
+        super().__init__(engine, clip, objects)
+
+    def _make_tracker(self) -> Tracker:
+        return StagedTracker(self.engine, self._clock)
+
+    def _frame(self, frame: Frame) -> Masks:
+        self._clock.next_frame()
+        # On its own, for the record: `encode_image` does it too, on engines that see the picture on the host.
+        with self._clock.time("to_input"):
+            to_input(frame.image_hwc, self.engine.image_size)
+        masks = super()._frame(frame)
+        with self._clock.time("overlay"):
+            draw_overlay(frame, masks)
+        return masks
+
+    def block(self, frames: int) -> None:
+        super().block(frames)
+        self.measured += self._clock.frames[-frames:]
+        self._clock.frames.clear()
+
+    def stages_ms(self) -> dict[str, list[float]]:
+        """Times of each stage on the frames of all blocks, in the order in which they come on a frame."""
+        return {stage: [frame[stage] for frame in self.measured] for stage in STAGES}
+
+
+def alternate(lanes: Sequence[Lane], rounds: int, frames: int) -> Iterator[Lane]:
+    """Warm every lane up, then let them take turns: a block of each, and again, so that noise hits them all alike.
+
+    Yields a lane after each thing it has done.
+    """
+    for lane in lanes:
+        lane.warm_up()
+        yield lane
+    for _ in range(rounds):
+        for lane in lanes:
+            lane.block(frames)
+            yield lane

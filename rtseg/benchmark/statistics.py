@@ -1,0 +1,65 @@
+"""From raw times to figures: percentiles, jitter, what one more object costs, and ratios with their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+PERCENTS = (50, 90, 95, 99)
+
+
+def summary(samples_ms: Sequence[float]) -> dict[str, float]:
+    """Percentiles of raw samples in ms (numpy's, linear between samples), with mean, max and count."""
+    values = {f"p{p}": round(float(v), 4) for p, v in zip(PERCENTS, np.percentile(samples_ms, PERCENTS), strict=True)}
+    mean, longest = float(np.mean(samples_ms)), float(np.max(samples_ms))
+    return {**values, "max": round(longest, 4), "mean": round(mean, 4), "count": len(samples_ms)}
+
+
+def jitter(blocks_ms: Sequence[Sequence[float]]) -> float:
+    """Mean difference in ms between a frame and the one before it; across the gap between two blocks none is taken."""
+    steps = [np.abs(np.diff(block)) for block in blocks_ms if len(block) > 1]
+    return round(float(np.mean(np.concatenate(steps))), 4) if steps else 0.0
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and largest of one value a block."""
+    return {"median": round(float(np.median(values)), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
+
+
+def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[float]]) -> dict[str, float]:
+    """How many times faster `other_ms` is: the ratio of medians within each pair of neighbouring blocks, its spread.
+
+    Above 1 the other is faster. Blocks are paired in order, so a machine that slows down slows both of a pair.
+    """
+    return spread([float(np.median(b) / np.median(o)) for b, o in zip(baseline_ms, other_ms, strict=True)])
+
+
+def fit(objects: Sequence[int], ms: Sequence[float]) -> dict[str, float | None] | None:
+    """Least squares of ms = E + M * objects: `e_ms`, `m_ms`, their ratio, and the root mean square of what is left.
+
+    None where fewer than two numbers of objects were measured; with two the residual is 0, whatever the truth is.
+    """
+    if len(set(objects)) < 2:
+        return None
+    columns = np.stack([np.ones(len(objects)), np.asarray(objects, float)], axis=1)
+    (e, m), *_ = np.linalg.lstsq(columns, np.asarray(ms, float), rcond=None)
+    residual = float(np.sqrt(np.mean((columns @ (e, m) - ms) ** 2)))
+    share = round(float(m / e), 4) if e > 0 else None  # noise can put the line through less than nothing
+    return {"e_ms": round(float(e), 4), "m_ms": round(float(m), 4), "m_over_e": share, "rms_ms": round(residual, 4)}
+
+
+def fit_blocks(objects: Sequence[int], blocks_ms: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any] | None:
+    """`fit` to the medians of all samples, and the spread of M/E over fits to each round alone.
+
+    `blocks_ms[i]` are the blocks measured with `objects[i]` objects, as many for each.
+    """
+    whole = fit(objects, [float(np.median(np.concatenate(list(blocks)))) for blocks in blocks_ms])
+    if whole is None:
+        return None
+    rounds = [
+        fit(objects, [float(np.median(block)) for block in of_round]) for of_round in zip(*blocks_ms, strict=True)
+    ]
+    shares = [f["m_over_e"] for f in rounds if f and f["m_over_e"] is not None]
+    return {**whole, "m_over_e_rounds": spread(shares) if shares else None}

@@ -1,0 +1,117 @@
+"""The document of a benchmark, and how it looks on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+Row = dict[str, Any]
+
+
+class Document(dict[str, Any]):
+    """What `rtseg bench` found, as the JSON document that it prints and saves; drawn as tables where a person reads."""
+
+    def __rich_console__(self, console: object, options: object) -> Iterator[Table | Text]:
+        yield Text("\n".join(_heading(self)))
+        for engine in self["engines"]:
+            yield Text(f"{engine['name']}: {engine['engine']}")
+        if self["engines"]:
+            yield _steps(self["engines"])
+            yield _stages(self["engines"])
+            yield _starts(self["engines"])
+        if self["speedups"]:
+            yield _speedups(self["speedups"])
+        for reason in dict.fromkeys(skipped["reason"] for skipped in self["skipped"]):
+            names = [skipped["name"] for skipped in self["skipped"] if skipped["reason"] == reason]
+            yield Text(f"skipped {', '.join(names)}: {reason}")
+        for warning in self["warnings"]:
+            yield Text(f"warning: {warning}")
+        for path in self.get("saved", ()):
+            yield Text(f"saved {path}")
+
+
+def _heading(document: Row) -> list[str]:
+    machine, clip, settings = document["machine"], document["clip"], document["settings"]
+    gpu = f"; {machine['gpu']['name']}, CUDA {machine['gpu']['cuda']}" if machine["gpu"] else ""
+    flags = ", ".join(machine["flags"]) or "no flags known"
+    return [
+        f"{machine['cpu']}, {machine['cores']} cores ({flags}), {machine['threads']} threads{gpu}",
+        f"{clip['source']}: {clip['width']}x{clip['height']}, {clip['frames']} frames in memory",
+        f"{settings['frames']} frames each in {settings['rounds']} alternating blocks; torch "
+        f"{document['versions']['torch']}; {document['commit']}; {document['date']}",
+    ]
+
+
+def _table(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
+    for word in words:
+        table.add_column(word)
+    for number in numbers:
+        table.add_column(number, justify="right", no_wrap=True)
+    return table
+
+
+def _steps(engines: Sequence[Row]) -> Table:
+    """One row for each engine and number of objects; the fit stands on the engine's last row."""
+    columns = ("objects", "p50", "p90", "p95", "p99", "max", "jitter", "frames/s", "click", "IoU", "E", "M", "M/E")
+    table = _table("a whole step, picture to masks, ms", ("engine",), columns)
+    for engine in engines:
+        for row in engine["by_objects"]:
+            last = row is engine["by_objects"][-1]
+            times = [_ms(row["end_to_end_ms"][column]) for column in columns[1:6]]
+            rest = (_ms(row["jitter_ms"]), f"{row['fps']:.1f}", _ms(row["click_ms"]["median"]))
+            iou = "" if engine["iou"] is None else f"{engine['iou']:.3f}"
+            table.add_row(
+                engine["name"], str(row["objects"]), *times, *rest, iou, *(_fit(engine["fit"]) if last else ())
+            )
+    return table
+
+
+def _fit(fit: Row | None) -> tuple[str, ...]:
+    if fit is None:
+        return ()
+    share = "" if fit["m_over_e"] is None else f"{fit['m_over_e']:.2f}"
+    return _ms(fit["e_ms"]), _ms(fit["m_ms"]), share
+
+
+def _stages(engines: Sequence[Row]) -> Table:
+    stages = list(engines[0]["by_objects"][0]["stages_ms"])
+    table = _table(
+        "stages one by one, p50 / p99 ms; to_input is part of encode_image", ("engine",), ["objects", *stages]
+    )
+    for engine in engines:
+        for row in engine["by_objects"]:
+            cells = (f"{_ms(s['p50'])} / {_ms(s['p99'])}" for s in row["stages_ms"].values())
+            table.add_row(engine["name"], str(row["objects"]), *cells)
+    return table
+
+
+def _starts(engines: Sequence[Row]) -> Table:
+    columns = ("open", "first frame", "first tracked", "warm first frame", "MiB before", "steady", "peak", "CUDA peak")
+    table = _table("a process of its own, one object: ms and MiB", ("engine",), columns)
+    for engine in engines:
+        cold, memory, cuda = engine["cold"], engine["cold"]["resident_mib"], engine["cold"]["cuda_mib"]
+        times = (cold["open_ms"], cold["first_frame_ms"], cold["first_tracked_ms"])
+        warm = _ms(engine["by_objects"][0]["first_frame_ms"]["median"])
+        sizes = (f"{memory[key]:.0f}" for key in ("before", "steady", "peak"))
+        table.add_row(engine["name"], *map(_ms, times), warm, *sizes, "" if cuda is None else f"{cuda['peak']:.0f}")
+    return table
+
+
+def _speedups(rows: Sequence[Row]) -> Table:
+    """With the least and the largest number of objects; the document has them all."""
+    title = "times faster than the baseline: median, least and largest over the blocks"
+    table = _table(title, ("about", "baseline", "engine"), ("objects", "faster", "least", "largest"))
+    ends = {min(row["objects"] for row in rows), max(row["objects"] for row in rows)}
+    for row in (row for row in rows if row["objects"] in ends):
+        ratios = (f"{row[key]:.2f}x" for key in ("median", "min", "max"))
+        table.add_row(row["about"], row["baseline"], row["name"], str(row["objects"]), *ratios)
+    return table
+
+
+def _ms(value: float) -> str:
+    """Three figures, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,215 @@
+"""`rtseg build RECIPE`: compile an engine in a private folder, prove it on a clip, time it, and then install it."""
+
+from __future__ import annotations
+
+import errno
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .clips import Clip, calibration, synthetic_clip, user_clip
+from .config import Recipe, file_sha256, load_recipe
+from .engine import Decoded, Engine, Features, Prompts, Recall, Remembered, find_weights
+from .engine.artifact import check, folder_of, identity, write
+from .engine.base import Verbs
+from .engine.install import exclusive, install, workplace
+from .engine.reference import TorchEngine
+from .engine.runtimes import device_of, runtime_module, settle
+from .errors import ConfigError, EngineError, RtsegError
+from .gate import explain, gate
+from .sam2 import Sam2, get_preset, load_weights
+from .track import Tracker
+from .types import ImageU8, now_ns
+
+EIGHT_BITS = ("int8", "fp8")
+
+Note = Callable[[str], None]
+Progress = Callable[[int, int | None], None]
+Report = dict[str, Any]
+
+
+def build_all(
+    recipes: Sequence[Path], clip: str | None = None, prompts: Path | None = None, *, force: bool = False,
+    note: Note = print, progress: Progress = lambda done, total: None,
+) -> Report:  # fmt: skip
+    """`build` each of several recipes. One that cannot be built does not keep the others; a single one raises."""
+    engines = []
+    for recipe in recipes:
+        try:
+            engines.append(build(recipe, clip, prompts, force=force, note=note, progress=progress))
+        except RtsegError as e:
+            if len(recipes) == 1:
+                raise
+            engines.append({"ok": False, "recipe": str(recipe), "said": str(e)})
+    return {"ok": all(engine["ok"] for engine in engines), "engines": engines}
+
+
+def build(
+    recipe: str | Path | Recipe, clip: str | None = None, prompts: Path | None = None, *, force: bool = False,
+    note: Note = print, progress: Progress = lambda done, total: None,
+) -> Report:  # fmt: skip
+    """Build the engine of a recipe file, prove it, and install it in `built/` beside the recipe.
+
+    It is proved on a synthetic clip, and on `clip` too where one is given (with `prompts`, a file as for segment). An
+    engine that is there and fits is kept, unless `force` or `clip` asks for another proof. `note` is called with lines
+    for people, `progress` with (frames proved, frames in all or None).
+
+    Returns the report; `ok` is False if the gate failed, and then what was installed before is still there. Raises an
+    `RtsegError`: there is nothing to prove then.
+    """
+    given = load_recipe(recipe)
+    final = folder_of(given)
+    if final is None:
+        raise ConfigError("a recipe without a file cannot be built; write it to NAME.toml")
+    if prompts is not None and clip is None:
+        raise ConfigError(f"{prompts}: prompts for no clip; give --clip too")
+    settled = settle(given)
+    if settled.runtime == "torch":
+        return {"ok": True, "recipe": str(given.path), "said": "torch is the reference: there is nothing to build"}
+    with _one_line(settled, final):
+        job = _Job(settled, note, progress)
+        clips = [synthetic_clip(settled.image_size, settled.max_objects)]
+        if clip is not None:
+            clips.append(user_clip(clip, prompts, settled.max_objects))
+            if prompts is None:
+                note(f"{clip}: no --prompts: following boxes in its middle and at both sides")
+        with exclusive(final, note):
+            return (None if force or clip is not None else job.kept(final)) or job.run(final, clips)
+
+
+class _Job:
+    """One engine on its way from a network to its place."""
+
+    def __init__(self, recipe: Recipe, note: Note, progress: Progress) -> None:
+        self.recipe, self.note, self.progress = recipe, note, progress
+        self.network = Sam2(get_preset(recipe.model), recipe.image_size)
+        weights = find_weights(recipe.weights)
+        load_weights(self.network, weights)
+        self.weights_hash = file_sha256(weights)
+        self.identity = identity(recipe, self.network.preset, self.weights_hash)
+        self.device = device_of(recipe.runtime)
+
+    def kept(self, final: Path) -> Report | None:
+        """The report of the engine that is there, if it may be run as it is."""
+        try:
+            found = check(final, self.identity, self.recipe)
+        except EngineError:
+            return None
+        said = f"{final} is there and fits; --force builds it again"
+        return {"ok": True, "recipe": str(self.recipe.path), "said": said, "built": str(final), **found}
+
+    def run(self, final: Path, clips: list[Clip]) -> Report:
+        with workplace(final) as part:
+            made, engine = self.make(part, clips)
+            proofs = [self.prove(engine, clip) for clip in clips]
+            failed = [explain(proof) for proof in proofs if not proof["ok"]]
+            report: Report = {"ok": not failed, "recipe": str(self.recipe.path), "engine": engine.description}
+            if failed:
+                kept = "what was there stays" if final.exists() else "nothing was installed"
+                return report | {"said": f"not the reference's masks: {'; '.join(failed)}; {kept}", "parity": proofs}
+            self.note("timing")
+            facts = {
+                "engine": engine.description,
+                "made": made,
+                "parity": proofs,
+                "timings_ms": times(engine, clips[0]),
+            }
+            sidecar = write(part, self.identity, facts)
+            install(part, final)
+        return report | {"said": f"installed in {final}", "built": str(final), **sidecar}
+
+    def make(self, part: Path, clips: list[Clip]) -> tuple[Report, Engine]:
+        """The artifacts in `part`, and the engine that runs on them."""
+        module, own, made = runtime_module(self.recipe.runtime), clips[1] if len(clips) > 1 else None, {}
+        if hasattr(module, "make"):
+            self.note(f"building for {self.recipe.runtime}, {self.recipe.precision}")
+            pictures: list[ImageU8] = []
+            if self.recipe.precision in EIGHT_BITS:
+                pictures = calibration(self.recipe.image_size, own)
+            # Copies: a runtime may change the types of the network that it is given.
+            made = module.make(deepcopy(self.network), self.recipe, part, self.note, pictures)
+        engine: Engine = module.open(deepcopy(self.network), self.recipe, self.weights_hash, part)
+        return made, engine
+
+    def prove(self, engine: Engine, clip: Clip) -> Report:
+        self.note(f"proving on {clip.name}, with its memory, beside the reference in fp32")
+        plain = replace(self.recipe, runtime="torch", precision="fp32")
+        reference = TorchEngine(deepcopy(self.network), plain, self.weights_hash, self.device)
+        return gate(reference, engine, clip, self.progress)
+
+
+def times(engine: Engine, clip: Clip) -> dict[str, float]:
+    """The median time in ms of each verb, and of `track`, over a clip; for orientation, `rtseg bench` measures."""
+    timed = _Timed(engine)
+    tracker = Tracker(timed)
+    for frame in clip.frames():
+        for prompt in clip.prompts.get(frame.seq, ()):
+            tracker.give(prompt)
+        tracker.step(frame)
+    # What was called first was warmed up then: the first half is not counted.
+    return {verb: round(statistics.median(ms[len(ms) // 2 :]), 3) for verb, ms in timed.ms.items() if ms}
+
+
+class _Timed(Verbs):
+    """An engine with a clock: tracked frames are asked in turn as a whole, and verb by verb."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.recipe, self.preset, self.image_size = engine, engine.recipe, engine.preset, engine.image_size
+        self.weights_hash, self.description = engine.weights_hash, engine.description
+        self.ms: dict[str, list[float]] = {v: [] for v in ("encode_image", "attend", "decode", "remember", "track")}
+        self._whole = False
+
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        with self._clock("encode_image"):
+            return self.engine.encode_image(image_hwc)
+
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        with self._clock("attend"):
+            return self.engine.attend(features, recalls)
+
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+        with self._clock("decode"):
+            return self.engine.decode(conditioned_bchw, features, prompts)
+
+    def remember(
+        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        with self._clock("remember"):
+            return self.engine.remember(features, logits_b1hw, score_b, prompted)
+
+    def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
+        self._whole = not self._whole
+        if not self._whole:
+            return super().track(image_hwc, recalls)
+        with self._clock("track"):
+            return self.engine.track(image_hwc, recalls)
+
+    @contextmanager
+    def _clock(self, verb: str) -> Iterator[None]:
+        start_ns = now_ns()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ms[verb].append((now_ns() - start_ns) / 1e6)
+
+
+@contextmanager
+def _one_line(recipe: Recipe, final: Path) -> Iterator[None]:
+    """What a machine may run out of, as a line that says what would help."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(e):
+            raise
+        asked = f"image_size = {recipe.image_size}, max_objects = {recipe.max_objects}"
+        raise EngineError(f"{recipe.path}: out of memory with {asked}; lower one of them, or free some") from e
+    except OSError as e:
+        way_out = "free the space" if e.errno in (errno.ENOSPC, errno.EDQUOT) else "expected a folder you may write to"
+        raise EngineError(f"{final}: cannot be built ({e.strerror or e}); {way_out}") from e

@@ -1,0 +1,136 @@
+"""Attention on NVIDIA GPUs, where values may be narrower than keys (memories: 64 channels against 256).
+
+What torch offers for that, and why it is measured here and not chosen by rule:
+
+- Flash attention wants equal widths, at most 256, and no bias. Values filled up with zeros to the keys' width cost
+  1.6 times the products of 256 + 64 channels, in a kernel that does about twice as many a second.
+- Memory-efficient attention takes any widths that are multiples of 8, and a bias (torch pads one whose rows are not
+  aligned, which is cheap while it is one row).
+- cuDNN takes both widths and a bias; up to 256 channels on compute capability 9.0 and 10.x with a recent cuDNN, up
+  to 128 elsewhere. On those GPUs torch tries it first, and where cuDNN then has no plan for such a pair of widths,
+  the call raises. So it is never left to torch's own order.
+
+A wrong kernel would not raise, and would be the fastest: each is compared with a plain fp32 softmax before it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..errors import EngineError
+from .static import Attention
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+Timer = Callable[[Callable[[], Tensor]], float]
+"""A call to the milliseconds it takes."""
+
+TOLERANCE = {torch.float32: 1e-3}  # of the answer's norm
+HALF_TOLERANCE = 0.02  # bf16 lands between 1e-3 and 1e-2
+CHECKED = 64  # queries that are compared with fp32
+REPEATS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to compute attention; `filled` brings values to the keys' width with zeros."""
+
+    name: str
+    kind: SDPBackend
+    filled: bool = False
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        width = v.shape[-1]
+        if self.filled:
+            v = F.pad(v, (0, k.shape[-1] - width))
+        with sdpa_kernel(self.kind):
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return out[..., :width]
+
+
+BACKENDS = (
+    Backend("memory-efficient", SDPBackend.EFFICIENT_ATTENTION),
+    Backend("flash, values filled", SDPBackend.FLASH_ATTENTION, filled=True),
+    Backend("cudnn", SDPBackend.CUDNN_ATTENTION),
+    Backend("cudnn, values filled", SDPBackend.CUDNN_ATTENTION, filled=True),
+    Backend("math", SDPBackend.MATH),
+)
+
+
+class CudaAttention(Attention):
+    """Softmax attention [b, heads, n, d] in one type; where widths differ or there is a bias, by the fastest kernel.
+
+    A kernel is chosen at the first call with such shapes, which must not be inside a capture. `chosen` names the
+    kernel of each (queries, keys, values, has a bias).
+    """
+
+    def __init__(self, dtype: torch.dtype, backends: Sequence[Backend] = BACKENDS, timer: Timer | None = None) -> None:
+        super().__init__()
+        self.dtype, self.backends, self.timer = dtype, backends, timer or device_ms
+        self.chosen: dict[tuple[object, ...], Backend] = {}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+        if not q.is_cuda or (v.shape[-1] == k.shape[-1] and bias is None):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+        bias = None if bias is None else bias.to(q.dtype)
+        return self.choice(q, k, v, bias)(q.contiguous(), k, v, bias)
+
+    def choice(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Backend:
+        """The kernel for such shapes."""
+        shapes = (q.shape, k.shape, v.shape, bias is not None)
+        if shapes not in self.chosen:
+            self.chosen[shapes] = fastest(self.backends, (q.contiguous(), k, v, bias), self.timer)
+        return self.chosen[shapes]
+
+
+def fastest(backends: Sequence[Backend], inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], timer: Timer) -> Backend:
+    """The backend that takes the least time of those that run and are right; `EngineError` if there is none."""
+    expected, allowed = plain(*inputs), TOLERANCE.get(inputs[0].dtype, HALF_TOLERANCE)
+    found: list[tuple[float, Backend]] = []
+    problems = []
+    for backend in backends:
+        try:
+            seen = backend(*inputs)[:, :, :CHECKED].float()
+            error = float((seen - expected).norm() / expected.norm())
+            if not error <= allowed:  # not: a comparison with NaN is False
+                problems.append(f"{backend.name}: is off by {error:.1%}")
+                continue
+            found.append((timer(partial(backend, *inputs)), backend))
+        except torch.OutOfMemoryError:
+            problems.append(f"{backend.name}: out of memory")
+        except RuntimeError as e:  # how torch says that a backend does not take these inputs
+            problems.append(f"{backend.name}: {str(e).splitlines()[0]}")
+    if not found:
+        tried = "; ".join(problems)
+        raise EngineError(f'no attention kernel of torch is right on this GPU ({tried}); use runtime = "torch"')
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """What attention is, in fp32, for the first queries."""
+    scores = q[:, :, :CHECKED].float() @ k.float().transpose(2, 3) * k.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias.float()
+    answer: Tensor = scores.softmax(dim=-1) @ v.float()
+    return answer
+
+
+def device_ms(call: Callable[[], Tensor]) -> float:
+    """The median time of a call on the GPU, in milliseconds."""
+    call()
+    times: list[float] = []
+    for _ in range(REPEATS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return sorted(times)[REPEATS // 2]

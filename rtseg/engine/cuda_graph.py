@@ -1,0 +1,66 @@
+"""How a function of fixed buffers is run: as it is, or as a CUDA graph that was captured once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import EngineError
+
+Step = Callable[[], Sequence[Tensor]]
+"""Reads its fixed input buffers and answers with tensors; these are valid until the next step of the engine."""
+
+Disturb = Callable[[], None]
+"""Puts something else into the input buffers."""
+
+WARM_UPS = 3  # libraries choose kernels, and take their workspaces, in the first runs
+
+
+def plain(step: Step, disturb: Disturb) -> Step:
+    """The step as it is: on a CPU there is nothing to capture."""
+    return step
+
+
+def captured(step: Step, disturb: Disturb, pool: Any = None) -> Step:
+    """The step as one CUDA graph, which was seen to answer to its inputs; `EngineError` if it does not.
+
+    `pool` is shared by the graphs of an engine: they run one at a time, and their answers are copied out at once, so
+    that all may work in the same memory.
+    """
+    graph = Captured(step, pool)
+    prove(graph, disturb)
+    return graph
+
+
+class Captured:
+    """A step's work as one CUDA graph: one launch from the host, whatever the number of kernels."""
+
+    def __init__(self, step: Step, pool: Any) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+            self._answers = step()
+
+    def __call__(self) -> Sequence[Tensor]:
+        self._graph.replay()
+        return self._answers
+
+
+def prove(graph: Step, disturb: Disturb) -> None:
+    """`EngineError` unless the graph answers to its inputs: an empty one is captured without an error.
+
+    The last answer is looked at, which depends on all before it; others may be constants (an absent object's mask).
+    """
+    before = graph()[-1].clone()
+    disturb()
+    if torch.equal(before, graph()[-1]):
+        raise EngineError('a captured CUDA graph does not answer to its inputs; use runtime = "torch", and report it')

@@ -1,0 +1,269 @@
+"""The four verbs of a tracked frame as ONNX graphs: one file each, with every type written in the graph.
+
+TensorRT 11 takes the types as they stand (10 does where it is told to), so precision is decided here: products in the
+type of the recipe, and in fp32 what flows between the layers, norms, softmax, rotation and the heads that choose among
+masks. The number of objects b is the one dynamic axis; slots and pointers are padded to a fixed number and masked.
+
+A tensor has one name wherever it goes in or comes out, so that a graph's output is the next one's input.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Recipe
+from ..errors import EngineError
+from ..sam2 import Preset, Sam2
+from .operators import faults
+from .quantize import quantized
+from .static import Attention, PaddedRead, StaticNetwork
+
+OPSET = 20  # the newest that TensorRT 10.0 documents
+PRODUCTS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.bfloat16,  # what is not quantised; bf16, because fp16 overflows where fp32 was trained
+    "fp8": torch.bfloat16,
+}
+MEMORY = ("keys_btlnd", "values_btnm", "slots_bt", "present_bt", "pointers_bpd", "ages_bp", "real_bp")
+VERBS = {
+    "encode": (("image_1chw",), ("top", "mid", "fine")),
+    "attend": (("top", *MEMORY), ("conditioned_bdhw",)),
+    "decode": (("conditioned_bdhw", "mid", "fine"), ("logits_b1hw", "iou_b", "score_b", "pointer_bd")),
+    "remember": (("top", "logits_b1hw", "score_b", "certain_b"), ("tokens_bnm", "written_blnd")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """What goes through one name: its shape (where `shared` is false: of one object), and its type."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    shared: bool = False
+
+    def of(self, objects: int) -> tuple[int, ...]:
+        """The shape for this many objects."""
+        return self.shape if self.shared else (objects, *self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """All that the shapes of the graphs depend on.
+
+    `slots` are numbers of memory slots, each with an `attend` of its own: what an object prompted once has in the long
+    run, and, where that is more, what one can ever have.
+    """
+
+    preset: Preset
+    image_size: int
+    slots: tuple[int, ...]
+    pointers: int
+    max_objects: int
+    keys: torch.dtype
+
+    @staticmethod
+    def of(preset: Preset, recipe: Recipe) -> Shapes:
+        """The shapes that a recipe asks for."""
+        memory, window = recipe.memory, preset.num_maskmem
+        slots = sorted({memory.steady_slots(window), memory.most_slots(window)})
+        products = PRODUCTS[recipe.precision]
+        return Shapes(preset, recipe.image_size, tuple(slots), memory.most_pointers(), recipe.max_objects, products)
+
+    @property
+    def graphs(self) -> dict[str, tuple[str, int]]:
+        """Graphs by name: which verb each is, and with how many slots (0: it has none)."""
+        attends = {f"attend{t}": ("attend", t) for t in self.slots}
+        return {"encode": ("encode", 0), **attends, "decode": ("decode", 0), "remember": ("remember", 0)}
+
+    def ports(self, slots: int) -> dict[str, Port]:
+        """Every name that a graph with this many slots may use. g = S / 16, n = g * g."""
+        p, s, g, t = self.preset, self.image_size, self.image_size // 16, slots
+        layers, n, d, m = p.attention_layers, (self.image_size // 16) ** 2, p.dim, p.memory_dim
+        return {
+            "image_1chw": Port((1, 3, s, s), shared=True),
+            "top": Port((1, d, g, g), shared=True),
+            "mid": Port((1, d // 4, 2 * g, 2 * g), shared=True),
+            "fine": Port((1, d // 8, 4 * g, 4 * g), shared=True),
+            "keys_btlnd": Port((t, layers, n, d), self.keys),
+            "values_btnm": Port((t, n, m)),
+            "slots_bt": Port((t,), torch.int64),
+            "present_bt": Port((t,), torch.bool),
+            "pointers_bpd": Port((self.pointers, d)),
+            "ages_bp": Port((self.pointers,)),
+            "real_bp": Port((self.pointers,), torch.bool),
+            "conditioned_bdhw": Port((d, g, g)),
+            "logits_b1hw": Port((1, 4 * g, 4 * g)),
+            "iou_b": Port(()),
+            "score_b": Port(()),
+            "pointer_bd": Port((d,)),
+            "certain_b": Port((), torch.bool),
+            "tokens_bnm": Port((n, m)),
+            "written_blnd": Port((layers, n, d), self.keys),
+        }
+
+
+class TypedAttention(Attention):
+    """Both products in one type, the softmax between them in fp32.
+
+    The queries are scaled before the first product, as TensorRT's fused attention requires, and in fp32: as a bf16
+    constant the scale itself would be off by up to 0.4%.
+    """
+
+    def __init__(self, products: torch.dtype) -> None:
+        super().__init__()
+        self.products = products
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        scaled = (q.float() * q.shape[-1] ** -0.5).to(self.products)
+        scores = (scaled @ k.to(self.products).transpose(-2, -1)).float()
+        if bias is not None:
+            scores = scores + bias
+        return scores.softmax(dim=-1).to(self.products) @ v.to(self.products)
+
+
+def typed(network: Sam2, precision: str, peaks: Mapping[str, float] | None = None) -> StaticNetwork:
+    """The static network in the types of a precision; `peaks` are what `quantize.calibrate` found, for int8 and fp8."""
+    products = PRODUCTS[precision]
+    # A copy: the static network shares convolutions with the one that it was made from.
+    static = StaticNetwork(copy.deepcopy(network).cpu().float(), TypedAttention(products))
+    static.precise(products, torch.float32)
+    for head in (static.decode.iou, static.decode.score, static.decode.pointer, static.decode.mixing):
+        head.float()  # they decide between masks, and cost nothing
+    return static if peaks is None else quantized(static, peaks, precision)
+
+
+class _Attend(nn.Module):
+    def __init__(self, static: StaticNetwork) -> None:
+        super().__init__()
+        self.attend = static.attend
+
+    def forward(
+        self, top: Tensor, keys_btlnd: Tensor, values_btnm: Tensor, slots_bt: Tensor, present_bt: Tensor,
+        pointers_bpd: Tensor, ages_bp: Tensor, real_bp: Tensor,
+    ) -> Tensor:  # fmt: skip
+        read = PaddedRead(self.attend, keys_btlnd, values_btnm, slots_bt, present_bt, pointers_bpd, ages_bp, real_bp)
+        out: Tensor = self.attend(top, read).float()
+        return out
+
+
+class _Remember(nn.Module):
+    """Tokens, and their keys in the type that `attend` reads them in."""
+
+    def __init__(self, static: StaticNetwork, keys: torch.dtype) -> None:
+        super().__init__()
+        self.attend, self.remember, self.keys = static.attend, static.remember, keys
+
+    def forward(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> tuple[Tensor, Tensor]:
+        tokens_bnm: Tensor = self.remember(top, logits_b1hw, score_b, certain_b)
+        return tokens_bnm, self.attend.keys_of(tokens_bnm).to(self.keys)
+
+
+class _Float(nn.Module):
+    """A verb whose answers are fp32, whatever its last product was in."""
+
+    def __init__(self, verb: nn.Module) -> None:
+        super().__init__()
+        self.verb = verb
+
+    def forward(self, first: Tensor, mid: Tensor | None = None, fine: Tensor | None = None) -> tuple[Tensor, ...]:
+        answers = self.verb(first) if mid is None else self.verb(first, mid, fine)
+        return tuple(answer.float() for answer in answers)
+
+
+def export(
+    static: StaticNetwork, shapes: Shapes, folder: Path, note: Callable[[str], None] = lambda _: None
+) -> dict[str, Path]:
+    """Write each graph as `folder`/NAME.onnx; the same network and shapes give the same bytes. Raises `EngineError`."""
+    paths = {}
+    for name in shapes.graphs:
+        note(f"exporting {name}")
+        paths[name] = folder / f"{name}.onnx"
+        paths[name].write_bytes(graph(static, shapes, name).SerializeToString(deterministic=True))
+    return paths
+
+
+def graph(static: StaticNetwork, shapes: Shapes, name: str) -> Any:
+    """One graph as a `ModelProto`, without anything of the machine that it was made on.
+
+    Raises `EngineError` if the exporter is missing, or if it made what TensorRT does not document.
+    """
+    _need_exporter()
+    verb, slots = shapes.graphs[name]
+    inputs, outputs = VERBS[verb]
+    ports = shapes.ports(slots)
+    # Traced with two objects: the exporter takes an axis of length one for a constant.
+    examples = tuple(torch.zeros(ports[name].of(2), dtype=ports[name].dtype) for name in inputs)
+    objects = torch.export.Dim("objects", min=1, max=max(2, shapes.max_objects))
+    axes = tuple({} if ports[name].shared else {0: objects} for name in inputs)
+    with _quietly(), torch.no_grad():
+        program = torch.onnx.export(
+            _module(static, shapes, verb), examples, dynamo=True, verbose=False, opset_version=OPSET,
+            dynamic_shapes=axes, input_names=list(inputs), output_names=list(outputs),
+        )  # fmt: skip
+    assert program is not None  # as it is where no file is named
+    model = program.model_proto  # made anew each time that it is asked for
+    _strip(model)
+    found = [*_constant_axes(model, ports), *faults(model)]
+    if found:
+        raise EngineError(f"{name}: not a graph for TensorRT: {'; '.join(found)}; this is a bug of rtseg, report it")
+    return model
+
+
+def _module(static: StaticNetwork, shapes: Shapes, verb: str) -> nn.Module:
+    if verb == "attend":
+        return _Attend(static)
+    if verb == "remember":
+        return _Remember(static, shapes.keys)
+    return _Float(static.encoder if verb == "encode" else static.decode)
+
+
+def _constant_axes(model: Any, ports: Mapping[str, Port]) -> list[str]:
+    """The exporter makes an axis a constant without a word, if the code takes its length as a number."""
+    firsts = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input}
+    return [
+        f"{name} has a fixed number of objects" for name, axis in firsts.items() if not (axis or ports[name].shared)
+    ]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporter warns of its own future, and of packages that nobody here needs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _strip(model: Any) -> None:
+    """Take out stack traces, paths and versions, which would make the same graph another file."""
+    model.ClearField("producer_version")
+    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        holder.ClearField("metadata_props")
+        holder.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output):
+        value.ClearField("metadata_props")
+
+
+def _need_exporter() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as e:
+        raise EngineError(f"{e.name} is not installed, and TensorRT reads ONNX: pip install 'rtseg[tensorrt]'") from e

@@ -1,0 +1,181 @@
+"""Eight-bit products for TensorRT: QuantizeLinear and DequantizeLinear around the big linear layers.
+
+Those are the layers where the time goes: projections and MLPs of the trunk, MLPs of the memory attention. Symmetric,
+zero point 0; activations have one scale for the tensor, weights one for each output channel. The scales of activations
+come from pictures that went through the network with its memory in the loop, because what attention reads is what the
+network itself wrote.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import EngineError
+from ..sam2 import Features, Prompts, Sam2
+from ..types import ImageU8
+from .base import to_input
+from .static import Linear, PaddedRead, StaticNetwork
+
+TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+LARGEST = {"int8": 127.0, "fp8": 448.0}
+# Int8 spends its few levels on what is common; fp8 has range enough for all there is.
+KEPT = {"int8": 0.9999, "fp8": 1.0}
+CLICKS = ((0.5, 0.5), (0.3, 0.4), (0.7, 0.6))  # objects to follow while calibrating, as parts of the picture's side
+
+
+def big_layers(static: StaticNetwork) -> dict[str, Linear]:
+    """The layers that are quantised, by name."""
+    blocks = [f"encoder.blocks.{i}" for i in range(len(static.encoder.blocks))]
+    names = [f"{block}.{part}" for block in blocks for part in ("qkv", "proj", "mlp.first", "mlp.last")]
+    reads = [f"attend.layers.{i}" for i in range(len(static.attend.layers))]
+    names += [f"{read}.{part}" for read in reads for part in ("mlp.first", "mlp.last")]
+    layers = {}
+    for name in names:
+        layer = static.get_submodule(name)
+        assert isinstance(layer, Linear)
+        layers[name] = layer
+    return layers
+
+
+def _replace(static: StaticNetwork, name: str, layer: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(static.get_submodule(parent), leaf, layer)
+
+
+class _Watched(Linear):
+    """A layer that notes the largest magnitude of what it is given, but for the rarest part."""
+
+    def __init__(self, layer: Linear, kept: float) -> None:
+        super().__init__(layer.in_features, layer.out_features)
+        self.weight, self.bias = layer.weight, layer.bias
+        self.kept, self.peak = kept, 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unbiased(x) + self.bias
+
+    def unbiased(self, x: Tensor) -> Tensor:
+        size = x.abs().flatten().float()
+        beyond = max(1, round(size.numel() * (1 - self.kept)))
+        self.peak = max(self.peak, float(size.topk(beyond).values[-1]))
+        return F.linear(x, self.weight)
+
+
+@torch.no_grad()
+def calibrate(
+    network: Sam2, slots: int, pointers: int, precision: str, pictures: Sequence[ImageU8]
+) -> dict[str, float]:
+    """How large the inputs of each big layer get on these pictures, one after the other, in fp32.
+
+    `slots` and `pointers` are how much each object may remember. `EngineError` if there are no pictures.
+    """
+    if len(pictures) < 2:
+        raise EngineError(
+            f'precision = "{precision}" is calibrated on at least 2 frames, {len(pictures)} given; name a clip, or use'
+            ' precision = "bf16"'
+        )
+    device = next(network.parameters()).device
+    network = copy.deepcopy(network).float().eval()
+    static = StaticNetwork(network)
+    watched = {name: _Watched(layer, KEPT[precision]) for name, layer in big_layers(static).items()}
+    for name, layer in watched.items():
+        _replace(static, name, layer)
+    loop = _Loop(network, static.to(device), slots, pointers)
+    for picture in pictures:
+        loop.step(to_input(picture, network.image_size).to(device))
+    return {name: layer.peak for name, layer in watched.items()}
+
+
+class _Loop:
+    """A few objects, clicked on the first picture and followed from there, with the newest memories kept."""
+
+    def __init__(self, network: Sam2, static: StaticNetwork, slots: int, pointers: int) -> None:
+        self.network, self.static = network, static
+        self.memories: deque[tuple[Tensor, Tensor]] = deque(maxlen=slots)  # tokens [b, n, M] and keys [b, L, n, D]
+        self.pointers: deque[Tensor] = deque(maxlen=max(1, pointers))  # [b, D]
+
+    def step(self, image_1chw: Tensor) -> None:
+        top, mid, fine = self.static.encoder(image_1chw)
+        if self.memories:
+            logits, _, score, pointer = self.static.decode(self.static.attend(top, self._read()), mid, fine)
+        else:
+            points = torch.tensor(CLICKS, device=top.device)[:, None] * self.network.image_size
+            clicks = Prompts(points, torch.ones(points.shape[:2], dtype=torch.int64, device=top.device))
+            fresh = (top + self.static.attend.fresh).expand(len(CLICKS), -1, -1, -1)
+            d = self.network.decode(fresh, Features(top, mid, fine), clicks)
+            logits, score, pointer = d.logits_b1hw, d.score_b, d.pointer_bc
+        prompted = torch.full((len(CLICKS),), not self.memories, device=top.device)
+        tokens = self.static.remember(top, logits, score, prompted)
+        self.memories.appendleft((tokens, self.static.attend.keys_of(tokens)))
+        self.pointers.appendleft(pointer)
+
+    def _read(self) -> PaddedRead:
+        values = torch.stack([tokens for tokens, _ in self.memories], dim=1)
+        keys = torch.stack([k for _, k in self.memories], dim=1)
+        pointers = torch.stack(list(self.pointers), dim=1)
+        (b, t), p = values.shape[:2], pointers.shape[1]
+        rows = torch.arange(t, device=values.device).clamp(max=self.network.preset.num_maskmem - 1)
+        ages = torch.arange(1.0, p + 1, device=values.device)
+        present, real = rows.new_ones((b, t), dtype=torch.bool), rows.new_ones((b, p), dtype=torch.bool)
+        return PaddedRead(
+            self.static.attend, keys, values, rows.expand(b, t), present, pointers, ages.expand(b, p), real
+        )  # fmt: skip
+
+
+class _Quantized(nn.Module):
+    """A linear layer as the ONNX graph has it; it can be exported, and not be run in torch.
+
+    The scales are numbers that bf16 holds exactly, because they stand in the graph twice: in the type of what is
+    quantised, and in that of the product, to which it is dequantised.
+    """
+
+    def __init__(self, layer: Linear, peak: float, precision: str) -> None:
+        super().__init__()
+        self.quantum, self.products = TYPES[precision], layer.weight.dtype
+        weight_io = layer.weight.detach().float().T.contiguous()
+        largest = LARGEST[precision]
+        self.register_buffer("weight", weight_io)
+        self.register_buffer("bias", layer.bias.detach())
+        self.register_buffer("weight_scale", _scale(weight_io.abs().amax(dim=0), largest))
+        self.register_buffer("scale", _scale(torch.tensor(peak), largest))
+        self.register_buffer("weight_zero", torch.zeros(weight_io.shape[1]).to(self.quantum))
+        self.register_buffer("zero", torch.zeros(()).to(self.quantum))
+        self.weight: Tensor
+        self.bias: Tensor
+        self.weight_scale: Tensor
+        self.scale: Tensor
+        self.weight_zero: Tensor
+        self.zero: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unbiased(x) + self.bias
+
+    def unbiased(self, x: Tensor) -> Tensor:
+        weight_io = self._rounded(self.weight, self.weight_scale, self.weight_zero, axis=1)
+        return self._rounded(x, self.scale.to(x.dtype), self.zero, axis=0) @ weight_io
+
+    def _rounded(self, x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
+        symbol, half = torch.onnx.ops.symbolic, scale.to(self.products)
+        where: dict[str, Any] = {"axis": axis} if scale.ndim else {}
+        q = symbol("QuantizeLinear", (x, scale, zero), where, dtype=self.quantum, shape=x.shape, version=20)
+        return symbol("DequantizeLinear", (q, half, zero), where, dtype=half.dtype, shape=x.shape, version=20)
+
+
+def _scale(peak: Tensor, largest: float) -> Tensor:
+    """A positive scale that bf16 holds exactly."""
+    return (peak / largest).clamp(min=1e-8).bfloat16().float()
+
+
+def quantized(static: StaticNetwork, peaks: Mapping[str, float], precision: str) -> StaticNetwork:
+    """The same network with its big layers as they are to be exported."""
+    if not hasattr(torch.onnx, "ops"):
+        raise EngineError(f'precision = "{precision}" needs torch 2.8 or newer, this is {torch.__version__}')
+    for name, layer in big_layers(static).items():
+        _replace(static, name, _Quantized(layer, peaks[name], precision))
+    return static

@@ -1,0 +1,242 @@
+"""A built engine is run only where it was built for, and gets to its place whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtseg.config import MemoryPlan, Recipe
+from rtseg.engine import artifact
+from rtseg.engine import install as installing
+from rtseg.engine.artifact import SIDECAR, find, folder_of, identity, locate, write
+from rtseg.engine.install import exclusive, install, workplace
+from rtseg.errors import EngineError
+from rtseg.sam2 import get_preset
+
+NANO = get_preset("nano")
+WEIGHTS = "a" * 64
+GPU = {"gpu": "NVIDIA H200", "capability": "9.0", "driver": "570.86.15"}
+
+
+@pytest.fixture(autouse=True)
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "_gpu", lambda: GPU)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return Recipe(runtime="tensorrt", precision="bf16", path=tmp_path / "fast.toml")
+
+
+def built(recipe: Recipe, content: bytes = b"plan") -> Path:
+    """Install an engine of two artifacts, as a build does."""
+    final = folder_of(recipe)
+    assert final is not None
+    with exclusive(final, print), workplace(final) as part:
+        (part / "parts").mkdir()
+        (part / "step.plan").write_bytes(content)
+        (part / "parts" / "encoder.plan").write_bytes(content * 2)
+        write(part, identity(recipe, NANO, WEIGHTS), {"parity": [{"least": 0.99}]})
+        install(part, final)
+    return final
+
+
+def refusal(recipe: Recipe, weights: str = WEIGHTS) -> str:
+    with pytest.raises(EngineError) as caught:
+        find(recipe, NANO, weights)
+    line = str(caught.value)
+    assert line.endswith(f"run: rtseg build {recipe.path}") and "\n" not in line
+    return line
+
+
+def test_what_was_built_is_found(recipe: Recipe) -> None:
+    folder = built(recipe)
+    assert find(recipe, NANO, WEIGHTS) == folder == recipe.path.parent / "built" / "fast"
+    assert locate(recipe, NANO, WEIGHTS) == (folder, "")
+    sidecar = json.loads((folder / SIDECAR).read_text())
+    assert set(sidecar["files"]) == {"step.plan", "parts/encoder.plan"}
+    assert sidecar["identity"]["device"] == GPU and sidecar["parity"] == [{"least": 0.99}]
+    assert sorted(p.name for p in folder.parent.iterdir()) == [".fast.lock", "fast"]
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
+    ("no sidecar", lambda f: (f / SIDECAR).unlink(), "engine.json: cannot be read"),
+    ("empty sidecar", lambda f: (f / SIDECAR).write_text(""), "engine.json: truncated or edited"),
+    ("half a sidecar", lambda f: (f / SIDECAR).write_text((f / SIDECAR).read_text()[:300]), "truncated or edited"),
+    ("a list", lambda f: (f / SIDECAR).write_text("[]"), "truncated or edited"),
+    ("edited", lambda f: edit(f / SIDECAR, lambda s: s["parity"][0].update(least=1.0)), "truncated or edited"),
+    ("forged", lambda f: edit(f / SIDECAR, lambda s: s["identity"]["device"].update(gpu="T4")), "truncated or edited"),
+    ("another format", lambda f: edit(f / SIDECAR, lambda s: s.update(format=2)), "format 2; expected 1"),
+    ("artifact cut", lambda f: (f / "step.plan").write_bytes(b"pla"), "step.plan: damaged or edited: sha256"),
+    ("artifact edited", lambda f: (f / "parts/encoder.plan").write_bytes(b"planplaN"), "encoder.plan: damaged or edit"),
+    ("artifact gone", lambda f: (f / "step.plan").unlink(), "step.plan: cannot be read (No such file"),
+]
+
+
+@pytest.mark.parametrize(("damage", "expected"), [d[1:] for d in DAMAGE], ids=[d[0] for d in DAMAGE])
+def test_what_is_damaged_is_refused(recipe: Recipe, damage: Callable[[Path], object], expected: str) -> None:
+    damage(built(recipe))
+    assert expected in refusal(recipe)
+
+
+def test_what_was_never_built_is_refused(recipe: Recipe) -> None:
+    assert "built/fast: not built yet" in refusal(recipe)
+    with pytest.raises(EngineError, match="no engine is built for a recipe without a file"):
+        find(replace(recipe, path=None), NANO, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"precision": "fp16"}, "built with recipe.precision = bf16; expected fp16"),
+        ({"image_size": 512}, "built with recipe.image_size = 256; expected 512"),
+        ({"max_objects": 8}, "built with recipe.max_objects = 4; expected 8"),
+        ({"memory": MemoryPlan("fifo")}, "built with recipe.memory.policy = efp; expected fifo"),
+        ({"memory": MemoryPlan(spatial=6)}, "built with recipe.memory.spatial = 5; expected 6"),
+        ({"runtime": "cuda"}, "built with recipe.runtime = tensorrt; expected cuda"),
+    ],
+)
+def test_another_recipe_is_refused(recipe: Recipe, change: dict[str, Any], expected: str) -> None:
+    built(recipe)
+    assert expected in refusal(replace(recipe, **change))
+
+
+def test_another_network_or_weights_are_refused(recipe: Recipe) -> None:
+    built(recipe)
+    assert "built with weights = aaaaaaaaaaaa; expected bbbbbbbbbbbb" in refusal(recipe, "b" * 64)
+    with pytest.raises(EngineError, match="built with network = "):
+        find(recipe, get_preset("sam2.1-tiny"), WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("_gpu", lambda: GPU | {"gpu": "NVIDIA L4"}, "device.gpu = NVIDIA H200; expected NVIDIA L4"),
+        ("_gpu", lambda: GPU | {"driver": "580.1"}, "device.driver = 570.86.15; expected 580.1"),
+        ("_gpu", lambda: GPU | {"capability": "8.9"}, "device.capability = 9.0; expected 8.9"),
+        ("graph_hash", lambda: "c" * 64, "expected cccccccccccc"),
+        ("__version__", "99.0", "versions.rtseg = "),
+        ("_versions", lambda runtime: {"tensorrt": "11.5"}, "versions.tensorrt = not installed; expected 11.5"),
+    ],
+)
+def test_another_machine_or_library_is_refused(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, expected: str
+) -> None:
+    monkeypatch.setattr(artifact.importlib.metadata, "version", _not_installed)
+    built(recipe)
+    find(recipe, NANO, WEIGHTS)
+    monkeypatch.setattr(artifact, name, value)
+    assert expected in refusal(recipe)
+
+
+def _not_installed(name: str) -> str:
+    raise artifact.importlib.metadata.PackageNotFoundError(name)
+
+
+def test_a_cpu_that_lacks_an_instruction_is_another_machine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(recipe, runtime="cpu")
+    monkeypatch.setattr(artifact, "cpu_flags", lambda: ["avx2", "avx512f"])
+    built(recipe)
+    monkeypatch.setattr(artifact, "cpu_flags", lambda: ["avx2"])
+    assert "device.flags = avx2 avx512f; expected avx2" in refusal(recipe)
+
+
+def test_a_runtime_that_can_do_without_says_why_it_does(recipe: Recipe) -> None:
+    cpu = replace(recipe, runtime="cpu")
+    folder, why = locate(cpu, NANO, WEIGHTS)
+    assert folder is None and "not built yet; run: rtseg build" in why
+    with pytest.raises(EngineError, match="not built yet"):
+        locate(recipe, NANO, WEIGHTS)
+    assert locate(replace(recipe, runtime="torch"), NANO, WEIGHTS)[0] is None
+    # What a CPU's artifacts do not depend on costs nobody a build.
+    path = built(cpu)
+    assert locate(replace(cpu, max_objects=9, memory=MemoryPlan("fifo")), NANO, WEIGHTS) == (path, "")
+
+
+def test_a_change_of_our_own_sources_is_another_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sam2/a.py", "engine/b.cu", "engine/c.cpp", "engine/notes.txt", "track/d.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(artifact, "__file__", str(tmp_path / "engine" / "artifact.py"))
+    seen = [artifact.graph_hash.__wrapped__()]
+    for name in ("sam2/a.py", "engine/b.cu", "engine/c.cpp"):
+        (tmp_path / name).write_text("2")
+        seen.append(artifact.graph_hash.__wrapped__())
+    assert len(set(seen)) == 4
+    for name in ("engine/notes.txt", "track/d.py"):
+        (tmp_path / name).write_text("2")
+    assert artifact.graph_hash.__wrapped__() == seen[-1]
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_an_engine_replaces_another(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, swaps: bool) -> None:
+    if not swaps:
+        monkeypatch.setattr(installing, "_exchange", lambda one, other: False)
+    built(recipe, b"old")
+    folder = built(recipe, b"new")
+    assert (folder / "step.plan").read_bytes() == b"new"
+    assert find(recipe, NANO, WEIGHTS) == folder
+    assert sorted(p.name for p in folder.parent.iterdir()) == [".fast.lock", "fast"]
+
+
+def test_a_reader_sees_a_whole_engine_while_it_is_replaced(recipe: Recipe) -> None:
+    folder, done, seen = built(recipe), threading.Event(), 0
+
+    def replace_it() -> None:
+        for k in range(40):
+            built(recipe, f"plan {k}".encode())
+        done.set()
+
+    writer = threading.Thread(target=replace_it)
+    writer.start()
+    while not done.is_set():
+        assert find(recipe, NANO, WEIGHTS) == folder
+        seen += 1
+    writer.join()
+    assert seen > 3
+
+
+def test_what_died_is_swept_and_nothing_else(recipe: Recipe) -> None:
+    folder = built(recipe)
+    room = folder.parent
+    dead = [room / ".fast.0123abcd.part", room / ".fast.0123abcd-old.part"]
+    others = [room / ".fast.er.0123abcd.part", room / ".fast.notes.part", room / "fast.0123abcd.part"]
+    for path in (*dead, *others):
+        path.mkdir()
+        (path / "x").write_text("x")
+    with exclusive(folder, print), workplace(folder) as part:
+        assert not any(path.exists() for path in dead) and all(path.exists() for path in others)
+        (part / "x").write_text("x")
+    assert not part.exists() and find(recipe, NANO, WEIGHTS) == folder
+
+
+def test_one_build_at_a_time(recipe: Recipe) -> None:
+    final = folder_of(recipe)
+    assert final is not None
+    notes: list[str] = []
+    order: list[str] = []
+
+    def second() -> None:
+        with exclusive(final, notes.append):
+            order.append("second")
+
+    with exclusive(final, notes.append):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    assert len(notes) == 1 and "another build is at it; waiting" in notes[0]

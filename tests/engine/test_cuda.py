@@ -1,0 +1,344 @@
+"""The `cuda` engine: all of it but the capture runs here, on CPU tensors, and gives the masks of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import rtseg
+from rtseg import Tracker
+from rtseg.config import MemoryPlan, Recipe
+from rtseg.engine import Recall, Remembered, cuda
+from rtseg.engine.cuda import CudaEngine
+from rtseg.engine.cuda_buffers import Inputs
+from rtseg.engine.reference import TorchEngine
+from rtseg.errors import EngineError
+from rtseg.sam2 import Sam2, get_preset, load_weights
+
+SIZE = 128
+
+
+def network(size: int = SIZE) -> Sam2:
+    """The shipped network: what it says of a picture means something, so that masks can be compared."""
+    net = Sam2(get_preset("nano"), size)
+    load_weights(net, rtseg.config.SHIPPED / "nano.safetensors")
+    return net
+
+
+def recipe(policy: str = "efp", precision: str = "fp32", size: int = SIZE) -> Recipe:
+    return Recipe("nano", image_size=size, runtime="cuda", precision=precision, memory=MemoryPlan(policy))
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[rtseg.Frame]:
+    return list(rtseg.open_source("synthetic:laparoscopy?seconds=0.88&seed=3&width=320&height=240"))
+
+
+@pytest.fixture(scope="module")
+def engine() -> CudaEngine:
+    return CudaEngine(network(), recipe(), "", "cpu")
+
+
+@pytest.fixture(scope="module")
+def reference() -> TorchEngine:
+    return TorchEngine(network(), recipe(), "", "cpu")
+
+
+Masks = dict[tuple[int, int], np.ndarray]  # (object, frame) to mask
+Act = Callable[[Tracker, int, rtseg.Frame], None]
+
+
+def show(ids: dict[int, int]) -> Act:
+    """Give objects by their true masks, each on the frame that stands for it."""
+
+    def act(tracker: Tracker, t: int, frame: rtseg.Frame) -> None:
+        assert frame.truth_hw is not None
+        for i in (i for i, first in ids.items() if first == t):
+            tracker.prompt(i, mask=frame.truth_hw == i)
+
+    return act
+
+
+def come_and_go(tracker: Tracker, t: int, frame: rtseg.Frame) -> None:
+    """Three objects; one joins late, one leaves, and one is corrected by a click, a box and a mask."""
+    show({1: 0, 2: 0})(tracker, t, frame)
+    if t == 4:
+        tracker.prompt(3, box=(200, 150, 300, 230))
+    if t == 9:
+        tracker.remove(2)
+    if t == 7:
+        tracker.prompt(1, points=[(160, 120, 0)])
+    if t == 11:
+        tracker.prompt(1, box=(80, 60, 200, 200))
+    if t == 13:
+        show({1: 13})(tracker, t, frame)
+
+
+def follow(engine: TorchEngine, frames: list[rtseg.Frame], act: Act, policy: str | None = None) -> Masks:
+    tracker, found = Tracker(engine, policy), {}
+    for t, frame in enumerate(frames):
+        act(tracker, t, frame)
+        masks = tracker.step(frame)
+        found |= {(i, t): masks.mask(i) for i in masks.ids}
+    return found
+
+
+def agreement(a: Masks, b: Masks) -> float:
+    """The lowest IoU of all objects on all frames; two empty masks agree."""
+    assert a.keys() == b.keys()
+    return min(float((a[k] & b[k]).sum() / max((a[k] | b[k]).sum(), 1)) if (a[k] | b[k]).any() else 1.0 for k in b)
+
+
+@pytest.mark.parametrize("policy", ["fifo", "efp", "efp-window"])
+@pytest.mark.parametrize("act", [show({1: 0}), come_and_go], ids=["one", "three"])
+def test_masks_are_those_of_the_reference(frames: list[rtseg.Frame], policy: str, act: Act) -> None:
+    ours = CudaEngine(network(), recipe(policy), "", "cpu")
+    expected = follow(TorchEngine(network(), recipe(policy), "", "cpu"), frames, act)
+    assert agreement(follow(ours, frames, act), expected) > 0.999
+    assert sum(mask.any() for mask in expected.values()) > 0.8 * len(expected)
+
+
+def test_another_policy_than_the_recipes(engine: CudaEngine, reference: TorchEngine, frames: list[rtseg.Frame]) -> None:
+    """A tracker's policy may look at more memories than the recipe's plan: there is a bucket for them."""
+    assert engine.recipe.memory.policy == "efp"
+    expected = follow(reference, frames, come_and_go, "fifo")
+    assert agreement(follow(engine, frames, come_and_go, "fifo"), expected) > 0.999
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(precision: str) -> None:
+    frames = 3 if precision == "fp16" else 8  # fp16 is slow on a CPU
+    clip = list(rtseg.open_source(f"synthetic:laparoscopy?seconds={frames / 25}&seed=3&width=320&height=240"))
+    half = CudaEngine(network(256), recipe("efp", precision, 256), "", "cpu")
+    exact = TorchEngine(network(256), recipe("efp", "fp32", 256), "", "cpu")
+    expected = follow(exact, clip, show({1: 0, 2: 2}))
+    assert agreement(follow(half, clip, show({1: 0, 2: 2})), expected) > 0.98
+    assert half._static.attend.keys.weight.dtype == half._products != torch.float32
+
+
+def wrong_slots(facts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (6 - facts[0], *facts[1:])
+
+
+def no_mask(facts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    slots, present, ages, real = facts
+    return slots, torch.ones_like(present), ages, torch.ones_like(real)
+
+
+@pytest.mark.parametrize("fault", [wrong_slots, no_mask])
+def test_a_fault_is_noticed(
+    engine: CudaEngine,
+    frames: list[rtseg.Frame],
+    fault: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The negative control: slots that are mixed up, and padding that is attended to, show in the answers."""
+    good, right = answers(engine, frames), Inputs.facts
+    monkeypatch.setattr(Inputs, "facts", lambda self: fault(right(self)))
+    bad = answers(engine, frames)
+    assert max(float((a - b).norm() / b.norm()) for a, b in zip(bad, good, strict=True)) > 2e-3  # equal ones: 1e-4
+
+
+def recall_of(memories: int, pointers: int, seed: int = 0) -> Recall:
+    g = torch.Generator().manual_seed(seed)
+    maps = torch.randn(memories, 64, SIZE // 16, SIZE // 16, generator=g)
+    slots = (6, *range(memories - 1))
+    return Recall.of(maps, slots, torch.randn(pointers, 128, generator=g), tuple(range(pointers, 0, -1)))
+
+
+def answers(engine: TorchEngine, frames: list[rtseg.Frame], recalls: list[Recall] | None = None) -> list[Tensor]:
+    decoded, written = engine.track(frames[1].image_hwc, recalls or [recall_of(3, 2), recall_of(2, 5, 1)])
+    maps = [w.map_chw for w in written]
+    return [decoded.logits_b1hw, decoded.iou_b, decoded.score_b, decoded.pointer_bc, *maps]
+
+
+@pytest.mark.parametrize(
+    ("memories", "pointers"), [((1,), (1,)), ((5,), (16,)), ((3, 2), (2, 5)), ((5, 5), (16, 16)), ((8, 1), (19, 1))]
+)
+def test_a_tracked_frame_is_the_four_verbs(
+    engine: CudaEngine, reference: TorchEngine, frames: list[rtseg.Frame], memories: tuple[int, ...], pointers: Any
+) -> None:
+    """From memories that another engine wrote (without keys), for few slots, full ones, and more than are usual."""
+    recalls = [recall_of(t, p, seed) for seed, (t, p) in enumerate(zip(memories, pointers, strict=True))]
+    for found, expected in zip(answers(engine, frames, recalls), answers(reference, frames, recalls), strict=True):
+        assert found.shape == expected.shape and found.dtype == torch.float32
+        assert float((found - expected).norm() / expected.norm()) < 1e-4
+
+
+@torch.inference_mode()
+def test_full_slots_need_no_mask(
+    engine: CudaEngine, frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the long run the graph without a mask is the one that runs, and says the same."""
+    steady = [recall_of(5, 16)]
+    assert engine._steady == (5, 16)
+    full = answers(engine, frames, steady)
+    (prepared,) = (p for kind, p in engine._steps.items() if kind.objects == 1 and kind.slots == 5)
+    calls = []
+    monkeypatch.setattr(cuda.FullRead, "__call__", lambda *a: calls.append(a) or cuda.PaddedRead.__call__(*a))
+    answers(engine, frames, steady)
+    assert len(calls) == engine.preset.attention_layers
+    prepared.inputs.load(frames[1].image_hwc, steady, engine._keys_of)
+    masked = prepared.masked()
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(full[:4], masked[:4], strict=True))
+
+
+@pytest.mark.parametrize("garbage", [1e4, -3.0])
+@torch.inference_mode()
+def test_what_lies_in_an_empty_slot_does_not_matter(
+    engine: CudaEngine, frames: list[rtseg.Frame], garbage: float
+) -> None:
+    recalls = [recall_of(2, 3), recall_of(4, 1, 1)]
+    before = answers(engine, frames, recalls)
+    (inputs,) = (p.inputs for kind, p in engine._steps.items() if kind.objects == 2 and kind.slots == 5)
+    inputs.keys_btlnd[0, 2:] = garbage
+    inputs.values_btnm[0, 2:] = garbage
+    inputs.pointers_bpd[0, 3:] = garbage
+    assert all(torch.equal(a, b) for a, b in zip(answers(engine, frames, recalls), before, strict=True))
+    inputs.keys_btlnd[0, 1] = garbage  # a slot that is not empty is written again
+    assert all(torch.equal(a, b) for a, b in zip(answers(engine, frames, recalls), before, strict=True))
+
+
+def test_an_object_leaves_nothing_behind(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
+    """What was in a slot may be infinite, and infinity times 0 is not a number: a slot that falls empty is zeroed."""
+    expected = answers(engine, frames, [recall_of(2, 3)])
+    broken = recall_of(5, 9)
+    broken.memories[4].map_chw.fill_(float("inf"))
+    broken.pointers_pc[8] = float("nan")
+    answers(engine, frames, [broken])
+    assert all(torch.equal(a, b) for a, b in zip(answers(engine, frames, [recall_of(2, 3)]), expected, strict=True))
+
+
+def test_answers_are_the_callers(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
+    """Nothing that is given out is written over later, and one object's memory does not hold another's."""
+    recalls = [recall_of(5, 16), recall_of(5, 16, 1)]
+    decoded, written = engine.track(frames[1].image_hwc, recalls)
+    tensors = [decoded.logits_b1hw, decoded.pointer_bc, *(t for w in written for t in (w.map_chw, w.keys_lnd))]
+    kept = [t.clone() for t in tensors]
+    engine.track(frames[9].image_hwc, [recall_of(5, 16, 2), recall_of(5, 16, 3)])
+    assert all(torch.equal(a, b) for a, b in zip(tensors, kept, strict=True))
+    for w in written:
+        tokens = w.map_chw.flatten(1).T
+        assert tokens.is_contiguous()  # a view of the tokens, for the next frame to copy
+        assert tokens.untyped_storage().nbytes() == tokens.numel() * tokens.element_size()
+        assert w.keys_lnd is not None and w.keys_lnd.is_contiguous()
+        assert w.keys_lnd.untyped_storage().nbytes() == w.keys_lnd.numel() * w.keys_lnd.element_size()
+
+
+def test_prompted_frames_bring_keys_too(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
+    features = engine.encode_image(frames[0].image_hwc)
+    logits = torch.randn(2, 1, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(0))
+    for w in engine.remember(features, logits, torch.ones(2), [True, False]):
+        assert w.keys_lnd is not None and w.keys_lnd.shape == (2, 64, 128)
+        assert torch.equal(w.keys_lnd, engine._keys_of(w.map_chw.flatten(1).T))
+
+
+def test_prepared_steps_are_bounded(frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "STEPS", 2)
+    engine = CudaEngine(network(64), recipe(size=64), "", "cpu")
+    maps = torch.zeros(1, 64, 4, 4)
+    for size in (60, 70, 80, 70):
+        picture = np.zeros((size, size, 3), np.uint8)
+        engine.track(picture, [Recall.of(maps, (6,), torch.zeros(1, 128), (1,))])
+    assert [kind.height for kind in engine._steps] == [80, 70]
+
+
+def test_the_encoder_can_be_compiled_whole(engine: CudaEngine) -> None:
+    """Dynamo finds one graph, without a break; inductor itself runs where the GPU is."""
+    image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    encoder = engine._static.encoder
+    with torch.inference_mode():
+        compiled = cuda.fused(encoder, image, backend="eager")
+        assert compiled is not encoder
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(compiled(image), encoder(image), strict=True))
+        # A feed leaves a core to the picture; that must not make torch compile again.
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(threads + 1)
+            with torch.compiler.set_stance("fail_on_recompile"):
+                compiled(image)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def refuses(*_: Any) -> Tensor:
+    raise RuntimeError("the compiler is not there")
+
+
+def test_a_compiler_that_fails_or_errs_is_not_used(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, encoder = torch.rand(1, 3, SIZE, SIZE), engine._static.encoder
+
+    def compile_to(factor: float) -> Callable[..., Any]:
+        return lambda module, **_: lambda x: tuple(t * factor for t in module(x))
+
+    with torch.inference_mode():
+        monkeypatch.setattr(torch, "compile", compile_to(1.1))
+        assert cuda.fused(encoder, image) is encoder
+        monkeypatch.setattr(torch, "compile", compile_to(1.0))
+        assert cuda.fused(encoder, image) is not encoder
+        monkeypatch.setattr(torch, "compile", lambda module, **_: refuses)
+        assert cuda.fused(encoder, image) is encoder
+
+
+# Errors
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_precision_it_does_not_have(precision: str) -> None:
+    with pytest.raises(
+        EngineError, match=f'"{precision}": the cuda runtime has fp32, bf16, fp16; for int8 .* "tensorrt"'
+    ):
+        cuda.open(network(64), recipe(precision=precision), "", None)
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match='sees no CUDA device; see `rtseg doctor`, or use runtime = "cpu" or "auto"'):
+        cuda.open(network(64), recipe(), "", None)
+
+
+def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
+
+    def ones(*_: Any, **__: Any) -> Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available\nmore")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(
+        EngineError, match=r"Old GPU: torch .* cannot run on it \(CUDA error: no kernel image is available\)"
+    ):
+        cuda.check_device("fp32")
+
+
+def test_out_of_memory(frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    small = CudaEngine(network(64), replace(recipe(size=64), max_objects=9), "", "cpu")
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    expected = "out of GPU memory with image_size = 64, max_objects = 9; lower one of them in the recipe"
+    monkeypatch.setattr(small, "_step", full)
+    with pytest.raises(EngineError, match=expected):
+        small.track(frames[0].image_hwc, [Recall([Remembered(torch.zeros(64, 4, 4))], (6,), torch.zeros(1, 128), (1,))])
+    monkeypatch.setattr(small._network, "encode_image", full)
+    with pytest.raises(EngineError, match=expected):
+        small.encode_image(frames[0].image_hwc)
+
+
+# On a GPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU: nothing can be captured")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_captured_graphs_give_the_masks_of_the_reference(frames: list[rtseg.Frame], precision: str) -> None:
+    ours = cuda.open(network(256), recipe("efp", precision, 256), "", None)
+    expected = follow(TorchEngine(network(256), recipe("efp", "fp32", 256), "", "cuda"), frames, come_and_go)
+    assert agreement(follow(ours, frames, come_and_go), expected) > (0.999 if precision == "fp32" else 0.98)
+    assert "captured" in ours.description

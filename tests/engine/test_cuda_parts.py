@@ -1,0 +1,172 @@
+"""The parts of the `cuda` engine: resizing, choosing the kernel of attention, capture, buffers, switches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rtseg.engine import Recall, cuda, cuda_graph, to_input
+from rtseg.engine.cuda_attention import Backend, CudaAttention, fastest
+from rtseg.engine.cuda_buffers import Inputs, copies
+from rtseg.engine.cuda_resize import DeviceInput, area_taps, linear_taps
+from rtseg.errors import EngineError
+
+LEVEL = 1 / (255 * 0.224)  # one grey level, normalised
+
+
+# Resizing on the device
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    planes = [127 + 100 * np.sin(0.11 * x + k) * np.cos(0.07 * y - k) for k in range(3)]
+    noise = np.random.default_rng(0).normal(0, 9, (height, width, 1))
+    return np.clip(np.stack(planes, -1) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(64, 64), (128, 192), (131, 97), (255, 333), (64, 65), (63, 51), (31, 33), (40, 64), (720, 1280)],
+)
+def test_a_picture_as_the_network_sees_it(height: int, width: int) -> None:
+    image = picture(height, width)
+    found = DeviceInput(height, width, 64)(torch.from_numpy(image))
+    assert found.shape == (1, 3, 64, 64) and found.dtype == torch.float32
+    assert float((found - to_input(image, 64)).abs().max()) < 1.1 * LEVEL
+    for wrong in (image[:, ::-1], image[::-1], image[..., ::-1]):
+        assert float((found - to_input(np.ascontiguousarray(wrong), 64)).abs().max()) > 5 * LEVEL
+
+
+def test_weights_of_the_taps() -> None:
+    for taps in (area_taps(1080, 512), area_taps(64, 64), linear_taps(31, 64), linear_taps(333, 64)):
+        at, weight = taps
+        assert at.shape == weight.shape and at.min() >= 0
+        assert np.allclose(weight.sum(axis=1), 1) and (weight >= 0).all()
+    assert area_taps.cache_info().maxsize is not None
+
+
+# Choosing the kernel of attention
+
+
+def read(filled: bool = False, **fault: float) -> Callable[..., Tensor]:
+    """Attention that is right, or off by a factor."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias) * fault.get("times", 1.0)
+
+    return run
+
+
+class Named:
+    def __init__(self, name: str, run: Callable[..., Tensor]) -> None:
+        self.name, self.run = name, run
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        return self.run(*inputs)
+
+
+def refuses(*inputs: Any) -> Tensor:
+    raise RuntimeError("No available kernel. Aborting execution.\nand more")
+
+
+def test_the_fastest_kernel_that_is_right_is_taken() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, n, d, generator=g) for n, d in ((80, 32), (50, 32), (50, 8)))
+    bias = torch.zeros(1, 1, 1, 50).masked_fill(torch.arange(50) > 40, float("-inf"))
+    slow, quick = Named("slow", read()), Named("quick", read())
+    wrong, absent, broken = Named("wrong", read(times=1.1)), Named("absent", refuses), Named("nan", read(times=np.nan))
+    ms = {"slow": 3.0, "quick": 1.0, "wrong": 0.1, "absent": 0.1, "nan": 0.1}
+    candidates = [slow, wrong, quick, absent, broken]
+
+    def timer(call: Any) -> float:
+        return ms[call.func.name]
+
+    assert fastest(candidates, (q, k, v, bias), timer) is quick  # type: ignore[arg-type]
+    with pytest.raises(
+        EngineError, match="wrong: is off by 10.0%; absent: No available kernel. Aborting execution.; nan"
+    ):
+        fastest([wrong, absent, broken], (q, k, v, bias), timer)  # type: ignore[list-item]
+
+
+def test_values_filled_to_the_width_of_keys_say_the_same() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, n, d, generator=g) for n, d in ((20, 32), (50, 32), (50, 8)))
+    math = torch.nn.attention.SDPBackend.MATH
+    filled = Backend("filled", math, filled=True)(q, k, v, None)
+    assert filled.shape == (1, 1, 20, 8)
+    assert torch.allclose(filled, CudaAttention(torch.float32)(q, k, v), atol=1e-6)
+
+
+# Capture: what can be said of it without a GPU
+
+
+def test_a_graph_that_does_not_answer_to_its_inputs_is_refused() -> None:
+    x = torch.zeros(3)
+
+    def step() -> list[Tensor]:
+        return [torch.full((3,), 5.0), x + 1]  # the first answer may be a constant
+
+    frozen = step()
+    cuda_graph.prove(step, lambda: x.add_(1))
+    with pytest.raises(EngineError, match="does not answer to its inputs"):
+        cuda_graph.prove(lambda: frozen, lambda: x.add_(1))
+    assert cuda_graph.plain(step, lambda: None) is step
+
+
+def test_noise_fills_every_input() -> None:
+    inputs = Inputs(2, 3, 4, 20, 30, (2, 16, 8, 4), torch.float32, torch.device("cpu"))
+    buffers = [inputs.picture_hwc, inputs.keys_btlnd, inputs.values_btnm, inputs.pointers_bpd]
+    inputs.noise(0)
+    first = [b.clone() for b in buffers]
+    inputs.noise(1)
+    assert not any(torch.equal(a, b) for a, b in zip(buffers, first, strict=True))
+    assert all(bool((fact == 1).all()) for fact in inputs.facts())
+    inputs.clear()
+    assert not any(bool(b.any()) for b in (*buffers, *inputs.facts()))
+
+
+def recall_of(memories: int, pointers: int) -> Recall:
+    slots = (6, *range(memories - 1))
+    return Recall.of(torch.randn(memories, 64, 8, 8), slots, torch.randn(pointers, 128), tuple(range(pointers, 0, -1)))
+
+
+def test_what_comes_up_with_a_picture() -> None:
+    inputs = Inputs(2, 3, 4, 90, 120, (2, 64, 128, 64), torch.float32, torch.device("cpu"))
+    image = picture(90, 120)[:, ::-1]  # not contiguous
+    image.flags.writeable = False
+    keys = torch.randn(2, 64, 128)
+    inputs.load(image, [recall_of(3, 2), recall_of(1, 4)], lambda tokens: keys)
+    slots, present, ages, real = inputs.facts()
+    assert np.array_equal(inputs.picture_hwc.numpy(), image)
+    assert slots.tolist() == [[6, 0, 1], [6, 0, 0]] and present.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert ages.tolist() == [[2, 1, 0, 0], [4, 3, 2, 1]] and real.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert torch.equal(inputs.keys_btlnd[0, 2], keys) and not inputs.keys_btlnd[1, 1].any()
+    inputs.load(image, [recall_of(1, 1), recall_of(1, 4)], lambda tokens: keys)
+    assert inputs.facts()[1].tolist() == [[1, 0, 0], [1, 0, 0]] and not inputs.keys_btlnd[0, 1:].any()
+
+
+def test_copies_stand_alone() -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    made = copies([whole[1], whole.T, whole[2].to(torch.bfloat16)])
+    assert all(m.is_contiguous() for m in made) and torch.equal(made[1], whole.T)
+    whole.zero_()
+    assert made[0].tolist() == [4, 5, 6, 7]
+    assert made[0].untyped_storage().nbytes() == 16
+
+
+def test_switches_are_put_back() -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    try:
+        cudnn.allow_tf32 = True
+        with pytest.raises(ValueError, match="inside"), cuda.exact_fp32():
+            assert not matmul.allow_tf32 and not cudnn.allow_tf32 and cudnn.benchmark
+            raise ValueError("inside")
+        assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark) == (before[0], True, before[2])
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before

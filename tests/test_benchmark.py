@@ -1,0 +1,485 @@
+"""`rtseg bench`: figures are what numpy says, stages are told apart, and a slower engine is seen to be slower."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rtseg.adapt.data import HELD_OUT_SEED
+from rtseg.benchmark import cold, machine, plots, run
+from rtseg.benchmark.clip import SYNTHETIC, Clip, load_clip
+from rtseg.benchmark.lane import STAGES, Block, Lane, StagedLane, alternate, is_steady
+from rtseg.benchmark.plan import choose_objects, plan
+from rtseg.benchmark.statistics import fit, fit_blocks, jitter, speedup, spread, summary
+from rtseg.benchmark.tables import Document
+from rtseg.cli import main
+from rtseg.config import MemoryPlan, Recipe, load_recipe
+from rtseg.engine import Decoded, Features, Prompts, Recall, Remembered
+from rtseg.engine.base import Verbs
+from rtseg.errors import ConfigError, EngineError, PromptError
+from rtseg.report import show
+from rtseg.sam2 import get_preset
+from rtseg.types import ImageU8
+
+TINY = "synthetic:laparoscopy?seed=10000&width=160&height=120&seconds=0.4"
+
+
+class Sleeper(Verbs):
+    """An engine that does nothing, for as long as it is told: `e_ms` for a picture, `m_ms` for each object on it."""
+
+    weights_hash = "0" * 64
+    description = "asleep"
+
+    def __init__(self, e_ms: float, m_ms: float, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe or Recipe(image_size=64, memory=MemoryPlan("fifo", 5, 2), precision="fp32")
+        self.preset, self.image_size = replace(get_preset("nano"), num_maskmem=3), self.recipe.image_size
+        self.e_ms, self.m_ms, self.calls = e_ms, m_ms, 0
+
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        self.calls += 1
+        time.sleep(self.e_ms / 1e3)
+        return Features(torch.zeros(1, 8, 4, 4), torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 16, 16))
+
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        time.sleep(self.m_ms * len(recalls) / 1e3)
+        return features.top.expand(len(recalls), -1, -1, -1)
+
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+        b = len(conditioned_bchw)
+        side = self.image_size // 4
+        return Decoded(torch.ones(b, 1, side, side), torch.ones(b), torch.ones(b), torch.zeros(b, 8))
+
+    def remember(
+        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        return [Remembered(torch.zeros(8, 4, 4)) for _ in prompted]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return load_clip(TINY)
+
+
+def measured(engines: Sequence[Sleeper], objects: Sequence[int], clip: Clip, rounds: int = 3) -> list[Lane]:
+    lanes = [Lane(engine, clip, n) for engine in engines for n in objects]
+    for _ in alternate(lanes, rounds, 4):
+        pass
+    return lanes
+
+
+def blocks(lane: Lane) -> list[list[float]]:
+    return [block.frames_ms for block in lane.blocks]
+
+
+# -- figures
+
+
+def test_percentiles_are_those_of_the_samples() -> None:
+    samples = np.random.default_rng(0).lognormal(3, 0.5, 500).tolist()
+    found = summary(samples)
+    for percent in (50, 90, 95, 99):
+        assert found[f"p{percent}"] == pytest.approx(float(np.percentile(samples, percent)), abs=1e-3)
+    assert found["max"] == pytest.approx(max(samples), abs=1e-3) and found["count"] == 500
+    assert summary(list(range(101)))["p95"] == 95
+
+
+def test_jitter_is_within_blocks() -> None:
+    assert jitter([[1, 2, 1], [10, 12]]) == pytest.approx((1 + 1 + 2) / 3, abs=1e-4)
+    assert jitter([[5], [9]]) == 0
+
+
+def test_the_fit_is_a_line() -> None:
+    found = fit([1, 2, 4], [12.0, 14.0, 18.0])
+    assert found == {"e_ms": 10.0, "m_ms": 2.0, "m_over_e": 0.2, "rms_ms": 0.0}
+    bent = fit([1, 2, 4], [12.0, 20.0, 18.0])
+    slope, offset = np.polyfit([1, 2, 4], [12.0, 20.0, 18.0], 1)
+    assert bent and bent["e_ms"] == pytest.approx(offset, abs=1e-3) and bent["m_ms"] == pytest.approx(slope, abs=1e-3)
+    assert bent["rms_ms"] and bent["rms_ms"] > 1
+    assert fit([2], [10.0]) is None
+    through_nothing = fit([1, 2], [1.0, 3.0])
+    assert through_nothing and through_nothing["m_over_e"] is None
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """A machine that becomes ten times slower in between does not touch them."""
+    found = speedup([[20, 20, 20], [200, 200, 200]], [[10, 10, 10], [100, 100, 100]])
+    assert found == {"median": 2.0, "min": 2.0, "max": 2.0}
+    assert spread([1, 2, 9]) == {"median": 2.0, "min": 1, "max": 9}
+
+
+def test_the_fit_recovers_what_an_engine_costs(clip: Clip) -> None:
+    lanes = measured([Sleeper(24, 8)], (1, 2, 4), clip)
+    found = fit_blocks([1, 2, 4], [blocks(lane) for lane in lanes])
+    assert found and 22 < found["e_ms"] < 32 and 7 < found["m_ms"] < 11
+    assert found["m_over_e_rounds"]["min"] <= found["m_over_e"] * 1.01
+    one = fit_blocks([1], [blocks(lanes[0])])
+    assert one is None
+
+
+def test_a_slower_engine_is_seen_and_an_equal_one_is_not(clip: Clip) -> None:
+    fast, equal, slow = measured([Sleeper(10, 2), Sleeper(10, 2), Sleeper(30, 2)], (1,), clip)
+    assert 1.5 < speedup(blocks(slow), blocks(fast))["median"] < 3.2
+    assert 0.3 < speedup(blocks(fast), blocks(slow))["median"] < 0.7
+    assert 0.75 < speedup(blocks(fast), blocks(equal))["median"] < 1.33
+
+
+# -- lanes
+
+
+def test_stages_are_told_apart(clip: Clip) -> None:
+    lane = StagedLane(Sleeper(20, 10), clip, 2)
+    for _ in alternate([lane], 2, 3):
+        pass
+    stages = {name: float(np.median(ms)) for name, ms in lane.stages_ms().items()}
+    assert tuple(stages) == STAGES and all(len(ms) == 6 for ms in lane.stages_ms().values())
+    assert 20 <= stages["encode_image"] < 30 and 20 <= stages["attend"] < 30
+    assert all(0 < stages[name] < 10 for name in STAGES if name not in ("encode_image", "attend"))
+    whole = float(np.median([ms for block in blocks(lane) for ms in block]))
+    assert sum(stages.values()) == pytest.approx(whole, rel=0.1)
+
+
+def test_engines_take_turns(clip: Clip) -> None:
+    lanes = [Lane(Sleeper(0, 0), clip, 1) for _ in range(2)]
+    order = [lanes.index(lane) for lane in alternate(lanes, 3, 2)]
+    assert order == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert [len(lane.blocks) for lane in lanes] == [3, 3]
+    assert all(block.wall_ms >= sum(block.frames_ms) for lane in lanes for block in lane.blocks)
+
+
+def test_warm_up_goes_on_until_times_are_steady(clip: Clip) -> None:
+    assert is_steady([9, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]) and not is_steady([1] * 9)
+    assert not is_steady([9, 8, 7, 6, 5, 4, 3, 2, 1, 1])
+    lane = Lane(Sleeper(10, 0), clip, 1)
+    lane.warm_up()
+    assert lane.steady and lane.warm_up_frames == lane.engine.calls >= 1 + 4 + 10  # type: ignore[attr-defined]
+
+    class Restless(Lane):
+        def step(self) -> float:
+            self._steps += 1
+            return float(1.2**self._steps)
+
+    restless = Restless(Sleeper(0, 0), clip, 1)
+    restless.warm_up()
+    assert not restless.steady and restless.warm_up_frames == 1 + 4 + 60
+
+
+def test_a_click_is_a_prompt_on_a_running_tracker(clip: Clip) -> None:
+    lane = Lane(Sleeper(5, 5), clip, 2)
+    lane.warm_up()
+    given: list[dict[str, Any]] = []
+    prompt = lane._tracker.prompt
+    lane._tracker.prompt = lambda i, **kw: (given.append(kw), prompt(i, **kw))[0]  # type: ignore
+    assert lane.click() >= 10
+    (x, y, kind), frame = given[0]["points"][0], clip.frame(lane._steps - 1)
+    assert kind == 1 and frame.truth_hw is not None and frame.truth_hw[int(y), int(x)] == 1
+
+
+# -- clips
+
+
+def test_the_clip_goes_to_its_end_and_back(clip: Clip) -> None:
+    assert [clip.frame(step).seq for step in range(20)] == [*range(10), *range(8, -1, -1), 1]
+    one = replace(clip, frames=clip.frames[:1])
+    assert {one.frame(step).seq for step in range(5)} == {0}
+
+
+def test_what_is_followed(clip: Clip, tmp_path: Path) -> None:
+    assert f"seed={HELD_OUT_SEED}" in SYNTHETIC and clip.knows_truth
+    truth_hw = clip.frames[0].truth_hw
+    assert truth_hw is not None
+    for i, tool in ((1, 1), (2, 2), (3, 1), (4, 2)):
+        prompt = clip.prompt(i)
+        assert prompt.id == i and prompt.mask is not None and np.array_equal(prompt.mask, truth_hw == tool)
+    said = tmp_path / "p.json"
+    said.write_text('[{"frame": 0, "id": 7, "box": [10, 10, 50, 60]}]')
+    given = load_clip(TINY, said)
+    assert given.prompt(1).box == (10, 10, 50, 60) and not given.knows_truth and given.click(1, 3) == (30, 35, 1)
+    said.write_text('[{"frame": 2, "id": 7, "box": [10, 10, 50, 60]}]')
+    with pytest.raises(ConfigError, match="says nothing of frame 0"):
+        load_clip(TINY, said)
+    said.write_text('[{"frame": 0, "id": 7, "box": [10, 10, 500, 60]}]')
+    with pytest.raises(PromptError, match="inside the 160x120 frame"):
+        load_clip(TINY, said)
+
+
+def test_a_folder_of_pictures_has_a_box_and_no_truth(tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((40, 80, 3), np.uint8))
+    clip = load_clip(str(tmp_path))
+    assert clip.prompt(1).box == (20, 10, 60, 30) and not clip.knows_truth
+    assert run.accuracy(Sleeper(0, 0), clip) is None
+
+
+def test_accuracy_is_the_mean_iou_after_the_prompted_frame(clip: Clip) -> None:
+    engine = Sleeper(0, 0)  # its masks are the whole picture
+    shares = [np.mean(f.truth_hw == i) for f in clip.frames[1:] for i in (1, 2) if f.truth_hw is not None]
+    assert run.accuracy(engine, clip) == pytest.approx(float(np.mean(shares)), abs=1e-4)
+
+    class Blind(Sleeper):
+        def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+            seen = super().decode(conditioned_bchw, features, prompts)
+            return replace(seen, logits_b1hw=-seen.logits_b1hw)
+
+    assert run.accuracy(Blind(0, 0), clip) == 0
+    dark = [replace(f, truth_hw=np.zeros_like(f.truth_hw)) for f in clip.frames[1:]]
+    assert run.accuracy(Blind(0, 0), replace(clip, frames=(clip.frames[0], *dark))) == 1
+
+
+# -- what is measured
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    paths[0].write_text("image_size = 128\nmax_objects = 3\n")
+    paths[1].write_text('image_size = 64\nmemory = { policy = "fifo" }\n')
+    return paths
+
+
+def test_variants_are_measured_once(recipes: list[Path]) -> None:
+    """And only one thing differs between those that are compared."""
+    entries, questions = plan(recipes, ["policy"])
+    assert [q.names for q in questions] == [
+        ("a", "b"),
+        ("a policy=fifo", "a policy=efp-window", "a"),
+        ("b", "b policy=efp-window", "b policy=efp"),
+    ]
+    made = {entry.name: entry.recipe for entry in entries}
+    assert len(made) == len(entries) == 6
+    assert made["a policy=fifo"] == load_recipe(recipes[0], policy="fifo") != made["a"]
+    halved, (question,) = plan(recipes[:1], ["image_size"])
+    assert [entry.recipe.image_size for entry in halved] == [128, 64] and question.names == ("a", "a image_size=64")
+    assert len(plan([recipes[0]] * 2, [])[0]) == 1
+    with pytest.raises(ConfigError, match="image_size"):
+        plan(recipes, ["image_size"])  # b's 64 has no half
+
+
+def test_objects_are_those_that_every_recipe_allows(recipes: list[Path]) -> None:
+    entries, _ = plan(recipes, [])
+    assert choose_objects(None, entries) == (1, 2) and choose_objects((3, 1, 3), entries) == (1, 3)
+    with pytest.raises(ConfigError, match=r"--objects 4: .*a.toml says max_objects = 3"):
+        choose_objects((1, 4), entries)
+
+
+@pytest.fixture
+def asleep(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Engines that sleep, by recipe's name; what is not named cannot be opened."""
+    e_ms: dict[str, Any] = {"a": 2, "b": 8}
+
+    def open_(recipe: Recipe) -> Sleeper:
+        name = recipe.path.stem if recipe.path else ""
+        if name not in e_ms:
+            raise EngineError(f"{name}: no such thing here")
+        plain = replace(recipe, memory=MemoryPlan(recipe.memory.policy, 5, 2))
+        return Sleeper(e_ms[name], 1, plain)
+
+    start = {
+        "import_ms": 1.0, "open_ms": 2.0, "first_frame_ms": 3.0, "first_tracked_ms": 4.0, "cuda_mib": None,
+        "resident_mib": {"before": 1.0, "steady": 2.0, "peak": 3.0},
+    }  # fmt: skip
+    monkeypatch.setattr(run, "cold_start", lambda recipe, source, prompts: start)
+    monkeypatch.setattr(run, "open_engine", open_)
+    return e_ms
+
+
+def test_the_document(
+    recipes: list[Path], asleep: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[tuple[int, int | None]] = []
+    out = tmp_path / "out"
+    document = run.bench(
+        recipes, clip=TINY, objects=(1, 2), frames=8, rounds=2, compare=["policy"], out=out,
+        progress=lambda n, total: done.append((n, total)),
+    )  # fmt: skip
+    assert document["ok"] and document["skipped"] == []
+    assert done == [(i, 72) for i in range(1, 73)]  # 6 engines, 2 numbers of objects, 2 passes, warm-up and 2 blocks
+    a = document["engines"][0]
+    row = a["by_objects"][1]
+    assert row["objects"] == 2 and row["end_to_end_ms"]["count"] == 8 and np.shape(row["samples_ms"]) == (2, 4)
+    samples = [ms for block in row["samples_ms"] for ms in block]
+    assert row["end_to_end_ms"] == pytest.approx(summary(samples), abs=1e-3)
+    assert set(row["stages_ms"]) == set(STAGES) and row["click_ms"]["min"] > 2 and row["first_frame_ms"]["min"] > 2
+    assert row["fps"] == pytest.approx(1e3 / row["end_to_end_ms"]["mean"], rel=0.1)
+    pairs = {(x["baseline"], x["name"], x["objects"]): x["median"] for x in document["speedups"]}
+    assert len(pairs) == 10 and pairs["a", "b", 1] < 0.8 and 0.6 < pairs["a policy=fifo", "a", 1] < 1.6
+    assert any("p99 of 8 frames" in warning for warning in document["warnings"])
+    saved = json.loads((out / "bench.json").read_text())
+    assert saved == json.loads(json.dumps(document)) and saved["machine"]["cores"] >= 1
+    show(document)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("encode_image", "b policy=efp-window", "M/E", "a process of its own"))
+
+
+def test_hashes_tell_recipes_and_not_places_apart(recipes: list[Path], asleep: dict[str, Any]) -> None:
+    found = [run.bench([path], clip=TINY, objects=(1,), frames=1, rounds=1) for path in recipes]
+    hashes = [document["engines"][0]["recipe_sha256"] for document in found]
+    assert hashes[0] != hashes[1]
+    recipes[1].write_text(recipes[0].read_text() + 'weights = "elsewhere.safetensors"\n')
+    asleep["b"] = asleep["a"]
+    again = run.bench([recipes[1]], clip=TINY, objects=(1,), frames=1, rounds=1)
+    assert again["engines"][0]["recipe_sha256"] == hashes[0]
+
+
+def test_what_cannot_be_opened_is_skipped_and_named(
+    recipes: list[Path], asleep: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del asleep["b"]
+    words = ["bench", *map(str, recipes), "--clip", TINY, "--objects", "1", "--frames", "2", "--rounds", "1"]
+    assert main([*words, "--json"]) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out.splitlines()[-1])
+    assert [engine["name"] for engine in document["engines"]] == ["a"]
+    assert document["skipped"] == [{"name": "b", "reason": "b: no such thing here"}] and document["speedups"] == []
+    assert "skipped b: b: no such thing here" in printed.err
+    asleep.clear()
+    assert main(words) == 1
+    assert "skipped a: a: no such thing here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["no.toml"], "no.toml: cannot be read"),
+        (["{a}", "--objects", "9"], "max_objects = 3"),
+        (["{a}", "--objects", "0"], "expected a whole number from 1"),
+        (["{a}", "--objects", "1,x"], "argument --objects: invalid"),
+        (["{a}", "--frames", "0"], "expected a whole number from 1"),
+        (["{a}", "--clip", "no.mp4"], "no such file"),
+        (["{a}", "--clip", "{a}"], "not a readable video"),
+        (["{a}", "--clip", "synthetic:laparoscopy?width=4"], "width"),
+        (["{a}", "--prompts", "no.json"], "no.json: cannot be read"),
+        (["{a}", "--compare", "colour"], "invalid choice"),
+        (["{a}", "--out", "{a}"], "cannot be written"),
+    ],
+)
+def test_a_users_mistake_is_one_line_with_code_2(
+    recipes: list[Path], words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *(word.format(a=recipes[0]) for word in words)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and expected in printed.err.splitlines()[-1]
+
+
+def test_the_machines_other_work_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([(0, 0, 0), (600, 100, 1000)])
+    monkeypatch.setattr(machine, "_ticks", lambda: next(ticks))
+    monkeypatch.setattr(machine, "_own_ticks", lambda: 0.0)
+    monkeypatch.setattr(machine, "_load_average", lambda: 50.0)
+    busy, warnings = machine.Load().report()
+    assert busy == {"average_at_start": 50.0, "average_at_end": 50.0, "others": 0.6, "stolen": 0.1}
+    assert len(warnings) == 3 and "60%" in warnings[1] and "10%" in warnings[2]
+    ticks = iter([(0, 0, 0), (500, 0, 1000)])
+    own = iter([0.0, 500.0])
+    monkeypatch.setattr(machine, "_own_ticks", lambda: next(own))
+    monkeypatch.setattr(machine, "_load_average", lambda: 0.0)
+    assert machine.Load().report()[1] == []
+
+
+def test_uneven_blocks_are_pointed_out(recipes: list[Path], clip: Clip) -> None:
+    lane = Lane(Sleeper(0, 0), clip, 1)
+    lane.blocks, lane.steady = [Block([10.0, 11.0, 10.0], 31.0), Block([11.0, 12.0, 11.0], 34.0)], True
+    found = run.Candidate(plan(recipes[:1], [])[0][0], lane.engine, {}, [lane], [])
+    assert run._doubts([found], 200) == []
+    lane.blocks, lane.steady = [*lane.blocks, Block([16.0, 15.0, 17.0], 48.0)], False
+    apart, unsettled = run._doubts([found], 200)
+    assert "medians of its blocks lie 60% apart" in apart and "not settled" in unsettled
+
+
+# -- processes and pictures
+
+
+def test_a_process_that_dies_is_an_engine_that_cannot_be_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=r"absent.pt: no such file"):
+        cold.cold_start(Recipe(weights=str(tmp_path / "absent.pt"), image_size=64), TINY, None)
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\necho out of memory >&2\nexit 3\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(cold.sys, "executable", str(dying))
+    with pytest.raises(EngineError, match="ended with code 3: out of memory"):
+        cold.cold_start(Recipe(image_size=64), TINY, None)
+
+
+def test_the_peak_is_the_processes_own() -> None:
+    """And not that of the process which started it, here larger by far."""
+    ballast = np.ones(400 * 2**20, np.uint8)
+    start = cold.cold_start(Recipe(image_size=64, runtime="torch", precision="fp32"), TINY, None)
+    assert start["resident_mib"]["peak"] < cold.resident_mib("VmHWM") - 100 and ballast.any()
+
+
+BARE = """
+import sys
+for name in ("av", "zmq", "msgpack", "pycocotools", "matplotlib", "transformers", "openvino"):
+    sys.modules[name] = None
+from rtseg.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_machine_without_av_zmq_and_matplotlib(tmp_path: Path) -> None:
+    """A real engine, all the way; only the plots are missing, and a video file cannot be read."""
+    (tmp_path / "little.toml").write_text('image_size = 64\nruntime = "torch"\nprecision = "fp32"\n')
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    words = ["bench", "little.toml", "--objects", "1", "--frames", "4", "--rounds", "2", "--out", "out", "--json"]
+
+    def bare(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", BARE, *words, *more]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = bare("--clip", TINY)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert plots.ABSENT in document["warnings"] and [p.name for p in (tmp_path / "out").iterdir()] == ["bench.json"]
+    engine = document["engines"][0]
+    assert 0.05 < engine["iou"] < 1 and engine["weights_sha256"] and engine["fit"] is None
+    memory = engine["cold"]["resident_mib"]
+    assert memory["peak"] >= memory["steady"] > memory["before"] > 50
+    assert engine["cold"]["open_ms"] > 0 and engine["cold"]["first_frame_ms"] > 0
+    film = bare("--clip", "clip.mp4")
+    assert film.returncode == 2 and "needs PyAV" in film.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="matplotlib is not installed: rtseg[bench]")
+def test_plots_are_drawn(recipes: list[Path], asleep: dict[str, Any], tmp_path: Path) -> None:
+    import cv2
+
+    document = run.bench(recipes, clip=TINY, objects=(1, 2), frames=4, rounds=2, out=tmp_path / "out")
+    names = ["latency.png", "objects.png", "accuracy.png"]
+    assert [Path(path).name for path in document["saved"]] == [*names, "bench.json"]
+    for name in names:
+        picture = cv2.imread(str(tmp_path / "out" / name))
+        assert picture is not None and picture.shape[1] > 1000 and picture.std() > 5
+    untrue = Document(document, engines=[{**engine, "iou": None} for engine in document["engines"]])
+    untrue["settings"] = {**document["settings"], "objects": [1]}
+    assert [path.name for path in plots.draw(untrue, tmp_path)[0]] == ["latency.png"]
+
+
+def test_names_of_percentiles_keep_apart() -> None:
+    """However close p50 and p99 are, and wherever they lie."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: rtseg[bench]")
+    figure = plots._figure(7, 2)
+    axes = figure.subplots()
+    plots._percentiles(axes, {"p50": 10.0, "p99": 10.1, "max": 10.2}, 8)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 2 and not boxes[0].overlaps(boxes[1])
+
+
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    assert "example: rtseg bench" in capsys.readouterr().out
