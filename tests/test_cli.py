@@ -20,7 +20,7 @@ from rtseg.config import StreamProfile
 from rtseg.errors import PromptError
 from rtseg.sam2 import Sam2, get_preset, save_weights
 
-VERBS = ("demo", "live", "segment", "view", "train", "doctor")
+VERBS = ("demo", "live", "segment", "view", "build", "bench", "train", "doctor")
 
 
 class Room(types.ModuleType):
