@@ -165,6 +165,13 @@ class Kernels:
         self.library.rt_linear(byref(layer.c), x.shape[:-1].numel(), byref(given), byref(to))
         return out
 
+    def patches(self, layer: Packed, image_chw: Tensor, position: Tensor) -> Tensor:
+        """Overlapping 7x7 patches at stride 4 of a float32 image [3, S, S], plus `position`: [S * S / 16, n]."""
+        out = torch.empty(position.shape)
+        to = _output(out, NONE, position)
+        self.library.rt_patches(byref(layer.c), image_chw.data_ptr(), image_chw.shape[-1], byref(to))
+        return out
+
     def mlp(
         self, first: Packed, last: Packed, x: Tensor, norm: Normed | None, activation: int, added: Tensor | None = None
     ) -> Tensor:
@@ -323,6 +330,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.rt_add.argtypes = (p, p, n, p)
     library.rt_rotate.argtypes = (p, i, i, n, p, p, i)
     library.rt_pool.argtypes = (p, i, i, i, i, n, p)
+    library.rt_patches.argtypes = (POINTER(_Linear), p, i, POINTER(_Output))
     library.rt_mask.argtypes = (p, i, i, p)
     library.rt_mask_stem.argtypes = (p, i, p, p, POINTER(_Norm), p)
     library.rt_convolution.argtypes = (POINTER(_Linear), p, i, i, POINTER(_Norm), p)

@@ -12,9 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..sam2 import ABSENT_LOGIT
-from .cpu_kernels import NONE, Kernels, Normed, Packed
+from .cpu_kernels import LANES, NONE, Kernels, Normed, Packed
 from .cpu_network import Packer, as_rows
 from .static import Decode, Linear, Remember, TokenAttention
+
+
+class _Tokens(nn.Module):
+    """A linear layer of the few tokens: a kernel that is called at once beats a product that torch prepares."""
+
+    def __init__(self, pack: Packer, layer: Linear) -> None:
+        super().__init__()
+        self.kernels, self.layer = pack.kernels, pack(layer, exact=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernels.linear(self.layer, x.contiguous())
+
+
+def _on_kernels(pack: Packer, module: nn.Module) -> None:
+    """Replace the linear layers within a module, but those that are too narrow for the kernels."""
+    for name, child in module.named_children():
+        if not isinstance(child, Linear):
+            _on_kernels(pack, child)
+        elif child.out_features % LANES == 0:
+            setattr(module, name, _Tokens(pack, child))
 
 
 class _Look:
@@ -64,9 +84,7 @@ class CpuDecode:
         self.last = _Look(pack, decode.last, None, pos)
         self.up1, self.up2 = pack(decode.up1, exact=True), pack(decode.up2, exact=True)
         self.up_norm = Normed(decode.up_norm)
-        for module in decode.modules():
-            if isinstance(module, Linear):
-                module.to(torch.bfloat16)
+        _on_kernels(pack, decode)
 
     def __call__(self, conditioned_bdhw: Tensor, mid: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         tokens, image = self.transform(conditioned_bdhw)

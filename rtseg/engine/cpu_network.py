@@ -90,8 +90,8 @@ class CpuEncoder:
 
     def __init__(self, pack: Packer, encoder: Encoder, size: int) -> None:
         self.kernels, self.ends = pack.kernels, encoder.ends
-        self.patches = encoder.patches.to(torch.bfloat16).to(memory_format=torch.channels_last)
-        self.position = encoder.position[0].flatten(0, 1)
+        self.patches = Packed(pack.kernels, encoder.patches.weight.flatten(1), encoder.patches.bias)
+        self.position = encoder.position[0].flatten(0, 1).contiguous()
         h = w = size // 4
         self.blocks = []
         blocks: Any = encoder.blocks
@@ -104,8 +104,7 @@ class CpuEncoder:
 
     def __call__(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         k = self.kernels
-        image = image_1chw.to(torch.bfloat16, memory_format=torch.channels_last)
-        x = self.patches(image).permute(0, 2, 3, 1).flatten(0, 2) + self.position
+        x = k.patches(self.patches, image_1chw[0].contiguous(), self.position)
         last = len(self.blocks) - 1
         found: list[Tensor] = []
         for i, block in enumerate(self.blocks):

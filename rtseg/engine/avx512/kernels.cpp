@@ -43,6 +43,27 @@ void rt_linear(const Linear* l, int rows, const Input* in, const Output* o) {
     }
 }
 
+// Hiera's first layer: overlapping 7x7 patches at stride 4 of a float image [3, size, size], zeros around it.
+void rt_patches(const Linear* l, const float* image, int size, const Output* o) {
+    const int side = size / 4, rows = side * side, chunk = chunk_of(rows);
+#pragma omp parallel for schedule(dynamic)
+    for (int first = 0; first < rows; first += chunk) {
+        static thread_local Rows a;
+        const int n = std::min(chunk, rows - first);
+        a.fit(n, l->k, BF16);
+        for (int r = 0; r < n; r++) {
+            float patch[3 * 49] = {};
+            const int y = 4 * ((first + r) / side) - 3, x = 4 * ((first + r) % side) - 3, left = std::max(0, -x);
+            for (int c = 0; c < 3; c++)
+                for (int v = std::max(0, -y); v < std::min(7, size - y); v++)
+                    std::memcpy(patch + c * 49 + v * 7 + left, image + (long(c) * size + y + v) * size + x + left,
+                                sizeof(float) * (std::min(7, size - x) - left));
+            round_row(patch, 3 * 49, l->k, BF16, a, r);
+        }
+        product(a, n, *l, [&](int r, int c, __m512 v) { put(*o, first + r, c, v); });
+    }
+}
+
 // out = last(activation(first(norm(x)))) + added; what is between stays in the cache
 void rt_mlp(const Linear* one, const Linear* two, int activation, int rows, const Input* in, const Output* o) {
     const int chunk = chunk_of(rows);
