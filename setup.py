@@ -18,7 +18,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["rtseg", "rtseg.*"]),
-    package_data={"rtseg": ["py.typed", "weights/*.safetensors", "weights/*.md", "engine/*.cu", "engine/avx512/*"]},
+    package_data={
+        "rtseg": ["py.typed", "weights/*.safetensors", "weights/*.md", "engine/cuda/*.cu", "engine/cpu/avx512/*"]
+    },
     entry_points={"console_scripts": ["rtseg = rtseg.cli:main"]},
     install_requires=[
         "av>=14",

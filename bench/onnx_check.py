@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rtseg.config import Recipe
-from rtseg.engine.onnx import VERBS, Shapes, export, typed
+from rtseg.engine.tensorrt.onnx import VERBS, Shapes, export, typed
 from rtseg.sam2 import Preset, Prompts, Recall, Sam2, certain, get_preset, upsample
 
 LIMIT = 1e-3

@@ -30,7 +30,7 @@ TIMED = b"TIMINGS of a pretended GPU"
 
 
 class FakeGpu:
-    """The seam `rtseg.engine.gpu.Gpu` on the CPU."""
+    """The seam `rtseg.engine.tensorrt.gpu.Gpu` on the CPU."""
 
     name, stream = "cpu", STREAM
     current: FakeGpu | None = None

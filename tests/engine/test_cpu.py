@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import rtseg
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine import Engine, cpu, cpu_kernels
-from rtseg.engine.cpu_kernels import GELU, NONE, RELU, Kernels, Normed, Packed
+from rtseg.engine import Engine, cpu
+from rtseg.engine.cpu import kernels as cpu_kernels
+from rtseg.engine.cpu.kernels import GELU, NONE, RELU, Kernels, Normed, Packed
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import EngineError
 from rtseg.sam2 import Sam2, get_preset, load_weights
@@ -141,7 +142,7 @@ def test_attention(
 
 def test_attention_in_windows_of_a_map(kernels: Kernels) -> None:
     """Windows that reach over the edge see a row that stands for nothing, and leave out queries that are not there."""
-    from rtseg.engine.cpu_network import real_first, windows_of
+    from rtseg.engine.cpu.network import real_first, windows_of
 
     index = windows_of(5, 7, 4)
     qkv, absent = random(35, 96).bfloat16(), random(2, 32, seed=1).bfloat16()

@@ -14,9 +14,10 @@ from torch import Tensor
 import rtseg
 from rtseg import Tracker
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine import Recall, Remembered, cuda
+from rtseg.engine import Recall, Remembered
 from rtseg.engine.cuda import CudaEngine
-from rtseg.engine.cuda_buffers import Inputs
+from rtseg.engine.cuda import engine as cuda
+from rtseg.engine.cuda.buffers import Inputs
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import EngineError
 from rtseg.sam2 import Sam2, get_preset, load_weights

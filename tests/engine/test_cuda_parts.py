@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rtseg.engine import Recall, cuda, cuda_graph, to_input
-from rtseg.engine.cuda_attention import Backend, CudaAttention, fastest
-from rtseg.engine.cuda_buffers import Inputs, copies
-from rtseg.engine.cuda_resize import DeviceInput, area_taps, linear_taps
+from rtseg.engine import Recall, to_input
+from rtseg.engine.cuda import engine as cuda
+from rtseg.engine.cuda import graph as cuda_graph
+from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
+from rtseg.engine.cuda.buffers import Inputs, copies
+from rtseg.engine.cuda.resize import DeviceInput, area_taps, linear_taps
 from rtseg.errors import EngineError
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.engine import frame_kernels, to_input
-from rtseg.engine.frame_kernels import ARGUMENTS, LUMA, ORDERS, SOURCE, TYPES, FrameKernels
+from rtseg.engine import to_input
+from rtseg.engine.cuda import frame_kernels
+from rtseg.engine.cuda.frame_kernels import ARGUMENTS, LUMA, ORDERS, SOURCE, TYPES, FrameKernels
 from rtseg.errors import EngineError
 from rtseg.publish.colors import color_of
 from rtseg.publish.overlay import _fill_object, _line_object, draw_overlay

@@ -20,11 +20,12 @@ import torch
 
 import rtseg
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine import Engine, Prompts, Recall, tensorrt
-from rtseg.engine.gpu import CudaGpu
-from rtseg.engine.onnx import Shapes
-from rtseg.engine.plans import bindings
+from rtseg.engine import Engine, Prompts, Recall
 from rtseg.engine.reference import TorchEngine
+from rtseg.engine.tensorrt import engine as tensorrt
+from rtseg.engine.tensorrt.gpu import CudaGpu
+from rtseg.engine.tensorrt.onnx import Shapes
+from rtseg.engine.tensorrt.plans import bindings
 from rtseg.errors import EngineError
 from rtseg.sam2 import Preset, Sam2
 

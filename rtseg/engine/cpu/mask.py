@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..sam2 import ABSENT_LOGIT
-from .cpu_kernels import LANES, NONE, Kernels, Normed, Packed
-from .cpu_network import Packer, as_rows
-from .static import Decode, Linear, Remember, TokenAttention
+from ...sam2 import ABSENT_LOGIT
+from ..static import Decode, Linear, Remember, TokenAttention
+from .kernels import LANES, NONE, Kernels, Normed, Packed
+from .network import Packer, as_rows
 
 
 class _Tokens(nn.Module):

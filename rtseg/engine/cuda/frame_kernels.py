@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import EngineError
-from ..types import ImageU8
+from ...errors import EngineError
+from ...types import ImageU8
 
 SOURCE = Path(__file__).with_name("frame.cu")
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")  # that the tests compile for

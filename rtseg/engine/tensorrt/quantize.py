@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import EngineError
-from ..sam2 import Features, Prompts, Sam2
-from ..types import ImageU8
-from .base import to_input
-from .static import Linear, PaddedRead, StaticNetwork
+from ...errors import EngineError
+from ...sam2 import Features, Prompts, Sam2
+from ...types import ImageU8
+from ..base import to_input
+from ..static import Linear, PaddedRead, StaticNetwork
 
 TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 LARGEST = {"int8": 127.0, "fp8": 448.0}

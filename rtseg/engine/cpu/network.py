@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..sam2 import Recall
-from .cpu_kernels import GELU, RELU, Kernels, Normed, Packed
-from .static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
+from ...sam2 import Recall
+from ..static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
+from .kernels import GELU, RELU, Kernels, Normed, Packed
 
 
 class Packer:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import EngineError
+from ...errors import EngineError
 from .gpu import Gpu, out_of_memory
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import Recipe
-from ..errors import EngineError
-from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
-from ..types import ImageU8
-from .base import to_input
-from .cpu_kernels import LIBRARY, Kernels, compile_kernels, missing
-from .cpu_mask import CpuDecode, CpuRemember
-from .cpu_network import CpuAttend, CpuEncoder, Packer
-from .reference import DTYPES, TorchEngine
-from .static import PaddedRead, StaticNetwork
+from ...config import Recipe
+from ...errors import EngineError
+from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...types import ImageU8
+from ..base import to_input
+from ..reference import DTYPES, TorchEngine
+from ..static import PaddedRead, StaticNetwork
+from .kernels import LIBRARY, Kernels, compile_kernels, missing
+from .mask import CpuDecode, CpuRemember
+from .network import CpuAttend, CpuEncoder, Packer
 
 PRECISIONS = ("fp32", "bf16", "int8")
 

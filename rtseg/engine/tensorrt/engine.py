@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import Recipe, file_sha256
-from ..errors import EngineError
-from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
-from ..types import ImageU8
-from .base import Engine, Verbs, to_input
+from ...config import Recipe, file_sha256
+from ...errors import EngineError
+from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...types import ImageU8
+from ..base import Engine, Verbs, to_input
+from ..reference import TorchEngine
+from .buffers import TO_HOST, Buffers
 from .gpu import CudaGpu, Gpu
 from .onnx import Shapes, export, typed
-from .plan_buffers import TO_HOST, Buffers
 from .plans import Context, Plan, bindings, build
 from .quantize import TYPES, calibrate
-from .reference import TorchEngine
 
 TIMINGS = "tensorrt-timings"
 NEEDS = {"bf16": (8, 0), "int8": (8, 0), "fp8": (8, 9)}  # compute capability; int8 is bf16 where it is not int8

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..sam2 import Recall
+from ...sam2 import Recall
 from .gpu import Gpu
 from .onnx import Shapes
 

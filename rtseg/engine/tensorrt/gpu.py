@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import EngineError
+from ...errors import EngineError
 
 DRIVER = Path("/proc/driver/nvidia/version")
 

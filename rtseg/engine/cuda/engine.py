@@ -23,16 +23,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..config import CONDITIONING, Recipe
-from ..errors import EngineError
-from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
-from ..types import ImageU8
-from .cuda_attention import CudaAttention
-from .cuda_buffers import Inputs, copies
-from .cuda_graph import Disturb, Step, captured, plain
-from .cuda_resize import DeviceInput
-from .reference import DTYPES, TorchEngine
-from .static import PaddedRead, StaticNetwork
+from ...config import CONDITIONING, Recipe
+from ...errors import EngineError
+from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...types import ImageU8
+from ..reference import DTYPES, TorchEngine
+from ..static import PaddedRead, StaticNetwork
+from .attention import CudaAttention
+from .buffers import Inputs, copies
+from .graph import Disturb, Step, captured, plain
+from .resize import DeviceInput
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 STEPS = 16  # prepared steps that are kept; the least recently used one makes room

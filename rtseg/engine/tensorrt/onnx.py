@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import Recipe
-from ..errors import EngineError
-from ..sam2 import Preset, Sam2
+from ...config import Recipe
+from ...errors import EngineError
+from ...sam2 import Preset, Sam2
+from ..static import Attention, PaddedRead, StaticNetwork
 from .operators import faults
 from .quantize import quantized
-from .static import Attention, PaddedRead, StaticNetwork
 
 OPSET = 20  # the newest that TensorRT 10.0 documents
 PRODUCTS = {

@@ -1,7 +1,7 @@
 // The products of a tracked frame on a CPU with AVX-512 BF16 and VNNI, with what surrounds them fused in.
 //
 // What flows between layers stays float32; what enters a product is rounded to bf16, or to int8 with one scale a row.
-// Only plain pointers cross the border to Python (rtseg/engine/cpu_kernels.py, which compiles this). OpenMP comes from
+// Only plain pointers cross the border to Python (rtseg/engine/cpu/kernels.py, which compiles this). OpenMP comes from
 // the library that torch has loaded, so that there is one pool of threads.
 
 #include "attention.h"

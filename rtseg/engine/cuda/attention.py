@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..errors import EngineError
-from .static import Attention
+from ...errors import EngineError
+from ..static import Attention
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 Timer = Callable[[Callable[[], Tensor]], float]

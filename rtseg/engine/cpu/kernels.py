@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..config import cpu_flags
-from ..errors import EngineError
+from ...config import cpu_flags
+from ...errors import EngineError
 
 SOURCE = Path(__file__).with_name("avx512") / "kernels.cpp"
 LIBRARY = "cpu_kernels.so"

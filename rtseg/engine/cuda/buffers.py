@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..sam2 import Recall
-from ..types import ImageU8
+from ...sam2 import Recall
+from ...types import ImageU8
 
 ALIGNED = 256  # bytes; where the picture starts behind the facts
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..sam2 import MEAN, STD
+from ...sam2 import MEAN, STD
 
 Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Indices of source pixels and their weights, each [target, taps]; a row of weights sums to 1."""

@@ -1,0 +1,55 @@
+"""The tracked frame with fixed shapes: the function of `rtseg.sam2`, rewritten so that nothing is done twice.
+
+Every rewrite is exact (the same function, other roundings); tests/engine/test_static.py holds them to the reference:
+
+- What depends on the weights alone is a constant: position and rotation tables, the tokens of a frame without a
+  prompt (through the decoder's first self-attention), what window padding becomes.
+- Linear maps in a row are one: neck and high-resolution convolutions; value and output projections of attention,
+  so that the memory is attended to in its own M channels.
+- A memory's keys are projected and rotated once, when it is written; a row for its temporal slot is added later.
+- What depends on the image alone is done once for all objects: the first self-attention over the image, and the
+  projection that the memory encoder starts from.
+- Rotated channel pairs lie half a row apart (the rows of the query and key projections are permuted), so rotating
+  needs no shuffling.
+
+Maps are channels last inside; a verb's answers have the shapes of `rtseg.sam2.values`. Products run in the type of
+their weights, all else in the type of the activations: `precise` below sets both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...sam2 import Preset, Sam2
+from .encoder import Block, Encoder
+from .mask import Decode, TokenAttention
+from .memory import Attend, PaddedRead, Read, ReadLayer, Remember, Rotation, paired
+from .parts import Attention, Linear, Mlp
+
+__all__ = [
+    "Attend", "Attention", "Block", "Decode", "Encoder", "Linear", "Mlp", "PaddedRead", "Read", "ReadLayer", "Remember",
+    "Rotation", "StaticNetwork", "TokenAttention", "paired",
+]  # fmt: skip
+
+
+class StaticNetwork(nn.Module):
+    """The four verbs of a tracked frame, made once from a network with its weights."""
+
+    def __init__(self, net: Sam2, attention: Attention | None = None) -> None:
+        super().__init__()
+        attention = attention or Attention()
+        self.preset: Preset = net.preset
+        self.image_size, self.grid = net.image_size, net.grid
+        with torch.no_grad():
+            self.encoder, self.attend = Encoder(net, attention), Attend(net, attention)
+            self.decode, self.remember = Decode(net, attention), Remember(net)
+        self.eval().requires_grad_(False)
+
+    def precise(self, products: torch.dtype, stream: torch.dtype) -> StaticNetwork:
+        """Products in one type; norms, tables and what flows between the layers in another."""
+        self.to(stream)
+        for module in self.modules():
+            if isinstance(module, Linear | nn.Conv2d):
+                module.to(products)
+        return self

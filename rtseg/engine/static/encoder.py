@@ -1,0 +1,100 @@
+"""The image encoder: Hiera's blocks without projecting padding, and a neck folded into the decoder's convolutions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...sam2 import Sam2
+from .parts import Attention, Mlp, chained, copied, norm_of
+
+
+class Block(nn.Module):
+    """One Hiera block on [1, h, w, c]; `window` 0 attends globally, `pooled` halves h and w."""
+
+    def __init__(self, b: Any, attention: Attention) -> None:
+        super().__init__()
+        self.window, self.pooled, self.heads = int(b.window), bool(b.pooled), int(b.attn.heads)
+        self.norm1, self.norm2 = norm_of(b.norm1), norm_of(b.norm2)
+        self.qkv, self.proj = copied(b.attn.qkv), copied(b.attn.proj)
+        self.mlp = Mlp(copied(b.mlp.layers[0]), copied(b.mlp.layers[1]), "gelu")
+        self.shortcut = copied(b.proj) if hasattr(b, "proj") else None
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        shortcut = x if self.shortcut is None else pool(self.shortcut(normed)).to(x.dtype)
+        x = shortcut + self.attend(normed)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+    def attend(self, x_1hwc: Tensor) -> Tensor:
+        _, h, w, _ = x_1hwc.shape
+        side = self.window or h
+        qkv = self.windows(x_1hwc, side)
+        q, k, v = qkv.chunk(3, dim=3)
+        if self.pooled:
+            q, side, h, w = pool(q), side // 2, h // 2, w // 2
+        q, k, v = (t.flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        out = self.attention(q, k, v).transpose(1, 2).flatten(2)  # [windows, side * side, c]
+        rows, cols = -(-h // side), -(-w // side)
+        out = out.view(rows, cols, side, side, -1).transpose(1, 2).reshape(1, rows * side, cols * side, -1)
+        result: Tensor = self.proj(out[:, :h, :w])
+        return result
+
+    def windows(self, x_1hwc: Tensor, side: int) -> Tensor:
+        """Queries, keys and values by window, [windows, side, side, 3 c].
+
+        SAM 2 fills the last windows with zeros and projects them; that gives the bias, which is put there directly.
+        """
+        _, h, w, _ = x_1hwc.shape
+        if h % side == 0 and w % side == 0:
+            qkv = self.qkv(x_1hwc)
+        else:
+            qkv = F.pad(self.qkv.unbiased(x_1hwc), (0, 0, 0, -w % side, 0, -h % side)) + self.qkv.bias
+        _, h, w, c = qkv.shape
+        return qkv.view(h // side, side, w // side, side, c).transpose(1, 2).reshape(-1, side, side, c)
+
+
+def pool(x_nhwc: Tensor) -> Tensor:
+    """2x2 max pooling of an [n, h, w, c] map."""
+    return F.max_pool2d(x_nhwc.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+
+class Encoder(nn.Module):
+    """Normalised image [1, 3, S, S] to `top` [1, D, g, g], `mid` [1, D/4, 2g, 2g], `fine` [1, D/8, 4g, 4g]."""
+
+    position: Tensor
+
+    def __init__(self, net: Sam2, attention: Attention) -> None:
+        super().__init__()
+        trunk: Any = net.image_encoder.trunk
+        neck: Any = net.image_encoder.neck
+        self.patches = copy.deepcopy(trunk.patch_embed.proj)
+        self.register_buffer("position", trunk.positions(net.image_size // 4).detach())
+        self.blocks = nn.ModuleList(Block(b, attention) for b in trunk.blocks)
+        self.ends = list(trunk.stage_ends)
+        c32, c16, c8, c4 = (c.conv for c in neck.convs)
+        self.c32, self.c16 = copied(c32), copied(c16)
+        self.mid = chained(c8, net.sam_mask_decoder.conv_s1)
+        self.fine = chained(c4, net.sam_mask_decoder.conv_s0)
+
+    def forward(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        patches = self.patches(image_1chw.to(self.patches.weight.dtype)).permute(0, 2, 3, 1)
+        x = patches + self.position
+        maps = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.ends:
+                maps.append(x)
+        stride4, stride8, stride16, stride32 = maps
+        low = self.c32(stride32)
+        high = self.c16(stride16)
+        _, h, w, c = low.shape
+        # Each cell of stride 32 lies on four of stride 16: nearest-neighbour upsampling, without a copy.
+        top = (high.view(1, h, 2, w, 2, c) + low.view(1, h, 1, w, 1, c)).view(1, 2 * h, 2 * w, c)
+        top, mid, fine = (t.permute(0, 3, 1, 2) for t in (top, self.mid(stride8), self.fine(stride4)))
+        return top, mid, fine
