@@ -29,7 +29,7 @@ from torch import Tensor
 from bench.contenders import randomize
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import cpu
-from rtseg.engine.cpu.kernels import compile_kernels, missing
+from rtseg.engine.cpu.compile import compile_kernels, missing
 from rtseg.engine.tensorrt import onnx
 from rtseg.sam2 import Recall, Sam2, get_preset
 

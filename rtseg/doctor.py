@@ -103,7 +103,7 @@ def _kernels() -> Finding:
     """What `rtseg build` needs to make the `cpu` runtime fast."""
     if not _has("torch"):
         return Finding("cpu kernels", None, "unknown without torch")
-    from .engine.cpu.kernels import compiler, missing
+    from .engine.cpu.compile import compiler, missing
 
     if why := missing():
         return Finding("cpu kernels", None, f"{why}; runtime cpu runs in torch")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 import rtseg
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import Engine, cpu
-from rtseg.engine.cpu import kernels as cpu_kernels
+from rtseg.engine.cpu import compile as compiling
 from rtseg.engine.cpu.kernels import GELU, NONE, RELU, Kernels, Normed, Packed
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import EngineError
@@ -24,7 +25,6 @@ from rtseg.sam2 import Sam2, get_preset, load_weights
 
 NANO = Path(__file__).parents[2] / "rtseg" / "weights" / "nano.safetensors"
 BF16, INT8 = 0.01, 0.03  # of the norm of the answer
-here = pytest.mark.skipif(bool(cpu_kernels.missing()), reason=f"the kernels: {cpu_kernels.missing()}")
 
 
 def error(ours: Tensor, reference: Tensor) -> float:
@@ -52,16 +52,16 @@ def norm_of(channels: int) -> nn.LayerNorm:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the kernels, as a build leaves it."""
-    if cpu_kernels.missing():
-        pytest.skip(f"the kernels: {cpu_kernels.missing()}")
+    if compiling.missing():
+        pytest.skip(f"the kernels: {compiling.missing()}")
     folder = tmp_path_factory.mktemp("built")
-    cpu_kernels.compile_kernels(folder)
+    compiling.compile_kernels(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def kernels(built: Path) -> Kernels:
-    return Kernels(built / cpu_kernels.LIBRARY)
+    return Kernels(built / compiling.LIBRARY)
 
 
 @pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
@@ -189,18 +189,38 @@ def test_pooling_and_norm(kernels: Kernels) -> None:
     assert error(kernels.norm(Normed(norm), x.flatten(0, 1), half=False), norm(x.flatten(0, 1))) < 1e-5
 
 
+def test_as_many_threads_as_torch_has(built: Path) -> None:
+    """In a thread that has asked torch for nothing yet, too: there OpenMP's own default would be taken."""
+    engine = cpu.open(nano(), replace(RECIPE, precision="bf16"), "", built)
+    picture, found, before = np.zeros((64, 64, 3), np.uint8), [], torch.get_num_threads()
+
+    def segment() -> None:
+        engine.encode_image(picture)
+        found.append(engine._verbs.encode.kernels.library.rt_threads())
+
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            thread = Thread(target=segment)
+            thread.start()
+            thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1, 3]
+
+
 def test_what_does_not_fit_is_refused(kernels: Kernels) -> None:
     with pytest.raises(EngineError, match="a layer of 32 to 20: the CPU kernels want multiples of 16"):
         Packed(kernels, random(20, 32), None)
 
 
 def test_a_missing_compiler_and_a_broken_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_kernels, "compiler", lambda: None)
+    monkeypatch.setattr(compiling, "compiler", lambda: None)
     with pytest.raises(EngineError, match=r"no C\+\+ compiler; install one of g\+\+"):
-        cpu_kernels.compile_kernels(tmp_path)
-    (tmp_path / cpu_kernels.LIBRARY).write_bytes(b"no library")
+        compiling.compile_kernels(tmp_path)
+    (tmp_path / compiling.LIBRARY).write_bytes(b"no library")
     with pytest.raises(EngineError, match="cannot be loaded .* build it again: rtseg build"):
-        Kernels(tmp_path / cpu_kernels.LIBRARY)
+        Kernels(tmp_path / compiling.LIBRARY)
 
 
 # ---------------------------------------------------------------------------------------------------- whole clips

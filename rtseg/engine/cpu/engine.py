@@ -15,7 +15,8 @@ from ...types import ImageU8
 from ..base import to_input
 from ..reference import DTYPES, TorchEngine
 from ..static import PaddedRead, StaticNetwork
-from .kernels import LIBRARY, Kernels, compile_kernels, missing
+from .compile import LIBRARY, compile_kernels, missing
+from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
 from .network import CpuAttend, CpuEncoder, Packer
 
@@ -36,6 +37,7 @@ class CpuEngine(TorchEngine):
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
+        torch.get_num_threads()  # tells OpenMP, in a thread that has not asked torch for anything yet
         return Features(*(t.float() for t in self._verbs.encode(to_input(image_hwc, self.image_size))))
 
     @torch.inference_mode()

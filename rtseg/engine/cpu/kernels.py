@@ -1,14 +1,8 @@
-"""The compiled kernels of the `cpu` engine, from Python: how they are built, loaded, and called on tensors.
-
-The source is the folder avx512 beside this file. It needs a CPU with AVX-512 BF16 and VNNI and, once, at build, a C++
-compiler; `missing` says what is not there.
-"""
+"""The compiled kernels of the `cpu` engine, called on tensors. Their source is the folder avx512 beside this file."""
 
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_long, c_void_p
 from pathlib import Path
@@ -16,51 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...config import cpu_flags
 from ...errors import EngineError
 
-SOURCE = Path(__file__).with_name("avx512") / "kernels.cpp"
-LIBRARY = "cpu_kernels.so"
-COMPILERS = ("g++", "c++", "clang++")
-WANTED = ("avx512_bf16", "avx512_vnni")
-FLAGS = (
-    "-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-mtune=native", "-mfma", "-mbmi2",
-    "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mavx512vnni",
-)  # fmt: skip
 NONE, RELU, GELU = 0, 1, 2
 LANES = 16
-
-
-def missing() -> str | None:
-    """Why the kernels cannot run here, or None."""
-    absent = [flag for flag in WANTED if flag not in cpu_flags()]
-    return f"this CPU has no {' and no '.join(absent)}" if absent else None
-
-
-def compiler() -> str | None:
-    """The C++ compiler that is on the PATH."""
-    return next((found for name in COMPILERS if (found := shutil.which(name))), None)
-
-
-def compile_kernels(folder: Path) -> Path:
-    """Compile into `folder`; `EngineError` with the compiler's first complaint where that fails."""
-    found = compiler()
-    if found is None:
-        raise EngineError(f"no C++ compiler; install one of {', '.join(COMPILERS)} (Debian: apt-get install g++)")
-    target, part = folder / LIBRARY, folder / "cpu_kernels.o"
-    # Linked without OpenMP: its symbols are those of the library that torch has loaded (see `Kernels`).
-    for command in (
-        [found, *FLAGS, "-c", str(SOURCE), "-o", str(part)],
-        [found, "-shared", str(part), "-o", str(target)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
-            raise EngineError(
-                f"{found} could not compile {SOURCE.name}: {said}; expected a compiler that knows AVX-512 BF16"
-            )
-    part.unlink()
-    return target
 
 
 class _Norm(Structure):

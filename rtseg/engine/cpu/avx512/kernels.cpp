@@ -10,6 +10,8 @@
 
 extern "C" {
 
+int rt_threads() { return omp_get_max_threads(); }
+
 long rt_packed_size(int n, int k, int kind) { return long(n) * up(k, kind == BF16 ? 2 : 4); }
 
 // Weights [n, k] of float32 to a packed B; `scale` [n] is written for int8.
