@@ -8,13 +8,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rtseg.sam2 import Sam2, get_preset
+from rtseg.sam2 import Preset, Sam2, get_preset
 
 
-def random_network(preset: str, size: int, seed: int = 0) -> Sam2:
+def random_network(preset: str | Preset, size: int, seed: int = 0) -> Sam2:
     """A network with no zero embeddings and no saturated softmax, whose objects are present."""
     generator = torch.Generator().manual_seed(seed)
-    net = Sam2(get_preset(preset), size).eval()
+    torch.manual_seed(seed)  # of what is no parameter
+    net = Sam2(get_preset(preset) if isinstance(preset, str) else preset, size).eval()
     with torch.no_grad():
         for name, p in net.named_parameters():
             noise = torch.randn(p.shape, generator=generator)

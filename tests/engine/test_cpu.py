@@ -21,7 +21,7 @@ from rtseg.engine.cpu import compile as compiling
 from rtseg.engine.cpu.kernels import GELU, NONE, RELU, Kernels, Normed, Packed
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import EngineError
-from rtseg.sam2 import Sam2, get_preset, load_weights
+from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
 
 NANO = Path(__file__).parents[2] / "rtseg" / "weights" / "nano.safetensors"
 BF16, INT8 = 0.01, 0.03  # of the norm of the answer
@@ -295,15 +295,49 @@ def test_a_verb_that_is_wrong_shows(built: Path, verb: str, expected: dict[int, 
     assert overlap(follow(engine), expected).min() < 0.9
 
 
-def test_sam2_tiny(built: Path, make_network: Callable[..., Sam2]) -> None:
-    """A published size, every verb, on the kernels."""
+@pytest.mark.parametrize("preset", ["sam2.1-tiny", "sam2.1-base+", "sam2.1-large"])
+def test_published_sizes(built: Path, make_network: Callable[..., Sam2], preset: str) -> None:
+    """Heads of 96, and of 56 and 72, which the kernels fill up; fewer blocks, for time."""
+    sizes = replace(get_preset(preset), stages=(1, 2, 2, 1), global_blocks=(4,))
     picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    recipe = Recipe(model="sam2.1-tiny", image_size=128)
-    reference = TorchEngine(make_network("sam2.1-tiny", 128), replace(recipe, precision="fp32"), "", "cpu")
-    engine = cpu.open(make_network("sam2.1-tiny", 128), replace(recipe, precision="bf16"), "", built)
+    recipe = Recipe(model=preset, image_size=96)
+    reference = TorchEngine(make_network(sizes, 96), replace(recipe, precision="fp32"), "", "cpu")
+    engine = cpu.open(make_network(sizes, 96), replace(recipe, precision="bf16"), "", built)
+    assert "kernels" in engine.description
     ours, theirs = engine.encode_image(picture), reference.encode_image(picture)
     for name in ("top", "mid", "fine"):
         assert error(getattr(ours, name), getattr(theirs, name)) < 3 * BF16
+
+
+def test_sizes_that_the_kernels_have_not(built: Path, tmp_path: Path) -> None:
+    """Such a network runs in torch, and says at build why."""
+    odd = replace(get_preset("nano"), name="odd", dim=64, decoder_heads=2)
+    recipe = Recipe(image_size=64, precision="bf16")
+    assert "torch" in cpu.open(Sam2(odd, 64), recipe, "", built).description
+    with pytest.raises(
+        EngineError, match="odd: the CPU kernels want .* multiples of 16, .*; dim / 8 = 8: nothing to build"
+    ):
+        cpu.make(Sam2(odd, 64), recipe, tmp_path, print, [])
+
+
+def test_heads_that_do_not_fit_and_no_rows_at_all(kernels: Kernels) -> None:
+    q = random(4, 56).bfloat16()
+    with pytest.raises(EngineError, match="heads of 56 and 56: the CPU kernels want multiples of 16"):
+        kernels.attention(q, q, q, 1, torch.empty_like(q))
+    assert kernels.linear(Packed(kernels, torch.eye(16), None), torch.empty(0, 16)).shape == (0, 16)
+
+
+def test_a_memory_that_another_engine_wrote(built: Path) -> None:
+    """Its map is enough: the keys are made when they are missed."""
+    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    reference = TorchEngine(nano(), RECIPE, "", "cpu")
+    features = reference.encode_image(picture)
+    written = reference.remember(features, random(1, 1, 64, 64), torch.ones(1), [False])
+    recall = Recall(written, (6,), torch.zeros(0, 128), ())
+    expected = reference.attend(features, [recall])
+    for precision, folder in (("fp32", None), ("bf16", built), ("int8", built)):
+        engine = cpu.open(nano(), replace(RECIPE, precision=precision), "", folder)
+        assert error(engine.attend(features, [recall]), expected) < INT8
 
 
 def test_precisions_that_cannot_be() -> None:

@@ -18,7 +18,7 @@ from ..static import PaddedRead, StaticNetwork
 from .compile import LIBRARY, compile_kernels, missing
 from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
-from .network import CpuAttend, CpuEncoder, Packer
+from .network import CpuAttend, CpuEncoder, Packer, unfit
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -89,10 +89,14 @@ class TorchVerbs:
 
 def exact_read(net: StaticNetwork, recall: Recall) -> PaddedRead:
     """One object's memories, no slot empty."""
-    keys, tokens = [m.keys_lnd for m in recall.memories], [m.map_chw.flatten(1).T for m in recall.memories]
+    tokens = [m.map_chw.flatten(1).T for m in recall.memories]
+    keys = [
+        net.attend.keys_of(t[None])[0] if m.keys_lnd is None else m.keys_lnd
+        for m, t in zip(recall.memories, tokens, strict=True)
+    ]
     present = torch.ones(1, len(keys), dtype=torch.bool), torch.ones(1, len(recall.ages), dtype=torch.bool)
     slots, ages = torch.tensor([recall.slots]), torch.tensor([recall.ages], dtype=torch.float32)
-    stacked = torch.stack([k for k in keys if k is not None])[None], torch.stack(tokens)[None]
+    stacked = torch.stack(keys)[None], torch.stack(tokens)[None]
     return PaddedRead(net.attend, *stacked, slots, present[0], recall.pointers_pc[None].float(), ages, present[1])
 
 
@@ -115,18 +119,21 @@ def make(
     network: Sam2, recipe: Recipe, folder: Path, note: Callable[[str], None], pictures: Sequence[ImageU8]
 ) -> dict[str, object]:
     """Compile the kernels into `folder`; `EngineError` where this machine cannot have them."""
-    why = missing()
+    why = missing() or unfit(network.preset)
     if why:
         raise EngineError(f"{why}: nothing to build; runtime cpu works without, or take torch")
     note("compiling the kernels")
-    return {"kernels": compile_kernels(folder).name}
+    library = compile_kernels(folder)
+    Kernels(library)  # one that cannot be loaded is no engine
+    return {"kernels": library.name}
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> CpuEngine:
     """The engine of a recipe, on the kernels in `built` where they are."""
     if recipe.precision not in PRECISIONS:
         raise EngineError(f'precision = "{recipe.precision}" on the CPU; expected one of: {", ".join(PRECISIONS)}')
-    kernels = Kernels(built / LIBRARY) if built and recipe.precision != "fp32" else None
+    wanted = built is not None and recipe.precision != "fp32" and unfit(network.preset) is None
+    kernels = Kernels(built / LIBRARY) if built and wanted else None
     if recipe.precision == "int8" and kernels is None:
         raise EngineError(f"int8 runs on built kernels only; run: rtseg build {recipe.path or 'RECIPE'}")
     return CpuEngine(network, recipe, weights_hash, kernels)

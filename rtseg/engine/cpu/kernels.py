@@ -146,32 +146,37 @@ class Kernels:
     def attention(
         self, q: Tensor, k: Tensor, v: Tensor, heads: int, out: Tensor, *, windows: int = 1,
         q_index: Tensor | None = None, k_index: Tensor | None = None, absent: tuple[Tensor, Tensor] | None = None,
-        int8: bool = False,
+        int8: bool = False, scale: float | None = None,
     ) -> Tensor:  # fmt: skip
         """Attention of bf16 rows q [n, heads * d], k, v (views of a wider row will do) within windows, into `out`.
 
         `q_index` [windows, queries], `k_index` [windows, keys] (int32) say which rows a window holds; a key of -1 is
         `absent`, a query of -1 is the end of its window. `int8` rounds queries and keys so.
+        d and the width of v are multiples of 16; `scale` is d ** -0.5 unless heads were filled up to that.
         """
         d, width = q.shape[-1] // heads, v.shape[-1] // heads
+        if d % LANES or width % LANES:
+            raise EngineError(f"heads of {d} and {width}: the CPU kernels want multiples of {LANES}")
         queries = q_index.shape[1] if q_index is not None else len(q) // windows
         keys = k_index.shape[1] if k_index is not None else len(k) // windows
         pointers = [
             t.data_ptr() if t is not None else None for t in (q, k, v, *(absent or (None, None)), out, q_index, k_index)
         ]
         steps = [t.stride(0) for t in (q, k, v, out)]
-        given = _Attention(*pointers, *steps, windows, heads, queries, keys, d, width, int(int8), d**-0.5)
+        given = _Attention(*pointers, *steps, windows, heads, queries, keys, d, width, int(int8), scale or d**-0.5)
         self.library.rt_attention(byref(given))
         return out
 
     def pack_keys(self, keys_nd: Tensor) -> Tensor:
-        """Contiguous bf16 keys [n, d] for `read`: the same numbers in another order, filled up to 16 rows."""
+        """Keys [n, d] for `read`: bf16, the same numbers in another order, filled up to 16 rows."""
+        keys_nd = keys_nd.bfloat16().contiguous()
         packed = torch.empty(-(-len(keys_nd) // LANES) * LANES, keys_nd.shape[1], dtype=keys_nd.dtype)
         self.library.rt_pack_keys(keys_nd.data_ptr(), *keys_nd.shape, packed.data_ptr())
         return packed
 
     def pack_values(self, values_nm: Tensor) -> Tensor:
-        """Contiguous bf16 values [n, M] for `read`, likewise."""
+        """Values [n, M] for `read`, likewise."""
+        values_nm = values_nm.bfloat16().contiguous()
         packed = torch.empty(-(-len(values_nm) // LANES) * LANES, values_nm.shape[1], dtype=values_nm.dtype)
         self.library.rt_pack_values(values_nm.data_ptr(), *values_nm.shape, packed.data_ptr())
         return packed
@@ -294,7 +299,7 @@ def _declare(library: ctypes.CDLL) -> None:
 def _openmp() -> list[str]:
     """The OpenMP library of this process: torch has loaded one."""
     maps = Path("/proc/self/maps").read_text("utf-8").splitlines()
-    found = {line.split()[-1] for line in maps if "libgomp" in line or "libiomp" in line or "libomp" in line}
+    found = {line.split(maxsplit=5)[-1] for line in maps if "libgomp" in line or "libiomp" in line or "libomp" in line}
     if not found:
         raise EngineError("torch has loaded no OpenMP library; expected libgomp, as in PyTorch's own packages")
     return sorted(found)

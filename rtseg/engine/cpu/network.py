@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...sam2 import Recall
+from ...sam2 import Preset, Recall
 from ..static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
-from .kernels import GELU, RELU, Kernels, Normed, Packed
+from ..static.parts import linear
+from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed
+
+WIDEST = 2048  # channels of a row that the kernels hold on the stack
 
 
 class Packer:
@@ -31,6 +34,30 @@ class Packer:
 
     def mlp(self, mlp: Mlp) -> tuple[Packed, Packed, int]:
         return self(mlp.first), self(mlp.last), GELU if mlp.activation == "gelu" else RELU
+
+
+def unfit(p: Preset) -> str | None:
+    """Why the kernels cannot run a network of these sizes, or None."""
+    sizes = {
+        "embed_dim": p.embed_dim, "memory_dim": p.memory_dim, "dim / 8": p.dim // 8, "attention_ffn": p.attention_ffn,
+        "decoder_ffn": p.decoder_ffn, "dim / 2 / decoder_heads": p.dim // 2 // p.decoder_heads,
+    }  # fmt: skip
+    odd = next((f"{name} = {size}" for name, size in sizes.items() if size % LANES), None)
+    if odd is None and max(p.stage_dims) <= WIDEST and p.dim <= WIDEST:
+        return None
+    return f"{p.name}: the CPU kernels want sizes that are multiples of {LANES}, and up to {WIDEST}; {odd or 'wider'}"
+
+
+def even_heads(qkv: Linear, proj: Linear, heads: int) -> tuple[Linear, Linear]:
+    """The layers around an attention with each head filled up with zeros to a multiple of 16: 56 to 64, 72 to 80."""
+    d = proj.in_features // heads
+    fill = -d % LANES
+    if not fill:
+        return qkv, proj
+    weight = F.pad(qkv.weight.unflatten(0, (3 * heads, d)), (0, 0, 0, fill)).flatten(0, 1)
+    bias = F.pad(qkv.bias.view(3 * heads, d), (0, fill)).flatten()
+    after = F.pad(proj.weight.unflatten(1, (heads, d)), (0, fill)).flatten(1)
+    return linear(weight, bias), linear(after, proj.bias)
 
 
 def windows_of(h: int, w: int, side: int) -> Tensor:
@@ -53,13 +80,14 @@ class CpuBlock:
         self.kernels, self.int8, self.heads, self.pooled = pack.kernels, pack.int8, block.heads, block.pooled
         self.h, self.w = h, w
         self.norm1, self.norm2 = Normed(block.norm1), Normed(block.norm2)
-        self.qkv, self.proj, self.mlp = pack(block.qkv), pack(block.proj), pack.mlp(block.mlp)
+        qkv, proj = even_heads(block.qkv, block.proj, block.heads)
+        self.qkv, self.proj, self.mlp = pack(qkv), pack(proj), pack.mlp(block.mlp)
         self.shortcut = None if block.shortcut is None else pack(block.shortcut)
-        self.channels = block.proj.out_features
+        self.channels, self.scale = proj.in_features, (block.proj.in_features // block.heads) ** -0.5
         side, half = block.window or h, 2 if block.pooled else 1
         self.keys = windows_of(h, w, side)
         self.queries = real_first(windows_of(h // half, w // half, side // half))
-        bias = block.qkv.bias.bfloat16()
+        bias = qkv.bias.bfloat16()
         self.absent = bias[self.channels : 2 * self.channels].clone(), bias[2 * self.channels :].clone()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -75,7 +103,7 @@ class CpuBlock:
         out = torch.empty(len(x), c, dtype=torch.bfloat16)
         k.attention(
             q, qkv[:, c : 2 * c], qkv[:, 2 * c :], self.heads, out, windows=len(self.keys), q_index=self.queries,
-            k_index=self.keys, absent=self.absent, int8=self.int8,
+            k_index=self.keys, absent=self.absent, int8=self.int8, scale=self.scale,
         )  # fmt: skip
         k.linear(self.proj, out, added=x, out=x)
         return k.mlp(*self.mlp[:2], x, self.norm2, self.mlp[2], added=x)
@@ -148,8 +176,9 @@ class CpuRead:
 
     def packed(self, attend: CpuAttend, recall: Recall) -> Iterator[PackedMemory]:
         for memory, slot in zip(recall.memories, recall.slots, strict=True):
-            assert memory.keys_lnd is not None
-            yield self.at_slot(memory.keys_lnd, attend.slots[slot], memory.map_chw.flatten(1).T)
+            tokens_nm = memory.map_chw.flatten(1).T
+            keys = attend.keys_of(tokens_nm) if memory.keys_lnd is None else memory.keys_lnd
+            yield self.at_slot(keys, attend.slots[slot], tokens_nm)
         if recall.ages:
             yield self.at_slot(*attend.pointers(recall))
 

@@ -141,6 +141,7 @@ inline void put(const Output& o, long row, int col, __m512 v) {
 }
 
 inline int chunk_of(int rows) {
+    if (rows < 1) return ROWS;
     const int threads = omp_get_max_threads(), share = (rows + threads - 1) / threads;
     const int pieces = (share + CHUNK - 1) / CHUNK;
     return up((share + pieces - 1) / pieces, ROWS);
