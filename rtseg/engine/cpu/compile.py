@@ -37,7 +37,8 @@ def compile_kernels(folder: Path) -> Path:
     """Compile into `folder`; `EngineError` with the compiler's first complaint where that fails."""
     found = compiler()
     if found is None:
-        raise EngineError(f"no C++ compiler; install one of {', '.join(COMPILERS)} (Debian: apt-get install g++)")
+        names = " or ".join(COMPILERS)
+        raise EngineError(f"no {names} (Debian: apt-get install g++); runtime cpu works without a build, in torch")
     target, part = folder / LIBRARY, folder / "cpu_kernels.o"
     # Linked without OpenMP: its symbols are those of the library that torch has loaded (see `Kernels`).
     for command in (

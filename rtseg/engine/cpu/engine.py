@@ -135,5 +135,8 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -
     wanted = built is not None and recipe.precision != "fp32" and unfit(network.preset) is None
     kernels = Kernels(built / LIBRARY) if built and wanted else None
     if recipe.precision == "int8" and kernels is None:
-        raise EngineError(f"int8 runs on built kernels only; run: rtseg build {recipe.path or 'RECIPE'}")
+        raise EngineError(
+            'int8 runs on built kernels only; write precision = "int8" in a recipe file of its own and build that: '
+            "rtseg build NAME.toml"
+        )
     return CpuEngine(network, recipe, weights_hash, kernels)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...errors import EngineError
 
 NONE, RELU, GELU = 0, 1, 2
+KINDS = {torch.float32: 0, torch.bfloat16: 1}
 LANES = 16
 
 
@@ -61,8 +62,8 @@ class Packed:
             raise EngineError(f"a layer of {self.inputs} to {self.n}: the CPU kernels want multiples of {LANES}")
         weight = weight_nk.detach().float().contiguous()
         size = kernels.library.rt_packed_size(self.n, self.inputs, int(int8))
-        self.weight = torch.empty(size * (1 if int8 else 2), dtype=torch.uint8)
-        self.scale = torch.empty(self.n)
+        self.weight = rows(size * (1 if int8 else 2), dtype=torch.uint8)
+        self.scale = rows(self.n)
         self.bias = None if bias_n is None else bias_n.detach().float().contiguous()
         kernels.library.rt_pack_weight(
             weight.data_ptr(), self.n, self.inputs, int(int8), self.weight.data_ptr(), self.scale.data_ptr()
@@ -83,8 +84,16 @@ class Normed:
 _NO_NORM = _Norm(None, None, 0.0)
 
 
+def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Room for an answer, whatever torch's default type and device are: the kernels are given bare pointers."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
 def _kind(x: Tensor) -> int:
-    return int(x.dtype == torch.bfloat16)
+    """The kernels' number for a type; `EngineError` for one that they would read as another."""
+    if x.dtype not in KINDS or x.device.type != "cpu":
+        raise EngineError(f"{x.dtype} on {x.device}: the CPU kernels take float32 or bfloat16 on the CPU")
+    return KINDS[x.dtype]
 
 
 def _input(x: Tensor, norm: Normed | None) -> _Input:
@@ -113,14 +122,14 @@ class Kernels:
         `added` may have fewer rows, and then begins anew after them; `out` may be `added` itself.
         """
         if out is None:
-            out = torch.empty(*x.shape[:-1], layer.n, dtype=torch.bfloat16 if half else torch.float32)
+            out = rows(*x.shape[:-1], layer.n, dtype=torch.bfloat16 if half else torch.float32)
         given, to = _input(x, norm), _output(out, activation, added)
         self.library.rt_linear(byref(layer.c), x.shape[:-1].numel(), byref(given), byref(to))
         return out
 
     def patches(self, layer: Packed, image_chw: Tensor, position: Tensor) -> Tensor:
         """Overlapping 7x7 patches at stride 4 of a float32 image [3, S, S], plus `position`: [S * S / 16, n]."""
-        out = torch.empty(position.shape)
+        out = rows(*position.shape)
         to = _output(out, NONE, position)
         self.library.rt_patches(byref(layer.c), image_chw.data_ptr(), image_chw.shape[-1], byref(to))
         return out
@@ -129,15 +138,15 @@ class Kernels:
         self, first: Packed, last: Packed, x: Tensor, norm: Normed | None, activation: int, added: Tensor | None = None
     ) -> Tensor:
         """last(activation(first(norm(x)))) + added, float32; where `added` is given the answer is written over it."""
-        out = torch.empty(*x.shape[:-1], last.n) if added is None else added
+        out = rows(*x.shape[:-1], last.n) if added is None else added
         given, to = _input(x, norm), _output(out, NONE, added)
-        rows = x.shape[:-1].numel()
-        self.library.rt_mlp(byref(first.c), byref(last.c), activation, rows, byref(given), byref(to))
+        n = x.shape[:-1].numel()
+        self.library.rt_mlp(byref(first.c), byref(last.c), activation, n, byref(given), byref(to))
         return out
 
     def norm(self, norm: Normed, x: Tensor, half: bool) -> Tensor:
         """LayerNorm of float32 rows, as float32 or bf16."""
-        out = torch.empty(x.shape, dtype=torch.bfloat16 if half else torch.float32)
+        out = rows(*x.shape, dtype=torch.bfloat16 if half else torch.float32)
         given = _input(x, norm)
         where = (None, out.data_ptr()) if half else (out.data_ptr(), None)
         self.library.rt_norm(byref(given), x.shape[:-1].numel(), *where)
@@ -170,21 +179,21 @@ class Kernels:
     def pack_keys(self, keys_nd: Tensor) -> Tensor:
         """Keys [n, d] for `read`: bf16, the same numbers in another order, filled up to 16 rows."""
         keys_nd = keys_nd.bfloat16().contiguous()
-        packed = torch.empty(-(-len(keys_nd) // LANES) * LANES, keys_nd.shape[1], dtype=keys_nd.dtype)
+        packed = rows(-(-len(keys_nd) // LANES) * LANES, keys_nd.shape[1], dtype=keys_nd.dtype)
         self.library.rt_pack_keys(keys_nd.data_ptr(), *keys_nd.shape, packed.data_ptr())
         return packed
 
     def pack_values(self, values_nm: Tensor) -> Tensor:
         """Values [n, M] for `read`, likewise."""
         values_nm = values_nm.bfloat16().contiguous()
-        packed = torch.empty(-(-len(values_nm) // LANES) * LANES, values_nm.shape[1], dtype=values_nm.dtype)
+        packed = rows(-(-len(values_nm) // LANES) * LANES, values_nm.shape[1], dtype=values_nm.dtype)
         self.library.rt_pack_values(values_nm.data_ptr(), *values_nm.shape, packed.data_ptr())
         return packed
 
     def round_keys(self, keys_lnd: Tensor, added_lnd: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
         """Packed keys plus a table packed likewise, as int8 [L, n, d] for `read`, and the scale of each key [L, n]."""
         layers, tall, d = keys_lnd.shape
-        out, scale = torch.empty(keys_lnd.shape, dtype=torch.uint8), torch.empty(layers, tall)
+        out, scale = rows(*keys_lnd.shape, dtype=torch.uint8), rows(layers, tall)
         added = None if added_lnd is None else added_lnd.data_ptr()
         self.library.rt_round_keys(keys_lnd.data_ptr(), added, layers, n, d, out.data_ptr(), scale.data_ptr())
         return out, scale
@@ -198,7 +207,7 @@ class Kernels:
         With `scales` the keys are int8.
         """
         n, d, width = *q_nd.shape, values[0].shape[-1]
-        out = torch.empty(n, width, dtype=torch.bfloat16)
+        out = rows(n, width, dtype=torch.bfloat16)
         self.library.rt_read(
             q_nd.data_ptr(), n, d, width, d**-0.5, len(keys), _pointers(keys), _pointers(scales) if scales else None,
             _pointers(values), (c_int * len(counts))(*counts), out.data_ptr(),
@@ -213,28 +222,28 @@ class Kernels:
 
     def rotate(self, x_nd: Tensor, cosine: Tensor, sine: Tensor) -> None:
         """Axial RoPE in place; the tables [period, d / 2] begin anew after each period."""
-        rows, d = x_nd.shape
+        n, d = x_nd.shape
         tables = cosine.data_ptr(), sine.data_ptr()
-        self.library.rt_rotate(x_nd.data_ptr(), rows, d, x_nd.stride(0), *tables, len(cosine))
+        self.library.rt_rotate(x_nd.data_ptr(), n, d, x_nd.stride(0), *tables, len(cosine))
 
     def pool(self, x_hwc: Tensor) -> Tensor:
         """2x2 max pooling of [h, w, c] (channels may be a view of wider rows)."""
         h, w, c = x_hwc.shape
-        out = torch.empty(h // 2, w // 2, c, dtype=x_hwc.dtype)
+        out = rows(h // 2, w // 2, c, dtype=x_hwc.dtype)
         self.library.rt_pool(x_hwc.data_ptr(), _kind(x_hwc), h, w, c, x_hwc.stride(1), out.data_ptr())
         return out
 
     def mask(self, logits_hw: Tensor, certain: bool) -> Tensor:
         """What the memory encoder is shown of mask logits [4g, 4g]: [S + 2, S + 2], with a border of zero."""
         size = 4 * len(logits_hw)
-        out = torch.empty(size + 2, size + 2)
+        out = rows(size + 2, size + 2)
         self.library.rt_mask(logits_hw.data_ptr(), size, int(certain), out.data_ptr())
         return out
 
     def mask_stem(self, mask_hw: Tensor, weight: Tensor, bias: Tensor, norm: Normed) -> Tensor:
         """The first convolution of `mask`'s answer, normed and activated: bf16 [S / 2, S / 2, 4]."""
         size = len(mask_hw) - 2
-        out = torch.empty(size // 2, size // 2, 4, dtype=torch.bfloat16)
+        out = rows(size // 2, size // 2, 4, dtype=torch.bfloat16)
         given = mask_hw.data_ptr(), size, weight.data_ptr(), bias.data_ptr(), byref(norm.c), out.data_ptr()
         self.library.rt_mask_stem(*given)
         return out
@@ -242,13 +251,13 @@ class Kernels:
     def convolution(self, layer: Packed, x_hwc: Tensor, norm: Normed) -> Tensor:
         """A 3x3 convolution of stride 2, normed and activated by GELU: bf16 [side / 2, side / 2, n]."""
         side, _, c = x_hwc.shape
-        out = torch.empty(side // 2, side // 2, layer.n, dtype=torch.bfloat16)
+        out = rows(side // 2, side // 2, layer.n, dtype=torch.bfloat16)
         self.library.rt_convolution(byref(layer.c), x_hwc.data_ptr(), side, c, byref(norm.c), out.data_ptr())
         return out
 
     def depthwise(self, x_hwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """A 7x7 depthwise convolution of float32 [side, side, c]; weight [49, c]."""
-        out = torch.empty(x_hwc.shape)
+        out = rows(*x_hwc.shape)
         side, _, c = x_hwc.shape
         self.library.rt_depthwise(x_hwc.data_ptr(), side, c, weight.data_ptr(), bias.data_ptr(), out.data_ptr())
         return out
@@ -260,7 +269,7 @@ class Kernels:
         """
         c = x.shape[-1] // 4
         pixels = 4 * side * side
-        out = torch.empty(pixels, c, dtype=torch.bfloat16) if mix is None else torch.empty(pixels)
+        out = rows(pixels, c, dtype=torch.bfloat16) if mix is None else rows(pixels)
         mixed = None if mix is None else mix.data_ptr()
         norm_c = byref(norm.c if norm else _NO_NORM)
         self.library.rt_upscale(x.data_ptr(), side, c, added.data_ptr(), norm_c, mixed, out.data_ptr())

@@ -46,7 +46,7 @@ class _Look:
         layers = [see.k, see.v] + ([tell.q] if tell else [])
         self.layer = pack(*layers, exact=True)
         # Positions are added to keys and queries, not to values; they go through the product once, here.
-        tables = [F.linear(image_pos, see.k.weight), torch.zeros(len(image_pos), see.v.out_features)]
+        tables = [F.linear(image_pos, see.k.weight), image_pos.new_zeros(len(image_pos), see.v.out_features)]
         self.table = torch.cat(tables + ([F.linear(image_pos, tell.q.weight)] if tell else []), dim=1).contiguous()
         self.out = pack(tell.out, exact=True) if tell else None
 
@@ -67,7 +67,7 @@ class _Look:
         assert self.tell is not None and self.out is not None
         q = rows[:, 2 * self.inner :]
         k, v = (t.bfloat16().flatten(0, 1).contiguous() for t in (k_btc, v_btc))
-        answer = torch.empty(len(rows), self.inner, dtype=torch.bfloat16)
+        answer = torch.empty(len(rows), self.inner, dtype=torch.bfloat16, device="cpu")
         self.kernels.attention(q, k, v, self.tell.heads, answer, windows=len(k_btc))
         return self.kernels.linear(self.out, answer, added=image, out=image)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...sam2 import Preset, Recall
 from ..static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
 from ..static.parts import linear
-from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed
+from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed, rows
 
 WIDEST = 2048  # channels of a row that the kernels hold on the stack
 
@@ -62,7 +62,7 @@ def even_heads(qkv: Linear, proj: Linear, heads: int) -> tuple[Linear, Linear]:
 
 def windows_of(h: int, w: int, side: int) -> Tensor:
     """Which tokens of an h x w map each window holds, int32 [windows, side * side]; -1 where the map has ended."""
-    tokens = torch.arange(h * w, dtype=torch.int32).view(1, h, w)
+    tokens = torch.arange(h * w, dtype=torch.int32, device="cpu").view(1, h, w)
     tokens = F.pad(tokens, (0, -w % side, 0, -h % side), value=-1)[0]
     rows, cols = tokens.shape[0] // side, tokens.shape[1] // side
     return tokens.view(rows, side, cols, side).transpose(1, 2).reshape(-1, side * side).contiguous()
@@ -100,7 +100,7 @@ class CpuBlock:
             qkv = k.linear(self.qkv, normed, half=True)
             x = self.halved(k.linear(self.shortcut, normed)) if self.pooled else k.linear(self.shortcut, normed)
             q = self.halved(qkv[:, :c]) if self.pooled else qkv[:, :c]
-        out = torch.empty(len(x), c, dtype=torch.bfloat16)
+        out = rows(len(x), c, dtype=torch.bfloat16)
         k.attention(
             q, qkv[:, c : 2 * c], qkv[:, 2 * c :], self.heads, out, windows=len(self.keys), q_index=self.queries,
             k_index=self.keys, absent=self.absent, int8=self.int8, scale=self.scale,
@@ -231,7 +231,7 @@ class CpuAttend:
 
     def pointers(self, recall: Recall) -> tuple[Tensor, None, Tensor]:
         """Packed keys [L, s, D], no slot, and values [s, M] of the object pointers."""
-        ages = torch.tensor([recall.ages], dtype=torch.float32)
+        ages = torch.tensor([recall.ages], dtype=torch.float32, device="cpu")
         values, keys = self.plain.pointer_tokens(recall.pointers_pc[None].float(), ages)
         return self.pack_layers(keys[0].bfloat16()), None, values[0].bfloat16()
 
