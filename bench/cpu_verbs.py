@@ -13,10 +13,11 @@ import argparse
 import importlib.util
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +32,12 @@ from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import cpu
 from rtseg.engine.cpu.compile import compile_kernels, missing
 from rtseg.engine.tensorrt import onnx
+from rtseg.errors import RtsegError
 from rtseg.sam2 import Recall, Sam2, get_preset
 
 Run = Callable[[], list[Tensor]]
+Cell = dict[str, float]
+Table = dict[str, dict[str, Cell]]
 VERBS = ("encode", "attend", "decode", "remember")
 CALIBRATION = 8  # pictures for NNCF
 
@@ -142,54 +146,80 @@ def error(answers: list[Tensor], reference: list[Tensor]) -> float:
 
 
 @torch.inference_mode()
-def measure(network: Sam2, slots: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """For each way and verb the median in ms and the error."""
+def measure(network: Sam2, slots: int, rounds: int, vendor: bool) -> Table:
+    """For each way and verb the median in ms and the error. `vendor`: OpenVINO, beside our kernels in bf16."""
     given = Inputs(network, slots)
     reference = ours(network, "fp32", None, given)
-    conditioned = reference["attend"]()[0]
-    ways = {"torch fp32": reference, "torch bf16": ours(network, "bf16", None, given)}
     with tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, dict[str, Run]] = {}
         if not missing():
             compile_kernels(Path(folder))
             ways["kernels bf16"] = ours(network, "bf16", Path(folder), given)
-            ways["kernels int8"] = ours(network, "int8", Path(folder), given)
-    if importlib.util.find_spec("openvino"):
-        ways["OpenVINO bf16"] = openvino(network, slots, given, False, conditioned)
-        if importlib.util.find_spec("nncf"):
-            ways["OpenVINO int8 (NNCF)"] = openvino(network, slots, given, True, conditioned)
+        if vendor:
+            conditioned = reference["attend"]()[0]
+            ways["OpenVINO bf16"] = openvino(network, slots, given, False, conditioned)
+            if importlib.util.find_spec("nncf"):
+                ways["OpenVINO int8 (NNCF)"] = openvino(network, slots, given, True, conditioned)
+        else:
+            if not missing():
+                ways["kernels int8"] = ours(network, "int8", Path(folder), given)
+            ways |= {"torch bf16": ours(network, "bf16", None, given), "torch fp32": reference}
+        return dict(rows(ways, reference, rounds))
+
+
+def rows(ways: dict[str, Any], reference: dict[str, Run], rounds: int) -> Iterator[tuple[str, dict[str, Cell]]]:
     times: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds + 2):
+    for _ in range(rounds + 2):  # the first two warm up
         for verb in VERBS:
             for way, runs in ways.items():
                 start = time.perf_counter()
                 runs[verb]()
                 times.setdefault((way, verb), []).append((time.perf_counter() - start) * 1e3)
-    return {
-        way: {
-            verb: {"ms": statistics.median(times[way, verb][2:]), "error": error(runs[verb](), reference[verb]())}
-            for verb in VERBS
-        }
-        for way, runs in ways.items()
-    }
+    for way, runs in ways.items():
+        errors = {verb: error(runs[verb](), reference[verb]()) for verb in VERBS}
+        yield way, {v: {"ms": statistics.median(times[way, v][2:]), "error": errors[v]} for v in VERBS}
 
 
-def main() -> int:
+def show(table: Table) -> None:
+    for way, verbs in table.items():
+        cells = [f"{verb} {v['ms']:.1f} ({v['error']:.1e})" for verb, v in verbs.items()]
+        print(f"{way:22}", *cells, f"all {sum(v['ms'] for v in verbs.values()):.1f}", sep="  ", flush=True)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="sam2.1-tiny")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--slots", type=int, default=7, help="memories that attention sees")
+    parser.add_argument("--slots", type=int, default=7, choices=range(1, 8), help="memories that attention sees")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--vendor", action="store_true", help="OpenVINO alone; it may end the process")
     args = parser.parse_args()
-    network = Sam2(get_preset(args.preset), args.size).eval()
+    if args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: expected 1 or more")
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        network = Sam2(get_preset(args.preset), args.size).eval()
+    except RtsegError as e:
+        print(f"bench.cpu_verbs: {e}", file=sys.stderr)
+        return 2
     randomize(network, 0)
-    found = measure(network, args.slots, args.rounds)
-    print(f"{args.preset}, {args.size} px, {args.slots} memories, {torch.get_num_threads()} threads: ms (error)")
-    for way, verbs in found.items():
-        cells = [f"{verb} {v['ms']:.1f} ({v['error']:.1e})" for verb, v in verbs.items()]
-        print(f"{way:22}", *cells, f"all {sum(v['ms'] for v in verbs.values()):.1f}", sep="  ")
+    if not args.vendor:
+        print(f"{args.preset}, {args.size} px, {args.slots} memories, {torch.get_num_threads()} threads: ms (error)")
+    found = measure(network, args.slots, args.rounds, args.vendor)
+    show(found)
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if not args.vendor and importlib.util.find_spec("openvino"):
+        # A process of its own: at some sizes OpenVINO crashes while it compiles. The kernels' row comes twice.
+        again = [sys.executable, "-m", "bench.cpu_verbs", *sys.argv[1:], "--vendor"]
+        without_json = [a for i, a in enumerate(again) if "--json" not in (a, again[i - 1])]
+        if code := subprocess.run(without_json, check=False).returncode:
+            print(f"OpenVINO: no rows, its process ended with {code}")
     return 0
 
 
