@@ -8,8 +8,8 @@ imports its vendor's package only inside functions, so that naming a runtime cos
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import replace
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -47,7 +47,19 @@ def best_runtime() -> str:
     """What `runtime = "auto"` builds here."""
     if not torch.cuda.is_available():
         return "cpu"
-    return "tensorrt" if importlib.util.find_spec("tensorrt") else "cuda"
+    return "tensorrt" if tensorrt_loads() else "cuda"
+
+
+@cache
+def tensorrt_loads() -> bool:
+    """Whether TensorRT can be imported, which its bindings without its libraries, or too old, cannot."""
+    from .tensorrt.plans import bindings
+
+    try:
+        bindings()
+    except EngineError:
+        return False
+    return True
 
 
 def device_of(runtime: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,14 @@ import rtseg
 from rtseg import Tracker
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import Recall, Remembered
+from rtseg.engine.base import Verbs
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda import engine as cuda
 from rtseg.engine.cuda.buffers import Inputs
+from rtseg.engine.cuda.fuse import fused
+from rtseg.engine.cuda.graph import Step
 from rtseg.engine.reference import TorchEngine
+from rtseg.engine.static import PaddedRead
 from rtseg.errors import EngineError
 from rtseg.sam2 import Sam2, get_preset, load_weights
 
@@ -172,6 +177,11 @@ def test_a_tracked_frame_is_the_four_verbs(
         assert float((found - expected).norm() / expected.norm()) < 1e-4
 
 
+def prepared_for(engine: CudaEngine, objects: int, slots: int) -> cuda.Prepared:
+    (found,) = (p for s in engine._steps.values() for k, p in s.items() if (k.objects, k.slots) == (objects, slots))
+    return found
+
+
 @torch.inference_mode()
 def test_full_slots_need_no_mask(
     engine: CudaEngine, frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatch
@@ -180,11 +190,17 @@ def test_full_slots_need_no_mask(
     steady = [recall_of(5, 16)]
     assert engine._steady == (5, 16)
     full = answers(engine, frames, steady)
-    (prepared,) = (p for kind, p in engine._steps.items() if kind.objects == 1 and kind.slots == 5)
-    calls = []
-    monkeypatch.setattr(cuda.FullRead, "__call__", lambda *a: calls.append(a) or cuda.PaddedRead.__call__(*a))
+    prepared = prepared_for(engine, 1, 5)
+    biases: list[Tensor | None] = []
+    read = PaddedRead.__call__
+
+    def watched(self: PaddedRead, layer: int, q_bnd: Tensor) -> Tensor:
+        biases.append(self.bias)
+        return read(self, layer, q_bnd)
+
+    monkeypatch.setattr(PaddedRead, "__call__", watched)
     answers(engine, frames, steady)
-    assert len(calls) == engine.preset.attention_layers
+    assert biases == [None] * engine.preset.attention_layers
     prepared.inputs.load(frames[1].image_hwc, steady, engine._keys_of)
     masked = prepared.masked()
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(full[:4], masked[:4], strict=True))
@@ -197,7 +213,7 @@ def test_what_lies_in_an_empty_slot_does_not_matter(
 ) -> None:
     recalls = [recall_of(2, 3), recall_of(4, 1, 1)]
     before = answers(engine, frames, recalls)
-    (inputs,) = (p.inputs for kind, p in engine._steps.items() if kind.objects == 2 and kind.slots == 5)
+    inputs = prepared_for(engine, 2, 5).inputs
     inputs.keys_btlnd[0, 2:] = garbage
     inputs.values_btnm[0, 2:] = garbage
     inputs.pointers_bpd[0, 3:] = garbage
@@ -240,14 +256,76 @@ def test_prompted_frames_bring_keys_too(engine: CudaEngine, frames: list[rtseg.F
         assert torch.equal(w.keys_lnd, engine._keys_of(w.map_chw.flatten(1).T))
 
 
-def test_prepared_steps_are_bounded(frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "STEPS", 2)
-    engine = CudaEngine(network(64), recipe(size=64), "", "cpu")
-    maps = torch.zeros(1, 64, 4, 4)
+def blank(size: int, memories: int = 1, objects: int = 1) -> tuple[np.ndarray, list[Recall]]:
+    """A picture, and objects that remember nothing of note at 64 px."""
+    recall = Recall.of(torch.zeros(memories, 64, 4, 4), (6,) * memories, torch.zeros(1, 128), (1,))
+    return np.zeros((size, size, 3), np.uint8), [recall] * objects
+
+
+def test_what_the_recipe_foresees_is_captured_on_the_first_tracked_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another object, a correction or a loss then stops no video; a picture of another size does once."""
+    plan = replace(recipe(size=64), max_objects=3, memory=MemoryPlan("efp", spatial=2))
+    engine = CudaEngine(network(64), plan, "", "cpu")
+    made: list[Step] = []
+
+    def counted(step: Step, disturb: object) -> Step:
+        made.append(step)
+        return step
+
+    monkeypatch.setattr(engine, "_runner", counted)
+    engine.track(*blank(60))
+    assert len(made) == 3 * (2 + 1)  # two sizes of memory, and one that needs no mask
+    assert [(k.objects, k.slots) for k in engine._steps[60, 60]] == [(n, t) for n in (3, 2, 1) for t in (5, 2)]
+    for objects in (3, 1, 2):
+        for memories in (1, 2, 5):
+            engine.track(*blank(60, memories, objects))
+    assert len(made) == 9
+    engine.track(*blank(60, 1, 4))  # more than the recipe says
+    assert len(made) == 9 + 2
+    engine.track(*blank(70))
+    assert len(made) == 2 * 9 + 2
+
+
+def test_prepared_steps_are_bounded() -> None:
+    engine = CudaEngine(network(64), replace(recipe(size=64), max_objects=1), "", "cpu")
     for size in (60, 70, 80, 70):
-        picture = np.zeros((size, size, 3), np.uint8)
-        engine.track(picture, [Recall.of(maps, (6,), torch.zeros(1, 128), (1,))])
-    assert [kind.height for kind in engine._steps] == [80, 70]
+        engine.track(*blank(size))
+    assert list(engine._steps) == [(80, 80), (70, 70)]
+
+
+def test_the_verbs_are_the_step_s_own(frames: list[rtseg.Frame]) -> None:
+    """What is judged and measured verb by verb is what runs, to the last rounding; the reference rounds elsewhere."""
+    ours = CudaEngine(network(), recipe(precision="bf16"), "", "cpu")
+    recalls = [recall_of(3, 2), recall_of(5, 16, 1)]
+
+    def values(made: tuple[Any, list[Remembered]]) -> list[Tensor]:
+        d, written = made
+        return [d.logits_b1hw, d.iou_b, d.score_b, d.pointer_bc, *(w.map_chw for w in written)]
+
+    step = values(ours.track(frames[1].image_hwc, recalls))
+    verbs = values(Verbs.track(ours, frames[1].image_hwc, recalls))
+    other = values(TorchEngine(network(), recipe(precision="bf16"), "", "cpu").track(frames[1].image_hwc, recalls))
+    assert all(v.dtype == torch.float32 for v in verbs)
+    off, far = (
+        [float((a - b).norm() / a.norm()) for a, b in zip(step, found, strict=True)] for found in (verbs, other)
+    )
+    assert max(off) < 1e-6 < 1e-3 < max(far)
+
+
+def test_objects_with_and_without_memory(engine: CudaEngine, reference: TorchEngine, frames: list[rtseg.Frame]) -> None:
+    features = reference.encode_image(frames[1].image_hwc)
+    for recalls in ([recall_of(3, 2), None, recall_of(2, 5, 1)], [None]):
+        found, expected = engine.attend(features, recalls), reference.attend(features, recalls)
+        assert float((found - expected).norm() / expected.norm()) < 1e-4
+
+
+def test_two_threads_take_turns(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
+    """Two trackers on one engine, each in a thread of its own, see what each sees alone."""
+    acts = (show({1: 0}), show({2: 0}))
+    alone = [follow(engine, frames, act) for act in acts]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda act: follow(engine, frames, act), acts))
+    assert [agreement(found, expected) for found, expected in zip(together, alone, strict=True)] == [1.0, 1.0]
 
 
 def test_the_encoder_can_be_compiled_whole(engine: CudaEngine) -> None:
@@ -255,7 +333,7 @@ def test_the_encoder_can_be_compiled_whole(engine: CudaEngine) -> None:
     image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     encoder = engine._static.encoder
     with torch.inference_mode():
-        compiled = cuda.fused(encoder, image, backend="eager")
+        compiled = fused(encoder, image, backend="eager")
         assert compiled is not encoder
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(compiled(image), encoder(image), strict=True))
         # A feed leaves a core to the picture; that must not make torch compile again.
@@ -280,22 +358,14 @@ def test_a_compiler_that_fails_or_errs_is_not_used(engine: CudaEngine, monkeypat
 
     with torch.inference_mode():
         monkeypatch.setattr(torch, "compile", compile_to(1.1))
-        assert cuda.fused(encoder, image) is encoder
+        assert fused(encoder, image) is encoder
         monkeypatch.setattr(torch, "compile", compile_to(1.0))
-        assert cuda.fused(encoder, image) is not encoder
+        assert fused(encoder, image) is not encoder
         monkeypatch.setattr(torch, "compile", lambda module, **_: refuses)
-        assert cuda.fused(encoder, image) is encoder
+        assert fused(encoder, image) is encoder
 
 
 # Errors
-
-
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
-def test_a_precision_it_does_not_have(precision: str) -> None:
-    with pytest.raises(
-        EngineError, match=f'"{precision}": the cuda runtime has fp32, bf16, fp16; for int8 .* "tensorrt"'
-    ):
-        cuda.open(network(64), recipe(precision=precision), "", None)
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +398,8 @@ def test_out_of_memory(frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(small, "_step", full)
     with pytest.raises(EngineError, match=expected):
         small.track(frames[0].image_hwc, [Recall([Remembered(torch.zeros(64, 4, 4))], (6,), torch.zeros(1, 128), (1,))])
-    monkeypatch.setattr(small._network, "encode_image", full)
+    assert not small._steps  # what was captured gives its memory back
+    monkeypatch.setattr(small, "_encode", full)
     with pytest.raises(EngineError, match=expected):
         small.encode_image(frames[0].image_hwc)
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rtseg.engine import Recall, to_input
-from rtseg.engine.cuda import engine as cuda
 from rtseg.engine.cuda import graph as cuda_graph
 from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
 from rtseg.engine.cuda.buffers import Inputs, copies
+from rtseg.engine.cuda.fuse import exact_fp32
 from rtseg.engine.cuda.resize import DeviceInput, area_taps, linear_taps
 from rtseg.errors import EngineError
 
@@ -117,6 +117,11 @@ def test_a_graph_that_does_not_answer_to_its_inputs_is_refused() -> None:
     cuda_graph.prove(step, lambda: x.add_(1))
     with pytest.raises(EngineError, match="does not answer to its inputs"):
         cuda_graph.prove(lambda: frozen, lambda: x.add_(1))
+    for bad in (torch.nan, torch.inf):  # which is unlike every other answer, and would pass for a good one
+        with pytest.raises(EngineError, match="gives what is no number"):
+            cuda_graph.prove(lambda: [x + bad, x + 1], lambda: x.add_(1))  # noqa: B023
+        with pytest.raises(EngineError, match="gives what is no number"):
+            cuda_graph.prove(lambda: [x + bad], lambda: x.add_(1))  # noqa: B023
     assert cuda_graph.plain(step, lambda: None) is step
 
 
@@ -166,7 +171,7 @@ def test_switches_are_put_back() -> None:
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     try:
         cudnn.allow_tf32 = True
-        with pytest.raises(ValueError, match="inside"), cuda.exact_fp32():
+        with pytest.raises(ValueError, match="inside"), exact_fp32():
             assert not matmul.allow_tf32 and not cudnn.allow_tf32 and cudnn.benchmark
             raise ValueError("inside")
         assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark) == (before[0], True, before[2])

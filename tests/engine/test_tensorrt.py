@@ -9,6 +9,7 @@ import builtins
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ import torch
 
 import rtseg
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine import Engine, Prompts, Recall
+from rtseg.engine import Engine, Prompts, Recall, runtimes, to_input
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.tensorrt import engine as tensorrt
 from rtseg.engine.tensorrt.gpu import CudaGpu
@@ -338,6 +339,37 @@ def test_a_memory_that_is_no_number_does_not_haunt_the_buffers(engine: Engine) -
     assert torch.equal(before.logits_b1hw, after.logits_b1hw)
 
 
+def test_pointers_are_forgotten_whichever_attend_wrote_them(engine: Engine) -> None:
+    """The two `attend` have memories of their own, and share the pointers: what one left, the other must clear."""
+    good = recall_of(engine, 1)[0]
+    short = Recall(good.memories[:1], (6,), good.pointers_pc[:1], (3,))  # the attend with 2 slots
+    before, _ = engine.track(FRAMES[0][0], [short])
+    nan_pointers = torch.full_like(good.pointers_pc, torch.nan)
+    longer = Recall([*good.memories, good.memories[0]], (6, 0, 1), nan_pointers, (3, 1, 2))  # the one with 5
+    engine.track(FRAMES[0][0], [longer])
+    after, _ = engine.track(FRAMES[0][0], [short])
+    assert torch.equal(before.logits_b1hw, after.logits_b1hw)
+
+
+def test_two_threads_take_turns(engine: Engine) -> None:
+    """Two trackers on one engine, each in a thread of its own, see what each sees alone."""
+    alone = [follow(engine, first) for first in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda first: follow(engine, first), (1, 2)))
+    assert [worst_iou(found, expected) for found, expected in zip(together, alone, strict=True)] == [1.0, 1.0]
+
+
+def test_pictures_of_any_size_come_up_as_bytes(engine: Any) -> None:
+    """As `to_input` makes them, to one grey level; a few sizes are kept ready."""
+    draw = np.random.default_rng(0)
+    for height, width in ((64, 64), (90, 120), (40, 50), (64, 65), (240, 320), (90, 120)):
+        image = draw.integers(0, 255, (height, width, 3), dtype=np.uint8)[:, ::-1]  # not contiguous
+        engine.encode_image(image)
+        found = engine._buffers.of(1)["image_1chw"]
+        assert float((found - to_input(np.ascontiguousarray(image), 64)).abs().max()) < 1.1 / (255 * 0.224)
+    assert list(engine._pictures._ways) == [(40, 50), (64, 65), (240, 320), (90, 120)]
+
+
 def test_an_object_has_the_mask_it_would_have_alone(engine: Engine) -> None:
     recalls = recall_of(engine, 3)
     together, _ = engine.track(FRAMES[3][0], recalls)
@@ -353,6 +385,20 @@ def test_an_empty_recording_is_noticed(engine: Engine, monkeypatch: pytest.Monke
         EngineError, match=r"does not answer to the picture \(top, conditioned_bdhw, score_b, tokens_bnm"
     ):
         engine.track(FRAMES[0][0], recall_of(engine, 1))
+
+
+def test_plans_that_give_no_numbers_are_noticed(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of NaN is unlike every other, and would pass for one that follows the picture."""
+    recalls, launch = recall_of(engine, 1), stand_in._Context.launch
+    score = engine._buffers.of(1)["score_b"]
+
+    def broken(context: Any, addresses: dict[str, int]) -> None:
+        launch(context, addresses)
+        score.fill_(torch.nan)
+
+    monkeypatch.setattr(stand_in._Context, "launch", broken)
+    with pytest.raises(EngineError, match=r"the plans give what is no number \(score_b.*\); use another precision"):
+        engine.track(FRAMES[0][0], recalls)
 
 
 def test_more_than_was_built_for(engine: Engine) -> None:
@@ -411,7 +457,7 @@ def test_nothing_built(trt: Any) -> None:
         tensorrt.open(mini(), replace(RECIPE, path=Path("engines/x.toml")), "", None)
 
 
-def importing(monkeypatch: pytest.MonkeyPatch, error: ImportError) -> None:
+def importing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """`import tensorrt` fails like this."""
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     real = builtins.__import__
@@ -451,6 +497,23 @@ def test_a_tensorrt_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "8.6.1")
     with pytest.raises(EngineError, match="TensorRT 8.6.1 is too old: 10.1 or newer is needed"):
         bindings()
+
+
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("", name="tensorrt"), ImportError("libnvinfer.so.11"), OSError("libnvinfer.so.11")]
+)
+def test_auto_does_not_choose_what_cannot_be_loaded(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    try:
+        runtimes.tensorrt_loads.cache_clear()
+        with monkeypatch.context() as patch:
+            importing(patch, error)
+            assert runtimes.best_runtime() == "cuda"
+        runtimes.tensorrt_loads.cache_clear()
+        pretend(monkeypatch)
+        assert runtimes.best_runtime() == "tensorrt"
+    finally:
+        runtimes.tensorrt_loads.cache_clear()
 
 
 def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ What torch offers for that, and why it is measured here and not chosen by rule:
   aligned, which is cheap while it is one row).
 - cuDNN takes both widths and a bias; up to 256 channels on compute capability 9.0 and 10.x with a recent cuDNN, up
   to 128 elsewhere. On those GPUs torch tries it first, and where cuDNN then has no plan for such a pair of widths,
-  the call raises. So it is never left to torch's own order.
+  the call raises. So such a pair is never left to torch's own order; equal widths without a bias are.
 
 A wrong kernel would not raise, and would be the fastest: each is compared with a plain fp32 softmax before it counts.
 """

@@ -36,7 +36,10 @@ def captured(step: Step, disturb: Disturb, pool: Any = None) -> Step:
 
 
 class Captured:
-    """A step's work as one CUDA graph: one launch from the host, whatever the number of kernels."""
+    """A step's work as one CUDA graph: one launch from the host, whatever the number of kernels.
+
+    It does not keep alive what the step reads; that is the caller's.
+    """
 
     def __init__(self, step: Step, pool: Any) -> None:
         side = torch.cuda.Stream()
@@ -59,8 +62,12 @@ def prove(graph: Step, disturb: Disturb) -> None:
     """`EngineError` unless the graph answers to its inputs: an empty one is captured without an error.
 
     The last answer is looked at, which depends on all before it; others may be constants (an absent object's mask).
+    All are to be numbers: two answers of NaN are never equal.
     """
     before = graph()[-1].clone()
     disturb()
-    if torch.equal(before, graph()[-1]):
+    answers = graph()
+    if not all(bool(torch.isfinite(t).all()) for t in (before, *answers)):
+        raise EngineError('a captured CUDA graph gives what is no number; use runtime = "torch", and report it')
+    if torch.equal(before, answers[-1]):
         raise EngineError('a captured CUDA graph does not answer to its inputs; use runtime = "torch", and report it')

@@ -119,21 +119,24 @@ class PaddedRead:
 
     `keys_btlnd` [b, t, L, n, D] (as `Attend.keys_of` made them), `values_btnm` [b, t, n, M], `slots_bt` rows of the
     temporal table, `present_bt` which slots hold anything; `pointers_bpd`, `ages_bp`, `real_bp` likewise. What is
-    absent is masked exactly, and must be finite.
+    absent is masked exactly, and must be finite. `whole`: nothing is absent, so there is no mask, and attention may be
+    of a kind that takes none.
     """
 
     def __init__(
         self, attend: Attend, keys_btlnd: Tensor, values_btnm: Tensor, slots_bt: Tensor, present_bt: Tensor,
-        pointers_bpd: Tensor, ages_bp: Tensor, real_bp: Tensor,
+        pointers_bpd: Tensor, ages_bp: Tensor, real_bp: Tensor, whole: bool = False,
     ) -> None:  # fmt: skip
         b, _, _, n, _ = keys_btlnd.shape
         values_bsm, own_blsd = attend.pointer_tokens(pointers_bpd, ages_bp)
         maps = (keys_btlnd + attend.slots[slots_bt].to(keys_btlnd.dtype)).transpose(1, 2).flatten(2, 3)
         self.keys_blnd = torch.cat((maps, own_blsd.to(maps.dtype)), dim=2)
         self.values_b1nm = torch.cat((values_btnm.flatten(1, 2), values_bsm.to(values_btnm.dtype)), dim=1)[:, None]
-        split = attend.preset.pointer_tokens
-        seen_bn = torch.cat((present_bt.repeat_interleave(n, dim=1), real_bp.repeat_interleave(split, dim=1)), dim=1)
-        self.bias = torch.where(seen_bn, 0.0, float("-inf")).to(maps.dtype)[:, None, None]
+        self.bias: Tensor | None = None
+        if not whole:
+            split = attend.preset.pointer_tokens
+            seen = (present_bt.repeat_interleave(n, dim=1), real_bp.repeat_interleave(split, dim=1))
+            self.bias = torch.where(torch.cat(seen, dim=1), 0.0, float("-inf")).to(maps.dtype)[:, None, None]
         self.attention, self.objects = attend.attention, b
 
     def __call__(self, layer: int, q_bnd: Tensor) -> Tensor:

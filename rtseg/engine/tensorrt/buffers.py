@@ -14,7 +14,7 @@ from ...sam2 import Recall
 from .gpu import Gpu
 from .onnx import Shapes
 
-FROM_HOST = ("image_1chw", "slots_bt", "present_bt", "ages_bp", "real_bp", "certain_b")
+FROM_HOST = ("slots_bt", "present_bt", "ages_bp", "real_bp", "certain_b")
 TO_HOST = ("logits_b1hw", "iou_b", "score_b")
 
 
@@ -32,7 +32,9 @@ class Buffers:
                     self._all[name, shape] = gpu.zeros(shape, port.dtype)
                     if name in FROM_HOST + TO_HOST:
                         self._host[name, shape] = gpu.pinned(shape, port.dtype)
-        self._filled = {slots: [(0, 0)] * shapes.max_objects for slots in shapes.slots}
+        # How much each object's row holds: memories have a buffer for each number of slots, pointers have one.
+        self._memories = {slots: [0] * shapes.max_objects for slots in shapes.slots}
+        self._pointers = [0] * shapes.max_objects
 
     def of(self, objects: int, slots: int = 0) -> dict[str, Tensor]:
         """The buffers of this many objects; `slots` may be left out where no memory is read."""
@@ -66,17 +68,17 @@ class Buffers:
             )
             torch.stack([m.map_chw.flatten(1).T for m in recall.memories], out=device["values_btnm"][i, :t])
             device["pointers_bpd"][i, :p] = recall.pointers_pc
-            self._forget(device, slots, i, (t, p))
+            self._forget(device, slots, i, t, p)
             host["slots_bt"][i, :t], host["ages_bp"][i, :p] = torch.tensor(recall.slots), torch.tensor(recall.ages)
             for name, filled in (("present_bt", t), ("real_bp", p)):
                 host[name][i, :filled], host[name][i, filled:] = True, False
         self.upload(len(recalls), slots, "slots_bt", "present_bt", "ages_bp", "real_bp")
 
-    def _forget(self, device: dict[str, Tensor], slots: int, row: int, filled: tuple[int, int]) -> None:
+    def _forget(self, device: dict[str, Tensor], slots: int, row: int, t: int, p: int) -> None:
         """Zero what an earlier frame left behind these memories: a mask hides any number but no NaN."""
-        (t, p), (old_t, old_p) = filled, self._filled[slots][row]
+        old_t, old_p = self._memories[slots][row], self._pointers[row]
         if old_t > t:
             device["keys_btlnd"][row, t:old_t], device["values_btnm"][row, t:old_t] = 0, 0
         if old_p > p:
             device["pointers_bpd"][row, p:old_p] = 0
-        self._filled[slots][row] = filled
+        self._memories[slots][row], self._pointers[row] = t, p

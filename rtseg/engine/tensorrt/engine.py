@@ -6,8 +6,10 @@ What a person prompts goes through torch on the same GPU, where only that can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -16,11 +18,12 @@ from ...config import Recipe, file_sha256
 from ...errors import EngineError
 from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
 from ...types import ImageU8
-from ..base import Engine, Verbs, to_input
+from ..base import Engine, Verbs
 from ..reference import TorchEngine
 from .buffers import TO_HOST, Buffers
 from .gpu import CudaGpu, Gpu
 from .onnx import Shapes, export, typed
+from .picture import Pictures
 from .plans import Context, Plan, bindings, build
 from .quantize import TYPES, calibrate
 
@@ -30,7 +33,10 @@ MOVES = ("top", "conditioned_bdhw", "score_b", "tokens_bnm")  # an output of eac
 
 
 class TensorRTEngine(TorchEngine):
-    """Answers are copies; `track` gives logits, IoU and scores in host memory, and all else on the GPU."""
+    """Answers are copies; `track` gives logits, IoU and scores in host memory, and all else on the GPU.
+
+    Threads may share an engine, and take turns.
+    """
 
     def __init__(
         self, network: Sam2, recipe: Recipe, weights_hash: str, plans: dict[str, Plan], shapes: Shapes, gpu: Gpu
@@ -38,7 +44,9 @@ class TensorRTEngine(TorchEngine):
         super().__init__(network, recipe, weights_hash, gpu.name)
         self.description = f"tensorrt {bindings().__version__}, {recipe.precision}, {gpu.facts()['gpu']}"
         self._shapes, self._gpu, self._plans = shapes, gpu, plans
+        self._turns = RLock()
         self._buffers = Buffers(shapes, gpu)
+        self._pictures = Pictures(self._buffers.of(1)["image_1chw"], gpu)
         # One scratch for all: the plans run one after the other, on one stream.
         size = max(1, *(plan.scratch_bytes for plan in plans.values()))
         self._scratch = gpu.zeros((size,), torch.uint8)
@@ -50,9 +58,9 @@ class TensorRTEngine(TorchEngine):
         if not self._keyed(recalls):
             return Verbs.track(self, image_hwc, recalls)
         objects, slots = self._room(recalls)
-        with self._gpu.work():
+        with self._turn():
             step = self._step(objects, slots)
-            self._give_image(image_hwc)
+            self._pictures.give(image_hwc)
             self._buffers.load(recalls, slots)
             step()
             pointer_bd = self._buffers.of(objects)["pointer_bd"].clone()
@@ -66,8 +74,8 @@ class TensorRTEngine(TorchEngine):
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        with self._gpu.work():
-            self._give_image(image_hwc)
+        with self._turn():
+            self._pictures.give(image_hwc)
             self._run("encode", 1)
             b = self._buffers.of(1)
             return Features(b["top"].clone(), b["mid"].clone(), b["fine"].clone())
@@ -79,7 +87,7 @@ class TensorRTEngine(TorchEngine):
         if not known or len(features.top) > 1 or not self._keyed(seen):
             return super().attend(features, recalls)
         objects, slots = self._room(seen)
-        with self._gpu.work():
+        with self._turn():
             b = self._buffers.of(objects)
             b["top"].copy_(features.top)
             self._buffers.load(seen, slots)
@@ -95,7 +103,7 @@ class TensorRTEngine(TorchEngine):
         if prompted or len(features.top) > 1:
             return super().decode(conditioned_bchw, features, prompts)
         objects = self._fits(len(conditioned_bchw))
-        with self._gpu.work():
+        with self._turn():
             b = self._buffers.of(objects)
             for name, given in (("conditioned_bdhw", conditioned_bchw), ("mid", features.mid), ("fine", features.fine)):
                 b[name].copy_(given)
@@ -107,7 +115,7 @@ class TensorRTEngine(TorchEngine):
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:
         objects = self._fits(len(logits_b1hw))
-        with self._gpu.work():
+        with self._turn():
             b = self._buffers.of(objects)
             for name, given in (("top", features.top), ("logits_b1hw", logits_b1hw), ("score_b", score_b)):
                 b[name].copy_(given)
@@ -116,6 +124,12 @@ class TensorRTEngine(TorchEngine):
             self._run("remember", objects)
             b["certain_b"].fill_(False)  # as tracked frames find it
             return self._written(objects)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread at a time, on the GPU's stream: the buffers are shared."""
+        with self._turns, self._gpu.work():
+            yield
 
     def _keyed(self, recalls: Sequence[Recall]) -> bool:
         """Whether these memories were written by an engine like this one."""
@@ -140,10 +154,6 @@ class TensorRTEngine(TorchEngine):
                 f" {self._shapes.slots[-1]} and {self._shapes.pointers}; run: rtseg build {self.recipe.path}"
             )
         return self._fits(len(recalls)), enough[0]
-
-    def _give_image(self, image_hwc: ImageU8) -> None:
-        self._buffers.host(1)["image_1chw"].copy_(to_input(image_hwc, self.image_size))
-        self._buffers.upload(1, 0, "image_1chw")
 
     def _written(self, objects: int) -> list[Remembered]:
         """Copies of the memories in the buffers: a view would be written over by the next frame."""
@@ -186,6 +196,9 @@ class TensorRTEngine(TorchEngine):
             step()
             seen.append([b[name].clone() for name in MOVES])
         self._gpu.wait()
+        wrong = [name for name, *both in zip(MOVES, *seen, strict=True) if not all(map(finite, both))]
+        if wrong:  # two answers of NaN would never be equal
+            raise EngineError(f"the plans give what is no number ({', '.join(wrong)}); use another precision")
         same = [name for name, one, two in zip(MOVES, *seen, strict=True) if torch.equal(one, two)]
         if same:
             raise EngineError(
@@ -193,6 +206,10 @@ class TensorRTEngine(TorchEngine):
                 ' driver, or use runtime = "cuda"'
             )
         return step
+
+
+def finite(x: Tensor) -> bool:
+    return bool(torch.isfinite(x).all())
 
 
 def make(

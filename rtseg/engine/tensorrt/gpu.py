@@ -74,14 +74,17 @@ class CudaGpu:
         outside = torch.cuda.current_stream()
         self._stream.synchronize()  # pinned memory is about to be written again
         self._stream.wait_stream(outside)
-        with torch.cuda.stream(self._stream):
-            yield
-        # Memories are made on this stream and read by the policy on that one; also what keeps the allocator honest.
-        outside.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            # Memories are made on this stream and read by the policy on that one; what keeps the allocator honest too.
+            outside.wait_stream(self._stream)
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
+        # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             enqueue()
         replay: Callable[[], None] = graph.replay
         return replay

@@ -136,7 +136,7 @@ class TypedAttention(Attention):
 def typed(network: Sam2, precision: str, peaks: Mapping[str, float] | None = None) -> StaticNetwork:
     """The static network in the types of a precision; `peaks` are what `quantize.calibrate` found, for int8 and fp8."""
     products = PRODUCTS[precision]
-    # A copy: the static network shares convolutions with the one that it was made from.
+    # A copy: to move and widen a network is to change it, and this one is the caller's.
     static = StaticNetwork(copy.deepcopy(network).cpu().float(), TypedAttention(products))
     static.precise(products, torch.float32)
     for head in (static.decode.iou, static.decode.score, static.decode.pointer, static.decode.mixing):

@@ -29,7 +29,7 @@ def bindings() -> Any:
     """The module `tensorrt`; `EngineError` where it is missing, has no libraries, or is too old."""
     try:
         import tensorrt
-    except ImportError as e:
+    except (ImportError, OSError) as e:
         if isinstance(e, ModuleNotFoundError) and e.name == "tensorrt":
             raise EngineError(
                 "TensorRT is not installed: pip install 'rtseg[tensorrt]', or use runtime = \"cuda\""
