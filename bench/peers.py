@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,7 +33,7 @@ from bench.rates import TYPES, encoder_gflop, encoder_share, product_rate
 from rtseg.benchmark.machine import Load, commit, facts
 from rtseg.benchmark.statistics import speedup, summary
 from rtseg.clips import calibration
-from rtseg.config import Recipe
+from rtseg.config import MemoryPlan, Recipe
 from rtseg.doctor import versions
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.runtimes import device_of, runtime_module, settle
@@ -74,15 +73,16 @@ def box_of(mask_hw: BoolMask) -> Box:
 
 
 def our_makers(task: Task, preset: str, folder: Path) -> Makers:
-    """Each runtime and precision under each policy; an engine is opened once."""
+    """Each runtime and precision under each policy, whose number of memories an engine may be made for."""
 
-    @lru_cache
-    def opened(runtime: str, precision: str) -> rtseg.Engine:
-        recipe = Recipe(preset, image_size=task.size, runtime=runtime, precision=precision, max_objects=1)
-        return open_ours(task.network, recipe, folder / f"{runtime}-{precision}")
+    def opened(runtime: str, precision: str, policy: str) -> rtseg.Engine:
+        recipe = Recipe(
+            preset, image_size=task.size, runtime=runtime, precision=precision, max_objects=1, memory=MemoryPlan(policy)
+        )
+        return open_ours(task.network, recipe, folder / f"{runtime}-{precision}-{policy}")
 
     def maker(runtime: str, precision: str, policy: str) -> Callable[[], Contender]:
-        return lambda: Ours(f"rtseg {runtime} {precision}", opened(runtime, precision), policy, task)
+        return lambda: Ours(f"rtseg {runtime} {precision}", opened(runtime, precision, policy), policy, task)
 
     names = [(f"rtseg {runtime} {precision} {policy}", runtime, precision, policy)
              for runtime, precision in OURS for policy in POLICIES]  # fmt: skip
@@ -231,8 +231,10 @@ def show(result: dict[str, Any]) -> None:
     lines += [f"matrix products, 10^12 operations a second: {rates}; image encoder: {result['encoder_gflop']:g} GFLOP"]
     for row in result["encoders"]:
         near = row["share_of_rate"]
-        share = f", {near['median']:.0%} ({near['min']:.0%}..{near['max']:.0%}) of the product rate" if near else ""
-        lines.append(f"encode_image, {row['name']}: {row['ms']:.2f} ms{share}")
+        percents = near and f"{near['median']:.0%} ({near['min']:.0%}..{near['max']:.0%})"
+        share = f"; the rest at {percents} of the product rate" if near else ""
+        resize = f"of which {row['to_input_ms']:.2f} resize the picture"
+        lines.append(f"encode_image, {row['name']}: {row['ms']:.2f} ms, {resize}{share}")
     for line in (*lines, *(f"warning: {text}" for text in result["warnings"])):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from .clips import Clip, calibration, synthetic_clip, user_clip
 from .config import Recipe, file_sha256, load_recipe
 from .engine import Decoded, Engine, Features, Prompts, Recall, Remembered, find_weights
-from .engine.artifact import check, folder_of, identity, write
+from .engine.artifact import check, folder_of, forgive, identity, refusal, refuse, write
 from .engine.base import Verbs
 from .engine.install import exclusive, install, workplace
 from .engine.reference import TorchEngine
@@ -61,8 +61,9 @@ def build(
     engine that is there and fits is kept, unless `force` or `clip` asks for another proof. `note` is called with lines
     for people, `progress` with (frames proved, frames in all or None).
 
-    Returns the report; `ok` is False if the gate failed, and then what was installed before is still there. Raises an
-    `RtsegError`: there is nothing to prove then.
+    Returns the report; `ok` is False if the gate failed. What was installed before is still there then, and the refusal
+    is recorded: until a build passes, `open_engine` does not run an engine that was made like the refused one. Raises
+    an `RtsegError`: there is nothing to prove then.
     """
     given = load_recipe(recipe)
     final = folder_of(given)
@@ -102,6 +103,9 @@ class _Job:
             found = check(final, self.identity, self.recipe)
         except EngineError:
             return None
+        # At another size an engine of the CPU is the same, and its proof is not.
+        if found.get("image_size") != self.recipe.image_size or refusal(self.recipe, self.identity):
+            return None
         said = f"{final} is there and fits; --force builds it again"
         return {"ok": True, "recipe": str(self.recipe.path), "said": said, "built": str(final), **found}
 
@@ -112,17 +116,20 @@ class _Job:
             failed = [explain(proof) for proof in proofs if not proof["ok"]]
             report: Report = {"ok": not failed, "recipe": str(self.recipe.path), "engine": engine.description}
             if failed:
+                refuse(final, part, self.identity, "; ".join(failed))
                 kept = "what was there stays" if final.exists() else "nothing was installed"
                 return report | {"said": f"not the reference's masks: {'; '.join(failed)}; {kept}", "parity": proofs}
             self.note("timing")
             facts = {
                 "engine": engine.description,
+                "image_size": self.recipe.image_size,
                 "made": made,
                 "parity": proofs,
                 "timings_ms": times(engine, clips[0]),
             }
             sidecar = write(part, self.identity, facts)
             install(part, final)
+            forgive(final)
         return report | {"said": f"installed in {final}", "built": str(final), **sidecar}
 
     def make(self, part: Path, clips: list[Clip]) -> tuple[Report, Engine]:

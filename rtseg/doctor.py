@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -35,6 +36,7 @@ def examine() -> list[Finding]:
         _package("zmq", "publishing", needed=True, project="pyzmq"),
         _package("tensorrt", "runtime tensorrt", extra="tensorrt"),
         _package("onnx", "building tensorrt engines", extra="tensorrt"),
+        _package("onnxscript", "exporting to ONNX", extra="tensorrt"),
         _package("pycuda", "the CUDA frame kernels", extra="tensorrt"),
         _package("matplotlib", "the plots of rtseg bench", extra="bench"),
         _untried(),
@@ -121,9 +123,21 @@ def _untried() -> Finding:
 
 def _package(name: str, use: str, needed: bool = False, project: str = "", extra: str = "") -> Finding:
     if _has(name):
-        return Finding(name, True, f"{importlib.metadata.version(project or name)}, for {use}")
+        return Finding(name, True, f"{_version(name, project)}, for {use}")
     remedy = f"pip install 'rtseg[{extra}]'" if extra else f"pip install {project or name}"
     return Finding(name, False if needed else None, f"not installed; it is for {use}", remedy)
+
+
+def _version(name: str, project: str) -> str:
+    """The package index's word, else the module's: TensorRT's wheels may be there as `tensorrt_cu13` alone."""
+    try:
+        return importlib.metadata.version(project or name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    try:
+        return str(importlib.import_module(name).__version__)
+    except (ImportError, OSError, AttributeError):
+        return "of unknown version"
 
 
 def _weights() -> Finding:

@@ -42,6 +42,11 @@ class Errors:
         """The median; 0 for a verb that was never asked."""
         return statistics.median(error for error, _ in self.seen) if self.seen else 0.0
 
+    def typical_either_side(self, frame: int) -> float:
+        """The larger of the medians before a frame and from it on."""
+        sides = [pair for pair in self.seen if pair[1] < frame], [pair for pair in self.seen if pair[1] >= frame]
+        return max(Errors(side).typical for side in sides)
+
     @property
     def worst(self) -> tuple[float, int | None]:
         """The largest error, and the first frame that it was on."""
@@ -57,7 +62,8 @@ class Probe(Verbs):
         self.weights_hash, self.description = reference.weights_hash, reference.description
         self.errors = {verb: Errors() for verb in (*VERBS, FUSED)}
         self._gave_up = False
-        self.frame = 0  # whoever steps the tracker says which one it is
+        # Whoever steps the tracker says which frame it is, and whether the candidate is asked on it, or only remembers.
+        self.frame, self.asks = 0, True
 
     def encode_image(self, image_hwc: ImageU8) -> Features:
         expected = self.reference.encode_image(image_hwc)
@@ -65,7 +71,7 @@ class Probe(Verbs):
         return expected
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
-        if not self._gave_up:
+        if self.asks and not self._gave_up:
             expected_bchw = self.reference.attend(features, [r and _readable(r) for r in recalls])
             asked = [r and _others(r) for r in recalls]
             self._compare("attend", (expected_bchw,), lambda c: (c.attend(features, asked),))
@@ -90,7 +96,7 @@ class Probe(Verbs):
         return [Twin(e.map_chw, e.keys_lnd, f) for e, f in zip(expected, found, strict=True)] if found else expected
 
     def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
-        if not self._gave_up:
+        if self.asks and not self._gave_up:
             decoded, written = self.reference.track(image_hwc, [_readable(r) for r in recalls])
             asked = [_others(r) for r in recalls]
             self._compare(FUSED, _tracked(decoded, written), lambda c: _tracked(*c.track(image_hwc, asked)))
@@ -98,13 +104,14 @@ class Probe(Verbs):
 
     def _compare(self, verb: str, expected: Sequence[Tensor], answer: Callable[[Engine], Sequence[Tensor]]) -> None:
         """Ask the candidate, and note how far off it is. One that gives up has no answer, and is not asked again."""
-        if self._gave_up:
+        if self._gave_up or not (self.asks or verb == "remember"):
             return
         try:
             error = max(relative_error(e, f) for e, f in zip(expected, answer(self.candidate), strict=True))
         except EngineError:
             self._gave_up, error = True, math.inf
-        self.errors[verb].seen.append((error, self.frame))
+        if self.asks or self._gave_up:
+            self.errors[verb].seen.append((error, self.frame))
 
 
 def relative_error(expected_bx: Tensor, found_bx: Tensor) -> float:

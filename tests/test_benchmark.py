@@ -323,6 +323,30 @@ def test_the_document(
     assert all(word in printed for word in ("encode_image", "b policy=efp-window", "M/E", "a process of its own"))
 
 
+def test_variants_on_another_kind_of_engine_are_not_compared(
+    recipes: list[Path], asleep: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where only the recipe itself has its kernels; what is said in brackets makes no kind."""
+    plain = run.open_engine
+
+    def open_(recipe: Recipe) -> Any:
+        engine = plain(recipe)
+        kernels = recipe.memory.policy != "efp-window"
+        engine.description = "kernels (proved at 64 px)" if kernels else "torch (not proved here: not built yet)"
+        return engine
+
+    monkeypatch.setattr(run, "open_engine", open_)
+    words: dict[str, Any] = {"clip": TINY, "objects": (1,), "frames": 2, "rounds": 1}
+    document = run.bench(recipes[:1], compare=["policy"], **words)
+    assert [(row["baseline"], row["name"]) for row in document["speedups"]] == [("a policy=fifo", "a")]
+    assert document["skipped"] == [
+        {
+            "name": "a policy=efp-window beside a policy=fifo",
+            "reason": "not the same kind of engine: torch; kernels",
+        }
+    ]
+
+
 def test_hashes_tell_recipes_and_not_places_apart(recipes: list[Path], asleep: dict[str, Any]) -> None:
     found = [run.bench([path], clip=TINY, objects=(1,), frames=1, rounds=1) for path in recipes]
     hashes = [document["engines"][0]["recipe_sha256"] for document in found]

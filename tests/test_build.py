@@ -24,7 +24,8 @@ from rtseg import clips
 from rtseg.build import build, build_all
 from rtseg.cli import main
 from rtseg.config import Recipe, load_recipe
-from rtseg.engine.artifact import SIDECAR, find
+from rtseg.engine import open_engine
+from rtseg.engine.artifact import SIDECAR, find, locate
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.runtimes import settle
 from rtseg.errors import ConfigError, EngineError, WeightsError
@@ -144,15 +145,59 @@ def test_a_clip_of_the_users_is_proved_on_too(recipe: Path, use: Callable[..., R
 def test_an_engine_that_fails_the_gate_is_not_installed(recipe: Path, use: Callable[..., Runtime]) -> None:
     use(wrong=True)
     report = build(recipe)
-    assert not report["ok"] and "nothing was installed" in report["said"] and contents(recipe) == {}
+    assert not report["ok"] and "nothing was installed" in report["said"]
+    assert set(contents(recipe)) == {".small.refused"}
     assert "decode drifted" in report["said"] and report["parity"][0]["drifted"] == "decode"
     json.dumps(report, allow_nan=False)
     use(content=b"good")
     build(recipe)
     before = contents(recipe)
+    assert set(before) == {"small/engine.json", "small/plan.bin"}  # what was refused is forgotten
     use(content=b"bad", wrong=True)
     report = build(recipe, force=True)
-    assert not report["ok"] and "what was there stays" in report["said"] and contents(recipe) == before
+    after = contents(recipe)
+    assert not report["ok"] and "what was there stays" in report["said"]
+    assert after.pop(".small.refused") and after == before
+
+
+def test_what_was_refused_is_not_run(recipe: Path, use: Callable[..., Runtime]) -> None:
+    """Not even what had passed before: two that were made alike and judged differently are not to be trusted."""
+    use()
+    build(recipe)
+    assert "cpu" in open_engine(recipe).description
+    use(wrong=True)
+    build(recipe, force=True)
+    with pytest.raises(EngineError, match=r"built/small: refused by the gate \(synthetic: .*decode drifted.*build"):
+        open_engine(recipe)
+    # What the proof was not of is not refused: another precision, the reference, another copy of the weights.
+    assert "bf16 (not proved here: " in open_engine(recipe, precision="bf16").description
+    assert open_engine(recipe, runtime="torch").description.endswith("fp32, cpu")
+    use()
+    assert "installed" in build(recipe)["said"]  # though what was there fits
+    assert open_engine(recipe).description.endswith("fp32")
+
+
+def test_what_was_refused_in_bf16_runs_in_torch_and_says_why(
+    recipe: Path, use: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(recipe.read_text().replace("fp32", "bf16"))
+    use(wrong=True)
+    assert not build(recipe)["ok"]
+    said = open_engine(recipe).description
+    assert "(not proved here: " in said and "refused by the gate (synthetic: " in said and "kernels" not in said
+    (recipe.parent / "built" / ".small.refused").write_text("{")
+    assert ".small.refused: cannot be read" in open_engine(recipe).description
+
+
+def test_an_engine_of_the_cpu_serves_any_size_and_says_at_which_it_was_proved(
+    recipe: Path, use: Callable[..., Runtime]
+) -> None:
+    use()
+    build(recipe)
+    settled = replace(settle(load_recipe(recipe)), image_size=96)
+    weights = json.loads((recipe.parent / "built/small" / SIDECAR).read_text())["identity"]["weights"]
+    assert locate(settled, get_preset("nano"), weights) == (recipe.parent / "built" / "small", "proved at 64 px")
+    assert locate(replace(settled, image_size=64), get_preset("nano"), weights)[1] == ""
 
 
 @pytest.mark.parametrize(

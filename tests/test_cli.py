@@ -197,6 +197,24 @@ def test_doctor_says_what_is_missing(
     assert "sha256 2d711642b726" in capsys.readouterr().out
 
 
+def test_doctor_knows_a_package_that_goes_by_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorRT does, where only `tensorrt_cu13` is installed; and one that does not tell its version."""
+    import importlib.metadata
+
+    from rtseg import doctor
+
+    def not_installed(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", not_installed)
+    monkeypatch.setattr(doctor, "_has", lambda name: True)
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="11.5"))
+    assert doctor._package("tensorrt", "plans").text == "11.5, for plans"
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    found = doctor._package("tensorrt", "plans")
+    assert found.ok and found.text == "of unknown version, for plans"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

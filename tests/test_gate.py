@@ -22,7 +22,7 @@ from rtseg.engine import Decoded, Engine, Features, Prompts, Recall, Remembered,
 from rtseg.engine.base import Verbs
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import EngineError, PromptError
-from rtseg.gate import LIMITS, SMALL, STEPS, explain, gate, overlap
+from rtseg.gate import LIMITS, MOST_ERROR, PROBED, SMALL, STEPS, explain, gate, overlap
 from rtseg.probe import Errors, relative_error
 from rtseg.types import ImageU8
 
@@ -181,7 +181,38 @@ def test_masks_that_say_nothing_do_not_prove_an_engine(clip: Clip) -> None:
     assert report["failures"] == 0 and report["mean"] == 1 and report["telling_masks"] < 0.2
     assert not report["ok"] and report["drifted"] == "encode_image"
     assert "the masks agree" in explain(report)
-    assert gate(blind, blind, clip)["ok"]
+    silent = gate(blind, blind, clip)
+    assert not silent["ok"] and silent["drifted"] is None and silent["telling_masks"] == 0
+    assert "synthetic: proves nothing: the reference sees nothing on it" in explain(silent)
+
+
+def test_what_goes_wrong_once_memories_are_full_is_found(
+    reference: TorchEngine, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the masks do not show it: as of a second graph that runs only then."""
+
+    class LateWrong(Skewed):
+        def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+            answer = super().attend(features, recalls)
+            full = all(r is not None and len(r.memories) >= 5 for r in recalls)
+            return shaken(answer) if full else answer
+
+    monkeypatch.setitem(LIMITS, "fp32", replace(LIMITS["fp32"], each=-9, mean=-9))
+    report = gate(reference, LateWrong(engine()), clip)
+    assert report["first_failure"] is None and not report["ok"] and report["drifted"] == "attend"
+    assert report["verbs"]["attend"]["frame"] >= PROBED
+    monkeypatch.setattr("rtseg.gate.LATE", 0)
+    late_unseen = gate(reference, LateWrong(engine()), clip)["verbs"]["attend"]
+    assert late_unseen["frame"] == 25 or late_unseen["ok"]
+
+
+def test_no_precision_may_be_far_off(reference: TorchEngine, clip: Clip) -> None:
+    """Whatever its roundings would excuse; fp8's would excuse half of everything."""
+    first = list(clip.frames())[:9]
+    brief, candidate = replace(clip, frames=lambda: iter(first), count=9), engine()
+    candidate.recipe = replace(candidate.recipe, precision="fp8")
+    limits = {verb: found["limit"] for verb, found in gate(reference, candidate, brief)["verbs"].items()}
+    assert limits == dict.fromkeys(STEPS, MOST_ERROR)
 
 
 def test_a_mean_below_its_limit_fails(reference: TorchEngine, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

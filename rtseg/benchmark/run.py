@@ -70,6 +70,7 @@ def bench(
     found, skipped = _open_all(entries, footage, clip, prompts, numbers)
     _measure(found, rounds, -(-frames // rounds), progress)
     busy, warnings = load.report()
+    speedups, unlike = _speedups(found, questions)
     document = Document(
         ok=bool(found),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -79,8 +80,8 @@ def bench(
         clip=_about(footage),
         settings={"frames": frames, "rounds": rounds, "objects": list(numbers)},
         engines=[_figures(candidate, footage) for candidate in found],
-        speedups=_speedups(found, questions),
-        skipped=skipped,
+        speedups=speedups,
+        skipped=skipped + unlike,
         warnings=[*warnings, *_doubts(found, frames)],
     )
     return document if out is None else _save(document, out)
@@ -166,18 +167,34 @@ def accuracy(engine: Engine, clip: Clip) -> float | None:
     return round(float(np.mean(ious)), 4)
 
 
-def _speedups(found: Sequence[Candidate], questions: Sequence[Question]) -> list[dict[str, Any]]:
-    """Each question's answers, of the engines that could be measured, for each number of objects."""
+def _speedups(
+    found: Sequence[Candidate], questions: Sequence[Question]
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Each question's answers, of the engines that could be measured, for each number of objects; and what has none.
+
+    Variants of one recipe that run on engines of two kinds (built kernels beside torch, say) are not compared: the
+    gain would not be that of the policy or the image size.
+    """
     by_name = {c.entry.name: c for c in found}
-    rows = []
+    rows, unlike = [], []
     for question in questions:
         present = [by_name[name] for name in question.names if name in by_name]
         for other in present[1:]:
+            kinds = [_kind(c.engine) for c in (present[0], other)]
+            if question.about != "recipe" and kinds[0] != kinds[1]:
+                pair_name = f"{other.entry.name} beside {present[0].entry.name}"
+                unlike.append({"name": pair_name, "reason": f"not the same kind of engine: {kinds[1]}; {kinds[0]}"})
+                continue
             for a, b in zip(present[0].lanes, other.lanes, strict=True):
                 ratio = speedup([x.frames_ms for x in a.blocks], [x.frames_ms for x in b.blocks])
                 pair = {"baseline": present[0].entry.name, "name": other.entry.name, "objects": a.objects}
                 rows.append({"about": question.about, **pair, **ratio})
-    return rows
+    return rows, unlike
+
+
+def _kind(engine: Engine) -> str:
+    """What an engine runs on, without what there is to say of it in brackets."""
+    return engine.description.partition(" (")[0]
 
 
 def _doubts(found: Sequence[Candidate], frames: int) -> list[str]:

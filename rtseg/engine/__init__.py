@@ -16,7 +16,7 @@ import torch
 from ..config import SHIPPED, Recipe, cpu_cores, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
 from ..sam2 import CLAMP_LOGIT, Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2, get_preset, load_weights
-from .artifact import locate
+from .artifact import folder_of, locate, stamp
 from .base import Engine, to_input
 from .reference import TorchEngine
 from .runtimes import best_runtime, device_of, runtime_module, settle
@@ -34,6 +34,21 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     Raises `ConfigError`, `WeightsError` or `EngineError`.
     """
     recipe = load_recipe(recipe, **overrides)
+    folder = folder_of(recipe)
+    before = stamp(folder)
+    try:
+        engine = _open(recipe)
+        if stamp(folder) == before:
+            return engine
+        del engine  # before the next one needs its room
+    except (EngineError, OSError):
+        if stamp(folder) == before:
+            raise
+    # A build has replaced the folder meanwhile: what was loaded may not be what was checked.
+    return _open(recipe)
+
+
+def _open(recipe: Recipe) -> Engine:
     network = Sam2(get_preset(recipe.model), recipe.image_size)
     path = find_weights(recipe.weights)
     load_weights(network, path)
@@ -48,14 +63,16 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
 
 
 def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
-    """The recipe with a definite runtime and precision, its built engine or None, and why there is no better one.
+    """The recipe with a definite runtime and precision, its built engine or None, and what was not proved of it, or "".
 
     "auto" is TensorRT where its engine is built, else CUDA where there is a GPU, else the CPU.
     """
     if recipe.runtime != "auto":
         recipe = settle(recipe)
         built, why = locate(recipe, preset, weights_hash)
-        return recipe, built, why if recipe.runtime == "cpu" and recipe.precision != "fp32" else ""
+        # In fp32 the CPU's engine is the reference's arithmetic, and does not get better by a build.
+        plain = recipe.runtime == "torch" or (recipe.runtime == "cpu" and recipe.precision == "fp32")
+        return recipe, built, "" if plain else why
     best = replace(recipe, runtime=best_runtime())
     try:
         return present(best, preset, weights_hash)
@@ -63,7 +80,7 @@ def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, 
         if best.runtime != "tensorrt":
             raise
         recipe, built, _ = present(replace(recipe, runtime="cuda"), preset, weights_hash)
-        return recipe, built, str(e)
+        return recipe, built, f"not proved here: {e}"
 
 
 @contextmanager

@@ -2,14 +2,17 @@
 
     engines/built/NAME/engine.json    the sidecar, written last
     engines/built/NAME/...            whatever the runtime's `make` wrote
+    engines/built/.NAME.refused       the last build's proof failed: what it was of, and why
 
 An artifact is run only where everything that it depends on is what it was: recipe, network, weights, our own sources,
-libraries and device. Else it is refused, in one line that names the first thing that differs.
+libraries and device. Else it is refused, in one line that names the first thing that differs. What a proof has found
+to be wrong is not run either, until a build of the same succeeds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import platform
@@ -31,7 +34,8 @@ from .runtimes import ON_GPU, where
 FORMAT = 1
 SIDECAR = "engine.json"
 NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; the others only gain from one
-FIXED_SHAPES = ("tensorrt",)  # runtimes whose artifacts hold one bank size and number of objects
+WITHOUT = (("cpu", "bf16"),)  # what runs otherwise, in torch, where its artifact may not
+FIXED_SHAPES = ("tensorrt", "cuda")  # runtimes whose plans or graphs hold one bank size and number of objects
 LIBRARIES = {"tensorrt": ("tensorrt",)}  # that a runtime's artifacts are made by, beside torch
 SOURCES = (".py", ".cu", ".cpp", ".h")
 
@@ -44,18 +48,25 @@ def folder_of(recipe: Recipe) -> Path | None:
 
 
 def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | None, str]:
-    """The built engine of a settled recipe, or None and why there is none that may run.
+    """The built engine of a settled recipe, or None; and what a person should know of it, or why there is none.
 
-    `EngineError` instead for a runtime that cannot do without.
+    `EngineError` instead for a runtime that cannot do without, and for an engine whose proof failed, where this
+    runtime has no other one.
     """
     if recipe.runtime == "torch":
         return None, "the reference; nothing to build"
+    if why := refusal(recipe, identity(recipe, preset, weights_hash)):
+        if (recipe.runtime, recipe.precision) not in WITHOUT:
+            raise EngineError(why)
+        return None, f"not proved here: {why}"
     try:
-        return find(recipe, preset, weights_hash), ""
+        folder = find(recipe, preset, weights_hash)
     except EngineError as e:
         if recipe.runtime in NEEDED:
             raise
-        return None, str(e)
+        return None, f"not proved here: {e}"
+    size = read(folder, recipe).get("image_size", recipe.image_size)
+    return folder, "" if size == recipe.image_size else f"proved at {size} px"
 
 
 def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
@@ -66,17 +77,53 @@ def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
             "no engine is built for a recipe without a file; write it to NAME.toml: rtseg build NAME.toml"
         )
     expected = identity(recipe, preset, weights_hash)
-    before = _stamp(folder)
+    before = stamp(folder)
     while True:
         try:
             check(folder, expected, recipe)
             return folder
         except EngineError:
             # A build may have replaced the folder while it was read: then what differs is old beside new.
-            now = _stamp(folder)
+            now = stamp(folder)
             if now == before:
                 raise
             before = now
+
+
+def refuse(folder: Path, part: Path, expected: Sidecar, reason: str) -> None:
+    """Record that an engine of this identity was made for `folder` and failed its proof; in one step, by way of `part`.
+
+    An engine of the same identity that lies in `folder` is not run either: two that were made alike and judged
+    differently are not to be trusted.
+    """
+    record = part / "refused.json"
+    record.write_text(json.dumps({"identity": expected, "reason": reason}, indent=2) + "\n", "utf-8")
+    record.replace(_record(folder))
+
+
+def forgive(folder: Path) -> None:
+    """A build has succeeded: no refusal stands."""
+    _record(folder).unlink(missing_ok=True)
+
+
+def refusal(recipe: Recipe, expected: Sidecar) -> str:
+    """One line on why the engine of this identity was refused when it was built; empty if it was not."""
+    folder = folder_of(recipe)
+    if folder is None or not _record(folder).is_file():
+        return ""
+    try:
+        record = json.loads(_record(folder).read_text("utf-8"))
+        known, reason = dict(record["identity"]), str(record["reason"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        return str(_refused(recipe, _record(folder), f"cannot be read ({type(e).__name__}): a build was refused"))
+    if dict(_flat(known)) != dict(_flat(expected)):
+        return ""
+    way_out = 'take runtime = "torch", or once it is repaired'
+    return str(_refused(recipe, folder, f"refused by the gate ({reason}); {way_out}"))
+
+
+def _record(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.refused")
 
 
 def check(folder: Path, expected: Sidecar, recipe: Recipe) -> Sidecar:
@@ -132,10 +179,11 @@ def write(folder: Path, expected: Sidecar, facts: Sidecar) -> Sidecar:
 def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Sidecar:
     """All that decides whether an artifact may be run, as JSON has it. `recipe` is settled."""
     plan = recipe.memory
-    keys = {"runtime": recipe.runtime, "precision": recipe.precision, "image_size": recipe.image_size}
+    keys: Sidecar = {"runtime": recipe.runtime, "precision": recipe.precision}
+    # The CPU's kernels take any size of picture and of bank.
     if recipe.runtime in FIXED_SHAPES:
         memory = {"memory.policy": plan.policy, "memory.spatial": plan.spatial, "memory.pointers": plan.pointers}
-        keys |= {"max_objects": recipe.max_objects, **memory}
+        keys |= {"image_size": recipe.image_size, "max_objects": recipe.max_objects, **memory}
     return {
         "recipe": keys,
         "network": hashlib.sha256(repr(preset).encode()).hexdigest(),
@@ -158,11 +206,23 @@ def graph_hash() -> str:
 def _versions(runtime: str) -> dict[str, str]:
     found = {"rtseg": __version__, "torch": torch.__version__}
     for library in LIBRARIES.get(runtime, ()):
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            found[library] = "not installed"
+        found[library] = library_version(library) or "not installed"
     return found
+
+
+def library_version(name: str) -> str | None:
+    """The version of an importable package; None where there is none.
+
+    The module's own word comes first: TensorRT's wheels may be installed as `tensorrt_cu12` or `tensorrt_cu13` alone.
+    """
+    try:
+        return str(importlib.import_module(name).__version__)
+    except (ImportError, OSError, AttributeError):  # a library that it loads may be missing
+        pass
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu() -> dict[str, str]:
@@ -179,14 +239,19 @@ def _gpu() -> dict[str, str]:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's kernel module, "unknown" where it does not say."""
+    """The version of NVIDIA's kernel module, "unknown" where it does not say.
+
+    Two unknown drivers count as the same one: where nobody says (WSL, some containers), every start would refuse else.
+    """
     path = Path("/proc/driver/nvidia/version")
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", path.read_text("utf-8", "replace")) if path.is_file() else None
     return found[0] if found else "unknown"
 
 
-def _stamp(folder: Path) -> tuple[int, int] | None:
-    """Which sidecar it is that lies in a folder now."""
+def stamp(folder: Path | None) -> tuple[int, int] | None:
+    """Which sidecar it is that lies in a folder now; None where there is none."""
+    if folder is None:
+        return None
     try:
         found = (folder / SIDECAR).stat()
     except OSError:

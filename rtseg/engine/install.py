@@ -1,8 +1,11 @@
 """How a built engine gets to its place: one build at a time, whole or not at all, and nothing left of one that died.
 
+A new engine takes the place of another in one swap. Where the file system or the kernel cannot swap (NFS, say), it
+takes two renames; a reader in between finds nothing, and a machine that stops there has to build again.
+
 built/.NAME.lock         held (flock) for the length of a build; the kernel frees it if the build is killed
 built/.NAME.XXXX.part    the private folder of the build that holds the lock
-built/NAME               swapped in by one rename
+built/NAME               what is installed
 """
 
 from __future__ import annotations
@@ -54,7 +57,10 @@ def workplace(final: Path) -> Iterator[Path]:
 
 
 def install(part: Path, final: Path) -> None:
-    """Put a complete folder in its place; what was there goes to `part`. A reader sees the old or the new, not half."""
+    """Put a complete folder in its place; what was there goes. A reader sees the old or the new, never half of one.
+
+    Where two paths cannot be swapped, there is a moment with neither.
+    """
     for path in [*part.rglob("*"), part]:
         _sync(path)
     if not os.path.lexists(final):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,6 +16,21 @@ from .base import Verbs, to_input
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Inside, fp32 products on a GPU are fp32. TF32, which cuDNN takes by itself, keeps ten bits of mantissa.
+
+    The switches are the whole process's; they are set back at once, for whoever else uses torch in it.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32, cudnn.allow_tf32 = False, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
 class TorchEngine(Verbs):
     """Runs `Sam2` on one device. In half precision products are autocast, and every answer is fp32 again."""
 
@@ -25,27 +41,28 @@ class TorchEngine(Verbs):
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
         self._network = network.to(self.device).eval().bake()
         self._half = recipe.precision in DTYPES
-        if self.device.type == "cuda" and not self._half:
-            torch.backends.cudnn.allow_tf32 = False  # else "fp32" convolutions keep ten bits of mantissa
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, DTYPES.get(self.recipe.precision), enabled=self._half)
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        """Inside, products are in the recipe's precision."""
+        if self._half:
+            return torch.autocast(self.device.type, DTYPES[self.recipe.precision])
+        return exact_products() if self.device.type == "cuda" else nullcontext()
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
         image_1chw = to_input(image_hwc, self.image_size).to(self.device)
-        with self._autocast():
+        with self._arithmetic():
             f = self._network.encode_image(image_1chw)
         return Features(f.top.float(), f.mid.float(), f.fine.float())
 
     @torch.inference_mode()
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
-        with self._autocast():
+        with self._arithmetic():
             return self._network.attend(features, recalls).float()
 
     @torch.inference_mode()
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
-        with self._autocast():
+        with self._arithmetic():
             d = self._network.decode(conditioned_bchw, features, prompts.to(self.device))
         return Decoded(d.logits_b1hw.float(), d.iou_b.float(), d.score_b.float(), d.pointer_bc.float())
 
@@ -56,7 +73,7 @@ class TorchEngine(Verbs):
         full_b1hw = upsample(logits_b1hw, self.image_size)
         for i in (i for i, given in enumerate(prompted) if given):
             full_b1hw[i] = certain(full_b1hw[i])
-        with self._autocast():
+        with self._arithmetic():
             maps_bchw = self._network.remember(features, full_b1hw, score_b).float()
         # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
         return [Remembered(map_chw.clone()) for map_chw in maps_bchw]

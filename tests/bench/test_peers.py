@@ -182,6 +182,18 @@ def test_what_a_build_would_compile_is_compiled(
         peers.open_ours(task.network, replace(recipe, runtime="tensorrt"), tmp_path / "c")
 
 
+def test_an_engine_is_made_for_its_policy(
+    task: contenders.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one with room for the five memories of efp would be asked to read the seven of fifo."""
+    opened: list[str] = []
+    monkeypatch.setattr(peers, "OURS", (("torch", "fp32"),))
+    monkeypatch.setattr(peers, "open_ours", lambda network, recipe, folder: opened.append(recipe.memory.policy))
+    monkeypatch.setattr(peers, "Ours", lambda name, engine, policy, task: policy)
+    made = [make() for make in peers.our_makers(task, "nano", tmp_path).values()]
+    assert opened == made == ["fifo", "efp"]
+
+
 def test_given_weights_are_used(preset: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = Sam2(get_preset(preset), 64)

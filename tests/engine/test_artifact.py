@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import artifact
 from rtseg.engine import install as installing
-from rtseg.engine.artifact import SIDECAR, find, folder_of, identity, locate, write
+from rtseg.engine.artifact import SIDECAR, find, folder_of, forgive, identity, locate, refuse, write
+from rtseg.engine.artifact import refusal as refusal_of
 from rtseg.engine.install import exclusive, install, workplace
 from rtseg.errors import EngineError
 from rtseg.sam2 import get_preset
@@ -134,7 +137,7 @@ def test_another_network_or_weights_are_refused(recipe: Recipe) -> None:
 def test_another_machine_or_library_is_refused(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, expected: str
 ) -> None:
-    monkeypatch.setattr(artifact.importlib.metadata, "version", _not_installed)
+    monkeypatch.setattr(artifact, "library_version", lambda name: None)
     built(recipe)
     find(recipe, NANO, WEIGHTS)
     monkeypatch.setattr(artifact, name, value)
@@ -163,6 +166,38 @@ def test_a_runtime_that_can_do_without_says_why_it_does(recipe: Recipe) -> None:
     # What a CPU's artifacts do not depend on costs nobody a build.
     path = built(cpu)
     assert locate(replace(cpu, max_objects=9, memory=MemoryPlan("fifo")), NANO, WEIGHTS) == (path, "")
+    assert find(replace(cpu, image_size=512), NANO, WEIGHTS) == path
+
+
+@pytest.mark.parametrize("runtime", ["cuda", "tensorrt"])
+def test_what_was_refused_stays_so_until_a_build_succeeds(recipe: Recipe, runtime: str) -> None:
+    recipe = replace(recipe, runtime=runtime)
+    folder = built(recipe)
+    assert locate(recipe, NANO, WEIGHTS) == (folder, "")
+    with exclusive(folder, print), workplace(folder) as part:
+        refuse(folder, part, identity(recipe, NANO, WEIGHTS), "attend drifted")
+    with pytest.raises(EngineError, match=r"built/fast: refused by the gate \(attend drifted\); .*; run: rtseg build"):
+        locate(recipe, NANO, WEIGHTS)
+    for other in ({"precision": "fp16"}, {"max_objects": 9}, {"memory": MemoryPlan("fifo")}, {"image_size": 512}):
+        with pytest.raises(EngineError, match="built with"):  # not what was refused, and not what was built
+            find(replace(recipe, **other), NANO, WEIGHTS)
+        assert refusal_of(replace(recipe, **other), identity(replace(recipe, **other), NANO, WEIGHTS)) == ""
+    forgive(folder)
+    assert locate(recipe, NANO, WEIGHTS) == (folder, "")
+
+
+def test_an_engine_of_cuda_that_is_not_proved_says_so(recipe: Recipe) -> None:
+    folder, why = locate(replace(recipe, runtime="cuda"), NANO, WEIGHTS)
+    assert folder is None and why.startswith("not proved here: ") and "; run: rtseg build" in why
+
+
+def test_the_version_of_a_library_is_its_own_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT's wheels for one CUDA alone leave no package of the name "tensorrt"."""
+    monkeypatch.setattr(artifact.importlib.metadata, "version", _not_installed)
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.5"))
+    assert artifact._versions("tensorrt")["tensorrt"] == "11.5"
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert artifact._versions("tensorrt")["tensorrt"] == "not installed"
 
 
 def test_a_change_of_our_own_sources_is_another_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 import rtseg
 from rtseg.config import Recipe, load_recipe
 from rtseg.engine import Engine, Features, Prompts, Recall, open_engine, present, runtimes, to_input
+from rtseg.engine.reference import exact_products
 from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Sam2, get_preset, save_weights
 
@@ -81,9 +82,9 @@ def test_auto_is_the_best_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtimes.best_runtime() == "cpu"
     assert open_engine(image_size=64, runtime="auto").recipe.runtime == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes, "tensorrt_loads", lambda: False)
     assert runtimes.best_runtime() == "cuda"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(runtimes, "tensorrt_loads", lambda: True)
     assert runtimes.best_runtime() == "tensorrt"
 
 
@@ -102,6 +103,44 @@ def test_auto_without_a_built_plan_is_cuda(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_engine_that_is_not_built_says_so() -> None:
     opened = open_engine(ROOT / "engines" / "nano-cpu.toml", image_size=64, precision="bf16")
     assert "; run: rtseg build" in opened.description and "kernels" not in opened.description
+
+
+def test_an_engine_that_is_replaced_while_it_is_opened_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps, opened, fails = iter([1, 2]), [], False
+    monkeypatch.setattr("rtseg.engine.stamp", lambda folder: next(stamps))
+    plain = rtseg.engine._open
+
+    def open_(recipe: Recipe) -> Engine:
+        opened.append(recipe)
+        if fails and len(opened) == 1:
+            raise EngineError("half of it is gone")
+        return plain(recipe)
+
+    monkeypatch.setattr("rtseg.engine._open", open_)
+    open_engine(image_size=64, runtime="torch", precision="fp32")
+    assert len(opened) == 2
+    stamps, fails = iter([1, 2]), True
+    opened.clear()
+    open_engine(image_size=64, runtime="torch", precision="fp32")
+    assert len(opened) == 2
+    stamps = iter([1, 1])
+    opened.clear()
+    with pytest.raises(EngineError, match="half of it is gone"):
+        open_engine(image_size=64)
+    assert len(opened) == 1
+
+
+def test_exact_products_are_of_these_calls_alone() -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32, cudnn.allow_tf32 = True, True
+        with pytest.raises(ZeroDivisionError), exact_products():
+            assert not matmul.allow_tf32 and not cudnn.allow_tf32
+            raise ZeroDivisionError
+        assert matmul.allow_tf32 and cudnn.allow_tf32
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def test_weights_that_are_not_shipped() -> None:
