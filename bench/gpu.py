@@ -35,6 +35,7 @@ from rtseg.engine import Engine
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda import open as open_cuda
 from rtseg.engine.reference import TorchEngine
+from rtseg.errors import RtsegError
 from rtseg.sam2 import Sam2, get_preset
 
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512")
@@ -192,12 +193,25 @@ def table(found: dict[str, Any]) -> str:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--cases", nargs="+", default=CASES, metavar="PRESET:SIZE")
-    parser.add_argument("--warm", type=int, default=40, help="frames before anything is counted")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=60, help="of each contender in a round")
+    parser.add_argument("--cases", nargs="+", type=case_of, default=[case_of(c) for c in CASES], metavar="PRESET:SIZE")
+    parser.add_argument("--warm", type=count, default=40, help="frames before anything is counted")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--frames", type=count, default=60, help="of each contender in a round")
     parser.add_argument("--json", type=Path, default=Path(os.environ.get("OUT", "out")) / "gpu.json")
     return parser.parse_args(argv)
+
+
+def case_of(text: str) -> tuple[str, int]:
+    """PRESET:SIZE as a pair."""
+    preset, _, size = text.rpartition(":")
+    return preset, int(size)
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -208,9 +222,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     case = Case("", 0, args.device, args.warm, args.rounds, args.frames)
     document: dict[str, Any] = {"commit": commit(), "machine": facts(), "versions": versions(), "cases": []}
-    for name in args.cases:
-        preset, size = name.rsplit(":", 1)
-        found = measure(replace(case, preset=preset, size=int(size)))
+    for preset, size in args.cases:
+        try:
+            found = measure(replace(case, preset=preset, size=size))
+        except RtsegError as e:
+            print(f"bench.gpu: {preset}:{size}: {e}", file=sys.stderr)
+            return 2
         print(table(found), flush=True)
         document["cases"].append(found)
         args.json.parent.mkdir(parents=True, exist_ok=True)

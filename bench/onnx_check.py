@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rtseg.config import Recipe
 from rtseg.engine.tensorrt.onnx import VERBS, Shapes, export, typed
+from rtseg.errors import RtsegError
 from rtseg.sam2 import Preset, Prompts, Recall, Sam2, certain, get_preset, upsample
 
 LIMIT = 1e-3
@@ -139,12 +140,28 @@ def main(arguments: list[str] | None = None) -> int:
     """Print every difference; 1 if one is above the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sam2.1-tiny")
-    parser.add_argument("--sizes", default="512,1024", help="pixels, separated by commas")
-    parser.add_argument("--objects", default="1,4", help="how many, separated by commas")
+    parser.add_argument("--sizes", type=numbers, help="pixels, separated by commas")
+    parser.add_argument("--objects", type=numbers, help="how many, separated by commas")
+    parser.set_defaults(sizes=[512, 1024], objects=[1, 4])
     args = parser.parse_args(arguments)
-    counts = [int(n) for n in args.objects.split(",")]
-    worst = 0.0
-    for size in (int(s) for s in args.sizes.split(",")):
+    try:
+        return check(args)
+    except RtsegError as e:
+        print(f"bench.onnx_check: {e}", file=sys.stderr)
+        return 2
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers from 1, separated by commas."""
+    found = [int(word) for word in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
+
+
+def check(args: argparse.Namespace) -> int:
+    counts, worst = args.objects, 0.0
+    for size in args.sizes:
         network = random_network(get_preset(args.model), size)
         recipe = Recipe(model=args.model, image_size=size, precision="fp32", max_objects=max(counts))
         shapes = Shapes.of(network.preset, recipe)

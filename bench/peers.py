@@ -37,7 +37,7 @@ from rtseg.config import MemoryPlan, Recipe
 from rtseg.doctor import versions
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.runtimes import device_of, runtime_module, settle
-from rtseg.errors import EngineError
+from rtseg.errors import ConfigError, EngineError
 from rtseg.sam2 import Sam2, get_preset, load_weights
 from rtseg.types import BoolMask
 
@@ -247,7 +247,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         compiled = given.compile or task.device == "cuda"
         makers = {**their_makers(task, compiled), **our_makers(task, given.preset, Path(folder))}
-        chosen = {name: make for name, make in makers.items() if given.only in name}
+        chosen = {name: make for name, make in makers.items() if any(word in name for word in given.only.split(","))}
+        if not chosen:
+            raise ConfigError(f"--only {given.only!r}: no contender's name holds it; there are: {', '.join(makers)}")
         ready, absent = prepare(chosen)
         take_turns(ready, given.rounds, per_round)
         gflop = encoder_gflop(task.network)
@@ -275,7 +277,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="a weights file (default: random)")
     parser.add_argument("--frames", type=int, default=24, help="to time, of each contender")
     parser.add_argument("--rounds", type=int, default=3, help="blocks these frames come in")
-    parser.add_argument("--only", default="", metavar="TEXT", help="contenders whose name holds this text")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="contenders whose name holds this; or one of several, with commas"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile theirs on a CPU too (minutes)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON document")
     given = parser.parse_args(arguments)

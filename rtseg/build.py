@@ -73,6 +73,8 @@ def build(
         raise ConfigError(f"{prompts}: prompts for no clip; give --clip too")
     settled = settle(given)
     if settled.runtime == "torch":
+        if clip is not None:
+            raise ConfigError(f"{given.path}: runtime torch is the reference: there is nothing to prove on a clip")
         return {"ok": True, "recipe": str(given.path), "said": "torch is the reference: there is nothing to build"}
     with _one_line(settled, final):
         job = _Job(settled, note, progress)

@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from . import __version__
 from .errors import RtsegError
 
 Result = dict[str, Any]
+N = TypeVar("N", int, float)
 
 
 class _UsageError(RtsegError):
@@ -227,16 +228,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
-    return value
+    return _number(float, text, "a number above 0", lambda value: math.isfinite(value) and value > 0)
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1")
-    return int(text)
+    return _number(int, text, "a whole number from 1", lambda value: value >= 1)
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -244,9 +240,17 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 def _whole(text: str) -> int:
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 0")
-    return int(text)
+    return _number(int, text, "a whole number from 0", lambda value: value >= 0)
+
+
+def _number(kind: Callable[[str], N], text: str, expected: str, fits: Callable[[N], bool]) -> N:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected {expected}")
+    return value
 
 
 def _verb(

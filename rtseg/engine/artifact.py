@@ -156,7 +156,7 @@ def read(folder: Path, recipe: Recipe) -> Sidecar:
         format_, _ = sidecar["format"], (dict(sidecar["identity"]), dict(sidecar["files"]))
     except OSError as e:
         raise _refused(recipe, path, f"cannot be read ({e.strerror}); expected what rtseg build wrote") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise _refused(recipe, path, "truncated or edited; expected what rtseg build wrote") from e
     if format_ != FORMAT:
         raise _refused(recipe, path, f"format {format_}; expected {FORMAT}")
