@@ -1,6 +1,6 @@
 """Each verb of a tracked frame on a CPU, run every way that there is: torch, the kernels, OpenVINO, int8 by NNCF.
 
-    python -m bench.cpu_verbs [--preset sam2.1-tiny] [--size 512] [--slots 7] [--rounds 15] [--json FILE]
+    python -m bench.cpu_verbs [--preset sam2.1-tiny] [--size 512] [--slots 7] [--objects 1] [--rounds 15] [--json FILE]
 
 Same random weights, same inputs, alternating; the median of each, and how far its answer is from the reference in fp32
 (relative, in the norm). It says why the `cpu` runtime runs what it runs. OpenVINO and NNCF are needed here alone:
@@ -43,9 +43,9 @@ CALIBRATION = 8  # pictures for NNCF
 
 
 class Inputs:
-    """What the verbs are asked: noise with structure, one object, every slot full."""
+    """What the verbs are asked: noise with structure, every slot of every object full."""
 
-    def __init__(self, network: Sam2, slots: int) -> None:
+    def __init__(self, network: Sam2, slots: int, objects: int) -> None:
         g, p = torch.Generator().manual_seed(0), network.preset
         grid = network.grid
         self.images = [smooth(1, 3, network.image_size, g) for _ in range(CALIBRATION)]
@@ -53,9 +53,10 @@ class Inputs:
         self.slots = (p.num_maskmem - 1, *range(slots - 1))
         self.pointers = torch.randn(16, p.dim, generator=g)
         self.ages = (40, *range(1, 16))
-        self.logits = 4 * smooth(1, 1, 4 * grid, g)
+        self.objects = objects
+        self.logits = 4 * smooth(objects, 1, 4 * grid, g)
         self.top, self.mid, self.fine = ours_in_fp32(network).encode(self.images[0])
-        self.score, self.certain = torch.ones(1), torch.zeros(1, dtype=torch.bool)
+        self.score, self.certain = torch.ones(objects), torch.zeros(objects, dtype=torch.bool)
 
 
 def smooth(n: int, c: int, side: int, g: torch.Generator) -> Tensor:
@@ -75,10 +76,11 @@ def ours(network: Sam2, precision: str, built: Path | None, given: Inputs) -> di
     tokens = [m.flatten(1).T.to(half).contiguous() for m in given.maps]
     memories = [cpu.remembered(t, verbs.keys_of(t), network.grid) for t in tokens]
     recall = Recall(memories, given.slots, given.pointers, given.ages)
-    conditioned = verbs.attend(given.top, [recall]).float()
+    recalls = [recall] * given.objects
+    conditioned = verbs.attend(given.top, recalls).float()
     return {
         "encode": lambda: list(verbs.encode(given.images[0])),
-        "attend": lambda: [verbs.attend(given.top, [recall])],
+        "attend": lambda: [verbs.attend(given.top, recalls)],
         "decode": lambda: list(verbs.decode(conditioned, given.mid, given.fine)),
         "remember": lambda: [verbs.remember(given.top, given.logits, given.score, given.certain)],
     }
@@ -146,9 +148,9 @@ def error(answers: list[Tensor], reference: list[Tensor]) -> float:
 
 
 @torch.inference_mode()
-def measure(network: Sam2, slots: int, rounds: int, vendor: bool) -> Table:
+def measure(network: Sam2, slots: int, objects: int, rounds: int, vendor: bool) -> Table:
     """For each way and verb the median in ms and the error. `vendor`: OpenVINO, beside our kernels in bf16."""
-    given = Inputs(network, slots)
+    given = Inputs(network, slots, objects)
     reference = ours(network, "fp32", None, given)
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, dict[str, Run]] = {}
@@ -191,12 +193,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", default="sam2.1-tiny")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--slots", type=int, default=7, choices=range(1, 8), help="memories that attention sees")
+    parser.add_argument("--objects", type=int, default=1, help="above 1: without OpenVINO")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--vendor", action="store_true", help="OpenVINO alone; it may end the process")
     args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error(f"--rounds {args.rounds}: expected 1 or more")
+    if args.rounds < 1 or args.objects < 1:
+        parser.error(f"--rounds {args.rounds}, --objects {args.objects}: expected 1 or more")
     return args
 
 
@@ -209,12 +212,13 @@ def main() -> int:
         return 2
     randomize(network, 0)
     if not args.vendor:
-        print(f"{args.preset}, {args.size} px, {args.slots} memories, {torch.get_num_threads()} threads: ms (error)")
-    found = measure(network, args.slots, args.rounds, args.vendor)
+        asked = f"{args.preset}, {args.size} px, {args.objects} x {args.slots} memories"
+        print(f"{asked}, {torch.get_num_threads()} threads: ms (error)")
+    found = measure(network, args.slots, args.objects, args.rounds, args.vendor)
     show(found)
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-    if not args.vendor and importlib.util.find_spec("openvino"):
+    if not args.vendor and args.objects == 1 and importlib.util.find_spec("openvino"):
         # A process of its own: at some sizes OpenVINO crashes while it compiles. The kernels' row comes twice.
         again = [sys.executable, "-m", "bench.cpu_verbs", *sys.argv[1:], "--vendor"]
         without_json = [a for i, a in enumerate(again) if "--json" not in (a, again[i - 1])]
