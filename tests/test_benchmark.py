@@ -379,7 +379,7 @@ def test_what_cannot_be_opened_is_skipped_and_named(
         (["no.toml"], "no.toml: cannot be read"),
         (["{a}", "--objects", "9"], "max_objects = 3"),
         (["{a}", "--objects", "0"], "expected a whole number from 1"),
-        (["{a}", "--objects", "1,x"], "argument --objects: invalid"),
+        (["{a}", "--objects", "1,x"], "argument --objects: 'x'; expected a whole number from 1"),
         (["{a}", "--frames", "0"], "expected a whole number from 1"),
         (["{a}", "--clip", "no.mp4"], "no such file"),
         (["{a}", "--clip", "{a}"], "not a readable video"),

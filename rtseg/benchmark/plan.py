@@ -55,7 +55,11 @@ def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
     """A recipe with one thing changed, the baseline first; all else is equal, so that the gain is that thing's own."""
     if about == "policy":
         return {policy: load_recipe(recipe, policy=policy) for policy in ("fifo", "efp-window", "efp")}
-    sizes = (recipe.image_size, max(64, recipe.image_size // 64 * 32))  # half, as near as an image size may be
+    half = recipe.image_size // 64 * 32  # as near as an image size may be
+    if half < 64:
+        size = f"{recipe.path or 'the recipe'} has {recipe.image_size} px"
+        raise ConfigError(f"--compare image_size: {size}, and half of that is below 64; leave it out")
+    sizes = (recipe.image_size, half)
     return {str(size): load_recipe(recipe, image_size=size) for size in sizes}
 
 
