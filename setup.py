@@ -28,6 +28,7 @@ setup(
         "numpy>=2",
         "opencv-python>=4.10",
         "pillow>=10",
+        "prometheus-client>=0.20",
         "pycocotools>=2.0.8",
         "pyzmq>=26",
         "rich>=13.7",

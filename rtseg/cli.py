@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import signal
@@ -103,6 +104,7 @@ def _live(args: argparse.Namespace) -> Result:
     profile = load_stream(args.stream)
     from .live import run_live
 
+    _log_to_stderr()
     return run_live(profile, args.seconds)
 
 
@@ -122,7 +124,20 @@ def _segment(args: argparse.Namespace) -> Result:
 def _view(args: argparse.Namespace) -> Result:
     from .publish.viewer import view
 
-    return view(args.address, headless=args.headless, save=args.save, seconds=args.seconds, frames=args.frames)
+    names = ("headless", "save", "seconds", "frames", "keys", "server_key")
+    return view(args.address, **{name: getattr(args, name) for name in names})
+
+
+def _top(args: argparse.Namespace) -> Result:
+    from .metrics.top import top
+
+    return top(args.address, args.seconds, args.once)
+
+
+def _verify(args: argparse.Namespace) -> Result:
+    from .publish.verify import verify
+
+    return verify(args.folder)
 
 
 def _train(args: argparse.Namespace) -> Result:
@@ -142,12 +157,29 @@ def _build(args: argparse.Namespace) -> Result:
 
 
 def _bench(args: argparse.Namespace) -> Result:
+    if args.loopback is not None:
+        return _loopback(args)
+    if not args.recipes:
+        raise _UsageError("no recipe; expected engine recipes, or --loopback; see rtseg bench --help")
     from .benchmark.run import bench
     from .report import progress_bar
 
     names = ("clip", "prompts", "objects", "frames", "rounds", "compare", "out")
     with progress_bar("bench") as progress:
         return bench(args.recipes, **{name: getattr(args, name) for name in names}, progress=progress)
+
+
+def _loopback(args: argparse.Namespace) -> Result:
+    from .benchmark.loopback import loopback
+    from .config import load_stream
+
+    _log_to_stderr()
+    return loopback(None if args.loopback == "" else load_stream(args.loopback), args.seconds or 20.0)
+
+
+def _log_to_stderr() -> None:
+    """What happens to a feed while it runs: every start, end and fault of its processes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
 
 def _doctor(args: argparse.Namespace) -> Result:
@@ -160,6 +192,8 @@ def _doctor(args: argparse.Namespace) -> Result:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .control.commands import add_parsers
+
     parser = _Parser(
         prog="rtseg",
         description="SAM 2 masks on surgical video, live and offline. For research only; not a medical device.",
@@ -190,6 +224,19 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--save", type=Path, metavar="FOLDER", help="write each picture as a PNG")
     view.add_argument("--seconds", type=_positive, help="stop after so long; without it, at Esc, q or Ctrl-C")
     view.add_argument("--frames", type=_count, help="stop after so many pictures")
+    view.add_argument("--keys", type=Path, help="our key, for a feed that asks for one: a folder, or a .key_secret")
+    view.add_argument("--server-key", metavar="KEY", help="the feed's public key, or its file; else server.key")
+
+    add_parsers(verbs, _verb)
+
+    top = _verb(verbs, "top", _top, "a running feed in figures, once a second", "rtseg top 127.0.0.1:9464")
+    top.add_argument("address", nargs="?", default="127.0.0.1:9464", help="of the feed's [metrics]")
+    top.add_argument("--seconds", type=_positive, help="stop after so long; without it, at Ctrl-C")
+    top.add_argument("--once", action="store_true", help="print it once")
+
+    text = "prove that nobody changed a recording: its log, and its pictures"
+    verify = _verb(verbs, "verify", _verify, text, "rtseg verify recordings/room1-20260101-090000")
+    verify.add_argument("folder", type=Path, help="of one run")
 
     example = "rtseg train --data data --out out/train --minutes 75"
     train = _verb(verbs, "train", _train, "make weights, or go on from given ones; resumes after a stop", example)
@@ -213,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
 
     example = "rtseg bench engines/*.toml --compare policy --out out/bench"
     bench = _verb(verbs, "bench", _bench, "how long a frame takes, engines side by side", example)
-    bench.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE.toml", help="engine recipes; the first is 1x")
+    bench.add_argument("recipes", type=Path, nargs="*", metavar="RECIPE.toml", help="engine recipes; the first is 1x")
     bench.add_argument("--clip", help="a video file, a folder of images, or synthetic:... (default: synthetic)")
     bench.add_argument("--prompts", type=Path, help="what to follow from the first frame: a JSON file, as for segment")
     bench.add_argument("--objects", type=_counts, metavar="N,N", help="with how many objects (default: 1,2,4)")
@@ -222,6 +269,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = "add variants of each recipe: policy (fifo, efp-window, efp) or image_size (whole, half)"
     bench.add_argument("--compare", action="append", default=[], choices=("policy", "image_size"), help=compare)
     bench.add_argument("--out", type=Path, metavar="FOLDER", help="for bench.json and the plots")
+    loop = "instead: numbered pictures through a live feed, from the capture to the number read at a subscriber"
+    bench.add_argument("--loopback", nargs="?", const="", metavar="STREAM.toml", help=loop)
+    bench.add_argument("--seconds", type=_positive, help="how long a loopback runs (default: 20)")
 
     _verb(verbs, "doctor", _doctor, "what this machine has, and what to do about what it has not", "rtseg doctor")
     return parser

@@ -25,11 +25,19 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8", "fp8", "auto")
 CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
 POLICIES = ("fifo", "efp-window", "efp")
 OVERLAYS = ("latest", "sync")
+PACES = ("native", "flat-out")
+DEINTERLACES = ("off", "auto", "on")
+CARRIES = ("off", "flow")
 Topic = Literal["video", "overlay", "masks", "status"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
+OPACITY = 0.28  # of a mask's tint
 MASK_BUDGET_MS = 120.0  # what a clinically used system (GI Genius) allows its annotations
 SHIPPED = Path(__file__).with_name("weights")  # what `package:NAME` refers to
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
+STREAM_KEYS = (
+    "source", "pace", "deinterlace", "crop", "engine", "target_fps", "overlay", "carry", "opacity", "mask_budget_ms",
+    "publish", "control", "metrics", "record", "security", "object",
+)  # fmt: skip
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
 
@@ -86,16 +94,27 @@ class StreamProfile:
     """One feed: where its frames come from, the engine, what to track from the first frame, and who gets it.
 
     `name` is the file's own name and opens every topic; `target_fps` is in frames per second; a mask older than
-    `mask_budget_ms` is drawn as an outline, and not at all when it is twice as old.
+    `mask_budget_ms` is drawn as an outline, and not at all when it is twice as old; `carry` "flow" moves it along with
+    the picture. `crop` is "off", "auto" or a box x0, y0, x1, y1. `control` and `metrics` are addresses, `record` the
+    folder of recordings, `keys` that of the CURVE keys; None: there is none.
     """
 
     source: str
     name: str = "stream"
     engine: Recipe = Recipe()
+    pace: str = "native"
+    deinterlace: str = "auto"
+    crop: str | tuple[int, int, int, int] = "off"
     target_fps: float = 25.0
     overlay: str = "latest"
+    carry: str = "off"
+    opacity: float = OPACITY
     mask_budget_ms: float = MASK_BUDGET_MS
     publish: Publish = Publish()
+    control: str | None = None
+    metrics: str | None = None
+    record: Path | None = None
+    keys: Path | None = None
     objects: tuple[Prompt, ...] = ()
     path: Path | None = None
 
@@ -123,16 +142,24 @@ def load_stream(path: str | Path) -> StreamProfile:
     """Read a stream profile and the engine recipe that it names. Raises `ConfigError`."""
     path = Path(path)
     folder = path.parent
-    keys = ("source", "engine", "target_fps", "overlay", "mask_budget_ms", "publish", "object")
-    table = Table(_read_toml(path), str(path), keys, ConfigError)
+    table = Table(_read_toml(path), str(path), STREAM_KEYS, ConfigError)
     return StreamProfile(
         source=_source(table.text("source"), folder),
         name=re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem),
+        pace=table.choice("pace", "native", PACES),
+        deinterlace=table.choice("deinterlace", "auto", DEINTERLACES),
+        crop=_crop(table),
         engine=load_recipe(folder / table.text("engine")) if "engine" in table else Recipe(),
         target_fps=table.number("target_fps", 25.0, 0.1, 1000.0),
         overlay=table.choice("overlay", "latest", OVERLAYS),
+        carry=table.choice("carry", "off", CARRIES),
+        opacity=table.number("opacity", OPACITY, 0.0, 1.0),
         mask_budget_ms=table.number("mask_budget_ms", MASK_BUDGET_MS, 1.0, 10_000.0),
         publish=_publish(table.values.get("publish", {}), str(path)),
+        control=_only(table, "control", "bind"),
+        metrics=_only(table, "metrics", "bind"),
+        record=_folder(_only(table, "record", "folder"), folder),
+        keys=_folder(_only(table, "security", "keys"), folder),
         objects=_objects(table, folder),
         path=path,
     )
@@ -179,11 +206,32 @@ def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
     )
 
 
+def _crop(table: Table) -> str | tuple[int, int, int, int]:
+    value = table.values.get("crop", "off")
+    if value in ("off", "auto"):
+        return str(value)
+    whole = isinstance(value, list) and len(value) == 4 and all(type(n) is int for n in value)
+    if not whole or not (0 <= value[0] < value[2] and 0 <= value[1] < value[3]):
+        raise table.bad("crop", '"off", "auto" or a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1')
+    return tuple(value)
+
+
+def _only(table: Table, name: str, key: str) -> str | None:
+    """The one key of a table that may be left out."""
+    if name not in table:
+        return None
+    return Table(table.values[name], f"{table.where}: {name}", (key,), ConfigError).text(key)
+
+
+def _folder(text: str | None, folder: Path) -> Path | None:
+    return None if text is None else folder / Path(text).expanduser()
+
+
 def _publish(values: object, where: str) -> Publish:
     table = Table(values, f"{where}: publish", [f.name for f in fields(Publish)], ConfigError)
     bind = table.text("bind", Publish().bind)
-    if not re.fullmatch(r"tcp://[^/]+:(\d+|\*)", bind):
-        raise table.bad("bind", "an address like tcp://127.0.0.1:5555")
+    if not re.fullmatch(r"tcp://[^/]+:(\d+|\*)|ipc://.+", bind):
+        raise table.bad("bind", "an address like tcp://127.0.0.1:5555 or ipc:///run/rtseg/room1")
     return Publish(bind=bind, topics=cast("tuple[Topic, ...]", table.names("topics", TOPICS, TOPICS)))
 
 

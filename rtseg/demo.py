@@ -7,7 +7,6 @@ masks are judged afterwards, each on the frame it is of.
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from .config import Publish, Recipe, StreamProfile
 from .errors import OutputError
 from .grab import open_source
 from .live import Feed, run_live
-from .publish import Recorder, Subscriber, atomic_path
+from .publish import Message, Recorder, Subscriber, atomic_path
 from .timing import Histogram
-from .types import Frame, ImageU8, Masks, Prompt, now_ns
+from .types import BoolMask, Frame, ImageU8, Prompt, now_ns
 
 SOURCE = "synthetic:laparoscopy?width=800&height=450&fps=25&seed={seed}&seconds={seconds:g}"
 LABELS = {1: "right tool", 2: "left tool"}
+JUDGE_EACH = 3  # of the frames with masks, after the prompted one, so many are one that is judged
 POSTER_AFTER = 3.0  # seconds: by then the masks are the tracker's own
 
 
@@ -34,6 +34,7 @@ class Display(threading.Thread):
         super().__init__(name="display")
         self.subscriber = Subscriber(endpoint)
         self.kinds = dict.fromkeys(("video", "overlay", "masks", "status"), 0)
+        self.masks: list[Message] = []
         self.delay = Histogram()
         self.error: OutputError | None = None
         self._recorder = Recorder(folder / "overlay.mp4", width, height, fps)
@@ -44,6 +45,8 @@ class Display(threading.Thread):
         try:
             for message in self.subscriber:
                 self.kinds[message.kind] += 1
+                if message.kind == "masks":
+                    self.masks.append(message)
                 if message.kind == "overlay":
                     self.delay.add((now_ns() - message.header["captured_ns"]) / 1e6)
                     self._recorder.write(message.image_hwc())
@@ -88,12 +91,9 @@ def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> 
         first = next(iter(source))
         prompts = tuple(Prompt(i, mask=_truth(first) == i, label=label) for i, label in LABELS.items())
         profile = StreamProfile(uri, "demo", Recipe(), objects=prompts, publish=Publish("tcp://127.0.0.1:*"))
-        every: list[Masks] = []
         displays: list[Display] = []
 
         def ready(feed: Feed, endpoint: str) -> None:
-            # A fresh copy: the one that is shown keeps its masks at frame size, and these are kept to the end.
-            feed.on_masks = lambda masks: every.append(replace(masks))
             displays.append(Display(endpoint, folder, source.width, source.height, source.fps))
             displays[0].start()
 
@@ -109,26 +109,24 @@ def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> 
             "received": seen.kinds,
             "glass-to-display ms": seen.delay.summary(),
         },
-        "iou": judge(uri, every),
+        "iou": judge(uri, {message.seq: message.masks() for message in seen.masks[1::JUDGE_EACH]}),
         "wrote": [str(p) for p in (folder / "overlay.mp4", folder / "poster.png") if p.exists()],
     }
 
 
-def judge(uri: str, every: list[Masks], step: int = 3) -> dict[str, Any]:
+def judge(uri: str, wanted: dict[int, dict[int, BoolMask]]) -> dict[str, Any]:
     """Mean IoU of each object where it is visible, and how often a mask was empty where it is not.
 
-    Every `step`th segmented frame after the prompted one is drawn again to know its truth.
+    `wanted`: the masks of some frames, by seq and object, bool [H, W]. Each frame is drawn again to know its truth.
     """
-    wanted = {masks.seq: masks for masks in every[1::step]}
     visible: dict[int, list[float]] = {i: [] for i in LABELS}
     absent: dict[int, list[bool]] = {i: [] for i in LABELS}
     with open_source(uri) as source:
         for frame in source:
             if frame.seq not in wanted:
                 continue
-            masks = replace(wanted[frame.seq])
             for i in LABELS:
-                truth_hw, mask_hw = _truth(frame) == i, masks.mask(i)
+                truth_hw, mask_hw = _truth(frame) == i, wanted[frame.seq][i]
                 if truth_hw.any():
                     visible[i].append(float((truth_hw & mask_hw).sum() / (truth_hw | mask_hw).sum()))
                 else:

@@ -11,24 +11,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 
 from .types import now_ns
 
 _STEP = math.log(1.01)
 _BINS = 2300  # 1 microsecond * 1.01 ** 2300 is two hours; what takes longer counts as that
+CELLS = _BINS + 2  # of a histogram: its bins, the longest duration and the sum of all, in ns
 
 
 class Histogram:
-    """Durations in milliseconds, as counts in bins that widen by 1%."""
+    """Durations in milliseconds, as counts in bins that widen by 1%.
 
-    def __init__(self) -> None:
-        self.counts = np.zeros(_BINS, np.int64)
-        self.longest = 0.0
+    `cells`, int64 [CELLS], is where it keeps them, and may be shared memory; None: memory of its own.
+    """
+
+    def __init__(self, cells: npt.NDArray[np.int64] | None = None) -> None:
+        self._cells = np.zeros(CELLS, np.int64) if cells is None else cells
+        self.counts = self._cells[:_BINS]
+
+    @property
+    def longest(self) -> float:
+        """The longest duration in ms."""
+        return float(self._cells[_BINS]) / 1e6
+
+    @property
+    def total(self) -> float:
+        """The sum of all durations in ms."""
+        return float(self._cells[_BINS + 1]) / 1e6
 
     def add(self, ms: float) -> None:
         bin_ = int(math.log(max(ms, 1e-3) / 1e-3) / _STEP)
         self.counts[min(bin_, _BINS - 1)] += 1
-        self.longest = max(self.longest, ms)
+        self._cells[_BINS] = max(self._cells[_BINS], round(ms * 1e6))
+        self._cells[_BINS + 1] += round(ms * 1e6)
 
     def percentile(self, percent: float) -> float:
         """The duration in ms that `percent` of all were not longer than (to 1%); 0 if there is none."""

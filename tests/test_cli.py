@@ -170,7 +170,8 @@ def test_view_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["view", "tcp://127.0.0.1:6000", "--headless", "--save", "d", "--seconds", "1"]) == 0
     ((_, (address,), options),) = fake.calls
     assert address == "tcp://127.0.0.1:6000"
-    assert options == {"headless": True, "save": Path("d"), "seconds": 1.0, "frames": None}
+    wanted = {"headless": True, "save": Path("d"), "seconds": 1.0, "frames": None, "keys": None, "server_key": None}
+    assert options == wanted
 
 
 def test_train_names_every_option_as_the_trainer_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Frames in: a file, a folder of images, or a synthetic endoscope, behind one `Source`."""
+"""Frames in: a live input, a file, a folder of images, or a synthetic endoscope, behind one `Source`."""
 
 from __future__ import annotations
 
@@ -7,47 +7,67 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import SourceError, did_you_mean
+from .address import LIVE, live_address
 from .folder import FolderSource
 from .pace import paced
-from .source import Source
+from .secret import HIDDEN, redact
+from .source import Mode, Source
 from .synthetic import SyntheticSource
 
 __all__ = ["Source", "open_source", "paced"]
-
-LIVE = ("rtsp", "rtsps", "rtmp", "srt", "udp", "rtp", "http", "https", "v4l2")
 
 
 def open_source(uri: str | Path, *, fps: float | None = None) -> Source:
     """Open a source of frames.
 
-    `uri` is a video file, a folder of images, or
+    `uri` is a video file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`, `/dev/video0`, ...), or
     `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). `fps` sets the rate of
-    a folder (else 25) and of a synthetic source; a video has its own times. `SourceError` if nothing can be read.
+    a folder (else 25) and of a synthetic source; a video has its own times. A live input is one connection, and its
+    loss a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can be read.
     """
     uri = str(uri)
+    if live_address(uri) is None:
+        return open_recording(uri, fps)
+    if fps is not None:
+        raise SourceError(f"{redact(uri)}: fps={fps:g}, but a live input has its own times; leave fps out")
+    from .stream import StreamSource
+
+    return StreamSource(uri)
+
+
+def open_recording(uri: str, fps: float | None = None, deinterlace: Mode = "off") -> Source:
+    """What `open_source` opens, but for live inputs; `deinterlace` is for video files."""
     if fps is not None and not 0.01 <= fps <= 1000:
         raise SourceError(f"{uri}: fps={fps:g}; expected a number from 0.01 to 1000")
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits
     if uri.startswith("synthetic:"):
         return SyntheticSource(uri, rate)
+    if uri.startswith("coded:"):
+        from .coded import CodedSource
+
+        return CodedSource(uri, rate)
     path = Path(uri)
     if uri and path.is_dir():  # "" would be the current folder
         return FolderSource(path, rate or Fraction(25))
     if path.is_file():
         if rate is not None:
             raise SourceError(f"{uri}: fps={fps:g}, but a video has its own times; leave fps out")
-        from .file import FileSource  # PyAV is needed for video files alone
+        from .file import FileSource  # PyAV is needed for video files and live inputs alone
 
-        return FileSource(path)
+        return FileSource(path, deinterlace=deinterlace)
     raise _unopened(uri)
 
 
 def _unopened(uri: str) -> SourceError:
     """Why a uri that is neither a file, a folder nor synthetic cannot be opened."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", uri)
-    if uri.startswith("/dev/") or (scheme and scheme[1].lower() in LIVE):
-        return SourceError(f"{uri}: live inputs cannot be opened yet; record to a file and open that")
     if scheme:
-        known = did_you_mean(scheme[1], ("synthetic", "rtsp", "srt"))
-        return SourceError(f"{uri}: unknown scheme {scheme[1]!r}; {known}")
-    return SourceError(f"{uri!r}: no such file or folder; expected a video, a folder of images, or synthetic:...")
+        # Without slashes it is no uri that `redact` could take apart; it may hold a password all the same.
+        shown = redact(uri) if uri.startswith("/", scheme.end()) else f"{scheme[0]}{HIDDEN}"
+        if scheme[1].lower() in LIVE:
+            return SourceError(f"{shown}: expected {scheme[1].lower()}://HOST/PATH")
+        known = did_you_mean(scheme[1], ("synthetic", "rtsp", "srt", "udp", "tcp", "https", "v4l2"))
+        return SourceError(f"{shown}: unknown scheme {scheme[1]!r}; {known}")
+    return SourceError(
+        f"{uri!r}: no such file or folder; expected a video, a folder of images, synthetic:..., or rtsp://..."
+    )

@@ -16,7 +16,8 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..errors import SourceError
 from ..types import Color, Frame, ImageU8, now_ns
-from .source import Source
+from .deinterlace import Deinterlacer
+from .source import Mode, Source
 
 # FFmpeg's numbers (ITU-T H.273) and names, and the swscale matrix that undoes each.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
@@ -106,10 +107,13 @@ class Turn:
 
 
 class FileSource(Source):
-    """The best video stream of a file, every frame, at the times the file gives."""
+    """The best video stream of a file, every frame, at the times the file gives.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `frame.interlaced` says how the file is coded, also where `deinterlace` has made the picture whole.
+    """
+
+    def __init__(self, path: Path, *, deinterlace: Mode = "off") -> None:
+        self._path, self._mode = path, deinterlace
         with self._open() as (container, stream):
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             count = stream.frames or None
@@ -135,10 +139,10 @@ class FileSource(Source):
             yield container, stream
 
     def frames(self) -> Iterator[Frame]:
-        reformatter = VideoReformatter()
+        reformatter, whole = VideoReformatter(), Deinterlacer(self._mode)
         with self._open() as (container, stream):
             for seq, picture in enumerate(self._pictures(container, stream)):
-                yield self._frame(picture, seq, reformatter)
+                yield self._frame(picture, seq, reformatter, whole)
 
     def _pictures(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Good pictures in order, then `SourceError` where the file breaks.
@@ -163,7 +167,7 @@ class FileSource(Source):
     def _broken(self, good: int, why: str) -> SourceError:
         return SourceError(f"{self._path}: frame {good}: {why} (the {good} frames before it are good); export it again")
 
-    def _frame(self, picture: av.VideoFrame, seq: int, reformatter: VideoReformatter) -> Frame:
+    def _frame(self, picture: av.VideoFrame, seq: int, reformatter: VideoReformatter, whole: Deinterlacer) -> Frame:
         captured_ns = now_ns()
         size = self._turn.size(picture)
         if size != (self.width, self.height):
@@ -176,7 +180,7 @@ class FileSource(Source):
         if pts is None or time_base is None:
             # A bare stream, as in a .h264 file, has no clock of its own: count.
             pts, time_base = seq, 1 / self._rate
-        image_hwc = self._turn.upright(to_rgb(picture, color, reformatter))
+        image_hwc = self._turn.upright(to_rgb(whole(picture), color, reformatter))
         return Frame(
             image_hwc, seq, self.session, pts, time_base, captured_ns,
             color=color, interlaced=bool(picture.interlaced_frame),

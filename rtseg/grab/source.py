@@ -7,9 +7,12 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from ..types import Frame, now_ns
+
+Mode = Literal["off", "auto", "on"]  # of deinterlacing: never, the pictures marked as interlaced, all
+MODES: tuple[Mode, ...] = ("off", "auto", "on")
 
 
 class Source(ABC):

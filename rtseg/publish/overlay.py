@@ -1,24 +1,28 @@
 """Masks drawn on a frame, never as newer than they are.
 
 Within its budget a mask is a tint, a contour and a label; up to twice that a contour and a label; past that it is
-gone. No pixel outside the masks and the label boxes is ever changed, and all of a contour lies inside its mask.
+gone. While objects that are gone are being restored, a plate in the corner says so. No pixel outside the masks and
+the plates is ever changed, and all of a contour lies inside its mask.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from ..config import MASK_BUDGET_MS
+from ..config import MASK_BUDGET_MS, OPACITY
+from ..errors import OutputError
 from ..types import BoolMask, Frame, ImageU8, Masks
 from .colors import Rgb, color_of
 from .label import place, plate, stick
-from .shown import Box, Seen, State, mask_state, measure
+from .shown import Box, Seen, State, Steady, mask_state, measure, steady
 
 _DARK: Rgb = (0, 0, 0)
+_GREY: Rgb = (150, 150, 150)  # of no object
+_RECOVERING = "restoring objects"
 _EDGE = np.ones((3, 3), np.uint8)
 
 
@@ -27,7 +31,9 @@ class Drawn:
     """A frame's picture with its masks on it.
 
     `image_hwc` is uint8 RGB [H, W, 3], a picture of its own. `age_ms` is the age of the masks on that frame, None
-    where there are none. `objects` are those that were drawn, `label_boxes` (x0, y0, x1, y1) their labels.
+    where there are none. `objects` are those that were drawn, `label_boxes` (x0, y0, x1, y1) their labels, or the one
+    that says "restoring objects". `carried` says that the masks were moved along with the picture; they are no newer
+    for that. `steady` is what the drawing of the next frame wants to know of this one.
     """
 
     image_hwc: ImageU8
@@ -36,6 +42,8 @@ class Drawn:
     mask_seq: int | None
     objects: tuple[Seen, ...] = ()
     label_boxes: tuple[Box, ...] = ()
+    carried: bool = False
+    steady: Steady | None = field(default=None, repr=False)
 
 
 @lru_cache(maxsize=64)
@@ -58,9 +66,9 @@ def _trace(image_hwc: ImageU8, line_hw: ImageU8, color: Rgb, opacity: float) -> 
         image_hwc[at] = cv2.LUT(image_hwc[at][None], _toward(color, opacity))[0]
 
 
-def _fill_object(image_hwc: ImageU8, mask_hw: BoolMask, seen: Seen) -> None:
+def _fill_object(image_hwc: ImageU8, mask_hw: BoolMask, seen: Seen, opacity: float) -> None:
     x0, y0, x1, y1 = seen.box
-    _fill(image_hwc[y0:y1, x0:x1], mask_hw[y0:y1, x0:x1].astype(np.uint8), color_of(seen.id), 0.28)
+    _fill(image_hwc[y0:y1, x0:x1], mask_hw[y0:y1, x0:x1].astype(np.uint8), color_of(seen.id), opacity)
 
 
 def _line_object(image_hwc: ImageU8, mask_hw: BoolMask, seen: Seen) -> None:
@@ -74,32 +82,63 @@ def _line_object(image_hwc: ImageU8, mask_hw: BoolMask, seen: Seen) -> None:
         inner_hw = np.asarray(core_hw, np.uint8)
 
 
+def _plate(text: str, color: Rgb, image_hwc: ImageU8) -> ImageU8:
+    return plate(text, color, max(16, round(image_hwc.shape[0] / 30)))
+
+
 def _label_objects(image_hwc: ImageU8, found: list[tuple[BoolMask, Seen]], age_ms: float) -> tuple[Box, ...]:
     taken: list[Box] = []
     all_masks = [mask_hw for mask_hw, _ in found]
     for mask_hw, seen in found:
-        text = f"{seen.id} {seen.label or 'object'} {age_ms:.0f} ms"
-        plate_hwc = plate(text, color_of(seen.id), max(16, round(image_hwc.shape[0] / 30)))
+        plate_hwc = _plate(f"{seen.id} {seen.label or 'object'} {age_ms:.0f} ms", color_of(seen.id), image_hwc)
         taken.append(place(mask_hw, seen.box, (plate_hwc.shape[1], plate_hwc.shape[0]), taken, all_masks))
         stick(image_hwc, plate_hwc, taken[-1])
     return tuple(taken)
 
 
-def draw_overlay(frame: Frame, masks: Masks | None, *, budget_ms: float = MASK_BUDGET_MS) -> Drawn:
+def _say_recovering(image_hwc: ImageU8) -> tuple[Box, ...]:
+    """A plate in the lower left corner, cut where the picture ends."""
+    plate_hwc = _plate(_RECOVERING, _GREY, image_hwc)
+    rows, columns = image_hwc.shape[:2]
+    gap = plate_hwc.shape[0] // 2
+    x0, y1 = min(gap, columns - 1), max(rows - gap, 1)
+    box = (x0, max(0, y1 - plate_hwc.shape[0]), min(columns, x0 + plate_hwc.shape[1]), y1)
+    stick(image_hwc, plate_hwc, box)
+    return (box,)
+
+
+def draw_overlay(
+    frame: Frame,
+    masks: Masks | None,
+    *,
+    budget_ms: float = MASK_BUDGET_MS,
+    opacity: float = OPACITY,
+    recovering: bool = False,
+    carried: bool = False,
+    before: Steady | None = None,
+) -> Drawn:
     """Draw the masks on a copy of the frame's picture; the frame is left as it was.
 
     The age that counts, and that each label states, is the time between the capture of `frame` and that of the frame
-    the masks came from. An object with no pixel is not drawn.
+    the masks came from, `carried` or not. An object with no pixel is not drawn. `opacity` is that of the tint, 0 to 1:
+    0 leaves contour and label. `recovering` says that objects are being restored, which is then the state where there
+    is no mask to show. `before` is `Drawn.steady` of the frame before: with it masks near the budget do not flicker.
     """
-    state, age_ms = mask_state(frame, masks, budget_ms)
+    if not 0 <= opacity <= 1:
+        raise OutputError(f"opacity {opacity:g}: expected 0 (outline only) to 1; correct it")
+    by_age, age_ms = mask_state(frame, masks, budget_ms)
+    now = steady(before, by_age, age_ms, budget_ms, frame.captured_ns)
     image_hwc = frame.image_hwc.copy()
-    if masks is None or age_ms is None or state == "expired":
-        return Drawn(image_hwc, state, age_ms, masks.seq if masks else None)
+    if masks is None or age_ms is None or now.state == "expired":
+        state: State = "recovering" if recovering else now.state
+        boxes = _say_recovering(image_hwc) if recovering else ()
+        return Drawn(image_hwc, state, age_ms, masks.seq if masks else None, label_boxes=boxes, steady=now)
     found = [(mask_hw, seen) for mask_hw, seen in (measure(masks, i) for i in masks.ids) if seen.area]
-    if state == "fresh":
+    if now.state == "fresh" and opacity:
         for mask_hw, seen in found:
-            _fill_object(image_hwc, mask_hw, seen)
+            _fill_object(image_hwc, mask_hw, seen, opacity)
     for mask_hw, seen in found:
         _line_object(image_hwc, mask_hw, seen)
     boxes = _label_objects(image_hwc, found, age_ms)
-    return Drawn(image_hwc, state, age_ms, masks.seq, tuple(seen for _, seen in found), boxes)
+    objects = tuple(seen for _, seen in found)
+    return Drawn(image_hwc, now.state, age_ms, masks.seq, objects, boxes, carried, now)

@@ -1,18 +1,16 @@
 """Frames, overlays, masks and status, sent to whoever subscribes, without ever making the caller wait.
 
 One thread owns the socket (sockets are not thread-safe) and does all the encoding. Callers leave work in a slot per
-topic that holds only the newest; what it replaces is counted. A topic that nobody watches costs nothing.
+topic that holds only the newest; the slot of the original picture holds a few, so that a hiccup of the thread loses
+none. What is replaced is counted. A topic that nobody watches costs nothing.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import socket
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
@@ -20,48 +18,30 @@ import zmq
 
 from ..config import MASK_BUDGET_MS, TOPICS, Topic
 from ..errors import OutputError
+from ..keys import listen, release
 from ..types import Frame, Masks, now_ns
+from .audience import Audience
 from .overlay import Drawn
+from .wake import Wake
 from .wire import Parts, check_stream, encode_masks, encode_overlay, encode_status, encode_video
 
 _STATUS_PERIOD_NS = 500_000_000  # promised once a second: half of it leaves room for a busy machine
 _ORDER: tuple[Topic, ...] = ("status", "video", "overlay", "masks")  # the original picture never waits for a drawn one
-_HIGH_WATER = 4  # messages that wait for a slow subscriber; it bounds memory only, since the mark keeps the *oldest*
+_DEPTH: dict[Topic, int] = {"video": 8, "overlay": 1, "masks": 1, "status": 1}  # how many wait for the thread
+_HIGH_WATER = 12  # messages that wait for a slow subscriber, a full turn; a bound only, since it keeps the *oldest*
+# Subscriptions of one peer that ZeroMQ takes in at a time: it goes on for as long as there are more, so that with its
+# default, 1000, a peer that never stops would hold the thread for ever.
+_ASKED_AT_ONCE = 4
 _LINGER_MS = 100  # what close() gives the last messages to leave
 
 
-def _checked(bind: str) -> str:
-    """The address as ZeroMQ takes it; `OutputError` unless it is tcp on the loopback interface."""
-    match = re.fullmatch(r"tcp://(\[(?P<v6>[^\]]+)\]|(?P<v4>[^:\[\]]+)):(?P<port>\*|\d{1,5})", bind)
-    if match is None or (match["port"] != "*" and int(match["port"]) > 65535):
-        raise OutputError(f"bind address {bind!r}: expected tcp://127.0.0.1:PORT; correct it")
-    host = match["v6"] or match["v4"].replace("localhost", "127.0.0.1")
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise OutputError(
-            f"bind address {bind}: not loopback, so anyone could watch; expected tcp://127.0.0.1:PORT, because another "
-            "address needs CURVE keys and an allow-list, which are not available yet; use an SSH tunnel"
-        )
-    port = "*" if match["port"] == "0" else match["port"]
-    return f"tcp://[{host}]:{port}" if match["v6"] else f"tcp://{host}:{port}"
-
-
-def _bound(context: zmq.Context[zmq.Socket[bytes]], bind: str) -> zmq.Socket[bytes]:
+def _socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     xpub = context.socket(zmq.XPUB)
     xpub.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+    xpub.setsockopt(zmq.RCVHWM, _ASKED_AT_ONCE)
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
-    xpub.setsockopt(zmq.MAXMSGSIZE, 4096)  # all that comes in is subscriptions
+    xpub.setsockopt(zmq.MAXMSGSIZE, 512)  # all that comes in is subscriptions, and before them a CURVE handshake
     xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscriber is announced, so that each gets the last status
-    xpub.setsockopt(zmq.IPV6, "[" in bind)
-    try:
-        xpub.bind(bind)
-    except zmq.ZMQError as e:
-        xpub.close(linger=0)
-        why = "the port is in use" if e.errno == zmq.EADDRINUSE else str(e).lower()
-        raise OutputError(f"bind address {bind}: {why}; expected a free port; stop its owner or choose another") from e
     return xpub
 
 
@@ -69,7 +49,8 @@ class Publisher:
     """Publishes one stream. Thread-safe; no call blocks; a context manager.
 
     A picture that is handed over must not change after, as `Frame` promises: it is sent without a copy. `on_sent` may
-    be set to be told, in the publisher's own thread, that a topic's message has left, and when its frame was captured.
+    be set to be told, in the publisher's own thread, that a topic's message has left, and when its frame was captured;
+    `engine`, which the headers name, may be set when it changes.
     """
 
     def __init__(
@@ -79,23 +60,27 @@ class Publisher:
         topics: Sequence[Topic] = TOPICS,
         jpeg_quality: int | None = None,
         engine: str = "",
+        keys: Path | None = None,
     ) -> None:
-        """Bind, or raise `OutputError`. `jpeg_quality` 1..100: pictures go as JPEG; None: raw, bit-identical."""
+        """Bind, or raise `OutputError`. `jpeg_quality` 1..100: pictures go as JPEG; None: raw, bit-identical.
+
+        `keys`: a folder of `rtseg keys`; whoever is not on its allow-list gets nothing, not even on loopback.
+        """
         check_stream(stream)
-        self._stream, self._topics, self._quality, self._engine = stream, frozenset(topics), jpeg_quality, engine
+        self._stream, self._topics, self._quality, self.engine = stream, frozenset(topics), jpeg_quality, engine
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._xpub = _socket(self._context)
         try:
-            self._xpub = _bound(self._context, _checked(bind))
+            self.endpoint = listen(self._context, self._xpub, bind, keys)
         except OutputError:
-            self._context.term()
+            self._context.destroy(linger=0)
             raise
         self.on_sent: Callable[[Topic, int], None] = lambda kind, captured_ns: None
-        self.endpoint = self._xpub.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
+        self._audience = Audience(self._xpub, stream)
+        self._wake = Wake()
         self._lock = threading.Lock()
-        self._slots: dict[Topic, tuple[Callable[[], Parts], int]] = {}  # the encoding, and the frame's captured_ns
+        # Of each: the encoding, and the frame's captured_ns.
+        self._slots: dict[Topic, deque[tuple[Callable[[], Parts], int]]] = {kind: deque() for kind in TOPICS}
         self._offered: Counter[Topic] = Counter()
         self._sent: Counter[Topic] = Counter()
         self._dropped: dict[Topic, Counter[str]] = {kind: Counter() for kind in TOPICS}
@@ -104,25 +89,24 @@ class Publisher:
         self._status: dict[str, Any] = {"state": "starting"}
         self._stated_ns = now_ns()
         self._session, self._status_seq, self._status_due_ns = uuid4().hex, 0, 0
-        self._prefixes: set[str] = set()
         self._thread = threading.Thread(target=self._run, name=f"publish {stream}", daemon=True)
         self._thread.start()
 
     def publish_video(self, frame: Frame) -> None:
         """Hand over the original picture."""
-        stream, engine, quality = self._stream, self._engine, self._quality
+        stream, engine, quality = self._stream, self.engine, self._quality
         job = lambda: encode_video(frame, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
         self._offer("video", job, frame.captured_ns)
 
     def publish_overlay(self, frame: Frame, drawn: Drawn) -> None:
         """Hand over what `draw_overlay` made of a frame."""
-        stream, engine, quality = self._stream, self._engine, self._quality
+        stream, engine, quality = self._stream, self.engine, self._quality
         job = lambda: encode_overlay(frame, drawn, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
         self._offer("overlay", job, frame.captured_ns)
 
     def publish_masks(self, masks: Masks, frame: Frame, budget_ms: float = MASK_BUDGET_MS) -> None:
         """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
-        stream, engine = self._stream, self._engine
+        stream, engine = self._stream, self.engine
         job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
         self._offer("masks", job, frame.captured_ns)
 
@@ -140,7 +124,7 @@ class Publisher:
     def counts(self) -> dict[str, dict[str, Any]]:
         """For each topic: offered, sent, and dropped by cause; what waits in a slot is in none of the last two.
 
-        Causes: `slot` (a newer one came), `unwatched` (nobody subscribed), `failed` (see `error` in the status),
+        Causes: `slot` (newer ones came), `unwatched` (nobody subscribed), `failed` (see `error` in the status),
         `off` (not among `topics`), `closed`.
         """
         with self._lock:
@@ -153,11 +137,10 @@ class Publisher:
         """Send what waits, within about a tenth of a second, and free the port. May be called again."""
         with self._lock:
             self._closed = True
-        self._wake()
+        self._wake.ring()
         self._thread.join()
         self._context.term()
-        self._wake_in.close()
-        self._wake_out.close()
+        self._wake.close()
 
     def __enter__(self) -> Self:
         return self
@@ -165,19 +148,18 @@ class Publisher:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _wake(self) -> None:
-        with suppress(OSError):  # full: a wake-up is under way already; or closed: there is nobody to wake
-            self._wake_in.send(b"!")
-
     def _offer(self, kind: Topic, job: Callable[[], Parts], captured_ns: int) -> None:
         with self._lock:
             self._offered[kind] += 1
             if self._closed or kind not in self._topics:
                 self._dropped[kind]["closed" if self._closed else "off"] += 1
                 return
-            self._dropped[kind]["slot"] += kind in self._slots
-            self._slots[kind] = job, captured_ns
-        self._wake()
+            slot = self._slots[kind]
+            if len(slot) == _DEPTH[kind]:
+                slot.popleft()
+                self._dropped[kind]["slot"] += 1
+            slot.append((job, captured_ns))
+        self._wake.ring()
 
     def _status_parts(self) -> Parts:
         with self._lock:
@@ -185,7 +167,7 @@ class Publisher:
         self._status_seq += 1
         full = {**status, "publisher": {"topics": self.counts(), "error": error}}
         return encode_status(
-            full, self._stream, session=self._session, seq=self._status_seq, stated_ns=stated_ns, engine=self._engine
+            full, self._stream, session=self._session, seq=self._status_seq, stated_ns=stated_ns, engine=self.engine
         )
 
     # From here on: only the thread that owns the socket.
@@ -194,48 +176,35 @@ class Publisher:
         try:
             self._serve()
         finally:
+            release(self.endpoint)
             self._xpub.close()  # or close() would wait for it for ever
 
     def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._xpub, zmq.POLLIN)
-        poller.register(self._wake_out.fileno(), zmq.POLLIN)
+        poller.register(self._wake.fileno(), zmq.POLLIN)
         open_ = True
         while open_:
             poller.poll(max(0, (self._status_due_ns - now_ns()) // 1_000_000 + 1))
             with self._lock:
                 open_ = not self._closed
-            self._drain()
+            self._wake.drain()
+            if self._audience.hear():
+                self._status_due_ns = 0
             if now_ns() >= self._status_due_ns and open_:
                 self._offer("status", self._status_parts, now_ns())
             for kind in _ORDER:
                 with self._lock:
-                    waiting = self._slots.pop(kind, None)
-                if waiting is not None:
-                    self._send(kind, *waiting)
-
-    def _drain(self) -> None:
-        """Take in wake-ups and subscriptions; a new one for `status` makes the last status due."""
-        with suppress(BlockingIOError):
-            while self._wake_out.recv(4096):
-                pass
-        while self._xpub.poll(0):
-            event = self._xpub.recv()
-            if event[:1] not in (b"\0", b"\1"):
-                continue  # some peer's own words
-            joined, prefix = event[:1] == b"\1", event[1:].decode(errors="replace")
-            # Only what begins one of the topics is kept: whatever subscribers ask for, the set stays small.
-            if not any(f"{self._stream}/{kind}".startswith(prefix) for kind in TOPICS):
-                continue
-            (self._prefixes.add if joined else self._prefixes.discard)(prefix)
-            if joined and f"{self._stream}/status".startswith(prefix):
-                self._status_due_ns = 0
+                    waiting = list(self._slots[kind])
+                    self._slots[kind].clear()
+                for job, captured_ns in waiting:
+                    self._send(kind, job, captured_ns)
 
     def _send(self, kind: Topic, job: Callable[[], Parts], captured_ns: int) -> None:
         if kind == "status":
             self._status_due_ns = now_ns() + _STATUS_PERIOD_NS
         cause = error = None
-        if not any(f"{self._stream}/{kind}".startswith(prefix) for prefix in self._prefixes):
+        if not self._audience.watches(kind):
             cause = "unwatched"
         else:
             try:

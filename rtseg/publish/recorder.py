@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Self
 import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
@@ -24,8 +26,52 @@ _CODECS = {
     "mpeg4": {"qscale": "2", "flags": "qscale"},
 }
 _BT709 = 1  # FFmpeg's number for its primaries and its transfer; PyAV names them only in late versions
-_TICK = Fraction(1, 90_000)  # seconds; fine enough for the times of any source
-_FAILURES = (OSError, av.FFmpegError)
+TICK = Fraction(
+    1, 60_000
+)  # seconds; whole for 25, 30, 50, 60 and 59.94 fps, and the finest that MPEG-4 takes is 1/65,535
+FAILURES = (OSError, av.FFmpegError)
+
+
+def codec_of(path: Path, codecs: Mapping[str, dict[str, str]]) -> str:
+    """The first of `codecs` that this build of FFmpeg can encode; `OutputError` about `path` if there is none."""
+    codec = next((name for name in codecs if name in av.codecs_available), None)
+    if codec is None:
+        raise OutputError(f"{path}: FFmpeg has no encoder of {', '.join(codecs)}; pip install av")
+    return codec
+
+
+def add_stream(
+    container: OutputContainer, codec: str, options: dict[str, str], size: tuple[int, int], rate: Fraction
+) -> VideoStream:
+    """A video stream of (width, height) `size`, made even: yuv420p, BT.709 limited range, and flagged so."""
+    stream = container.add_stream(codec, rate=rate, options=options)
+    assert isinstance(stream, VideoStream)
+    stream.width, stream.height = (side + side % 2 for side in size)
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.time_base = TICK
+    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+    context.color_primaries = context.color_trc = _BT709
+    return stream
+
+
+def as_yuv(image_hwc: ImageU8, pts: int) -> av.VideoFrame:
+    """A picture, uint8 RGB [H, W, 3], as such a stream takes it, `pts` ticks from its beginning.
+
+    An odd side gets one more row or column, a repeat of the last.
+    """
+    bottom, right = image_hwc.shape[0] % 2, image_hwc.shape[1] % 2
+    if bottom or right:
+        image_hwc = np.asarray(cv2.copyMakeBorder(image_hwc, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+    frame = av.VideoFrame.from_ndarray(image_hwc, format="rgb24").reformat(
+        format="yuv420p",
+        src_color_range=ColorRange.JPEG,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation="AREA",
+    )
+    frame.pts, frame.time_base = pts, TICK
+    return frame
 
 
 class Recorder:
@@ -40,31 +86,18 @@ class Recorder:
         self.path, self._width, self._height = path, width, height
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; expected the name of a video file; add one, such as overlay.mp4")
-        codec = next((name for name in _CODECS if name in av.codecs_available), None)
-        if codec is None:
-            raise OutputError(f"{path}: FFmpeg has no encoder of {', '.join(_CODECS)}; pip install av")
+        codec = codec_of(path, _CODECS)
+        self._rate, self._last_pts = Fraction(fps).limit_denominator(1001), -1
         self._part = part_of(path)
         try:
             self._part.touch()
             self._container = av.open(str(self._part), "w", format="mp4")
-            self._stream = self._add_stream(codec, Fraction(fps).limit_denominator(1001))
-        except _FAILURES as e:
+            self._stream = add_stream(self._container, codec, _CODECS[codec], (width, height), self._rate)
+        except FAILURES as e:
             discard(self._part)
             raise unwritable(path, e) from e
         self._open = True
-        self._rate, self._last_pts = Fraction(fps).limit_denominator(1001), -1
         self.frames = 0
-
-    def _add_stream(self, codec: str, rate: Fraction) -> VideoStream:
-        stream = self._container.add_stream(codec, rate=rate, options=_CODECS[codec])
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height = self._width + self._width % 2, self._height + self._height % 2
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base = _TICK
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries = context.color_trc = _BT709
-        return stream
 
     def write(self, image_hwc: ImageU8, seconds: float | None = None) -> None:
         """Append one picture, uint8 RGB [H, W, 3]; `OutputError` if it has another size or cannot be written.
@@ -76,22 +109,12 @@ class Recorder:
         if image_hwc.shape != (self._height, self._width, 3):
             size = "x".join(map(str, image_hwc.shape[1::-1]))
             raise OutputError(f"{self.path}: picture {self.frames} is {size}; expected {self._width}x{self._height}")
-        bottom, right = self._height % 2, self._width % 2
-        if bottom or right:
-            image_hwc = np.asarray(cv2.copyMakeBorder(image_hwc, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
         try:
-            frame = av.VideoFrame.from_ndarray(image_hwc, format="rgb24").reformat(
-                format="yuv420p",
-                src_color_range=ColorRange.JPEG,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation="AREA",
-            )
             due = self.frames / self._rate if seconds is None else Fraction(seconds)
-            self._last_pts = max(self._last_pts + 1, round(due / _TICK))
-            frame.pts, frame.time_base = self._last_pts, _TICK
+            self._last_pts = max(self._last_pts + 1, round(due / TICK))
+            frame = as_yuv(image_hwc, self._last_pts)
             self._container.mux(self._stream.encode(frame))
-        except _FAILURES as e:
+        except FAILURES as e:
             self.abort()
             raise unwritable(self.path, e) from e
         self.frames += 1
@@ -110,7 +133,7 @@ class Recorder:
             self._container.mux(self._stream.encode(None))
             self._container.close()
             commit(self._part, self.path)
-        except _FAILURES as e:
+        except FAILURES as e:
             raise unwritable(self.path, e) from e
         finally:
             self.abort()
@@ -119,7 +142,7 @@ class Recorder:
         """Stop, and leave nothing behind."""
         if self._open:
             self._open = False
-            with suppress(*_FAILURES):  # the trailer may not fit either, and the part goes anyway
+            with suppress(*FAILURES):  # the trailer may not fit either, and the part goes anyway
                 self._container.close()
             discard(self._part)
 

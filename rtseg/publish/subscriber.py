@@ -7,22 +7,25 @@ it tears multipart messages apart.
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Self
 
 import zmq
 
 from ..config import TOPICS, Topic
-from ..errors import OutputError, did_you_mean
+from ..errors import ConfigError, OutputError, did_you_mean
+from ..keys import Handshakes, present
 from ..types import now_ns
+from .wake import Wake
 from .wire import CLOCK, Message, check_stream, decode
 
 _MAX_AGE_NS = 1_000_000_000  # a message that took longer to arrive is not news; judged where the clock is ours
 _MAX_PART_BYTES = 1 << 28
 _HIGH_WATER = 2
+_KNOCK_AGAIN_MS = 1000  # whoever was refused asks again: his key may have been allowed since; ZeroMQ would give up
 
 
 class Subscriber:
@@ -30,37 +33,54 @@ class Subscriber:
 
     `stream` None: the first stream that is heard there. Counted by topic: `received` (well-formed), `skipped` (a newer
     one came before it was asked for), `lost` (gaps in seq, whoever made them), `rejected` (not newer than the one
-    before, in the same session) and `late` (over a second under way); and `bad`: what was not a message.
+    before, in the same session) and `late` (over a second under way); and `bad`: what was not a message. `refused`
+    says in one line why the publisher does not let us in, and is None while it does not refuse.
     """
 
-    def __init__(self, endpoint: str, topics: Sequence[Topic] = TOPICS, stream: str | None = None) -> None:
-        """Begin to listen; a publisher need not be there yet. `OutputError` if the address is none."""
+    def __init__(
+        self,
+        endpoint: str,
+        topics: Sequence[Topic] = TOPICS,
+        stream: str | None = None,
+        keys: Path | None = None,
+        server_key: str | Path | None = None,
+    ) -> None:
+        """Begin to listen; a publisher need not be there yet. `OutputError` if the address is none.
+
+        `keys`: our key, as `rtseg.keys.present` takes it, to a publisher that asks for one; `ConfigError` if it will
+        not do. `server_key`: the publisher's public key, or its file; None: `server.key` beside ours.
+        """
         if stream is not None:
             check_stream(stream)
         for topic in [topics] if isinstance(topics, str) else topics:
             if topic not in TOPICS or isinstance(topics, str):
                 raise OutputError(f"topics {topics!r}: expected a list; {did_you_mean(topic, TOPICS)}")
         self._endpoint, self._topics, self._seeking = endpoint, tuple(topics), stream is None
+        self._stream, self._keys, self._server_key = stream, keys, server_key
         self.received: Counter[Topic] = Counter()
         self.skipped: Counter[Topic] = Counter()
         self.lost: Counter[Topic] = Counter()
         self.rejected: Counter[Topic] = Counter()
         self.late: Counter[Topic] = Counter()
         self.bad = 0
+        self.refused: str | None = None
         self._news = threading.Condition()
         self._newest: dict[Topic, Message] = {}
         self._last: dict[Topic, tuple[str, int]] = {}
         self._closed = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
-        self._sockets: list[zmq.Socket[bytes]] = []
-        self._wake_in, self._wake_out = socket.socketpair()
+        self._sockets: dict[zmq.Socket[bytes], Handshakes] = {}
         try:
-            self._listen(stream)
-        except zmq.ZMQError as e:
+            self._listen()
+        except (ConfigError, zmq.ZMQError) as e:
+            self._forget_sockets()
             self._context.destroy(linger=0)
+            if isinstance(e, ConfigError):
+                raise
             raise OutputError(f"endpoint {endpoint!r}: {str(e).lower()}; expected tcp://HOST:PORT; correct it") from e
-        self._poller.register(self._wake_out.fileno(), zmq.POLLIN)
+        self._wake = Wake()
+        self._poller.register(self._wake.fileno(), zmq.POLLIN)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {endpoint}", daemon=True)
         self._thread.start()
 
@@ -89,11 +109,10 @@ class Subscriber:
             self._closed = True
             self._newest.clear()
             self._news.notify_all()
-        self._wake_in.send(b"!")
+        self._wake.ring()
         self._thread.join()
         self._context.term()
-        self._wake_in.close()
-        self._wake_out.close()
+        self._wake.close()
 
     def __enter__(self) -> Self:
         return self
@@ -108,32 +127,51 @@ class Subscriber:
 
     # From here on: only the thread that owns the sockets (the constructor runs before it starts).
 
-    def _listen(self, stream: str | None) -> None:
+    def _listen(self) -> None:
         """Subscribe to the topics of a stream, each on its own connection, or, to learn its name, to everything."""
-        for topic in [""] if stream is None else [f"{stream}/{kind}" for kind in self._topics]:
+        for topic in [""] if self._stream is None else [f"{self._stream}/{kind}" for kind in self._topics]:
             sub = self._context.socket(zmq.SUB)
-            self._sockets.append(sub)
+            self._sockets[sub] = handshakes = Handshakes(sub, self._endpoint)
             sub.setsockopt(zmq.RCVHWM, _HIGH_WATER)
             sub.setsockopt(zmq.LINGER, 0)
             sub.setsockopt(zmq.MAXMSGSIZE, _MAX_PART_BYTES)
             sub.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
             sub.setsockopt(zmq.IPV6, "[" in self._endpoint)
             sub.setsockopt_string(zmq.SUBSCRIBE, topic)
-            sub.connect(self._endpoint)
+            self._poller.register(handshakes.socket, zmq.POLLIN)
             self._poller.register(sub, zmq.POLLIN)
+            if self._keys is not None:
+                present(sub, self._keys, self._server_key)
+            sub.connect(self._endpoint)
 
     def _forget_sockets(self) -> None:
-        for sub in self._sockets:
+        for sub, handshakes in self._sockets.items():
+            self._poller.unregister(handshakes.socket)
             self._poller.unregister(sub)
+            handshakes.close()
             sub.close()
         self._sockets.clear()
 
     def _run(self) -> None:
         while not self._closed:
-            ready = dict(self._poller.poll())
-            for sub in [sub for sub in self._sockets if sub in ready]:
-                self._take(sub)
+            ready = dict(self._poller.poll(None if self.refused is None else _KNOCK_AGAIN_MS))
+            for sub, handshakes in list(self._sockets.items()):
+                if handshakes.socket in ready:
+                    handshakes.read()
+                    self.refused = handshakes.refused
+                if sub in ready and sub in self._sockets:
+                    self._take(sub)
+            if not ready and self.refused is not None:
+                self._knock_again()
         self._forget_sockets()
+
+    def _knock_again(self) -> None:
+        self._forget_sockets()
+        try:
+            self._listen()
+        except ConfigError as e:  # our own key has gone, or others may read it by now
+            self._forget_sockets()
+            self.refused = str(e)
 
     def _take(self, sub: zmq.Socket[bytes]) -> None:
         """One message of a socket that has one: so no topic, however busy, starves another."""
@@ -143,9 +181,9 @@ class Subscriber:
             self.bad += 1
             return
         if self._seeking:
-            self._seeking = False
+            self._seeking, self._stream = False, message.stream
             self._forget_sockets()
-            self._listen(message.stream)
+            self._listen()
         else:
             self._keep(message)
 

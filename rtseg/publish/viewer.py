@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,16 +149,22 @@ def view(
     save: Path | None = None,
     seconds: float | None = None,
     frames: int | None = None,
+    keys: Path | None = None,
+    server_key: str | Path | None = None,
 ) -> dict[str, Any]:
     """Watch the overlay of a publisher until `seconds` or `frames` are over, or until Esc or q in the window.
 
     `save`: a folder for one PNG a picture. After a second without a new picture the view says NO SIGNAL. Returns the
-    counts of what was seen, missed and wrong, and how old it was. `OutputError` if there is no window or no room.
+    counts of what was seen, missed and wrong, and how old it was. `OutputError` if there is no window or no room, or
+    if the publisher refuses us from the start; `keys` and `server_key` are as for `Subscriber`.
     """
     screen: _Screen = _Nothing() if headless else _Window(f"rtseg {endpoint}")
     watch, start_s = _Watch(save), time.monotonic()
-    with closing(screen), suppress(KeyboardInterrupt), Subscriber(endpoint, topics=("overlay",)) as subscriber:
+    listener = partial(Subscriber, endpoint, ("overlay",), keys=keys, server_key=server_key)
+    with closing(screen), suppress(KeyboardInterrupt), listener() as subscriber:
         while not screen.quit():
+            if subscriber.refused and not watch.frames:
+                raise OutputError(subscriber.refused)
             message = subscriber.get("overlay", timeout=0.02)
             image_hwc = None if message is None else watch.take(message)
             if image_hwc is None:
@@ -171,4 +178,5 @@ def view(
     missed = {name: getattr(subscriber, name)["overlay"] for name in ("skipped", "lost", "rejected", "late")}
     summary = watch.summary()
     summary["bad"] += subscriber.bad
-    return {"endpoint": endpoint, "seconds": round(seconds, 2), **summary, **missed}
+    refused = {"refused": subscriber.refused} if subscriber.refused else {}
+    return {"endpoint": endpoint, "seconds": round(seconds, 2), **summary, **missed, **refused}

@@ -1,8 +1,9 @@
 """What goes over the wire, version 1: `[topic, header, payload...]`.
 
 The topic is `STREAM/video`, `/overlay`, `/masks` or `/status`. The header is a msgpack map; every message has every
-key, with nil for what it has nothing to say of. The payload is the pixels (rgb24, or one JPEG), one COCO compressed
-RLE per object, or, for a status, one msgpack map. Times are nanoseconds on the monotonic clock that `clock` names.
+key, with nil for what it has nothing to say of, and only an overlay whose masks were moved along with the picture has
+`carried`, which is true. The payload is the pixels (rgb24, or one JPEG), one COCO compressed RLE per object, or, for a
+status, one msgpack map. Times are nanoseconds on the monotonic clock that `clock` names.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "pixfmt": (str, _NIL), "color": (dict, _NIL), "mask_seq": (int, _NIL), "mask_age_ms": (*_REAL, _NIL),
     "state": _TEXT, "engine": _TEXT, "objects": (list,),
 }  # fmt: skip
+_SOME_KEYS: dict[str, tuple[type, ...]] = {"carried": (bool,)}  # that a message may lack, and an older reader ignores
 _OBJECT_KEYS: dict[str, tuple[type, ...]] = {"id": _INT, "label": _TEXT, "score": _REAL, "area": _INT, "box": (list,)}
 _COUNTS = {"time_base": 2, "box": 4}  # of integers, in those that are lists
 
@@ -149,6 +151,7 @@ def encode_overlay(
     """The picture with its masks on it, and how old they are."""
     pixfmt, pixels = _pixels(drawn.image_hwc, jpeg_quality)
     about = {"mask_seq": drawn.mask_seq, "mask_age_ms": drawn.age_ms, "state": drawn.state}
+    about |= {"carried": True} if drawn.carried else {}
     return [*_head(frame, stream, "overlay", pixfmt, engine, **about, objects=_objects(drawn.objects)), pixels]
 
 
@@ -232,7 +235,7 @@ def decode(parts: Sequence[bytes | memoryview]) -> Message:
     header = _unpack_map(bytes(parts[1]), topic)
     if header.get("v") != VERSION:
         raise OutputError(f"{topic}: wire version {header.get('v')!r:.40}; expected {VERSION}; update the older side")
-    _check_keys(header, _KEYS, topic)
+    _check_keys(header, _KEYS | {key: kinds for key, kinds in _SOME_KEYS.items() if key in header}, topic)
     for thing in header["objects"]:
         _check_keys(thing, _OBJECT_KEYS, f"{topic} {header['seq']}: object")
     _check_sizes(kind, header, [len(part) for part in parts[2:]], f"{topic} {header['seq']}")

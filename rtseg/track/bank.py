@@ -40,12 +40,25 @@ class Bank:
         prompted = [m for m in memories if m.conditioning]
         if len(prompted) > CONDITIONING:
             memories = [m for m in memories if m is not prompted[1]]
+        self._keep(memories)
+        if not memory.conditioning:
+            self._recent.append((memory.step, memory.pointer_c))
+
+    def before(self, step: int) -> Bank:
+        """A bank of its own, with what this one still holds of the steps before `step`."""
+        bank = Bank(self._policy, self._size)
+        bank._recent = deque(((at, p) for at, p in self._recent if at < step), maxlen=self._recent.maxlen)
+        memories = [m for m in self._memories if m.step < step]
+        if memories:
+            bank._keep(memories)
+        return bank
+
+    def _keep(self, memories: list[Memory]) -> None:
+        """Ask the policy, and keep what it wants of these, oldest first."""
         choice = self._policy(memories, self._size)
         place = {old: new for new, old in enumerate(choice.keep)}
         self._memories = [memories[i] for i in choice.keep]
         self._choice = Choice(tuple(place.values()), tuple((place[i], slot) for i, slot in choice.attend))
-        if not memory.conditioning:
-            self._recent.append((memory.step, memory.pointer_c))
 
     def recall(self, now: int) -> Recall:
         """What attention sees at step `now`, which is later than every memory."""

@@ -6,6 +6,7 @@ The tracker owns the objects and their banks; the engine owns the network. Betwe
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from ..errors import EngineError, PromptError, SourceError
 from ..types import MAX_ID, BoolMask, Frame, ImageU8, Masks, Prompt, as_points, now_ns
 from .bank import Bank
 from .policy import Memory, Size, get_policy
+
+RECENT = 256  # steps whose frames `fork` can tell apart; more than a live feed keeps pictures of
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +48,7 @@ class Tracker:
         self._objects: dict[int, _Object] = {}
         self._prompts: dict[int, Prompt] = {}
         self._steps = 0
+        self._seqs: deque[int] = deque(maxlen=RECENT)  # of the frames of the latest steps
         self._lock = threading.RLock()
 
     @property
@@ -101,6 +105,32 @@ class Tracker:
             self._objects.pop(object_id, None)
             self._prompts.pop(object_id, None)
 
+    def fork(self, ids: Sequence[int], seq: int) -> Tracker:
+        """A tracker that follows these objects alone, and remembers of them what this one did before frame `seq`.
+
+        With it a prompt acts on a frame of the past, while the present goes on here: give it there, step through
+        later frames, then `adopt` the outcome. Ids that are not tracked may be new objects there. How far back
+        it tells the frames apart: the last `RECENT`.
+        """
+        with self._lock:
+            later = sum(seen >= seq for seen in self._seqs)
+            fork = Tracker(self.engine, self.policy)
+            fork._steps = self._steps - later
+            for i in set(ids) & set(self._objects):
+                bank = self._objects[i].bank.before(fork._steps)
+                if len(bank):
+                    fork._objects[i] = _Object(i, self._objects[i].label, bank)
+            return fork
+
+    def adopt(self, fork: Tracker) -> None:
+        """Take over the objects of a fork in place of what is remembered of them here. `PromptError`: no room."""
+        with self._lock:
+            limit = self.engine.recipe.max_objects
+            if len({*self.ids, *fork._objects}) > limit:
+                raise PromptError(f"{limit} objects are tracked already; remove one, or raise it in the recipe")
+            self._objects |= fork._objects
+            self._steps = max(self._steps, fork._steps)
+
     def _known(self, object_id: int) -> None:
         if object_id not in self.ids:
             tracked = ", ".join(map(str, self.ids)) or "none"
@@ -120,14 +150,19 @@ class Tracker:
             self._check_prompts(frame)
             objects = self._with_new_ones()
             if not objects:
-                self._steps += 1
+                self._count(frame)
                 return _masks(frame, objects, self.engine.image_size, None)
             recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
             given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
             decoded, written = self._answer(frame.image_hwc, recalls, given)
             masks = _masks(frame, objects, self.engine.image_size, decoded)
             self._commit(objects, given, decoded, written)
+            self._count(frame)
             return masks
+
+    def _count(self, frame: Frame) -> None:
+        self._steps += 1
+        self._seqs.append(frame.seq)
 
     def _answer(
         self, image_hwc: ImageU8, recalls: list[Recall | None], given: list[Prompts | None]
@@ -206,7 +241,6 @@ class Tracker:
             o.bank.add(Memory(self._steps, written[i], decoded.pointer_bc[i].clone(), given[i] is not None))
         self._objects = {o.id: o for o in objects}
         self._prompts = {}
-        self._steps += 1
 
 
 def _merged(before: Prompt | None, prompt: Prompt) -> Prompt:

@@ -16,10 +16,27 @@ from rtseg.grab import open_source
     ("uri", "says"),
     [
         ("nowhere/clip.mp4", "no such file or folder"),
-        ("rtsp://camera/1", "live inputs cannot be opened yet"),
-        ("srt://host:9000", "live inputs cannot be opened yet"),
-        ("/dev/video0", "live inputs cannot be opened yet"),
+        ("rtsp://127.0.0.1:1/1", "rtsp://127.0.0.1:1/1: cannot be opened (Connection refused)"),
+        ("TCP://127.0.0.1:1", "cannot be opened (Connection refused)"),
+        ("/dev/video99", "/dev/video99: cannot be opened (No such file or directory)"),
+        ("rtsp://", "no host; expected rtsp://HOST/PATH"),
+        ("rtsp:camera", "expected rtsp://HOST/PATH"),
+        ("udp://239.0.0.1", "no port; expected udp://HOST:PORT"),
+        ("tcp://host:99999", "tcp://host:99999: not a uri; expected tcp://HOST:PORT"),
+        ("rtsp://camera/1 ", "spaces around it"),
+        ("v4l2:///dev/video0?widht=640", "unknown key 'widht'; did you mean 'width'"),
+        ("v4l2:///dev/video0?width=640", "width and height go together"),
+        ("v4l2:///dev/video0?fps=fast", "fps='fast'; expected a whole number from 1 to 1000"),
+        ("v4l2:///dev/video0?format=M JPEG", "expected FFmpeg's name of it"),
+        ("v4l2://video0", "no device; expected v4l2:///dev/video0"),
+        ("srt://h:1?passphrase=short", "the passphrase is too short or too long; expected 10 to 79 bytes"),
+        ("srt://h:1?mode=rendezvous", "expected caller or listener"),
+        ("srt://h:1?latncy=20", "unknown key 'latncy'; did you mean 'latency'"),
+        ("srt://h:1?latency=fast", "expected milliseconds from 0 to 60000"),
+        ("srt://:1", "no host to call"),
         ("rstp://camera/1", "unknown scheme 'rstp'; did you mean 'rtsp'"),
+        ("rstp://me:hunter22@camera/1", "rstp://***@camera/1: unknown scheme 'rstp'"),
+        ("rstp:me:hunter22@camera", "rstp:***: unknown scheme 'rstp'"),
         ("synthetik:laparoscopy", "unknown scheme 'synthetik'; did you mean 'synthetic'"),
         ("", "no such file or folder"),
     ],
@@ -28,7 +45,22 @@ def test_what_cannot_be_opened_is_one_line(uri: str, says: str) -> None:
     with pytest.raises(SourceError) as error:
         open_source(uri)
     assert says in str(error.value)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "hunter22" not in str(error.value) and "short" not in str(error.value)[:20]
+
+
+def test_a_rate_for_a_live_input_is_refused() -> None:
+    with pytest.raises(SourceError, match="a live input has its own times"):
+        open_source("tcp://127.0.0.1:1", fps=25)
+
+
+def test_a_file_may_be_called_what_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colon does not make a uri: the file is looked into, and found to be none."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("rtp:a@b.mp4", "a?password=hunter.mp4"):
+        Path(name).write_bytes(b"no video")
+        with pytest.raises(SourceError) as error:
+            open_source(name)
+        assert str(error.value).startswith(f"{name}: not a readable video")
 
 
 @pytest.mark.parametrize("fps", [0, -1, 5000, float("nan")])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import zmq
 
+from bench import fuzz
 from rtseg.config import TOPICS
 from rtseg.errors import OutputError
 from rtseg.publish import publisher as publisher_module
+from rtseg.publish.audience import Audience
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.subscriber import Subscriber
@@ -30,7 +33,7 @@ def _wait(condition, seconds: float = 5.0) -> bool:
 
 
 def _watched(publisher: Publisher, *kinds: str) -> bool:
-    return _wait(lambda: {f"demo/{kind}" for kind in kinds} <= publisher._prefixes)
+    return _wait(lambda: {f"demo/{kind}" for kind in kinds} <= set(publisher._audience._asked))
 
 
 @pytest.mark.parametrize("stream", [None, "demo"])
@@ -93,7 +96,7 @@ def test_no_call_blocks_and_every_frame_is_accounted_for(make_frame, monkeypatch
         stalled.setsockopt(zmq.LINGER, 0)
         stalled.setsockopt_string(zmq.SUBSCRIBE, "")
         stalled.connect(publisher.endpoint)
-        assert _wait(lambda: "" in publisher._prefixes)
+        assert _wait(lambda: "" in publisher._audience._asked)
         waits = []
         for seq in range(300):
             start = now_ns()
@@ -120,7 +123,7 @@ def test_a_slow_reader_gets_the_newest_not_the_oldest(make_frame):
         naive.setsockopt_string(zmq.SUBSCRIBE, "demo/video")
         naive.connect(publisher.endpoint)
         with Subscriber(publisher.endpoint, ["video"], "demo") as subscriber:
-            assert _wait(lambda: "demo/video" in publisher._prefixes)
+            assert _wait(lambda: "demo/video" in publisher._audience._asked)
             time.sleep(0.2)
             for seq in range(last + 1):
                 publisher.publish_video(replace(frame, seq=seq))
@@ -145,7 +148,7 @@ def test_what_nobody_watches_is_counted_but_not_encoded(make_frame, monkeypatch)
             assert _wait(lambda: publisher.counts()["video"]["dropped"].get("unwatched"))
         assert not encoded
         assert publisher.counts()["video"]["sent"] == 0
-        assert _wait(lambda: not publisher._prefixes)  # those who leave are forgotten
+        assert _wait(lambda: not publisher._audience._asked)  # those who leave are forgotten
         with Subscriber(publisher.endpoint, ["video"], "demo") as subscriber:
             assert _watched(publisher, "video")
             publisher.publish_video(make_frame())
@@ -161,13 +164,15 @@ def test_what_nobody_watches_is_counted_but_not_encoded(make_frame, monkeypatch)
      "tcp://example.com:5555", "tcp://127.0.0.1.example.com:5555"],
 )  # fmt: skip
 def test_another_address_than_loopback_is_refused(bind):
-    with pytest.raises(OutputError, match=r"CURVE.*not available yet") as caught:
+    with pytest.raises(OutputError, match=r"CURVE keys.*rtseg keys new") as caught:
         Publisher(bind)
     assert bind in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1:5555", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "ipc:///tmp/x", ""])
+@pytest.mark.parametrize(
+    "bind", ["127.0.0.1:5555", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "udp://127.0.0.1:5", ""]
+)
 def test_an_address_that_is_none_is_refused(bind):
     with pytest.raises(OutputError, match="expected tcp://127"):
         Publisher(bind)
@@ -276,3 +281,81 @@ def test_masks_too_old_to_draw_are_still_sent_and_say_so(make_frame, make_masks,
 def test_topics_that_do_not_exist_are_refused(topics, said):
     with pytest.raises(OutputError, match=said):
         Subscriber("tcp://127.0.0.1:5999", topics)
+
+
+def test_a_hiccup_of_the_thread_loses_no_original_picture(make_frame, monkeypatch):
+    frame, hiccup = make_frame(), threading.Event()
+    monkeypatch.setattr(publisher_module, "encode_overlay", lambda *a, **k: hiccup.wait(5) and [])
+    with Publisher(ANYWHERE) as publisher, Subscriber(publisher.endpoint, ["video"], "demo") as subscriber:
+        with Subscriber(publisher.endpoint, ["overlay"], "demo"):
+            assert _watched(publisher, "video", "overlay")
+            for start, count, lost in ((0, 8, 0), (8, 11, 3)):
+                publisher.publish_overlay(frame, "no drawing")
+                assert _wait(lambda: not publisher._slots["overlay"])
+                for seq in range(start, start + count):
+                    publisher.publish_video(replace(frame, seq=seq))
+                hiccup.set()
+                assert _wait(lambda: subscriber._last.get("video", ("", -1))[1] == start + count - 1)  # noqa: B023
+                hiccup.clear()
+                assert subscriber.lost["video"] == lost == publisher.counts()["video"]["dropped"].get("slot", 0)
+            hiccup.set()
+
+
+def test_no_peer_can_unsubscribe_another(make_frame):
+    with Publisher(ANYWHERE) as publisher, Subscriber(publisher.endpoint, ["video"], "demo") as subscriber:
+        assert _watched(publisher, "video")
+        with fuzz.talker(publisher.endpoint) as raw:
+            raw.sendall(fuzz.framed(b"\0demo/video") * 3 + fuzz.framed(b"\1demo/masks"))
+            assert _watched(publisher, "masks")  # so it was heard
+            publisher.publish_video(make_frame())
+            assert subscriber.get("video", timeout=5) is not None
+            raw.sendall(fuzz.framed(b"\1demo/video") + fuzz.framed(b"\0demo/video") * 3 + fuzz.framed(b"\0demo/masks"))
+            assert _wait(lambda: "demo/masks" not in publisher._audience._asked)  # what is one's own may be left
+            publisher.publish_video(make_frame(seq=8))
+            assert subscriber.get("video", timeout=5) is not None
+
+
+@pytest.mark.parametrize("ipc", [False, True])
+def test_who_only_makes_noise_is_thrown_out_and_nobody_else(tmp_path, monkeypatch, ipc):
+    heard: list[int] = []
+    real = Audience._count
+    monkeypatch.setattr(Audience, "_count", lambda self, peer: heard.append(peer) or real(self, peer))
+    with Publisher(f"ipc://{tmp_path}/s" if ipc else ANYWHERE) as publisher:
+        with Subscriber(publisher.endpoint, ["status"], "demo") as subscriber:
+            assert subscriber.get("status", timeout=5) is not None
+            with fuzz.talker(publisher.endpoint) as raw, suppress(OSError):
+                for _ in range(50):
+                    raw.sendall(b"".join(fuzz.framed(b"\1%060d" % number) for number in range(1000)))
+                while raw.recv(65536):
+                    pass
+            assert _wait(lambda: publisher._audience.thrown_out == 1)
+            assert subscriber.get("status", timeout=5) is not None
+            assert len(heard) < 20_000  # of 50,000: what ZeroMQ takes in before we hear of it, it keeps
+
+
+def test_a_flood_of_subscriptions_delays_no_picture(make_frame):
+    frame, over = make_frame(), threading.Event()
+    burst = b"".join(fuzz.framed(b"\1%060d" % number) for number in range(2000))
+
+    def flood(endpoint: str) -> None:
+        while not over.is_set():
+            with suppress(OSError), fuzz.talker(endpoint) as raw:
+                while not over.is_set():
+                    raw.sendall(burst)
+
+    with Publisher(ANYWHERE) as publisher, Subscriber(publisher.endpoint, ["video"], "demo") as subscriber:
+        assert _watched(publisher, "video")
+        thread = threading.Thread(target=flood, args=(publisher.endpoint,))
+        thread.start()
+        try:
+            assert _wait(lambda: publisher._audience.thrown_out)
+            waits_ms = []
+            for seq in range(20):
+                publisher.publish_video(replace(frame, seq=seq, captured_ns=now_ns()))
+                message = subscriber.get("video", timeout=5)
+                assert message is not None
+                waits_ms.append(message.age_ms)
+        finally:
+            over.set()
+            thread.join()
+    assert np.median(waits_ms) < 100

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtseg.errors import OutputError
 from rtseg.publish import overlay
 from rtseg.publish.colors import PALETTE, color_of
 from rtseg.publish.overlay import Drawn, draw_overlay
+from rtseg.publish.shown import measure
 from rtseg.types import BoolMask, Frame
 
 
@@ -176,3 +180,134 @@ def test_drawing_needs_only_numpy_and_opencv():
         "except ImportError: print('lazy')\n"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "lazy\n"
+
+
+def test_opacity_is_the_callers(make_frame, make_masks, box_mask):
+    frame = make_frame(200, 300, captured_ns=10**12)
+    masks = make_masks(frame, [box_mask(frame, 100, 60, 200, 160)], age_ms=40)
+    inner = np.s_[80:140, 120:180]
+    bare, half, full = (draw_overlay(frame, masks, opacity=o) for o in (0, 0.5, 1))
+    assert {d.state for d in (bare, half, full)} == {"fresh"}
+    assert np.array_equal(bare.image_hwc[inner], frame.image_hwc[inner])
+    assert _changed(frame, bare)[60, 100:200].mean() > 0.9  # the outline stays
+    assert (full.image_hwc[inner] == color_of(1)).all()
+    middle = (frame.image_hwc[inner].astype(float) + color_of(1)) / 2
+    assert np.abs(half.image_hwc[inner] - middle).max() <= 1
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(OutputError, match=r"opacity .* expected 0 \(outline only\) to 1"):
+            draw_overlay(frame, masks, opacity=wrong)
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "state"), [(None, "recovering"), (300, "recovering"), (200, "stale"), (40, "fresh")]
+)
+def test_recovering_is_said_where_there_is_no_mask_to_show(make_frame, make_masks, box_mask, age_ms, state):
+    frame = make_frame(200, 300, captured_ns=10**12)
+    masks = None if age_ms is None else make_masks(frame, [box_mask(frame, 100, 60, 200, 160)], age_ms)
+    drawn, usual = draw_overlay(frame, masks, recovering=True), draw_overlay(frame, masks)
+    assert drawn.state == state and usual.state == {None: "none", 300: "expired"}.get(age_ms, state)
+    assert (drawn.age_ms, drawn.mask_seq) == (usual.age_ms, usual.mask_seq)
+    if state != "recovering":
+        assert np.array_equal(drawn.image_hwc, usual.image_hwc)
+        return
+    ((x0, y0, x1, y1),) = drawn.label_boxes
+    assert not usual.label_boxes and not _changed(frame, usual).any()
+    assert _changed(frame, drawn)[y0:y1, x0:x1].mean() > 0.9 and (x0, y1) < (20, 200)
+    assert not (_changed(frame, drawn) & ~_touchable([np.zeros((200, 300), bool)], drawn)).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (17, 40)])
+def test_recovering_fits_any_picture(make_frame, size):
+    drawn = draw_overlay(make_frame(*size), None, recovering=True)
+    ((x0, y0, x1, y1),) = drawn.label_boxes
+    assert 0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]
+
+
+def test_carried_is_passed_on(make_frame, make_masks, box_mask):
+    frame = make_frame(captured_ns=10**12)
+    masks = make_masks(frame, [box_mask(frame, 20, 20, 80, 80)], age_ms=50)
+    assert draw_overlay(frame, masks, carried=True).carried and not draw_overlay(frame, masks).carried
+    late = make_masks(frame, [box_mask(frame, 20, 20, 80, 80)], age_ms=500)
+    assert not draw_overlay(frame, late, carried=True).carried  # nothing is drawn
+
+
+_LEVEL = {"fresh": 0, "stale": 1, "expired": 2}
+
+
+def _play(make_frame, make_masks, ages_ms, period_ms, remember):
+    """Each frame with masks of the next age; `remember`: what is drawn knows of the frame before."""
+    drawn, before = [], None
+    box_hw = np.zeros((120, 160), bool)
+    box_hw[40:80, 40:120] = True
+    for n, age_ms in enumerate(ages_ms):
+        frame = make_frame(120, 160, captured_ns=10**12 + round(n * period_ms * 1e6))
+        masks = make_masks(frame, [box_hw], age_ms)
+        drawn.append((frame, draw_overlay(frame, masks, opacity=1, before=before)))
+        before = drawn[-1][1].steady if remember else None
+    return drawn
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ages_ms=st.lists(st.one_of(st.floats(0, 300), st.sampled_from([119.999, 120, 120.001, 240])), max_size=20),
+    period_ms=st.sampled_from([4, 16.7, 40, 400]),
+)
+def test_no_mask_is_ever_shown_as_fresher_than_its_age(make_frame, make_masks, ages_ms, period_ms):
+    for frame, drawn in _play(make_frame, make_masks, ages_ms, period_ms, True):
+        by_age = _level(drawn.age_ms)
+        assert _LEVEL[drawn.state] >= by_age
+        filled = (drawn.image_hwc[55:65, 60:100] == color_of(1)).all()
+        assert filled == (drawn.state == "fresh") and not (filled and drawn.age_ms > 120)
+        if by_age == 2:
+            assert not _changed(frame, drawn).any()
+
+
+def _level(age_ms: float) -> int:
+    return 0 if age_ms <= 120 else 1 if age_ms <= 240 else 2
+
+
+def _flips(drawn) -> int:
+    states = [d.state for _, d in drawn]
+    return sum(a != b for a, b in pairwise(states))
+
+
+@pytest.mark.parametrize("nominal_ms", [120, 240])
+def test_masks_that_sit_on_a_limit_do_not_flicker(make_frame, make_masks, nominal_ms):
+    """25 fps: ages are multiples of 40 ms, with jitter."""
+    ages_ms = nominal_ms + np.random.default_rng(0).normal(0, 2, 100)
+    flips = [_flips(_play(make_frame, make_masks, ages_ms, 40, remember)) for remember in (False, True)]
+    assert flips[0] > 40 and flips[1] <= 2
+
+
+@pytest.mark.parametrize(
+    ("ages_ms", "states"),
+    [
+        ([80, 121, 119, 80], ["fresh", "stale", "stale", "fresh"]),  # well within: at once
+        ([80, 121] + [119] * 14, ["fresh"] + ["stale"] * 14 + ["fresh"]),  # just within: after half a second
+        ([80, 121, 119, 121] + [119] * 14, ["fresh"] + ["stale"] * 16 + ["fresh"]),  # and it begins anew
+        ([260, 235, 119, 100], ["expired", "expired", "stale", "fresh"]),
+        ([119] * 3, ["fresh"] * 3),
+    ],
+)
+def test_when_a_mask_is_filled_again(make_frame, make_masks, ages_ms, states):
+    assert [d.state for _, d in _play(make_frame, make_masks, ages_ms, 40, True)] == states
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    grid=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    sizes=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 130)), min_size=2, max_size=3),
+    seed=st.integers(0, 2**16),
+)
+def test_what_is_drawn_is_the_mask_to_the_pixel(make_frame, make_masks, grid, sizes, seed):
+    """`measure` has a buffer of its own; `Masks.mask` is the truth, whatever was measured before or after."""
+    rng = np.random.default_rng(seed)
+    measured = []
+    for size in sizes:
+        frame = make_frame(*size)
+        small = make_masks(frame, [np.zeros(grid, bool)] * 2)
+        logits_bhw = rng.normal(size=(2, *grid)).astype(np.float32)
+        masks = replace(small, height=size[0], width=size[1], mask_logits_bhw=logits_bhw)
+        measured += [(masks, i, *measure(masks, i)) for i in masks.ids]
+    for masks, i, mask_hw, seen in measured:
+        assert np.array_equal(mask_hw, masks.mask(i)) and seen.area == masks.mask(i).sum()

@@ -62,6 +62,29 @@ def test_overlay_says_which_mask_and_how_old(messages):
     assert header["objects"] == [{"id": 1, "label": "grasper", "score": 0.75, "area": 30 * 40, "box": [10, 20, 40, 60]}]
 
 
+def test_carried_is_said_where_it_is_so(messages, make_frame, make_masks, box_mask):
+    frame = make_frame()
+    masks = make_masks(frame, [box_mask(frame, 10, 20, 40, 60)], age_ms=50)
+    moved = [bytes(part) for part in encode_overlay(frame, draw_overlay(frame, masks, carried=True), "demo")]
+    header = decode(moved).header
+    assert header["carried"] is True and sorted(header) == sorted([*DESIGN_KEYS, "carried"])
+    assert (header["v"], header["mask_seq"], header["mask_age_ms"]) == (1, 5, 50.0)  # no newer for it
+    assert decode(_edited(moved, carried=False)).header["carried"] is False
+    for wrong in (1, None, "yes"):
+        with pytest.raises(OutputError, match="carried is .* expected bool"):
+            decode(_edited(moved, carried=wrong))
+
+
+def test_a_key_of_a_later_minor_version_does_no_harm(messages):
+    assert decode(_edited(messages["overlay"], tomorrow=[1])).header["state"] == "fresh"
+
+
+def test_recovering_goes_over_the_wire(make_frame):
+    frame = make_frame()
+    message = decode([bytes(p) for p in encode_overlay(frame, draw_overlay(frame, None, recovering=True), "demo")])
+    assert (message.header["state"], message.header["mask_seq"], message.header["objects"]) == ("recovering", None, [])
+
+
 def test_masks_come_back(messages, make_frame, box_mask):
     message, frame = decode(messages["masks"]), make_frame()
     assert len(message.payload) == 2

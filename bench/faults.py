@@ -1,0 +1,219 @@
+"""Every fault that an operating room has, again and again: how long the picture was away, and how long the masks.
+
+    python -m bench.faults [--times 20] [--only "kill segment,stop grab"] [--messages 100000] [--json FILE]
+
+A camera of our own (bench/camera.py) sends 720p25 over TCP; the feed runs `nano`, and is watched over ipc. A picture
+gap is the longest time between two original pictures as they left; recovery is the time until a picture captured after
+the fault (after its end, for those of the source) is shown with fresh masks and the feed calls itself running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtseg.types import now_ns
+
+from .camera import Camera
+from .fuzz import fuzz_control, fuzz_wire
+from .room import BOX, Room
+
+PERIOD_MS = 40.0
+GAP_MS = 2 * PERIOD_MS  # what a fault that is not the picture's may cost the picture
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`do` makes it happen and returns when it was over (ns); the promises: seconds to recovery, ms without picture."""
+
+    name: str
+    do: Callable[[Theatre], int]
+    recovery_s: float
+    gap_ms: float = float("inf")
+
+
+@dataclass(slots=True)
+class Theatre:
+    room: Room
+    camera: Camera
+    messages: int
+
+
+def killed(role: str) -> Callable[[Theatre], int]:
+    def do(t: Theatre) -> int:
+        os.kill(t.room.child(role), signal.SIGKILL)
+        return now_ns()
+
+    return do
+
+
+def stopped(role: str, seconds: float = 5.0) -> Callable[[Theatre], int]:
+    """Stopped for so long. Recovery counts from the stop for a process that is replaced, else from when it goes on."""
+
+    def do(t: Theatre) -> int:
+        pid, since_ns = t.room.child(role), now_ns()
+        os.kill(pid, signal.SIGSTOP)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            return since_ns
+        return now_ns()
+
+    return do
+
+
+def camera(command: str, seconds: float) -> Callable[[Theatre], int]:
+    def do(t: Theatre) -> int:
+        t.camera.say(command)
+        time.sleep(seconds)
+        return now_ns()
+
+    return do
+
+
+def resized(t: Theatre) -> int:
+    t.camera.say("size 640x360")
+    time.sleep(1.0)
+    t.camera.say("size 1280x720")
+    time.sleep(0.2)
+    return now_ns()
+
+
+def network_raises(t: Theatre) -> int:
+    os.kill(t.room.child("segment"), signal.SIGUSR1)
+    return now_ns()
+
+
+DEAF = "import sys, time, zmq; s = zmq.Context().socket(zmq.SUB); s.setsockopt(zmq.RCVHWM, 1); "
+DEAF += "s.subscribe(''); s.connect(sys.argv[1]); print('on', flush=True); time.sleep(60)"
+
+
+def deaf_subscriber(t: Theatre) -> int:
+    """One that subscribes to everything, never reads, and is killed after two seconds."""
+    deaf = subprocess.Popen([sys.executable, "-c", DEAF, t.room.endpoint], stdout=subprocess.PIPE)
+    assert deaf.stdout is not None
+    deaf.stdout.readline()
+    time.sleep(2)
+    deaf.kill()
+    deaf.wait()
+    deaf.stdout.close()
+    return now_ns()
+
+
+def fuzz(which: Callable[..., Any], where: str) -> Callable[[Theatre], int]:
+    seeds = iter(range(10**6))
+
+    def do(t: Theatre) -> int:
+        which(f"ipc://{t.room.folder}/{where}", t.messages, next(seeds))
+        over_ns = now_ns()
+        if where == "control":  # some of the changed orders still were orders
+            t.room.client.reset()
+            t.room.client.set(opacity=0.28, budget_ms=120.0)
+            t.room.client.add(1, box=BOX, label="tool")
+        return over_ns
+
+    return do
+
+
+FAULTS = [
+    Fault("kill grab", killed("grab"), 2.0),
+    Fault("kill segment", killed("segment"), 3.0, GAP_MS),
+    Fault("kill publish", killed("publish"), 2.0),
+    Fault("stop grab 5 s", stopped("grab"), 5.0),
+    Fault("stop segment 5 s", stopped("segment"), 6.0, GAP_MS),
+    Fault("stop publish 5 s", stopped("publish"), 5.0),
+    Fault("stop supervisor 5 s", stopped("supervisor"), 2.0, GAP_MS),
+    Fault("network raises", network_raises, 3.0, GAP_MS),
+    Fault("source stalls 2 s", camera("stall 2", 2.0), 2.0),
+    Fault("source frozen 2 s", camera("freeze 2", 2.0), 2.0, GAP_MS),
+    Fault("pts jump 30 s", camera("jump 30", 0.2), 2.0),
+    Fault("resolution change", resized, 2.0),
+    Fault("corrupt packets 1 s", camera("corrupt 1", 1.0), 2.0),
+    Fault("connection cut 2 s", camera("cut 2", 2.0), 2.0),
+    Fault("subscriber never reads, is killed", deaf_subscriber, 1.0, GAP_MS),
+    Fault("fuzzed control", fuzz(fuzz_control, "control"), 1.0, GAP_MS),
+    Fault("fuzzed wire", fuzz(fuzz_wire, "feed"), 1.0, GAP_MS),
+]
+
+
+def trial(t: Theatre, fault: Fault) -> dict[str, float]:
+    """Let it happen once, and wait until all is well again, and a little longer."""
+    begin_ns = now_ns()
+    over_ns = fault.do(t)
+    t.room.until(lambda: t.room.display.fresh_after(over_ns), 30)
+    rows = t.room.display.seen["overlay"]
+    well_ns = next(m.received_ns for m in rows if m.captured_ns > over_ns and m.state == "fresh")
+    time.sleep(1.0)
+    return {"recovery_s": (well_ns - over_ns) / 1e9, "gap_ms": t.room.display.gap_ms(begin_ns, now_ns())}
+
+
+@contextmanager
+def theatre(messages: int) -> Iterator[Theatre]:
+    folder = Path(tempfile.mkdtemp(prefix="rtseg-"))
+    try:
+        with Camera(size=(1280, 720)) as camera, Room(camera.url, folder) as room:
+            yield Theatre(room, camera, messages)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--only", default="", help="names, comma-separated")
+    parser.add_argument("--messages", type=int, default=5000, help="fuzzed, each time")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    only = [name.strip() for name in given.only.split(",") if name.strip()]
+    rows = []
+    print(
+        f"{'fault':36}{'n':>4}{'recovery s: median':>20}{'worst':>8}{'promised':>10}{'gap ms: median':>16}{'worst':>8}"
+    )
+    for fault in [f for f in FAULTS if not only or f.name in only]:
+        with theatre(given.messages) as t:
+            trials = [trial(t, fault) for _ in range(given.times)]
+            frames = t.room.finish()["frames"]
+        rows.append(judged(fault, trials, frames))
+        print(line(rows[-1]), flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+    raise SystemExit(not all(row["ok"] for row in rows))
+
+
+def judged(fault: Fault, trials: list[dict[str, float]], frames: dict[str, Any]) -> dict[str, Any]:
+    """A fault's figures beside its promises, and whether every frame is accounted for."""
+    recovery, gap = ([t[key] for t in trials] for key in ("recovery_s", "gap_ms"))
+    lost = frames["in"] - frames["shown"] - sum(frames["dropped"].values())
+    kept = max(recovery) <= fault.recovery_s and max(gap) <= fault.gap_ms and lost == 0
+    return {
+        "fault": fault.name, "n": len(trials), "recovery_s": recovery, "gap_ms": gap, "promised_s": fault.recovery_s,
+        "promised_gap_ms": fault.gap_ms, "unaccounted": lost, "frames": frames, "ok": kept,
+    }  # fmt: skip
+
+
+def line(row: dict[str, Any]) -> str:
+    recovery, gap = row["recovery_s"], row["gap_ms"]
+    text = f"{row['fault']:36}{row['n']:>4}{np.median(recovery):>20.2f}{max(recovery):>8.2f}{row['promised_s']:>10g}"
+    text += f"{np.median(gap):>16.0f}{max(gap):>8.0f}   {'ok' if row['ok'] else 'BROKEN'}"
+    return text + (f"; {row['unaccounted']} frames unaccounted for" if row["unaccounted"] else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""A feed in a process of its own, with a network that fails on command: `python -m bench.faulty STREAM.toml`.
+
+It runs what `rtseg live --json` runs, and prints the same report. A SIGUSR1 to its `segment` process makes the next
+step of the network raise.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any
+
+WORKER = (sys.executable, "-m", "bench.faulty")
+
+
+def play(profile: str) -> None:
+    from rtseg.cli import _end_gently, _log_to_stderr
+    from rtseg.config import load_stream
+    from rtseg.live import run_live
+
+    _end_gently()
+    _log_to_stderr()
+    report = run_live(load_stream(profile), worker=WORKER)
+    print(json.dumps(report), flush=True)
+
+
+def work(seat: str) -> None:
+    from rtseg.live.__main__ import main
+
+    if json.loads(seat)["role"] == "segment":
+        arm()
+    main(seat)
+
+
+def arm() -> None:
+    from rtseg.track import Tracker
+
+    real, armed = Tracker.step, [False]
+
+    def fail(*_: object) -> None:
+        armed[0] = True
+
+    def step(self: Any, frame: Any) -> Any:
+        if armed[0]:
+            raise RuntimeError("injected: CUDA error: an illegal memory access was encountered")
+        return real(self, frame)
+
+    signal.signal(signal.SIGUSR1, fail)
+    Tracker.step = step  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    work(sys.argv[1]) if sys.argv[1].startswith("{") else play(sys.argv[1])

@@ -1,0 +1,59 @@
+"""A person's hand on a running feed: requests over a socket, answered by the supervisor. No request can carry code.
+
+What needs ZeroMQ is loaded when it is asked for: the command line adds its words without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import Client, Snapshot
+    from .messages import (
+        Add,
+        Correct,
+        Get,
+        Pause,
+        Remove,
+        Rename,
+        Request,
+        Reset,
+        Resume,
+        Set,
+        Shutdown,
+        Status,
+        TakeSnapshot,
+    )
+    from .server import ControlServer, Ticket
+    from .snapshot import snapshot_result
+
+_HOMES = {"Client": "client", "Snapshot": "client", "ControlServer": "server", "Ticket": "server"}
+_HOMES |= {"snapshot_result": "snapshot"}
+
+__all__ = [
+    "Add",
+    "Client",
+    "ControlServer",
+    "Correct",
+    "Get",
+    "Pause",
+    "Remove",
+    "Rename",
+    "Request",
+    "Reset",
+    "Resume",
+    "Set",
+    "Shutdown",
+    "Snapshot",
+    "Status",
+    "TakeSnapshot",
+    "Ticket",
+    "snapshot_result",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES.get(name, 'messages')}", __name__), name)

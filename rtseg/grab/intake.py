@@ -1,0 +1,146 @@
+"""One feed for as long as it lives: opened, read, reopened when it is lost, and its health told to whoever watches."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Literal
+
+from ..errors import SourceError, did_you_mean
+from ..types import Frame
+from .address import live_address
+from .crop import Cropper
+from .health import Health
+from .pace import GAP_S, paced
+from .source import MODES, Mode, Source
+
+Pace = Literal["native", "flat-out"]
+PACES: tuple[Pace, ...] = ("native", "flat-out")
+# At once, then 0.1 s, twice that, ... A source that is back is seen within this and the time that joining it takes.
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 1.0
+STEADY_S = 1.0  # a connection that lasted so long was a good one
+
+
+class Intake:
+    """Frames of a live input, for ever, or of a recording, to its end; `SourceError` at once for what never works.
+
+    `pace`: a recording is played as if it were live (`native`), or as fast as it can be read. `deinterlace` is for
+    live inputs and video files; `frame.interlaced` says how they are coded all the same. `crop`: what follows sees
+    only the box, or with `auto` the endoscope's field, found in the first frames once for each size of picture.
+    """
+
+    def __init__(
+        self, uri: str, *, fps: float | None = None, pace: Pace = "native", deinterlace: Mode = "auto",
+        crop: Any = "off",
+    ) -> None:  # fmt: skip
+        self._uri = uri
+        for key, value, known in (("pace", pace, PACES), ("deinterlace", deinterlace, MODES)):
+            if value not in known:
+                raise SourceError(f"{key} {value!r}: {did_you_mean(str(value), known)}")
+        self._pace, self._deinterlace = pace, deinterlace
+        self._closed = threading.Event()
+        self.health = Health()
+        self._crop = Cropper(crop, self.health.misfit)
+        address = live_address(uri)
+        self.live = address is not None
+        self.uri = address.shown if address else uri
+        self._source: Source | None = None
+        if self.live:
+            _check_live(self.uri, uri, fps)
+        else:
+            self._source = self._recording(fps)
+
+    @property
+    def fps(self) -> float:
+        """The nominal rate of a recording, or of the latest connection; 0 before the first."""
+        source = self._source
+        return source.fps if source else 0.0
+
+    @property
+    def grab_ms(self) -> float:
+        """How long the latest frame took to read and decode; of a live input, with the wait for it."""
+        source = self._source
+        return source.grab_ms if source else 0.0
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames with a `session` for each connection and `seq` from 0 in each; `SourceError` from a recording only."""
+        try:
+            yield from self._connections() if self.live else self._played()
+        except SourceError as e:
+            self.health.lost(str(e))
+            raise
+        self.health.ended()
+
+    def close(self) -> None:
+        """End `frames`, at the latest when the call it is in is back; from any thread."""
+        self._closed.set()
+        if self._source:
+            self._source.close()
+
+    def _recording(self, fps: float | None) -> Source:
+        from . import open_recording
+
+        source = open_recording(self._uri, fps, self._deinterlace)
+        box = self._crop.box
+        if box and (box[2] > source.width or box[3] > source.height):
+            size = f"{source.width}x{source.height}"
+            raise SourceError(f"{self.uri}: crop {list(box)} does not lie inside the {size} picture")
+        return paced(source) if self._pace == "native" else source
+
+    def _played(self) -> Iterator[Frame]:
+        assert self._source is not None
+        self.health.opened(self._source.fps, paced=self._pace == "native")
+        with closing(self._source) as source:
+            yield from self._each(source, GAP_S)
+
+    def _connections(self) -> Iterator[Frame]:
+        from .stream import CALL_S, OPENING_S, StreamSource
+
+        wait_s = 0.0
+        while not self._closed.wait(wait_s * random.uniform(0.5, 1.0)):
+            before, fps = self.health.counters["frames"], 0.0
+            self.health.calling(OPENING_S)
+            try:
+                with closing(StreamSource(self._uri, deinterlace=self._deinterlace)) as source:
+                    self.health.returned()
+                    self._source, fps = source, source.fps
+                    self.health.opened(fps if source.rate_known else 0.0)
+                    yield from self._each(source, CALL_S)
+            except SourceError as e:
+                self.health.returned()
+                self.health.lost(str(e))
+            steady = self.health.counters["frames"] - before > STEADY_S * fps > 0
+            wait_s = 0.0 if steady else min(LONGEST_WAIT_S, max(FIRST_WAIT_S, 2 * wait_s))
+
+    def _each(self, source: Source, limit_s: float) -> Iterator[Frame]:
+        """The source's frames, watched and cropped."""
+        frames, corrupt = iter(source), 0
+        try:
+            while True:
+                self.health.calling(limit_s)
+                frame = next(frames, None)
+                self.health.returned()
+                damaged: int = getattr(source, "corrupt", 0)
+                self.health.corrupt(damaged - corrupt)
+                corrupt = damaged
+                if frame is None or self._closed.is_set():
+                    break
+                self.health.frame(frame)
+                yield from self._crop(frame)
+        except SourceError:
+            yield from self._crop.held()
+            raise
+        finally:
+            self.health.returned()
+        yield from self._crop.held()
+
+
+def _check_live(shown: str, uri: str, fps: float | None) -> None:
+    if fps is not None:
+        raise SourceError(f"{shown}: fps={fps:g}, but a live input has its own times; leave fps out")
+    if uri.lower().startswith("srt:"):
+        from .srt import require_srt
+
+        require_srt()

@@ -1,0 +1,209 @@
+"""Frames from a live input, through FFmpeg (PyAV): the newest as soon as it is decoded, for as long as the feed lives.
+
+A file that is damaged is an error; a feed that is damaged goes on: what is broken is skipped and counted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from fractions import Fraction
+
+import av
+from av.codec.context import Flags
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+
+from ..errors import SourceError
+from ..types import Frame, now_ns
+from .address import Address, live_address
+from .deinterlace import Deinterlacer
+from .file import Turn, color_of, to_rgb
+from .secret import guard_logs, scrub
+from .source import Mode, Source
+from .srt import SrtReader
+
+OPEN_S, READ_S = 6.0, 2.0  # time limits of FFmpeg's calls
+# Without a good picture for so long, although data comes, a connection is given up; on joining, the next key frame may
+# be far away.
+FIRST_S, GOOD_S = 12.0, 5.0
+CALL_S = GOOD_S + READ_S  # until the next frame, or an error
+OPENING_S = 2 * (2 * OPEN_S + FIRST_S + READ_S)  # until the first, at worst: with and without a parser
+# What each picture in MPEG-TS begins with: a delimiter, which that standard demands, or MPEG-2's picture header.
+MARKS = {"h264": b"\0\0\1\x09", "hevc": b"\0\0\1\x46", "mpeg2video": b"\0\0\1\0"}
+REORDERED = ("h264", "hevc")  # right with `low_delay` too; MPEG-2 would come in the order of coding
+FPS = 25.0  # where the feed does not say
+FASTEST = 300
+
+
+class StreamSource(Source):
+    """One connection to a live input; `SourceError` when it cannot be made, and when it is lost.
+
+    Iterating again makes a new connection, with a new session: a live feed has no first frame to go back to.
+    `frame.interlaced` says how the feed is coded, also where `deinterlace` has made the picture whole.
+    """
+
+    def __init__(self, uri: str, *, deinterlace: Mode = "auto") -> None:
+        address = live_address(uri)
+        if address is None:
+            raise SourceError(f"{uri}: not a live input; expected rtsp://, srt://, udp://, /dev/video0, ...")
+        self._address, self._mode = address, deinterlace
+        self.corrupt = 0  # packets and pictures that were damaged, and skipped
+        connection = self._connect()
+        self._ready = [connection]  # list.pop is atomic: `close` may come from another thread
+        size = connection.turn.size(connection.first)
+        super().__init__(address.shown, *size, connection.fps or FPS, None)
+        self.rate_known = connection.fps > 0
+
+    def frames(self) -> Iterator[Frame]:
+        connection = self._ready.pop() if self._ready else self._again()
+        reformatter, whole = VideoReformatter(), Deinterlacer(self._mode)
+        with connection:
+            for seq, (picture, captured_ns) in enumerate(connection.pictures()):
+                self.corrupt = connection.corrupt
+                try:
+                    color = color_of(picture)
+                except SourceError as e:
+                    raise SourceError(f"{self.uri}: {e}") from e
+                pts, time_base = picture.pts, picture.time_base
+                if pts is None or time_base is None:
+                    pts, time_base = seq, 1 / Fraction(self.fps).limit_denominator(1001)
+                interlaced = bool(picture.interlaced_frame)
+                image_hwc = connection.turn.upright(to_rgb(whole(picture), color, reformatter))
+                yield Frame(
+                    image_hwc, seq, self.session, pts, time_base, captured_ns,
+                    pixfmt=picture.format.name, color=color, interlaced=interlaced,
+                )  # fmt: skip
+
+    def _connect(self) -> _Connection:
+        try:
+            return _Connection(self._address)
+        except _NoPictureError:
+            parsed = self._address.parsed()
+            if parsed is None:
+                raise
+            self._address = parsed
+            return _Connection(parsed)
+
+    def _again(self) -> _Connection:
+        connection = self._connect()
+        self.session = secrets.token_hex(6)
+        return connection
+
+    def close(self) -> None:
+        super().close()
+        if self._ready:
+            self._ready.pop().__exit__()
+
+
+class _NoPictureError(SourceError):
+    """Data comes, but nothing that can be seen."""
+
+
+class _Connection:
+    """An open input and its decoder, with the first good picture."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._stack = ExitStack()
+        self.corrupt = 0
+        self._good = False
+        try:
+            self._container = self._stack.enter_context(_open(address, self._stack))
+            stream = self._container.streams.best("video")
+            if not isinstance(stream, av.VideoStream):
+                raise SourceError(f"{address.shown}: has no video stream that can be decoded; expected video")
+            stream.thread_type = "SLICE"  # frame threads hold one picture back each
+            if stream.codec_context.name in REORDERED:
+                stream.codec_context.flags |= Flags.low_delay
+            self._stream = stream
+            # Without a parser, a packet has to be a picture, or pictures would be lost without a word.
+            self._mark = MARKS.get(stream.codec_context.name, b"") if address.parsed() else None
+            self._packets = self._container.demux()
+            rate = float(stream.average_rate or stream.guessed_rate or 0)
+            self.fps = rate if 1 <= rate <= FASTEST else 0.0
+            self._coming = self._decoded()
+            self.first, self._first_ns = next(self._coming)
+            self.turn = Turn.of(self.first)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pictures(self) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Good pictures with the moment each left the decoder, from the first; `SourceError` at the end."""
+        first = self.first
+        del self.first  # a picture that is kept would keep a buffer of the decoder's
+        yield first, self._first_ns
+        del first
+        yield from self._coming
+
+    def _decoded(self) -> Iterator[tuple[av.VideoFrame, int]]:
+        good_ns = now_ns()
+        while True:
+            packet = self._packet()
+            if packet.stream_index == self._stream.index:
+                for picture in self._decode(packet):
+                    good_ns = now_ns()
+                    yield picture, good_ns
+            limit_s = GOOD_S if self._good else FIRST_S
+            if now_ns() - good_ns > limit_s * 1e9:
+                raise _NoPictureError(f"{self._address.shown}: data comes, but no good picture for {limit_s:g} s")
+
+    def _packet(self) -> av.Packet[av.stream.Stream]:
+        try:
+            packet = next(self._packets, None)
+        except av.ExitError:
+            raise SourceError(f"{self._address.shown}: no data for {READ_S:g} s") from None
+        except (av.FFmpegError, OSError) as e:  # its text holds the whole uri
+            raise SourceError(f"{self._address.shown}: reading failed ({_reason(e, self._address)})") from None
+        # A packet without data is how PyAV says that the feed has ended.
+        if packet is None or packet.size == 0:
+            raise SourceError(f"{self._address.shown}: the feed was ended by its sender")
+        return packet
+
+    def _decode(self, packet: av.Packet[av.stream.Stream]) -> list[av.VideoFrame]:
+        """The packet's good pictures; what is damaged is counted, but not before the first good one."""
+        if not (self._good or packet.is_corrupt):
+            self._check_joined(packet)
+        try:
+            pictures = [] if packet.is_corrupt else packet.decode()
+        except av.FFmpegError:
+            pictures = []
+            self.corrupt += self._good
+        self.corrupt += self._good and packet.is_corrupt
+        good = [p for p in pictures if isinstance(p, av.VideoFrame) and not p.is_corrupt]
+        self.corrupt += (len(pictures) - len(good)) if self._good else 0
+        self._good = self._good or bool(good)
+        return good
+
+    def _check_joined(self, packet: av.Packet[av.stream.Stream]) -> None:
+        if self._mark is not None and (not self._mark or bytes(packet).count(self._mark) != 1):
+            raise _NoPictureError(f"{self._address.shown}: its packets are not one picture each")
+
+
+def _open(address: Address, stack: ExitStack) -> InputContainer:
+    """The opened input; what it reads from, if that is ours, is closed with `stack`."""
+    guard_logs(address.uri)
+    try:
+        file: str | SrtReader = address.url
+        if address.scheme == "srt":
+            file = stack.enter_context(closing(SrtReader(address.url, READ_S, READ_S)))
+        return av.open(file, "r", address.format, dict(address.options), timeout=(OPEN_S, READ_S))
+    except av.ExitError:
+        raise SourceError(f"{address.shown}: no video within {OPEN_S:g} s; check address and network") from None
+    except (av.FFmpegError, OSError, ValueError) as e:  # its text holds the whole uri
+        raise SourceError(
+            f"{address.shown}: cannot be opened ({_reason(e, address)}); check it and the network"
+        ) from None
+
+
+def _reason(error: Exception, address: Address) -> str:
+    """What FFmpeg or libsrt says, without the uri, which they like to repeat."""
+    return scrub(getattr(error, "strerror", None) or error, address.uri)

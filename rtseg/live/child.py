@@ -1,0 +1,153 @@
+"""One process of a feed, as its supervisor sees it: started, watched, ended, and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import RtsegError
+from ..types import now_ns
+from .link import Link, Said
+from .seat import REFUSED, Fds
+
+BEGIN_S = 120.0  # what a process may take until its first message: a large engine is loaded from a slow disk
+SILENT_S = 2.0  # what a process may be without a sign of life after that
+EXIT_S = 0.5  # what a process may take to exit once it has let go of its link
+LIVED_S = 2.0  # who worked for so long and then died is started again at once
+TRIES = 3
+_LONGEST_S = 8.0
+WORKER = (sys.executable, "-m", "rtseg.live")
+
+
+def back_off_s(failures: int, chance: float) -> float:
+    """Seconds to the next start after so many failures in a row: none, then doubling, with jitter by `chance` 0..1."""
+    return 0.0 if failures <= 1 else min(_LONGEST_S, 0.25 * 2 ** (failures - 2)) * (0.75 + 0.5 * chance)
+
+
+class Child:
+    """The process of one role. It is `up` once it has said that it works; `refused` is why it never will.
+
+    `once`: a refusal is final, also after it has worked: a recording that is broken, a disk that is full.
+    """
+
+    def __init__(self, role: str, fds: Fds, worker: Sequence[str] = WORKER, once: bool = False) -> None:
+        self.role, self._fds, self._worker, self._once = role, fds, tuple(worker), once
+        self.up, self.last_fault = False, ""
+        self.refused: RtsegError | None = None
+        self.starts = 0
+        self.silent_s = SILENT_S
+        self._failures = 0
+        self._worked = self._killed = False
+        self.error: RtsegError | None = None  # why it refused
+        self._due_ns: float = float("inf")  # when to start it
+        self._since_ns = self._closed_ns = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self.link: Link | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it has never worked, although it was started several times."""
+        return not self._worked and self._failures >= TRIES
+
+    @property
+    def restarts(self) -> int:
+        return max(0, self.starts - 1)
+
+    def begin(self) -> None:
+        """Have it started by the next `tick`."""
+        self._due_ns = 0.0
+
+    def tick(self, config: dict[str, Any]) -> bool:
+        """Start it if that is due; whether it was."""
+        if self._process is not None or self.refused or now_ns() < self._due_ns:
+            return False
+        ours, theirs = Link.pair()
+        seat = {
+            "role": self.role, "supervisor": os.getpid(), "link": theirs.fileno(), "fds": asdict(self._fds),
+        }  # fmt: skip
+        try:
+            # Not our process group: Ctrl-C is for the supervisor, which ends its processes in order.
+            self._process = subprocess.Popen(
+                [*self._worker, json.dumps(seat)], pass_fds=(theirs.fileno(), *self._fds.all()),
+                stdin=subprocess.DEVNULL, process_group=0,
+            )  # fmt: skip
+        finally:
+            theirs.close()
+        self.link = Link(ours)
+        self.link.send("config", **config)
+        self.up, self._since_ns, self._closed_ns, self._killed = False, now_ns(), 0, False
+        self.starts += 1
+        return True
+
+    def worked(self) -> None:
+        """It has said that it works."""
+        self._worked = True
+        self.up, self._since_ns = True, now_ns()
+
+    def say(self, say: str, fds: tuple[int, ...] = (), **facts: Any) -> bool:
+        return self.link is not None and self.link.send(say, fds, **facts)
+
+    def heard(self) -> list[Said]:
+        return self.link.receive() if self.link is not None else []
+
+    def hangs(self, beat_ns: int) -> bool:
+        """Whether there was no sign of life for too long."""
+        if self._process is None or self._killed:
+            return False
+        limit_s = self.silent_s if self.up else BEGIN_S
+        return now_ns() - max(beat_ns, self._since_ns) > limit_s * 1e9
+
+    def reap(self) -> str | None:
+        """If it has ended, how; it is started again after its back-off. None while it runs."""
+        if self._process is None:
+            return None
+        if self._process.poll() is None:
+            if self.link is not None and self.link.closed:  # it is on its way out, or no use any more
+                self._closed_ns = self._closed_ns or now_ns()
+                if now_ns() - self._closed_ns > EXIT_S * 1e9:
+                    self._process.kill()
+            return None
+        code = int(self._process.returncode)
+        lived = self.up and now_ns() - self._since_ns > LIVED_S * 1e9
+        self._failures = 1 if lived else self._failures + 1
+        self._due_ns = now_ns() + back_off_s(self._failures, random.random()) * 1e9
+        if code == REFUSED and self.error is not None and (self._once or not self._worked):
+            self.refused = self.error
+        self._forget()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        """End it at once; `reap` tells."""
+        if self._process is not None:
+            self._process.kill()  # SIGKILL also ends one that is stopped
+            self._killed = True
+
+    def stop(self, seconds: float) -> None:
+        """Ask it to end, and see to it that it does; what it said last can still be `heard`."""
+        self._due_ns = float("inf")
+        if self._process is None:
+            return
+        self.say("stop")
+        for _ in range(2):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+            self._process.kill()
+        self._process, self.up = None, False
+
+    def _forget(self) -> None:
+        self._process, self.up = None, False
+        if self.link is not None:
+            self.link.close()
+            self.link = None

@@ -1,0 +1,129 @@
+"""What comes over the control socket, done: each order checked, obeyed, and answered when its outcome is known."""
+
+from __future__ import annotations
+
+from functools import partial, singledispatchmethod
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from ..control import ControlServer, Ticket, snapshot_result
+from ..control import messages as m
+from ..errors import OutputError, RtsegError
+from ..types import Frame
+from .parcels import masks_of
+from .seat import FRAMES, MASKS
+
+if TYPE_CHECKING:
+    from .supervisor import Feed
+
+Answer = dict[str, Any] | None  # None: it is answered later
+
+
+class Orders:
+    """The control socket of a feed; `turn` is called by the supervisor, once a round."""
+
+    def __init__(self, feed: Feed, server: ControlServer) -> None:
+        self._feed, self._server = feed, server
+        feed.poller.register(server.socket, zmq.POLLIN)
+        self._ticket: Ticket
+
+    def turn(self) -> None:
+        """Answer all that came."""
+        for ticket, order in self._server.receive():
+            self._ticket = ticket
+            try:
+                result = self._obey(order)
+            except RtsegError as e:
+                self._server.refuse(self._ticket, str(e))
+            else:
+                if result is not None:
+                    self._server.reply(self._ticket, result)
+
+    @singledispatchmethod
+    def _obey(self, order: Any) -> Answer:
+        raise TypeError(f"{order!r}")  # messages.py knows an order that this does not
+
+    @_obey.register(m.Add)
+    @_obey.register(m.Correct)
+    def _prompt(self, order: m.Add | m.Correct) -> Answer:
+        frame, feed = self._frame(order.seq), self._feed
+        feed.keep.check(order.prompt, frame, new=isinstance(order, m.Add))
+        feed.prompt(frame, [order.prompt], self._later({"id": order.prompt.id, "seq": frame.seq}))
+        return None
+
+    @_obey.register
+    def _remove(self, order: m.Remove) -> Answer:
+        self._feed.keep.remove(order.id)
+        self._feed.tell_network("remove", self._later({"id": order.id}), id=order.id)
+        return None
+
+    @_obey.register
+    def _rename(self, order: m.Rename) -> Answer:
+        self._feed.keep.rename(order.id, order.label)
+        result = {"id": order.id, "label": order.label}
+        self._feed.tell_network("rename", self._later(result), **result)
+        return None
+
+    @_obey.register
+    def _reset(self, order: m.Reset) -> Answer:
+        removed = self._feed.keep.ids
+        self._feed.keep.clear()
+        for i in removed:
+            self._feed.tell_network("remove", lambda error: None, id=i)
+        return {"removed": list(removed)}
+
+    @_obey.register(m.Pause)
+    @_obey.register(m.Resume)
+    def _pause(self, order: m.Pause | m.Resume) -> Answer:
+        on = isinstance(order, m.Pause)
+        self._feed.pause(on)
+        return {"paused": on}
+
+    @_obey.register
+    def _snapshot(self, order: m.TakeSnapshot) -> Answer:
+        frame, masks = self._frame(order.seq), self._feed.masks
+        for index in range(masks.head - 1, max(-1, masks.head - MASKS.entries), -1):
+            entry = masks.read(index)
+            found = None if entry is None else masks_of(*entry)
+            if found is not None and found.seq <= frame.seq:
+                return snapshot_result(frame, found)
+        return snapshot_result(frame, None)
+
+    @_obey.register
+    def _get(self, order: m.Get) -> Answer:
+        return dict(self._feed.settings)
+
+    @_obey.register
+    def _set(self, order: m.Set) -> Answer:
+        given = {"opacity": order.opacity, "budget_ms": order.budget_ms}
+        self._feed.settle(**{key: value for key, value in given.items() if value is not None})
+        return dict(self._feed.settings)
+
+    @_obey.register
+    def _status(self, order: m.Status) -> Answer:
+        return self._feed.counts.status(self._feed)
+
+    @_obey.register
+    def _shutdown(self, order: m.Shutdown) -> Answer:
+        self._feed.stop()
+        return {"state": "ending"}
+
+    def _later(self, result: dict[str, Any]) -> Any:
+        """What answers this order once the network has."""
+        return partial(self._answer, self._ticket, result)
+
+    def _answer(self, ticket: Ticket, result: dict[str, Any], error: str | None) -> None:
+        if error is None:
+            self._server.reply(ticket, result)
+        else:
+            self._server.refuse(ticket, error)
+
+    def _frame(self, seq: int | None) -> Frame:
+        """The frame that a person pointed at; the error says which there are."""
+        frame, frames = self._feed.frame(seq), self._feed.frames
+        if frame is None:
+            there = [n for n in range(max(0, frames.head - FRAMES.entries), frames.head) if frames.holds(n)]
+            known = f"{there[0]} to {there[-1]}" if there else "none yet"
+            raise OutputError(f"frame {'newest' if seq is None else seq} is not there; those at hand: {known}")
+        return frame

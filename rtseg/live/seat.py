@@ -1,0 +1,132 @@
+"""What each process of a feed has when it begins: its link to the supervisor, the board, the rings.
+
+The supervisor starts `python -m rtseg.live SEAT`, where SEAT is a JSON map of the inherited descriptors; the first
+message on the link is the configuration. A process ends with its supervisor, however that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import Any
+
+from ..errors import RtsegError
+from ..types import now_ns
+from .board import Board
+from .link import Link, Said
+from .ring import Plan, Ring
+
+FRAMES = Plan(entries=64, arena=192 << 20)  # 2.5 s of 720p at 25 fps; the past that a click may point at
+MASKS = Plan(entries=64, arena=32 << 20, meta=1 << 16)
+SHOWN = Plan(entries=64, arena=96 << 20, meta=1 << 16)  # pictures on their way to the recorder
+REFUSED = 3  # exit code: what was asked for can never work, so that starting again is no use
+HUNG = 4  # exit code: something that was called does not return
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fds:
+    """The descriptors that all processes of a feed inherit; a bell wakes the process it is named after."""
+
+    board: int
+    frames: int
+    masks: int
+    shown: int
+    frames_for_segment: int
+    frames_for_publish: int
+    masks_for_publish: int
+    shown_for_record: int
+
+    def all(self) -> tuple[int, ...]:
+        return tuple(asdict(self).values())
+
+
+@dataclass(slots=True)
+class Seat:
+    """One process's place in a feed."""
+
+    role: str
+    fds: Fds
+    link: Link
+    board: Board
+    config: dict[str, Any] = field(default_factory=dict)
+    _early: list[Said] = field(default_factory=list)
+    _stopping: bool = False
+    frames: Ring = field(init=False)
+    masks: Ring = field(init=False)
+    shown: Ring = field(init=False)
+
+    def __post_init__(self) -> None:
+        fds = self.fds
+        self.frames = Ring(fds.frames, FRAMES, (fds.frames_for_segment, fds.frames_for_publish))
+        self.masks = Ring(fds.masks, MASKS, (fds.masks_for_publish,))
+        self.shown = Ring(fds.shown, SHOWN, (fds.shown_for_record,))
+
+    def beat(self) -> None:
+        """Say that the process goes round its loop."""
+        self.board[f"beat {self.role}"] = now_ns()
+
+    def wait(self, seconds: float, *bells: int) -> None:
+        """Sleep until a bell rings, a message comes, or `seconds` are over; not at all once told to stop."""
+        if self._stopping:
+            return
+        poll = select.poll()
+        for fd in (self.link.fileno(), *bells):
+            poll.register(fd, select.POLLIN)
+        poll.poll(seconds * 1e3)
+
+    def heard(self) -> list[Said]:
+        """What the supervisor said; ends the process if that was all it will say, or it is gone."""
+        said, self._early = [*self._early, *self.link.receive()], []
+        if not said and (self._stopping or self.link.closed):
+            raise SystemExit(0)
+        self._stopping |= any(facts["say"] == "stop" for facts, _ in said)
+        return [one for one in said if one[0]["say"] != "stop"]
+
+    def learn(self) -> None:
+        """Wait for the configuration, which is the first message."""
+        while not self.config:
+            select.select([self.link], [], [])
+            said = self.heard()
+            if said:
+                self.config, self._early = said[0][0], said[1:]
+
+
+def sit_down(argument: str) -> Seat:
+    """Take the seat that the command line describes, and wait for its configuration."""
+    given = json.loads(argument)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != given["supervisor"]:
+        raise SystemExit(0)  # it died before we could ask to be told
+    # Ctrl-C is the supervisor's to hear; it ends its processes in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = Link(socket.socket(fileno=given["link"]))
+    fds = Fds(**given["fds"])
+    seat = Seat(given["role"], fds, link, Board(fds.board))
+    seat.beat()
+    seat.learn()
+    return seat
+
+
+def run(seat: Seat) -> None:
+    """Do the work of a seat; how it ends is told to the supervisor, and nobody sees a traceback by surprise.
+
+    Each process imports what its own work needs: only `segment` pays for torch.
+    """
+    try:
+        import_module(f".{seat.role}", __package__).work(seat)
+    except RtsegError as e:
+        seat.link.send("refused", text=str(e), kind=type(e).__name__)
+        sys.exit(REFUSED)
+    except Exception as e:
+        seat.link.send("fault", text=f"{type(e).__name__}: {e}")
+        if os.environ.get("RTSEG_DEBUG"):
+            raise
+        sys.exit(1)

@@ -1,0 +1,143 @@
+"""The process that segments: newest frame -> tracker -> mask ring. It may crash: what a person said is kept elsewhere.
+
+An exception ends it, whatever it was (after a CUDA error nothing in a process can be trusted); the supervisor starts
+it again and says again what was prompted, each prompt with the picture it was given on.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import MemoryPlan, Recipe
+from ..engine import Engine, open_engine, spare_core
+from ..errors import PromptError
+from ..track import Tracker
+from ..types import Frame, now_ns
+from .parcels import frame_of, masks_parcel, prompt_of
+from .ring import quiet
+from .seat import Seat
+
+CATCH_UP, CATCH_UP_S = 8, 0.3  # frames between a click in the past and now that are looked at, and for how long
+_NICE = 5  # the picture's processes come first
+
+
+def work(seat: Seat) -> None:
+    os.nice(_NICE)
+    with spare_core():
+        engine = open_engine(recipe_of(seat.config["recipe"]))
+        warm_ms = warm_up(engine)
+        tracker = Tracker(engine)
+        said = f"{engine.recipe.model}, {engine.description}, memory {tracker.policy}"
+        seat.link.send("ready", engine=engine.description, said=said, step_ms=warm_ms)
+        _Segment(seat, tracker).run()
+
+
+def recipe_of(plain: dict[str, Any]) -> Recipe:
+    """A recipe that was sent as a plain map."""
+    path = None if plain["path"] is None else Path(plain["path"])
+    return Recipe(**{**plain, "memory": MemoryPlan(**plain["memory"]), "path": path})
+
+
+class _Segment:
+    def __init__(self, seat: Seat, tracker: Tracker) -> None:
+        self._seat, self._tracker, self._paused = seat, tracker, False
+        self._done = -1  # the latest frame that was looked at
+
+    def run(self) -> None:
+        seat = self._seat
+        while True:
+            seat.beat()
+            for facts, fds in seat.heard():
+                self._obey(facts, fds)
+            newest = seat.frames.head - 1
+            if newest > self._done and not self._paused and self._tracker.ids:
+                self._step(newest)
+            else:
+                seat.wait(0.1, seat.fds.frames_for_segment)
+                quiet(seat.fds.frames_for_segment)
+
+    def _step(self, newest: int) -> None:
+        frame = self._frame(newest)
+        self._done = newest
+        if frame is None:
+            return
+        start_ns = now_ns()
+        masks = self._tracker.step(frame)
+        board = self._seat.board
+        board.stages["segment"].add((masks.done_ns - start_ns) / 1e6)
+        board.stages["glass-to-mask"].add((masks.done_ns - frame.captured_ns) / 1e6)
+        board["masks objects"] = len(masks.ids)
+        board["masks captured_ns"] = frame.captured_ns
+        board.add("segmented")
+        self._seat.masks.write(*masks_parcel(masks))
+
+    def _frame(self, index: int) -> Frame | None:
+        entry = self._seat.frames.read(index)
+        return None if entry is None else frame_of(index, *entry)
+
+    def _obey(self, facts: dict[str, Any], fds: list[int]) -> None:
+        say = facts["say"]
+        try:
+            if say == "prompts":
+                self._prompt(_kept_frame(facts, fds[0]), facts["prompts"])
+            elif say == "remove":
+                self._tracker.remove(facts["id"])
+            elif say == "rename":
+                self._tracker.rename(facts["id"], facts["label"])
+            elif say == "pause":
+                self._paused = facts["on"]
+        except PromptError as e:
+            self._seat.link.send("answer", ticket=facts["ticket"], error=str(e))
+        else:
+            self._seat.link.send("answer", ticket=facts["ticket"], error=None)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _prompt(self, frame: Frame, prompts: list[dict[str, Any]]) -> None:
+        """Let prompts act on their own frame, and carry what they say forward to the present."""
+        given = [prompt_of(plain) for plain in prompts]
+        fork = self._tracker.fork([prompt.id for prompt in given], frame.seq)
+        for prompt in given:
+            fork.give(prompt)
+        start_ns = now_ns()
+        fork.step(frame)
+        step_s = (now_ns() - start_ns) / 1e9
+        for index in self._between(frame.seq, min(CATCH_UP, int(CATCH_UP_S / step_s))):
+            later = self._frame(index)
+            if later is not None:
+                self._seat.beat()
+                fork.step(later)
+        self._tracker.adopt(fork)
+
+    def _between(self, seq: int, most: int) -> list[int]:
+        """Frames between `seq` and the newest, evenly spread; none if `seq` is of long ago."""
+        newest = self._seat.frames.head - 1
+        if not self._seat.frames.holds(seq):
+            return []
+        spread = np.linspace(seq, newest, most + 2)[1:-1].round().astype(int)
+        return sorted({*spread.tolist()} - {seq, newest})
+
+
+def _kept_frame(facts: dict[str, Any], fd: int) -> Frame:
+    """The picture that a prompt was given on, which the supervisor keeps."""
+    flat = np.frombuffer(mmap.mmap(fd, facts["bytes"], prot=mmap.PROT_READ), np.uint8).copy()
+    return frame_of(facts["seq"], facts["meta"], flat)
+
+
+def warm_up(engine: Engine) -> float:
+    """A few frames of nothing, so that the first real one does not pay for what is made on first use; ms of a step."""
+    tracker = Tracker(engine)
+    black_hwc = np.zeros((engine.image_size, engine.image_size, 3), np.uint8)
+    tracker.prompt(1, points=[(1, 1, 1)])
+    took_ms = 0.0
+    for _ in range(2):
+        start_ns = now_ns()
+        tracker.step(black_hwc)
+        took_ms = (now_ns() - start_ns) / 1e6
+    return took_ms

@@ -1,0 +1,247 @@
+"""What the display showed, in a folder of its own per run: numbered videos, and the log that says what is in them.
+
+    FOLDER/STREAM-YYYYmmdd-HHMMSS/events.jsonl     one line per frame, and every other event: see `events`
+    FOLDER/STREAM-YYYYmmdd-HHMMSS/video-001.mp4    about 30 MB a minute at 720p, 25 fps: see `fragments`
+
+It is patient data: the folder is its owner's alone. The log holds the hash of every range of the videos, so that an
+edit of these shows as well. `rtseg verify` checks all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from .. import __version__
+from ..errors import OutputError
+from ..types import ImageU8, now_ns
+from .atomic import unwritable
+from .events import GENESIS, Event, EventLog, UnsayableError, backwards
+from .fragments import Fragments, Seal, seal_rest
+from .wire import CLOCK, check_stream
+
+LOG = "events.jsonl"
+FORMAT = 1
+ROOM_MINUTES = 30  # with room for less than this on the disk, a recording begins with a warning
+_BITS = 0.2  # per pixel, a little more than the synthetic endoscope takes
+_LONGEST_NS = 3600 * 10**9  # a file ends at a longer pause: MP4 counts the time between two pictures in 31 bits
+_TOLD = ("seq", "session", "mask_seq", "mask_age_ms", "state", "captured_ns")  # of a header, in the log
+
+
+def video_name(number: int) -> str:
+    """The name of a run's file, which are counted from 1."""
+    return f"video-{number:03}.mp4"
+
+
+def new_run(folder: Path, stream: str) -> str:
+    """A name for a run in `folder` that is not taken yet: the stream, and the time of the clock on the wall."""
+    check_stream(stream)
+    stem = f"{stream}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    names = (stem, *(f"{stem}-{count}" for count in range(2, 1000)))
+    return next(name for name in names if not (folder / name).exists())
+
+
+class Recording:
+    """Records one run. When the disk fails, what is written stays sound, and the recording is closed: see `closed`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stream: str,
+        engine: str,
+        config_hash: str,
+        fps: float,
+        recipe_hash: str = "",
+        resume: str | Path | None = None,
+    ) -> None:
+        """Begin a run in a new folder inside `folder`; or go on with one that broke off, whose own folder `resume` is.
+
+        `engine` is its description, `recipe_hash` that of its recipe, `config_hash` that of the profile. `fps` is what
+        the source says, if it does: a hint to players, for every picture has the time of its capture.
+        `OutputError` if the folder cannot be written, or the run has ended, is damaged or is being recorded.
+        """
+        self.folder = Path(resume) if resume else folder / new_run(folder, stream)
+        self.frames, self.warning = 0, ""
+        self._video: Fragments | None = None
+        self._state: str | None = None
+        self._fps, self._size = fps if 0 < fps < 1000 else 25.0, (0, 0)
+        self._number, self._index, self._last_ns = 0, 0, 0
+        self._log = self._open_log()
+        about = {"stream": stream, "engine": engine, "recipe": recipe_hash, "config": config_hash, "fps": fps}
+        zero = datetime.fromtimestamp((time.time_ns() - now_ns()) / 1e9, UTC).isoformat()
+        about |= {"format": FORMAT, "rtseg": __version__, "clock": CLOCK, "clock_zero_utc": zero}
+        try:
+            begun = self._log.head != GENESIS
+            if begun:
+                self._go_on()
+            self._log.add("restart" if begun else "start", **about)
+        except OutputError:
+            self._log.close()
+            raise
+
+    def _open_log(self) -> EventLog:
+        log = self.folder / LOG
+        if log.exists():
+            return EventLog.resume(log)
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(exist_ok=True, mode=0o700)
+        except OSError as e:
+            raise unwritable(self.folder, e) from e
+        return EventLog(log)
+
+    def _go_on(self) -> None:
+        """Find where the run stopped, and seal what its last file holds beyond the last seal."""
+        end = 0
+        try:
+            for line in backwards((self.folder / LOG).read_bytes()):
+                event = json.loads(line)
+                if event["event"] == "end":
+                    raise OutputError(
+                        f"{self.folder}: this recording has ended; expected one that broke off; begin another"
+                    )
+                if event["event"] == "seal":
+                    end = max(end, int(event["end"]))
+                if event["event"] == "file":
+                    self._number = int(event["number"])
+                    break
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise OutputError(
+                f"{self.folder / LOG}: damaged ({e}); expected a log as it was written; begin another"
+            ) from e
+        name = video_name(self._number)  # not what the log says: that might lead anywhere
+        if self._number and (rest := seal_rest(self.folder / name, end)):
+            self._log.add("seal", file=name, **asdict(rest))
+
+    def show(self, header: Mapping[str, Any], image_hwc: ImageU8) -> None:
+        """Record a picture, uint8 RGB [H, W, 3], and of the header of its overlay message what the log tells.
+
+        `OutputError` if it cannot be written, after which the recording is closed; and if picture or header are not
+        what they should be, after which it is not.
+        """
+        self._check_open()
+        if image_hwc.dtype != np.uint8 or image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or 0 in image_hwc.shape:
+            raise OutputError(f"{self.folder}: a picture {image_hwc.dtype} {image_hwc.shape}; expected uint8 [H, W, 3]")
+        try:
+            told = {key: header[key] for key in _TOLD} | {"shown_ns": header["published_ns"]}
+            told["captured_ns"] = int(told["captured_ns"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise OutputError(f"{self.folder}: a header with no good {e}; expected that of an overlay message") from e
+        try:
+            self._write(told, image_hwc)
+        except UnsayableError:
+            raise
+        except OutputError as e:
+            self._fail(str(e))
+            raise
+
+    def _write(self, told: Event, image_hwc: ImageU8) -> None:
+        size = (image_hwc.shape[1], image_hwc.shape[0])
+        pause_ns, self._last_ns = told["captured_ns"] - self._last_ns, told["captured_ns"]
+        if self._video is None or size != self._size or pause_ns > _LONGEST_NS:
+            self._next_file(*size)
+        assert self._video is not None
+        if told["state"] != self._state:
+            self._log.add("state", was=self._state, now=told["state"], seq=told["seq"])
+            self._state = told["state"]
+        self._log.add("frame", file=self._video.path.name, index=self._index, **told)
+        self._index, self.frames = self._index + 1, self.frames + 1
+        self._video.write(image_hwc, told["captured_ns"])
+
+    def _next_file(self, width: int, height: int) -> None:
+        if self._video is not None:
+            self._video.close()
+        elif not self._number:
+            self._warn_of_room(width, height)
+        self._number, self._index, self._size = self._number + 1, 0, (width, height)
+        name = video_name(self._number)
+        self._log.add("file", file=name, number=self._number, width=width, height=height)
+
+        def sealed(seal: Seal) -> None:
+            self._log.add("seal", file=name, **asdict(seal))
+
+        self._video = Fragments(self.folder / name, width, height, self._fps, sealed)
+
+    def _warn_of_room(self, width: int, height: int) -> None:
+        minute = width * height * self._fps * _BITS / 8 * 60
+        with suppress(OSError):
+            minutes = shutil.disk_usage(self.folder).free / minute
+            if minutes < ROOM_MINUTES:
+                self.warning = (
+                    f"{self.folder}: room for about {minutes:.0f} minutes; expected {ROOM_MINUTES}; free some"
+                )
+                self._log.add("warning", text=self.warning)
+
+    def missed(self, first_seq: int, last_seq: int, cause: str) -> None:
+        """Log that the frames from `first_seq` to `last_seq`, both included, are not in the recording, and why."""
+        if not 0 <= first_seq <= last_seq:
+            raise OutputError(f"{self.folder}: frames {first_seq}..{last_seq} missed; expected them in order, from 0")
+        self._add("missed", first=first_seq, last=last_seq, cause=cause)
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Log anything else that happened: a reconnection, a prompt, a restart of the network."""
+        self._add("note", kind=kind, facts=facts)
+
+    def _add(self, event: str, **facts: Any) -> None:
+        self._check_open()
+        try:
+            self._log.add(event, **facts)
+        except UnsayableError:
+            raise
+        except OutputError as e:
+            self._fail(str(e))
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Close it; after an exception, break it off instead, so that another recorder may go on with it."""
+        if kind is None:
+            self.close()
+            return
+        if self._video is not None:
+            with suppress(OutputError):
+                self._video.close()
+        self._log.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._log.closed
+
+    def _check_open(self) -> None:
+        if self._log.closed:
+            raise OutputError(f"{self.folder}: the recording is closed; expected an open one; begin another")
+
+    def _fail(self, error: str) -> None:
+        """End here: what is written stays, and if there is room for one more line, it says why."""
+        if self._video is not None:
+            self._video.abort()
+        with suppress(OutputError):
+            self._log.add("end", error=error)
+        self._log.close()
+
+    def close(self) -> None:
+        """End the recording, and wait for the disk; `OutputError` if it does not take the rest. May be called again."""
+        if self._log.closed:
+            return
+        try:
+            if self._video is not None:
+                self._video.close()
+            self._log.add("end", error="")
+            self._log.sync()
+        except OutputError as e:
+            self._fail(str(e))
+            raise
+        finally:
+            self._log.close()

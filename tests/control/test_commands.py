@@ -1,0 +1,122 @@
+"""`rtseg ctl` and `rtseg keys`, as words of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rtseg.cli import _Parser, _verb
+from rtseg.control import Add, ControlServer, Correct, Rename, Set, TakeSnapshot, snapshot_result
+from rtseg.control.commands import add_parsers
+from rtseg.errors import OutputError, PromptError, RtsegError
+from rtseg.types import Frame
+
+
+def _run(*words: str) -> dict:
+    parser = _Parser(prog="rtseg")
+    add_parsers(parser.add_subparsers(dest="verb", required=True), _verb)
+    args = parser.parse_args(words)
+    return args.run(args)
+
+
+@pytest.fixture
+def feed():
+    """`ask` sends the words of `rtseg ctl` to a server that answers everything, and returns (result, request)."""
+    with ControlServer("tcp://127.0.0.1:*") as server:
+
+        def ask(*words: str):
+            done = []
+            stop = threading.Event()
+
+            def answer() -> None:
+                while not stop.is_set():
+                    server.socket.poll(10)
+                    for ticket, request in server.receive():
+                        done.append(request)
+                        shot = isinstance(request, TakeSnapshot)
+                        picture = Frame(np.full((4, 6, 3), 7, np.uint8), 12)
+                        server.reply(ticket, snapshot_result(picture, None) if shot else {"state": "live"})
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            try:
+                result = _run("ctl", words[0], "--address", server.endpoint, *words[1:])
+            finally:
+                stop.set()
+                thread.join()
+            return result, done[0]
+
+        yield ask
+
+
+def test_a_prompt_in_words_arrives(feed, tmp_path):
+    words = ("3", "--point", "412,260", "--background", "1,2.5", "--box", "1,2,30,40", "--label", "hook", "--seq", "9")
+    result, request = feed("add", *words)
+    assert result == {"done": "add", "state": "live"}
+    assert type(request) is Add
+    assert request.prompt.points == ((412.0, 260.0, 1), (1.0, 2.5, 0))
+    assert (request.prompt.box, request.prompt.label, request.seq) == ((1, 2, 30, 40), "hook", 9)
+    mask_hw = np.zeros((20, 30), np.uint8)
+    mask_hw[3:9, 4:12] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask_hw)
+    _, request = feed("correct", "3", "--mask", str(tmp_path / "mask.png"))
+    assert type(request) is Correct
+    assert np.array_equal(request.prompt.mask, mask_hw > 0)
+
+
+def test_other_requests_arrive(feed, tmp_path):
+    assert feed("set", "--opacity", "0.5")[1] == Set(0.5)
+    assert feed("rename", "3", "clip")[1] == Rename(3, "clip")
+    for name in ("reset", "pause", "resume", "get", "status", "shutdown"):
+        result, request = feed(name)
+        assert result == {"done": name, "state": "live"}
+        assert type(request).__name__.lower() == name
+    result, request = feed("snapshot", str(tmp_path / "out.png"))
+    assert (result["seq"], request) == (12, TakeSnapshot())
+    assert (cv2.imread(str(tmp_path / "out.png")) == 7).all()
+    with pytest.raises(OutputError, match="cannot be written"):
+        feed("snapshot", str(tmp_path / "nowhere" / "out.png"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("add", "3", "--point", "4"), "two numbers"), (("add", "3", "--point", "nan,1"), "two numbers"),
+        (("add", "3", "--box", "1,2,3"), "four numbers"), (("add", "x"), "invalid int"),
+        (("statsu",), "invalid choice"),
+        (("status", "--timeout", "0"), "above 0"), (("add", "3"), "neither points"),
+        (("add", "3", "--mask", "nowhere.png"), "cannot be read"), (("set",), "nothing to set"),
+        (("remove", "900"), "id = 900"),
+    ],
+)  # fmt: skip
+def test_words_that_make_no_sense_cost_one_line(words, said, capsys):
+    with pytest.raises((RtsegError, argparse.ArgumentError), match=said) as caught:
+        _run("ctl", *words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_prompt_is_a_prompt_error(feed):
+    with pytest.raises(PromptError, match="x0 < x1"):
+        feed("add", "3", "--box", "9,9,1,1")
+
+
+def test_keys_in_words(tmp_path: Path):
+    folder = ("--folder", str(tmp_path / "keys"))
+    assert _run("keys", "new", "server", *folder)["name"] == "server"
+    _run("keys", "new", "anna", *folder)
+    assert _run("keys", "allow", "anna", *folder)["allowed"] == ["anna"]
+    assert set(_run("keys", "list", *folder)["allowed"]) == {"anna"}
+    with pytest.raises(RtsegError, match="is there already"):
+        _run("keys", "new", "anna", *folder)
+
+
+def test_the_words_are_there_without_zeromq():
+    code = "import sys; from rtseg.cli import _parser; _parser(); assert not {'zmq', 'msgpack'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,225 @@
+"""A feed that stalls, freezes, jumps, breaks and is cut, from a camera that does so on command; and recordings."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.camera import Camera
+from rtseg.errors import SourceError
+from rtseg.grab import open_source
+from rtseg.grab.intake import Intake
+from rtseg.grab.synthetic import Scene
+from rtseg.types import Frame, now_ns
+
+SIZE = (160, 120)
+CLIP = "synthetic:laparoscopy?seconds=0.4&seed=3&width=96&height=64"
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[Camera]:
+    with Camera(size=SIZE) as camera:
+        yield camera
+
+
+class Reader:
+    """An intake read by a thread, and watched by this one."""
+
+    def __init__(self, uri: str, **options: Any) -> None:
+        self.intake = Intake(uri, **options)
+        self.frames: list[Frame] = []
+        self.states: list[str] = []
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for frame in self.intake.frames():
+            self.frames.append(frame)
+
+    def watch(self, seconds: float, until: str = "") -> float:
+        """Look every 5 ms, for so long or until a state is seen; how long it took."""
+        began = time.monotonic()
+        while (spent := time.monotonic() - began) < seconds:
+            self.states.append(self.intake.health.state(now_ns()))
+            if self.states[-1] == until:
+                return spent
+            time.sleep(0.005)
+        assert not until, f"not {until} in {seconds} s, but {Counter(self.states)}"
+        return spent
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return self.intake.health.counters
+
+    def __enter__(self) -> Reader:
+        self.watch(5, "running")
+        self.watch(0.5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.intake.close()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+        assert self.intake.health.state(now_ns()) == "ended"
+
+
+def test_a_live_feed_brings_what_the_camera_sees(camera: Camera) -> None:
+    with Reader(camera.url) as reader:
+        pass
+    scene, frame = Scene(*SIZE, seed=0), reader.frames[-1]
+    errors = [np.abs(frame.image_hwc.astype(int) - scene.render(index, 25)[0]).mean() for index in range(50)]
+    assert min(errors) < 5 and np.median(errors) > 2 * min(errors)
+    assert reader.intake.live and reader.intake.uri == camera.url and reader.intake.fps == 25
+    assert [f.seq for f in reader.frames] == list(range(len(reader.frames)))
+    assert frame.pixfmt == "yuv420p" and frame.color.matrix == "smpte170m"
+    assert not any(n for name, n in reader.counters.items() if name not in ("frames", "connections"))
+
+
+def test_stall_and_freeze_are_seen_and_outlived_without_a_loss(camera: Camera) -> None:
+    with Reader(camera.url) as reader:
+        camera.say("stall 0.9")
+        assert 0.4 < reader.watch(2, "stalled") < 0.9
+        reader.watch(2, "running")
+        camera.say("freeze 1")
+        assert 0.4 < reader.watch(2, "frozen") < 1.0
+        reader.watch(2, "running")
+        counters = reader.counters
+    assert (counters["stalls"], counters["freezes"], counters["losses"]) == (1, 1, 0)
+    assert len({frame.session for frame in reader.frames}) == 1
+
+
+def test_a_cut_feed_comes_back_within_two_seconds_in_a_session_of_its_own(camera: Camera) -> None:
+    with Reader(camera.url) as reader:
+        camera.say("cut 1.2")
+        cut = time.monotonic()
+        reader.watch(2, "lost")
+        assert "ended by its sender" in reader.intake.health.why or "refused" in reader.intake.health.why
+        reader.watch(5, "running")
+        assert time.monotonic() - cut < 1.2 + 2.0
+        reader.watch(0.3)
+        counters = reader.counters
+    assert counters["losses"] == 1 and counters["connections"] == 2
+    sessions = list(dict.fromkeys(frame.session for frame in reader.frames))
+    assert len(sessions) == 2
+    assert [f.seq for f in reader.frames if f.session == sessions[1]][:3] == [0, 1, 2]
+
+
+def test_damage_a_jump_a_rush_and_another_size_are_counted_and_no_loss(camera: Camera) -> None:
+    with Reader(camera.url) as reader:
+        camera.say("corrupt 0.4")
+        reader.watch(0.8)
+        assert reader.counters["corrupt"] > 0
+        camera.say("jump 100")
+        camera.say("fast 0.7")
+        reader.watch(1.0)
+        camera.say("size 96x64")
+        reader.watch(0.5)
+        camera.say(f"size {SIZE[0]}x{SIZE[1]}")
+        reader.watch(0.5)
+        counters = reader.counters
+    assert counters["pts_jumps"] >= 1 and counters["too_fast"] > 0
+    assert counters["resized"] >= 2 and counters["losses"] == 0
+    assert {(f.width, f.height) for f in reader.frames} == {SIZE, (96, 64)}
+
+
+def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
+    with Camera(size=SIZE) as first:
+        url = first.url
+    intake = Intake(url)
+    threading.Timer(0.3, intake.close).start()
+    assert list(intake.frames()) == []
+    assert "Connection refused" in intake.health.why
+    counters = intake.health.counters
+    assert (counters["losses"], counters["connections"]) == (1, 0)
+
+
+def test_h264_and_a_box(camera: Camera) -> None:
+    with Camera(size=SIZE, codec="h264") as h264:
+        intake = Intake(h264.url, crop=[20, 10, 140, 110])
+        frames = intake.frames()
+        assert {(frame.width, frame.height) for frame in (next(frames) for _ in range(5))} == {(120, 100)}
+        frames.close()
+        huge = Intake(h264.url, crop=[0, 0, 1280, 720])
+        frames = huge.frames()
+        assert next(frames).width == 160 and huge.health.counters["misfits"] == 1
+        frames.close()
+
+
+def test_open_source_takes_one_live_connection_and_raises_its_loss() -> None:
+    with Camera(size=SIZE) as camera, open_source(camera.url) as source:
+        frames = iter(source)
+        first = next(frames)
+        camera.kill()
+        with pytest.raises(SourceError, match="the feed was ended by its sender|reading failed"):
+            list(frames)
+        with pytest.raises(SourceError, match="Connection refused"):
+            next(iter(source))
+    assert first.session == source.session
+
+
+@pytest.mark.parametrize("pace", ["native", "flat-out"])
+def test_a_recording_is_played_to_its_end(pace: Any) -> None:
+    intake = Intake(CLIP, pace=pace)
+    began = time.monotonic()
+    frames = list(intake.frames())
+    spent = time.monotonic() - began
+    assert (spent > 0.34) == (pace == "native")
+    assert [frame.seq for frame in frames] == list(range(10))
+    assert not intake.live and intake.fps == 25 and intake.health.state(now_ns()) == "ended"
+    assert {name: n for name, n in intake.health.counters.items() if n} == {"frames": 10, "connections": 1}
+
+
+def test_a_broken_recording_raises(tmp_path: Path) -> None:
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(b"" if index == 2 else _png())
+    intake = Intake(str(tmp_path), fps=50, pace="flat-out")
+    frames = intake.frames()
+    next(frames)
+    next(frames)
+    with pytest.raises(SourceError, match="not a readable image"):
+        next(frames)
+    assert intake.health.state(now_ns()) == "lost"
+
+
+def _png() -> bytes:
+    import cv2
+
+    return bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1])
+
+
+@pytest.mark.parametrize(
+    ("uri", "options", "says"),
+    [
+        ("nowhere.mp4", {}, "no such file"),
+        ("rstp://camera/1", {}, "did you mean 'rtsp'"),
+        ("rtsp:///path", {}, "no host"),
+        ("tcp://127.0.0.1:9", {"fps": 25}, "a live input has its own times"),
+        (CLIP, {"pace": "fast"}, "pace 'fast'"),
+        (CLIP, {"deinterlace": "yes"}, "deinterlace 'yes'"),
+        (CLIP, {"crop": "none"}, "expected 'off', 'auto', or [x0, y0, x1, y1]"),
+        (CLIP, {"crop": [0, 0, 64]}, "expected 'off', 'auto', or [x0, y0, x1, y1]"),
+        (CLIP, {"crop": [0, 0, 63, 64]}, "expected even numbers"),
+        (CLIP, {"crop": [32, 0, 32, 64]}, "with x0 < x1"),
+        (CLIP, {"crop": [0, 0, 98, 64]}, "does not lie inside the 96x64 picture"),
+    ],
+)
+def test_what_can_never_work_is_said_at_once(uri: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(SourceError) as error:
+        Intake(uri, **options)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_close_ends_a_recording_in_the_middle_of_a_wait() -> None:
+    intake = Intake("synthetic:laparoscopy?seconds=60&width=64&height=64&fps=0.5")
+    frames = intake.frames()
+    next(frames)
+    threading.Timer(0.05, intake.close).start()
+    began = time.monotonic()
+    assert list(frames) == [] and time.monotonic() - began < 1

@@ -1,0 +1,142 @@
+"""Feeds to break: a small synthetic source, a network of no weight, and a worker that puts faults into processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtseg import Prompt, Subscriber
+from rtseg.config import Publish, Recipe, StreamProfile
+from rtseg.live import Feed, run_live
+
+SOURCE = "synthetic:laparoscopy?width=160&height=120&fps=50&seconds={}&seed=7"
+WORKER = (sys.executable, str(Path(__file__).with_name("worker.py")))
+Watched = tuple[dict[str, Any], dict[str, list[Any]]]
+
+
+@pytest.fixture()
+def profile() -> StreamProfile:
+    box = Prompt(1, box=(20.0, 20.0, 120.0, 100.0), label="grasper")
+    return StreamProfile(
+        SOURCE.format(2), "room", Recipe(), target_fps=50, publish=Publish("tcp://127.0.0.1:*"), objects=(box,)
+    )
+
+
+@pytest.fixture()
+def faults(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Say what is to go wrong in the processes; the network is a fake one unless `fake=False`."""
+
+    def say(**what: Any) -> None:
+        monkeypatch.setenv("RTSEG_TEST_FAULTS", json.dumps({"fake": True, **what}))
+
+    say()
+    return say
+
+
+def accounted(report: dict[str, Any]) -> bool:
+    frames = report["frames"]
+    return bool(frames["in"] == frames["shown"] + sum(frames["dropped"].values()))
+
+
+class Watcher(threading.Thread):
+    """A subscriber of all topics that keeps what it got."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(daemon=True)
+        self.subscriber = Subscriber(endpoint)
+        self.got: dict[str, list[Any]] = {kind: [] for kind in ("video", "overlay", "masks", "status")}
+        self.start()
+
+    def run(self) -> None:
+        for message in self.subscriber:
+            self.got[message.kind].append(message)
+
+    def state(self) -> str | None:
+        """The last state that a status told."""
+        return self.got["status"][-1].header["state"] if self.got["status"] else None
+
+    def finish(self) -> dict[str, list[Any]]:
+        time.sleep(0.1)
+        self.subscriber.close()
+        self.join()
+        return self.got
+
+
+def watch(profile: StreamProfile, seconds: float | None = None) -> Watched:
+    """Play a feed with a subscriber of all topics; what the feed reports, and what the subscriber got."""
+    watchers: list[Watcher] = []
+
+    def ready(feed: Feed, endpoint: str) -> None:
+        watchers.append(Watcher(endpoint))
+        time.sleep(0.3)
+
+    try:
+        report = run_live(profile, seconds, ready=ready, worker=WORKER)
+    finally:
+        got = watchers[0].finish() if watchers else {}
+    return report, got
+
+
+class Running(threading.Thread):
+    """A feed that plays while the test does things to it."""
+
+    def __init__(self, profile: StreamProfile) -> None:
+        super().__init__(daemon=True)
+        self.feed = Feed(profile, WORKER)
+        self.feed.on_ready = self._ready
+        self.report: dict[str, Any] = {}
+        self.watcher: Watcher | None = None
+        self._is_ready = threading.Event()
+        self.start()
+        assert self._is_ready.wait(20)
+        self.until(lambda: self.feed.frames.head > 0)
+
+    def _ready(self, feed: Feed, endpoint: str) -> None:
+        self.watcher = Watcher(endpoint)
+        self._is_ready.set()
+
+    def run(self) -> None:
+        self.report = self.feed.run()
+
+    def until(self, true: Callable[[], Any], seconds: float = 15.0) -> float:
+        """Wait for something, and fail if it does not come; returns how long it took."""
+        start = time.monotonic()
+        while not true():
+            assert time.monotonic() - start < seconds, f"nothing came in {seconds} s; {self.feed.events}"
+            time.sleep(0.005)
+        return time.monotonic() - start
+
+    def pid(self, role: str) -> int:
+        pid = self.feed.children[role].pid
+        assert pid is not None
+        return pid
+
+    def finish(self) -> dict[str, Any]:
+        self.feed.stop()
+        self.join(20)
+        assert not self.is_alive()
+        assert self.watcher is not None
+        self.watcher.finish()
+        return self.report
+
+
+@pytest.fixture()
+def running() -> Iterator[Callable[[StreamProfile], Running]]:
+    """Start a feed that is ended with the test, whatever happens."""
+    all_of_them: list[Running] = []
+
+    def start(profile: StreamProfile) -> Running:
+        all_of_them.append(Running(profile))
+        return all_of_them[-1]
+
+    yield start
+    for one in all_of_them:
+        one.feed.stop()
+        one.join(20)

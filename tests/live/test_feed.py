@@ -1,0 +1,201 @@
+"""A live feed accounts for every frame, never waits for a mask, and answers what cannot work in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rtseg import Prompt, open_source
+from rtseg.config import Publish, Recipe, StreamProfile
+from rtseg.errors import EngineError, OutputError, PromptError, SourceError
+from rtseg.live import run_live
+from rtseg.sam2 import Sam2, get_preset, save_weights
+from tests.live.conftest import SOURCE, WORKER, accounted, watch
+
+Faults = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("live") / "nano.safetensors"
+    save_weights(Sam2(get_preset("nano"), 64), path)
+    return Recipe(weights=str(path), image_size=64)
+
+
+@pytest.mark.parametrize("overlay", ["latest", "sync"])
+def test_the_real_network_and_every_topic(profile: StreamProfile, recipe: Recipe, overlay: str) -> None:
+    report, got = watch(replace(profile, engine=recipe, overlay=overlay))
+    assert report["ok"] and report["frames"]["in"] == 100 and accounted(report)
+    for kind, messages in got.items():
+        assert messages, f"nothing on {kind}"
+    assert report["mask_states"]["fresh"] > 20
+    header = got["overlay"][-1].header
+    assert header["captured_ns"] <= header["published_ns"] and header["objects"][0]["label"] == "grasper"
+    assert got["status"][-1].status()["frames"]["in"] > 0 and got["status"][-1].header["state"] == "ended"
+
+
+def test_the_video_topic_is_the_source_bit_by_bit(profile: StreamProfile, faults: Faults) -> None:
+    _, got = watch(profile)
+    truth = {frame.seq: frame.image_hwc for frame in open_source(profile.source)}
+    assert len(got["video"]) > 20
+    for message in got["video"]:
+        np.testing.assert_array_equal(message.image_hwc(), truth[message.seq])
+    drawn = [m for m in got["overlay"] if m.header["state"] == "fresh"]
+    assert any((m.image_hwc() != truth[m.seq]).any() for m in drawn)
+
+
+def test_latest_never_waits_for_a_mask_and_says_how_old_it_is(profile: StreamProfile, faults: Faults) -> None:
+    faults(slow=0.4)
+    report, _ = watch(profile)
+    assert accounted(report) and report["frames"]["shown"] > 70
+    assert report["stages_ms"]["glass-to-publish"]["p95"] < 200 < report["stages_ms"]["segment"]["p50"]
+    states = report["mask_states"]
+    assert states["expired"] > states["fresh"]
+
+
+def test_sync_waits_and_shows_each_frame_with_its_own_mask(profile: StreamProfile, faults: Faults) -> None:
+    """The negative control of the test above: here the masks' time is in the picture's."""
+    faults(slow=0.2)
+    report, got = watch(replace(profile, overlay="sync", mask_budget_ms=300.0))
+    assert accounted(report) and report["frames"]["dropped"]["slot"] > 70
+    assert report["stages_ms"]["glass-to-publish"]["p50"] > 200
+    with_masks = [m for m in got["overlay"] if m.header["state"] == "fresh"]
+    assert len(with_masks) > 3 and {m.header["mask_age_ms"] for m in with_masks} == {0.0}
+    assert all(m.header["mask_seq"] == m.seq for m in with_masks)
+
+
+def test_sync_goes_on_without_masks_when_none_come(profile: StreamProfile, faults: Faults) -> None:
+    faults(hang_at=3)
+    report, got = watch(replace(profile, overlay="sync", mask_budget_ms=60.0, source=SOURCE.format(3)))
+    shown = [m.header["captured_ns"] for m in got["overlay"]]
+    assert accounted(report) and max(np.diff(shown)) / 1e6 < 500
+
+
+@pytest.mark.parametrize("overlay", ["latest", "sync"])
+def test_a_slower_target_drops_frames_by_name(profile: StreamProfile, faults: Faults, overlay: str) -> None:
+    report, _ = watch(replace(profile, target_fps=10, overlay=overlay))
+    assert accounted(report)
+    assert 70 <= report["frames"]["dropped"]["rate"] <= 85
+
+
+def test_a_drawing_that_fails_leaves_the_bare_picture(profile: StreamProfile, faults: Faults) -> None:
+    faults(ink=True)
+    report, got = watch(replace(profile, source=SOURCE.format(0.6)))
+    assert accounted(report) and report["frames"]["shown"] > 20
+    assert {m.header["state"] for m in got["overlay"]} == {"none"}
+    assert any("no ink" in event for m in got["status"] for event in m.status()["events"])
+
+
+def test_a_recording_that_breaks_ends_the_feed_and_is_named_in_the_last_status(
+    profile: StreamProfile, faults: Faults
+) -> None:
+    faults(break_at=20)
+    states = []
+    with pytest.raises(SourceError, match="cable pulled"):
+        watch(profile)
+    from tests.live.conftest import Watcher
+
+    real = Watcher.finish
+    with pytest.raises(SourceError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watcher, "finish", lambda self: states.extend(real(self)["status"]))
+        watch(profile)
+    assert "cable pulled" in states[-1].status()["faults"]["grab"]
+
+
+def test_an_engine_that_cannot_be_opened_is_refused_in_one_line(profile: StreamProfile, faults: Faults) -> None:
+    faults(refuse="no such plan; run: rtseg build")
+    with pytest.raises(EngineError, match="no such plan"):
+        run_live(profile, worker=WORKER)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        (Prompt(1, points=((20.0, 20.0, 0),)), "only background points"),
+        (Prompt(1, points=((500.0, 10.0, 1),)), "outside the 160x120 frame"),
+        (Prompt(1, box=(1.0, 1.0, 9.0, 9.0), label="impossible"), "impossible"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_the_first_frame_is_refused(
+    profile: StreamProfile, faults: Faults, prompt: Prompt, why: str
+) -> None:
+    with pytest.raises(PromptError, match=why):
+        run_live(replace(profile, objects=(prompt,)), worker=WORKER)
+
+
+def test_a_source_that_is_not_there_is_refused_in_one_line(profile: StreamProfile, faults: Faults) -> None:
+    with pytest.raises(SourceError, match="no such file"):
+        run_live(replace(profile, source="/nowhere.mp4"), worker=WORKER)
+
+
+def test_a_topic_that_is_off_is_not_shown(profile: StreamProfile, faults: Faults) -> None:
+    only_video = Publish("tcp://127.0.0.1:*", ("video",))
+    report = run_live(replace(profile, source=SOURCE.format(0.3), publish=only_video), worker=WORKER)
+    assert accounted(report) and report["frames"]["shown"] == 0
+
+
+def test_nobody_watching_is_not_a_drop(profile: StreamProfile, faults: Faults) -> None:
+    report = run_live(replace(profile, source=SOURCE.format(0.5)), worker=WORKER)
+    assert accounted(report) and report["frames"]["shown"] > 15
+    assert report["frames"]["unwatched"] == report["frames"]["shown"] and report["published"]["overlay"] == 0
+
+
+def test_it_stops_after_so_many_seconds(profile: StreamProfile, faults: Faults) -> None:
+    report = run_live(replace(profile, source=SOURCE.format(60)), seconds=0.5, worker=WORKER)
+    assert accounted(report) and 10 < report["frames"]["in"] <= 40
+
+
+def test_a_port_in_use_is_refused_in_one_line(profile: StreamProfile, faults: Faults) -> None:
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.PUB) as other:
+        port = other.bind_to_random_port("tcp://127.0.0.1")
+        taken = replace(profile, publish=Publish(f"tcp://127.0.0.1:{port}"))
+        with pytest.raises(OutputError, match="port is in use"):
+            run_live(taken, worker=WORKER)
+    assert run_live(replace(taken, source=SOURCE.format(0.1)), worker=WORKER)["ok"]  # and nothing was left bound
+
+
+def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rtseg import demo as demo_module
+
+    monkeypatch.setattr(demo_module, "Recipe", lambda: recipe)
+    monkeypatch.setattr(demo_module, "POSTER_AFTER", 0.0)
+    report = demo_module.demo(tmp_path / "out", seconds=1.5)
+    assert accounted(report) and report["display"]["received"]["overlay"] > 5
+    assert (tmp_path / "out/overlay.mp4").stat().st_size > 10_000
+    assert 0 <= report["iou"]["mean"] <= 1 and report["iou"]["frames judged"] > 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"overlay.mp4", "poster.png"}
+
+
+def test_the_judge_knows_good_masks_from_bad_ones() -> None:
+    from rtseg.demo import judge
+
+    uri = "synthetic:laparoscopy?width=128&height=96&fps=25&seconds=0.4&seed=7"
+
+    def masks(shift: int) -> dict[int, dict[int, np.ndarray]]:
+        return {f.seq: {i: np.roll(f.truth_hw == i, shift, axis=1) for i in (1, 2)} for f in open_source(uri)}
+
+    assert judge(uri, masks(0))["mean"] == 1.0
+    assert judge(uri, masks(25))["mean"] < 0.5
+
+
+def test_a_720p_clip_at_25_fps(recipe: Recipe) -> None:
+    import os
+
+    data = Path(os.environ.get("RTSEG_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
+    clip = data / "clips/laparoscopy_720p.mp4"
+    if not clip.is_file():
+        pytest.skip(f"no test data: {clip} (set RTSEG_TEST_DATA)")
+    box = Prompt(1, box=(586.0, 0.0, 752.0, 106.0), label="grasper")
+    profile = StreamProfile(str(clip), "lap", recipe, publish=Publish("tcp://127.0.0.1:*"), objects=(box,))
+    report, got = watch(profile)
+    assert report["frames"]["in"] == 250 and accounted(report)
+    assert report["frames"]["shown"] > 200 and all(got.values())
+    assert report["seconds"] > 9.5  # as live: no faster than the clip's own 25 fps

@@ -1,0 +1,135 @@
+"""What a person asks of a running feed is done on the frame that they meant, and outlives the network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rtseg import open_source
+from rtseg.config import StreamProfile
+from rtseg.control import Client
+from rtseg.errors import OutputError, PromptError
+from tests.live.conftest import SOURCE, Running, accounted
+
+Faults = Callable[..., None]
+
+
+@pytest.fixture()
+def run(profile: StreamProfile, faults: Faults, running: Callable[[StreamProfile], Running]) -> Running:
+    control = "tcp://127.0.0.1:*"
+    return running(replace(profile, source=SOURCE.format(60), control=control))
+
+
+@pytest.fixture()
+def client(run: Running) -> Iterator[Client]:
+    with Client(run.feed.control) as client:
+        run.until(lambda: run.feed.board["segmented"] > 3)
+        yield client
+
+
+def shown(run: Running) -> dict[int, str]:
+    """The objects on the newest overlay."""
+    assert run.watcher is not None
+    return {o["id"]: o["label"] for o in run.watcher.got["overlay"][-1].header["objects"]}
+
+
+def test_objects_come_change_and_go_and_survive_the_network(run: Running, client: Client) -> None:
+    assert client.add(2, box=(10, 10, 60, 60), label="hook")["id"] == 2
+    run.until(lambda: shown(run) == {1: "grasper", 2: "hook"})
+    client.rename(2, "scissors")
+    run.until(lambda: shown(run) == {1: "grasper", 2: "scissors"})
+    client.correct(1, points=[(30, 30, 1), (5, 5, 0)])
+    os.kill(run.pid("segment"), signal.SIGKILL)
+    run.until(lambda: run.feed.state == "recovering")
+    client.add(3, points=[(50, 50, 1)], label="while it was away")
+    run.until(lambda: shown(run) == {1: "grasper", 2: "scissors", 3: "while it was away"})
+    client.remove(2)
+    run.until(lambda: sorted(shown(run)) == [1, 3])
+    assert client.reset()["removed"] == [1, 3]
+    run.until(lambda: shown(run) == {})
+    client.add(1, box=(10, 10, 60, 60))
+    run.until(lambda: sorted(shown(run)) == [1])
+    assert accounted(run.finish())
+
+
+def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Running, client: Client) -> None:
+    for order, why in [
+        (lambda: client.add(1, points=[(3, 3, 1)]), "tracked already"),
+        (lambda: client.correct(9, points=[(3, 3, 1)]), "no object 9"),
+        (lambda: client.add(2, points=[(999, 3, 1)]), "outside the 160x120 frame"),
+        (lambda: client.add(2, points=[(3, 3, 0)]), "only background points"),
+        (lambda: client.add(2, points=[(3, 3, 1)], label="impossible"), "impossible"),
+        (lambda: client.add(2, points=[(3, 3, 1)], seq=10**6), "frame 1000000 is not there; those at hand: "),
+    ]:
+        with pytest.raises(PromptError, match=why):
+            order()
+    for order, why in [(lambda: client.remove(9), "no object 9"), (lambda: client.rename(9, "x"), "no object 9")]:
+        with pytest.raises(OutputError, match=why):
+            order()
+    assert [o["id"] for o in client.status()["objects"]] == [1] and run.feed.keep.ids == (1,)
+
+
+def test_a_click_on_a_past_frame_keeps_that_frame(run: Running, client: Client) -> None:
+    run.until(lambda: run.feed.frames.head > 30)
+    seq = run.feed.frames.head - 20
+    assert client.add(2, points=[(30, 30, 1)], seq=seq) == {"id": 2, "seq": seq}
+    (picture,) = [picture for picture, prompts in run.feed.keep.replay() if prompts[0].id == 2]
+    truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == seq)
+    assert picture.seq == seq and os.pread(picture.fd, 10**6, 0) == truth.image_hwc.tobytes()
+
+
+def test_a_snapshot_is_the_original_picture_with_its_masks(run: Running, client: Client, tmp_path: Path) -> None:
+    run.until(lambda: run.feed.frames.head > 30)
+    seq = run.feed.frames.head - 10
+    snapshot = client.snapshot(seq)
+    image_hwc = cv2.cvtColor(cv2.imdecode(np.frombuffer(snapshot.png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == seq)
+    np.testing.assert_array_equal(image_hwc, truth.image_hwc)
+    assert snapshot.seq == seq and snapshot.masks()[1].shape == (120, 160) and snapshot.masks()[1].any()
+    assert client.snapshot().seq > seq
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pause_rests_the_network_and_not_the_picture(run: Running, client: Client) -> None:
+    assert run.watcher is not None
+    client.pause()
+    time.sleep(0.2)
+    segmented, pictures = run.feed.board["segmented"], run.feed.board["shown"]
+    run.until(lambda: run.feed.board["shown"] > pictures + 30)
+    assert run.feed.board["segmented"] == segmented and run.feed.state == "paused"
+    assert run.watcher.got["overlay"][-1].header["state"] == "expired"
+    os.kill(run.pid("segment"), signal.SIGKILL)  # it is still paused when it comes back
+    run.until(lambda: run.feed.children["segment"].up and run.feed.children["segment"].restarts == 1)
+    time.sleep(0.3)
+    assert run.feed.board["segmented"] == segmented
+    client.resume()
+    run.until(lambda: run.feed.state == "running" and run.feed.board["segmented"] > segmented + 5)
+
+
+def test_settings_change_what_is_drawn_and_outlive_the_publisher(run: Running, client: Client) -> None:
+    assert run.watcher is not None
+    assert client.set(opacity=0.0, budget_ms=77.0) == {"opacity": 0.0, "budget_ms": 77.0}
+    os.kill(run.pid("publish"), signal.SIGKILL)
+    before = run.feed.board["shown"]
+    run.until(lambda: run.feed.board["shown"] > before + 20)
+    assert client.get() == {"opacity": 0.0, "budget_ms": 77.0}
+    time.sleep(0.2)
+    message, truth = run.watcher.got["overlay"][-1], None
+    truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == message.seq)
+    inside = np.s_[50:60, 60:80]  # of the object's box, away from its outline and its label
+    assert message.header["state"] == "fresh"
+    np.testing.assert_array_equal(message.image_hwc()[inside], truth.image_hwc[inside])
+
+
+def test_shutdown_ends_the_feed_in_order(run: Running, client: Client) -> None:
+    client.shutdown()
+    run.join(10)
+    assert not run.is_alive() and run.report["ok"] and accounted(run.report)

@@ -1,0 +1,147 @@
+"""The parts of a supervisor: what is kept of an object, when a process starts again, what a message carries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtseg.config import CONDITIONING
+from rtseg.errors import PromptError
+from rtseg.live.board import Board
+from rtseg.live.child import back_off_s
+from rtseg.live.keep import Keep
+from rtseg.live.link import Link
+from rtseg.live.pace import Pace
+from rtseg.live.parcels import frame_meta, frame_of, masks_of, masks_parcel, prompt_of, prompt_parcel
+from rtseg.live.state import Facts, has_recovered, state_of
+from rtseg.types import Color, Frame, Masks, Prompt
+
+
+def frame(seq: int) -> Frame:
+    return Frame(np.full((6, 8, 3), seq, np.uint8), seq, "s", color=Color("bt709", "limited"), interlaced=True)
+
+
+def click(object_id: int, label: str | None = None) -> Prompt:
+    return Prompt(object_id, points=((1.0, 1.0, 1),), label=label)
+
+
+def test_values_cross_unchanged() -> None:
+    there = frame(5)
+    back = frame_of(5, frame_meta(there), there.image_hwc.reshape(-1))
+    for name in ("seq", "session", "pts", "time_base", "captured_ns", "pixfmt", "color", "interlaced"):
+        assert getattr(back, name) == getattr(there, name)
+    np.testing.assert_array_equal(back.image_hwc, there.image_hwc)
+    assert frame_of(5, frame_meta(there)).width == 8  # without the picture
+    logits = np.random.default_rng(0).standard_normal((2, 4, 4)).astype(np.float32)
+    masks = Masks(3, "s", 1, 2, 6, 8, (1, 7), ("a", "b"), (0.5, 1.0), (0.1, 0.2), logits)
+    meta, flat = masks_parcel(masks)
+    again = masks_of(meta, flat.reshape(-1))
+    np.testing.assert_array_equal(again.mask_logits_bhw, logits)
+    assert repr(again) == repr(masks)
+    mask_hw = np.zeros((6, 8), bool)
+    mask_hw[2:4, 3:5] = True
+    for prompt in (click(1, "x"), Prompt(2, box=(0.0, 0.0, 3.0, 3.0)), Prompt(3, mask=mask_hw)):
+        same = prompt_of(prompt_parcel(prompt))
+        assert (same.id, same.points, same.box, same.label) == (prompt.id, prompt.points, prompt.box, prompt.label)
+        assert prompt.mask is None or (same.mask == prompt.mask).all()
+
+
+def test_of_each_object_the_first_and_the_latest_pictures_are_kept() -> None:
+    keep, open_files = Keep(2), len(list(Path("/proc/self/fd").iterdir()))
+    for seq in range(10):
+        keep.check(click(1), frame(seq), new=seq == 0)
+        keep.add(keep.picture(frame(seq)), click(1, f"name {seq}"))
+    said = list(keep.replay())
+    assert [picture.seq for picture, _ in said] == [0, 7, 8, 9] and len(said) == CONDITIONING
+    assert {p.label for _, prompts in said for p in prompts} == {"name 9"}
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files + CONDITIONING  # what is let go is closed
+    keep.add(keep.picture(frame(9)), click(2))
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files + CONDITIONING  # one picture for both
+    assert [p.id for p in list(keep.replay())[-1][1]] == [1, 2]
+    pixels = os.pread(said[0][0].fd, 1000, 0)
+    assert pixels == frame(0).image_hwc.tobytes()
+    del said
+    keep.remove(1)
+    assert keep.ids == (2,) and len(list(Path("/proc/self/fd").iterdir())) == open_files + 1
+
+
+def test_prompts_that_make_no_sense_are_refused_in_one_line() -> None:
+    keep = Keep(1)
+    keep.add(keep.picture(frame(0)), click(1))
+    for prompt, new, why in [
+        (click(1), True, "tracked already; correct it"),
+        (click(2), False, "no object 2"),
+        (click(2), True, "1 objects are tracked already"),
+        (Prompt(1, points=((99.0, 1.0, 1),)), False, "outside the 8x6 frame"),
+    ]:
+        with pytest.raises(PromptError, match=why):
+            keep.check(prompt, frame(0), new=new)
+
+
+def test_a_process_that_works_is_started_again_at_once_and_one_that_does_not_less_and_less_often() -> None:
+    waits = [back_off_s(n, 0.5) for n in range(1, 12)]
+    assert waits[0] == 0 and waits[1] == pytest.approx(0.25) and waits == sorted(waits) and waits[-1] == 8
+    assert back_off_s(3, 0.0) < back_off_s(3, 1.0)
+
+
+def test_a_link_carries_messages_of_any_length_and_says_when_the_other_end_is_gone() -> None:
+    ours, theirs = (Link(end) for end in Link.pair())
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    fd = os.memfd_create("x")
+    assert ours.send("short", n=1) and ours.send("long", (fd,), data=b"y" * 1_000_000)
+    (short, _), (long, fds) = theirs.receive()
+    assert short == {"say": "short", "n": 1} and len(long["data"]) == 1_000_000 and len(fds) == 1
+    os.close(fds[0])
+    os.close(fd)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+    while ours.send("flood", data=b"z" * 10_000):  # nobody reads: it says so, and does not wait
+        pass
+    assert not ours.closed
+    theirs.close()
+    assert not ours.send("anybody?") and ours.closed
+
+
+def test_a_board_outlives_who_counts_on_it() -> None:
+    board = Board.create()
+    board.add("shown", 3)
+    board.stages["segment"].add(12.0)
+    other = Board(os.dup(board.fd))
+    other.add("dropped ring")
+    assert board.decided() == 4 and other.stages["segment"].summary()["max"] == 12.0
+    with pytest.raises(KeyError):
+        board["showm"]
+
+
+def test_the_worst_news_is_the_state() -> None:
+    assert state_of(Facts(source="running")) == "running"
+    assert state_of(Facts(source="running", recovering=True, paused=True)) == "recovering"
+    assert state_of(Facts(source="stalled", recovering=True, failed=True)) == "stalled"
+    assert state_of(Facts(source="running", failed=True)) == "failed"
+    assert state_of(Facts(source="lost", over=True)) == "ended"
+
+
+def test_masks_of_before_the_crash_are_no_recovery() -> None:
+    board = Board.create()
+    board["masks captured_ns"] = 1_000_000_000
+    assert not has_recovered(board, 1_010_000_000, since_ns=1_000_000_000, budget_ms=120)
+    board["masks captured_ns"] = 1_005_000_000
+    assert has_recovered(board, 1_010_000_000, since_ns=1_000_000_000, budget_ms=120)
+    assert not has_recovered(board, 1_500_000_000, since_ns=1_000_000_000, budget_ms=120)
+    board["masks captured_ns"] = 6_000_000_000  # a network that is always late is back all the same
+    assert has_recovered(board, 6_500_000_000, since_ns=1_000_000_000, budget_ms=120)
+
+
+def test_pace_and_jitter() -> None:
+    pace = Pace(25)
+    assert sum(pace.is_early(n / 50) for n in range(100)) == 50
+    assert not any(Pace(25).is_early(n / 25 + 0.002 * (n % 3)) for n in range(1))
+    steady = Pace(25)
+    assert not any(steady.is_early(n / 25 + 0.004 * (n % 3)) for n in range(100))
+    for n, late_ms in enumerate([0, 0, 5, 0]):
+        pace.shown(n, n / 25)
+        jitter = pace.jitter_ms(n, round((n / 25 * 1e3 + late_ms) * 1e6))
+        assert jitter == (None if n == 0 else pytest.approx([0, 0, 5, 5][n]))
+    assert pace.jitter_ms(77, 0) is None

@@ -1,0 +1,94 @@
+"""What was shown is on the disk if the profile says so, proves itself, and stops nothing when it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rtseg.config import StreamProfile
+from rtseg.publish.verify import verify
+from tests.live.conftest import SOURCE, Running, accounted, watch
+
+Faults = Callable[..., None]
+Start = Callable[[StreamProfile], Running]
+
+
+def events(folder: Path) -> list[dict[str, object]]:
+    (run,) = folder.iterdir()
+    return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+def test_every_frame_that_was_shown_is_in_the_record(profile: StreamProfile, faults: Faults, tmp_path: Path) -> None:
+    report, got = watch(replace(profile, record=tmp_path / "recordings"))
+    (run,) = (tmp_path / "recordings").iterdir()
+    found = verify(run)
+    assert found["ok"] and found["closed"], found
+    assert found["frames"] + found["missed"] >= report["frames"]["shown"] > 90
+    frames = [e for e in events(tmp_path / "recordings") if e["event"] == "frame"]
+    shown = {m.seq: m.header for m in got["overlay"]}
+    both = [e for e in frames if e["seq"] in shown]
+    assert len(both) > 80 and all(e["mask_seq"] == shown[e["seq"]]["mask_seq"] for e in both)
+    assert all(e["state"] == shown[e["seq"]]["state"] for e in both)
+    log = run / "events.jsonl"
+    log.write_text(log.read_text().replace('"state":"fresh"', '"state":"stale"', 1))
+    assert not verify(run)["ok"]
+
+
+def test_nothing_is_written_unless_the_profile_says_so(
+    profile: StreamProfile, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    watch(replace(profile, source=SOURCE.format(0.5)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recorder_that_is_killed_goes_on_with_the_same_chain(
+    profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
+) -> None:
+    run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
+    for kill in range(2):
+        run.until(lambda n=run.feed.board["recorded"]: run.feed.board["recorded"] > n + 70)  # type: ignore[misc]
+        os.kill(run.pid("record"), signal.SIGKILL)
+        run.until(lambda n=kill: run.feed.children["record"].restarts == n + 1)  # type: ignore[misc]
+    run.until(lambda n=run.feed.board["recorded"]: run.feed.board["recorded"] > n + 30)  # type: ignore[misc]
+    report = run.finish()
+    (folder,) = (tmp_path / "recordings").iterdir()
+    found = verify(folder)
+    assert found["ok"] and found["closed"] and found["files"] == 3, found
+    assert report["restarts"] == {"record": 2} and accounted(report)
+
+
+@pytest.fixture()
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "rtseg-test", str(disk)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a file system that fills up needs the right to mount one")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_full_disk_stops_the_recorder_loudly_and_nothing_else(
+    profile: StreamProfile, running: Start, faults: Faults, small_disk: Path
+) -> None:
+    run = running(replace(profile, source=SOURCE.format(60), record=small_disk / "recordings"))
+    run.until(lambda: run.feed.faults.get("record"))
+    assert "no space left" in run.feed.faults["record"].lower()
+    before = run.feed.board["shown"]
+    run.until(lambda: run.feed.board["shown"] > before + 50)
+    assert run.feed.children["record"].restarts == 0
+    assert run.watcher is not None and run.feed.state == "running"
+    run.until(lambda: "record" in run.watcher.got["status"][-1].status()["faults"])  # type: ignore[union-attr]
+    report = run.finish()
+    assert not report["ok"] and accounted(report)
+    (folder,) = (small_disk / "recordings").iterdir()
+    assert verify(folder)["ok"]

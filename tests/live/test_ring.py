@@ -1,0 +1,104 @@
+"""A ring hands over whole values or none, outlives its writer, and is never larger than it was made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtseg.live.ring import Plan, Ring, new_bell, quiet
+
+PLAN = Plan(entries=8, arena=1000, meta=32)
+
+
+@pytest.fixture()
+def ring() -> Ring:
+    return Ring(Ring.create("test", PLAN), PLAN)
+
+
+def picture(value: int, size: int = 100) -> np.ndarray:
+    return np.full(size, value % 256, np.uint8)
+
+
+def test_what_is_written_is_read_by_anybody_who_has_the_memory(ring: Ring) -> None:
+    other = Ring(os.dup(ring.fd), PLAN)
+    assert ring.write(b"first", picture(1).reshape(10, 10)) == 0 and ring.write(b"", picture(2)) == 1
+    meta, flat = other.read(0) or pytest.fail("nothing")
+    assert meta == b"first" == other.meta(0) and (flat == 1).all() and flat.shape == (100,)
+    assert other.head == 2 and other.read(2) is None and other.read(-1) is None
+
+
+def test_a_value_is_gone_before_its_bytes_are_overwritten(ring: Ring) -> None:
+    sizes = np.random.default_rng(0).integers(1, 400, 500)
+    for index, size in enumerate(sizes):
+        ring.write(str(index).encode(), picture(index, size))
+        for known in range(max(0, index - 10), index + 1):
+            entry = ring.read(known)
+            if entry is not None:
+                assert entry[0] == str(known).encode()
+                np.testing.assert_array_equal(entry[1], picture(known, sizes[known]))
+        assert ring.holds(index)
+    assert sum(ring.holds(i) for i in range(500)) <= 8
+
+
+def test_what_is_too_large_is_refused_and_changes_nothing(ring: Ring) -> None:
+    ring.write(b"x", picture(1))
+    with pytest.raises(ValueError, match="at most 32 \\+ 1000"):
+        ring.write(b"", picture(1, 1001))
+    with pytest.raises(ValueError, match="at most"):
+        ring.write(b"y" * 33, picture(1))
+    assert ring.head == 1 and ring.holds(0)
+
+
+def test_the_next_writer_goes_on_where_one_was_killed(ring: Ring) -> None:
+    """Killed again and again while it writes: no number is used twice, no value is half one and half another."""
+    program = (
+        "import sys, numpy as np\n"
+        "from rtseg.live.ring import Plan, Ring\n"
+        "plan = Plan(8, 64_000_000, 32); ring = Ring(int(sys.argv[1]), plan); print('on', flush=True)\n"
+        "while True: ring.write(str(ring.head).encode(), np.full(8_000_000, ring.head % 251, np.uint8))\n"
+    )
+    plan = Plan(8, 64_000_000, 32)
+    fd = Ring.create("test", plan)
+    ring, head = Ring(fd, plan), 0
+    for _ in range(5):
+        command = [sys.executable, "-c", program, str(fd)]
+        writer = subprocess.Popen(command, pass_fds=[fd], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+        assert writer.stdout is not None and writer.stdout.readline()
+        while ring.head < head + 20:
+            newest = ring.read(ring.head - 1)
+            assert newest is None or (newest[1] == int(newest[0]) % 251).all()
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        head = ring.head
+        for index in range(head - 8, head):
+            entry = ring.read(index)
+            assert entry is None or (int(entry[0]) == index and (entry[1] == index % 251).all())
+
+
+def test_a_reader_that_is_overtaken_is_told(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring.write(b"old", picture(7))
+    real = Ring.holds
+    answers = iter([True, False])
+    monkeypatch.setattr(Ring, "holds", lambda self, index: next(answers) and real(self, index))
+    assert ring.read(0) is None and ring.torn == 1
+
+
+def test_a_bell_wakes_its_reader_once(ring: Ring) -> None:
+    bell = new_bell()
+    loud = Ring(ring.fd, PLAN, [bell])
+    threading.Thread(target=lambda: [loud.write(b"", picture(i)) for i in range(3)]).start()
+    import select
+
+    assert select.select([bell], [], [], 2)[0]
+    while loud.head < 3:
+        pass
+    quiet(bell)
+    assert not select.select([bell], [], [], 0.05)[0]

@@ -1,0 +1,154 @@
+"""A process of a feed with faults in it, as `python tests/live/worker.py SEAT`; RTSEG_TEST_FAULTS (JSON) says which.
+
+fake: true      a network of no weight, which imports no torch: an object's mask is the box it was prompted with
+slow: s         each step takes so many seconds more
+raise_at: n     the n-th step of the first process raises; with `always`, that of every process
+hang_at: n      the n-th step of the first process does not return
+ink: true       every overlay raises
+refuse: text    the engine cannot be opened
+break_at: n     the synthetic source breaks at frame n
+life: path      a file that counts the starts of `segment`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtseg.config import Recipe
+from rtseg.errors import EngineError, PromptError, SourceError
+from rtseg.live.__main__ import main
+from rtseg.types import Frame, Masks, Prompt, now_ns
+
+FAULTS: dict[str, Any] = json.loads(os.environ.get("RTSEG_TEST_FAULTS", "{}"))
+
+
+class FakeTracker:
+    """Follows nothing: what was prompted stays where it was."""
+
+    def __init__(self, engine: Any, policy: str | None = None) -> None:
+        self.engine, self.policy = engine, "none"
+        self.objects: dict[int, Prompt] = {}
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(sorted(self.objects))
+
+    def prompt(self, object_id: int, **_: Any) -> None:
+        self.objects[object_id] = Prompt(object_id, box=(0.0, 0.0, 1.0, 1.0))
+
+    def give(self, prompt: Prompt) -> None:
+        if prompt.label == "impossible":
+            raise PromptError(f"object {prompt.id}: impossible")
+        before = self.objects.get(prompt.id)
+        self.objects[prompt.id] = prompt if prompt.box or before is None else replace(before, label=prompt.label)
+
+    def rename(self, object_id: int, label: str) -> None:
+        self.objects[object_id] = replace(self.objects[object_id], label=label)
+
+    def remove(self, object_id: int) -> None:
+        del self.objects[object_id]
+
+    def fork(self, ids: list[int], seq: int) -> FakeTracker:
+        fork = FakeTracker(self.engine)
+        fork.objects = {i: self.objects[i] for i in ids if i in self.objects}
+        return fork
+
+    def adopt(self, fork: FakeTracker) -> None:
+        self.objects |= fork.objects
+
+    def step(self, frame: Frame | Any) -> Masks:
+        frame = frame if isinstance(frame, Frame) else Frame(frame, 0)
+        logits = np.full((len(self.objects), 16, 16), -5, np.float32)
+        for row, i in enumerate(self.ids):
+            x0, y0, x1, y1 = self.objects[i].box or (0, 0, frame.width, frame.height)
+            across, down = 16 / frame.width, 16 / frame.height
+            logits[row, int(y0 * down) : int(y1 * down), int(x0 * across) : int(x1 * across)] = 5
+        labels, ones = tuple(self.objects[i].label or "" for i in self.ids), (1.0,) * len(self.ids)
+        who = frame.seq, frame.session, frame.captured_ns, now_ns(), frame.height, frame.width
+        return Masks(*who, self.ids, labels, ones, ones, logits)
+
+
+def pretend() -> None:
+    """Put a network of no weight where the real one is imported from."""
+    from contextlib import nullcontext
+
+    class Engine:
+        image_size, description = 64, "fake"
+
+        def __init__(self, recipe: Recipe) -> None:
+            self.recipe = recipe
+
+    engine, track = types.ModuleType("rtseg.engine"), types.ModuleType("rtseg.track")
+    engine.Engine = engine.open_engine = Engine  # type: ignore[attr-defined]
+    engine.spare_core = nullcontext  # type: ignore[attr-defined]
+    track.Tracker = FakeTracker  # type: ignore[attr-defined]
+    sys.modules |= {"rtseg.engine": engine, "rtseg.track": track}
+
+
+def break_network() -> None:
+    from rtseg.live import segment
+
+    first = True
+    if "life" in FAULTS:
+        path = Path(FAULTS["life"])
+        path.write_text(path.read_text() + "*" if path.exists() else "*")
+        first = len(path.read_text()) == 1
+    steps, real, open_engine = [0], segment.Tracker.step, segment.open_engine
+
+    def step(self: Any, frame: Any) -> Masks:
+        if isinstance(frame, Frame):  # not when it warms up
+            steps[0] += 1
+            time.sleep(FAULTS.get("slow", 0.0))
+            if steps[0] == FAULTS.get("raise_at") and (first or FAULTS.get("always")):
+                raise RuntimeError("out of memory")
+            if steps[0] == FAULTS.get("hang_at") and first:
+                time.sleep(3600)
+        return real(self, frame)
+
+    def refuse(recipe: Recipe) -> Any:
+        if "refuse" in FAULTS:
+            raise EngineError(FAULTS["refuse"])
+        return open_engine(recipe)
+
+    segment.Tracker.step = step  # type: ignore[method-assign]
+    segment.open_engine = refuse
+
+
+def break_display() -> None:
+    from rtseg.live import publish
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no ink")
+
+    if FAULTS.get("ink"):
+        publish.draw_overlay = fail  # type: ignore[assignment]
+
+
+def break_source() -> None:
+    from rtseg.grab.synthetic import Scene
+
+    real = Scene.render
+
+    def render(self: Scene, index: int, fps: float) -> Any:
+        if index == FAULTS.get("break_at"):
+            raise SourceError("frame 20: cable pulled")
+        return real(self, index, fps)
+
+    Scene.render = render  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    if FAULTS.get("fake"):
+        pretend()
+    role = json.loads(sys.argv[1])["role"]
+    {"segment": break_network, "publish": break_display, "grab": break_source, "record": lambda: None}[role]()
+    main(sys.argv[1])
