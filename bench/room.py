@@ -50,6 +50,7 @@ class Seen:
     seq: int
     state: str
     age_ms: float | None
+    mask_seq: int | None
     pts_ms: float
     sha: bytes
 
@@ -86,7 +87,7 @@ class Display(threading.Thread):
             times = received_ns, head["captured_ns"], head["published_ns"], head["seq"]
             pts_ms = 0.0 if kind == "status" else 1e3 * head["pts"] * head["time_base"][0] / head["time_base"][1]
             rows = self.seen[kind]
-            rows.append(Seen(*times, head["state"], head["mask_age_ms"], pts_ms, sha))
+            rows.append(Seen(*times, head["state"], head["mask_age_ms"], head["mask_seq"], pts_ms, sha))
             del rows[: -self.most]
             self.counts[kind] += 1
 
@@ -111,7 +112,7 @@ class Display(threading.Thread):
 class Room:
     """A feed that plays until it is left; `more` is further lines of its profile."""
 
-    def __init__(self, source: str, folder: Path, *, more: str = "") -> None:
+    def __init__(self, source: str, folder: Path, *, more: str = "", hashes: bool = False) -> None:
         self.folder, self.endpoint = folder, f"ipc://{folder}/feed"
         profile = folder / "room.toml"
         profile.write_text(PROFILE.format(source=source, root=ROOT, folder=folder, more=more, box=list(BOX)))
@@ -120,7 +121,7 @@ class Room:
             [sys.executable, "-m", "bench.faulty", str(profile)], cwd=ROOT, stdout=subprocess.PIPE, stderr=self._log
         )
         self.pid = self._process.pid
-        self.display = Display(self.endpoint)
+        self.display = Display(self.endpoint, hashes=hashes)
         self.client = Client(f"ipc://{folder}/control", timeout=30.0)
 
     def __enter__(self) -> Self:
@@ -148,9 +149,12 @@ class Room:
         return time.monotonic() - start
 
     def finish(self) -> dict[str, Any]:
-        """End the feed in order; its report."""
-        self._process.send_signal(signal.SIGTERM)
+        """End the feed in order, unless its source has; its report."""
+        if self.display.status.get("state") != "ended":
+            self._process.send_signal(signal.SIGTERM)
         out, _ = self._process.communicate(timeout=20)
+        if not out:
+            raise RuntimeError(f"the feed said nothing; {(self.folder / 'log').read_text()[-2000:]}")
         return dict(json.loads(out.splitlines()[-1]))
 
     def memory(self) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..types import Frame, now_ns
 from .source import Source
 
+SPARE, SPARE_S = 1.5, 0.004  # a frame may take so much longer to read than the last one
 GAP_S = 10.0  # a recorder that was stopped and started leaves a jump in time, which nobody wants to sit through
 
 
@@ -19,7 +20,13 @@ class _Paced(Source):
 
     def frames(self) -> Iterator[Frame]:
         start_ns, start_s, last_s = 0, 0.0, -float("inf")
-        for frame in self._source:
+        frames = iter(self._source)
+        while True:
+            if self._closed.wait(self._idle_s(start_ns, last_s - start_s)):
+                return
+            frame = next(frames, None)
+            if frame is None:
+                return
             due_s = frame.seq / self._fps if self._fps else frame.seconds
             if not 0 <= due_s - last_s < GAP_S:  # the first frame, or a splice: the times start anew
                 start_ns, start_s = now_ns(), due_s
@@ -28,6 +35,16 @@ class _Paced(Source):
             if ahead_s > 0 and self._closed.wait(ahead_s):
                 return
             yield replace(frame, captured_ns=now_ns())
+
+    def _idle_s(self, start_ns: int, last_s: float) -> float:
+        """How long not to read the next frame yet: a camera's frame, too, is decoded just before it is there.
+
+        Read at once, it would take the processor from those who have this one to show.
+        """
+        if not start_ns:
+            return 0.0
+        due_s = last_s + 1 / self.fps - (now_ns() - start_ns) / 1e9
+        return max(0.0, due_s - SPARE * self.grab_ms / 1e3 - SPARE_S)
 
     @property
     def grab_ms(self) -> float:

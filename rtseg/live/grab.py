@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import SourceError
 from ..grab.intake import Intake
 from ..types import now_ns
+from . import priority
 from .parcels import frame_meta
 from .seat import HUNG, Seat
 
@@ -19,6 +20,7 @@ _WATCH_S = 0.05
 
 
 def work(seat: Seat) -> None:
+    priority.first()
     options = {name: seat.config[name] for name in ("pace", "deinterlace", "crop")}
     intake = Intake(seat.config["source"], **options)
     seat.link.send("source", uri=intake.uri, live=intake.live)

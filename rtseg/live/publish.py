@@ -6,6 +6,7 @@ cause. With `overlay = "sync"` a frame waits for its own masks, but not for long
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,18 @@ from ..publish.carry import Carrier
 from ..publish.shown import Steady
 from ..publish.wire import encode_overlay
 from ..types import Frame, Masks, now_ns
+from . import priority
 from .pace import Pace
 from .parcels import frame_of, masks_of
 from .ring import quiet
 from .seat import Seat
 
+YIELD_S = 0.003  # at most: where nobody watches the original, nothing leaves
 LATE_NS = 1_000_000_000  # who was away for longer goes on with the newest frame
 
 
 def work(seat: Seat) -> None:
+    priority.first()
     config = seat.config
     publisher = Publisher(
         config["bind"], config["name"], config["topics"],
@@ -50,6 +54,7 @@ class _Display:
         self._waiting: deque[int] = deque()  # frames that wait for their own masks
         self._alone = False  # whether they have given that up
         publisher.on_sent = self._sent
+        self._video_left = threading.Event()
         self._lost: dict[str, int] = {}
         # Frames that came while nobody published are gone: a late picture is worse than none.
         self._next = seat.frames.head
@@ -129,7 +134,7 @@ class _Display:
             self._drop("late")
             return
         self._board.stages["handover"].add(age_ns / 1e6)
-        self._publisher.publish_video(frame)
+        self._publish_video(frame)
         if self._carrier is not None:
             self._carrier.see(frame)
         if self._pace.is_early(frame.seconds):
@@ -140,6 +145,12 @@ class _Display:
             self._drop("slot")
         else:
             self._show(frame, self._masks)
+
+    def _publish_video(self, frame: Frame) -> None:
+        """Hand over the original, and leave the processor to the thread that sends it, before anything is drawn."""
+        self._video_left.clear()
+        self._publisher.publish_video(frame)
+        self._video_left.wait(YIELD_S)
 
     def _show_waiting(self, masks: Masks) -> None:
         """In sync: the frame that these masks are of, with them; those before it will not get any."""
@@ -224,3 +235,4 @@ class _Display:
                 self._board.stages["jitter"].add(jitter_ms)
         elif kind == "video":
             self._board.stages["video"].add((now - captured_ns) / 1e6)
+            self._video_left.set()

@@ -29,6 +29,7 @@ SHOWN = Plan(entries=64, arena=96 << 20, meta=1 << 16)  # pictures on their way 
 REFUSED = 3  # exit code: what was asked for can never work, so that starting again is no use
 HUNG = 4  # exit code: something that was called does not return
 _PR_SET_PDEATHSIG = 1
+_SWITCH_S = 0.0005  # a thread with a picture to send would wait 5 ms for one that computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ def sit_down(argument: str) -> Seat:
         raise SystemExit(0)  # it died before we could ask to be told
     # Ctrl-C is the supervisor's to hear; it ends its processes in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_S)
     link = Link(socket.socket(fileno=given["link"]))
     fds = Fds(**given["fds"])
     seat = Seat(given["role"], fds, link, Board(fds.board))

@@ -18,16 +18,16 @@ from ..engine import Engine, open_engine, spare_core
 from ..errors import PromptError
 from ..track import Tracker
 from ..types import Frame, now_ns
+from . import priority
 from .parcels import frame_of, masks_parcel, prompt_of
 from .ring import quiet
 from .seat import Seat
 
 CATCH_UP, CATCH_UP_S = 8, 0.3  # frames between a click in the past and now that are looked at, and for how long
-_NICE = 5  # the picture's processes come first
 
 
 def work(seat: Seat) -> None:
-    os.nice(_NICE)
+    priority.last()
     with spare_core():
         engine = open_engine(recipe_of(seat.config["recipe"]))
         warm_ms = warm_up(engine)

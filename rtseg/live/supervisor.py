@@ -85,7 +85,11 @@ class Feed:
                 pass
             finally:
                 self.facts.over = True
-                self._close()
+                try:
+                    self._close()
+                except KeyboardInterrupt:  # somebody is in a hurry
+                    for child in self.children.values():
+                        child.kill()
             return self.counts.report(self)
 
     def _make(self, stack: ExitStack) -> None:

@@ -186,9 +186,9 @@ class Publisher:
         open_ = True
         while open_:
             poller.poll(max(0, (self._status_due_ns - now_ns()) // 1_000_000 + 1))
+            self._wake.drain()  # first: who rings after this is heard in the next round
             with self._lock:
                 open_ = not self._closed
-            self._wake.drain()
             if self._audience.hear():
                 self._status_due_ns = 0
             if now_ns() >= self._status_due_ns and open_:
