@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from rtseg.types import now_ns
 
 from .camera import Camera
 from .fuzz import fuzz_control, fuzz_wire
-from .room import BOX, Room
+from .room import BOX, Display, Room, processes_of
 
 PERIOD_MS = 40.0
 GAP_MS = 2 * PERIOD_MS  # what a fault that is not the picture's may cost the picture
@@ -44,6 +45,8 @@ class Fault:
     do: Callable[[Theatre], int]
     recovery_s: float
     gap_ms: float = float("inf")
+    room: Mapping[str, Any] = field(default_factory=dict)  # how the feed is made, as options of `Room`
+    each: bool = False  # a feed of its own each time
 
 
 @dataclass(slots=True)
@@ -132,6 +135,40 @@ def fuzz(which: Callable[..., Any], where: str) -> Callable[[Theatre], int]:
     return do
 
 
+def supervisor_killed(t: Theatre) -> int:
+    """kill -9 of the supervisor: all that is its must be gone, and the same feed can begin again in its place."""
+    children, before = processes_of(t.room.pid), set(Path("/dev/shm").iterdir())
+    since_ns = now_ns()
+    t.room.kill()
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        if now_ns() - since_ns > 2e9:
+            raise AssertionError(f"processes {children} outlive their supervisor")
+        time.sleep(0.005)
+    if set(Path("/dev/shm").iterdir()) - before:
+        raise AssertionError("shared memory was left behind")
+    t.room.begin()
+    return since_ns
+
+
+def wrong_key(t: Theatre) -> int:
+    """Somebody whose key nobody allowed asks for everything; what is sent to them is a broken promise."""
+    keys = t.room.folder / "keys"
+    stranger = Display(t.room.endpoint, keys=keys / "eve.key_secret")
+    without = Display(t.room.endpoint)
+    time.sleep(2.0)
+    for one in (stranger, without):
+        one.close()
+        if one.counts:
+            raise AssertionError(f"a stranger received {dict(one.counts)}")
+    return now_ns()
+
+
+def disk_full(t: Theatre) -> int:
+    """The disk of the recordings is too small; nothing but the recorder may mind."""
+    t.room.until(lambda: "record" in t.room.display.status.get("faults", {}), 30)
+    return now_ns()
+
+
 FAULTS = [
     Fault("kill grab", killed("grab"), 2.0),
     Fault("kill segment", killed("segment"), 3.0, GAP_MS),
@@ -150,6 +187,10 @@ FAULTS = [
     Fault("subscriber never reads, is killed", deaf_subscriber, 1.0, GAP_MS),
     Fault("fuzzed control", fuzz(fuzz_control, "control"), 1.0, GAP_MS),
     Fault("fuzzed wire", fuzz(fuzz_wire, "feed"), 1.0, GAP_MS),
+    Fault("wrong key", wrong_key, 1.0, GAP_MS, {"locked": True}),
+    Fault("kill record", killed("record"), 1.0, GAP_MS, {"record": "recordings"}),
+    Fault("disk full", disk_full, 1.0, GAP_MS, {"record": "disk"}, each=True),
+    Fault("kill supervisor", supervisor_killed, 10.0, each=True),
 ]
 
 
@@ -158,20 +199,44 @@ def trial(t: Theatre, fault: Fault) -> dict[str, float]:
     begin_ns = now_ns()
     over_ns = fault.do(t)
     t.room.until(lambda: t.room.display.fresh_after(over_ns), 30)
-    rows = t.room.display.seen["overlay"]
+    rows = list(t.room.display.seen["overlay"])
     well_ns = next(m.received_ns for m in rows if m.captured_ns > over_ns and m.state == "fresh")
     time.sleep(1.0)
     return {"recovery_s": (well_ns - over_ns) / 1e9, "gap_ms": t.room.display.gap_ms(begin_ns, now_ns())}
 
 
 @contextmanager
-def theatre(messages: int) -> Iterator[Theatre]:
+def theatre(fault: Fault, messages: int) -> Iterator[Theatre]:
     folder = Path(tempfile.mkdtemp(prefix="rtseg-"))
+    options = dict(fault.room)
     try:
-        with Camera(size=(1280, 720)) as camera, Room(camera.url, folder) as room:
+        if "record" in options:
+            options["record"] = folder / options["record"]
+            options["record"].mkdir()
+        if fault.do is disk_full:
+            tmpfs = ["mount", "-t", "tmpfs", "-o", "size=4m", "rtseg-bench", str(options["record"])]
+            subprocess.run(tmpfs, check=True)
+        with Camera(size=(1280, 720)) as camera, Room(camera.url, folder, **options) as room:
             yield Theatre(room, camera, messages)
     finally:
+        if fault.do is disk_full:
+            subprocess.run(["umount", "-l", str(options["record"])], check=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def perform(fault: Fault, times: int, messages: int) -> dict[str, Any]:
+    """All trials of a fault, judged."""
+    trials, frames, seen = [], Counter[str](), 0
+    for _ in range(times if fault.each else 1):
+        with theatre(fault, messages) as t:
+            trials += [trial(t, fault) for _ in range(1 if fault.each else times)]
+            found = t.room.finish()["frames"]
+            frames.update({"in": found["in"], "shown": found["shown"], **found["dropped"]})
+            seqs = [m.seq for m in t.room.display.seen["video"]]
+            seen += len(t.room.display.seen["overlay"])
+            if seqs != sorted(set(seqs)):
+                raise AssertionError(f"{fault.name}: a frame's number came twice, or out of order")
+    return judged(fault, trials, frames, seen)
 
 
 def main() -> None:
@@ -187,24 +252,26 @@ def main() -> None:
         f"{'fault':36}{'n':>4}{'recovery s: median':>20}{'worst':>8}{'promised':>10}{'gap ms: median':>16}{'worst':>8}"
     )
     for fault in [f for f in FAULTS if not only or f.name in only]:
-        with theatre(given.messages) as t:
-            trials = [trial(t, fault) for _ in range(given.times)]
-            frames = t.room.finish()["frames"]
-        rows.append(judged(fault, trials, frames))
+        rows.append(perform(fault, given.times, given.messages))
         print(line(rows[-1]), flush=True)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))
     raise SystemExit(not all(row["ok"] for row in rows))
 
 
-def judged(fault: Fault, trials: list[dict[str, float]], frames: dict[str, Any]) -> dict[str, Any]:
-    """A fault's figures beside its promises, and whether every frame is accounted for."""
+def judged(fault: Fault, trials: list[dict[str, float]], frames: Counter[str], seen: int) -> dict[str, Any]:
+    """A fault's figures beside its promises, and whether every frame is accounted for.
+
+    `not received`: overlays that the feed counts as shown and the display did not get, which a publisher that is
+    killed with a message in its hands explains.
+    """
     recovery, gap = ([t[key] for t in trials] for key in ("recovery_s", "gap_ms"))
-    lost = frames["in"] - frames["shown"] - sum(frames["dropped"].values())
+    lost = 2 * frames["in"] - frames.total()
     kept = max(recovery) <= fault.recovery_s and max(gap) <= fault.gap_ms and lost == 0
     return {
         "fault": fault.name, "n": len(trials), "recovery_s": recovery, "gap_ms": gap, "promised_s": fault.recovery_s,
-        "promised_gap_ms": fault.gap_ms, "unaccounted": lost, "frames": frames, "ok": kept,
+        "promised_gap_ms": fault.gap_ms, "unaccounted": lost, "frames": dict(frames),
+        "not_received": frames["shown"] - seen, "ok": kept,
     }  # fmt: skip
 
 
@@ -212,6 +279,7 @@ def line(row: dict[str, Any]) -> str:
     recovery, gap = row["recovery_s"], row["gap_ms"]
     text = f"{row['fault']:36}{row['n']:>4}{np.median(recovery):>20.2f}{max(recovery):>8.2f}{row['promised_s']:>10g}"
     text += f"{np.median(gap):>16.0f}{max(gap):>8.0f}   {'ok' if row['ok'] else 'BROKEN'}"
+    text += f"   {row['not_received']:>4}"
     return text + (f"; {row['unaccounted']} frames unaccounted for" if row["unaccounted"] else "")
 
 

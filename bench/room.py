@@ -20,6 +20,7 @@ import numpy as np
 import zmq
 
 from rtseg.control import Client
+from rtseg.keys import allow, new, present
 from rtseg.publish.wire import decode
 from rtseg.types import now_ns
 
@@ -33,6 +34,7 @@ target_fps = 25
 bind = "ipc://{folder}/feed"
 [control]
 bind = "ipc://{folder}/control"
+{tables}
 [[object]]
 id = 1
 label = "tool"
@@ -58,13 +60,15 @@ class Seen:
 class Display(threading.Thread):
     """Takes in every message of a feed (a `Subscriber` takes the newest); keeps the last `most` of each topic."""
 
-    def __init__(self, endpoint: str, *, hashes: bool = False, most: int = 400_000) -> None:
+    def __init__(self, endpoint: str, *, hashes: bool = False, most: int = 400_000, keys: Path | None = None) -> None:
         super().__init__(daemon=True)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 100)
         self._socket.setsockopt(zmq.RCVTIMEO, 200)
         self._socket.setsockopt_string(zmq.SUBSCRIBE, "")
+        if keys is not None:
+            present(self._socket, keys)
         self._socket.connect(endpoint)
         self._hashes, self.most, self._over = hashes, most, False
         self.seen: dict[str, list[Seen]] = {kind: [] for kind in ("video", "overlay", "masks", "status")}
@@ -110,19 +114,33 @@ class Display(threading.Thread):
 
 
 class Room:
-    """A feed that plays until it is left; `more` is further lines of its profile."""
+    """A feed that plays until it is left.
 
-    def __init__(self, source: str, folder: Path, *, more: str = "", hashes: bool = False) -> None:
+    `more` is further lines of its profile; `record`: a folder for recordings; `locked`: it asks for keys, and the key
+    of `anna` is let in; `hashes`: of every original picture.
+    """
+
+    def __init__(
+        self, source: str, folder: Path, *, more: str = "", hashes: bool = False, record: Path | None = None,
+        locked: bool = False,
+    ) -> None:  # fmt: skip
+        keys = folder / "keys" if locked else None
+        tables = "" if record is None else f'[record]\nfolder = "{record}"\n'
+        if keys is not None:
+            for name in ("server", "anna", "eve"):
+                new(keys, name)
+            allow(keys, "anna")
+            tables += f'[security]\nkeys = "{keys}"\n'
         self.folder, self.endpoint = folder, f"ipc://{folder}/feed"
         profile = folder / "room.toml"
-        profile.write_text(PROFILE.format(source=source, root=ROOT, folder=folder, more=more, box=list(BOX)))
-        self._log = (folder / "log").open("w")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.faulty", str(profile)], cwd=ROOT, stdout=subprocess.PIPE, stderr=self._log
+        profile.write_text(
+            PROFILE.format(source=source, root=ROOT, folder=folder, more=more, box=list(BOX), tables=tables)
         )
-        self.pid = self._process.pid
-        self.display = Display(self.endpoint, hashes=hashes)
-        self.client = Client(f"ipc://{folder}/control", timeout=30.0)
+        self._profile, self._log = profile, (folder / "log").open("w")
+        self.begin()
+        anna = None if keys is None else keys / "anna.key_secret"
+        self.display = Display(self.endpoint, hashes=hashes, keys=anna)
+        self.client = Client(f"ipc://{folder}/control", timeout=30.0, keys=anna)
 
     def __enter__(self) -> Self:
         self.until(lambda: self.display.fresh_after(0), 60)
@@ -131,9 +149,18 @@ class Room:
     def __exit__(self, *error: object) -> None:
         self.client.close()
         self.display.close()
-        self._process.kill()
-        self._process.wait()
+        self.kill()
         self._log.close()
+
+    def begin(self) -> None:
+        """Start the feed."""
+        command = [sys.executable, "-m", "bench.faulty", str(self._profile)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._log)
+        self.pid = self._process.pid
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
     def child(self, role: str) -> int:
         """The process of a role, now; 0 is the supervisor's own."""
@@ -161,6 +188,12 @@ class Room:
         """Of each process: resident bytes, of them not shared with others, and open files."""
         pids = {"supervisor": self.pid, **{role: self.child(role) for role in ("grab", "segment", "publish")}}
         return {role: held(pid) for role, pid in pids.items()}
+
+
+def processes_of(pid: int) -> list[int]:
+    """The children of a process."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
 
 
 def held(pid: int) -> dict[str, int]:
