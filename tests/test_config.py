@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -95,6 +96,53 @@ def test_a_stream_says_everything(stream: Path) -> None:
     assert profile.objects[0].label == "grasper"
     mask_hw = profile.objects[1].mask
     assert mask_hw is not None and mask_hw.shape == (8, 8) and mask_hw.sum() == 16
+
+
+def test_a_live_stream_says_everything(tmp_path: Path) -> None:
+    profile = load_stream(
+        write(
+            tmp_path / "s.toml",
+            """source = "rtsp://tower/1"
+pace = "flat-out"
+deinterlace = "on"
+crop = [10, 20, 300, 200]
+carry = "flow"
+opacity = 0.5
+[control]
+bind = "tcp://127.0.0.1:5556"
+[metrics]
+bind = "127.0.0.1:9464"
+[record]
+folder = "recordings"
+[security]
+keys = "../keys"
+""",
+        )
+    )
+    assert (profile.pace, profile.deinterlace, profile.crop) == ("flat-out", "on", (10, 20, 300, 200))
+    assert (profile.carry, profile.opacity) == ("flow", 0.5)
+    assert (profile.control, profile.metrics) == ("tcp://127.0.0.1:5556", "127.0.0.1:9464")
+    assert (profile.record, profile.keys) == (tmp_path / "recordings", tmp_path / "../keys")
+    bare = load_stream(write(tmp_path / "b.toml", 'source = "rtsp://tower/1"'))
+    assert (bare.control, bare.metrics, bare.record, bare.keys) == (None, None, None, None)  # nothing uninvited
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('crop = "circle"', 'crop = \'circle\'; expected "off", "auto" or a box'),
+        ("crop = [10, 20, 5, 200]", "x0 < x1"),
+        ('carry = "on"', "expected one of: off, flow"),
+        ("opacity = 2", "a number, 0.0 to 1.0"),
+        ("[control]\nport = 1", "control: unknown key 'port'"),
+        ("[record]", "record: 'folder' is missing"),
+        ("[security]\nkeys = 1", "security: keys = 1; expected a text"),
+    ],
+)
+def test_a_mistake_in_a_live_stream_is_one_line(tmp_path: Path, line: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(expected)) as error:
+        load_stream(write(tmp_path / "s.toml", f'source = "rtsp://tower/1"\n{line}'))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("source", ["synthetic:laparoscopy?seconds=60&seed=7", "rtsp://tower/1", "/dev/video0"])
