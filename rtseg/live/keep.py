@@ -110,9 +110,6 @@ class Keep:
         self.known(object_id)
         del self._objects[object_id]
 
-    def clear(self) -> None:
-        self._objects.clear()
-
     def replay(self) -> Iterator[tuple[Picture, list[Prompt]]]:
         """All that was said, picture by picture, oldest first, under the present labels."""
         pictures = {p.seq: p for o in self._objects.values() for p, _ in o.said}

@@ -48,29 +48,26 @@ class Orders:
     @_obey.register(m.Correct)
     def _prompt(self, order: m.Add | m.Correct) -> Answer:
         frame, feed = self._frame(order.seq), self._feed
-        feed.keep.check(order.prompt, frame, new=isinstance(order, m.Add))
-        feed.prompt(frame, [order.prompt], self._later({"id": order.prompt.id, "seq": frame.seq}))
+        feed.network.keep.check(order.prompt, frame, new=isinstance(order, m.Add))
+        feed.network.prompt(frame, [order.prompt], self._later({"id": order.prompt.id, "seq": frame.seq}))
         return None
 
     @_obey.register
     def _remove(self, order: m.Remove) -> Answer:
-        self._feed.keep.remove(order.id)
-        self._feed.tell_network("remove", self._later({"id": order.id}), id=order.id)
+        self._feed.network.remove(order.id, self._later({"id": order.id}))
         return None
 
     @_obey.register
     def _rename(self, order: m.Rename) -> Answer:
-        self._feed.keep.rename(order.id, order.label)
         result = {"id": order.id, "label": order.label}
-        self._feed.tell_network("rename", self._later(result), **result)
+        self._feed.network.rename(order.id, order.label, self._later(result))
         return None
 
     @_obey.register
     def _reset(self, order: m.Reset) -> Answer:
-        removed = self._feed.keep.ids
-        self._feed.keep.clear()
+        removed = self._feed.network.keep.ids
         for i in removed:
-            self._feed.tell_network("remove", lambda error: None, id=i)
+            self._feed.network.remove(i, lambda error: None)
         return {"removed": list(removed)}
 
     @_obey.register(m.Pause)

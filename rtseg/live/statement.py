@@ -108,10 +108,10 @@ class Counts:
             "engine": feed.engine,
             "frames": self.frames(feed),
             "segmented": self._board["segmented"],
-            "objects": [{"id": i, "label": feed.keep.label(i)} for i in feed.keep.ids],
+            "objects": [{"id": i, "label": feed.network.keep.label(i)} for i in feed.network.keep.ids],
             "mask_states": self.mask_states(),
             "settings": feed.settings,
-            "paused": feed.facts.paused,
+            "paused": feed.network.paused,
             "processes": {role: _process(child) for role, child in feed.children.items()},
             "recording": feed.recording if not feed.faults.get("record") else "",
             "fps": self.rates(),
@@ -140,7 +140,7 @@ class Counts:
             "mask_age": self._board.stages["mask age"],
             "ages": self.ages(),
             "queues": {"publish": self._frames.head - self._board.decided()},
-            "objects": len(feed.keep.ids),
+            "objects": len(feed.network.keep.ids),
             "fps": self.rates(),
         }
 

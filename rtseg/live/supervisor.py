@@ -21,12 +21,12 @@ from ..config import StreamProfile
 from ..control import ControlServer
 from ..errors import OutputError, PromptError
 from ..metrics import serve
-from ..types import Frame, Prompt, now_ns
+from ..types import Frame, now_ns
 from .board import ROLES, Board
 from .child import WORKER, Child
-from .keep import Keep, Picture
+from .network import Network, Ticket
 from .orders import Orders
-from .parcels import frame_of, prompt_parcel
+from .parcels import frame_of
 from .ring import Ring, new_bell
 from .seat import FRAMES, MASKS, SHOWN, Fds
 from .state import Facts, has_recovered, state_of
@@ -39,8 +39,6 @@ STATUS_NS = 500_000_000
 GRAB_WAITS_NS = 30_000_000_000  # for the network, so that a recording is tracked from its first frame; then it goes on
 STEPS_OF_SILENCE = 10  # a network may be silent for so many of its steps
 STOP_S = 2.0
-Ticket = int
-Then = Callable[[str | None], None]  # what is done with an answer: what was wrong, or None
 
 
 class Feed:
@@ -49,7 +47,6 @@ class Feed:
     def __init__(self, profile: StreamProfile, worker: Sequence[str] = WORKER) -> None:
         """`worker` is the command that begins a process; tests put faults into it."""
         self.profile, self.session = profile, secrets.token_hex(6)
-        self.keep = Keep(profile.engine.max_objects)
         self.settings = {"opacity": profile.opacity, "budget_ms": profile.mask_budget_ms}
         self.facts = Facts()
         self.events: list[str] = []
@@ -58,8 +55,6 @@ class Feed:
         self.engine, self.endpoint, self.control, self.recording = "", "", "", ""
         self.published: dict[str, Any] = {}
         self._worker, self._over = worker, False
-        self._tickets: dict[Ticket, Then] = {}
-        self._last_ticket = 0
         self._first_given = not profile.objects
         self._ended_ns = 0
         self._status_ns = self._recovery_ns = 0
@@ -107,6 +102,7 @@ class Feed:
         roles = [role for role in ROLES if role != "record" or profile.record]
         once = ("grab", "record")
         self.children = {role: Child(role, fds, self._worker, role in once) for role in roles}
+        self.network = Network(self.children["segment"], profile.engine.max_objects)
         self.poller = zmq.Poller()
         self._orders = self._listen_for_orders(stack)
         if profile.metrics is not None:
@@ -185,9 +181,7 @@ class Feed:
         child.silent_s = max(child.silent_s, STEPS_OF_SILENCE * step_ms / 1e3)
         self.engine = said
         self._note("ready", child.role, said)
-        child.say("pause", ticket=0, on=self.facts.paused)
-        for picture, prompts in self.keep.replay():
-            self._send_prompts(picture, [prompt_parcel(p) for p in prompts], 0)
+        self.network.begin()
         self.children["publish"].say("engine", engine=engine)
         if "record" in self.children and not self.children["record"].starts:
             self.children["record"].begin()
@@ -227,50 +221,17 @@ class Feed:
         child.error = getattr(errors, kind)(text)
 
     def _on_answer(self, child: Child, ticket: Ticket, error: str | None) -> None:
-        then = self._tickets.pop(ticket, None)
-        if then is not None:
-            then(error)
+        self.network.answer(ticket, error)
 
     def _config(self, role: str) -> dict[str, Any]:
         return plain_config(role, self)
 
     # Objects.
 
-    def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then) -> None:
-        """Keep prompts that were checked, and have them act on their frame; what the network refuses is let go."""
-        picture = self.keep.picture(frame)
-        for prompt in prompts:
-            self.keep.add(picture, prompt)
-
-        def answered(error: str | None) -> None:
-            if error is not None:
-                self.keep.forget(picture, prompts)
-            then(error)
-
-        parcels = [prompt_parcel(prompt) for prompt in prompts]
-        self._ask(answered, lambda ticket: self._send_prompts(picture, parcels, ticket))
-
-    def tell_network(self, say: str, then: Then, **facts: Any) -> None:
-        """Pass an order on; `then` gets what was wrong with it, or None."""
-        self._ask(then, lambda ticket: self.children["segment"].say(say, ticket=ticket, **facts))
-
     def pause(self, on: bool) -> None:
         """Let the network rest, or work again."""
-        self.facts.paused = on
-        self.tell_network("pause", lambda error: None, on=on)
+        self.network.pause(on, lambda error: None)
         self._note("paused" if on else "resumed", "segment", "by order")
-
-    def _ask(self, then: Then, send: Callable[[Ticket], bool]) -> None:
-        """Send an order and wait for its answer; without a network it is said when there is one again."""
-        self._last_ticket += 1
-        if self.children["segment"].up and send(self._last_ticket):
-            self._tickets[self._last_ticket] = then
-        else:
-            then(None)
-
-    def _send_prompts(self, picture: Picture, parcels: list[dict[str, Any]], ticket: Ticket) -> bool:
-        about = {"seq": picture.seq, "meta": picture.meta, "bytes": picture.size}
-        return self.children["segment"].say("prompts", (picture.fd,), ticket=ticket, prompts=parcels, **about)
 
     def frame(self, seq: int | None = None) -> Frame | None:
         """A frame of the last seconds; None: the newest. None if it is gone, or never was."""
@@ -290,8 +251,8 @@ class Feed:
             return
         self._first_given = True
         for prompt in self.profile.objects:
-            self.keep.check(prompt, frame, new=True)
-        self.prompt(frame, self.profile.objects, self._first_answer)
+            self.network.keep.check(prompt, frame, new=True)
+        self.network.prompt(frame, self.profile.objects, self._first_answer)
 
     def _first_answer(self, error: str | None) -> None:
         if error is not None:
@@ -312,18 +273,18 @@ class Feed:
 
     def _lose_masks(self) -> None:
         self._recovery_ns = now_ns()
-        self.facts.recovering = bool(self.keep.ids) or not self._first_given
-        for ticket in list(self._tickets):
-            self._tickets.pop(ticket)(None)
+        self.facts.recovering = bool(self.network.keep.ids) or not self._first_given
+        self.network.lost()
 
     def _judge(self) -> None:
         facts = self.facts
         facts.source = self.source["state"] if self.began_ns else "opening"
+        facts.paused = self.network.paused
         if not facts.recovering or facts.paused:
             return
         meta = self.frames.meta(self.frames.head - 1)
         newest_ns = now_ns() if meta is None else frame_of(0, meta).captured_ns
-        if self._first_given and not self.keep.ids:
+        if self._first_given and not self.network.keep.ids:
             facts.recovering = False  # there is nothing to come back with
         elif has_recovered(self.board, newest_ns, self._recovery_ns, self.settings["budget_ms"]):
             facts.recovering = False

@@ -74,14 +74,14 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Run
     for order, why in [(lambda: client.remove(9), "no object 9"), (lambda: client.rename(9, "x"), "no object 9")]:
         with pytest.raises(OutputError, match=why):
             order()
-    assert [o["id"] for o in client.status()["objects"]] == [1] and run.feed.keep.ids == (1,)
+    assert [o["id"] for o in client.status()["objects"]] == [1] and run.feed.network.keep.ids == (1,)
 
 
 def test_a_click_on_a_past_frame_keeps_that_frame(run: Running, client: Client) -> None:
     run.until(lambda: run.feed.frames.head > 30)
     seq = run.feed.frames.head - 20
     assert client.add(2, points=[(30, 30, 1)], seq=seq) == {"id": 2, "seq": seq}
-    (picture,) = [picture for picture, prompts in run.feed.keep.replay() if prompts[0].id == 2]
+    (picture,) = [picture for picture, prompts in run.feed.network.keep.replay() if prompts[0].id == 2]
     truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == seq)
     assert picture.seq == seq and os.pread(picture.fd, 10**6, 0) == truth.image_hwc.tobytes()
 
