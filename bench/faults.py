@@ -176,7 +176,7 @@ FAULTS = [
     Fault("kill segment", killed("segment"), 3.0, GAP_MS),
     Fault("kill publish", killed("publish"), 2.0),
     Fault("stop grab 5 s", stopped("grab"), 5.0),
-    Fault("stop segment 5 s", stopped("segment"), 6.0, GAP_MS),
+    Fault("stop segment 5 s", stopped("segment"), 8.0, GAP_MS),
     Fault("stop publish 5 s", stopped("publish"), 5.0),
     Fault("stop supervisor 5 s", stopped("supervisor"), 2.0, GAP_MS),
     Fault("network raises", network_raises, 3.0, GAP_MS),

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
+import shutil
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 
 from rtseg import keys
 from rtseg.errors import ConfigError, OutputError
 from rtseg.keys.files import read_pair, read_public
+from rtseg.publish.audience import Audience
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.subscriber import Subscriber
 from rtseg.publish.viewer import view
+from rtseg.types import Frame
 
 ANYWHERE = "tcp://127.0.0.1:*"
 
@@ -75,6 +82,8 @@ def test_every_mistake_costs_one_line(folder, tmp_path):
     assert "is there already" in said(keys.new, folder, "anna")
     assert "cannot be read" in said(keys.allow, folder, "nobody")
     assert "a private key" in said(keys.allow, folder, folder / "anna.key_secret")
+    assert "the key of whoever binds" in said(keys.allow, folder, "server")
+    assert "server" not in keys.list_keys(folder)["allowed"]
     (tmp_path / "renamed.key").write_bytes((folder / "anna.key_secret").read_bytes())
     assert "holds a private key" in said(keys.allow, folder, tmp_path / "renamed.key")
     (tmp_path / "anna.key").write_bytes((folder / "bert.key").read_bytes())
@@ -184,6 +193,64 @@ def test_the_allow_list_may_change_while_it_is_used(folder):
         assert "not on the allow-list" in _status(publisher.endpoint, 0.5, **bert)[1]
         (folder / "allowed").chmod(0o777)
         assert not _status(publisher.endpoint, 0.5, keys=folder / "anna.key_secret")[0]
+
+
+@pytest.mark.parametrize("ipc", [False, True])
+def test_who_is_taken_off_the_list_is_out_within_a_second_and_nobody_else(folder, tmp_path, monkeypatch, ipc):
+    keys.allow(folder, "bert")
+    hung_up: list[bool] = []
+    real = Audience._hang_up
+    monkeypatch.setattr(Audience, "_hang_up", lambda self, peer: hung_up.append(real(self, peer)))
+    frame = Frame(np.zeros((4, 6, 3), np.uint8), 0)
+    with Publisher(f"ipc://{tmp_path}/s" if ipc else ANYWHERE, keys=folder) as publisher:
+        anna = Subscriber(publisher.endpoint, ["video"], "demo", keys=folder / "anna.key_secret")
+        bert = Subscriber(publisher.endpoint, ["video"], "demo", keys=folder / "bert.key_secret")
+        with anna, bert:
+            seqs = itertools.count()
+
+            def show(until, seconds: float) -> bool:
+                def step() -> bool:
+                    publisher.publish_video(replace(frame, seq=next(seqs)))
+                    return until()
+
+                return _wait(step, seconds)
+
+            assert show(lambda: anna.received["video"] and bert.received["video"], 5)
+            assert not show(lambda: hung_up or anna.refused or bert.refused, 1.2)  # the control: a look costs nothing
+            before = {known.inode for known in publisher._audience._peers.values()}
+            (folder / "allowed/anna.key").unlink()
+            assert show(lambda: "not on the allow-list" in (anna.refused or ""), 1.5)
+            had, others = anna.received["video"], bert.received["video"]
+            show(lambda: False, 0.3)
+            assert anna.received["video"] == had
+            assert bert.received["video"] > others
+            after = {known.inode for known in publisher._audience._peers.values()}
+            assert (hung_up, bert.refused, len(before), len(after & before)) == ([True], None, 2, 1)  # one is as it was
+            keys.allow(folder, "anna")
+            assert show(lambda: anna.received["video"] > had, 5)  # it asks again by itself
+            assert hung_up == [True]
+
+
+def test_a_list_that_cannot_be_read_throws_nobody_out(folder, monkeypatch):
+    anna, bert = (read_public(folder / f"{name}.key").decode() for name in ("anna", "bert"))
+    (folder / "allowed/broken.key").write_text("junk")
+    assert keys.revoked(folder, [anna, bert]) == {bert}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with os.scandir(folder) as listing:  # as when strangers use up what may be open
+        assert next(listing)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert keys.revoked(folder, [anna, bert]) == set()
+            monkeypatch.setattr(keys.files, "_entries", lambda home: [home / "anna.key"])
+            assert keys.revoked(folder, [anna, bert]) == set()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert keys.revoked(folder, [anna, bert]) == {bert}
+    monkeypatch.undo()
+    (folder / "allowed").chmod(0o777)
+    assert keys.revoked(folder, [anna, bert]) == set()
+    shutil.rmtree(folder / "allowed")
+    assert keys.revoked(folder, [anna, bert]) == {anna, bert}
 
 
 def test_without_a_handler_nobody_comes_in(folder, monkeypatch):

@@ -35,6 +35,7 @@ from .messages import (
 )
 
 _MAX_ANSWER_BYTES = 1 << 28  # a PNG of a large noisy picture
+_CHANGES_NOTHING = ("get", "snapshot", "status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class Client:
                 self._socket.send(packed, zmq.NOBLOCK)
                 answer = self._wait(verb_of(request))
             except (OutputError, zmq.ZMQError) as e:
-                self._shut()  # a request that was not answered must not be done later, once somebody is there
+                self._shut()  # a request that nobody took must not be done later, once somebody is there
                 self._open()
                 if isinstance(e, OutputError):
                     raise
@@ -199,9 +200,10 @@ class Client:
                 raise OutputError(self._handshakes.refused)
             if self._socket in ready and (answer := self._answer()) is not None:
                 return answer
+        late = "if a feed is there, it may still do it: rtseg ctl status tells; else "
         raise OutputError(
             f"{verb}: no answer from {self._endpoint} within {self._timeout:g} s; expected a running rtseg live with "
-            "[control]; check the address"
+            f"[control]; {'' if verb in _CHANGES_NOTHING else late}check the address"
         )
 
     def _answer(self) -> dict[str, Any] | None:

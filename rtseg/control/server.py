@@ -14,7 +14,7 @@ from typing import Any, Self
 import zmq
 
 from ..errors import OutputError, RtsegError
-from ..keys import listen, release
+from ..keys import listen, release, revoked, user_of
 from ..types import now_ns
 from .messages import MAX_BYTES, Request, number_of, opened, pack_answer, request_of
 
@@ -39,13 +39,16 @@ class Ticket:
 class ControlServer:
     """Listens for requests. Belongs to one thread, which polls `socket` and calls `receive`; a context manager.
 
-    Counted: `served` (requests handed out), `bad` (what was none), `turned_away` (too many at once) and `lost`
-    (answers that nobody took).
+    Counted: `bad` (what was no request, or nobody's who may ask) and `lost` (answers that nobody took).
     """
 
     def __init__(self, bind: str = "tcp://127.0.0.1:5556", keys: Path | None = None) -> None:
-        """Bind, or raise `OutputError`. `keys`: a folder of `rtseg keys`; only its allow-list is listened to."""
-        self.served = self.bad = self.turned_away = self.lost = 0
+        """Bind, or raise `OutputError`. `keys`: a folder of `rtseg keys`; only its allow-list is listened to.
+
+        Whoever is taken off the list has no request done any more, connected or not.
+        """
+        self._keys = keys
+        self.bad = self.lost = 0
         self._open: dict[Ticket, None] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self._context.socket(zmq.ROUTER)
@@ -69,10 +72,10 @@ class ControlServer:
         self._forget(start_ns)
         for _ in range(_AT_ONCE):
             try:
-                client, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+                client, *parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.ZMQError:
                 break
-            ticket, request = self._read(client, parts)
+            ticket, request = self._read(client.bytes, [part.bytes for part in parts], user_of(client))
             if request is not None:
                 found.append((ticket, request))
             if now_ns() - start_ns > _AT_ONCE_NS:
@@ -107,7 +110,7 @@ class ControlServer:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _read(self, client: bytes, parts: list[bytes]) -> tuple[Ticket, Request | None]:
+    def _read(self, client: bytes, parts: list[bytes], user: str | None) -> tuple[Ticket, Request | None]:
         envelope = (b"",) if len(parts) > 1 and not parts[0] else ()
         ticket = Ticket(client, envelope, None, now_ns())
         try:
@@ -115,6 +118,7 @@ class ControlServer:
                 raise OutputError(f"request: {len(parts)} parts; expected one")
             values = opened(parts[-1])
             ticket = Ticket(client, envelope, number_of(values), ticket.taken_ns)
+            self._check_key(user)
             request = request_of(values)
         except RtsegError as e:
             self.bad += 1
@@ -126,12 +130,14 @@ class ControlServer:
             return ticket, None
         mine = Counter(other.client for other in self._open)[client]
         if len(self._open) >= _OPEN or mine >= _OPEN_EACH or ticket in self._open:
-            self.turned_away += 1
             self._say_no(ticket, "too many requests wait for an answer; expected one after the other; try again")
             return ticket, None
         self._open[ticket] = None
-        self.served += 1
         return ticket, request
+
+    def _check_key(self, user: str | None) -> None:
+        if self._keys is not None and (user is None or revoked(self._keys, [user])):
+            raise OutputError("this key is no longer on the allow-list")
 
     def _forget(self, at_ns: int) -> None:
         for ticket in [ticket for ticket in self._open if at_ns - ticket.taken_ns > _FORGOTTEN_NS]:

@@ -133,6 +133,11 @@ class Cropper:
             return [*waiting, self._cut(frame, self._boxes[size])]
         return waiting + self._look(frame, size)
 
+    @property
+    def now(self) -> Box | None:
+        """The box of the pictures that come; None: they pass whole."""
+        return self._boxes.get(self._size) if self._auto else self.box
+
     def _look(self, frame: Frame, size: tuple[int, int]) -> list[Frame]:
         self._seen.append(frame)
         ready = [frame] if self._dark else self._seen

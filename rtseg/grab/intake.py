@@ -64,6 +64,11 @@ class Intake:
         source = self._source
         return source.grab_ms if source else 0.0
 
+    @property
+    def crop(self) -> list[int] | None:
+        """The box that pictures are cropped to, [x0, y0, x1, y1]; None: they are not."""
+        return None if self._crop.now is None else list(self._crop.now)
+
     def frames(self) -> Iterator[Frame]:
         """Frames with a `session` for each connection and `seq` from 0 in each; `SourceError` from a recording only."""
         try:

@@ -1,7 +1,9 @@
 """What a uri must not tell: passwords and keys become `***` before anything is shown, logged or raised.
 
-Of what stands in a uri's query only the settings named in `HARMLESS` are shown: a camera's maker calls its password
-whatever he likes, so that a list of forbidden names is never complete.
+Of what stands in a uri's query only the settings and the words named in `HARMLESS` are shown: a camera's maker calls
+its password whatever he likes, so that a list of forbidden names is never complete. Of a path, what is hidden are
+settings that are not named there, a part with a colon in it (`/auth:admin:password/`), and of RTMP the last part: that
+is the stream's key.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ from urllib.parse import unquote, unquote_plus
 
 HIDDEN = "***"
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=/)")
-PAIR = re.compile(r"(?<=[?&;#/ ])([^=?&;#/\s]+)=([^&;#\s]*)")
+# In a path a word counts only as `key=value`; what follows the first `?`, `#` or (of RTMP) space is all settings.
+_PATH = re.compile(r"[^?#]*")
+_PATH_RTMP = re.compile(r"[^?#\s]*")
+_PAIR = re.compile(r"(?:^|(?<=[&;\s]))([^=&;\s]+)=([^&;\s]+)")
+_WORD = re.compile(r"(?<=[?&;#\s])[^?&;#\s][^&;#\s]*")
 # What a person needs to see in order to tell one feed from another, and what is no secret in any maker's uri.
 _HARMLESS = """
     audio bitrate buffer_size camera channel codec connect_timeout encoding ffs fifo_size format fps framerate
@@ -24,6 +30,7 @@ _HARMLESS = """
     sources stream subtype tcp timeout tlpktdrop transport transtype ttl udp unicast video video_size width
 """
 HARMLESS = frozenset(_HARMLESS.split())
+_LOCAL = ("v4l2:", "file:")  # whose paths have colons of their own: /dev/v4l/by-path/pci-0000:00:14.0-usb
 SHORTEST = 3  # of what is struck out of other people's words, where one letter would take half of them
 
 
@@ -37,7 +44,7 @@ def redact(uri: str) -> str:
     if "@" in place:  # or is it a password with a slash in it, not escaped? Then nobody can tell what is what
         return head + slashes + HIDDEN
     user, at, host = authority.rpartition("@")
-    return head + slashes + (HIDDEN if user else "") + at + host + PAIR.sub(_pair, place)
+    return head + slashes + (HIDDEN if user else "") + at + host + _hide(scheme[0], place)[0]
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
@@ -47,9 +54,29 @@ def _parts(rest: str) -> tuple[str, str, str]:
     return rest[: len(rest) - len(bare)], bare[:end], bare[end:]
 
 
-def _pair(found: re.Match[str]) -> str:
-    key, value = found[1], found[2]
-    return found[0] if key.lower() in HARMLESS or not value else f"{key}={HIDDEN}"
+def _hide(scheme: str, place: str) -> tuple[str, set[str]]:
+    """What follows the host, as it may be shown, and every text that was taken out of it."""
+    scheme, hidden = scheme.lower(), set[str]()
+    is_rtmp = scheme.startswith("rtmp")
+    found = (_PATH_RTMP if is_rtmp else _PATH).match(place)
+    path = found[0] if found else ""
+
+    def word(found: re.Match[str]) -> str:
+        key, is_pair, value = found[0].partition("=")
+        if key.lower() in HARMLESS and not {"=", "?"} & set(value):
+            return found[0]
+        hidden.add(value if is_pair else key)
+        return f"{key}={HIDDEN if value else ''}" if is_pair else HIDDEN
+
+    parts = path.split("/")
+    key_at = max((i for i, part in enumerate(parts) if part), default=-1) if is_rtmp else -1
+    for i, part in enumerate(parts):
+        parts[i] = _PAIR.sub(word, part)
+        has_colon = ":" in unquote(parts[i]).rstrip(":")
+        if i == key_at or (has_colon and scheme not in _LOCAL):
+            hidden.add(part)
+            parts[i] = HIDDEN
+    return "/".join(parts) + _WORD.sub(word, place[len(path) :]), hidden
 
 
 def secrets_of(uri: str) -> tuple[str, ...]:
@@ -58,7 +85,7 @@ def secrets_of(uri: str) -> tuple[str, ...]:
     if not scheme:
         return ()
     _, authority, place = _parts(uri[scheme.end() :])
-    raw = {value for key, value in PAIR.findall(place) if key.lower() not in HARMLESS}
+    raw = _hide(scheme[0], place)[1]
     user = (authority + place).rpartition("@")[0] if "@" in place else authority.rpartition("@")[0]
     if user:
         raw |= {user, *user.split(":", 1)[1:]}
@@ -66,6 +93,7 @@ def secrets_of(uri: str) -> tuple[str, ...]:
             base64.b64encode(text.encode()).decode() for text in (user, unquote(user))
         }  # HTTP's basic authorisation
     forms = raw | {unquote(text) for text in raw} | {unquote_plus(text) for text in raw}
+    forms |= {text[mark.end() :] for text in forms for mark in re.finditer("[:=?]", text)}  # name:password
     return tuple(sorted((text for text in forms if len(text) >= SHORTEST), key=len, reverse=True))
 
 
@@ -74,8 +102,13 @@ def scrub(text: object, uri: str) -> str:
     said = str(text).replace(uri, redact(uri))
     for secret in secrets_of(uri):
         said = said.replace(secret, HIDDEN)
-    words = (redact(word) for word in said.split())
-    return " ".join(words)
+    return " ".join(_redact_word(word) for word in said.split())
+
+
+def _redact_word(word: str) -> str:
+    """A word of a text, with the stop or the colon behind it, which is no part of a uri."""
+    bare = word.rstrip(":,.;")
+    return redact(bare) + word[len(bare) :]
 
 
 _guarded: set[str] = set()

@@ -4,13 +4,13 @@
     keys/NAME.key, NAME.key_secret        a pair of whoever connects
     keys/allowed/NAME.key                 the public keys that are let in
 
-The files have the form of `zmq.auth` certificates. A key that is put into `allowed/`, or deleted there, counts from
-the next connection on; whoever is connected stays so until it reconnects, or the publisher is restarted.
+The files have the form of `zmq.auth` certificates. A key that is put into `allowed/` counts from the next connection
+on. Whoever's key is deleted there gets no more pictures after about a second, and has no request done any more.
 """
 
 from .address import check_bind, listen, release
-from .files import SERVER, allow, allow_list, list_keys, new
-from .gate import Handshakes, present, secure
+from .files import SERVER, allow, allow_list, list_keys, new, revoked
+from .gate import Handshakes, present, secure, user_of
 
 __all__ = [
     "SERVER",
@@ -23,5 +23,7 @@ __all__ = [
     "new",
     "present",
     "release",
+    "revoked",
     "secure",
+    "user_of",
 ]

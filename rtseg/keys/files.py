@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ def allow(folder: str | Path, name_or_file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{given}: a private key; expected the public one, which ends in .key; keep this one secret")
     name = file.stem
     _check_name(name)
+    if name == SERVER:
+        raise ConfigError(f"{file}: the key of whoever binds; expected a client's; run: rtseg keys new NAME")
     public = read_public(file)
     entry = folder / _ALLOWED / f"{name}.key"
     if entry.exists() and read_public(entry) != public:
@@ -75,18 +79,33 @@ def list_keys(folder: str | Path) -> dict[str, Any]:
 
 
 def allow_list(folder: Path, broken_too: bool = True) -> dict[bytes, str]:
-    """Public keys that are let in, and their names. A broken file lets no one in; `broken_too`: it is an error."""
+    """Public keys that are let in, and their names. A broken file lets no one in; `broken_too`: it is an error.
+
+    `ConfigError` too if the list is not to be trusted, or cannot be read as a whole.
+    """
     allowed: dict[bytes, str] = {}
     home = folder / _ALLOWED
     if home.is_dir():
         _check_owned(home)
-    for file in sorted(home.glob("*.key")):
+    for file in _entries(home):
         try:
             allowed[read_public(file)] = file.stem
-        except ConfigError:
-            if broken_too:
+        except ConfigError as e:
+            if broken_too or _no_more_files(e.__cause__):
                 raise
     return allowed
+
+
+def revoked(folder: Path, users: Iterable[str]) -> set[str]:
+    """Of public keys that were let in: those that are on the allow-list no longer.
+
+    None while the list cannot be read: strangers who use up all open files must not throw out who is allowed.
+    """
+    try:
+        listed = allow_list(folder, broken_too=False)
+    except (ConfigError, OSError):
+        return set()
+    return set(users) - {public.decode() for public in listed}
 
 
 def server_pair(folder: Path) -> Pair:
@@ -184,6 +203,21 @@ def _check_owned(folder: Path) -> None:
         raise ConfigError(
             f"{folder}: others may change what is in it; expected a folder of your own; run: chmod 700 {folder}"
         )
+
+
+def _entries(home: Path) -> list[Path]:
+    """Not `glob`, for which a folder that cannot be read is an empty one."""
+    try:
+        return sorted(file for file in home.iterdir() if file.suffix == ".key")
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        why = (e.strerror or str(e)).lower()
+        raise ConfigError(f"{home}: cannot be read ({why}); expected a folder of your own with keys") from e
+
+
+def _no_more_files(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _write(path: Path, public: bytes, secret: bytes | None = None) -> None:

@@ -62,16 +62,28 @@ def _watch(handler: zmq.Socket[bytes]) -> None:
 
 
 def _answer(asked: list[bytes]) -> list[bytes]:
-    """Yes or no to one client. The domain is the folder's name, so one handler serves sockets with different lists."""
+    """Yes or no to one client. The domain is the folder's name, so one handler serves sockets with different lists.
+
+    The client's user id is its public key: a name may stand for another key by tomorrow.
+    """
     number = asked[1] if len(asked) > 1 else b""
     no = [_VERSION, number, b"400", b"not on the allow-list", b"", b""]
     if len(asked) != 7 or asked[0] != _VERSION or asked[5] != b"CURVE":
         return no
     try:
-        name = allow_list(Path(os.fsdecode(asked[2])), broken_too=False).get(z85.encode(asked[6]))
+        public = z85.encode(asked[6])
+        allowed = public in allow_list(Path(os.fsdecode(asked[2])), broken_too=False)
     except Exception:  # a folder that is gone, or that others may change
         return no
-    return no if name is None else [_VERSION, number, b"200", b"OK", name.encode(), b""]
+    return [_VERSION, number, b"200", b"OK", public, b""] if allowed else no
+
+
+def user_of(part: zmq.Frame) -> str | None:
+    """The public key of whoever sent a message, by one of its parts; None where no keys are needed."""
+    try:
+        return str(part.get("User-Id"))
+    except zmq.ZMQError:
+        return None
 
 
 def present(socket: zmq.Socket[bytes], keys: Path, server_key: str | Path | None = None) -> None:

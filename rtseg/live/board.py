@@ -23,7 +23,7 @@ _COUNTS = (
     "shown", *(f"dropped {cause}" for cause in DROPS), "segmented",
     *(f"masks {state}" for state in MASK_STATES),
     "masks captured_ns", "masks objects",  # of the newest masks
-    "recorded", "missed",
+    "recorded", "missed", "record next", "record seq",  # the last two: one more than of the last that was
 )  # fmt: skip
 
 

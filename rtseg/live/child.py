@@ -18,8 +18,10 @@ from ..types import now_ns
 from .link import Link, Said
 from .seat import REFUSED, Fds
 
-BEGIN_S = 120.0  # what a process may take until its first message: a large engine is loaded from a slow disk
-SILENT_S = 2.0  # what a process may be without a sign of life after that
+# What a process may take until its first message: a large engine is loaded from a slow disk, and compiled.
+BEGIN_S = {"segment": 120.0, "grab": 20.0, "publish": 20.0, "record": 20.0}
+# What it may be without a sign of life after that; the network's comes last where the processors are short.
+SILENT_S = {"segment": 4.0, "grab": 2.0, "publish": 2.0, "record": 10.0}
 EXIT_S = 0.5  # what a process may take to exit once it has let go of its link
 LIVED_S = 2.0  # who worked for so long and then died is started again at once
 TRIES = 3
@@ -43,7 +45,7 @@ class Child:
         self.up, self.last_fault = False, ""
         self.refused: RtsegError | None = None
         self.starts = 0
-        self.silent_s = SILENT_S
+        self.silent_s = SILENT_S[role]
         self._failures = 0
         self._worked = self._killed = False
         self.error: RtsegError | None = None  # why it refused
@@ -69,27 +71,33 @@ class Child:
         """Have it started by the next `tick`."""
         self._due_ns = 0.0
 
-    def tick(self, config: dict[str, Any]) -> bool:
-        """Start it if that is due; whether it was."""
+    def rest(self) -> None:
+        """Do not start it again."""
+        self._due_ns = float("inf")
+
+    def tick(self, config: dict[str, Any]) -> str | None:
+        """Start it if that is due: what came of it; None if it is not."""
         if self._process is not None or self.refused or now_ns() < self._due_ns:
-            return False
+            return None
+        self.starts += 1
+        self.up, self._since_ns, self._closed_ns, self._killed = False, now_ns(), 0, False
         ours, theirs = Link.pair()
-        seat = {
-            "role": self.role, "supervisor": os.getpid(), "link": theirs.fileno(), "fds": asdict(self._fds),
-        }  # fmt: skip
+        seat = {"role": self.role, "supervisor": os.getpid(), "link": theirs.fileno(), "fds": asdict(self._fds)}
         try:
             # Not our process group: Ctrl-C is for the supervisor, which ends its processes in order.
             self._process = subprocess.Popen(
                 [*self._worker, json.dumps(seat)], pass_fds=(theirs.fileno(), *self._fds.all()),
                 stdin=subprocess.DEVNULL, process_group=0,
             )  # fmt: skip
+        except OSError as e:  # no memory, no number for it: it is tried again
+            ours.close()
+            self._again()
+            return f"cannot be started ({e.strerror or e}); it is tried again"
         finally:
             theirs.close()
         self.link = Link(ours)
         self.link.send("config", **config)
-        self.up, self._since_ns, self._closed_ns, self._killed = False, now_ns(), 0, False
-        self.starts += 1
-        return True
+        return f"process {self._process.pid}"
 
     def worked(self) -> None:
         """It has said that it works."""
@@ -106,7 +114,7 @@ class Child:
         """Whether there was no sign of life for too long."""
         if self._process is None or self._killed:
             return False
-        limit_s = self.silent_s if self.up else BEGIN_S
+        limit_s = self.silent_s if self.up else BEGIN_S[self.role]
         return now_ns() - max(beat_ns, self._since_ns) > limit_s * 1e9
 
     def reap(self) -> str | None:
@@ -120,13 +128,24 @@ class Child:
                     self._process.kill()
             return None
         code = int(self._process.returncode)
-        lived = self.up and now_ns() - self._since_ns > LIVED_S * 1e9
-        self._failures = 1 if lived else self._failures + 1
-        self._due_ns = now_ns() + back_off_s(self._failures, random.random()) * 1e9
+        if self.up and now_ns() - self._since_ns > LIVED_S * 1e9:
+            self._failures = 0
+        self._again()
         if code == REFUSED and self.error is not None and (self._once or not self._worked):
             self.refused = self.error
         self._forget()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has exited; what it said last can still be `heard`."""
+        return self._process is not None and self._process.poll() is not None
+
+    def _again(self) -> None:
+        """It failed: start it again after its back-off, if it is to be started at all."""
+        self._failures += 1
+        if self._due_ns != float("inf"):
+            self._due_ns = now_ns() + back_off_s(self._failures, random.random()) * 1e9
 
     def kill(self) -> None:
         """End it at once; `reap` tells."""

@@ -24,6 +24,10 @@ def work(seat: Seat) -> None:
     options = {name: seat.config[name] for name in ("pace", "deinterlace", "crop")}
     intake = Intake(seat.config["source"], **options)
     seat.link.send("source", uri=intake.uri, live=intake.live)
+    while seat.config["hold"]:
+        seat.beat()
+        seat.wait(_WATCH_S)
+        seat.config["hold"] = all(facts["say"] != "go" for facts, _ in seat.heard())
     threading.Thread(target=_watch, args=(seat, intake), daemon=True).start()
     for frame in intake.frames():
         try:
@@ -31,12 +35,14 @@ def work(seat: Seat) -> None:
         except ValueError as e:
             raise SourceError(f"{intake.uri}: a frame of {frame.width}x{frame.height} ({e}); crop it") from e
         seat.board.stages["grab"].add(intake.grab_ms)
-    seat.link.send("ended", **_facts(intake))
+    seat.link.send("state", **_facts(intake))
     threading.Event().wait()  # the watch goes on until the supervisor has seen what it needs
 
 
 def _facts(intake: Intake) -> dict[str, Any]:
-    return {"state": intake.health.state(now_ns()), "counts": intake.health.counters}
+    state = intake.health.state(now_ns())
+    why = intake.health.why if state in ("opening", "lost") else ""
+    return {"state": state, "why": why, "crop": intake.crop, "counts": intake.health.counters}
 
 
 def _watch(seat: Seat, intake: Intake) -> None:

@@ -76,6 +76,11 @@ class Keep:
                 f"object {prompt.id}: {self._most} objects are tracked already; remove one, "
                 "or raise max_objects in the recipe"
             )
+        latest = -1 if new else self._objects[prompt.id].said[-1][0].seq
+        if frame.seq < latest:
+            raise PromptError(
+                f"object {prompt.id}: more was said of it on frame {latest}; point at that frame, or at a later one"
+            )
         prompt.check(frame.height, frame.width, first=new)
 
     def known(self, object_id: int) -> None:
@@ -92,6 +97,15 @@ class Keep:
         if len({picture.seq for picture, _ in kept.said}) > CONDITIONING:
             second = sorted({picture.seq for picture, _ in kept.said})[1]
             kept.said = [said for said in kept.said if said[0].seq != second]
+
+    def said_on(self, picture: Picture, ids: Sequence[int]) -> list[Prompt]:
+        """All that was said of these objects on one picture, in order, under their present labels."""
+        return [
+            replace(prompt, label=self._objects[i].label)
+            for i in sorted(set(ids) & set(self._objects))
+            for where, prompt in self._objects[i].said
+            if where.seq == picture.seq
+        ]
 
     def forget(self, picture: Picture, prompts: Sequence[Prompt]) -> None:
         """Let go of prompts that the network refused, and of an object that has no other."""
@@ -113,13 +127,5 @@ class Keep:
     def replay(self) -> Iterator[tuple[Picture, list[Prompt]]]:
         """All that was said, picture by picture, oldest first, under the present labels."""
         pictures = {p.seq: p for o in self._objects.values() for p, _ in o.said}
-        for seq in sorted(pictures):
-            yield (
-                pictures[seq],
-                [
-                    replace(prompt, label=kept.label)
-                    for _, kept in sorted(self._objects.items())
-                    for picture, prompt in kept.said
-                    if picture.seq == seq
-                ],
-            )
+        for _, picture in sorted(pictures.items()):
+            yield picture, self.said_on(picture, self.ids)

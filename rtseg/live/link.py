@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-_MOST_BYTES = 1 << 16  # what is longer goes in a memfd of its own, as its content
+_MOST_BYTES = 1 << 12  # what is longer goes in a memfd of its own: so there is room for hundreds
 _ROOM = 1 << 20
 Said = tuple[dict[str, Any], list[int]]
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from ..types import Frame, Prompt
+from ..types import Frame, Prompt, now_ns
 from .child import Child
 from .keep import Keep, Picture
 from .parcels import prompt_parcel
 
 Ticket = int
 Then = Callable[[str | None], None]  # what is done with an answer: what was wrong, or None
+
+
+TRIES = 2  # lives that end before new prompts have proved themselves; then these are let go
+PROVED_NS = 1_000_000_000
+ENDED = "the network's process ended while it did this; look at the feed, and try again"
 
 
 class Network:
@@ -22,38 +26,48 @@ class Network:
         self._child = child
         self._waiting: dict[Ticket, Then] = {}
         self._last: Ticket = 0
+        self._unproved: list[tuple[Picture, Sequence[Prompt]]] = []  # what was said since there last were good masks
+        self._since_ns = self._deaths = 0
 
-    def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then) -> None:
-        """Keep prompts that were checked, and have them act on their frame; what the network refuses is let go."""
+    def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then, *, stay: bool = False) -> None:
+        """Keep prompts that were checked, and have them act on their frame; what the network refuses is let go.
+
+        `stay`: they are kept, and said again, also if the process ends before it has answered.
+        """
         picture = self.keep.picture(frame)
         for prompt in prompts:
             self.keep.add(picture, prompt)
+        self._unproved.append((picture, prompts))
+        self._since_ns = now_ns()
 
         def answered(error: str | None) -> None:
+            if error is ENDED and stay:
+                error = None
             if error is not None:
                 self.keep.forget(picture, prompts)
             then(error)
 
-        self._ask(answered, lambda ticket: self._send(picture, prompts, ticket))
+        said = self.keep.said_on(picture, [prompt.id for prompt in prompts])
+        self._ask(answered, lambda ticket: self._send(picture, said, ticket))
 
     def remove(self, object_id: int, then: Then) -> None:
         """Forget an object; `PromptError` if there is none."""
         self.keep.remove(object_id)
-        self._tell("remove", then, id=object_id)
+        self._ask(then, lambda ticket: self._child.say("remove", ticket=ticket, id=object_id))
 
     def rename(self, object_id: int, label: str, then: Then) -> None:
         """Give an object another label; `PromptError` if there is none."""
         self.keep.rename(object_id, label)
-        self._tell("rename", then, id=object_id, label=label)
+        self._ask(then, lambda ticket: self._child.say("rename", ticket=ticket, id=object_id, label=label))
 
-    def pause(self, on: bool, then: Then) -> None:
+    def pause(self, on: bool) -> None:
         """Let the network rest, or work again."""
         self.paused = on
-        self._tell("pause", then, on=on)
+        self._child.say("pause", ticket=0, on=on)
 
     def begin(self) -> None:
         """A process is there: say again what was said to the one before."""
-        self._child.say("pause", ticket=0, on=self.paused)
+        self.pause(self.paused)
         for picture, prompts in self.keep.replay():
             self._send(picture, prompts, 0)
 
@@ -63,21 +77,39 @@ class Network:
         if then is not None:
             then(error)
 
-    def lost(self) -> None:
-        """The process is gone. What it was told is kept, and said to the next."""
-        for ticket in list(self._waiting):
-            self.answer(ticket, None)
+    def proved(self, masks_ns: int) -> None:
+        """There are masks of a frame captured then: what was said well before that does the network no harm."""
+        if self._unproved and masks_ns > self._since_ns + PROVED_NS:
+            self._unproved, self._deaths = [], 0
 
-    def _tell(self, say: str, then: Then, **facts: Any) -> None:
-        self._ask(then, lambda ticket: self._child.say(say, ticket=ticket, **facts))
+    def lost(self) -> str | None:
+        """The process is gone. Returns what was let go because of that, if anything.
+
+        What it was told is said to the next; but what it was just doing, and new prompts that two lives in a row did
+        not survive, may be what it died of.
+        """
+        for ticket in list(self._waiting):
+            self.answer(ticket, ENDED)
+        self._deaths += 1
+        if self._deaths < TRIES or not self._unproved:
+            return None
+        unproved, self._unproved, self._deaths = self._unproved, [], 0
+        ids = sorted({prompt.id for _, prompts in unproved for prompt in prompts} & set(self.keep.ids))
+        for picture, prompts in unproved:
+            self.keep.forget(picture, prompts)
+        return (
+            f"what was said last of object {', '.join(map(str, ids))}: the network did not survive it" if ids else None
+        )
 
     def _ask(self, then: Then, send: Callable[[Ticket], bool]) -> None:
-        """Send an order and wait for its answer; without a network it is said when there is one again."""
+        """Send an order and wait for its answer; without a process it is said when there is one again."""
         self._last += 1
-        if self._child.up and send(self._last):
+        if not self._child.up:
+            then(None)
+        elif send(self._last):
             self._waiting[self._last] = then
         else:
-            then(None)
+            then("the network's process does not listen at the moment; try again")
 
     def _send(self, picture: Picture, prompts: Sequence[Prompt], ticket: Ticket) -> bool:
         parcels = [prompt_parcel(prompt) for prompt in prompts]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import asdict
 from functools import partial, singledispatchmethod
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,25 @@ from .seat import FRAMES, MASKS
 if TYPE_CHECKING:
     from .supervisor import Feed
 
+log = logging.getLogger("rtseg.live")
+
+QUESTIONS = (m.Get, m.Status, m.TakeSnapshot)
 Answer = dict[str, Any] | None  # None: it is answered later
+
+
+def said(order: Any) -> str:
+    """An order in words, for the log and the record."""
+    words = [m.verb_of(order)]
+    if isinstance(order, m.PROMPTED):
+        prompt = order.prompt
+        words += [f"object {prompt.id}", f"{prompt.label!r}" if prompt.label else ""]
+        words += [f"points {list(map(list, prompt.points))}" if prompt.points else ""]
+        words += [f"box {list(prompt.box)}" if prompt.box else ""]
+        words += [f"mask of {int(prompt.mask.sum())} pixels" if prompt.mask is not None else ""]
+        words += [f"on frame {order.seq}" if order.seq is not None else ""]
+    else:
+        words += [f"{name} {value}" for name, value in asdict(order).items() if value is not None]
+    return " ".join(filter(None, words))
 
 
 class Orders:
@@ -35,10 +55,15 @@ class Orders:
             try:
                 result = self._obey(order)
             except RtsegError as e:
-                self._server.refuse(self._ticket, str(e))
+                self._server.refuse(ticket, str(e))
+            except Exception as e:  # no order may end a feed
+                log.exception("%s", type(order).__name__)
+                self._server.refuse(ticket, f"{type(e).__name__}: {e} (a bug, or this machine)")
             else:
                 if result is not None:
-                    self._server.reply(self._ticket, result)
+                    self._server.reply(ticket, result)
+                if not isinstance(order, QUESTIONS):
+                    self._feed.note("order", "control", said(order))
 
     @singledispatchmethod
     def _obey(self, order: Any) -> Answer:

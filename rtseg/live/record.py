@@ -26,8 +26,9 @@ def work(seat: Seat) -> None:
 class _Tape:
     def __init__(self, seat: Seat, recording: Recording) -> None:
         self._seat, self._recording = seat, recording
-        self._next = seat.shown.head
-        self._last_seq: int | None = None  # of the frames recorded
+        # Where the one before stopped: what was shown meanwhile is still in the ring, or is missed by name.
+        self._next = seat.board["record next"]
+        self._last_seq = seat.board["record seq"] - 1  # of the frames recorded; -1: none
         self._late = False  # whether the ring went round before this process came to it
 
     def run(self) -> None:
@@ -54,9 +55,11 @@ class _Tape:
             self._seat.board.add("missed")
             return
         header = msgpack.unpackb(entry[0])
-        if self._last_seq is not None and header["seq"] > self._last_seq + 1:
+        if 0 <= self._last_seq < header["seq"] - 1:
             cause = "the recorder was too slow" if self._late else "not shown"
             self._recording.missed(self._last_seq + 1, header["seq"] - 1, cause)
         self._recording.show(header, entry[1].reshape(header["height"], header["width"], 3))
         self._last_seq, self._late = header["seq"], False
-        self._seat.board.add("recorded")
+        board = self._seat.board
+        board["record seq"], board["record next"] = self._last_seq + 1, index + 1
+        board.add("recorded")

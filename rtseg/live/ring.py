@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class Plan:
     arena: int
     meta: int = 1024
 
+    def as_in(self, fd: int) -> Plan:
+        """The plan of a ring that was made with another arena."""
+        return replace(self, arena=os.fstat(fd).st_size - self.table_end)
+
     @property
     def entry(self) -> int:
         return 8 * _FIELDS + self.meta
@@ -65,7 +69,6 @@ class Ring:
         self._fields = rows[:, : 8 * _FIELDS].view(np.int64)
         self._metas = rows[:, 8 * _FIELDS :]
         self._arena = whole[plan.table_end :]
-        self.torn = 0  # reads that the writer overtook
 
     @staticmethod
     def create(name: str, plan: Plan) -> int:
@@ -105,8 +108,7 @@ class Ring:
         self._head[1] = start + flat.size
         self._head[0] = index + 1
         for bell in self._bells:
-            with suppress(BlockingIOError):  # a reader that has not looked for 2 ** 64 entries
-                os.eventfd_write(bell, 1)
+            ring_bell(bell)
         return index
 
     def read(self, index: int) -> tuple[bytes, ImageU8] | None:
@@ -119,10 +121,7 @@ class Ring:
         meta = self._metas[row, :meta_size].tobytes()
         flat = self._arena[at : at + size].copy()
         _fence()
-        if not self.holds(index):
-            self.torn += 1
-            return None
-        return meta, flat
+        return (meta, flat) if self.holds(index) else None
 
     def meta(self, index: int) -> bytes | None:
         """The meta alone."""
@@ -139,6 +138,12 @@ class Ring:
 def new_bell() -> int:
     """An eventfd by which one reader is woken."""
     return os.eventfd(0, os.EFD_NONBLOCK)
+
+
+def ring_bell(bell: int) -> None:
+    """Wake its reader."""
+    with suppress(BlockingIOError):  # a reader that has not looked for 2 ** 64 rings
+        os.eventfd_write(bell, 1)
 
 
 def quiet(bell: int) -> None:

@@ -13,10 +13,11 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
+from ..config import Recipe
 from ..errors import RtsegError
 from ..types import now_ns
 from .board import Board
@@ -24,12 +25,18 @@ from .link import Link, Said
 from .ring import Plan, Ring
 
 FRAMES = Plan(entries=64, arena=192 << 20)  # 2.5 s of 720p at 25 fps; the past that a click may point at
-MASKS = Plan(entries=64, arena=32 << 20, meta=1 << 16)
+MASKS = Plan(entries=64, arena=32 << 20, meta=1 << 16)  # more where the masks are large: `masks_plan`
 SHOWN = Plan(entries=64, arena=96 << 20, meta=1 << 16)  # pictures on their way to the recorder
 REFUSED = 3  # exit code: what was asked for can never work, so that starting again is no use
 HUNG = 4  # exit code: something that was called does not return
 _PR_SET_PDEATHSIG = 1
 _SWITCH_S = 0.0005  # a thread with a picture to send would wait 5 ms for one that computes
+
+
+def masks_plan(recipe: Recipe) -> Plan:
+    """Room for a few of the largest masks that this recipe can give."""
+    largest = recipe.max_objects * (recipe.image_size // 4) ** 2 * 4
+    return replace(MASKS, arena=max(MASKS.arena, 4 * largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Seat:
     def __post_init__(self) -> None:
         fds = self.fds
         self.frames = Ring(fds.frames, FRAMES, (fds.frames_for_segment, fds.frames_for_publish))
-        self.masks = Ring(fds.masks, MASKS, (fds.masks_for_publish,))
+        self.masks = Ring(fds.masks, MASKS.as_in(fds.masks), (fds.masks_for_publish,))
         self.shown = Ring(fds.shown, SHOWN, (fds.shown_for_record,))
 
     def beat(self) -> None:

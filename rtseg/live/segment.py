@@ -47,6 +47,7 @@ class _Segment:
     def __init__(self, seat: Seat, tracker: Tracker) -> None:
         self._seat, self._tracker, self._paused = seat, tracker, False
         self._done = -1  # the latest frame that was looked at
+        self._had = False  # whether there were objects on it: that there are none any more is said once
 
     def run(self) -> None:
         seat = self._seat
@@ -54,8 +55,9 @@ class _Segment:
             seat.beat()
             for facts, fds in seat.heard():
                 self._obey(facts, fds)
+                seat.beat()
             newest = seat.frames.head - 1
-            if newest > self._done and not self._paused and self._tracker.ids:
+            if newest > self._done and not self._paused and (self._tracker.ids or self._had):
                 self._step(newest)
             else:
                 seat.wait(0.1, seat.fds.frames_for_segment)
@@ -63,7 +65,7 @@ class _Segment:
 
     def _step(self, newest: int) -> None:
         frame = self._frame(newest)
-        self._done = newest
+        self._done, self._had = newest, bool(self._tracker.ids)
         if frame is None:
             return
         start_ns = now_ns()
@@ -107,6 +109,7 @@ class _Segment:
             fork.give(prompt)
         start_ns = now_ns()
         fork.step(frame)
+        self._seat.beat()
         step_s = (now_ns() - start_ns) / 1e9
         for index in self._between(frame.seq, min(CATCH_UP, int(CATCH_UP_S / step_s))):
             later = self._frame(index)

@@ -28,16 +28,16 @@ def state_of(facts: Facts) -> str:
         return facts.source
     if facts.failed:
         return "failed"
-    if facts.recovering:
-        return "recovering"
-    return "paused" if facts.paused else facts.source
+    if facts.paused:
+        return "paused"
+    return "recovering" if facts.recovering else facts.source
 
 
 def has_recovered(board: Board, newest_ns: int, since_ns: int, budget_ms: float) -> bool:
     """Whether there are masks of a frame captured after `since_ns`, and fresh on the newest frame.
 
-    Or, where the network is too slow for that, whether there have been such masks for a second: then each frame says
-    itself how old its masks are.
+    Or, where the network is too slow for that, whether there still are such masks after a few seconds: then each frame
+    says itself how old its masks are.
     """
     masks_ns = board["masks captured_ns"]
     return masks_ns > since_ns and (newest_ns - masks_ns <= budget_ms * 1e6 or masks_ns - since_ns > SLOW_NS)

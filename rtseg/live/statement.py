@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Recipe
+from ..grab.secret import redact
 from ..types import now_ns
 from .board import MASK_STATES, Board
 from .child import Child
@@ -23,7 +24,8 @@ def plain_config(role: str, feed: Feed) -> dict[str, Any]:
     """What a process is told first: the part of the profile that it needs, as plain values."""
     profile = feed.profile
     if role == "grab":
-        return {name: getattr(profile, name) for name in ("source", "pace", "deinterlace", "crop")}
+        hold = not feed.began_ns  # what can never work is found at once, and the first picture waits for the network
+        return {"hold": hold, **{name: getattr(profile, name) for name in ("source", "pace", "deinterlace", "crop")}}
     if role == "segment":
         return {"recipe": recipe_plain(profile.engine)}
     if role == "publish":
@@ -39,7 +41,7 @@ def plain_config(role: str, feed: Feed) -> dict[str, Any]:
         }
     return {
         "folder": str(profile.record), "stream": profile.name, "engine": feed.engine, "fps": profile.target_fps,
-        "config_hash": sha256_of({**asdict(profile), "source": feed.source["uri"], "objects": len(profile.objects)}),
+        "config_hash": sha256_of({**asdict(profile), "source": redact(profile.source)}),
         "recipe_hash": sha256_of(recipe_plain(profile.engine)), "resume": feed.recording or None,
     }  # fmt: skip
 

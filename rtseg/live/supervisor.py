@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -28,7 +29,7 @@ from .network import Network, Ticket
 from .orders import Orders
 from .parcels import frame_of
 from .ring import Ring, new_bell
-from .seat import FRAMES, MASKS, SHOWN, Fds
+from .seat import FRAMES, SHOWN, Fds, masks_plan
 from .state import Facts, has_recovered, state_of
 from .statement import Counts, plain_config
 
@@ -39,6 +40,9 @@ STATUS_NS = 500_000_000
 GRAB_WAITS_NS = 30_000_000_000  # for the network, so that a recording is tracked from its first frame; then it goes on
 STEPS_OF_SILENCE = 10  # a network may be silent for so many of its steps
 STOP_S = 2.0
+MINOR = {"record", "prompts"}  # whose faults are loud, and leave the feed what it is
+NOTICES = {"frozen": "source frozen", "paused": "paused"}  # what the picture itself has to say
+NEWS = {"resized", "too_fast", "pts_jumps", "misfits"}  # counts of the source that are told when they rise
 
 
 class Feed:
@@ -46,7 +50,7 @@ class Feed:
 
     def __init__(self, profile: StreamProfile, worker: Sequence[str] = WORKER) -> None:
         """`worker` is the command that begins a process; tests put faults into it."""
-        self.profile, self.session = profile, secrets.token_hex(6)
+        self.profile = profile
         self.settings = {"opacity": profile.opacity, "budget_ms": profile.mask_budget_ms}
         self.facts = Facts()
         self.events: list[str] = []
@@ -90,13 +94,14 @@ class Feed:
     def _make(self, stack: ExitStack) -> None:
         """Memory, bells and children; all goes with the stack."""
         self.board = Board.create()
-        made = {"frames": Ring.create("frames", FRAMES), "masks": Ring.create("masks", MASKS)}
+        masks = masks_plan(self.profile.engine)
+        made = {"frames": Ring.create("frames", FRAMES), "masks": Ring.create("masks", masks)}
         made["shown"] = Ring.create("shown", SHOWN)
         bells = ("frames_for_segment", "frames_for_publish", "masks_for_publish", "shown_for_record")
         fds = Fds(board=self.board.fd, **made, **{bell: new_bell() for bell in bells})
         for fd in fds.all():
             stack.callback(os.close, fd)
-        self.frames, self.masks = Ring(fds.frames, FRAMES), Ring(fds.masks, MASKS)
+        self.frames, self.masks = Ring(fds.frames, FRAMES), Ring(fds.masks, masks)
         self.counts = Counts(self.board, self.frames)
         profile = self.profile
         roles = [role for role in ROLES if role != "record" or profile.record]
@@ -106,17 +111,21 @@ class Feed:
         self.poller = zmq.Poller()
         self._orders = self._listen_for_orders(stack)
         if profile.metrics is not None:
-            stack.enter_context(serve(profile.metrics, lambda: self.counts.snapshot(self)))
+            endpoint = stack.enter_context(serve(profile.metrics, lambda: self.counts.snapshot(self)))
+            log.info("metrics at %s", endpoint.address)
+        if profile.record is not None:
+            _check_folder(profile.record)
         self.began_ns = 0
         self._start_ns = now_ns()
-        self.children["segment"].begin()
-        self.children["publish"].begin()
+        for role in ("segment", "publish", "grab"):
+            self.children[role].begin()
 
     def _listen_for_orders(self, stack: ExitStack) -> Orders | None:
         if self.profile.control is None:
             return None
         server = stack.enter_context(ControlServer(self.profile.control, self.profile.keys))
         self.control = server.endpoint
+        log.info("orders at %s", self.control)
         return Orders(self, server)
 
     def _turn(self) -> None:
@@ -143,13 +152,16 @@ class Feed:
 
     def _watch(self, child: Child) -> None:
         if child.hangs(self.board[f"beat {child.role}"]):
-            self._note("hung", child.role, f"no sign of life for {child.silent_s:g} s; it is ended")
+            self.note("hung", child.role, f"no sign of life for {child.silent_s:g} s; it is ended")
             child.kill()
+        if child.ended:
+            self._listen(child)  # why it ends is the last that a process says
         how = child.reap()
         if how is not None:
             self._died(child, how)
-        if child.tick(self._config(child.role)):
-            self._note("started", child.role, f"process {child.pid}")
+        came = child.tick(plain_config(child.role, self))
+        if came is not None:
+            self.note("started", child.role, came)
 
     def _died(self, child: Child, how: str) -> None:
         text = f"{how}: {child.last_fault}" if child.last_fault else how
@@ -164,7 +176,7 @@ class Feed:
             self.faults[child.role] = text = str(child.refused)
             if not self.began_ns or child.role == "grab":
                 raise child.refused
-        self._note("died", child.role, text)
+        self.note("died", child.role, text)
         if child.role == "publish" and child.hopeless:
             raise OutputError(f"{self.profile.name}: nothing can be published ({text}); RTSEG_DEBUG=1 shows where")
 
@@ -180,42 +192,44 @@ class Feed:
         child.worked()
         child.silent_s = max(child.silent_s, STEPS_OF_SILENCE * step_ms / 1e3)
         self.engine = said
-        self._note("ready", child.role, said)
+        self.note("ready", child.role, said)
         self.network.begin()
         self.children["publish"].say("engine", engine=engine)
-        if "record" in self.children and not self.children["record"].starts:
-            self.children["record"].begin()
 
     def _on_bound(self, child: Child, endpoint: str) -> None:
         child.worked()
         self.endpoint = endpoint
-        self._note("bound", child.role, endpoint)
+        self.note("bound", child.role, endpoint)
         child.say("set", settings=self.settings)
 
     def _on_source(self, child: Child, uri: str, **facts: Any) -> None:
         child.worked()
         self.source = {**self.source, "uri": uri, **facts}
 
-    def _on_state(self, child: Child, state: str, counts: dict[str, int]) -> None:
+    def _on_state(self, child: Child, state: str, why: str, crop: list[int] | None, counts: dict[str, int]) -> None:
         if state != self.source["state"]:
-            self._note("source", child.role, state)
-        self.source = {**self.source, "state": state, "counts": counts}
-
-    def _on_ended(self, child: Child, state: str, counts: dict[str, int]) -> None:
-        self._on_state(child, state, counts)
-        self._ended_ns = self._ended_ns or now_ns()
+            self.note("source", child.role, f"{state} ({why})" if why else state)
+        for name in sorted(NEWS & counts.keys()):
+            if counts[name] > self.source["counts"].get(name, 0):
+                self.note("source", child.role, f"{name} {counts[name]}")
+        if crop and crop != self.source.get("crop"):
+            self.note("source", child.role, f"cropped to {crop}")
+        self.source = {**self.source, "state": state, "why": why, "crop": crop, "counts": counts}
+        if state == "ended" and not self._ended_ns:
+            self._ended_ns = now_ns()
+            child.rest()
 
     def _on_recording(self, child: Child, folder: str) -> None:
         child.worked()
         self.recording = folder
-        self._note("recording", child.role, folder)
+        self.note("recording", child.role, folder)
 
     def _on_counts(self, child: Child, counts: dict[str, Any]) -> None:
         self.published = counts
 
     def _on_fault(self, child: Child, text: str) -> None:
         child.last_fault = text
-        self._note("fault", child.role, text)
+        self.note("fault", child.role, text)
 
     def _on_refused(self, child: Child, text: str, kind: str) -> None:
         child.error = getattr(errors, kind)(text)
@@ -223,15 +237,12 @@ class Feed:
     def _on_answer(self, child: Child, ticket: Ticket, error: str | None) -> None:
         self.network.answer(ticket, error)
 
-    def _config(self, role: str) -> dict[str, Any]:
-        return plain_config(role, self)
-
     # Objects.
 
     def pause(self, on: bool) -> None:
         """Let the network rest, or work again."""
-        self.network.pause(on, lambda error: None)
-        self._note("paused" if on else "resumed", "segment", "by order")
+        self.network.pause(on)
+        self.note("paused" if on else "resumed", "segment", "by order")
 
     def frame(self, seq: int | None = None) -> Frame | None:
         """A frame of the last seconds; None: the newest. None if it is gone, or never was."""
@@ -250,36 +261,50 @@ class Feed:
         if frame is None:
             return
         self._first_given = True
-        for prompt in self.profile.objects:
-            self.network.keep.check(prompt, frame, new=True)
-        self.network.prompt(frame, self.profile.objects, self._first_answer)
+        try:
+            for prompt in self.profile.objects:
+                self.network.keep.check(prompt, frame, new=True)
+        except PromptError as e:
+            self._first_answer(str(e))
+        else:
+            self.network.prompt(frame, self.profile.objects, self._first_answer, stay=True)
 
     def _first_answer(self, error: str | None) -> None:
-        if error is not None:
+        """Of a recording, prompts that do not fit are a mistake in the profile; a live picture goes on without them."""
+        if error is None:
+            return
+        if not self.source.get("live"):
             raise PromptError(error)
+        self.faults["prompts"] = error
+        self.note("fault", "prompts", error)
 
     # States.
 
     def _begin_when_ready(self) -> None:
         """Begin to grab once there is somebody to publish, and the network is ready or has had its time."""
         grab, segment = self.children["grab"], self.children["segment"]
-        if grab.starts or not self.children["publish"].up:
+        if self.began_ns or not grab.up or not self.children["publish"].up:
             return
         if segment.up or segment.starts > 1 or now_ns() - self._start_ns > GRAB_WAITS_NS:
-            if not self.began_ns:
-                self.began_ns = now_ns()
-                self.on_ready(self, self.endpoint)
-            grab.begin()
+            self.on_ready(self, self.endpoint)
+            self.began_ns = now_ns()
+            if "record" in self.children:
+                self.children["record"].begin()
+            grab.say("go")
 
     def _lose_masks(self) -> None:
         self._recovery_ns = now_ns()
         self.facts.recovering = bool(self.network.keep.ids) or not self._first_given
-        self.network.lost()
+        gone = self.network.lost()
+        if gone is not None:
+            self.faults["prompts"] = gone
+            self.note("fault", "segment", gone)
 
     def _judge(self) -> None:
         facts = self.facts
-        facts.source = self.source["state"] if self.began_ns else "opening"
         facts.paused = self.network.paused
+        self.network.proved(self.board["masks captured_ns"])
+        facts.source = self.source["state"] if self.began_ns else "opening"
         if not facts.recovering or facts.paused:
             return
         meta = self.frames.meta(self.frames.head - 1)
@@ -288,12 +313,13 @@ class Feed:
             facts.recovering = False  # there is nothing to come back with
         elif has_recovered(self.board, newest_ns, self._recovery_ns, self.settings["budget_ms"]):
             facts.recovering = False
-            self._note("recovered", "segment", f"after {(now_ns() - self._recovery_ns) / 1e9:.1f} s")
+            self.note("recovered", "segment", f"after {(now_ns() - self._recovery_ns) / 1e9:.1f} s")
 
     def state_now(self) -> None:
         """Tell the displays, and the record, how the feed is."""
         self._status_ns = now_ns() + STATUS_NS
-        self.children["publish"].say("status", status=self.counts.status(self), recovering=self.facts.recovering)
+        status, notice = self.counts.status(self), NOTICES.get(self.state, "")
+        self.children["publish"].say("status", status=status, recovering=self.facts.recovering, notice=notice)
 
     def settle(self, **changed: float) -> None:
         """Change the settings of the display."""
@@ -302,9 +328,10 @@ class Feed:
 
     @property
     def state(self) -> str:
-        return state_of(replace(self.facts, failed=bool(set(self.faults) - {"record"})))
+        unpublished = bool(self.began_ns) and not self.children["publish"].up and not self.facts.over
+        return state_of(replace(self.facts, failed=unpublished or bool(set(self.faults) - MINOR)))
 
-    def _note(self, kind: str, role: str, text: str) -> None:
+    def note(self, kind: str, role: str, text: str) -> None:
         """Something happened: to the log, the status and the record."""
         log.log(logging.WARNING if kind in ("died", "hung", "fault") else logging.INFO, "%s %s: %s", role, kind, text)
         self.events = [*self.events, f"{role} {kind}: {text}"][-20:]
@@ -324,6 +351,8 @@ class Feed:
 
     def _close(self) -> None:
         """Against the stream's direction nothing waits: each process ends after those that it takes from."""
+        if self.began_ns and not self.frames.head and "grab" not in self.faults:
+            self.faults["grab"] = self.source.get("why") or "no picture came"
         for role in ("grab", "segment", "publish", "record"):
             if role == "publish":
                 self.state_now()
@@ -331,3 +360,13 @@ class Feed:
                 self.children[role].stop(STOP_S)
                 self._listen(self.children[role])
         self.board.add("dropped restart", self.frames.head - self.board.decided())
+
+
+def _check_folder(folder: Path) -> None:
+    """`OutputError` unless recordings can be written there: better now than after the first picture."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise OutputError(f"record folder {folder}: cannot be written ({e.strerror}); choose another folder") from e

@@ -50,6 +50,17 @@ def write_whole(file: int, data: bytes, start: int) -> None:
         raise
 
 
+def check_there(file: int, path: Path) -> None:
+    """`OutputError` if the open file is not the one that `path` names any more: what is written now, nobody finds."""
+    try:
+        if os.path.samestat(path.stat(), os.fstat(file)):
+            return
+        why = "another file has its name"
+    except OSError as e:
+        why = (e.strerror or str(e)).lower()
+    raise OutputError(f"{path}: lost while it was written ({why}); expected it to stay; begin another")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
@@ -168,6 +179,10 @@ class EventLog:
     @property
     def closed(self) -> bool:
         return self._file < 0
+
+    def check(self) -> None:
+        """`OutputError` if the file is not there any more under its name."""
+        check_there(self._file, self.path)
 
     def sync(self) -> None:
         """Wait until the disk has it."""

@@ -21,7 +21,7 @@ from av.video.frame import PictureType
 from ..errors import OutputError
 from ..types import ImageU8
 from .atomic import unwritable
-from .events import write_whole
+from .events import check_there, write_whole
 from .recorder import FAILURES, TICK, add_stream, as_yuv, codec_of
 
 # Cheap before small, and no picture held back: this runs beside a network. 720p costs 8 ms, and 30 MB a minute.
@@ -114,6 +114,10 @@ class Fragments:
         write_whole(self._file, data, start)
         self._bytes += len(data)
         self._sealed(Seal(start, self._bytes, count_frames(data), hashlib.sha256(data).hexdigest(), closed))
+
+    def check(self) -> None:
+        """`OutputError` if the file is not there any more under its name."""
+        check_there(self._file, self.path)
 
     def close(self) -> None:
         """Write what is left, and wait for the disk; `OutputError` if that fails. May be called again."""

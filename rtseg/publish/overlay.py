@@ -1,8 +1,9 @@
 """Masks drawn on a frame, never as newer than they are.
 
 Within its budget a mask is a tint, a contour and a label; up to twice that a contour and a label; past that it is
-gone. While objects that are gone are being restored, a plate in the corner says so. No pixel outside the masks and
-the plates is ever changed, and all of a contour lies inside its mask.
+gone. A picture that is bare for want of young masks could be taken for one without objects: a plate in the corner
+says why it is bare, and anything else that a viewer has to know. No pixel outside the masks and the plates is ever
+changed, and all of a contour lies inside its mask.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .shown import Box, Seen, State, Steady, mask_state, measure, steady
 _DARK: Rgb = (0, 0, 0)
 _GREY: Rgb = (150, 150, 150)  # of no object
 _RECOVERING = "restoring objects"
+_TOO_OLD = "masks too old"
 _EDGE = np.ones((3, 3), np.uint8)
 
 
@@ -31,9 +33,9 @@ class Drawn:
     """A frame's picture with its masks on it.
 
     `image_hwc` is uint8 RGB [H, W, 3], a picture of its own. `age_ms` is the age of the masks on that frame, None
-    where there are none. `objects` are those that were drawn, `label_boxes` (x0, y0, x1, y1) their labels, or the one
-    that says "restoring objects". `carried` says that the masks were moved along with the picture; they are no newer
-    for that. `steady` is what the drawing of the next frame wants to know of this one.
+    where there are none. `objects` are those that were drawn, `label_boxes` (x0, y0, x1, y1) their labels, and after
+    them the plate in the corner, if there is one. `carried` says that the masks were moved along with the picture;
+    they are no newer for that. `steady` is what the drawing of the next frame wants to know of this one.
     """
 
     image_hwc: ImageU8
@@ -86,25 +88,35 @@ def _plate(text: str, color: Rgb, image_hwc: ImageU8) -> ImageU8:
     return plate(text, color, max(16, round(image_hwc.shape[0] / 30)))
 
 
-def _label_objects(image_hwc: ImageU8, found: list[tuple[BoolMask, Seen]], age_ms: float) -> tuple[Box, ...]:
-    taken: list[Box] = []
+def _label_objects(
+    image_hwc: ImageU8, found: list[tuple[BoolMask, Seen]], age_ms: float, kept: tuple[Box, ...]
+) -> tuple[Box, ...]:
+    """One label an object, off the boxes that are `kept` for something else, wherever there is room."""
+    taken = [*kept]
     all_masks = [mask_hw for mask_hw, _ in found]
     for mask_hw, seen in found:
         plate_hwc = _plate(f"{seen.id} {seen.label or 'object'} {age_ms:.0f} ms", color_of(seen.id), image_hwc)
         taken.append(place(mask_hw, seen.box, (plate_hwc.shape[1], plate_hwc.shape[0]), taken, all_masks))
         stick(image_hwc, plate_hwc, taken[-1])
-    return tuple(taken)
+    return tuple(taken[len(kept) :])
 
 
-def _say_recovering(image_hwc: ImageU8) -> tuple[Box, ...]:
-    """A plate in the lower left corner, cut where the picture ends."""
-    plate_hwc = _plate(_RECOVERING, _GREY, image_hwc)
+def _corner(image_hwc: ImageU8, text: str) -> tuple[Box, ...]:
+    """Where `_say` puts its plate: in the lower left corner, cut where the picture ends; nowhere without a text."""
+    if not text:
+        return ()
+    height, width = _plate(text, _GREY, image_hwc).shape[:2]
     rows, columns = image_hwc.shape[:2]
-    gap = plate_hwc.shape[0] // 2
-    x0, y1 = min(gap, columns - 1), max(rows - gap, 1)
-    box = (x0, max(0, y1 - plate_hwc.shape[0]), min(columns, x0 + plate_hwc.shape[1]), y1)
-    stick(image_hwc, plate_hwc, box)
-    return (box,)
+    x0, y1 = min(height // 2, columns - 1), max(rows - height // 2, 1)
+    return ((x0, max(0, y1 - height), min(columns, x0 + width), y1),)
+
+
+def _say(image_hwc: ImageU8, text: str) -> tuple[Box, ...]:
+    """Put a plate with the text on the picture, in place; where it is."""
+    boxes = _corner(image_hwc, text)
+    for box in boxes:
+        stick(image_hwc, _plate(text, _GREY, image_hwc), box)
+    return boxes
 
 
 def draw_overlay(
@@ -114,6 +126,7 @@ def draw_overlay(
     budget_ms: float = MASK_BUDGET_MS,
     opacity: float = OPACITY,
     recovering: bool = False,
+    notice: str = "",
     carried: bool = False,
     before: Steady | None = None,
 ) -> Drawn:
@@ -122,7 +135,9 @@ def draw_overlay(
     The age that counts, and that each label states, is the time between the capture of `frame` and that of the frame
     the masks came from, `carried` or not. An object with no pixel is not drawn. `opacity` is that of the tint, 0 to 1:
     0 leaves contour and label. `recovering` says that objects are being restored, which is then the state where there
-    is no mask to show. `before` is `Drawn.steady` of the frame before: with it masks near the budget do not flicker.
+    is no mask to show. `notice` is for the corner, in ASCII, whatever the masks are; only that objects are being
+    restored goes before it. `before` is `Drawn.steady` of the frame before: with it masks near the budget do not
+    flicker.
     """
     if not 0 <= opacity <= 1:
         raise OutputError(f"opacity {opacity:g}: expected 0 (outline only) to 1; correct it")
@@ -131,7 +146,8 @@ def draw_overlay(
     image_hwc = frame.image_hwc.copy()
     if masks is None or age_ms is None or now.state == "expired":
         state: State = "recovering" if recovering else now.state
-        boxes = _say_recovering(image_hwc) if recovering else ()
+        why_bare = _TOO_OLD if state == "expired" else ""
+        boxes = _say(image_hwc, _RECOVERING if recovering else notice or why_bare)
         return Drawn(image_hwc, state, age_ms, masks.seq if masks else None, label_boxes=boxes, steady=now)
     found = [(mask_hw, seen) for mask_hw, seen in (measure(masks, i) for i in masks.ids) if seen.area]
     if now.state == "fresh" and opacity:
@@ -139,6 +155,6 @@ def draw_overlay(
             _fill_object(image_hwc, mask_hw, seen, opacity)
     for mask_hw, seen in found:
         _line_object(image_hwc, mask_hw, seen)
-    boxes = _label_objects(image_hwc, found, age_ms)
+    boxes = _label_objects(image_hwc, found, age_ms, _corner(image_hwc, notice)) + _say(image_hwc, notice)
     objects = tuple(seen for _, seen in found)
     return Drawn(image_hwc, now.state, age_ms, masks.seq, objects, boxes, carried, now)

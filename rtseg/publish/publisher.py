@@ -45,6 +45,20 @@ def _socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     return xpub
 
 
+def _done(job: Callable[[], Parts]) -> Callable[[], Parts]:
+    """What a job gives, or raises, found now."""
+    try:
+        parts = job()
+    except Exception as error:
+        failure = error
+
+        def fail() -> Parts:
+            raise failure
+
+        return fail
+    return lambda: parts
+
+
 class Publisher:
     """Publishes one stream. Thread-safe; no call blocks; a context manager.
 
@@ -65,6 +79,7 @@ class Publisher:
         """Bind, or raise `OutputError`. `jpeg_quality` 1..100: pictures go as JPEG; None: raw, bit-identical.
 
         `keys`: a folder of `rtseg keys`; whoever is not on its allow-list gets nothing, not even on loopback.
+        Whoever is taken off it is hung up on within about a second.
         """
         check_stream(stream)
         self._stream, self._topics, self._quality, self.engine = stream, frozenset(topics), jpeg_quality, engine
@@ -76,8 +91,9 @@ class Publisher:
             self._context.destroy(linger=0)
             raise
         self.on_sent: Callable[[Topic, int], None] = lambda kind, captured_ns: None
-        self._audience = Audience(self._xpub, stream)
+        self._audience = Audience(self._xpub, stream, keys)
         self._wake = Wake()
+        self.turned_ns = now_ns()  # when the thread last went round: at least with every status
         self._lock = threading.Lock()
         # Of each: the encoding, and the frame's captured_ns.
         self._slots: dict[Topic, deque[tuple[Callable[[], Parts], int]]] = {kind: deque() for kind in TOPICS}
@@ -108,7 +124,8 @@ class Publisher:
         """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self.engine
         job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
-        self._offer("masks", job, frame.captured_ns)
+        # Many objects take long, and no picture is to wait for them: so in the caller's thread.
+        self._offer("masks", _done(job) if self._audience.watches("masks") else job, frame.captured_ns)
 
     def set_status(self, status: Mapping[str, Any]) -> None:
         """Say how the pipeline is; sent now, twice a second, and to every new subscriber.
@@ -186,6 +203,7 @@ class Publisher:
         open_ = True
         while open_:
             poller.poll(max(0, (self._status_due_ns - now_ns()) // 1_000_000 + 1))
+            self.turned_ns = now_ns()
             self._wake.drain()  # first: who rings after this is heard in the next round
             with self._lock:
                 open_ = not self._closed

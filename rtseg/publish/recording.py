@@ -33,6 +33,7 @@ LOG = "events.jsonl"
 FORMAT = 1
 ROOM_MINUTES = 30  # with room for less than this on the disk, a recording begins with a warning
 _BITS = 0.2  # per pixel, a little more than the synthetic endoscope takes
+_LOOK_S = 1.0  # between two looks at whether the files are still there
 _LONGEST_NS = 3600 * 10**9  # a file ends at a longer pause: MP4 counts the time between two pictures in 31 bits
 _TOLD = ("seq", "session", "mask_seq", "mask_age_ms", "state", "captured_ns")  # of a header, in the log
 
@@ -48,6 +49,20 @@ def new_run(folder: Path, stream: str) -> str:
     stem = f"{stream}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     names = (stem, *(f"{stem}-{count}" for count in range(2, 1000)))
     return next(name for name in names if not (folder / name).exists())
+
+
+def _make(folder: Path) -> None:
+    """A folder, its owner's alone, and what leads to it; `OutputError`, which names a file that is in the way."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+    except OSError as e:
+        with suppress(OSError):  # of a folder that we may not look into
+            for part in (folder, *folder.parents):
+                if part.exists() and not part.is_dir():
+                    what = f"{folder}: cannot be written ({part} is a file)"
+                    raise OutputError(f"{what}; expected a folder there; name another one") from e
+        raise unwritable(folder, e) from e
 
 
 class Recording:
@@ -75,7 +90,7 @@ class Recording:
         self._video: Fragments | None = None
         self._state: str | None = None
         self._fps, self._size = fps if 0 < fps < 1000 else 25.0, (0, 0)
-        self._number, self._index, self._last_ns = 0, 0, 0
+        self._number, self._index, self._last_ns, self._looked_s = 0, 0, 0, time.monotonic()
         self._log = self._open_log()
         about = {"stream": stream, "engine": engine, "recipe": recipe_hash, "config": config_hash, "fps": fps}
         zero = datetime.fromtimestamp((time.time_ns() - now_ns()) / 1e9, UTC).isoformat()
@@ -93,11 +108,7 @@ class Recording:
         log = self.folder / LOG
         if log.exists():
             return EventLog.resume(log)
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.folder.mkdir(exist_ok=True, mode=0o700)
-        except OSError as e:
-            raise unwritable(self.folder, e) from e
+        _make(self.folder)
         return EventLog(log)
 
     def _go_on(self) -> None:
@@ -126,8 +137,8 @@ class Recording:
     def show(self, header: Mapping[str, Any], image_hwc: ImageU8) -> None:
         """Record a picture, uint8 RGB [H, W, 3], and of the header of its overlay message what the log tells.
 
-        `OutputError` if it cannot be written, after which the recording is closed; and if picture or header are not
-        what they should be, after which it is not.
+        `OutputError` if it cannot be written, or its files are gone, after which the recording is closed; and if
+        picture or header are not what they should be, after which it is not.
         """
         self._check_open()
         if image_hwc.dtype != np.uint8 or image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or 0 in image_hwc.shape:
@@ -138,6 +149,8 @@ class Recording:
         except (KeyError, TypeError, ValueError) as e:
             raise OutputError(f"{self.folder}: a header with no good {e}; expected that of an overlay message") from e
         try:
+            if time.monotonic() - self._looked_s >= _LOOK_S:
+                self._look()
             self._write(told, image_hwc)
         except UnsayableError:
             raise
@@ -157,6 +170,13 @@ class Recording:
         self._log.add("frame", file=self._video.path.name, index=self._index, **told)
         self._index, self.frames = self._index + 1, self.frames + 1
         self._video.write(image_hwc, told["captured_ns"])
+
+    def _look(self) -> None:
+        """Whether the files are still there: into one that was removed, the kernel writes on without a word."""
+        self._log.check()
+        if self._video is not None:
+            self._video.check()
+        self._looked_s = time.monotonic()
 
     def _next_file(self, width: int, height: int) -> None:
         if self._video is not None:
@@ -236,6 +256,7 @@ class Recording:
         if self._log.closed:
             return
         try:
+            self._look()
             if self._video is not None:
                 self._video.close()
             self._log.add("end", error="")

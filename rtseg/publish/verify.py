@@ -14,6 +14,10 @@ from .fragments import Seal, count_frames
 from .recording import FORMAT, LOG
 
 _VIDEO = re.compile(r"video-\d{3,}\.mp4")
+_NOT_CLOSED = (
+    "not closed: it is being written, or it was broken off, as a kill or a power cut does; "
+    "lines that somebody cut from its end cannot be told from that"
+)
 
 
 @dataclass(slots=True)
@@ -134,23 +138,23 @@ def _check_videos(folder: Path, story: _Story) -> int:
 def verify(folder: Path) -> dict[str, Any]:
     """Check the recording of one run; `ConfigError` if there is none in `folder`.
 
-    ok: nothing was changed, as far as can be known. closed: it was ended, not broken off; of what was broken off,
-    lines that somebody took from its end are missed only as far as the video still has their frames. torn: the last
-    line is incomplete, as a killed process leaves it. frames: in the log; lost: those of them that are in no video,
-    because it broke off; missed: those that the log says were not recorded. bad_line and why: the first fault; `why`
-    also says how a recording ended that did not end well. head: the last hash, to compare with one written down.
+    ok: it is unchanged and closed. unchanged: nothing was changed, as far as can be known. closed: it was ended, not
+    broken off; of what was broken off, lines that somebody took from its end are missed only as far as the video still
+    has their frames. torn: the last line is incomplete, as a killed process leaves it. frames: in the log; lost: those
+    of them that are in no video, because it broke off; missed: those that the log says were not recorded. bad_line and
+    why: the first fault; `why` also says how a recording ended that did not end well. head: the last hash, to compare
+    with one written down.
     """
     if not (folder / LOG).is_file():
         runs = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{LOG}"))[-3:])
         raise ConfigError(f"{folder}: no {LOG} in it; expected the folder of one run{runs and f', such as: {runs}'}")
-    found: dict[str, Any] = {"ok": False, "closed": False, "lines": 0, "frames": 0, "files": 0, "lost": 0, "missed": 0}
-    found |= {"torn": False, "bad_line": None, "why": "", "head": GENESIS}
+    found: dict[str, Any] = {"ok": False, "unchanged": False, "closed": False, "torn": False, "lines": 0}
+    found |= {"frames": 0, "files": 0, "lost": 0, "missed": 0, "bad_line": None, "why": "", "head": GENESIS}
     try:
         story = _read(folder / LOG, found)
         found |= {"closed": story.ended, "frames": story.frames, "files": len(story.videos), "missed": story.missed}
         found["lost"] = _check_videos(folder, story)
-        why = story.error if story.ended else "not closed: it was broken off, or its end was removed"
-        found |= {"ok": True, "why": why}
+        found |= {"ok": story.ended, "unchanged": True, "why": story.error if story.ended else _NOT_CLOSED}
     except _FaultError as e:
         found |= {"bad_line": e.line, "why": str(e)}
     except OSError as e:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..types import ImageU8
-from .atomic import atomic_path
+from .atomic import atomic_path, unwritable
 from .subscriber import Subscriber
 from .wire import Message
 
@@ -142,6 +142,21 @@ def _save_png(path: Path, image_hwc: ImageU8) -> None:
         part.write_bytes(png.tobytes())
 
 
+def _make(folder: Path) -> None:
+    """The folder for the pictures, before the first: pictures of a patient, and so its owner's alone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as e:
+        raise unwritable(folder, e) from e
+
+
+def _nothing_came(endpoint: str, seconds: float, bad: int) -> str:
+    if bad:
+        return f"{endpoint}: {bad} messages in {seconds:.0f} s, and no picture in them; is it the feed of an rtseg?"
+    came = f"nothing came from {endpoint} in {seconds:.0f} s"
+    return f"{came}: is a feed published there, and is [publish] its port?"
+
+
 def view(
     endpoint: str,
     *,
@@ -154,10 +169,13 @@ def view(
 ) -> dict[str, Any]:
     """Watch the overlay of a publisher until `seconds` or `frames` are over, or until Esc or q in the window.
 
-    `save`: a folder for one PNG a picture. After a second without a new picture the view says NO SIGNAL. Returns the
-    counts of what was seen, missed and wrong, and how old it was. `OutputError` if there is no window or no room, or
-    if the publisher refuses us from the start; `keys` and `server_key` are as for `Subscriber`.
+    `save`: a folder for one PNG a picture, made if it is not there. After a second without a new picture the view
+    says NO SIGNAL. Returns the counts of what was seen, missed and wrong, and how old it was; `ok` is False, with a
+    `why`, when no picture came. `OutputError` if there is no window, no folder or no room, or if the publisher refuses
+    us from the start; `keys` and `server_key` are as for `Subscriber`.
     """
+    if save is not None:
+        _make(save)
     screen: _Screen = _Nothing() if headless else _Window(f"rtseg {endpoint}")
     watch, start_s = _Watch(save), time.monotonic()
     listener = partial(Subscriber, endpoint, ("overlay",), keys=keys, server_key=server_key)
@@ -178,5 +196,8 @@ def view(
     missed = {name: getattr(subscriber, name)["overlay"] for name in ("skipped", "lost", "rejected", "late")}
     summary = watch.summary()
     summary["bad"] += subscriber.bad
-    refused = {"refused": subscriber.refused} if subscriber.refused else {}
-    return {"endpoint": endpoint, "seconds": round(seconds, 2), **summary, **missed, **refused}
+    more = {"refused": subscriber.refused} if subscriber.refused else {}
+    if not watch.frames:
+        more["why"] = _nothing_came(endpoint, seconds, summary["bad"])
+    ok = watch.frames > 0
+    return {"ok": ok, "endpoint": endpoint, "seconds": round(seconds, 2), **summary, **missed, **more}

@@ -23,7 +23,8 @@ class Bank:
         self._policy, self._size = policy, size
         self._memories: list[Memory] = []
         self._choice = Choice((), ())
-        self._recent: deque[tuple[int, Tensor]] = deque(maxlen=max(0, pointers - 1))
+        self._pointers = pointers
+        self._recent: deque[tuple[int, int, Tensor]] = deque(maxlen=max(0, pointers - 1))  # seq, step, pointer
 
     def __len__(self) -> int:
         """Spatial memories held, conditioning ones included."""
@@ -42,13 +43,13 @@ class Bank:
             memories = [m for m in memories if m is not prompted[1]]
         self._keep(memories)
         if not memory.conditioning:
-            self._recent.append((memory.step, memory.pointer_c))
+            self._recent.append((memory.seq, memory.step, memory.pointer_c))
 
-    def before(self, step: int) -> Bank:
-        """A bank of its own, with what this one still holds of the steps before `step`."""
-        bank = Bank(self._policy, self._size)
-        bank._recent = deque(((at, p) for at, p in self._recent if at < step), maxlen=self._recent.maxlen)
-        memories = [m for m in self._memories if m.step < step]
+    def before(self, seq: int) -> Bank:
+        """A bank of its own, with what this one still holds of the frames before `seq`."""
+        bank = Bank(self._policy, self._size, self._pointers)
+        bank._recent.extend(recent for recent in self._recent if recent[0] < seq)
+        memories = [m for m in self._memories if m.seq < seq]
         if memories:
             bank._keep(memories)
         return bank
@@ -65,7 +66,7 @@ class Bank:
         attended = [self._memories[i] for i, _ in self._choice.attend]
         prompted = [(m.step, m.pointer_c) for m in self._memories if m.conditioning]
         reach = self._recent.maxlen or 0
-        pointers = prompted + [(step, p) for step, p in reversed(self._recent) if now - step <= reach]
+        pointers = prompted + [(step, p) for _, step, p in reversed(self._recent) if now - step <= reach]
         empty = attended[0].pointer_c.new_zeros(0, len(attended[0].pointer_c))
         return Recall(
             memories=[m.written for m in attended],

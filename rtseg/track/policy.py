@@ -23,12 +23,16 @@ from ..errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """One frame of one object: what the engine wrote of it, its pointer [D], and the tracker's step it is from."""
+    """One frame of one object: what the engine wrote of it, its pointer [D], and the tracker's step it is from.
+
+    `seq` is the frame's own number, by which `Bank.before` knows what was later.
+    """
 
     step: int
     written: Remembered
     pointer_c: Tensor
     conditioning: bool
+    seq: int = -1
 
     @property
     def map_chw(self) -> Tensor:

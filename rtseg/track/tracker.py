@@ -21,7 +21,7 @@ from ..types import MAX_ID, BoolMask, Frame, ImageU8, Masks, Prompt, as_points, 
 from .bank import Bank
 from .policy import Memory, Size, get_policy
 
-RECENT = 256  # steps whose frames `fork` can tell apart; more than a live feed keeps pictures of
+RECENT = 256  # steps whose frames are known by number; more than a live feed keeps pictures of
 
 
 @dataclass(slots=True, eq=False)
@@ -109,17 +109,17 @@ class Tracker:
         """A tracker that follows these objects alone, and remembers of them what this one did before frame `seq`.
 
         With it a prompt acts on a frame of the past, while the present goes on here: give it there, step through
-        later frames, then `adopt` the outcome. Ids that are not tracked may be new objects there. How far back
-        it tells the frames apart: the last `RECENT`.
+        later frames, then `adopt` the outcome, which replaces what is remembered here; so do not go back behind an
+        object's latest prompt. Ids that are not tracked may be new objects there.
         """
         with self._lock:
-            later = sum(seen >= seq for seen in self._seqs)
             fork = Tracker(self.engine, self.policy)
-            fork._steps = self._steps - later
+            fork._steps = self._steps - sum(seen >= seq for seen in self._seqs)
             for i in set(ids) & set(self._objects):
-                bank = self._objects[i].bank.before(fork._steps)
+                bank = self._objects[i].bank.before(seq)
                 if len(bank):
                     fork._objects[i] = _Object(i, self._objects[i].label, bank)
+                    fork._steps = max(fork._steps, 1 + bank.memories[-1].step)
             return fork
 
     def adopt(self, fork: Tracker) -> None:
@@ -156,7 +156,7 @@ class Tracker:
             given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
             decoded, written = self._answer(frame.image_hwc, recalls, given)
             masks = _masks(frame, objects, self.engine.image_size, decoded)
-            self._commit(objects, given, decoded, written)
+            self._commit(frame.seq, objects, given, decoded, written)
             self._count(frame)
             return masks
 
@@ -230,7 +230,12 @@ class Tracker:
         return Decoded.cat([answers[i] for i in range(len(recalls))])
 
     def _commit(
-        self, objects: list[_Object], given: list[Prompts | None], decoded: Decoded, written: list[Remembered]
+        self,
+        seq: int,
+        objects: list[_Object],
+        given: list[Prompts | None],
+        decoded: Decoded,
+        written: list[Remembered],
     ) -> None:
         """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.
 
@@ -238,7 +243,8 @@ class Tracker:
         """
         for i, o in enumerate(objects):
             # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
-            o.bank.add(Memory(self._steps, written[i], decoded.pointer_bc[i].clone(), given[i] is not None))
+            pointer_c = decoded.pointer_bc[i].clone()
+            o.bank.add(Memory(self._steps, written[i], pointer_c, given[i] is not None, seq))
         self._objects = {o.id: o for o in objects}
         self._prompts = {}
 

@@ -61,6 +61,11 @@ def test_objects_come_change_and_go_and_survive_the_network(run: Running, client
 
 
 def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Running, client: Client) -> None:
+    def correct_the_past() -> None:
+        run.until(lambda: run.feed.frames.head > 20)
+        client.correct(1, points=[(3, 3, 1)])
+        client.correct(1, points=[(3, 3, 1)], seq=run.feed.frames.head - 15)
+
     for order, why in [
         (lambda: client.add(1, points=[(3, 3, 1)]), "tracked already"),
         (lambda: client.correct(9, points=[(3, 3, 1)]), "no object 9"),
@@ -68,6 +73,7 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Run
         (lambda: client.add(2, points=[(3, 3, 0)]), "only background points"),
         (lambda: client.add(2, points=[(3, 3, 1)], label="impossible"), "impossible"),
         (lambda: client.add(2, points=[(3, 3, 1)], seq=10**6), "frame 1000000 is not there; those at hand: "),
+        (correct_the_past, "more was said of it on frame"),
     ]:
         with pytest.raises(PromptError, match=why):
             order()

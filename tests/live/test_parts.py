@@ -117,7 +117,7 @@ def test_a_board_outlives_who_counts_on_it() -> None:
 
 def test_the_worst_news_is_the_state() -> None:
     assert state_of(Facts(source="running")) == "running"
-    assert state_of(Facts(source="running", recovering=True, paused=True)) == "recovering"
+    assert state_of(Facts(source="running", recovering=True, paused=True)) == "paused"
     assert state_of(Facts(source="stalled", recovering=True, failed=True)) == "stalled"
     assert state_of(Facts(source="running", failed=True)) == "failed"
     assert state_of(Facts(source="lost", over=True)) == "ended"

@@ -124,13 +124,13 @@ def break_network() -> None:
 
 
 def break_display() -> None:
-    from rtseg.live import publish
+    from rtseg.live import display
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no ink")
 
     if FAULTS.get("ink"):
-        publish.draw_overlay = fail  # type: ignore[assignment]
+        display.draw_overlay = fail  # type: ignore[assignment]
 
 
 def break_source() -> None:

@@ -14,6 +14,7 @@ import zmq
 from bench import fuzz
 from rtseg.config import TOPICS
 from rtseg.errors import OutputError
+from rtseg.publish import audience as audience_module
 from rtseg.publish import publisher as publisher_module
 from rtseg.publish.audience import Audience
 from rtseg.publish.overlay import draw_overlay
@@ -34,6 +35,15 @@ def _wait(condition, seconds: float = 5.0) -> bool:
 
 def _watched(publisher: Publisher, *kinds: str) -> bool:
     return _wait(lambda: {f"demo/{kind}" for kind in kinds} <= set(publisher._audience._asked))
+
+
+@pytest.fixture
+def thrown_out(monkeypatch) -> list[bool]:
+    """Grows with each connection that a publisher hangs up on; False: it had gone already."""
+    found: list[bool] = []
+    real = Audience._hang_up
+    monkeypatch.setattr(Audience, "_hang_up", lambda self, peer: found.append(real(self, peer)))
+    return found
 
 
 @pytest.mark.parametrize("stream", [None, "demo"])
@@ -316,10 +326,10 @@ def test_no_peer_can_unsubscribe_another(make_frame):
 
 
 @pytest.mark.parametrize("ipc", [False, True])
-def test_who_only_makes_noise_is_thrown_out_and_nobody_else(tmp_path, monkeypatch, ipc):
+def test_who_only_makes_noise_is_thrown_out_and_nobody_else(tmp_path, monkeypatch, thrown_out, ipc):
     heard: list[int] = []
     real = Audience._count
-    monkeypatch.setattr(Audience, "_count", lambda self, peer: heard.append(peer) or real(self, peer))
+    monkeypatch.setattr(Audience, "_count", lambda self, peer, user: heard.append(peer) or real(self, peer, user))
     with Publisher(f"ipc://{tmp_path}/s" if ipc else ANYWHERE) as publisher:
         with Subscriber(publisher.endpoint, ["status"], "demo") as subscriber:
             assert subscriber.get("status", timeout=5) is not None
@@ -328,12 +338,32 @@ def test_who_only_makes_noise_is_thrown_out_and_nobody_else(tmp_path, monkeypatc
                     raw.sendall(b"".join(fuzz.framed(b"\1%060d" % number) for number in range(1000)))
                 while raw.recv(65536):
                     pass
-            assert _wait(lambda: publisher._audience.thrown_out == 1)
+            assert _wait(lambda: sum(thrown_out) == 1)
             assert subscriber.get("status", timeout=5) is not None
             assert len(heard) < 20_000  # of 50,000: what ZeroMQ takes in before we hear of it, it keeps
 
 
-def test_a_flood_of_subscriptions_delays_no_picture(make_frame):
+@pytest.mark.parametrize("ipc", [False, True])
+def test_visitors_who_come_and_go_are_no_flood(tmp_path, monkeypatch, thrown_out, ipc):
+    monkeypatch.setattr(audience_module, "_MOST", 50)
+    with Publisher(f"ipc://{tmp_path}/s" if ipc else ANYWHERE) as publisher, zmq.Context() as context:
+        for _ in range(40):  # over file descriptors that are used again, each with a handful of messages
+            with context.socket(zmq.SUB) as visitor:
+                for kind in TOPICS:
+                    visitor.subscribe(f"demo/{kind}")
+                visitor.connect(publisher.endpoint)
+                assert visitor.poll(5000)
+        assert len(publisher._audience._peers) < 20
+        assert not thrown_out
+        with context.socket(zmq.SUB) as noisy:  # the control: as many messages, of one connection
+            noisy.connect(publisher.endpoint)
+            for number in range(60):
+                noisy.subscribe(f"demo/{number}")
+            assert _wait(lambda: any(thrown_out))
+            noisy.close(linger=0)
+
+
+def test_a_flood_of_subscriptions_delays_no_picture(make_frame, thrown_out):
     frame, over = make_frame(), threading.Event()
     burst = b"".join(fuzz.framed(b"\1%060d" % number) for number in range(2000))
 
@@ -348,7 +378,7 @@ def test_a_flood_of_subscriptions_delays_no_picture(make_frame):
         thread = threading.Thread(target=flood, args=(publisher.endpoint,))
         thread.start()
         try:
-            assert _wait(lambda: publisher._audience.thrown_out)
+            assert _wait(lambda: any(thrown_out))
             waits_ms = []
             for seq in range(20):
                 publisher.publish_video(replace(frame, seq=seq, captured_ns=now_ns()))

@@ -37,17 +37,18 @@ def _changed(frame: Frame, drawn: Drawn) -> BoolMask:
     density=st.sampled_from([0.02, 0.3, 0.6, 1.0]),
     coarse=st.sampled_from([1, 4, 9]),
     age_ms=st.floats(-300, 300),
+    notice=st.sampled_from(["", "paused", "source frozen"]),
     seed=st.integers(0, 2**16),
 )
 def test_nothing_outside_masks_and_labels_is_touched(
-    make_frame, make_masks, size, count, density, coarse, age_ms, seed
+    make_frame, make_masks, size, count, density, coarse, age_ms, notice, seed
 ):
     frame = make_frame(*size, seq=seed)
     rng = np.random.default_rng(seed)
     rough = rng.random((count, -(-size[0] // coarse), -(-size[1] // coarse))) < density
     masks_hw = list(np.kron(rough, np.ones((1, coarse, coarse), bool))[:, : size[0], : size[1]])
     before = frame.image_hwc.copy()
-    drawn = draw_overlay(frame, make_masks(frame, masks_hw, age_ms))
+    drawn = draw_overlay(frame, make_masks(frame, masks_hw, age_ms), notice=notice)
     assert not (_changed(frame, drawn) & ~_touchable(masks_hw, drawn)).any()
     assert np.array_equal(frame.image_hwc, before)
     for x0, y0, x1, y1 in drawn.label_boxes:
@@ -67,7 +68,9 @@ def test_age_decides_what_is_drawn(make_frame, make_masks, box_mask, age_ms, sta
     assert (changed_hw[80:140, 120:180].mean() > 0.9) == bool(filled)
     assert changed_hw[80:140, 120:180].any() == bool(filled)
     assert (changed_hw[60, 100:200].mean() > 0.9) == bool(lined)
-    assert len(drawn.objects) == len(drawn.label_boxes) == lined
+    assert len(drawn.objects) == lined and len(drawn.label_boxes) == 1
+    for x0, y0, x1, y1 in drawn.label_boxes:  # of the object; or that says that the masks are too old
+        changed_hw[y0:y1, x0:x1] = False
     assert changed_hw.any() == bool(lined)
 
 
@@ -85,8 +88,16 @@ def test_masks_of_another_session_or_size_are_never_drawn(make_frame, make_masks
     assert [draw_overlay(frame, m).state for m in (mine, elsewhere, smaller, None)] == [
         "fresh", "expired", "expired", "none",
     ]  # fmt: skip
-    assert not _changed(frame, draw_overlay(frame, elsewhere)).any()
-    assert not _changed(frame, draw_overlay(frame, smaller)).any()
+    for masks in (elsewhere, smaller):
+        assert not _changed(frame, _bare(frame, draw_overlay(frame, masks))).any()
+
+
+def _bare(frame: Frame, drawn: Drawn) -> Drawn:
+    """As it was drawn, without its plates."""
+    image_hwc = drawn.image_hwc.copy()
+    for x0, y0, x1, y1 in drawn.label_boxes:
+        image_hwc[y0:y1, x0:x1] = frame.image_hwc[y0:y1, x0:x1]
+    return replace(drawn, image_hwc=image_hwc)
 
 
 def test_contour_has_the_objects_colour(make_frame, make_masks, box_mask):
@@ -211,14 +222,53 @@ def test_recovering_is_said_where_there_is_no_mask_to_show(make_frame, make_mask
         assert np.array_equal(drawn.image_hwc, usual.image_hwc)
         return
     ((x0, y0, x1, y1),) = drawn.label_boxes
-    assert not usual.label_boxes and not _changed(frame, usual).any()
+    assert not _changed(frame, _bare(frame, usual)).any()
     assert _changed(frame, drawn)[y0:y1, x0:x1].mean() > 0.9 and (x0, y1) < (20, 200)
     assert not (_changed(frame, drawn) & ~_touchable([np.zeros((200, 300), bool)], drawn)).any()
 
 
+@pytest.mark.parametrize(
+    ("age_ms", "recovering", "notice", "said"),
+    [
+        (None, False, "", None),
+        (None, True, "paused", "restoring objects"),
+        (None, False, "paused", "paused"),
+        (300, True, "paused", "restoring objects"),
+        (300, False, "paused", "paused"),
+        (300, False, "", "masks too old"),
+        (200, False, "", None),
+        (200, True, "paused", "paused"),
+        (40, False, "source frozen", "source frozen"),
+        (40, False, "", None),
+    ],
+)
+def test_one_plate_in_the_corner_says_what_matters_most(
+    make_frame, make_masks, box_mask, monkeypatch, age_ms, recovering, notice, said
+):
+    texts = []
+    real = overlay.plate
+    monkeypatch.setattr(overlay, "plate", lambda text, *rest: texts.append(text) or real(text, *rest))
+    frame = make_frame(200, 300, captured_ns=10**12)
+    # Down in the corner, where the label of the object would go, if that were free.
+    masks = None if age_ms is None else make_masks(frame, [box_mask(frame, 0, 100, 60, 186)], age_ms)
+    plain = draw_overlay(frame, masks)
+    texts.clear()
+    drawn = draw_overlay(frame, masks, recovering=recovering, notice=notice)
+    assert {text for text in texts if not text.startswith("1 ")} == ({said} if said else set())
+    if not (recovering and age_ms in (None, 300)):
+        assert drawn.state == plain.state
+    assert drawn.objects == plain.objects
+    assert len(drawn.label_boxes) == len(drawn.objects) + bool(said)
+    assert _overlaps(drawn.label_boxes) == 0
+    if said:
+        x0, y0, x1, y1 = drawn.label_boxes[-1]
+        assert _changed(frame, drawn)[y0:y1, x0:x1].mean() > 0.9 and (x0, y1) < (20, 200)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (17, 40)])
-def test_recovering_fits_any_picture(make_frame, size):
-    drawn = draw_overlay(make_frame(*size), None, recovering=True)
+@pytest.mark.parametrize("plate", [{"recovering": True}, {"notice": "source frozen"}])
+def test_a_plate_fits_any_picture(make_frame, size, plate):
+    drawn = draw_overlay(make_frame(*size), None, **plate)
     ((x0, y0, x1, y1),) = drawn.label_boxes
     assert 0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]
 
@@ -259,7 +309,7 @@ def test_no_mask_is_ever_shown_as_fresher_than_its_age(make_frame, make_masks, a
         filled = (drawn.image_hwc[55:65, 60:100] == color_of(1)).all()
         assert filled == (drawn.state == "fresh") and not (filled and drawn.age_ms > 120)
         if by_age == 2:
-            assert not _changed(frame, drawn).any()
+            assert not _changed(frame, _bare(frame, drawn)).any()
 
 
 def _level(age_ms: float) -> int:

@@ -87,6 +87,7 @@ def test_a_run_is_a_private_folder_of_a_video_and_what_is_in_it(recorded):
 def test_an_untouched_recording_is_verified(recorded):
     found = verify(recorded)
     assert (found["ok"], found["closed"], found["torn"], found["why"]) == (True, True, False, "")
+    assert found["unchanged"] is True
     assert (found["frames"], found["files"], found["lost"], found["missed"]) == (60, 1, 0, 0)
     assert (found["lines"], found["head"]) == (len(_events(recorded)), _events(recorded)[-1]["hash"])
 
@@ -105,7 +106,7 @@ def test_an_edit_of_the_log_is_found(run, how, bad_line):
     lines = (run / "events.jsonl").read_bytes().splitlines(keepends=True)
     (run / "events.jsonl").write_bytes(b"".join(_tamper(lines, how)))
     found = verify(run)
-    assert (found["ok"], found["bad_line"]) == (False, bad_line)
+    assert (found["ok"], found["unchanged"], found["bad_line"]) == (False, False, bad_line)
     assert "its hash does not fit" in found["why"]
     assert "\n" not in found["why"]
 
@@ -138,7 +139,8 @@ def test_what_can_be_known_of_lines_missing_at_the_end(run):
     for removed in range(13):
         (run / "events.jsonl").write_bytes(b"".join(lines[: len(lines) - removed]))
         found = verify(run)
-        seen.append((found["ok"], found["closed"]))
+        assert found["ok"] == (removed == 0)
+        seen.append((found["unchanged"], found["closed"]))
         assert found["closed"] == (removed == 0)
     # The end; the last seal; then ten frames.
     assert seen == [(True, True), (True, False), (True, False), *[(False, False)] * 10]
@@ -235,6 +237,44 @@ def test_misuse_is_one_line_and_ends_nothing(tmp_path):
         verify(tmp_path / "none")
 
 
+@pytest.mark.parametrize("name", ["", "video-001.mp4", "events.jsonl"])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_recording_that_loses_its_files_says_so(tmp_path, monkeypatch, name, how):
+    run = _record(tmp_path / "records", range(2), close=False)
+    monkeypatch.setattr(recording, "_LOOK_S", 0)
+    run.show(_header(2), _picture(2))  # all is there
+    lost = run.folder / name
+    lost.rename(tmp_path / "elsewhere")
+    if how == "replaced":
+        shutil.copytree(tmp_path / "elsewhere", lost) if not name else lost.touch()
+    if how == "removed":
+        (shutil.rmtree if not name else os.remove)(tmp_path / "elsewhere")
+    why = "another file has its name" if how == "replaced" else "no such file or directory"
+    with pytest.raises(OutputError, match=rf"{run.folder}.*lost while it was written \({why}\)") as caught:
+        run.show(_header(3), _picture(3))
+    assert "\n" not in str(caught.value) and run.closed
+
+
+def test_the_files_are_looked_for_once_a_second_and_at_the_end(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(Recording, "_look", lambda run: looked.append(1))
+    _record(tmp_path, range(60)).close()
+    assert len(looked) <= 2
+    monkeypatch.undo()
+    run = _record(tmp_path, range(2), close=False)
+    shutil.rmtree(run.folder)
+    with pytest.raises(OutputError, match="lost while it was written"):
+        run.close()
+    assert run.closed
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "a").touch()
+    for folder in (tmp_path / "a", tmp_path / "a" / "b" / "c"):
+        with pytest.raises(OutputError, match=rf"^{folder}/.*: cannot be written \({tmp_path / 'a'} is a file\)"):
+            _record(folder)
+
+
 _RUN = """
 import sys
 from pathlib import Path
@@ -265,8 +305,8 @@ def test_a_killed_recorder_is_gone_on_with_in_the_same_chain(tmp_path):
     path = tmp_path / new_run(tmp_path, "demo")
     _killed(path, 0, 60)
     found = verify(path)
-    assert (found["ok"], found["closed"]) == (True, False)
-    assert "broken off" in found["why"]
+    assert (found["ok"], found["unchanged"], found["closed"]) == (False, True, False)
+    assert "as a kill or a power cut does; lines that somebody cut from its end cannot be told from" in found["why"]
     assert found["frames"] >= 60 and 0 <= found["lost"] <= 26
     assert _decoded(path / "video-001.mp4") == found["frames"] - found["lost"]
     with (path / "events.jsonl").open("ab") as log:
@@ -289,7 +329,8 @@ def test_a_failure_of_the_caller_leaves_a_recording_to_go_on_with(tmp_path):
     with pytest.raises(ZeroDivisionError), _record(tmp_path, range(30), close=False) as run:
         run.show(_header(30), _picture(1 // 0))
     found = verify(run.folder)
-    assert (found["ok"], found["closed"], found["frames"], found["lost"]) == (True, False, 30, 0)
+    assert (found["unchanged"], found["closed"], found["frames"], found["lost"]) == (True, False, 30, 0)
+    assert not found["ok"]
     with _record(tmp_path, range(30, 40), close=False, resume=str(run.folder)) as second:
         assert second.folder == run.folder
     found = verify(run.folder)
@@ -303,7 +344,7 @@ def test_bytes_that_a_killed_recorder_left_unsealed_are_sealed_by_the_next(tmp_p
     lines = (run.folder / "events.jsonl").read_bytes().splitlines(keepends=True)
     cut = max(i for i, line in enumerate(lines) if b'"event":"seal"' in line)
     (run.folder / "events.jsonl").write_bytes(b"".join(lines[:cut]))
-    assert (verify(run.folder)["ok"], verify(run.folder)["lost"]) == (True, 1)  # of 26: 25 are there, not sealed
+    assert (verify(run.folder)["unchanged"], verify(run.folder)["lost"]) == (True, 1)  # of 26: 25 are there, not sealed
     _record(tmp_path, range(0), resume=run.folder)
     assert verify(run.folder)["ok"]
     for damaged in (whole[:-9], whole + b"\0", whole[:-1] + b"?"):
@@ -343,7 +384,7 @@ def _check_full(said: str, why: str, folder: Path) -> dict:
     assert said.count("\n") == 1
     (path,) = folder.iterdir()
     found = verify(path)
-    assert found["ok"], found
+    assert found["unchanged"] and found["ok"] == found["closed"], found
     video = path / "video-001.mp4"
     if found["frames"] > 26:
         assert _decoded(video) == found["frames"] - found["lost"] > 0

@@ -70,8 +70,9 @@ def _grey(image_hwc) -> bool:
 def test_headless_counts_and_saves_what_was_sent(make_frame, tmp_path):
     frame = make_frame()
     with _Feed(frame) as feed:
-        summary = view(feed.endpoint, headless=True, save=tmp_path, frames=3, seconds=10)
-    saved = sorted(tmp_path.iterdir())
+        summary = view(feed.endpoint, headless=True, save=tmp_path / "new" / "folder", frames=3, seconds=10)
+    saved = sorted((tmp_path / "new" / "folder").iterdir())
+    assert summary["ok"] and "why" not in summary
     assert (summary["frames"], summary["outages"], summary["bad"], summary["state"]) == (3, 0, 0, "none")
     assert 0 <= summary["age_ms_p50"] < 1000
     assert [path.suffix for path in saved] == [".png"] * 3
@@ -83,6 +84,9 @@ def test_a_publisher_that_is_not_there_is_no_signal():
     summary = view("tcp://127.0.0.1:1", headless=True, seconds=1.2)
     assert (summary["frames"], summary["outages"], summary["silent"]) == (0, 1, True)
     assert 1.2 <= summary["seconds"] < 3
+    assert summary["ok"] is False
+    why = "nothing came from tcp://127.0.0.1:1 in 1 s: is a feed published there, and is [publish] its port?"
+    assert summary["why"] == why
 
 
 def test_a_frozen_picture_never_passes_for_live(make_frame, monkeypatch):
@@ -129,6 +133,28 @@ def test_without_a_display_it_says_so(monkeypatch):
         view("tcp://127.0.0.1:1", seconds=0.1)
 
 
-def test_a_folder_that_is_not_there_ends_the_view(make_frame, tmp_path):
+def test_a_folder_that_cannot_be_made_ends_the_view_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    start_s = time.monotonic()
+    for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(OutputError, match=f"^{folder}: cannot be written") as caught:
+            view("tcp://127.0.0.1:1", headless=True, save=folder, seconds=5)
+        assert "\n" not in str(caught.value)
+    assert time.monotonic() - start_s < 1  # with no picture at all
+
+
+def test_a_folder_that_goes_away_ends_the_view(make_frame, tmp_path, monkeypatch):
+    monkeypatch.setattr(viewer, "_make", lambda folder: None)
     with _Feed(make_frame()) as feed, pytest.raises(OutputError, match="cannot be written"):
         view(feed.endpoint, headless=True, save=tmp_path / "missing", seconds=5)
+
+
+def test_messages_without_a_picture_are_no_success(make_frame, monkeypatch):
+    def broken(self, message) -> None:
+        self.bad += 1
+
+    monkeypatch.setattr(viewer._Watch, "take", broken)
+    with _Feed(make_frame()) as feed:
+        summary = view(feed.endpoint, headless=True, seconds=0.6)
+    assert summary["ok"] is False and summary["bad"] > 3
+    assert "and no picture in them" in summary["why"]

@@ -71,6 +71,21 @@ def test_a_fork_of_before_an_object_was_known_knows_it_not(small_engine: TorchEn
     assert tracker.fork([1], 2).ids == () and tracker.fork([1], 4).ids == (1,)
 
 
+def test_a_fork_of_a_fork_remembers_nothing_that_came_later(small_engine: TorchEngine) -> None:
+    """The steps of forks are counted on their own; what is later is told by the frames' own numbers."""
+    tracker = played(small_engine, 2)
+    for seq in range(2, 14, 2):  # every other frame, as a slow network takes them
+        fork = tracker.fork([1], seq)
+        fork.prompt(1, points=[(30, 30, 1)])
+        fork.step(frame(seq))
+        tracker.adopt(fork)
+        tracker.step(frame(seq + 1))
+    past = tracker.fork([1], 9)._objects[1].bank
+    assert max(m.seq for m in past.memories) < 9 and {m.seq for m in past.memories if m.conditioning} == {0, 8}
+    steps = [m.step for m in past.memories]
+    assert steps == sorted(steps)
+
+
 def test_there_is_no_room_for_more_than_the_recipe_says(small_engine: TorchEngine) -> None:
     tracker = played(small_engine, 2)
     limit = small_engine.recipe.max_objects
