@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -75,7 +75,7 @@ class Child:
         """Do not start it again."""
         self._due_ns = float("inf")
 
-    def tick(self, config: dict[str, Any]) -> str | None:
+    def tick(self, config: Callable[[], dict[str, Any]]) -> str | None:
         """Start it if that is due: what came of it; None if it is not."""
         if self._process is not None or self.refused or now_ns() < self._due_ns:
             return None
@@ -96,7 +96,7 @@ class Child:
         finally:
             theirs.close()
         self.link = Link(ours)
-        self.link.send("config", **config)
+        self.link.send("config", **config())
         return f"process {self._process.pid}"
 
     def worked(self) -> None:

@@ -159,7 +159,7 @@ class Feed:
         how = child.reap()
         if how is not None:
             self._died(child, how)
-        came = child.tick(plain_config(child.role, self))
+        came = child.tick(lambda: plain_config(child.role, self))
         if came is not None:
             self.note("started", child.role, came)
 
