@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from rtseg.config import OPACITY
 from rtseg.engine import to_input
 from rtseg.engine.cuda import frame_kernels
 from rtseg.engine.cuda.frame_kernels import ARGUMENTS, LUMA, ORDERS, SOURCE, TYPES, FrameKernels
@@ -193,7 +194,7 @@ def drawn_by_overlay(image: np.ndarray, logits: np.ndarray, ids: list[int], tint
     found = [(mask, seen) for mask, seen in (measure(masks, i) for i in ids) if seen.area]
     out = image.copy()
     for mask, seen in found if tint else []:
-        _fill_object(out, mask, seen)
+        _fill_object(out, mask, seen, OPACITY)
     for mask, seen in found:
         _line_object(out, mask, seen)
     labelled = draw_overlay(Frame(image, 0, captured_ns=0), masks, budget_ms=1.0)

@@ -14,7 +14,7 @@ import pytest
 
 from rtseg import Prompt, Subscriber
 from rtseg.config import Publish, Recipe, StreamProfile
-from rtseg.live import Feed, run_live
+from rtseg.live import Feed, child, run_live
 
 SOURCE = "synthetic:laparoscopy?width=160&height=120&fps=50&seconds={}&seed=7"
 WORKER = (sys.executable, str(Path(__file__).with_name("worker.py")))
@@ -31,7 +31,11 @@ def profile() -> StreamProfile:
 
 @pytest.fixture()
 def faults(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Say what is to go wrong in the processes; the network is a fake one unless `fake=False`."""
+    """Say what is to go wrong in the processes; the network is a fake one unless `fake=False`.
+
+    Who gives no sign of life is given up sooner than in an operating room.
+    """
+    monkeypatch.setattr("rtseg.live.child.SILENT_S", dict.fromkeys(child.SILENT_S, 1.0))
 
     def say(**what: Any) -> None:
         monkeypatch.setenv("RTSEG_TEST_FAULTS", json.dumps({"fake": True, **what}))
