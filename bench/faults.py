@@ -202,7 +202,7 @@ def trial(t: Theatre, fault: Fault) -> dict[str, float]:
     over_ns = fault.do(t)
     t.room.until(lambda: t.room.display.fresh_after(over_ns), 30)
     rows = list(t.room.display.seen["overlay"])
-    well_ns = next(m.received_ns for m in rows if m.captured_ns > over_ns and m.state == "fresh")
+    well_ns = next(m.received_ns for m in rows if m.shows(over_ns))
     time.sleep(1.0)
     return {"recovery_s": (well_ns - over_ns) / 1e9, "gap_ms": t.room.display.gap_ms(begin_ns, now_ns())}
 

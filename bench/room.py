@@ -56,6 +56,10 @@ class Seen:
     pts_ms: float
     sha: bytes
 
+    def shows(self, since_ns: int) -> bool:
+        """Whether this overlay has fresh masks, and of a picture captured after this."""
+        return self.state == "fresh" and self.captured_ns - (self.age_ms or 0.0) * 1e6 > since_ns
+
 
 class Display(threading.Thread):
     """Takes in every message of a feed (a `Subscriber` takes the newest); keeps the last `most` of each topic."""
@@ -107,10 +111,9 @@ class Display(threading.Thread):
         return float(np.diff(sent).max() / 1e6) if len(sent) > 1 else float("inf")
 
     def fresh_after(self, since_ns: int) -> bool:
-        """Whether a picture captured after this was shown with fresh masks, and the feed calls itself running."""
-        rows = self.seen["overlay"]
-        fresh = bool(rows) and rows[-1].captured_ns > since_ns and rows[-1].state == "fresh"
-        return fresh and bool(self.seen["status"]) and self.seen["status"][-1].state == "running"
+        """Whether the last overlay has fresh masks of a picture captured after this, and the feed says it runs."""
+        rows, status = self.seen["overlay"], self.seen["status"]
+        return bool(rows and status) and rows[-1].shows(since_ns) and status[-1].state == "running"
 
 
 class Room:

@@ -23,7 +23,7 @@ BEGIN_S = {"segment": 120.0, "grab": 20.0, "publish": 20.0, "record": 20.0}
 # What it may be without a sign of life after that; the network's comes last where the processors are short.
 SILENT_S = {"segment": 4.0, "grab": 2.0, "publish": 2.0, "record": 10.0}
 EXIT_S = 0.5  # what a process may take to exit once it has let go of its link
-LIVED_S = 2.0  # who worked for so long and then died is started again at once
+LIVED_S = 1.0  # who worked for so long and then died is started again at once
 TRIES = 3
 _LONGEST_S = 8.0
 WORKER = (sys.executable, "-m", "rtseg.live")

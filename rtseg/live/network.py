@@ -13,7 +13,7 @@ Ticket = int
 Then = Callable[[str | None], None]  # what is done with an answer: what was wrong, or None
 
 
-TRIES = 2  # lives that end before new prompts have proved themselves; then these are let go
+TRIES = 3  # lives that end before new prompts have proved themselves; then these are let go
 PROVED_NS = 1_000_000_000
 ENDED = "the network's process ended while it did this; look at the feed, and try again"
 
@@ -85,8 +85,8 @@ class Network:
     def lost(self) -> str | None:
         """The process is gone. Returns what was let go because of that, if anything.
 
-        What it was told is said to the next; but what it was just doing, and new prompts that two lives in a row did
-        not survive, may be what it died of.
+        What it was told is said to the next; but what it was just doing, and new prompts that several lives in a row
+        did not survive, may be what it died of.
         """
         for ticket in list(self._waiting):
             self.answer(ticket, ENDED)
