@@ -166,8 +166,11 @@ class Room:
         self._process.communicate()
 
     def child(self, role: str) -> int:
-        """The process of a role, now; 0 is the supervisor's own."""
-        return self.pid if role == "supervisor" else int(self.client.status()["processes"][role]["pid"])
+        """The process of a role, as soon as it works."""
+        if role == "supervisor":
+            return self.pid
+        self.until(lambda: self.client.status()["processes"][role]["up"], 10)
+        return int(self.client.status()["processes"][role]["pid"])
 
     def until(self, true: Callable[[], Any], seconds: float) -> float:
         """Seconds until something is true; `TimeoutError` if it does not become so."""
