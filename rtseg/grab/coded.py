@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SourceError, did_you_mean
+from ..errors import SourceError
 from ..types import Frame, ImageU8, now_ns
+from .query import read_numbers
 from .source import Source
 
 _EDGES = np.array([0, 1, 2, 5, 23, 26, 27, 28])  # of the dark bars, in blocks from the left end
@@ -153,21 +154,8 @@ def _settings(uri: str) -> tuple[dict[str, Fraction], str]:
     if head:
         raise SourceError(f"{uri}: found {head!r} after coded:; expected coded:?seconds=60&fps=25")
     given = dict(parse_qsl(query, keep_blank_values=True))
-    stamps, settings = given.pop("stamps", ""), {}
-    for key, text in (_DEFAULTS | given).items():
-        if key not in _DEFAULTS:
-            raise SourceError(f"{uri}: unknown key {key!r}; {did_you_mean(key, _KEYS)}")
-        low, high = _LIMITS[key]
-        whole = key in ("width", "height")
-        expected = f"a {'whole ' if whole else ''}number from {low} to {high}{'' if whole else ', above 0'}"
-        try:
-            value = Fraction(text)
-        except (ValueError, ZeroDivisionError) as e:
-            raise SourceError(f"{uri}: {key}={text!r}; expected {expected}") from e
-        if not low <= value <= high or (value.denominator != 1 if whole else value == 0):
-            raise SourceError(f"{uri}: {key}={text}; expected {expected}")
-        settings[key] = value
-    return settings, stamps
+    stamps = given.pop("stamps", "")
+    return read_numbers(uri, given, _DEFAULTS, _LIMITS, _KEYS), stamps
 
 
 def disc_box(height: int, width: int) -> tuple[float, float, float, float]:

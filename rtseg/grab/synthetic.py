@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import SourceError, did_you_mean
 from ..types import Frame, ImageU8, now_ns
 from .choreography import Choreography, Pose
+from .query import read_numbers
 from .source import Source
 from .tissue import Tissue
 from .tools import Tool
@@ -125,21 +126,7 @@ def _settings(uri: str) -> dict[str, Fraction]:
     if scene not in SCENES:
         raise SourceError(f"{uri}: no synthetic scene {scene!r}; {did_you_mean(scene, SCENES)}")
     given = dict(parse_qsl(query, keep_blank_values=True))
-    settings = {}
-    for key, text in (DEFAULTS | given).items():
-        if key not in DEFAULTS:
-            raise SourceError(f"{uri}: unknown key {key!r}; {did_you_mean(key, DEFAULTS)}")
-        low, high = LIMITS[key]
-        whole = key in ("seed", "width", "height")
-        expected = f"a {'whole ' if whole else ''}number from {low} to {high}{'' if whole else ', above 0'}"
-        try:
-            value = Fraction(text)
-        except (ValueError, ZeroDivisionError) as e:
-            raise SourceError(f"{uri}: {key}={text!r}; expected {expected}") from e
-        if not low <= value <= high or (value.denominator != 1 if whole else value == 0):
-            raise SourceError(f"{uri}: {key}={text}; expected {expected}")
-        settings[key] = value
-    return settings
+    return read_numbers(uri, given, DEFAULTS, LIMITS, DEFAULTS)
 
 
 class SyntheticSource(Source):

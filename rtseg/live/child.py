@@ -159,6 +159,8 @@ class Child:
         if self._process is None:
             return
         self.say("stop")
+        if not self.up:  # it is still loading, and has nothing to put in order
+            self._process.kill()
         for _ in range(2):
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
