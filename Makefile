@@ -15,8 +15,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(STAMP)
 	$(BIN)/rtseg demo
 
+# What watches the clock runs with nothing beside it.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -44,4 +46,7 @@ $(STAMP): setup.py constraints.txt
 	@SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --no-build-isolation \
 		sam2 hydra-core omegaconf antlr4-python3-runtime iopath portalocker \
 		|| echo "sam2 could not be installed: tests/track/test_meta.py will be skipped"
+	@# Others' metrics, for tests/evaluate/test_metrics.py alone; without readers of images that it never touches.
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --no-build-isolation medpy vos-benchmark \
+		|| echo "medpy, vos-benchmark could not be installed: some of tests/evaluate/test_metrics.py will be skipped"
 	@touch $@

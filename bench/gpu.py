@@ -27,7 +27,7 @@ import torch
 
 import rtseg
 from bench.contenders import Contender, Ours, Task, Transformers, randomize
-from rtseg.benchmark.machine import commit, facts
+from rtseg.machine import commit, facts
 from rtseg.benchmark.statistics import speedup, summary
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.doctor import versions

@@ -30,7 +30,7 @@ from rich.table import Table
 import rtseg
 from bench.contenders import Box, Contender, Meta, Ours, Task, Transformers, randomize
 from bench.rates import TYPES, encoder_gflop, encoder_share, product_rate
-from rtseg.benchmark.machine import Load, commit, facts
+from rtseg.machine import Load, commit, facts
 from rtseg.benchmark.statistics import speedup, summary
 from rtseg.clips import calibration
 from rtseg.config import MemoryPlan, Recipe

@@ -28,13 +28,14 @@ MAY: dict[str, set[str]] = {
     "sam2": VALUES,
     "engine": VALUES | {"sam2"},
     "track": VALUES | {"engine"},
-    "adapt": VALUES | {"sam2", "engine", "track", "grab"},
-    "evaluate": VALUES | {"engine", "track", "grab"},
+    "machine": VALUES,
+    "evaluate": BASE | {"engine", "track", "grab", "publish", "doctor", "machine"},
+    "adapt": BASE | {"sam2", "engine", "grab", "evaluate"},
     "doctor": VALUES | {"engine"},
     "report": {"errors"},
     "offline": BASE | {"grab", "engine", "track", "publish", "doctor"},
     "live": BASE | {"grab", "engine", "track", "publish", "control", "keys", "metrics"},
-    "benchmark": BASE | {"grab", "engine", "track", "publish", "doctor", "live"},
+    "benchmark": BASE | {"grab", "engine", "track", "publish", "doctor", "live", "machine"},
     "clips": BASE | {"grab"},
     "probe": VALUES | {"engine"},
     "gate": VALUES | {"clips", "probe", "engine", "track"},
@@ -48,7 +49,7 @@ MAY: dict[str, set[str]] = {
 
 # Who may import a vendor library.
 HOMES: dict[str, set[str]] = {
-    "torch": {"sam2", "engine", "track", "adapt", "doctor", "probe", "build", "benchmark"},
+    "torch": {"sam2", "engine", "track", "adapt", "doctor", "probe", "build", "benchmark", "machine"},
     "tensorrt": {"engine"},
     "pycuda": {"engine"},
     "openvino": {"engine"},
@@ -56,9 +57,12 @@ HOMES: dict[str, set[str]] = {
     "zmq": {"keys", "control", "publish", "live"},
     "msgpack": {"keys", "control", "publish", "live"},
     "pycocotools": {"publish"},
-    "rich": {"report", "adapt", "live", "benchmark", "metrics"},
+    "rich": {"report", "adapt", "evaluate", "live", "benchmark", "metrics"},
     "prometheus_client": {"metrics"},
-    "matplotlib": {"benchmark"},
+    "matplotlib": {"benchmark", "evaluate"},
+    "nibabel": {"evaluate"},
+    "scipy": {"evaluate"},
+    "monai": set(),
     "transformers": set(),
 }
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from rtseg.adapt.data import HELD_OUT_SEED
-from rtseg.benchmark import cold, machine, plots, run
+from rtseg import machine
+from rtseg.benchmark import cold, plots, run
 from rtseg.benchmark.clip import SYNTHETIC, Clip, load_clip
 from rtseg.benchmark.lane import STAGES, Block, Lane, StagedLane, alternate, is_steady
 from rtseg.benchmark.plan import choose_objects, plan

@@ -21,7 +21,7 @@ from ..track import Tracker
 from .clip import Clip, load_clip
 from .cold import cold_start
 from .lane import Lane, StagedLane, alternate
-from .machine import Load, commit, facts
+from ..machine import Load, commit, facts
 from .plan import Entry, Question, choose_objects, plan
 from .statistics import fit_blocks, jitter, speedup, spread, summary
 from .tables import Document

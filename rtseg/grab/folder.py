@@ -17,13 +17,13 @@ from .source import Source
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def natural(path: Path) -> list[tuple[int, str]]:
     """Sort key by which frame10 follows frame9."""
     parts = re.findall(r"\d+|\D+", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _read(path: Path) -> ImageU8:
+def read_picture(path: Path) -> ImageU8:
     # OpenCV, not FFmpeg: it reads every TIFF, obeys EXIF orientation, and upsamples JPEG chroma as the readers of
     # datasets do. From memory, because imread pads a JPEG that was cut off with grey and says nothing.
     try:
@@ -45,16 +45,16 @@ class FolderSource(Source):
             files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
         except OSError as e:
             raise SourceError(f"{folder}: cannot be listed ({e.strerror}); check the folder's permissions") from e
-        self._paths = sorted(files, key=_natural)
+        self._paths = sorted(files, key=natural)
         if not self._paths:
             raise SourceError(f"{folder}: no images in this folder; expected files ending in {', '.join(SUFFIXES)}")
-        height, width, _ = _read(self._paths[0]).shape
+        height, width, _ = read_picture(self._paths[0]).shape
         super().__init__(str(folder), width, height, float(rate), len(self._paths))
         self._time_base = 1 / rate
 
     def frames(self) -> Iterator[Frame]:
         for seq, path in enumerate(self._paths):
-            image_hwc = _read(path)
+            image_hwc = read_picture(path)
             captured_ns = now_ns()
             height, width, _ = image_hwc.shape
             if (width, height) != (self.width, self.height):
