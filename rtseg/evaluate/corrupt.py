@@ -1,0 +1,249 @@
+"""What spoils an endoscope's picture, at five levels: smoke, blood, blur, glare, compression, exposure.
+
+Each is a pure function of (picture, kind, level, seed, frame): smoke drifts and boils from frame to frame, blood clings
+to the lens, glints sit on the wet tissue that has them, a shaken camera keeps its direction for a while. Sizes are
+fractions of the picture's height, so that a level means the same at 480p and at 1080p. A higher level of the same seed
+is more of the same: the smoke is thicker, not another cloud.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError, did_you_mean
+from ..types import Float32, ImageU8
+from .dataset import Sequence
+
+LEVELS = (1, 2, 3, 4, 5)
+Complex64 = npt.NDArray[np.complex64]
+
+SMOKE = (0.15, 0.30, 0.45, 0.60, 0.75)  # mean opacity
+SMOKE_RGB = (206, 204, 202)  # scattered xenon light: nearly white
+BLOOD = (0.07, 0.14, 0.23, 0.34, 0.46)  # of the picture that is covered
+BLOOD_ABSORBS = (0.8, 2.6, 2.4)  # of R, G and B, per unit of thickness: haemoglobin lets red through
+BLOOD_RGB = (58, 3, 4)  # what a thick layer scatters back
+DEFOCUS = (0.003, 0.006, 0.010, 0.016, 0.024)  # radius of the circle of confusion
+SHAKE = (0.010, 0.020, 0.035, 0.055, 0.085)  # how far the picture moves while the shutter is open
+GLARE = (0.006, 0.014, 0.028, 0.050, 0.085)  # of the picture that is blown out, before bloom
+JPEG = (25, 18, 15, 10, 7)  # quality, as in ImageNet-C (Hendrycks and Dietterich, 2019)
+DARK = (-0.7, -1.4, -2.1, -2.9, -3.8)  # exposure, in stops
+BRIGHT = (0.4, 0.8, 1.2, 1.7, 2.3)
+GAMMA = 2.2  # between a picture's values and light
+BLACK = 12  # what the stop hides is no brighter than this, in 255ths
+GRID = 96  # rows of the grid on which smoke and blood are made; they are smooth
+
+
+def corrupted(sequence: Sequence, kind: str, level: int, seed: int) -> Sequence:
+    """The sequence with its pictures spoilt as they are read; each sequence gets clouds and drops of its own.
+
+    `ConfigError`: no such kind or level.
+    """
+    _check(kind, level)
+    own = zlib.crc32(f"{seed} {sequence.name}".encode())
+    return replace(sequence, image=lambda t: corrupt(sequence.image(t), kind, level, own, t))
+
+
+def corrupt(image_hwc: ImageU8, kind: str, level: int, seed: int = 0, frame: int = 0) -> ImageU8:
+    """A picture uint8 [H, W, 3] RGB, spoilt; `kind` is one of `CORRUPTIONS`, `level` 1 to 5. `ConfigError`."""
+    _check(kind, level)
+    return CORRUPTIONS[kind](image_hwc, level - 1, seed, frame)
+
+
+def _check(kind: str, level: int) -> None:
+    if kind not in CORRUPTIONS:
+        raise ConfigError(f"corruption {kind!r}: no such kind; {did_you_mean(kind, CORRUPTIONS)}")
+    if level not in LEVELS:
+        raise ConfigError(f"corruption level {level}: expected 1 to 5")
+
+
+def _smoke(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    """A veil of drifting, boiling cloud: it takes light away, and is lit itself, most where the scope points."""
+    height, width = image_hwc.shape[:2]
+    rows, columns = GRID, max(1, round(GRID * width / height))
+    coarse_hw = _cloud(rows, columns, seed, frame, slope=1.7, drift=(0.35, -0.5), boil=0.05)
+    fine_hw = _cloud(rows, columns, seed + 1, frame, slope=1.2, drift=(0.6, -0.9), boil=0.10)
+    density_hw = np.exp(0.45 * coarse_hw + 0.2 * fine_hw)  # of a fluid: never negative, with dense wisps
+    depth = -math.log(1 - SMOKE[level])
+    opacity_hw = 1 - np.exp(-depth * density_hw / density_hw.mean())
+    light_hw = 0.72 + 0.28 * _spot(rows, columns)
+    veil_hwc = (opacity_hw * light_hw)[..., None] * np.array(SMOKE_RGB, np.float32)
+    through_hw = cv2.resize((1 - opacity_hw).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    veil_hwc = cv2.resize(veil_hwc.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    seen_hwc = cv2.multiply(image_hwc, cv2.merge([through_hw] * 3), dtype=cv2.CV_32F)
+    return _to_u8(seen_hwc + cv2.multiply(veil_hwc, cv2.merge([_view(image_hwc)] * 3)))
+
+
+def _blood(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    """Smears and drops on the lens, out of focus: what is behind is blurred, and only red comes through."""
+    height, width = image_hwc.shape[:2]
+    film_hw, through_hwc, glow_hwc = _film(height, width, level, seed)
+    small_hwc = cv2.resize(image_hwc, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    soft_hwc = cv2.GaussianBlur(small_hwc, (0, 0), max(0.003 * height, 0.5))
+    soft_hwc = cv2.resize(soft_hwc, (width, height), interpolation=cv2.INTER_LINEAR)
+    behind_hwc = cv2.blendLinear(image_hwc, soft_hwc, 1 - film_hw, film_hw)
+    seen_hwc = cv2.multiply(behind_hwc, through_hwc, dtype=cv2.CV_32F)
+    return _to_u8(seen_hwc + cv2.multiply(glow_hwc, cv2.merge([_view(image_hwc)] * 3)))
+
+
+def _defocus(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    """The picture of a lens out of focus: each point is a disc."""
+    return np.asarray(cv2.filter2D(image_hwc, -1, _disc(DEFOCUS[level] * image_hwc.shape[0])), np.uint8)
+
+
+def _motion(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    """The picture of a camera that moves while the shutter is open, in a direction that turns slowly."""
+    phase = np.random.default_rng((seed, 3)).uniform(0, math.tau, 3)
+    angle = phase[0] + 1.2 * math.sin(0.11 * frame + phase[1]) + 0.7 * math.sin(0.047 * frame + phase[2])
+    return np.asarray(cv2.filter2D(image_hwc, -1, _streak(SHAKE[level] * image_hwc.shape[0], angle)), np.uint8)
+
+
+def _specular(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    """Wet tissue that throws the light back: what stands out bright is blown out, with a glow around it."""
+    height, width = image_hwc.shape[:2]
+    size = (max(1, width // 2), max(1, height // 2))
+    light_hw = cv2.cvtColor(cv2.resize(image_hwc, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    light_hw, view_hw = light_hw.astype(np.float32), cv2.resize(_view(image_hwc), size)
+    window = (2 * (size[1] // 12) + 1,) * 2
+    around_hw = cv2.blur(light_hw * view_hw, window) / np.maximum(cv2.blur(view_hw, window), 0.05)
+    rows, columns = 2 * GRID, max(1, round(2 * GRID * width / height))
+    ripple_hw = cv2.resize(_cloud(rows, columns, seed, frame, slope=0.9, drift=(0.05, 0.08), boil=0.12), size)
+    # Relief that faces the light is brighter than what is around it, and ripples on it move the glints about.
+    relief_hw = (light_hw - around_hw) / (12 + 0.35 * around_hw)
+    glint_hw = np.where(view_hw * light_hw > 12, relief_hw + 0.22 * ripple_hw, -9).astype(np.float32)
+    least = float(np.quantile(glint_hw[::4, ::4], 1 - GLARE[level]))
+    core_hw = np.clip((glint_hw - least) / 0.12 + 0.3, 0, 1)
+    bloom_hw = cv2.GaussianBlur(core_hw, (0, 0), max(0.006 * height, 0.5))
+    glow_hw = cv2.resize(np.clip(np.maximum(core_hw, 1.1 * bloom_hw), 0, 1), (width, height))
+    white_hwc = cv2.merge([glow_hw * np.float32(v) for v in (255, 252, 246)])
+    return _to_u8(cv2.multiply(image_hwc, cv2.merge([1 - glow_hw] * 3), dtype=cv2.CV_32F) + white_hwc)
+
+
+def _jpeg(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    data = cv2.imencode(".jpg", image_hwc[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG[level]])[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
+def _dark(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    return _expose(image_hwc, DARK[level])
+
+
+def _bright(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
+    return _expose(image_hwc, BRIGHT[level])
+
+
+CORRUPTIONS: dict[str, Callable[[ImageU8, int, int, int], ImageU8]] = {
+    "smoke": _smoke,
+    "blood": _blood,
+    "defocus": _defocus,
+    "motion": _motion,
+    "specular": _specular,
+    "jpeg": _jpeg,
+    "dark": _dark,
+    "bright": _bright,
+}
+
+
+def _expose(image_hwc: ImageU8, stops: float) -> ImageU8:
+    """So many stops more light: what is beyond white is lost, and what is below one step of 255 as well."""
+    light = (np.arange(256) / 255) ** GAMMA * 2**stops
+    table = np.round(255 * np.clip(light, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
+    return np.asarray(cv2.LUT(image_hwc, table), np.uint8)
+
+
+def _to_u8(image_hwc: npt.NDArray[np.float32]) -> ImageU8:
+    return np.asarray(cv2.convertScaleAbs(np.maximum(image_hwc, 0)), np.uint8)
+
+
+def _cloud(
+    rows: int, columns: int, seed: int, frame: int, *, slope: float, drift: tuple[float, float], boil: float
+) -> Float32:
+    """Smooth noise on a torus, float32 [rows, columns], unit variance, that moves on with the frame.
+
+    `slope`: how fast the spectrum falls; `drift`: cells to the right and down in a frame; `boil`: by how many radians
+    a wave of one cell's frequency changes in a frame.
+    """
+    spectrum_hw, turn_hw, fy_h1, fx_w = _waves(rows, columns, seed, slope)
+    phase_hw = frame * (boil * turn_hw - math.tau * (drift[0] * fx_w + drift[1] * fy_h1))
+    noise_hw = np.fft.irfft2(spectrum_hw * np.exp(1j * phase_hw), s=(rows, columns))
+    return np.asarray(noise_hw / noise_hw.std(), np.float32)
+
+
+@lru_cache(maxsize=8)
+def _waves(rows: int, columns: int, seed: int, slope: float) -> tuple[Complex64, Float32, Float32, Float32]:
+    """Amplitudes [rows, columns // 2 + 1] and how each turns; the frequencies down [rows, 1] and across."""
+    rng = np.random.default_rng((seed, 1))
+    fy_h1 = np.fft.fftfreq(rows)[:, None].astype(np.float32)
+    fx_w = np.fft.rfftfreq(columns).astype(np.float32)
+    frequency_hw = np.hypot(fy_h1, fx_w)
+    frequency_hw[0, 0] = 1
+    waves_hw = rng.standard_normal(frequency_hw.shape) + 1j * rng.standard_normal(frequency_hw.shape)
+    spectrum_hw = (waves_hw / frequency_hw**slope).astype(np.complex64)
+    spectrum_hw[0, 0] = 0
+    turn_hw = (rng.standard_normal(frequency_hw.shape) * (0.2 + 8 * frequency_hw)).astype(np.float32)
+    return spectrum_hw, turn_hw, fy_h1, fx_w
+
+
+def _view(image_hwc: ImageU8) -> Float32:
+    """Where the endoscope sees anything, float32 [H, W], 1 down to 0: what its round stop hides stays black.
+
+    It is the convex hull of all that is not black, a little smaller, with a soft edge.
+    """
+    height, width = image_hwc.shape[:2]
+    size = (max(1, width // 4), max(1, height // 4))
+    small_hw = cv2.resize(image_hwc, size, interpolation=cv2.INTER_AREA).max(axis=2)
+    seen_hw = (cv2.medianBlur(small_hw, 5) > BLACK).view(np.uint8)
+    if seen_hw.any():
+        cv2.fillConvexPoly(seen_hw, cv2.convexHull(cv2.findNonZero(seen_hw)), 1)
+    edge = max(1, round(0.004 * height))
+    inside_hw = cv2.erode(seen_hw, np.ones((2 * edge + 1,) * 2, np.uint8), borderType=cv2.BORDER_REPLICATE)
+    soft_hw = cv2.GaussianBlur(inside_hw.astype(np.float32), (0, 0), 0.5 * edge, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(soft_hw, (width, height)), np.float32)
+
+
+def _spot(rows: int, columns: int) -> Float32:
+    """Light of the endoscope, 1 in the middle, falling off outward, float32 [rows, columns]."""
+    y, x = np.mgrid[:rows, :columns].astype(np.float32)
+    reach_hw = np.hypot((x + 0.5) / columns - 0.5, (y + 0.5) / rows - 0.5)
+    return np.asarray(np.exp(-3 * reach_hw**2), np.float32)
+
+
+@lru_cache(maxsize=2)
+def _film(height: int, width: int, level: int, seed: int) -> tuple[Float32, Float32, Float32]:
+    """Blood on the lens: how much of what is seen is behind it [H, W]; what it lets through and adds, [H, W, 3]."""
+    rows, columns = 2 * GRID, max(1, round(2 * GRID * width / height))
+    field_hw = _cloud(rows, columns, seed, 0, slope=1.9, drift=(0, 0), boil=0)
+    field_hw += 0.12 * _cloud(rows, columns, seed + 1, 0, slope=1.0, drift=(0, 0), boil=0)  # ragged edges
+    deep_hw = np.clip((field_hw - np.quantile(field_hw, 1 - BLOOD[level])) / 0.5, 0, None)
+    deep_hw = cv2.resize(deep_hw.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    deep_hw = np.clip(cv2.GaussianBlur(deep_hw, (0, 0), 0.006 * height), 0, 2.5)  # it is nearer than the focus
+    through_hwc = np.exp(-deep_hw[..., None] * np.array(BLOOD_ABSORBS, np.float32))
+    light_hw = cv2.resize(_spot(rows, columns), (width, height)) * (1 - np.exp(-1.5 * deep_hw))
+    glow_hwc = light_hw[..., None] * np.array(BLOOD_RGB, np.float32)
+    return np.clip(4 * deep_hw, 0, 1), through_hwc, glow_hwc
+
+
+@lru_cache(maxsize=8)
+def _disc(radius: float) -> Float32:
+    """A disc of this radius in pixels with a soft edge, as a kernel of sum 1."""
+    reach = math.ceil(radius)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    kernel_hw = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1)
+    return np.asarray(kernel_hw / kernel_hw.sum(), np.float32)
+
+
+def _streak(length: float, angle: float) -> Float32:
+    """A line of this length in pixels, one pixel wide with soft edges, as a kernel of sum 1."""
+    reach = math.ceil(length / 2)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    along_hw = np.abs(x * math.cos(angle) + y * math.sin(angle))
+    across_hw = np.abs(y * math.cos(angle) - x * math.sin(angle))
+    kernel_hw = np.clip(length / 2 + 0.5 - along_hw, 0, 1) * np.clip(1 - across_hw, 0, 1)
+    return np.asarray(kernel_hw / kernel_hw.sum(), np.float32)

@@ -1,0 +1,65 @@
+"""Distances between the contour of a mask and the truth's: HD95 and normalised surface Dice.
+
+Open tools define both differently, by up to a hundred millimetres (Podobnik and Vrtovec, arXiv 2410.02630), so what is
+meant stands here; it is what MONAI computes, in a tenth of its time on 720p. The surface of a mask are its pixels with
+a neighbour above, below, left or right that is not of it; outside the frame nothing is, so an object that the frame
+cuts off has a surface there. A pixel's distance is that to the nearest pixel of the other surface, between centres.
+Every pixel weighs the same.
+
+- HD95 is the larger of two 95th percentiles: of the mask's distances and of the truth's. medpy takes one percentile of
+  both together, which is smaller where only one of the two strays.
+- Normalised surface Dice is the share of all pixels of both surfaces with a distance of at most the tolerance (Nikolov
+  et al., arXiv 1809.04430, for pixels instead of surface elements).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import ConfigError
+from ...types import BoolMask
+
+Distances = npt.NDArray[np.float64]
+
+TOLERANCE_PX = 3.0  # a quarter of F's on 720p: it tells a close contour from one that is merely near
+
+
+def surface_distances(
+    truth_hw: BoolMask, mask_hw: BoolMask, spacing: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Distances, Distances] | None:
+    """The distance of each pixel of the mask's surface to the truth's, and of each of the truth's to the mask's.
+
+    Masks are bool [H, W]; `spacing` is the size of a pixel (down, across) in the unit of the distances. None where a
+    mask is empty: there is no distance to nothing.
+    """
+    try:
+        from scipy.spatial import KDTree
+    except ImportError as e:
+        raise ConfigError("scipy is not installed: pip install 'rtseg[eval]'") from e
+    truth_n2, mask_n2 = (np.argwhere(_surface(m_hw)) * np.asarray(spacing) for m_hw in (truth_hw, mask_hw))
+    if not len(truth_n2) or not len(mask_n2):
+        return None
+    to_truth, _ = KDTree(truth_n2).query(mask_n2)
+    to_mask, _ = KDTree(mask_n2).query(truth_n2)
+    return to_truth, to_mask
+
+
+def _surface(mask_hw: BoolMask) -> BoolMask:
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+    picture = np.ascontiguousarray(mask_hw).view(np.uint8)
+    inner = cv2.erode(picture, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(picture != inner)
+
+
+def hd95(to_truth: Distances, to_mask: Distances) -> float:
+    """The 95th percentile of the Hausdorff distance, in the unit of the distances."""
+    return float(max(np.percentile(to_truth, 95), np.percentile(to_mask, 95)))
+
+
+def surface_dice(to_truth: Distances, to_mask: Distances, tolerance: float) -> float:
+    """Normalised surface Dice, 0 to 1; `tolerance` is in the unit of the distances."""
+    limit = tolerance * (1 + 1e-9)  # a distance of exactly the tolerance may have been rounded up
+    near = np.count_nonzero(to_truth <= limit) + np.count_nonzero(to_mask <= limit)
+    return float(near / (len(to_truth) + len(to_mask)))

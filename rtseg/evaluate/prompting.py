@@ -1,0 +1,146 @@
+"""What a careful person would say of an object, derived from its truth: a mask, a box, clicks, and the next click.
+
+Everything here is a pure function: the same truth, kind, seed, sequence, object and frame give the same prompt, so a
+comparison of two engines gives both the same. What was said is stored as entries of a prompt file (rtseg/prompts.py)
+and can be given again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..errors import ConfigError, PromptError, did_you_mean
+from ..publish.rle import decode_rle, encode_rle
+from ..types import BoolMask, Float32, Prompt, as_points
+from .dataset import Sequence, Target
+
+CLICKS = {"points-1": 1, "points-3": 3, "points-5": 5}
+PROMPTS = ("mask", "box", *CLICKS)
+INTERIOR = 0.4  # of the greatest depth: clicks beyond the first keep at least so far from the edge
+CANDIDATES = 64  # places that are drawn for each further click, of which the one farthest from the others is taken
+
+Prompter = Callable[[Target, int, BoolMask], Prompt]  # what is said of a target on a frame, given its truth there
+Click = tuple[float, float, int]
+
+
+def prompter(kind: str, seed: int, sequence: Sequence) -> Prompter:
+    """What `make_prompt` says, for one sequence. `ConfigError` if there is no such kind."""
+    if kind not in PROMPTS:
+        raise ConfigError(f"prompt {kind!r}: no such kind; {did_you_mean(kind, PROMPTS)}")
+
+    def say(target: Target, frame: int, truth_hw: BoolMask) -> Prompt:
+        return make_prompt(truth_hw, kind, seed, sequence.name, target, frame)
+
+    return say
+
+
+def make_prompt(truth_hw: BoolMask, kind: str, seed: int, sequence: str, target: Target, frame: int) -> Prompt:
+    """The prompt of a kind in `PROMPTS` for an object that is visible as `truth_hw`, bool [H, W], not empty.
+
+    `mask` is the truth itself, `box` its tight box. `points-1` is a click where the object is thickest. `points-3` and
+    `points-5` start with it; the others are drawn by the seed, spread out well inside. An object of fewer pixels gets
+    a click on each.
+    """
+    label = target.label or None
+    if kind == "mask":
+        return Prompt(target.id, mask=truth_hw, label=label)
+    if kind == "box":
+        x, y, width, height = cv2.boundingRect(truth_hw.view(np.uint8))
+        return Prompt(target.id, box=(float(x), float(y), float(x + width), float(y + height)), label=label)
+    rng = np.random.default_rng((seed, zlib.crc32(sequence.encode()), target.id, frame))
+    return Prompt(target.id, points=_clicks(truth_hw, CLICKS[kind], rng), label=label)
+
+
+def next_click(truth_hw: BoolMask, mask_hw: BoolMask) -> Click | None:
+    """(x, y, 1 or 0) at the centre of the largest connected error; None where there is none.
+
+    The error is what is missed (the click says 1: object) or what is too much (0: background), 8-connected; of two as
+    large, the missed one. Its centre is where it is thickest, so the click lies inside, whatever the shape.
+    """
+    errors = ((truth_hw & ~mask_hw, 1), (mask_hw & ~truth_hw, 0))
+    regions = [(region_hw, kind) for wrong_hw, kind in errors if (region_hw := _largest(wrong_hw)) is not None]
+    if not regions:
+        return None
+    region_hw, kind = max(regions, key=lambda region: (int(region[0].sum()), region[1]))
+    x, y = _thickest(_depth(region_hw))
+    return float(x), float(y), kind
+
+
+def to_entry(frame: int, prompt: Prompt) -> dict[str, Any]:
+    """A prompt as an entry of a prompt file; a mask is {"size": [h, w], "counts": COCO's compressed RLE}."""
+    entry: dict[str, Any] = {"frame": frame, "id": prompt.id}
+    if prompt.label is not None:
+        entry["label"] = prompt.label
+    if prompt.points:
+        entry["points"] = [list(point) for point in prompt.points]
+    if prompt.box is not None:
+        entry["box"] = list(prompt.box)
+    if prompt.mask is not None:
+        entry["mask"] = {"size": list(prompt.mask.shape), "counts": encode_rle(prompt.mask).decode("ascii")}
+    return entry
+
+
+def from_entry(entry: dict[str, Any]) -> Prompt:
+    """What `to_entry` made an entry of."""
+    box, mask = entry.get("box"), entry.get("mask")
+    return Prompt(
+        id=entry["id"],
+        points=as_points(entry.get("points", ())),
+        box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+        mask=None if mask is None else decode_rle(mask["counts"].encode("ascii"), *mask["size"]),
+        label=entry.get("label"),
+    )
+
+
+def stored(entries: Iterable[dict[str, Any]]) -> Prompter:
+    """A prompter that says what was said before; `PromptError` where that was nothing."""
+    said = {(entry["frame"], entry["id"]): entry for entry in entries}
+
+    def say(target: Target, frame: int, truth_hw: BoolMask) -> Prompt:
+        if (frame, target.id) not in said:
+            raise PromptError(f"frame {frame}: no prompt is stored for object {target.id}; expected one")
+        return from_entry(said[frame, target.id])
+
+    return say
+
+
+def _clicks(truth_hw: BoolMask, count: int, rng: np.random.Generator) -> tuple[Click, ...]:
+    """The thickest place, then each time the candidate well inside that is farthest from all clicks before it."""
+    depth_hw = _depth(truth_hw)
+    first = _thickest(depth_hw)
+    inside_n2 = np.argwhere(depth_hw >= INTERIOR * depth_hw.max())[:, ::-1]  # x, y
+    if len(inside_n2) < count:
+        inside_n2 = np.argwhere(truth_hw)[:, ::-1]
+    clicks = [first]
+    while len(clicks) < min(count, int(truth_hw.sum())):
+        drawn_n2 = inside_n2[rng.integers(len(inside_n2), size=CANDIDATES)]
+        apart_n = np.min([np.hypot(*(drawn_n2 - click).T) for click in clicks], axis=0)
+        if apart_n.max() > 0:  # else all that were drawn have been clicked on: draw again
+            x, y = drawn_n2[int(apart_n.argmax())].tolist()
+            clicks.append((x, y))
+    return tuple((float(x), float(y), 1) for x, y in clicks)
+
+
+def _depth(mask_hw: BoolMask) -> Float32:
+    """How far each pixel is from the nearest one outside, float32 [H, W]; beyond the picture is outside."""
+    padded_hw = np.pad(mask_hw, 1).view(np.uint8)
+    return np.asarray(cv2.distanceTransform(padded_hw, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1], np.float32)
+
+
+def _thickest(depth_hw: Float32) -> tuple[int, int]:
+    """(x, y) of the greatest depth; of several, the first in reading order."""
+    y, x = divmod(int(depth_hw.argmax()), depth_hw.shape[1])
+    return x, y
+
+
+def _largest(wrong_hw: BoolMask) -> BoolMask | None:
+    """The largest 8-connected piece, bool [H, W]; None if there is none."""
+    count, labels_hw, stats, _ = cv2.connectedComponentsWithStats(wrong_hw.view(np.uint8), connectivity=8)
+    if count == 1:
+        return None
+    return np.asarray(labels_hw == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()), np.bool_)

@@ -1,0 +1,153 @@
+"""A person at the screen: the next click goes where the error is largest, until so many have been made.
+
+`interactive` is SAM 2's online interactive evaluation (arXiv 2408.00714, appendix "Interactive offline and online
+evaluation details"): one pass, paused where a mask's IoU with the truth is below 0.75; 3 clicks on each of at most 8
+frames, the first one included; each object on its own. `alone` is single-image segmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Frames
+from dataclasses import dataclass, replace
+
+from ...track import Tracker
+from ...types import BoolMask, Frame, Masks, Prompt
+from ..dataset import Sequence
+from ..prompting import Prompter, next_click, to_entry
+from ..result import Tracked
+from .passes import OpenTracker, in_order, limit_of, record, timed_step
+from .schedule import Schedule, passes
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much a person does for one object: `clicks` on each of at most `frames`, where the IoU is `below`."""
+
+    clicks: int = 3
+    frames: int = 8
+    below: float = 0.75
+
+
+def interactive(
+    sequence: Sequence,
+    schedule: Schedule,
+    open_tracker: OpenTracker,
+    prompter: Prompter,
+    patience: Patience = Patience(),
+) -> Tracked:
+    """Follow each object from its first prompt on, and correct what was just drawn where it is bad.
+
+    A first prompt by points is made up to `clicks` clicks; a box or a mask stays as it is. Later, the clicks of a
+    corrected frame replace its mask, and act on the frames after it alone. Frames on which nobody annotated the
+    object, or where it is not visible, are never paused on. Prompted frames count as given.
+    """
+    tracked = Tracked()
+    for part in passes(schedule, range(sequence.count), limit_of(open_tracker)):
+        session = _Session(sequence, open_tracker(), prompter, patience, tracked)
+        for t in range(sequence.count):
+            session.step(t, part.get(t, ()))
+    return in_order(tracked)
+
+
+def alone(
+    sequence: Sequence, schedule: Schedule, open_tracker: OpenTracker, prompter: Prompter, clicks: int = 0
+) -> Tracked:
+    """Each scheduled frame as if there were no other, with `clicks` further clicks for each object.
+
+    Nothing counts as given: the answer to the prompt is what is judged.
+    """
+    tracked, limit = Tracked(), limit_of(open_tracker)
+    targets = {target.id: target for target in sequence.targets}
+    for t, ids in sorted(schedule.items()):
+        frame, truth = Frame(sequence.image(t), seq=t), sequence.truth(t) or {}
+        for chunk in (ids[start : start + limit] for start in range(0, len(ids), limit)):
+            prompts = {i: prompter(targets[i], t, truth[i]) for i in chunk}
+            tracker = open_tracker()
+            for given in prompts.values():
+                tracker.give(given)
+            masks = timed_step(tracker, frame, tracked)
+            record(tracked, t, masks)
+            for i, given in prompts.items():
+                corrected = _correct(open_tracker(), frame, truth[i], given, masks, clicks)
+                if corrected is not None:
+                    record(tracked, t, corrected.masks, [i])
+                tracked.prompts.append(to_entry(t, given if corrected is None else corrected.prompt))
+    return in_order(tracked)
+
+
+class _Session:
+    """One pass of `interactive`: a tracker, and what is left of the person's patience with each object."""
+
+    def __init__(
+        self, sequence: Sequence, tracker: Tracker, prompter: Prompter, patience: Patience, tracked: Tracked
+    ) -> None:
+        self._sequence, self._tracker, self._prompter = sequence, tracker, prompter
+        self._patience, self._tracked = patience, tracked
+        self._targets = {target.id: target for target in sequence.targets}
+        self._frames: dict[int, int] = {}  # on which each object was prompted
+
+    def step(self, t: int, new: Frames[int]) -> None:
+        """Take frame t, on which these objects are new."""
+        if not new and not self._tracker.ids:
+            return
+        frame, truth = Frame(self._sequence.image(t), seq=t), self._sequence.truth(t) or {}
+        # A correction is of this frame: it has to start from what was remembered before it.
+        before = self._tracker.fork(self._tracker.ids, t)
+        prompts = {i: self._prompter(self._targets[i], t, truth[i]) for i in new}
+        for given in prompts.values():
+            self._tracker.give(given)
+        masks = timed_step(self._tracker, frame, self._tracked)
+        record(self._tracked, t, masks)
+        for i in masks.ids:
+            said = prompts.get(i)
+            if i in truth:
+                clicks = self._clicks(i, said, truth[i], masks)
+                corrected = _correct(before, frame, truth[i], said or Prompt(i), masks, clicks)
+                if corrected is not None:
+                    self._tracker.adopt(corrected.tracker)
+                    record(self._tracked, t, corrected.masks, [i])
+                    said = corrected.prompt
+            if said is not None:
+                self._frames[i] = self._frames.get(i, 0) + 1
+                self._tracked.given.add((t, i))
+                self._tracked.prompts.append(to_entry(t, said))
+
+    def _clicks(self, i: int, said: Prompt | None, truth_hw: BoolMask, masks: Masks) -> int:
+        """How many clicks an object now gets; `said` is its first prompt, None on a later frame."""
+        if said is not None:
+            return max(0, self._patience.clicks - len(said.points)) if said.points else 0
+        bad = _iou(truth_hw, masks.mask(i)) < self._patience.below
+        return self._patience.clicks if bad and self._frames[i] < self._patience.frames else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Corrected:
+    prompt: Prompt
+    masks: Masks
+    tracker: Tracker
+
+
+def _correct(
+    before: Tracker, frame: Frame, truth_hw: BoolMask, prompt: Prompt, masks: Masks, clicks: int
+) -> _Corrected | None:
+    """Add clicks to a prompt, each where the mask it made so far is most wrong; None where there is nothing to add.
+
+    Each time the frame is looked at anew, with all clicks there are, by what remembers the frames `before` it. So the
+    outcome follows from the last prompt alone, which can be stored, and given again.
+    """
+    found = None
+    for _ in range(clicks):
+        click = next_click(truth_hw, masks.mask(prompt.id))
+        if click is None:
+            break
+        prompt = replace(prompt, points=(*prompt.points, click))
+        tracker = before.fork([prompt.id], frame.seq)
+        tracker.give(prompt)
+        masks = tracker.step(frame)
+        found = _Corrected(prompt, masks, tracker)
+    return found
+
+
+def _iou(truth_hw: BoolMask, mask_hw: BoolMask) -> float:
+    """IoU with a truth that is not empty."""
+    return float((truth_hw & mask_hw).sum() / (truth_hw | mask_hw).sum())

@@ -1,0 +1,107 @@
+"""An object is shown once or now and then, and followed: forward, backward, or both ways and merged.
+
+Objects are tracked as if each were alone, so those beyond what the engine takes at once are followed in a further
+pass, and the masks are the same. A pass reads each frame once, from its first prompt on, and keeps masks as RLE.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Frames
+
+from ...publish.rle import encode_rle
+from ...track import Tracker
+from ...types import Frame, Masks, now_ns
+from ..dataset import Sequence
+from ..prompting import Prompter, to_entry
+from ..result import Prediction, Tracked
+from .schedule import Schedule, passes, scheduled
+
+OpenTracker = Callable[[], Tracker]
+
+
+def follow(
+    sequence: Sequence,
+    schedule: Schedule,
+    open_tracker: OpenTracker,
+    prompter: Prompter,
+    order: Frames[int] | None = None,
+) -> Tracked:
+    """Follow each object from its first prompt to the end of `order` (default: forward); the rest correct it.
+
+    Every prompted frame counts as given.
+    """
+    order = range(sequence.count) if order is None else order
+    tracked = Tracked()
+    for part in passes(schedule, order, limit_of(open_tracker)):
+        tracker = open_tracker()
+        for place, t in enumerate(order):
+            said = prompt(tracker, sequence, t, part.get(t, ()), prompter, tracked)
+            if tracker.ids:
+                frame = Frame(sequence.image(t), seq=place)
+                record(tracked, t, timed_step(tracker, frame, tracked))
+            tracked.given |= {(t, i) for i in said}
+    return in_order(tracked)
+
+
+def both_ways(sequence: Sequence, schedule: Schedule, open_tracker: OpenTracker, prompter: Prompter) -> Tracked:
+    """Follow each object from its prompted slices to both ends, and merge the two: see `merged`."""
+    forward = follow(sequence, schedule, open_tracker, prompter)
+    backward = follow(sequence, schedule, open_tracker, prompter, range(sequence.count)[::-1])
+    return merged(forward, backward, schedule)
+
+
+def merged(forward: Tracked, backward: Tracked, schedule: Schedule) -> Tracked:
+    """Each slice as that direction has it whose last prompt is nearer; of two as near, and on it, as the forward one.
+
+    Before an object's first prompted slice that is the backward pass, after its last one the forward pass. Between
+    two it is the forward pass up to the middle and the backward one beyond; the two are not blended, so that each mask
+    is one that the network gave.
+    """
+    tracked = Tracked(given=forward.given | backward.given, prompts=forward.prompts, ms=forward.ms + backward.ms)
+    for i, prompted in scheduled(schedule).items():
+        for t in sorted(forward.masks.keys() | backward.masks.keys()):
+            before, after = bisect_right(prompted, t) - 1, bisect_left(prompted, t)
+            ahead = before >= 0 and (after == len(prompted) or t - prompted[before] <= prompted[after] - t)
+            tracked.masks.setdefault(t, {})[i] = (forward if ahead else backward).masks[t][i]
+    return in_order(tracked)
+
+
+def limit_of(open_tracker: OpenTracker) -> int:
+    """How many objects a tracker takes at once."""
+    return open_tracker().engine.recipe.max_objects
+
+
+def prompt(
+    tracker: Tracker, sequence: Sequence, t: int, ids: Iterable[int], prompter: Prompter, tracked: Tracked
+) -> tuple[int, ...]:
+    """Say, and note down, where these objects are on frame t; returns them."""
+    targets = {target.id: target for target in sequence.targets}
+    truth = (sequence.truth(t) or {}) if ids else {}
+    for i in ids:
+        given = prompter(targets[i], t, truth[i])
+        tracker.give(given)
+        tracked.prompts.append(to_entry(t, given))
+    return tuple(ids)
+
+
+def timed_step(tracker: Tracker, frame: Frame, tracked: Tracked) -> Masks:
+    """One step, and its time noted down."""
+    start_ns = now_ns()
+    masks = tracker.step(frame)
+    tracked.ms.append((now_ns() - start_ns) / 1e6)
+    return masks
+
+
+def record(tracked: Tracked, t: int, masks: Masks, ids: Iterable[int] | None = None) -> None:
+    """Note down the masks of frame t, of all objects or of these."""
+    for i in masks.ids if ids is None else ids:
+        tracked.masks.setdefault(t, {})[i] = Prediction(encode_rle(masks.mask(i)), masks.score(i))
+
+
+def in_order(tracked: Tracked) -> Tracked:
+    """The same with everything sorted by frame, then object, however many passes there were."""
+    tracked.masks = {t: dict(sorted(masks.items())) for t, masks in sorted(tracked.masks.items())}
+    tracked.prompts.sort(key=lambda entry: (entry["frame"], entry["id"]))
+    return tracked

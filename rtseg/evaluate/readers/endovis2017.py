@@ -1,0 +1,138 @@
+"""EndoVis 2017, robotic instruments (Allan et al., arXiv 1902.06426), as released and as TernausNet crops it.
+
+    .../instrument_dataset_1/left_frames/frame000.png                                    1920x1080, black at the sides
+    .../instrument_dataset_1/ground_truth/Left_Prograsp_Forceps_labels/frame000.png      one folder an instrument
+
+A map tells an instrument's parts: 10 shaft, 20 wrist, 30 claspers, 40 probe; whatever is above 0 is the instrument.
+An object is one such folder, the same instrument throughout; its category is the type that the name holds. Folders
+that name no type (maps that others have derived) are no instruments. The picture proper is the 1280x1024 from row 28
+and column 320 on; frames and maps of 1920x1080 are cropped to it, as everyone does (the challenge's own README).
+
+The test videos have one map for all instruments, `TypeSegmentation/frame225.png` or `gt/TypeSegmentation`, of types
+1 to 7. What github.com/ternaus/robot-surgery-segmentation prepares, `instrument_dataset_1/images/frame000.jpg` and
+`instruments_masks/frame000.png`, has 32 times the type. In both an object is a type: two needle drivers are one.
+
+There is no validation set, but four folds, which TernausNet chose and ISINet and SurgicalSAM follow: the split
+"fold0" is what is validated in it, datasets 1 and 3.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import SourceError
+from ...types import ImageU8
+from ..dataset import Sequence, Target, Truth
+from .files import MAPS, PICTURES, below, files, folders, pair, read_picture
+from .id_maps import class_maps, read_binary, read_ids
+from .lazy import Found, Lazy, of_pictures
+
+T = TypeVar("T", bound=np.generic)
+
+EXPECTED = "instrument_dataset_1/left_frames with ground_truth/..._labels, or images with instruments_masks"
+TYPES = (
+    "Bipolar Forceps",
+    "Prograsp Forceps",
+    "Large Needle Driver",
+    "Vessel Sealer",
+    "Grasping Retractor",
+    "Monopolar Curved Scissors",
+    "Other",
+)  # 1 to 7, as instrument_type_mapping.json of the release numbers them
+FOLDS = {"fold0": (1, 3), "fold1": (2, 5), "fold2": (4, 8), "fold3": (6, 7)}
+TESTED = ("TypeSegmentation", "gt/TypeSegmentation")
+TYPE_FOLDERS = {**dict.fromkeys(TESTED, 1), "instruments_masks": 32}  # and what a type counts
+FULL, CROP = (1080, 1920), (slice(28, 28 + 1024), slice(320, 320 + 1280))
+
+
+def found(path: Path) -> bool:
+    return bool(_videos(path))
+
+
+def read(path: Path) -> Found:
+    """Every video with truth. `SourceError` where a file is not as expected."""
+    videos = _videos(path)
+    alike = len({video.name for video in videos}) < len(videos)
+    named = {(video.relative_to(path).as_posix() if alike else video.name): video for video in videos}
+    sequences = tuple(_sequence(name, video) for name, video in named.items())
+    trained = {name: video for name, video in named.items() if not any((video / kind).is_dir() for kind in TESTED)}
+    numbers = {name: int(video.name.rpartition("_")[2]) for name, video in trained.items()}
+    splits = {fold: tuple(name for name, number in numbers.items() if number in own) for fold, own in FOLDS.items()}
+    return Found(sequences, {fold: names for fold, names in splits.items() if names})
+
+
+def _videos(path: Path) -> list[Path]:
+    return below(path, 2, _is_video)
+
+
+def _is_video(folder: Path) -> bool:
+    if not re.fullmatch(r"instrument_dataset_\d+", folder.name):
+        return False
+    return any((folder / kind).is_dir() for kind in ("ground_truth", *TYPE_FOLDERS))
+
+
+def _sequence(name: str, video: Path) -> Sequence:
+    pictures = files(video / "left_frames", PICTURES) or files(video / "images", PICTURES)
+    if not pictures:
+        raise SourceError(f"{video}: holds no left_frames/frame000.png; expected the frames that it annotates")
+    instruments = {folder: kind for folder in folders(video / "ground_truth") if (kind := _type(folder.name))}
+    if instruments:
+        return _of_instruments(name, pictures, instruments)
+    kind = next((kind for kind in TYPE_FOLDERS if (video / kind).is_dir()), None)
+    if kind is None:
+        raise SourceError(f"{video}/ground_truth: names no instrument; expected folders like Prograsp_Forceps_labels")
+    return _of_types(name, pictures, video / kind, TYPE_FOLDERS[kind])
+
+
+def _of_instruments(name: str, pictures: list[Path], instruments: dict[Path, str]) -> Sequence:
+    maps = [pair(pictures, files(folder, MAPS)) for folder in instruments]
+
+    def truth(t: int) -> Truth | None:
+        drawn = [by_frame[t] for by_frame in maps if t in by_frame]
+        if not drawn:
+            return None
+        if len(drawn) < len(maps):
+            missing = next(folder for folder, by_frame in zip(instruments, maps, strict=True) if t not in by_frame)
+            raise SourceError(f"{missing / drawn[0].name}: is not there; expected a map of each instrument or of none")
+        masks = {i: _crop(read_binary(path, pictures[t])) for i, path in enumerate(drawn, 1)}
+        return {i: mask_hw for i, mask_hw in masks.items() if mask_hw.any()}
+
+    targets = tuple(
+        Target(i, folder.name.removesuffix("_labels").replace("_", " "), kind)
+        for i, (folder, kind) in enumerate(instruments.items(), 1)
+    )
+    return Lazy(name, len(pictures), targets, lambda t: _read_cropped(pictures[t]), truth)
+
+
+def _of_types(name: str, pictures: list[Path], folder: Path, factor: int) -> Sequence:
+    def decode(path: Path) -> ImageU8:
+        coded_hw = read_ids(path)
+        if (coded_hw % factor).any() or coded_hw.max() > factor * len(TYPES):
+            raise SourceError(f"{path}: value {coded_hw.max()}; expected {factor} times the type, 0 to {len(TYPES)}")
+        return coded_hw // factor
+
+    whole = class_maps(pictures, pair(pictures, files(folder, MAPS)), decode)
+
+    def truth(t: int) -> Truth | None:
+        masks = whole(t)
+        return None if masks is None else {i: cut for i, mask_hw in masks.items() if (cut := _crop(mask_hw)).any()}
+
+    return of_pictures(name, pictures, truth, lambda i: Target(i, TYPES[i - 1], TYPES[i - 1]), _read_cropped)
+
+
+def _read_cropped(path: Path) -> ImageU8:
+    return _crop(read_picture(path))
+
+
+def _type(folder: str) -> str | None:
+    """The instrument type that a folder's name holds: "Maryland_Bipolar_Forceps_labels" is of "Bipolar Forceps"."""
+    return next((kind for kind in TYPES if kind.replace(" ", "_") in folder), None)
+
+
+def _crop(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    return np.ascontiguousarray(array[CROP]) if array.shape[:2] == FULL else array

@@ -1,0 +1,79 @@
+"""What an evaluation found: one row for each object on each annotated frame, and what made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One object on one annotated frame. Distances are in pixels, or in mm where the sequence knows its spacing.
+
+    `given`: this frame's mask was given by the prompt, so it is no figure of the network's. Rows from before an
+    object's first prompt do not exist. A figure that is not defined on this frame (a distance where one of the two
+    masks is empty) is None. Where the object is absent and nothing is drawn, `dice`, `iou` and `boundary` are 1.
+    """
+
+    sequence: str
+    object: int
+    label: str
+    category: str
+    frame: int
+    given: bool
+    pixels: int  # of the frame
+    truth_area: int
+    mask_area: int
+    overlap_area: int
+    score: float  # the network's probability that the object is visible
+    dice: float
+    iou: float  # J
+    boundary: float  # F
+    hd95: float | None
+    surface: float | None  # normalised surface Dice at the tolerance that the settings name
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """All objects of one class on one annotated frame, in pixels. Classes that neither truth nor masks have: no row."""
+
+    sequence: str
+    frame: int
+    category: str
+    truth_area: int
+    mask_area: int
+    overlap_area: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One mask: COCO's compressed counts, and the network's probability that the object is visible."""
+
+    counts: bytes
+    score: float
+
+
+@dataclass(slots=True)
+class Tracked:
+    """What a protocol made of one sequence.
+
+    `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs whose mask was
+    the prompt itself or corrected by it. `prompts`: as entries of a prompt file (rtseg/prompts.py), a mask being
+    {"size": [h, w], "counts": "..."}. `ms`: the time of each step that was tracked.
+    """
+
+    masks: dict[int, dict[int, Prediction]] = field(default_factory=dict)
+    given: set[tuple[int, int]] = field(default_factory=set)
+    prompts: list[dict[str, Any]] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Result:
+    """An evaluation. `settings` is what was asked for; `made_by` engine, weights' hash, versions, machine."""
+
+    settings: dict[str, Any]
+    made_by: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    classes: list[ClassRow] = field(default_factory=list)
+    tracked: dict[str, Tracked] = field(default_factory=dict)  # by sequence

@@ -1,0 +1,207 @@
+"""A data set through an engine, by one protocol, and every mask judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from .. import machine
+from ..doctor import versions
+from ..engine import Engine
+from ..errors import ConfigError, RtsegError, SourceError, did_you_mean
+from ..track import Tracker
+from ..track.policy import get_policy
+from ..types import ImageU8
+from .corrupt import CORRUPTIONS, LEVELS, corrupted
+from .dataset import Dataset, Sequence
+from .metrics.surface import TOLERANCE_PX
+from .prompting import PROMPTS, Prompter, prompter
+from .protocols import (
+    PROTOCOLS,
+    Areas,
+    OpenTracker,
+    Patience,
+    Schedule,
+    alone,
+    both_ways,
+    every,
+    follow,
+    interactive,
+    on_all,
+    on_entry,
+    on_first_frame,
+    on_slices,
+    scheduled,
+    survey,
+)
+from .result import Result, Tracked
+from .score import score
+
+Progress = Callable[[int, int | None], None]
+PATIENCE = Patience()
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} {value!r}: no such {name}; {did_you_mean(value, known)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is asked of an engine. `ConfigError` if that makes no sense.
+
+    `protocol` is one of `PROTOCOLS`, `prompt` one of `PROMPTS`. `every` is in frames, for the protocol of that name.
+    `clicks` are those of each corrected frame, and `frames` how many are corrected, the first included
+    (`interactive`); for `image`, `clicks` are those after the prompt. None: as `Patience` has it, and no further ones.
+    `slices` are those on which volumes are prompted; none: where each object is largest. `corruption` is one of
+    `CORRUPTIONS`, of `level` 1 to 5. `policy` None is the recipe's. `tolerance` is that of surface Dice, in pixels.
+    """
+
+    protocol: str = "video"
+    prompt: str = "mask"
+    every: int = 25
+    clicks: int | None = None
+    frames: int = PATIENCE.frames
+    slices: tuple[int, ...] = ()
+    corruption: str | None = None
+    level: int = 3
+    seed: int = 0
+    policy: str | None = None
+    tolerance: float = TOLERANCE_PX
+
+    def __post_init__(self) -> None:
+        for name, known in (("protocol", PROTOCOLS), ("prompt", PROMPTS)):
+            _choice(name, getattr(self, name), known)
+        if self.corruption is not None:
+            _choice("corruption", self.corruption, tuple(CORRUPTIONS))
+        if self.policy is not None:
+            get_policy(self.policy)
+        if (self.protocol, self.prompt) == ("image", "mask"):
+            raise ConfigError("prompt 'mask' is the answer itself where each image stands alone; use box or points-1")
+        if self.level not in LEVELS:
+            raise ConfigError(f"level = {self.level}; expected 1 to 5")
+        least = {"every": 1, "frames": 1, "clicks": 0, "seed": 0, "tolerance": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} = {value}; expected {low} or more")
+
+
+def evaluate(
+    dataset: Dataset,
+    engine: Engine,
+    settings: Settings = Settings(),
+    progress: Progress = lambda done, total: None,
+) -> Result:
+    """Follow the objects of every sequence, and judge each mask on each annotated frame.
+
+    `progress` is called with (frames done, frames in all). The first sequence that fails ends it all, with an error
+    that names it. Objects that the protocol never prompts are in `made_by["not_prompted"]`, by sequence; a sequence of
+    which that is true of all objects has no rows. `SourceError` if there is no other.
+    """
+    result = Result(_plain(settings), made_by(engine, settings))
+    frames, done = sum(sequence.count for sequence in dataset.sequences), 0
+    left_out: dict[str, list[int]] = result.made_by["not_prompted"]
+    for sequence in dataset.sequences:
+        with _named(sequence):
+            if sequence.name in result.tracked or sequence.name in left_out:
+                raise SourceError("a sequence of this name has been there already; expected names that differ")
+            watched = _watched(sequence, progress, done, frames)
+            areas = survey(sequence)
+            chosen = schedule(areas, settings)
+            missing = sorted({target.id for target in sequence.targets} - scheduled(chosen).keys())
+            if missing:
+                left_out[sequence.name] = missing
+            if chosen:
+                tracked = track(watched, chosen, settings, partial(Tracker, engine, settings.policy))
+                rows, classes = score(sequence, tracked, settings.tolerance)
+                result.tracked[sequence.name] = tracked
+                result.rows += rows
+                result.classes += classes
+        done += sequence.count
+        progress(done, frames)
+    if not result.tracked:
+        raise SourceError(f"{dataset.name}: no sequence shows a target where it could be prompted; expected one")
+    return result
+
+
+def schedule(areas: Areas, settings: Settings) -> Schedule:
+    """When the protocol prompts which object, given where each is visible."""
+    match settings.protocol:
+        case "video":
+            return on_first_frame(areas)
+        case "every":
+            return every(areas, settings.every)
+        case "image":
+            return on_all(areas)
+        case "enter" | "interactive":
+            return on_entry(areas)
+    return on_slices(areas, settings.slices)
+
+
+def track(
+    sequence: Sequence,
+    chosen: Schedule,
+    settings: Settings,
+    open_tracker: OpenTracker,
+    say: Prompter | None = None,
+) -> Tracked:
+    """One sequence by the protocol; `say` (default: what derives from the truth) can give stored prompts again."""
+    say = say or prompter(settings.prompt, settings.seed, sequence)
+    if settings.corruption is not None:
+        sequence = corrupted(sequence, settings.corruption, settings.level, settings.seed)
+    match settings.protocol:
+        case "interactive":
+            clicks = PATIENCE.clicks if settings.clicks is None else settings.clicks
+            return interactive(sequence, chosen, open_tracker, say, Patience(clicks, settings.frames))
+        case "image":
+            return alone(sequence, chosen, open_tracker, say, settings.clicks or 0)
+        case "both":
+            return both_ways(sequence, chosen, open_tracker, say)
+        case "backward":
+            return follow(sequence, chosen, open_tracker, say, range(sequence.count)[::-1])
+    return follow(sequence, chosen, open_tracker, say)
+
+
+def made_by(engine: Engine, settings: Settings) -> dict[str, Any]:
+    """What a result depends on beside its settings, as plain values."""
+    recipe = {key: value for key, value in asdict(engine.recipe).items() if key != "path"}
+    return {
+        "engine": engine.description,
+        "recipe": recipe,
+        "policy": settings.policy or engine.recipe.memory.policy,
+        "weights_sha256": engine.weights_hash,
+        "versions": versions(),
+        "machine": machine.facts(),
+        "not_prompted": {},
+    }
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return {**asdict(settings), "slices": list(settings.slices)}
+
+
+def _watched(sequence: Sequence, progress: Progress, before: int, frames: int) -> Sequence:
+    """The sequence, with its share of the progress as its pictures are read; further passes do not count."""
+    read: set[int] = set()
+
+    def image(t: int) -> ImageU8:
+        read.add(t)
+        progress(before + len(read) - 1, frames)
+        return sequence.image(t)
+
+    return replace(sequence, image=image)
+
+
+@contextmanager
+def _named(sequence: Sequence) -> Iterator[None]:
+    """An error says in which sequence it was."""
+    try:
+        yield
+    except RtsegError as e:
+        if str(e).startswith(f"{sequence.name}:"):
+            raise
+        raise type(e)(f"{sequence.name}: {e}") from e

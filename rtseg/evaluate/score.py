@@ -1,0 +1,104 @@
+"""The masks of one sequence beside its truth: a row for each object and for each class on each annotated frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from ..errors import SourceError
+from ..publish.rle import decode_rle
+from ..types import BoolMask
+from .dataset import Sequence, Target, Truth
+from .metrics import boundary, overlap, surface
+from .result import ClassRow, Prediction, Row, Tracked
+
+Pair = tuple[BoolMask, BoolMask]  # truth and mask of one object on one frame
+
+
+def score(
+    sequence: Sequence, tracked: Tracked, tolerance_px: float = surface.TOLERANCE_PX
+) -> tuple[list[Row], list[ClassRow]]:
+    """Rows of the objects and of the classes, in the order of frames.
+
+    An object has a row on each annotated frame on which it has a mask, empty or not. So has its class, where truth or
+    mask have any of it; of an object that nobody follows it knows nothing. Where the mask of one of its objects was
+    given a class has no row. Objects without a category are of no class.
+
+    `tolerance_px` is that of the normalised surface Dice. Where the sequence has a spacing, distances are in mm, and
+    the tolerance is as many pixels of the mean size. `OutputError` for a mask of another size than the first picture,
+    `SourceError` for such a truth, or for a file that cannot be read.
+    """
+    height, width = sequence.image(0).shape[:2]
+    rows: list[Row] = []
+    classes: list[ClassRow] = []
+    for frame, found in sorted(tracked.masks.items()):
+        truth = sequence.truth(frame)
+        if truth is None:
+            continue
+        targets = [target for target in sequence.targets if target.id in found]
+        pairs = dict(_pairs(sequence, frame, targets, truth, found, (height, width)))
+        rows += [_row(sequence, tracked, frame, target, pairs[target.id], tolerance_px) for target in targets]
+        given = {target.category for target in targets if (frame, target.id) in tracked.given}
+        classes += _class_rows(sequence.name, frame, [t for t in targets if t.category not in given | {""}], pairs)
+    return rows, classes
+
+
+def _pairs(
+    sequence: Sequence,
+    frame: int,
+    targets: Iterable[Target],
+    truth: Truth,
+    found: Mapping[int, Prediction],
+    size: tuple[int, int],
+) -> Iterator[tuple[int, Pair]]:
+    """Truth and mask of each object on a frame, by its id."""
+    absent_hw = np.zeros(size, bool)
+    for target in targets:
+        truth_hw = truth.get(target.id, absent_hw)
+        if truth_hw.shape != size:
+            who = f"{sequence.name}: frame {frame}, object {target.id}"
+            here, there = ("{1}x{0}".format(*shape) for shape in (truth_hw.shape, size))
+            raise SourceError(f"{who}: the truth is {here}, the first picture {there}; expected the same size")
+        yield target.id, (truth_hw, decode_rle(found[target.id].counts, *size))
+
+
+def _row(sequence: Sequence, tracked: Tracked, frame: int, target: Target, pair: Pair, tolerance_px: float) -> Row:
+    height, width = pair[0].shape
+    where = overlap.window(*pair)
+    truth_hw, mask_hw = pair[0][where], pair[1][where]
+    areas = overlap.areas(truth_hw, mask_hw)
+    spacing = sequence.spacing_mm or (1.0, 1.0)
+    distances = surface.surface_distances(truth_hw, mask_hw, spacing)
+    tolerance = tolerance_px * math.sqrt(math.prod(spacing))
+    return Row(
+        sequence=sequence.name,
+        object=target.id,
+        label=target.label,
+        category=target.category,
+        frame=frame,
+        given=(frame, target.id) in tracked.given,
+        pixels=height * width,
+        truth_area=areas[0],
+        mask_area=areas[1],
+        overlap_area=areas[2],
+        score=tracked.masks[frame][target.id].score,
+        dice=overlap.dice(*areas),
+        iou=overlap.iou(*areas),
+        boundary=boundary.boundary_f(truth_hw, mask_hw, boundary.tolerance_px(height, width)),
+        hd95=None if distances is None else surface.hd95(*distances),
+        surface=None if distances is None else surface.surface_dice(*distances, tolerance),
+    )
+
+
+def _class_rows(name: str, frame: int, targets: Iterable[Target], pairs: Mapping[int, Pair]) -> Iterator[ClassRow]:
+    """The areas of each class: of all its objects' truths together, and of all their masks."""
+    of_class: dict[str, list[Pair]] = {}
+    for target in targets:
+        of_class.setdefault(target.category, []).append(pairs[target.id])
+    for category, several in of_class.items():
+        truth_hw, mask_hw = (np.logical_or.reduce(masks) for masks in zip(*several, strict=True))
+        areas = overlap.areas(truth_hw, mask_hw)
+        if areas[0] or areas[1]:
+            yield ClassRow(name, frame, category, *areas)

@@ -1,0 +1,246 @@
+"""The figures of an evaluation: of each object, sequence and class, and of all, each with how far it can be trusted.
+
+An object's figure is the mean over its annotated frames whose mask was not given. The figure of a sequence, of a class
+and of all is the mean over their objects, however long each is to be seen (DAVIS's way, which leaves out the last frame
+of a sequence as well as the first). Only these are made otherwise: the IoUs of instruments are means over frames or
+classes, as `metrics/instruments.py` says, and re-acquisition is over returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from . import bootstrap
+from .bootstrap import Figure, Values
+from .metrics import instruments, presence
+from .result import ClassRow, Result, Row
+
+# Figures of objects, in the order in which they are shown.
+BY_OBJECT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "false_frames")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFigures:
+    """One object of one sequence; a figure is None where there is no frame for it.
+
+    `frames` are those that count. `jf` is the mean of `iou` (J) and `boundary` (F). `missed` is the share of frames
+    with the object on which nothing is drawn; `hd95` and `surface` know nothing of these. `false_area` is the share of
+    the frame that is drawn while the object is absent, `false_frames` the share of those frames with anything drawn.
+    `returns` are the times of re-acquisition, in frames, None for one that failed.
+    """
+
+    sequence: str
+    object: int
+    label: str
+    category: str
+    frames: int
+    jf: float | None
+    iou: float | None
+    boundary: float | None
+    dice: float | None
+    hd95: float | None
+    surface: float | None
+    missed: float | None
+    false_area: float | None
+    false_frames: float | None
+    returns: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Steps of the tracker, and how many frames a second there would be if each took the median, or the p95."""
+
+    steps: int
+    median_ms: float
+    p95_ms: float
+    median_fps: float
+    p95_fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Figures by name, where there is anything to make them of.
+
+    Those of `ObjectFigures`, as means over objects; `challenge_iou`, `isi_iou` and `mc_iou`, of one class its IoU on
+    the frames of each kind; `reacquired`, the share of returns that were found within 10 frames; and
+    `reacquisition_frames`, the median over all returns, which does not exist where half of them failed, and has no
+    interval. `intervals` says how these were made.
+    """
+
+    overall: dict[str, Figure]
+    sequences: dict[str, dict[str, Figure]]
+    classes: dict[str, dict[str, Figure]]
+    objects: list[ObjectFigures]
+    speed: Speed | None
+    intervals: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarise(result: Result) -> Summary:
+    """All figures of an evaluation; those of the same result are the same, to the ends of the intervals."""
+    objects = object_figures(result.rows)
+    return Summary(
+        overall=_figures(objects, result.classes),
+        sequences=_figures_by("sequence", objects, result.classes),
+        classes=_figures_by("category", objects, result.classes),
+        objects=objects,
+        speed=_speed([ms for tracked in result.tracked.values() for ms in tracked.ms]),
+        intervals=dict(bootstrap.METHOD),
+    )
+
+
+def difference(before: Result, after: Result) -> dict[str, Figure]:
+    """How much larger each overall figure is in `after`, over what both have: the same objects, frames and classes.
+
+    A frame whose mask was given in one of them counts in neither. Intervals are paired: both are resampled together, so
+    that what is hard for both does not widen them. `ConfigError` where they have no frame of an object in common.
+    """
+    given = _given_in_either(before.rows, after.rows)
+    if not given:
+        raise ConfigError("the two evaluations have no frame of an object in common; expected two of one data set")
+    rows, other_rows = (
+        [replace(row, given=given[_key(row)]) for row in result.rows if _key(row) in given]
+        for result in (before, after)
+    )
+    objects, others = _both_defined(object_figures(rows), object_figures(other_rows))
+    places = _comparable(before.rows, after.rows)
+    classes, other_classes = ([c for c in one.classes if _place(c) in places] for one in (before, after))
+    groups, other_groups = _groups(objects, classes), _groups(others, other_classes)
+    figures = {name: bootstrap.difference(groups[name], other_groups[name]) for name in groups}
+    return {name: figure for name, figure in figures.items() if figure}
+
+
+def object_figures(rows: Iterable[Row]) -> list[ObjectFigures]:
+    """The figures of each object, in the order in which objects appear; its rows are in the order of frames."""
+    by_object: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        by_object.setdefault((row.sequence, row.object), []).append(row)
+    return [_object(its) for its in by_object.values()]
+
+
+def _object(rows: Sequence[Row]) -> ObjectFigures:
+    scored = [row for row in rows if not row.given]
+    areas = presence.false_areas(rows)
+    iou, boundary = (_mean(getattr(row, name) for row in scored) for name in ("iou", "boundary"))
+    return ObjectFigures(
+        sequence=rows[0].sequence,
+        object=rows[0].object,
+        label=rows[0].label,
+        category=rows[0].category,
+        frames=len(scored),
+        jf=None if iou is None or boundary is None else (iou + boundary) / 2,
+        iou=iou,
+        boundary=boundary,
+        dice=_mean(row.dice for row in scored),
+        hd95=_mean(row.hd95 for row in scored),
+        surface=_mean(row.surface for row in scored),
+        missed=_mean(presence.misses(rows)),
+        false_area=_mean(areas),
+        false_frames=_mean(area > 0 for area in areas),
+        returns=tuple(presence.reacquisition(rows)),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that exist; None where none does."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
+
+
+def _groups(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> dict[str, list[Values]]:
+    """What each figure is the mean of the means of, by sequence."""
+    pairs = {name: [[(o.sequence, getattr(o, name)) for o in objects]] for name in BY_OBJECT}
+    soon = [(o.sequence, float(presence.found_soon(time))) for o in objects for time in o.returns]
+    by_frame = {
+        "challenge_iou": [instruments.challenge_by_frame(classes)],
+        "isi_iou": [instruments.isi_by_frame(classes)],
+        "mc_iou": list(instruments.by_class(classes).values()),
+    }
+    for name, several in by_frame.items():
+        pairs[name] = [[(sequence, iou) for (sequence, _), iou in one.items()] for one in several]
+    return {name: [_by_sequence(one) for one in several] for name, several in {**pairs, "reacquired": [soon]}.items()}
+
+
+def _by_sequence(pairs: Iterable[tuple[str, float | None]]) -> Values:
+    values: dict[str, list[float]] = {}
+    for sequence, value in pairs:
+        if value is not None:
+            values.setdefault(sequence, []).append(value)
+    return values
+
+
+def _figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> dict[str, Figure]:
+    figures = {name: bootstrap.estimate(*groups) for name, groups in _groups(objects, classes).items()}
+    times = [math.inf if time is None else time for o in objects for time in o.returns]
+    if times and math.isfinite(middle := median(times)):
+        figures["reacquisition_frames"] = Figure(middle, None, None, len(times))
+    return {name: figure for name, figure in figures.items() if figure}
+
+
+def _figures_by(
+    part: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]
+) -> dict[str, dict[str, Figure]]:
+    """The figures of each sequence, or of each category that has a name."""
+    own: dict[str, list[ObjectFigures]] = {}
+    rows: dict[str, list[ClassRow]] = {}
+    for figures in objects:
+        own.setdefault(getattr(figures, part), []).append(figures)
+    for row in classes:
+        rows.setdefault(getattr(row, part), []).append(row)
+    return {name: _figures(its, rows.get(name, [])) for name, its in own.items() if name}
+
+
+def _speed(ms: Sequence[float]) -> Speed | None:
+    if not ms:
+        return None
+    middle, late = (float(v) for v in np.percentile(ms, (50, 95)))
+    return Speed(len(ms), middle, late, 1000 / middle, 1000 / late)
+
+
+def _key(row: Row) -> tuple[str, int, int]:
+    return row.sequence, row.object, row.frame
+
+
+def _given_in_either(rows: Iterable[Row], others: Iterable[Row]) -> dict[tuple[str, int, int], bool]:
+    """Whether the mask was given in one of two evaluations, for each row that both have."""
+    given = {_key(row): row.given for row in rows}
+    return {_key(row): row.given or given[_key(row)] for row in others if _key(row) in given}
+
+
+def _both_defined(
+    objects: Iterable[ObjectFigures], others: Iterable[ObjectFigures]
+) -> tuple[list[ObjectFigures], list[ObjectFigures]]:
+    """The same objects twice, without the figures that one of the two lacks."""
+    there = {(o.sequence, o.object): o for o in others}
+    pairs = [(o, there[o.sequence, o.object]) for o in objects]
+    lacking: list[dict[str, Any]] = [
+        {name: None for name in BY_OBJECT if None in (getattr(o, name), getattr(p, name))} for o, p in pairs
+    ]
+    kept = [(replace(o, **none), replace(p, **none)) for (o, p), none in zip(pairs, lacking, strict=True)]
+    return [o for o, _ in kept], [p for _, p in kept]
+
+
+def _place(row: Row | ClassRow) -> tuple[str, int, str]:
+    return row.sequence, row.frame, row.category
+
+
+def _comparable(rows: Iterable[Row], others: Iterable[Row]) -> set[tuple[str, int, str]]:
+    """Where a class on a frame consists of the same objects in both evaluations, none of them given in either."""
+    members: tuple[dict[tuple[str, int, str], set[int]], ...] = ({}, {})
+    given: set[tuple[str, int, str]] = set()
+    for ids, its in zip(members, (rows, others), strict=True):
+        for row in its:
+            ids.setdefault(_place(row), set()).add(row.object)
+            if row.given:
+                given.add(_place(row))
+    first, second = members
+    return {place for place, ids in first.items() if second.get(place) == ids} - given

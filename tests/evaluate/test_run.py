@@ -1,0 +1,181 @@
+"""A data set through an engine: what is asked, what is judged, what is named when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rtseg.config import Recipe
+from rtseg.engine.reference import TorchEngine
+from rtseg.errors import ConfigError, SourceError
+from rtseg.evaluate import PROTOCOLS, Dataset, Result, Sequence, Settings, Target, Truth, evaluate
+from rtseg.sam2 import Sam2, get_preset
+from rtseg.types import ImageU8
+
+H, W, COUNT = 48, 64, 6
+
+
+@pytest.fixture(scope="module")
+def engine() -> TorchEngine:
+    torch.manual_seed(3)
+    network = Sam2(get_preset("nano"), 64)
+    return TorchEngine(network, Recipe(model="nano", image_size=64, runtime="torch", max_objects=1), "abc", "cpu")
+
+
+def sequence(name: str, *, late: int = 2, annotated: tuple[int, ...] = tuple(range(COUNT))) -> Sequence:
+    """Two squares that slide over noise; the second one enters `late`."""
+
+    def boxes(t: int) -> dict[int, tuple[slice, slice]]:
+        first = np.s_[4 : 24 + t, 4 + t : 24 + t]
+        return {1: first, 2: np.s_[28:44, 40:60]} if t >= late else {1: first}
+
+    def image(t: int) -> ImageU8:
+        image_hwc = np.random.default_rng(t).integers(0, 90, (H, W, 3)).astype(np.uint8)
+        for i, box in boxes(t).items():
+            image_hwc[box] = (250, 120 * i, 40)
+        return image_hwc
+
+    def truth(t: int) -> Truth | None:
+        if t not in annotated:
+            return None
+        masks = {i: np.zeros((H, W), bool) for i in boxes(t)}
+        for i, box in boxes(t).items():
+            masks[i][box] = True
+        return masks
+
+    targets = (Target(1, "left", "grasper"), Target(2, "right", "hook"))
+    return Sequence(name, COUNT, targets, image, truth)
+
+
+def empty(name: str) -> Sequence:
+    return replace(sequence(name), truth=lambda t: {})
+
+
+def run(engine: TorchEngine, *sequences: Sequence, **asked: object) -> Result:
+    return evaluate(Dataset("set", "test", sequences), engine, Settings(**asked))
+
+
+def test_every_mask_after_the_prompt_is_judged(engine: TorchEngine) -> None:
+    result = run(engine, sequence("a", late=0), sequence("b", annotated=(1, 3, 4)), protocol="enter")
+    keys = [(r.sequence, r.object, r.frame) for r in result.rows]
+    assert keys == [
+        *(("a", i, t) for t in range(COUNT) for i in (1, 2)),
+        *(("b", i, t) for t, ids in ((1, (1,)), (3, (1, 2)), (4, (1, 2))) for i in ids),
+    ]
+    assert [k for k, r in zip(keys, result.rows, strict=True) if r.given] == [
+        ("a", 1, 0), ("a", 2, 0), ("b", 1, 1), ("b", 2, 3)
+    ]  # fmt: skip
+    assert {r.category for r in result.classes} == {"grasper", "hook"}
+    assert all(r.dice > 0.8 for r in result.rows if r.given)  # the truth itself, at the network's resolution
+    assert set(result.tracked["b"].masks) == set(range(1, COUNT))  # what nobody annotated is tracked all the same
+
+
+def test_what_made_the_result_is_in_it(engine: TorchEngine) -> None:
+    result = run(engine, sequence("a"), policy="fifo", prompt="points-3", seed=4, slices=(1, 2))
+    assert json.loads(json.dumps(result.made_by)) == result.made_by
+    assert json.loads(json.dumps(result.settings)) == result.settings
+    assert result.settings["prompt"] == "points-3" and result.settings["seed"] == 4
+    made_by = result.made_by
+    assert (made_by["engine"], made_by["weights_sha256"], made_by["policy"]) == (engine.description, "abc", "fifo")
+    assert made_by["versions"]["torch"] == torch.__version__.split("+")[0] or made_by["versions"]["torch"]
+    assert run(engine, sequence("a")).made_by["policy"] == engine.recipe.memory.policy
+
+
+def test_who_was_never_prompted_is_named(engine: TorchEngine) -> None:
+    result = run(engine, sequence("a"), sequence("b", late=0), empty("nothing"))
+    assert result.made_by["not_prompted"] == {"a": [2], "nothing": [1, 2]}
+    assert set(result.tracked) == {"a", "b"}
+
+
+def test_where_nothing_can_be_prompted_there_is_no_result(engine: TorchEngine) -> None:
+    with pytest.raises(SourceError, match="^set: no sequence shows a target"):
+        run(engine, empty("nothing"))
+    with pytest.raises(SourceError, match="^set: no sequence shows a target"):
+        run(engine, sequence("a"), protocol="both", slices=(99,))
+
+
+def test_a_file_that_cannot_be_read_ends_it_and_is_named(engine: TorchEngine) -> None:
+    def image(t: int) -> ImageU8:
+        if t == 3:
+            raise SourceError("frames/00003.png: cannot be read")
+        return sequence("b").image(t)
+
+    with pytest.raises(SourceError, match="^b: frames/00003.png: cannot be read$"):
+        run(engine, sequence("a"), replace(sequence("b"), image=image))
+
+
+def test_two_sequences_of_one_name_are_refused(engine: TorchEngine) -> None:
+    with pytest.raises(SourceError, match="a: a sequence of this name has been there already"):
+        run(engine, sequence("a"), sequence("a"))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_runs_and_repeats(engine: TorchEngine, protocol: str) -> None:
+    asked = {"protocol": protocol, "prompt": "points-3", "seed": 2, "every": 2, "clicks": 1, "frames": 3}
+    first, again = (run(engine, sequence("a"), **asked) for _ in range(2))
+    assert first.rows and first.rows == again.rows and first.classes == again.classes
+    assert first.tracked["a"].masks == again.tracked["a"].masks
+    assert first.tracked["a"].prompts == again.tracked["a"].prompts
+    assert any(not r.given for r in first.rows)
+
+
+def test_a_corruption_changes_the_pictures_and_not_the_prompts(engine: TorchEngine) -> None:
+    clean, spoilt = (run(engine, sequence("a"), corruption=kind, level=5) for kind in (None, "dark"))
+    assert clean.tracked["a"].prompts == spoilt.tracked["a"].prompts
+    assert clean.tracked["a"].masks != spoilt.tracked["a"].masks
+
+
+def test_progress_counts_frames_and_ends_with_all(engine: TorchEngine) -> None:
+    told: list[tuple[int, int | None]] = []
+    sequences = (sequence("a", late=0), empty("nothing"), sequence("b"))
+    evaluate(
+        Dataset("set", "test", sequences),
+        engine,
+        Settings(protocol="enter"),
+        lambda done, total: told.append((done, total)),
+    )
+    assert told == sorted(told) and told[-1] == (3 * COUNT, 3 * COUNT) and len(told) > 2 * COUNT
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"protocol": "vidoe"}, "protocol 'vidoe': no such protocol; did you mean 'video'"),
+        ({"prompt": "points"}, "did you mean 'points-"),
+        ({"corruption": "fog"}, "corruption 'fog': no such corruption; expected one of: smoke"),
+        ({"policy": "lifo"}, "did you mean 'fifo'"),
+        ({"protocol": "image", "prompt": "mask"}, "the answer itself"),
+        ({"level": 0}, "level = 0; expected 1 to 5"),
+        ({"every": 0}, "every = 0; expected 1 or more"),
+        ({"seed": -1}, "seed = -1; expected 0 or more"),
+        ({"clicks": -1}, "clicks = -1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(asked: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        Settings(**asked)
+
+
+def test_the_public_names_are_there() -> None:
+    import rtseg.evaluate as room
+
+    assert all(getattr(room, name) is not None for name in room.__all__)
+    assert sorted(room._HOMES) == sorted(room.__all__)
+    with pytest.raises(AttributeError, match="evaluat"):
+        _ = room.evaluat
+
+
+def test_only_what_was_tracked_is_judged(engine: TorchEngine) -> None:
+    """Backward there is nothing after the prompted slice; an image has rows of what is visible on it."""
+    backward = run(engine, sequence("a"), protocol="backward", slices=(3,))
+    assert [(r.frame, r.object) for r in backward.rows] == [(t, i) for t in range(4) for i in (1, 2)]
+    assert [(r.frame, r.object) for r in backward.rows if r.given] == [(3, 1), (3, 2)]
+    image = run(engine, sequence("a", late=4), protocol="image", prompt="box")
+    assert [(r.frame, r.object) for r in image.rows] == [
+        (t, i) for t in range(COUNT) for i in ((1, 2) if t >= 4 else (1,))
+    ]
+    assert not any(r.given for r in image.rows)
