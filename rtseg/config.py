@@ -23,7 +23,8 @@ from .types import MAX_ID, Prompt
 RUNTIMES = ("torch", "cpu", "cuda", "tensorrt", "auto")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "fp8", "auto")
 CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
-POLICIES = ("fifo", "efp-window", "efp")
+POLICIES = ("fifo", "efp-window", "efp", "confident", "efp-confident", "anchor", "diverse", "distractor")
+PRUNED = ("efp", "efp-confident")  # policies that keep `spatial` memories for good
 OVERLAYS = ("latest", "sync")
 PACES = ("native", "flat-out")
 DEINTERLACES = ("off", "auto", "on")
@@ -51,11 +52,11 @@ class MemoryPlan:
 
     def steady_slots(self, window: int) -> int:
         """Spatial memories that an object prompted once has in the long run; `window` as the network was trained."""
-        return window if self.policy == "fifo" else self.spatial
+        return self.spatial if self.policy.startswith("efp") else window
 
     def most_slots(self, window: int) -> int:
         """Spatial memories that attention can ever see at once."""
-        return max(self.spatial, CONDITIONING + 1) if self.policy == "efp" else window - 1 + CONDITIONING
+        return max(self.spatial, CONDITIONING + 1) if self.policy in PRUNED else window - 1 + CONDITIONING
 
     def most_pointers(self) -> int:
         """Object pointers that attention can ever see at once."""

@@ -15,7 +15,7 @@ from ..engine import Decoded, Engine, Features, Prompts, Recall, Remembered, to_
 from ..engine.base import Verbs
 from ..publish import draw_overlay
 from ..track import Tracker
-from ..types import Frame, ImageU8, Masks, now_ns
+from ..types import Float32, Frame, ImageU8, Masks, now_ns
 from .clip import Clip
 
 SETTLE = 2  # frames after a change of engines that are not counted: the caches still hold the other one's weights
@@ -175,7 +175,7 @@ class StagedTracker(Tracker):
         self._clock.start()
         return super().step(frame)
 
-    def _answer(self, *given: Any) -> tuple[Decoded, list[Remembered]]:
+    def _answer(self, *given: Any) -> tuple[Decoded, list[Remembered], Float32 | None]:
         self._clock.stop("bank")
         answer = super()._answer(*given)
         self._clock.start()

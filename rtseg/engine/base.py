@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -43,6 +43,14 @@ class Engine(Protocol):
 
     def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
         """The four verbs in a row, on a frame of which nobody has said anything; an engine may fuse them."""
+
+
+@runtime_checkable
+class Rivals(Protocol):
+    """What a policy may ask for beside the verbs; an engine need not offer it."""
+
+    def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:
+        """Logits [b, 2, 4g, 4g] of the masks that lose where nobody prompts, and that `decode` need not draw."""
 
 
 class Verbs:

@@ -67,6 +67,16 @@ class TorchEngine(Verbs):
         return Decoded(d.logits_b1hw.float(), d.iou_b.float(), d.score_b.float(), d.pointer_bc.float())
 
     @torch.inference_mode()
+    def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:
+        """In the reference's arithmetic, whatever the engine: nothing that is shown depends on them."""
+        blank = Prompts.none(len(conditioned_bchw)).to(self.device)
+        with self._arithmetic():
+            candidates = self._network.predict_masks(conditioned_bchw, features, blank)
+        losing_bk = candidates.iou_bk[:, 1:].argsort(dim=1)[:, :-1]
+        rows_b1 = torch.arange(len(losing_bk), device=self.device)[:, None]
+        return candidates.logits_bkhw[rows_b1, 1 + losing_bk].float()
+
+    @torch.inference_mode()
     def remember(
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:

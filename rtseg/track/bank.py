@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,14 +52,16 @@ class Bank:
         bank._recent.extend(recent for recent in self._recent if recent[0] < seq)
         memories = [m for m in self._memories if m.seq < seq]
         if memories:
-            bank._keep(memories)
+            # What was only decided later is not known there.
+            last = memories[-1].step
+            bank._keep([replace(m, held_at=None) if (m.held_at or 0) > last else m for m in memories])
         return bank
 
     def _keep(self, memories: list[Memory]) -> None:
         """Ask the policy, and keep what it wants of these, oldest first."""
         choice = self._policy(memories, self._size)
-        place = {old: new for new, old in enumerate(choice.keep)}
-        self._memories = [memories[i] for i in choice.keep]
+        now, place = memories[-1].step, {old: new for new, old in enumerate(choice.keep)}
+        self._memories = [replace(memories[i], held_at=now) if i in choice.hold else memories[i] for i in choice.keep]
         self._choice = Choice(tuple(place.values()), tuple((place[i], slot) for i, slot in choice.attend))
 
     def recall(self, now: int) -> Recall:

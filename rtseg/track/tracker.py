@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, Recall, Remembered
+from ..engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, Recall, Remembered, Rivals
 from ..errors import EngineError, PromptError, SourceError
-from ..types import MAX_ID, BoolMask, Frame, ImageU8, Masks, Prompt, as_points, now_ns
+from ..types import MAX_ID, BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_points, now_ns
 from .bank import Bank
-from .policy import Memory, Size, get_policy
+from .policy import NEED_RIVALS, Memory, Size, Verdict, get_policy
+from .policy.held import rivalry
 
 RECENT = 256  # steps whose frames are known by number; more than a live feed keeps pictures of
 
@@ -44,6 +45,11 @@ class Tracker:
         self.engine = engine
         self.policy = policy or plan.policy
         self._select = get_policy(self.policy)
+        self._asks: Rivals | None = None
+        if self.policy in NEED_RIVALS:
+            if not isinstance(engine, Rivals):
+                raise EngineError(f"policy {self.policy}: {engine.description} draws no rival masks; use runtime torch")
+            self._asks = engine
         self._size = Size(engine.preset.num_maskmem, plan.spatial)
         self._objects: dict[int, _Object] = {}
         self._prompts: dict[int, Prompt] = {}
@@ -154,9 +160,9 @@ class Tracker:
                 return _masks(frame, objects, self.engine.image_size, None)
             recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
             given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
-            decoded, written = self._answer(frame.image_hwc, recalls, given)
+            decoded, written, rivals = self._answer(frame.image_hwc, recalls, given)
             masks = _masks(frame, objects, self.engine.image_size, decoded)
-            self._commit(frame.seq, objects, given, decoded, written)
+            self._commit(frame.seq, objects, given, decoded.pointer_bc, _verdicts(masks, rivals), written)
             self._count(frame)
             return masks
 
@@ -166,16 +172,19 @@ class Tracker:
 
     def _answer(
         self, image_hwc: ImageU8, recalls: list[Recall | None], given: list[Prompts | None]
-    ) -> tuple[Decoded, list[Remembered]]:
-        """What the network says of this frame, and what is to be remembered of it."""
-        engine = self.engine
+    ) -> tuple[Decoded, list[Remembered], Float32 | None]:
+        """What the network says of this frame, what is to be remembered of it, and, for whom it matters, what lost."""
+        engine, rivals = self.engine, None
         known = [r for r in recalls if r is not None]
-        if len(known) == len(recalls) and not any(given):
-            return engine.track(image_hwc, known)
+        if len(known) == len(recalls) and not any(given) and self._asks is None:
+            return *engine.track(image_hwc, known), None
         features = engine.encode_image(image_hwc)
-        decoded = self._decode(features, recalls, given)
+        conditioned_bchw = engine.attend(features, recalls)
+        decoded = self._decode(features, conditioned_bchw, recalls, given)
+        if self._asks is not None:
+            rivals = self._asks.rivals(conditioned_bchw, features).cpu().numpy()
         prompted = [p is not None for p in given]
-        return decoded, engine.remember(features, decoded.logits_b1hw, decoded.score_b, prompted)
+        return decoded, engine.remember(features, decoded.logits_b1hw, decoded.score_b, prompted), rivals
 
     def _check_prompts(self, frame: Frame) -> None:
         for prompt in self._prompts.values():
@@ -209,13 +218,14 @@ class Tracker:
         points = [(x * scale[0], y * scale[1]) for x, y, _ in (*corners, *prompt.points)]
         return Prompts(torch.tensor([points]), torch.tensor([[kind for _, _, kind in (*corners, *prompt.points)]]))
 
-    def _decode(self, features: Features, recalls: list[Recall | None], given: list[Prompts | None]) -> Decoded:
+    def _decode(
+        self, features: Features, conditioned_bchw: Tensor, recalls: list[Recall | None], given: list[Prompts | None]
+    ) -> Decoded:
         """One answer for each object. All tracked ones go through the network together; prompted ones after, alone.
 
         A correction sees the memories and the mask that would have been the answer without it; a first prompt sees
         neither; a mask is the answer itself.
         """
-        conditioned_bchw = self.engine.attend(features, recalls)
         tracked = [i for i, r in enumerate(recalls) if r is not None]
         answers: dict[int, Decoded] = {}
         if tracked:
@@ -230,21 +240,17 @@ class Tracker:
         return Decoded.cat([answers[i] for i in range(len(recalls))])
 
     def _commit(
-        self,
-        seq: int,
-        objects: list[_Object],
-        given: list[Prompts | None],
-        decoded: Decoded,
-        written: list[Remembered],
-    ) -> None:
+        self, seq: int, objects: list[_Object], given: list[Prompts | None], pointer_bc: Tensor,
+        verdicts: list[Verdict], written: list[Remembered],
+    ) -> None:  # fmt: skip
         """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.
 
         (In Meta's predictor that is the option `add_all_frames_to_correct_as_cond`, on in training.)
         """
         for i, o in enumerate(objects):
             # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
-            pointer_c = decoded.pointer_bc[i].clone()
-            o.bank.add(Memory(self._steps, written[i], pointer_c, given[i] is not None, seq))
+            pointer_c = pointer_bc[i].clone()
+            o.bank.add(Memory(self._steps, written[i], pointer_c, given[i] is not None, seq, verdicts[i]))
         self._objects = {o.id: o for o in objects}
         self._prompts = {}
 
@@ -290,6 +296,15 @@ def _masks(frame: Frame, objects: list[_Object], image_size: int, decoded: Decod
         ious=tuple(float(v) for v in ious),
         mask_logits_bhw=logits_bhw,
     )
+
+
+def _verdicts(masks: Masks, rivals_bkhw: Float32 | None) -> list[Verdict]:
+    """What the network says of its masks; they have come over already, and so this costs no wait."""
+    said = zip(masks.scores, masks.ious, strict=True)
+    if rivals_bkhw is None:
+        return [Verdict(*both) for both in said]
+    against = map(rivalry, masks.mask_logits_bhw, rivals_bkhw)
+    return [Verdict(*both, *seen) for both, seen in zip(said, against, strict=True)]
 
 
 def _corners(object_id: int, box: Sequence[float]) -> tuple[float, float, float, float]:

@@ -88,14 +88,14 @@ def test_auto_is_the_best_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtimes.best_runtime() == "tensorrt"
 
 
-def test_auto_without_a_built_plan_is_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_a_built_plan_is_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And says what would be better, and how to have it."""
+    file = tmp_path / "nano-cpu.toml"
+    file.write_text((ROOT / "engines" / "nano-cpu.toml").read_text())
     monkeypatch.setattr("rtseg.engine.best_runtime", lambda: "tensorrt")
     monkeypatch.setattr(runtimes, "device_of", lambda runtime: "cpu" if runtime == "torch" else "cuda")
     monkeypatch.setattr(runtimes, "best_precision", lambda device: "bf16")
-    recipe, built, why = present(
-        load_recipe(ROOT / "engines" / "nano-cpu.toml", runtime="auto"), get_preset("nano"), ""
-    )
+    recipe, built, why = present(load_recipe(file, runtime="auto"), get_preset("nano"), "")
     assert (recipe.runtime, recipe.precision, built) == ("cuda", "bf16", None)
     assert "nano-cpu: not built yet; run: rtseg build" in why
 

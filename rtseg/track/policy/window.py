@@ -1,0 +1,111 @@
+"""Policies that look at the latest memories, at the least redundant ones, or only at those of sure frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .values import Choice, Memory, Policy, Size
+
+SURE_IOU = 0.5  # predicted; SAMURAI's threshold of its mask affinity
+
+
+def fifo(memories: Sequence[Memory], size: Size) -> Choice:
+    """The conditioning memories and the last `window - 1` frames; the slot is the distance in frames."""
+    newest = memories[-1].step
+    attend = []
+    for i, m in enumerate(memories):
+        if m.conditioning:
+            attend.append((i, size.window - 1))
+        elif newest - m.step < size.window - 1:
+            attend.append((i, newest - m.step))
+    return Choice(tuple(i for i, _ in attend), tuple(attend))
+
+
+def efp_window(memories: Sequence[Memory], size: Size) -> Choice:
+    """As `fifo`, but once the window is full `window - spatial` of it are not looked at; survivors keep their slots."""
+    choice = fifo(memories, size)
+    if len(choice.attend) < size.window:
+        return choice
+    loose = [i for i, _ in choice.attend[:-1] if not memories[i].conditioning]
+    dropped = _redundant(memories, loose, size.window - size.spatial)
+    return Choice(choice.keep, tuple((i, slot) for i, slot in choice.attend if i not in dropped))
+
+
+def efp(memories: Sequence[Memory], size: Size) -> Choice:
+    """At most `spatial` memories, or what must stay if that is more; the slot is the rank of the loose, newest first.
+
+    `spatial` counts the conditioning memories, and these and the newest stay.
+    """
+    loose = [i for i, m in enumerate(memories[:-1]) if not m.conditioning]
+    dropped = _redundant(memories, loose, max(0, len(memories) - size.spatial))
+    return _ranked(memories, [i for i in range(len(memories)) if i not in dropped], size)
+
+
+def recent(memories: Sequence[Memory], size: Size) -> Choice:
+    """The conditioning memories and the latest others, `window` in all and at least the newest; the slot is the rank.
+
+    With one prompt, and a memory of every frame, it is `fifo`. Where memories are missing it looks back further, as
+    SAM 2's successors do, and many conditioning memories take the place of others instead of coming on top.
+    """
+    loose = [i for i, m in enumerate(memories) if not m.conditioning]
+    room = size.window - (len(memories) - len(loose))
+    latest = {*loose[-room:]} if room > 0 else {len(memories) - 1}
+    return _ranked(memories, [i for i, m in enumerate(memories) if m.conditioning or i in latest], size)
+
+
+def confident(memories: Sequence[Memory], size: Size) -> Choice:
+    """`recent` among the memories of sure frames: the object is visible, and its predicted IoU above `SURE_IOU`.
+
+    SAMURAI's memory selection (arXiv 2411.11922, equation 7) without its motion score. The newest is looked at once,
+    sure or not, as there and in SAM 3: where the object was last, or that it has gone. If unsure, it then leaves.
+    """
+    return only(sure, recent)(memories, size)
+
+
+def efp_confident(memories: Sequence[Memory], size: Size) -> Choice:
+    """`efp` among the memories that `confident` would keep, so that what is pruned for is not a mistake."""
+    return only(sure, efp)(memories, size)
+
+
+def sure(memory: Memory) -> bool:
+    """Whether the network trusts its mask."""
+    return memory.visible and memory.verdict.iou > SURE_IOU
+
+
+def only(wanted: Callable[[Memory], bool], policy: Policy) -> Policy:
+    """`policy`, which is shown the wanted memories, the conditioning ones and the newest; the others leave."""
+
+    def gated(memories: Sequence[Memory], size: Size) -> Choice:
+        last = len(memories) - 1
+        shown = [i for i, m in enumerate(memories) if m.conditioning or i == last or wanted(m)]
+        choice = policy([memories[i] for i in shown], size)
+        attend = tuple((shown[i], slot) for i, slot in choice.attend)
+        return Choice(tuple(shown[i] for i in choice.keep), attend, tuple(shown[i] for i in choice.hold))
+
+    return gated
+
+
+def similarity(maps_tchw: Tensor, one_chw: Tensor) -> Tensor:
+    """How much each memory is like that one, [t]: cosine over the channels of each cell, then the mean over cells."""
+    return F.cosine_similarity(maps_tchw.float(), one_chw[None].float(), dim=1).mean(dim=(1, 2))
+
+
+def _ranked(memories: Sequence[Memory], keep: Sequence[int], size: Size) -> Choice:
+    """Keep these and look at all of them; the slot is the rank among the loose, newest first."""
+    loose = [i for i in reversed(keep) if not memories[i].conditioning]
+    # The table has rows for `window - 1` ranks; what lies deeper than that shares the last one.
+    slots = {i: min(rank, size.window - 2) for rank, i in enumerate(loose)}
+    return Choice(tuple(keep), tuple((i, slots.get(i, size.window - 1)) for i in keep))
+
+
+def _redundant(memories: Sequence[Memory], loose: Sequence[int], drop: int) -> frozenset[int]:
+    """The `drop` of the loose memories that are most like the newest; of equals, the older."""
+    if not loose or drop <= 0:
+        return frozenset()
+    maps_tchw = torch.stack([memories[i].map_chw for i in loose])
+    order = similarity(maps_tchw, memories[-1].map_chw).argsort(descending=True, stable=True).tolist()
+    return frozenset(loose[i] for i in order[:drop])
