@@ -27,16 +27,23 @@ from rich.console import Console
 from rich.table import Table
 
 import rtseg
-from bench.accuracy import DATA, ENGINE, SCENE_FPS, SCENE_FRAMES, SCENES, WHOLE, cut
-from rtseg.adapt.data import HELD_OUT_SEED, TRAIN, VALIDATION, Sequence, read_sequence, render_sequence
+from rtseg.adapt.config import read_config
 from rtseg.benchmark.statistics import summary
+from rtseg.evaluate import Sequence, open_dataset
+from rtseg.evaluate.metrics.boundary import boundary_f, tolerance_px
+from rtseg.evaluate.metrics.overlap import areas, iou
+from rtseg.grab import HELD_OUT_SEED
 from rtseg.publish.carry import Carrier
-from rtseg.types import BoolMask, Float32, Frame, Masks, now_ns
+from rtseg.types import Float32, Frame, ImageU8, Masks, now_ns
 
+ROOT = Path(__file__).parents[1]
+ENGINE, TRAINING = ROOT / "engines" / "nano-cpu.toml", ROOT / "engines" / "training" / "nano.toml"
+DATA = ROOT.parent / "shared" / "data"
+FPS = 25.0
+SCENES = f"synthetic:laparoscopy?seed={HELD_OUT_SEED}-{HELD_OUT_SEED + 2}&seconds=3&width=640&height=480"
 GRID = 128  # a network of 512 px gives masks of this side
 BLOCK, DRAWS = 10, 2000
 WORSE = 0.005
-NEAR = 0.008  # of the diagonal: how far a boundary may be off and still count
 
 
 class Reversed(Carrier):
@@ -61,40 +68,39 @@ class Pair:
     f: tuple[float, float, float]
 
 
-def iou(a_hw: BoolMask, b_hw: BoolMask) -> float:
-    either = np.count_nonzero(a_hw | b_hw)
-    return float(np.count_nonzero(a_hw & b_hw) / either) if either else 1.0
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A sequence in memory: its frames, and uint8 [T, H, W] the id of what is visible at each pixel."""
+
+    frames: list[Frame]
+    ids_thw: ImageU8
+
+    @staticmethod
+    def of(sequence: Sequence, most: int | None) -> Video:
+        count = min(sequence.count, most or sequence.count)
+        period_ns = int(1e9 / FPS)
+        frames = [Frame(sequence.image(t), t, sequence.name, captured_ns=t * period_ns) for t in range(count)]
+        ids_thw = np.zeros((count, frames[0].height, frames[0].width), np.uint8)
+        for t in range(count):
+            for i, mask_hw in (sequence.truth(t) or {}).items():
+                ids_thw[t][mask_hw] = i
+        return Video(frames, ids_thw)
 
 
-def boundary(a_hw: BoolMask, b_hw: BoolMask) -> float:
-    """F of the boundaries: the harmonic mean of the shares of each that lie near the other."""
-    reach = max(1, round(NEAR * float(np.hypot(*a_hw.shape))))
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    lines = [
-        cv2.morphologyEx(m.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0 for m in (a_hw, b_hw)
-    ]
-    if not all(line.any() for line in lines):
-        return float(not any(line.any() for line in lines))
-    near = [cv2.dilate(line.astype(np.uint8), disk) > 0 for line in lines]
-    shares = [float(lines[i][near[1 - i]].sum() / lines[i].sum()) for i in (0, 1)]
-    return 2 * shares[0] * shares[1] / max(sum(shares), 1e-9)
-
-
-def groups(data: Path, frames: int | None) -> Iterator[tuple[str, Sequence]]:
-    """(group, sequence) of all, one in memory at a time."""
-    davis = {"davis-validation": VALIDATION["davis-subset"], "davis-train": TRAIN["davis-subset"]}
-    for group, names in davis.items():
-        for name in names:
-            yield group, cut(read_sequence(data / "davis-subset", name, WHOLE), frames)
-    yield "robotic-val", cut(read_sequence(data / "robotic-tools", "robotic-val", WHOLE), frames)
-    for scene in range(SCENES):
-        count = min(SCENE_FRAMES, frames or SCENE_FRAMES)
-        yield "synthetic", render_sequence(HELD_OUT_SEED + scene, count, SCENE_FPS, 640, 480)
-
-
-def frames_of(seq: Sequence) -> list[Frame]:
-    period_ns = int(1e9 / SCENE_FPS)
-    return [Frame(image_hwc, t, seq.name, captured_ns=t * period_ns) for t, image_hwc in enumerate(seq.image_thwc)]
+def groups(data: Path, most: int | None) -> Iterator[tuple[str, Video]]:
+    """(group, video) of all, one in memory at a time: what nano's training left for validation, and its DAVIS part."""
+    training = read_config(TRAINING)
+    kept = {m.path: m for m in training.validation}
+    used = {m.path: m for m in training.videos}
+    chosen = {
+        "davis-validation": kept["davis-subset"], "davis-train": used["davis-subset"],
+        "robotic-val": kept["robotic-tools"],
+    }  # fmt: skip
+    for group, m in chosen.items():
+        for sequence in open_dataset(data / m.path, m.layout, m.sequences).sequences:
+            yield group, Video.of(sequence, most)
+    for sequence in open_dataset(SCENES).sequences:
+        yield "synthetic", Video.of(sequence, most)
 
 
 def true_masks(frame: Frame, ids_hw: np.ndarray) -> Masks:
@@ -108,32 +114,34 @@ def true_masks(frame: Frame, ids_hw: np.ndarray) -> Masks:
     return Masks(frame.seq, frame.session, at_ns, at_ns, *size, ids, ("",) * len(ids), ones, ones, logits_bhw)
 
 
-def tracked_masks(engine: rtseg.Engine, frames: list[Frame], seq: Sequence) -> list[Masks]:
+def tracked_masks(engine: rtseg.Engine, video: Video) -> list[Masks]:
     """What the tracker says, having been shown the true masks on the first frame."""
     tracker = rtseg.Tracker(engine)
-    for i in seq.ids[: engine.recipe.max_objects]:
-        if (seq.ids_thw[0] == i).any():
-            tracker.prompt(i, mask=seq.ids_thw[0] == i)
-    return [tracker.step(frame) for frame in frames]
+    first_hw = video.ids_thw[0]
+    for i in [int(i) for i in np.unique(first_hw) if i][: engine.recipe.max_objects]:
+        tracker.prompt(i, mask=first_hw == i)
+    return [tracker.step(frame) for frame in video.frames]
 
 
-def compare(frames: list[Frame], seq: Sequence, masks: list[Masks], ages: list[int]) -> list[Pair]:
+def compare(video: Video, masks: list[Masks], ages: list[int]) -> list[Pair]:
     """Every frame with masks of every age."""
     pairs = []
     carriers = (Carrier(), Reversed())
-    for t, frame in enumerate(frames):
+    for t, frame in enumerate(video.frames):
         for carrier in carriers:
             carrier.see(frame)
         for age in (age for age in ages if age <= t):
             old = masks[t - age]
             shown = (old, *(carrier.carry(old, frame, np.inf) for carrier in carriers))
-            for i in (i for i in old.ids if (seq.ids_thw[t - age] == i).any()):
-                truth_hw = seq.ids_thw[t] == i
+            for i in (i for i in old.ids if (video.ids_thw[t - age] == i).any()):
+                truth_hw = video.ids_thw[t] == i
                 masks_hw = [m.mask(i) for m in shown]
                 if not masks_hw[0].any():
                     continue
-                j, f = (tuple(score(mask_hw, truth_hw) for mask_hw in masks_hw) for score in (iou, boundary))
-                pairs.append(Pair(f"{seq.name} {t // BLOCK}", age, j, f))
+                near = tolerance_px(frame.height, frame.width)
+                j = tuple(iou(*areas(truth_hw, mask_hw)) for mask_hw in masks_hw)
+                f = tuple(boundary_f(truth_hw, mask_hw, near) for mask_hw in masks_hw)
+                pairs.append(Pair(f"{frame.session} {t // BLOCK}", age, j, f))
     return pairs
 
 
@@ -160,12 +168,11 @@ def row(group: str, source: str, age: int, pairs: list[Pair]) -> dict[str, Any]:
 def measure(engine: rtseg.Engine, data: Path, ages: list[int], frames: int | None) -> list[dict[str, Any]]:
     """One row a group, source of masks and age; says on stderr what it is at."""
     found: dict[tuple[str, str], list[Pair]] = {}
-    for group, seq in groups(data, frames):
-        print(f"{group}: {seq.name}", file=sys.stderr, flush=True)
-        pictures = frames_of(seq)
-        truth = [true_masks(frame, ids_hw) for frame, ids_hw in zip(pictures, seq.ids_thw, strict=True)]
-        for source, masks in (("truth", truth), ("tracker", tracked_masks(engine, pictures, seq))):
-            found.setdefault((group, source), []).extend(compare(pictures, seq, masks, ages))
+    for group, video in groups(data, frames):
+        print(f"{group}: {video.frames[0].session}", file=sys.stderr, flush=True)
+        truth = [true_masks(frame, ids_hw) for frame, ids_hw in zip(video.frames, video.ids_thw, strict=True)]
+        for source, masks in (("truth", truth), ("tracker", tracked_masks(engine, video))):
+            found.setdefault((group, source), []).extend(compare(video, masks, ages))
     rows = []
     for (group, source), pairs in found.items():
         some = {age: [p for p in pairs if p.age == age] for age in ages}
@@ -175,10 +182,10 @@ def measure(engine: rtseg.Engine, data: Path, ages: list[int], frames: int | Non
 
 def cost(ages: list[int]) -> dict[int, dict[str, float]]:
     """`see` and `carry` on 1280x720 with two objects, ms, on one thread."""
-    seq = render_sequence(HELD_OUT_SEED, 40, SCENE_FPS, 1280, 720)
-    frames = frames_of(seq)
-    masks = [true_masks(frame, ids_hw) for frame, ids_hw in zip(frames, seq.ids_thw, strict=True)]
-    return {age: summary(_times(frames, masks, age)) for age in ages}
+    (sequence,) = open_dataset(f"synthetic:laparoscopy?seed={HELD_OUT_SEED}&seconds=2").sequences
+    video = Video.of(sequence, 40)
+    masks = [true_masks(frame, ids_hw) for frame, ids_hw in zip(video.frames, video.ids_thw, strict=True)]
+    return {age: summary(_times(video.frames, masks, age)) for age in ages}
 
 
 def _times(frames: list[Frame], masks: list[Masks], age: int) -> list[float]:

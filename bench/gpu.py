@@ -27,7 +27,6 @@ import torch
 
 import rtseg
 from bench.contenders import Contender, Ours, Task, Transformers, randomize
-from rtseg.machine import commit, facts
 from rtseg.benchmark.statistics import speedup, summary
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.doctor import versions
@@ -36,6 +35,7 @@ from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda import open as open_cuda
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import RtsegError
+from rtseg.machine import commit, facts
 from rtseg.sam2 import Sam2, get_preset
 
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512")

@@ -30,7 +30,6 @@ from rich.table import Table
 import rtseg
 from bench.contenders import Box, Contender, Meta, Ours, Task, Transformers, randomize
 from bench.rates import TYPES, encoder_gflop, encoder_share, product_rate
-from rtseg.machine import Load, commit, facts
 from rtseg.benchmark.statistics import speedup, summary
 from rtseg.clips import calibration
 from rtseg.config import MemoryPlan, Recipe
@@ -38,6 +37,7 @@ from rtseg.doctor import versions
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.runtimes import device_of, runtime_module, settle
 from rtseg.errors import ConfigError, EngineError
+from rtseg.machine import Load, commit, facts
 from rtseg.sam2 import Sam2, get_preset, load_weights
 from rtseg.types import BoolMask
 

@@ -140,13 +140,6 @@ def _verify(args: argparse.Namespace) -> Result:
     return verify(args.folder)
 
 
-def _train(args: argparse.Namespace) -> Result:
-    from .adapt.train import TrainConfig, train
-
-    names = ("data", "out", "preset", "image_size", "weights", "minutes", "steps", "seed", "threads")
-    return {"out": str(args.out), **train(TrainConfig(**{name: getattr(args, name) for name in names}))}
-
-
 def _build(args: argparse.Namespace) -> Result:
     from .build import build_all
     from .report import progress_bar
@@ -192,7 +185,9 @@ def _doctor(args: argparse.Namespace) -> Result:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .control.commands import add_parsers
+    from .adapt.commands import add_parsers as add_training
+    from .control.commands import add_parsers as add_control
+    from .evaluate.commands import add_parsers as add_evaluation
 
     parser = _Parser(
         prog="rtseg",
@@ -227,7 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--keys", type=Path, help="our key, for a feed that asks for one: a folder, or a .key_secret")
     view.add_argument("--server-key", metavar="KEY", help="the feed's public key, or its file; else server.key")
 
-    add_parsers(verbs, _verb)
+    for add_verbs in (add_control, add_evaluation, add_training):
+        add_verbs(verbs, _verb)
 
     top = _verb(verbs, "top", _top, "a running feed in figures, once a second", "rtseg top 127.0.0.1:9464")
     top.add_argument("address", nargs="?", default="127.0.0.1:9464", help="of the feed's [metrics]")
@@ -237,18 +233,6 @@ def _parser() -> argparse.ArgumentParser:
     text = "prove that nobody changed a recording: its log, and its pictures"
     verify = _verb(verbs, "verify", _verify, text, "rtseg verify recordings/room1-20260101-090000")
     verify.add_argument("folder", type=Path, help="of one run")
-
-    example = "rtseg train --data data --out out/train --minutes 75"
-    train = _verb(verbs, "train", _train, "make weights, or go on from given ones; resumes after a stop", example)
-    train.add_argument("--data", type=Path, required=True, help="folder of images and masks; see rtseg/adapt/data.py")
-    train.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
-    train.add_argument("--preset", default="nano", help="which network")
-    train.add_argument("--image-size", type=_count, default=256, help="side of the network's square, in pixels")
-    train.add_argument("--weights", type=Path, help="weights to start from")
-    train.add_argument("--minutes", type=_positive, default=75.0, help="how long, resumptions added up")
-    train.add_argument("--steps", type=_count, help="how many steps, instead of --minutes")
-    train.add_argument("--seed", type=_whole, default=0)
-    train.add_argument("--threads", type=_count, default=2, help="of the CPU")
 
     example = "rtseg build engines/nano-cpu.toml"
     text = "compile an engine, prove that its masks are the reference's, install it in built/ beside the recipe"

@@ -82,6 +82,13 @@ class Table:
             raise self.bad(key, expected)
         return tuple(tuple(map(float, row)) for row in value)
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of non-empty strings; none where the key is missing."""
+        value = self.values.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+            raise self.bad(key, "a list of texts")
+        return tuple(value)
+
     def names(self, key: str, default: Iterable[str], choices: Iterable[str]) -> tuple[str, ...]:
         """A list of different names, each one of a few; may be empty."""
         value, choices = self.values.get(key, list(default)), list(choices)

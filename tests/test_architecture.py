@@ -29,7 +29,7 @@ MAY: dict[str, set[str]] = {
     "engine": VALUES | {"sam2"},
     "track": VALUES | {"engine"},
     "machine": VALUES,
-    "evaluate": BASE | {"engine", "track", "grab", "publish", "doctor", "machine"},
+    "evaluate": BASE | {"engine", "track", "grab", "publish", "doctor", "machine", "report"},
     "adapt": BASE | {"sam2", "engine", "grab", "evaluate"},
     "doctor": VALUES | {"engine"},
     "report": {"errors"},
@@ -49,7 +49,7 @@ MAY: dict[str, set[str]] = {
 
 # Who may import a vendor library.
 HOMES: dict[str, set[str]] = {
-    "torch": {"sam2", "engine", "track", "adapt", "doctor", "probe", "build", "benchmark", "machine"},
+    "torch": {"grab", "sam2", "engine", "track", "adapt", "doctor", "probe", "build", "benchmark", "machine"},
     "tensorrt": {"engine"},
     "pycuda": {"engine"},
     "openvino": {"engine"},

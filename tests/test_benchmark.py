@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.adapt.data import HELD_OUT_SEED
 from rtseg import machine
 from rtseg.benchmark import cold, plots, run
 from rtseg.benchmark.clip import SYNTHETIC, Clip, load_clip
@@ -30,6 +29,7 @@ from rtseg.config import MemoryPlan, Recipe, load_recipe
 from rtseg.engine import Decoded, Features, Prompts, Recall, Remembered
 from rtseg.engine.base import Verbs
 from rtseg.errors import ConfigError, EngineError, PromptError
+from rtseg.grab import HELD_OUT_SEED
 from rtseg.report import show
 from rtseg.sam2 import get_preset
 from rtseg.types import ImageU8

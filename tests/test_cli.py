@@ -83,9 +83,9 @@ def test_wrong_words_exit_with_2(words: list[str], capsys: pytest.CaptureFixture
         ["live", "a.toml", "--seconds", "nan"],
         ["view", "--seconds", "-1"],
         ["view", "--frames", "0"],
-        ["train", "--data", "d", "--out", "o", "--steps", "0"],
-        ["train", "--data", "d", "--out", "o", "--minutes", "-1"],
-        ["train", "--data", "d", "--out", "o", "--seed", "-1"],
+        ["train", "t.toml", "--data", "d", "--out", "o", "--threads", "0"],
+        ["eval", "d", "--tolerance", "nan"],
+        ["eval", "d", "--slices", "1,b"],
     ],
 )
 def test_numbers_that_make_no_sense_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,13 +174,39 @@ def test_view_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options == wanted
 
 
-def test_train_names_every_option_as_the_trainer_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import rtseg.adapt.train as trainer
+def test_train_reads_its_file_and_passes_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = Room("rtseg.adapt.train", "train")
+    monkeypatch.setitem(sys.modules, "rtseg.adapt.train", fake)
+    file = tmp_path / "t.toml"
+    file.write_text("endoscope = {share = 1.0}\n[[phase]]\nsteps = 3\n")
+    assert main(["train", str(file), "--data", "d", "--out", "o", "--threads", "1"]) == 0
+    ((_, (config, data, out, device, threads), _),) = fake.calls
+    assert (config.steps, data, out, device, threads) == (3, Path("d"), Path("o"), "auto", 1)
+    assert main(["train", str(tmp_path / "absent.toml"), "--data", "d", "--out", "o"]) == 2
 
-    seen: list[trainer.TrainConfig] = []
-    monkeypatch.setattr(trainer, "train", lambda config: seen.append(config) or {"iou": 0.5})
-    assert main(["train", "--data", "d", "--out", str(tmp_path), "--steps", "3", "--image-size", "128"]) == 0
-    assert (seen[0].data, seen[0].steps, seen[0].image_size, seen[0].minutes) == (Path("d"), 3, 128, 75.0)
+
+def test_eval_checks_before_it_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
+        (["--protocol", "vide"], "did you mean 'video'"),
+        (["--prompt", "boxes"], "did you mean 'box'"),
+        (["--level", "6", "--corruption", "smoke"], "level = 6; expected 1 to 5"),
+        ([], "no such folder"),
+    ):
+        assert main(["eval", str(tmp_path / "absent"), *words]) == 2
+        error = capsys.readouterr().err
+        assert says in error and len(error.splitlines()) == 1
+
+
+def test_eval_follows_a_synthetic_set_and_compares_with_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = "synthetic:laparoscopy?seed=10000-10001&seconds=0.4&width=160&height=120"
+    assert main(["eval", data, "--out", str(tmp_path / "a"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["summary"]["overall"]["iou"]["value"] > 0.3
+    assert (tmp_path / "a" / "eval.json").is_file()
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
 
 
 def test_doctor_says_what_is_missing(

@@ -40,7 +40,7 @@ class Checkpoint:
     elapsed: float
     model: dict[str, Tensor]
     average: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: list[dict[str, Any]]
 
     def write(self, path: Path) -> None:
         """Write beside `path`, then rename: a kill leaves the old file or the new one."""
@@ -55,14 +55,10 @@ class Checkpoint:
         return cls(**torch.load(path, map_location="cpu", weights_only=True))
 
 
-def export(checkpoint: Path, path: Path) -> None:
+def export(checkpoint: Path, path: Path, metadata: dict[str, str]) -> None:
     """Write the averaged weights of a checkpoint as a weights file (fp16 safetensors)."""
     state = Checkpoint.read(checkpoint)
     net = Sam2(get_preset(state.preset), image_size=state.image_size)
     net.load_state_dict(state.average)
-    save_weights(
-        net,
-        path,
-        half=True,
-        metadata={"preset": state.preset, "image_size": str(state.image_size), "steps": str(state.step)},
-    )
+    own = {"preset": state.preset, "image_size": str(state.image_size), "steps": str(state.step)}
+    save_weights(net, path, half=True, metadata={**own, **metadata})

@@ -1,34 +1,25 @@
-"""One object per clip, followed through time: the loop that training and validation share.
+"""Objects followed through a clip, with memories of the network's own predictions: what training unrolls.
 
-The first frame is prompted; each later frame is conditioned on memories of the earlier ones. Which memories, and
-at which temporal slots, is a `Recollect` function: it sees the times of the frames remembered and the time now.
+The first frame is prompted; each later frame is conditioned on memories of the earlier ones. Which memories, and at
+which temporal slots, is a `Recollect` function: it sees the times of the frames remembered and the time now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..sam2 import Features, Prompts, Recall, Sam2
 from ..sam2.decoder import choose
+from ..sam2.memory import MemoryTokens
 from ..sam2.network import ABSENT_LOGIT, certain, upsample
-from .augment import Rng
+from .motion import Rng
 
-POINTERS = 15  # of the latest frames, beside the conditioning one
+POINTERS = 15  # of the latest frames, beside those of conditioning frames
 Recollect = Callable[[list[int], int], list[tuple[int, int]]]
-
-
-@dataclass(frozen=True, slots=True)
-class FirstFrame:
-    """What the first frame is prompted with: `mask_b1hw` 0/1 [B, 1, S, S], or points and boxes."""
-
-    mask_b1hw: Tensor | None = None
-    prompts: Prompts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +28,9 @@ class Predicted:
 
     logits_b1hw: Tensor
     score_b: Tensor
-    all_logits_bkhw: Tensor | None
-    all_iou_bk: Tensor | None
+    pointer_bd: Tensor
+    all_logits_bkhw: Tensor | None = None
+    all_iou_bk: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,93 +52,68 @@ def scattered(rng: Rng) -> Recollect:
         if not times:
             return []
         kept = [i for i in range(len(times) - 1) if rng.random() < 0.7] + [len(times) - 1]
+        kept = kept[-6:]
         slots = sorted(rng.choice(6, len(kept), replace=False)) if rng.random() < 0.5 else range(len(kept))
         return [(i, int(slot)) for i, slot in zip(reversed(kept), slots, strict=True)]
 
     return recollect
 
 
-def rollout(
-    net: Sam2, features: Iterable[Features], times: Iterable[int], first: FirstFrame, recollect: Recollect
-) -> Iterator[Predicted]:
-    """Follow B objects; yields one `Predicted` per frame. Differentiable: the caller chooses the grad mode.
+@dataclass(slots=True)
+class Rollout:
+    """B objects on their way through a clip. Differentiable: the caller chooses the grad mode."""
 
-    `features` are those of frames at `times` (ascending); N = B, or N = 1 shared by all.
-    """
-    anchor: _Memory | None = None
-    recent: list[_Memory] = []
-    for feats, now in zip(features, times, strict=True):
-        if anchor is None:
-            predicted, pointer_bd = _prompted(net, feats, first)
+    net: Sam2
+    recollect: Recollect
+    _anchors: list[_Memory] = field(default_factory=list)  # of prompted frames
+    _recent: list[_Memory] = field(default_factory=list)
+
+    def condition(self, own: Features, now: int) -> Tensor:
+        """Features of the B objects' frames [B, ...] in the light of what is remembered."""
+        if not self._anchors:
+            return self.net.attend(own, [None] * len(own.top))
+        conditioned: Tensor = self.net.memory_attention(own.top, self._tokens(now))
+        return conditioned
+
+    def given(self, own: Features, mask_b1hw: Tensor) -> Predicted:
+        """A mask, 0/1 [B, 1, S, S], taken as the answer."""
+        out = self.net.from_mask(own, mask_b1hw)
+        return Predicted(out.logits_b1hw, out.score_b, out.pointer_bc)
+
+    def predict(self, conditioned_bdhw: Tensor, own: Features, prompts: Prompts | None = None) -> Predicted:
+        """All candidates, and the mask that the predictor would choose of them."""
+        prompts = prompts or Prompts.none(len(own.top)).to(own.top.device)
+        found = self.net.predict_masks(conditioned_bdhw, own, prompts)
+        mask_b, token_b = choose(found, prompts.multimask)
+        rows_b = torch.arange(len(mask_b), device=mask_b.device)
+        logits_b1hw = found.logits_bkhw[rows_b, mask_b][:, None]
+        seen_b111 = (found.score_b > 0)[:, None, None, None]
+        pointer_bd = self.net.pointer(found.tokens_bkc[rows_b, token_b], found.score_b)
+        chosen_b1hw = torch.where(seen_b111, logits_b1hw, ABSENT_LOGIT)
+        return Predicted(chosen_b1hw, found.score_b, pointer_bd, found.logits_bkhw, found.iou_bk)
+
+    def remember(self, own: Features, predicted: Predicted, now: int, prompted: bool) -> None:
+        """Keep this frame; one that was prompted is an anchor, which is always looked at."""
+        full_b1hw = upsample(predicted.logits_b1hw, self.net.image_size)
+        full_b1hw = certain(full_b1hw) if prompted else full_b1hw
+        memory = _Memory(now, self.net.remember(own, full_b1hw, predicted.score_b), predicted.pointer_bd)
+        if prompted:
+            self._anchors.append(memory)
         else:
-            cond = net.attend(feats, _recalls(net, anchor, recent, now, recollect))
-            predicted, pointer_bd = _choose(net, cond, feats, Prompts.none(len(pointer_bd)))
-        yield predicted
-        full_b1hw = upsample(predicted.logits_b1hw, net.image_size)
-        map_bmhw = net.remember(feats, certain(full_b1hw) if anchor is None else full_b1hw, predicted.score_b)
-        memory = _Memory(now, map_bmhw, pointer_bd)
-        if anchor is None:
-            anchor = memory
-        else:
-            recent = [*recent, memory][-POINTERS:]
+            self._recent = [*self._recent, memory][-POINTERS:]
 
-
-def _recalls(net: Sam2, anchor: _Memory, recent: list[_Memory], now: int, recollect: Recollect) -> list[Recall]:
-    kept = recollect([m.time for m in recent], now)
-    memories = [anchor, *(recent[i] for i, _ in kept)]
-    slots = [net.preset.num_maskmem - 1, *(slot for _, slot in kept)]
-    owners = [anchor, *reversed(recent)]
-    ages = [now - m.time for m in owners]
-    maps_btmhw = torch.stack([m.map_bmhw for m in memories], 1)
-    pointers_bpd = torch.stack([m.pointer_bd for m in owners], 1)
-    return [Recall.of(maps_btmhw[b], tuple(slots), pointers_bpd[b], tuple(ages)) for b in range(len(maps_btmhw))]
-
-
-def _prompted(net: Sam2, feats: Features, first: FirstFrame) -> tuple[Predicted, Tensor]:
-    if first.mask_b1hw is not None:
-        out = net.from_mask(feats, first.mask_b1hw)
-        return Predicted(out.logits_b1hw, out.score_b, None, None), out.pointer_bc
-    assert first.prompts is not None
-    batch = len(first.prompts.labels_bp)
-    return _choose(net, net.attend(feats, [None] * batch), feats, first.prompts)
-
-
-def _choose(net: Sam2, cond_bdhw: Tensor, feats: Features, prompts: Prompts) -> tuple[Predicted, Tensor]:
-    """All candidates, and of the three multimask ones the mask that the network itself thinks best."""
-    found = net.predict_masks(cond_bdhw, feats, prompts)
-    mask_b, token_b = choose(found, prompts.multimask)
-    rows_b = torch.arange(len(mask_b), device=mask_b.device)
-    logits_b1hw = found.logits_bkhw[rows_b, mask_b][:, None]
-    seen_b111 = (found.score_b > 0)[:, None, None, None]
-    chosen_b1hw = torch.where(seen_b111, logits_b1hw, ABSENT_LOGIT)
-    predicted = Predicted(chosen_b1hw, found.score_b, found.logits_bkhw, found.iou_bk)
-    return predicted, net.pointer(found.tokens_bkc[rows_b, token_b], found.score_b)
-
-
-def _redrawn(mask_b1hw: Tensor, rng: Rng) -> Tensor:
-    """The mask, one time in four as another hand might have drawn it: a little fatter or thinner."""
-    if rng.random() < 0.75:
-        return mask_b1hw
-    side = int(rng.choice([3, 5]))
-    fatter_b1hw = F.max_pool2d(mask_b1hw, side, 1, side // 2)
-    thinner_b1hw = 1 - F.max_pool2d(1 - mask_b1hw, side, 1, side // 2)
-    return fatter_b1hw if rng.random() < 0.5 else thinner_b1hw
-
-
-def prompt_from_mask(mask_bhw: Tensor, kind: str, rng: Rng) -> FirstFrame:
-    """A prompt as a person would give it, from the truth 0/1 [B, S, S]: `mask`, a shaky `box`, or a `point` inside."""
-    if kind == "mask":
-        return FirstFrame(mask_b1hw=_redrawn(mask_bhw[:, None].float(), rng))
-    points, labels = [], []
-    for mask_hw in mask_bhw.cpu().numpy():
-        ys, xs = np.nonzero(mask_hw)
-        if kind == "point":
-            pick = rng.integers(len(xs))
-            points.append([[float(xs[pick]), float(ys[pick])]])
-            labels.append([1])
-        else:
-            box = np.array([[xs.min(), ys.min()], [xs.max() + 1, ys.max() + 1]], np.float64)
-            points.append(np.clip(box + rng.normal(0, 0.05, (2, 2)) * (box[1] - box[0]), 0, len(mask_hw)).tolist())
-            labels.append([2, 3])
-    points_bp2 = torch.tensor(points, dtype=torch.float32, device=mask_bhw.device)
-    return FirstFrame(prompts=Prompts(points_bp2, torch.tensor(labels, device=mask_bhw.device), None))
+    def _tokens(self, now: int) -> MemoryTokens:
+        """All objects remember the same frames, so positions are made once, and nothing is padded."""
+        net = self.net
+        chosen = self.recollect([m.time for m in self._recent], now)
+        memories = [*self._anchors, *(self._recent[i] for i, _ in chosen)]
+        slots = (*[net.preset.num_maskmem - 1] * len(self._anchors), *(slot for _, slot in chosen))
+        owners = [*self._anchors, *reversed(self._recent)]
+        ages = tuple(now - m.time for m in owners)
+        maps_btmhw = torch.stack([m.map_bmhw for m in memories], 1)
+        pointers_bpd = torch.stack([m.pointer_bd for m in owners], 1)
+        first = Recall.of(maps_btmhw[0], slots, pointers_bpd[0], ages)
+        *_, positions_nm = net.tokenizer.one(first, net.maskmem_tpos_enc, net.obj_ptr_tpos_proj)
+        values_bsm = maps_btmhw.flatten(3).transpose(2, 3).flatten(1, 2)
+        values_bnm = torch.cat((values_bsm, pointers_bpd.reshape(len(pointers_bpd), -1, net.preset.memory_dim)), 1)
+        return MemoryTokens(values_bnm, values_bnm + positions_nm, values_bsm.shape[1], None)

@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 
 from ..errors import ConfigError, SourceError
-from ..grab import Source, open_source
+from ..grab import HELD_OUT_SEED, Source, open_source
 from ..prompts import load_prompts
 from ..types import BoolMask, Frame, Prompt
 
-# Seeds from 10,000 on are held out from training (rtseg.adapt.data.HELD_OUT_SEED).
-SYNTHETIC = "synthetic:laparoscopy?seed=10000"
+SYNTHETIC = f"synthetic:laparoscopy?seed={HELD_OUT_SEED}"
 MOST_FRAMES = 64  # in memory: 230 MB at 720p; a longer benchmark goes through them forwards and backwards
 
 

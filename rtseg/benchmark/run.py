@@ -16,12 +16,12 @@ import numpy as np
 from ..doctor import versions
 from ..engine import Engine, open_engine
 from ..errors import ConfigError, EngineError, WeightsError
+from ..machine import Load, commit, facts
 from ..publish.atomic import atomic_path, unwritable
 from ..track import Tracker
 from .clip import Clip, load_clip
 from .cold import cold_start
 from .lane import Lane, StagedLane, alternate
-from ..machine import Load, commit, facts
 from .plan import Entry, Question, choose_objects, plan
 from .statistics import fit_blocks, jitter, speedup, spread, summary
 from .tables import Document

@@ -12,9 +12,9 @@ from .folder import FolderSource
 from .pace import paced
 from .secret import HIDDEN, redact
 from .source import Mode, Source
-from .synthetic import SyntheticSource
+from .synthetic import HELD_OUT_SEED, SyntheticSource
 
-__all__ = ["Source", "open_source", "paced"]
+__all__ = ["HELD_OUT_SEED", "Source", "SyntheticSource", "open_source", "paced"]
 
 
 def open_source(uri: str | Path, *, fps: float | None = None) -> Source:

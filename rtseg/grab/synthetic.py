@@ -21,6 +21,7 @@ from .source import Source
 from .tissue import Tissue
 from .tools import Tool
 
+HELD_OUT_SEED = 10_000  # scenes from this seed on are for judging; trainings draw lower ones
 NEUTRAL = 200  # light of 1.0 in the 8-bit light map
 COARSE = 8  # light and shadow are smooth: they are computed at 1/8 of the size
 
@@ -140,7 +141,15 @@ class SyntheticSource(Source):
         super().__init__(uri, width, height, float(self._rate), self._count)
         self._scene = Scene(width, height, seed)
 
+    @property
+    def tools(self) -> int:
+        """How many there are; their ids count from 1."""
+        return 2
+
+    def frame(self, seq: int) -> Frame:
+        """Any frame, in any order."""
+        image_hwc, truth_hw = self._scene.render(seq, self.fps)
+        return Frame(image_hwc, seq, self.session, seq, 1 / self._rate, now_ns(), truth_hw=truth_hw)
+
     def frames(self) -> Iterator[Frame]:
-        for seq in range(self._count):
-            image_hwc, truth_hw = self._scene.render(seq, self.fps)
-            yield Frame(image_hwc, seq, self.session, seq, 1 / self._rate, now_ns(), truth_hw=truth_hw)
+        return map(self.frame, range(self._count))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, OutputError
 
-PROOF = "run.json"  # the file by which a folder is known to be a result of ours
+PROOFS = ("run.json", "eval.json")  # a folder that holds one of these is a result of ours
 
 
 @contextmanager
@@ -47,14 +47,15 @@ def _check(out: Path, force: bool, part: Path | None = None) -> None:
     if any(child != part for child in out.iterdir()):
         if not force:
             raise ConfigError(f"{out}: the folder is not empty; choose another one, or replace it with --force")
-        if not (out / PROOF).is_file():
-            raise ConfigError(f"{out}: --force replaces only an earlier result, and there is no {PROOF} in it")
+        if not any((out / proof).is_file() for proof in PROOFS):
+            known = " or ".join(PROOFS)
+            raise ConfigError(f"{out}: --force replaces only an earlier result, and there is no {known} in it")
 
 
 def _install(part: Path, out: Path, force: bool) -> None:
     _check(out, force, part)  # again: hours may have passed
     if part.parent == out:
-        for child in sorted(part.iterdir(), key=lambda child: child.name == PROOF):  # the proof comes last
+        for child in sorted(part.iterdir(), key=lambda child: child.name in PROOFS):  # the proof comes last
             child.rename(out / child.name)
         return
     if not out.exists():

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from rtseg.adapt.data import Clips, Sequence
+from rtseg.adapt.clips import ClipMaker, Source, of
+from rtseg.adapt.material import Video
 from rtseg.sam2 import get_preset
 from rtseg.sam2.presets import PRESETS
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-def squares(seed: int, frames: int = 8) -> Sequence:
+def squares(seed: int, frames: int = 8) -> Video:
     """Two squares, ids 1 and 2, that slide over noise."""
     rng = np.random.default_rng(seed)
     image_thwc = rng.integers(0, 90, (frames, 80, 100, 3)).astype(np.uint8)
@@ -42,14 +46,11 @@ def squares(seed: int, frames: int = 8) -> Sequence:
             window = np.s_[t, y : y + 30, x + 2 * t : x + 2 * t + 30]
             ids_thw[window] = object_id
             image_thwc[window] = (250, 120 * object_id, 40)
-    return Sequence(f"squares-{seed}", image_thwc, ids_thw)
+    image_t3hw = torch.from_numpy(image_thwc).permute(0, 3, 1, 2).contiguous()
+    return Video(f"squares-{seed}", image_t3hw, torch.from_numpy(ids_thw))
 
 
 @pytest.fixture
-def held_out() -> Sequence:
-    return squares(4)
-
-
-@pytest.fixture
-def clips() -> Clips:
-    return Clips({"synthetic": [squares(0), squares(1)]}, size=64, seed=5)
+def clips() -> ClipMaker:
+    videos = [squares(0), squares(1)]
+    return ClipMaker([Source("squares", 1.0, of(videos))], videos, seed=5, device=CPU)

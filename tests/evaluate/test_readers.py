@@ -505,3 +505,18 @@ def test_an_unknown_sequence_among_many_is_one_short_line(tmp_path: Path) -> Non
     assert len(str(caught.value)) < 400
     with pytest.raises(ConfigError, match="did you mean 'sequence_0033'"):
         open_dataset(tmp_path, sequences=["sequence_0033x"])
+
+
+def test_a_synthetic_data_set_is_its_name() -> None:
+    found = open_dataset("synthetic:laparoscopy?seed=10000-10002&seconds=1&fps=5&width=96&height=64")
+    assert [sequence.name for sequence in found.sequences] == ["seed-10000", "seed-10001", "seed-10002"]
+    first, second, _ = found.sequences
+    assert first.count == 5
+    truth = first.truth(3)
+    assert truth and all(mask_hw.shape == (64, 96) and mask_hw.any() for mask_hw in truth.values())
+    assert (first.image(3) == first.image(3)).all() and not (first.image(3) == second.image(3)).all()
+    for wrong in ("10-9", "1-", "-1", "0-99999"):
+        with pytest.raises(ConfigError, match="expected a number, or a range"):
+            open_dataset(f"synthetic:laparoscopy?seed={wrong}")
+    with pytest.raises(SourceError, match="no synthetic scene"):
+        open_dataset("synthetic:moon?seed=1-2")

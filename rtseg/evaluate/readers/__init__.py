@@ -12,7 +12,7 @@ from types import ModuleType
 
 from ...errors import ConfigError, SourceError, did_you_mean
 from ..dataset import Dataset, Sequence
-from . import cholecseg8k, davis, endovis2017, endovis2018, isinet, nifti, sa_med2d, sa_v, video
+from . import cholecseg8k, davis, endovis2017, endovis2018, isinet, nifti, sa_med2d, sa_v, synthetic, video
 from .lazy import Found
 
 __all__ = ["LAYOUTS", "open_dataset"]
@@ -34,11 +34,15 @@ SHORT = 300  # characters of a hint
 def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[str] = ()) -> Dataset:
     """Open a data set; `layout` is a key of `LAYOUTS`, or told from what lies there.
 
-    "nifti:lung" is "nifti" with a window. `sequences` are those to keep, all if empty: names of sequences, of splits
-    that the data set defines ("val", "fold0"), or of folders of sequences ("valid" for "valid/seq_2"). No picture and
-    no mask is read yet. `ConfigError` for a layout or a sequence that is unknown or unclear, `SourceError` where what
-    lies there is not as its layout says; both in one line.
+    "nifti:lung" is "nifti" with a window; "synthetic:..." needs no folder (readers/synthetic.py). `sequences` are those
+    to keep, all if empty: names of sequences, of splits that the data set defines ("val", "fold0"), or of folders of
+    sequences ("valid" for "valid/seq_2"). No picture and no mask is read yet. `ConfigError` for a layout or a sequence
+    that is unknown or unclear, `SourceError` where what lies there is not as its layout says; both in one line.
     """
+    if str(path).startswith(synthetic.PREFIX):
+        if layout or sequences:
+            raise ConfigError(f"{path}: a synthetic data set says all in its name; leave layout and sequences out")
+        return Dataset("synthetic", "synthetic", synthetic.read(str(path)))
     folder = Path(path).resolve()
     if not folder.is_dir():
         raise SourceError(f"{path}: no such folder; expected the folder of a data set")

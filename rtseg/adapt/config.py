@@ -1,0 +1,179 @@
+"""A training as a file: what to train, on what, in which phases. Those of shipped networks are in `engines/training/`.
+
+Paths of material are relative to `--data`; all else that a training needs is in the file, so that the file, the data
+and the seed say what comes out.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..tables import Table
+
+KEYS = (
+    "preset", "weights", "seed", "optimizer", "weight_decay", "warm_up", "average_decay", "endoscope", "video",
+    "texture", "validate", "phase",
+)  # fmt: skip
+VIDEO_KEYS = ("path", "layout", "sequences", "share", "every")
+PHASE_KEYS = ("steps", "image_size", "length", "objects", "clips", "clips_cuda", "lr", "loss")
+OPTIMIZERS = ("muon", "adamw")
+LOSSES = ("from-scratch", "fine-tuning")
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Sequences of one data set: `sequences` of the one at `path` (all, where none is named), each `every`-th frame."""
+
+    path: str
+    layout: str | None = None
+    sequences: tuple[str, ...] = ()
+    share: float = 1.0
+    every: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Endoscope:
+    """The synthetic one: how often it is drawn, and how many different scenes there are."""
+
+    share: float = 0.0
+    scenes: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """`steps` steps on `clips` clips of `length` frames with up to `objects` objects each.
+
+    The learning rate goes in a straight line from `lr[0]` to `lr[1]`. `clips_cuda` counts where there is a GPU.
+    """
+
+    steps: int
+    image_size: int = 256
+    length: int = 4
+    objects: int = 3
+    clips: int = 6
+    clips_cuda: int = 96
+    lr: tuple[float, float] = (8e-4, 8e-4)
+    loss: str = "from-scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """One training; `weights` (a path or "package:NAME") is what it starts from, None is nothing."""
+
+    phases: tuple[Phase, ...]
+    videos: tuple[Material, ...] = ()
+    textures: tuple[Material, ...] = ()
+    endoscope: Endoscope = Endoscope()
+    validation: tuple[Material, ...] = ()
+    preset: str = "nano"
+    weights: str | None = None
+    seed: int = 0
+    optimizer: str = "muon"
+    weight_decay: float = 0.05
+    warm_up: int = 200
+    average_decay: float = 0.999
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def at(self, step: int) -> tuple[Phase, int]:
+        """The phase of a step, and the step's number in it. The last phase goes on for ever."""
+        for phase in self.phases[:-1]:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        return self.phases[-1], step
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        phase, own = self.at(step)
+        begin, end = phase.lr
+        return min(1.0, (step + 1) / self.warm_up) * (begin + (end - begin) * min(1.0, own / phase.steps))
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """Read a training's file. `ConfigError` in one line that names the file, the key and what was expected."""
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); expected a TOML file of a training") from e
+    except ValueError as e:
+        raise ConfigError(f"{path}: not TOML ({e})") from e
+    table = Table(values, str(path), KEYS, ConfigError)
+    phases = tuple(_phase(t) for t in _tables(table, "phase", PHASE_KEYS))
+    if not phases:
+        raise table.bad("phase", "at least one [[phase]]")
+    endoscope = Table(values.get("endoscope", {}), f"{path}: endoscope", ("share", "scenes"), ConfigError)
+    videos, textures, validation = (
+        tuple(_material(t) for t in _tables(table, key, VIDEO_KEYS)) for key in ("video", "texture", "validate")
+    )
+    config = TrainConfig(
+        phases,
+        videos,
+        textures,
+        Endoscope(endoscope.number("share", 0.0, 0, 1e6), endoscope.integer("scenes", 200, 1)),
+        validation,
+        table.text("preset", "nano"),
+        table.text("weights") if "weights" in table else None,
+        table.integer("seed", 0, 0),
+        table.choice("optimizer", "muon", OPTIMIZERS),
+        table.number("weight_decay", 0.05, 0, 1),
+        table.integer("warm_up", 200, 1),
+        table.number("average_decay", 0.999, 0, 1),
+        path,
+    )
+    _check(config)
+    return config
+
+
+def _tables(table: Table, key: str, known: tuple[str, ...]) -> list[Table]:
+    found: Any = table.values.get(key, [])
+    if not isinstance(found, list):
+        raise table.bad(key, f"tables written as [[{key}]]")
+    return [Table(values, f"{table.where}: {key} {n}", known, ConfigError) for n, values in enumerate(found, 1)]
+
+
+def _material(table: Table) -> Material:
+    return Material(
+        table.text("path"),
+        table.text("layout") if "layout" in table else None,
+        table.texts("sequences"),
+        table.number("share", 1.0, 0, 1e6),
+        table.integer("every", 1, 1),
+    )
+
+
+def _phase(table: Table) -> Phase:
+    default = Phase(1)
+    size = table.integer("image_size", default.image_size, 64)
+    if size % 32:
+        raise table.bad("image_size", "a multiple of 32")
+    lr = table.numbers("lr", 2, "two learning rates: at the phase's begin and end") if "lr" in table else default.lr
+    return Phase(
+        table.integer("steps", None, 1),
+        size,
+        table.integer("length", default.length, 2, 64),
+        table.integer("objects", default.objects, 1, 64),
+        table.integer("clips", default.clips, 1),
+        table.integer("clips_cuda", default.clips_cuda, 1),
+        (lr[0], lr[1]),
+        table.choice("loss", default.loss, LOSSES),
+    )
+
+
+def _check(config: TrainConfig) -> None:
+    """What is trained on must not be what judges."""
+    if not config.videos and not config.endoscope.share:
+        raise ConfigError(f"{config.path}: nothing to train on; expected a [[video]], or an [endoscope] with a share")
+    used = {(m.path, name) for m in (*config.videos, *config.textures) for name in m.sequences or ("",)}
+    for m in config.validation:
+        for name in m.sequences or ("",):
+            if (m.path, name) in used or (m.path, "") in used or (not name and any(path == m.path for path, _ in used)):
+                raise ConfigError(f"{config.path}: {m.path} {name}: both trained and validated on; choose one")

@@ -1,0 +1,98 @@
+"""Outlines that nobody drew: random blobs and polygons, so that an object may be any part of any picture.
+
+An outline is a function of a place (u, v), below 0 inside, about as steep as a distance; its size is about 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..types import Float32
+from .motion import Rng
+
+WAVES = 6  # a blob's radius is a circle's with so many waves on it
+SIDES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Numbers of one outline. A polygon is where all half-planes `normal . p < reach` agree; a blob has waves.
+
+    `normal_s2`, `reach_s` (a plane that is not used reaches far); `wave_w`, `phase_w`; `squeeze`: v is so much
+    shorter than u.
+    """
+
+    blob: bool
+    normal_s2: Float32
+    reach_s: Float32
+    wave_w: Float32
+    phase_w: Float32
+    squeeze: float
+
+
+def draw_outline(rng: Rng) -> Outline:
+    """A blob (half of them), a polygon, or a bar, which is what instruments look like from afar."""
+    kind = rng.random()
+    if kind < 0.5:
+        angle_s, reach_s = np.zeros(SIDES), np.full(SIDES, 9.0)
+        squeeze = float(np.exp(rng.uniform(0, 1.2)))
+    elif kind < 0.75:
+        sides = int(rng.integers(3, SIDES + 1))
+        turn = np.sort(rng.uniform(0, 0.7, sides)) + np.arange(sides)
+        angle_s = np.pad(turn * 2 * np.pi / sides, (0, SIDES - sides))
+        reach_s = np.pad(rng.uniform(0.5, 1.0, sides), (0, SIDES - sides), constant_values=9.0)
+        squeeze = float(np.exp(rng.uniform(0, 0.8)))
+    else:  # two long sides that nearly meet at the tip, and two short ones
+        lean = rng.uniform(0, 0.08)
+        angle_s = np.pad(np.array([0, np.pi, np.pi / 2 - lean, -np.pi / 2 + lean]), (0, SIDES - 4))
+        width = rng.uniform(0.06, 0.3)
+        reach_s = np.pad(np.array([1.0, 1.0, width, width]), (0, SIDES - 4), constant_values=9.0)
+        squeeze = 1.0
+    fall_w = 1 / np.arange(1, WAVES + 1)
+    return Outline(
+        kind < 0.5,
+        np.stack([np.cos(angle_s), np.sin(angle_s)], -1).astype(np.float32),
+        reach_s.astype(np.float32),
+        (rng.normal(0, 0.22, WAVES) * fall_w).astype(np.float32),
+        rng.uniform(0, 2 * np.pi, WAVES).astype(np.float32),
+        squeeze,
+    )
+
+
+def inside(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
+    """The outlines' functions at places [n, h, w, 2], one outline each: [n, h, w], below 0 inside."""
+    device = uv_nhw2.device
+    squeeze_n = torch.tensor([o.squeeze for o in outlines], device=device)
+    uv = torch.stack([uv_nhw2[..., 0], uv_nhw2[..., 1] * squeeze_n[:, None, None]], -1)
+    value_nhw = uv.new_empty(uv.shape[:-1])
+    for blob in (True, False):
+        rows = [i for i, o in enumerate(outlines) if o.blob is blob]
+        if rows:
+            value_nhw[rows] = (_blob if blob else _polygon)([outlines[i] for i in rows], uv[rows])
+    return value_nhw
+
+
+def _blob(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
+    wave_nw, phase_nw = (
+        torch.from_numpy(np.stack([getattr(o, name) for o in outlines])).to(uv_nhw2.device)
+        for name in ("wave_w", "phase_w")
+    )
+    angle_nhw = torch.atan2(uv_nhw2[..., 1], uv_nhw2[..., 0])
+    radius_nhw = torch.ones_like(angle_nhw)
+    for w in range(WAVES):
+        radius_nhw += wave_nw[:, w, None, None] * torch.cos((w + 1) * angle_nhw + phase_nw[:, w, None, None])
+    return torch.linalg.vector_norm(uv_nhw2, dim=-1) - radius_nhw.clamp(min=0.25)
+
+
+def _polygon(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
+    normal_ns2 = torch.from_numpy(np.stack([o.normal_s2 for o in outlines])).to(uv_nhw2.device)
+    reach_ns = torch.from_numpy(np.stack([o.reach_s for o in outlines])).to(uv_nhw2.device)
+    out_nhw = torch.full(uv_nhw2.shape[:-1], -9.0, device=uv_nhw2.device)
+    for s in range(SIDES):
+        n2, reach = normal_ns2[:, s, None, None], reach_ns[:, s, None, None]
+        out_nhw = torch.maximum(out_nhw, (uv_nhw2 * n2).sum(-1) - reach)
+    return out_nhw

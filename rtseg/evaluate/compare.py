@@ -1,0 +1,273 @@
+"""Two evaluations of the same objects, one beside the other: what changed, by how much, and whether that is chance."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from ..errors import ConfigError
+from . import bootstrap, store
+from .bootstrap import Figure
+from .result import Result, Row
+from .summary import BY_OBJECT, ObjectFigures, difference, object_figures, summarise
+from .tables import NAMES, NONE, SHORT, Document, Sheet, flat, interval, number
+
+# What was asked has to be the same; on what picture (a corruption), of which engine, may differ, and is listed.
+ASKED = ("protocol", "prompt", "every", "clicks", "frames", "slices", "seed", "tolerance")
+CLEAR = 0.01  # of J&F: an object with a smaller difference is a draw
+MOST = 10  # sequences that are named
+
+Key = tuple[str, int]  # sequence and object
+Pairs = list[tuple[ObjectFigures, ObjectFigures]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A figure in both runs, and how much larger it is in the second, with the paired interval."""
+
+    before: float
+    after: float
+    difference: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """On how many objects the second run is better, worse, or within `CLEAR` of the first, by J&F."""
+
+    wins: int
+    losses: int
+    draws: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A sequence's J&F, mean over its objects."""
+
+    sequence: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`before` and `after` are the files. `groups` has figures by name: of all objects under "", and of each class.
+
+    With those of `Summary` goes `ms`, of all objects: the median time of a step, mean over sequences. `tallies` has
+    the same keys. `sequences` are those that changed most, most first; `differing` holds settings, versions and
+    whatever else made the two, with both values, where these are not the same.
+    """
+
+    before: str
+    after: str
+    groups: dict[str, dict[str, Change]]
+    tallies: dict[str, Tally]
+    sequences: list[Moved]
+    differing: dict[str, tuple[str, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """What `b` is worth beside `a`; each is an `eval.json`, or the folder that holds one.
+
+    A frame whose mask was given in one of them counts in neither. `ConfigError` in one line for a file that cannot be
+    read, and for two that cannot be paired: other data, objects or frames, or something else asked of them.
+    """
+    before, after = (store.read(path, masks=False) for path in (a, b))
+    unlike = _unlike(before, after)
+    if unlike:
+        raise ConfigError(f"{a} and {b} cannot be paired: {unlike} (first and second); run both on the same")
+    before, after = _own(before, after), _own(after, before)
+    categories = dict.fromkeys(row.category for row in before.rows if row.category)
+    groups = {"": _changes(before, after) | _step_times(before, after)}
+    pairs = _pairs(before, after)
+    tallies = {"": _tally(pairs)}
+    for category in categories:
+        groups[category] = _changes(_of_class(before, category), _of_class(after, category))
+        tallies[category] = _tally([pair for pair in pairs if pair[0].category == category])
+    return Comparison(str(a), str(b), groups, tallies, _moved(pairs), _differing(before, after))
+
+
+def _unlike(before: Result, after: Result) -> str:
+    """The first thing that keeps two runs from being paired, or nothing."""
+    for name in ASKED:
+        values = before.settings.get(name), after.settings.get(name)
+        if values[0] != values[1]:
+            return f"{name} {values[0]} and {values[1]}"
+    first, second = (_by_object(result.rows) for result in (before, after))
+    sequences = tuple({sequence for sequence, _ in of} for of in (first, second))
+    if sequences[0] != sequences[1]:
+        return f"sequences {_only(*sequences)}"
+    for key in sorted(first.keys() | second.keys()):
+        said = _unlike_object(first.get(key, {}), second.get(key, {}))
+        if said:
+            return f"sequence {key[0]}, object {key[1]}: {said}"
+    return "" if first else "nothing was scored in either"
+
+
+def _unlike_object(first: Mapping[int, Row], second: Mapping[int, Row]) -> str:
+    if not first or not second:
+        return "scored only in the first" if first else "scored only in the second"
+    if first.keys() != second.keys():
+        return f"scored frames {_only(first.keys(), second.keys())}"
+    for frame, row in first.items():
+        other = second[frame]
+        if (row.truth_area, row.pixels) != (other.truth_area, other.pixels):
+            areas = f"{row.truth_area} and {other.truth_area} pixels of {row.pixels} and {other.pixels}"
+            return f"on frame {frame} the truth has {areas}"
+        if row.category != other.category:
+            return f"class {row.category!r} and {other.category!r}"
+    return ""
+
+
+def _only(first: Collection[Any], second: Collection[Any]) -> str:
+    """What only one of the two has, for a line."""
+    parts = []
+    for name, extra in (("first", set(first) - set(second)), ("second", set(second) - set(first))):
+        if extra:
+            shown = ", ".join(map(str, sorted(extra)[:3])) + (f" and {len(extra) - 3} more" if len(extra) > 3 else "")
+            parts.append(f"{shown} only in the {name}")
+    return ", ".join(parts)
+
+
+def _by_object(rows: Sequence[Row]) -> dict[Key, dict[int, Row]]:
+    found: dict[Key, dict[int, Row]] = {}
+    for row in rows:
+        found.setdefault((row.sequence, row.object), {})[row.frame] = row
+    return found
+
+
+def _own(result: Result, other: Result) -> Result:
+    """The run with each mask counted as given that was given in either, so that both are judged on the same frames."""
+    given = {_place(row) for row in (*result.rows, *other.rows) if row.given}
+    of_class = {(row.sequence, row.frame, row.category) for row in (*result.rows, *other.rows) if row.given}
+    rows = [replace(row, given=_place(row) in given) for row in result.rows]
+    classes = [row for row in result.classes if (row.sequence, row.frame, row.category) not in of_class]
+    return replace(result, rows=rows, classes=classes)
+
+
+def _place(row: Row) -> tuple[str, int, int]:
+    return row.sequence, row.object, row.frame
+
+
+def _of_class(result: Result, category: str) -> Result:
+    rows = [row for row in result.rows if row.category == category]
+    return replace(result, rows=rows, classes=[row for row in result.classes if row.category == category])
+
+
+def _changes(before: Result, after: Result) -> dict[str, Change]:
+    """Each figure that both have; an object that lacks it in one of them counts in neither.
+
+    Nor does a sequence whose classes only one of them has: where there is none, and the other drew none either.
+    """
+    shared = {row.sequence for row in before.classes} & {row.sequence for row in after.classes}
+    before, after = (
+        replace(of, classes=[row for row in of.classes if row.sequence in shared]) for of in (before, after)
+    )
+    first, second = ({name: f.value for name, f in summarise(of).overall.items()} for of in (before, after))
+    pairs = _pairs(before, after)
+    for name in BY_OBJECT:
+        both = [(a, b) for o, p in pairs if (a := getattr(o, name)) is not None and (b := getattr(p, name)) is not None]
+        if both:
+            first[name], second[name] = (fmean(values) for values in zip(*both, strict=True))
+    return {name: Change(first[name], second[name], figure) for name, figure in difference(before, after).items()}
+
+
+def _step_times(before: Result, after: Result) -> dict[str, Change]:
+    """Median ms of a step, mean over the sequences that were timed in both."""
+    timed = [name for name in before.tracked.keys() & after.tracked.keys() if before.tracked[name].ms]
+    timed = sorted(name for name in timed if after.tracked[name].ms)
+    first, second = ({name: [median(of.tracked[name].ms)] for name in timed} for of in (before, after))
+    figure = bootstrap.difference([first], [second])
+    if figure is None:
+        return {}
+    before_ms, after_ms = (fmean(ms for (ms,) in of.values()) for of in (first, second))
+    return {"ms": Change(before_ms, after_ms, figure)}
+
+
+def _pairs(before: Result, after: Result) -> Pairs:
+    """Each object in both runs."""
+    there = {(o.sequence, o.object): o for o in object_figures(after.rows)}
+    return [(o, there[o.sequence, o.object]) for o in object_figures(before.rows)]
+
+
+def _tally(pairs: Pairs) -> Tally:
+    changes = [b.jf - a.jf for a, b in pairs if a.jf is not None and b.jf is not None]
+    wins, losses = sum(change > CLEAR for change in changes), sum(change < -CLEAR for change in changes)
+    return Tally(wins, losses, len(changes) - wins - losses)
+
+
+def _moved(pairs: Pairs) -> list[Moved]:
+    """Sequences by how much their J&F changed, most first; those that did not are left out."""
+    of_sequence: dict[str, list[tuple[float, float]]] = {}
+    for a, b in pairs:
+        if a.jf is not None and b.jf is not None:
+            of_sequence.setdefault(a.sequence, []).append((a.jf, b.jf))
+    moved = [Moved(name, *map(fmean, zip(*both, strict=True))) for name, both in of_sequence.items()]
+    changed = [m for m in moved if m.before != m.after]
+    return sorted(changed, key=lambda m: -abs(m.after - m.before))[:MOST]
+
+
+def _differing(before: Result, after: Result) -> dict[str, tuple[str, str]]:
+    first, second = (flat({"settings": of.settings, "made_by": of.made_by}) for of in (before, after))
+    names = [name for name in dict.fromkeys((*first, *second)) if first.get(name) != second.get(name)]
+    return {name: (first.get(name, NONE), second.get(name, NONE)) for name in names}
+
+
+def comparison_table(comparison: Comparison) -> Document:
+    """The comparison as what a verb returns: a JSON document, drawn as tables where a person reads."""
+    heading = [f"before: {comparison.before}", f"after:  {comparison.after}"]
+    sheets = [_changes_sheet(comparison.groups[""], comparison.tallies[""])]
+    if len(comparison.groups) > 1:
+        sheets.append(_classes_sheet(comparison))
+    if comparison.sequences:
+        rows = tuple(
+            (m.sequence, *(number("jf", v) for v in (m.before, m.after)), number("jf", m.after - m.before, "+"))
+            for m in comparison.sequences
+        )
+        sheets.append(Sheet("sequences that changed most, J&F", "lrrr", ("", "before", "after", "difference"), rows))
+    if comparison.differing:
+        cells = tuple((name, *values) for name, values in comparison.differing.items())
+        sheets.append(Sheet("what differs between the runs", "lll", ("", "before", "after"), cells))
+    notes = [] if comparison.differing else ["the runs differ in no setting, and in nothing that made them"]
+    if comparison.groups[""] and all(change.difference.low is None for change in comparison.groups[""].values()):
+        notes.append(f"no intervals: they take {bootstrap.MIN_SEQUENCES} sequences or more")
+    return Document({"ok": True, **comparison.to_json()}, heading, sheets, notes)
+
+
+def _changes_sheet(changes: Mapping[str, Change], tally: Tally) -> Sheet:
+    """All figures of all objects."""
+    rows = []
+    for name in (name for name in NAMES if name in changes):
+        change = changes[name]
+        values = number(name, change.before), number(name, change.after), _signed(name, change.difference)
+        rows.append((NAMES[name], *values, interval(name, change.difference, "+")))
+    note = f"J&F of objects: {tally.wins} better, {tally.losses} worse, {tally.draws} within {CLEAR:g}"
+    if any(change.difference.low is not None for change in changes.values()):
+        note += "; *: 0 is not in the interval"
+    columns = ("", "before", "after", "difference", "95 % interval")
+    return Sheet("all objects", "lrrrr", columns, tuple(rows), note).trimmed()
+
+
+def _classes_sheet(comparison: Comparison) -> Sheet:
+    """The differences of each class, and on how many of its objects which run is better."""
+    rows = []
+    for category, changes in comparison.groups.items():
+        if category:
+            tally = comparison.tallies[category]
+            cells = (_signed(name, changes[name].difference) if name in changes else NONE for name in SHORT)
+            between = interval("jf", changes["jf"].difference, "+") if "jf" in changes else ""
+            rows.append((category, next(cells), between, *cells, *map(str, (tally.wins, tally.losses, tally.draws))))
+    columns = ("", "J&F", "95 % interval", *(NAMES[name] for name in SHORT[1:]), "better", "worse", "draw")
+    return Sheet("classes: difference", "l" + "r" * (len(columns) - 1), columns, tuple(rows)).trimmed()
+
+
+def _signed(name: str, figure: Figure) -> str:
+    """A difference, with a star if its interval is without 0."""
+    low, high = figure.low, figure.high
+    sure = low is not None and high is not None and (low > 0 or high < 0)
+    return number(name, figure.value, "+") + ("*" if sure else " ")

@@ -1,0 +1,179 @@
+"""The report of an evaluation: a folder to read and to compute with, and the tables that a terminal shows.
+
+OUT/eval.json, masks.json.gz   everything, see store.py
+OUT/report.md                  the tables and pictures below, for a reader
+OUT/plots/SEQUENCE.png         J and F of each object over the frames
+OUT/worst/*.png                the worst frames: frame, truth, prediction
+OUT/sheets/SEQUENCE.png        each sequence at a glance, with its masks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..publish.folder import atomic_folder
+from . import pictures, plots, store
+from .bootstrap import MIN_SEQUENCES
+from .corrupt import corrupted
+from .dataset import Dataset
+from .result import Result
+from .summary import Summary, summarise
+from .tables import NONE, Document, Sheet, counted, flat, objects_sheet, overall_sheet, parts_sheet
+
+FILE = "report.md"
+SHOWN = 20  # sequences on a terminal; the report has them all
+
+
+def write_report(make: Callable[[], Result], dataset: Dataset, out: Path, force: bool = False) -> Document:
+    """Write the folder `out`, which appears when it is complete; returns what `--json` prints, without the rows.
+
+    `make` evaluates; it is called when it is known that `out` can be had, for it may take hours.
+    `ConfigError` where `out` holds something, unless `force` is set and it is an earlier report; `OutputError` where
+    it cannot be written; `SourceError` where a picture of the data set can no longer be read.
+    """
+    with atomic_folder(out, force) as folder:
+        report = fill(folder, make(), dataset)
+    report["out"] = str(out)
+    report.notes.append(f"saved {out}: {', '.join(report['saved'])}")
+    return report
+
+
+def fill(folder: Path, result: Result, dataset: Dataset) -> Document:
+    """Write the files of a report into an empty folder."""
+    summary = summarise(result)
+    store.write(folder, result, summary.to_json())
+    drawn, missing = _draw(folder, result, dataset)
+    document = _document(result, dataset, summary, missing)
+    document["saved"] = [store.FILE, store.MASKS, FILE, *(f"{name}/" for name, paths in drawn.items() if paths)]
+    whole = [*_means(summary, dataset), parts_sheet("sequences", summary.sequences), objects_sheet(summary.objects)]
+    (folder / FILE).write_text(_markdown(document, whole, drawn), "utf-8")
+    return document
+
+
+def table(result: Result, dataset: Dataset) -> Document:
+    """What `write_report` returns, without writing anything."""
+    return _document(result, dataset, summarise(result), ())
+
+
+def _document(result: Result, dataset: Dataset, summary: Summary, missing: Sequence[str]) -> Document:
+    values: dict[str, Any] = {
+        "ok": True,
+        "data": _about(result, dataset),
+        "settings": result.settings,
+        "made_by": result.made_by,
+        "summary": summary.to_json(),
+        "warnings": [*_doubts(summary, result), *missing],
+    }
+    sheets = [*_means(summary, dataset), parts_sheet("sequences", summary.sequences, SHOWN)]
+    return Document(values, _heading(values), sheets, [f"warning: {warning}" for warning in values["warnings"]])
+
+
+def _means(summary: Summary, dataset: Dataset) -> list[Sheet]:
+    """The tables of all objects and, where there are any, of the classes."""
+    classes = [parts_sheet("classes", summary.classes)] if summary.classes else []
+    return [overall_sheet(summary, _unit(dataset)), *classes]
+
+
+def _draw(folder: Path, result: Result, dataset: Dataset) -> tuple[dict[str, list[str]], list[str]]:
+    """All pictures, as paths in the folder by what they show; and a line on those that cannot be drawn here."""
+    dataset = _as_seen(dataset, result.settings)
+    kinds: dict[str, Callable[[Path], list[Path]]] = {
+        "plots": lambda path: plots.draw(result, path),
+        "worst": lambda path: pictures.draw_worst(result, dataset, path),
+        "sheets": lambda path: pictures.draw_sheets(result, dataset, path),
+    }
+    drawn: dict[str, list[str]] = {}
+    missing = []
+    for name, draw in kinds.items():
+        (folder / name).mkdir()
+        try:
+            drawn[name] = [f"{name}/{path.name}" for path in draw(folder / name)]
+        except ConfigError as e:  # matplotlib is missing; the rest is as useful without
+            drawn[name] = []
+            missing.append(str(e))
+        if not drawn[name]:
+            (folder / name).rmdir()
+    return drawn, missing
+
+
+def _as_seen(dataset: Dataset, settings: Mapping[str, Any]) -> Dataset:
+    """With the pictures as the network got them: spoilt, where that was asked for."""
+    kind = settings.get("corruption")
+    if kind is None:
+        return dataset
+    spoilt = (corrupted(sequence, kind, settings["level"], settings["seed"]) for sequence in dataset.sequences)
+    return replace(dataset, sequences=tuple(spoilt))
+
+
+def _about(result: Result, dataset: Dataset) -> dict[str, Any]:
+    sequences = len(result.tracked)
+    objects = len({(row.sequence, row.object) for row in result.rows})
+    frames = len({(row.sequence, row.frame) for row in result.rows})
+    counts = {"sequences": sequences, "objects": objects, "annotated_frames": frames}
+    return {"name": dataset.name, "layout": dataset.layout, **counts}
+
+
+def _unit(dataset: Dataset) -> str:
+    units = {"px" if sequence.spacing_mm is None else "mm" for sequence in dataset.sequences}
+    return " or ".join(sorted(units, reverse=True))
+
+
+def _doubts(summary: Summary, result: Result) -> Iterator[str]:
+    """What a reader should know before believing a figure."""
+    if 0 < len(summary.sequences) < MIN_SEQUENCES:
+        yield f"no intervals from {counted(len(summary.sequences), 'sequence')}; they take {MIN_SEQUENCES} or more"
+    left_out = result.made_by.get("not_prompted", {})
+    if left_out:
+        objects = counted(sum(map(len, left_out.values())), "object")
+        yield f"{objects} in {counted(len(left_out), 'sequence')} had no frame to be prompted on, and count nowhere"
+    if not summary.objects:
+        yield "nothing was scored: no object has an annotated frame after its prompt"
+
+
+def _heading(values: Mapping[str, Any]) -> list[str]:
+    data = values["data"]
+    counts = ", ".join(
+        counted(data[f"{what}s"], what.replace("_", " ")) for what in ("sequence", "object", "annotated_frame")
+    )
+    lines = [f"{data['name']} ({data['layout']}): {counts}"]
+    for name in ("settings", "made_by"):
+        plain = flat({key: value for key, value in values[name].items() if not isinstance(value, Mapping)})
+        said = "; ".join(f"{key} {text}" for key, text in plain.items() if text != NONE)
+        lines += [f"{name.replace('_', ' ')}: {said}"] if said else []
+    return lines
+
+
+def _markdown(values: Mapping[str, Any], sheets: Sequence[Sheet], drawn: Mapping[str, Sequence[str]]) -> str:
+    """The whole report; its pictures lie beside it."""
+    data = values["data"]
+    facts = [
+        Sheet(name.replace("_", " "), "ll", ("", ""), tuple(flat(values[name]).items()))
+        for name in ("settings", "made_by")
+        if values[name]
+    ]
+    method = values["summary"]["intervals"]
+    how = (
+        f"Intervals of {method['confidence']:.0%}: {method['interval']} bootstrap, {method['resampled']} resampled "
+        f"{method['draws']} times. A figure is the mean over objects of the mean over their frames; frames whose mask "
+        "the prompt gave do not count. For research only: not a medical device."
+    )
+    titles = {"worst": "worst frames", "plots": "over the frames", "sheets": "at a glance"}
+    pictured = [
+        "\n\n".join([f"## {title}", *(f"![{path}]({path})" for path in drawn[name])])
+        for name, title in titles.items()
+        if drawn[name]
+    ]
+    parts = [
+        f"# Evaluation on {data['name']}",
+        "\n".join(_heading({**values, "settings": {}, "made_by": {}})) + ".",
+        how,
+        *(f"**Note:** {warning}." for warning in values["warnings"]),
+        *(sheet.as_markdown() for sheet in (*sheets[:-1], *facts)),
+        *pictured,
+        sheets[-1].as_markdown(),
+    ]
+    return "\n\n".join(parts) + "\n"

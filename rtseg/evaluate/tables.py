@@ -1,0 +1,200 @@
+"""The figures of an evaluation as tables: one description of each, drawn for a terminal or written as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from .bootstrap import Figure
+from .summary import ObjectFigures, Speed, Summary
+
+NAMES = {
+    "jf": "J&F",
+    "iou": "J",
+    "boundary": "F",
+    "dice": "Dice",
+    "hd95": "HD95",
+    "surface": "NSD",
+    "missed": "missed %",
+    "false_area": "false area %",
+    "false_frames": "false frames %",
+    "challenge_iou": "challenge IoU",
+    "isi_iou": "ISI-IoU",
+    "mc_iou": "mcIoU",
+    "reacquired": "re-acquired %",
+    "reacquisition_frames": "found after",
+    "ms": "ms",
+}
+MEANINGS = {
+    "jf": "mean of J and F",
+    "iou": "IoU of mask and truth",
+    "boundary": "agreement of the contours, as DAVIS defines it",
+    "dice": "2 x overlap / both areas",
+    "hd95": "95th percentile of the Hausdorff distance, {unit}, where both are there",
+    "surface": "normalised surface Dice, where both are there",
+    "missed": "of frames with the object: nothing is drawn",
+    "false_area": "of the frame, drawn while the object is absent",
+    "false_frames": "of frames without the object: something is drawn",
+    "challenge_iou": "EndoVis: mean over the classes in the truth of a frame",
+    "isi_iou": "ISINet: mean over the classes in truth or masks of a frame",
+    "mc_iou": "mean over classes",
+    "reacquired": "of returns after an absence: found within 10 frames",
+    "reacquisition_frames": "frames from a return to an IoU of 0.5, median over returns",
+}
+PERCENT = ("missed", "false_area", "false_frames", "reacquired")
+ONE_DECIMAL = ("hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", "ms")
+DECIMALS = {**dict.fromkeys(ONE_DECIMAL, 1), "false_area": 2}
+SHORT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "reacquired")
+OF_OBJECT = SHORT[:-1]
+OF = {
+    **dict.fromkeys(("challenge_iou", "isi_iou", "mc_iou"), "frame"),
+    **dict.fromkeys(("reacquired", "reacquisition_frames"), "return"),
+}
+NONE = "-"
+
+Cells = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table before it is drawn. `align` has one letter a column, l or r."""
+
+    title: str
+    align: str
+    columns: Cells
+    rows: tuple[Cells, ...]
+    note: str = ""
+
+    def trimmed(self) -> Sheet:
+        """Without the columns that no row has anything in."""
+        kept = [i for i, cells in enumerate(zip(*self.rows, strict=True)) if any(cells)]
+        align, columns = "".join(self.align[i] for i in kept), tuple(self.columns[i] for i in kept)
+        return replace(self, align=align, columns=columns, rows=tuple(tuple(row[i] for i in kept) for row in self.rows))
+
+    def for_terminal(self) -> Table:
+        table = Table(title=f"\n{self.title}", title_justify="left", box=None, pad_edge=False)
+        for column, side in zip(self.columns, self.align, strict=True):
+            table.add_column(column, justify="right" if side == "r" else "left", no_wrap=side == "r")
+        for row in self.rows:
+            table.add_row(*map(Text, row))  # a label with brackets is no markup
+        return table
+
+    def as_markdown(self) -> str:
+        rule = ["---:" if side == "r" else ":---" for side in self.align]
+        rows = [[_plain(cell) for cell in row] for row in self.rows]
+        lines = [f"| {' | '.join(row)} |" for row in (self.columns, rule, *rows)]
+        return "\n".join([f"## {self.title}", "", *lines, *(["", self.note] if self.note else [])])
+
+
+class Document(dict[str, Any]):
+    """What a verb found, as the JSON document that it prints; drawn as tables and lines where a person reads."""
+
+    def __init__(
+        self, values: Mapping[str, Any], heading: Sequence[str], sheets: Sequence[Sheet], notes: Sequence[str]
+    ) -> None:
+        super().__init__(values)
+        self.heading, self.sheets, self.notes = list(heading), list(sheets), list(notes)
+
+    def __rich_console__(self, console: object, options: object) -> Iterator[Table | Text]:
+        yield from map(Text, self.heading)
+        for sheet in self.sheets:
+            yield sheet.for_terminal()
+            if sheet.note:
+                yield Text(sheet.note)
+        yield from map(Text, self.notes)
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Nested tables as one of texts, with the keys joined by points; what is None or empty is `NONE`."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{before}{key}.")
+        else:
+            listed = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            found[f"{before}{key}"] = NONE if value is None else listed or NONE
+    return found
+
+
+def _plain(text: str) -> str:
+    """A cell that Markdown leaves as it is."""
+    for sign in "\\|*_`<[":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+def number(name: str, value: float | None, sign: str = "") -> str:
+    """A figure as it is written; `sign` "+" for a difference."""
+    if value is None:
+        return NONE
+    return f"{100 * value if name in PERCENT else value:{sign}.{DECIMALS.get(name, 3)}f}"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def interval(name: str, figure: Figure, sign: str = "") -> str:
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{number(name, figure.low, sign)} to {number(name, figure.high, sign)}"
+
+
+def overall_sheet(summary: Summary, unit: str) -> Sheet:
+    """All figures of all objects, with what they mean; `unit` is that of distances."""
+    rows: list[Cells] = []
+    for name, figure in sorted(summary.overall.items(), key=lambda item: list(NAMES).index(item[0])):
+        of = counted(figure.count, OF.get(name, "object"))
+        meaning = MEANINGS[name].format(unit=unit)
+        rows.append((NAMES[name], number(name, figure.value), interval(name, figure), of, meaning))
+    rows += _speed(summary.speed)
+    return Sheet("all objects", "lrrrl", ("", "value", "95 % interval", "of", ""), tuple(rows)).trimmed()
+
+
+def _speed(speed: Speed | None) -> list[Cells]:
+    if speed is None:
+        return []
+    steps = counted(speed.steps, "step")
+    return [
+        (name, f"{ms:.1f}", "", steps, f"ms a step, {which}: {fps:.1f} frames a second one after the other")
+        for name, ms, which, fps in (
+            ("ms", speed.median_ms, "median", speed.median_fps),
+            ("ms p95", speed.p95_ms, "95th percentile", speed.p95_fps),
+        )
+    ]
+
+
+def parts_sheet(title: str, parts: Mapping[str, Mapping[str, Figure]], most: int | None = None) -> Sheet:
+    """Classes or sequences, those with the least J&F first; no more than `most`."""
+    ranked = sorted(parts.items(), key=lambda item: item[1]["jf"].value if "jf" in item[1] else 2)
+    rows = []
+    for part, figures in ranked[:most]:
+        jf = figures.get("jf")
+        cells = [number(name, figures[name].value if name in figures else None) for name in SHORT]
+        rows.append((part, str(jf.count if jf else 0), cells[0], interval("jf", jf) if jf else "", *cells[1:]))
+    left = len(parts) - len(rows)
+    note = f"and {left} more with a higher J&F: see the report" if left else ""
+    columns = ("", "objects", "J&F", "95 % interval", *(NAMES[name] for name in SHORT[1:]))
+    return Sheet(title, "l" + "r" * (len(columns) - 1), columns, tuple(rows), note).trimmed()
+
+
+def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
+    """Every object, those with the least J&F first."""
+    rows = []
+    for o in sorted(objects, key=lambda o: (2 if o.jf is None else o.jf, o.sequence, o.object)):
+        cells = [number(name, getattr(o, name)) for name in OF_OBJECT]
+        times = ", ".join("missed" if time is None else str(time) for time in o.returns)
+        rows.append((o.sequence, f"{o.object} {o.label}".strip(), o.category, str(o.frames), *cells, times))
+    columns = (
+        "sequence",
+        "object",
+        "class",
+        "frames",
+        *(NAMES[name] for name in OF_OBJECT),
+        "found again after frames",
+    )
+    return Sheet("objects", "lll" + "r" * (1 + len(OF_OBJECT)) + "l", columns, tuple(rows))

@@ -1,0 +1,143 @@
+"""Batches: the same for the same step; pictures and masks that belong together; and every kind of event."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from rtseg.adapt import plan
+from rtseg.adapt.clips import ClipMaker, Source, of
+from rtseg.adapt.compose import _places, _seen, compose
+from rtseg.adapt.material import Video
+from rtseg.adapt.motion import affine, inverse
+from rtseg.adapt.plan import ClipPlan, Habits, draw_clip
+from rtseg.adapt.shapes import draw_outline, inside
+
+from .conftest import CPU, squares
+
+NOISE = torch.Generator(CPU)
+QUIET = Habits(layers=0.0, field=0.0, cut=0.0, leave=0.0, twin=0.0, jumpy=0.0)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(clips: ClipMaker) -> None:
+    clips.batch(6, 2, 3, 64, 3)
+    first, again, other = (clips.batch(step, 2, 3, 64, 3) for step in (7, 7, 8))
+    assert torch.equal(first.image_ntchw, again.image_ntchw)
+    assert torch.equal(first.mask_bthw, again.mask_bthw)
+    assert not torch.equal(first.image_ntchw, other.image_ntchw)
+
+
+def test_shapes_and_objects_that_can_be_prompted(clips: ClipMaker) -> None:
+    for step in range(12):
+        batch = clips.batch(step, 2, 4, 64, 2)
+        assert batch.image_ntchw.shape == (2, 4, 3, 64, 64)
+        assert batch.image_ntchw.dtype == torch.uint8
+        assert batch.mask_bthw.shape == (len(batch.clip_b), 4, 64, 64)
+        assert set(batch.mask_bthw.unique().tolist()) <= {0, 1}
+        assert (batch.mask_bthw[:, 0].flatten(1).float().mean(1) > plan.SMALLEST).all()
+        assert batch.clip_b.bincount().max() <= 2
+
+
+def test_objects_of_a_clip_do_not_overlap_and_some_leave(clips: ClipMaker) -> None:
+    gone = count = 0
+    for step in range(15):
+        batch = clips.batch(step, 3, 4, 64, 3)
+        for n in range(3):
+            assert batch.mask_bthw[batch.clip_b == n].sum(0).max() <= 1
+        there_bt = batch.mask_bthw.flatten(2).bool().any(2)
+        gone, count = gone + int((~there_bt).sum()), count + there_bt.numel()
+    assert 0 < gone < 0.4 * count
+
+
+def test_every_kind_of_material_has_its_share() -> None:
+    sources = [Source("often", 0.75, of([squares(0)])), Source("seldom", 0.25, of([squares(1)]))]
+    maker = ClipMaker(sources, [squares(2)], 0, CPU)
+    for step in range(5):
+        names = [p.video.name for p in maker.plans(np.random.default_rng(step), 8, 2, 64)]
+        assert names.count("squares-0") == 6
+
+
+def test_the_picture_of_an_object_is_where_its_mask_is() -> None:
+    """With no light and no layers: what is red in the source is red under the mask, however it was moved and bent."""
+    video = squares(3)
+    rng = np.random.default_rng(1)
+    for _ in range(8):
+        made = compose([_plain(draw_clip(rng, video, [video], 3, 96, QUIET))], 96, NOISE)
+        bright_thw = made.image_nt3hw[0, :, 0] > 170
+        own_thw = made.owner_nthw[0] > 0
+        union = (bright_thw | own_thw).sum()
+        assert (bright_thw & own_thw).sum() > 0.9 * union
+        assert (bright_thw & own_thw.roll(12, -1)).sum() < 0.8 * union
+
+
+def _plain(made: ClipPlan) -> ClipPlan:
+    from dataclasses import replace
+
+    from rtseg.adapt.look import Look
+
+    return replace(made, look=Look(np.eye(3, dtype=np.float32), 1.0, np.ones(len(made.frames_t), np.float32)))
+
+
+def test_places_are_those_of_opencv() -> None:
+    """The same warp by `cv2.warpAffine`, mirror images beyond the edge included."""
+    video = squares(0)
+    map_23 = affine((50, 40), (30, 36), (0.55, 0.6), 0.3)
+    at_khw2 = _places(inverse(map_23[None]), np.zeros((1, 2, 5, 5), np.float32), 64, CPU)
+    picture, ids = _seen([(video, 0)], at_khw2)
+    image_hwc = np.ascontiguousarray(video.image_t3hw[0].permute(1, 2, 0).numpy())
+    expected = cv2.warpAffine(image_hwc, map_23, (64, 64), borderMode=cv2.BORDER_REFLECT_101)
+    got = (picture[0] * 255).permute(1, 2, 0).numpy()
+    assert np.abs(got - expected).mean() < 2
+    assert np.abs(got[:, ::-1] - expected).mean() > 20
+    mask_hw = cv2.warpAffine(video.ids_thw[0].numpy(), map_23, (64, 64), flags=0, borderMode=cv2.BORDER_REFLECT_101)
+    assert (ids[0].numpy() == mask_hw).mean() > 0.98
+
+
+def test_small_and_large_sources_share_a_batch() -> None:
+    small, large = squares(0), squares(1)
+    large = Video("large", large.image_t3hw.repeat(1, 1, 2, 2), large.ids_thw.repeat(1, 2, 2))
+    rng = np.random.default_rng(0)
+    plans = [_plain(draw_clip(rng, v, [small, large], 2, 64, QUIET)) for v in (small, large)]
+    together, alone = compose(plans, 64, NOISE), compose(plans[:1], 64, NOISE)
+    assert (together.image_nt3hw[0].int() - alone.image_nt3hw[0].int()).abs().max() <= 1
+    assert torch.equal(together.owner_nthw[0], alone.owner_nthw[0])
+
+
+def test_a_field_hides_the_object_with_the_picture() -> None:
+    video = squares(0)
+    rng = np.random.default_rng(1)
+    made = compose([draw_clip(rng, video, [video], 3, 64, Habits(layers=0, field=1.0, cut=0))], 64, NOISE)
+    dark_thw = made.image_nt3hw[0].amax(1) <= 6
+    assert 0.05 < dark_thw.float().mean() < 0.9
+    assert not made.owner_nthw[0][dark_thw].any()
+
+
+def test_outlines_are_neither_nothing_nor_everything() -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-2:2:64j, -2:2:64j]
+    uv_hw2 = torch.from_numpy(np.stack([x, y], -1).astype(np.float32))
+    outlines = [draw_outline(rng) for _ in range(60)]
+    covered = (inside(outlines, uv_hw2.expand(60, -1, -1, -1)) < 0).float().mean((1, 2))
+    assert (covered > 0.005).all()
+    assert (covered < 0.7).all()
+    assert covered.std() > 0.02
+    assert {o.blob for o in outlines} == {True, False}
+
+
+def test_a_video_without_objects_gets_some() -> None:
+    blank = Video("blank", squares(0).image_t3hw, torch.zeros(8, 80, 100, dtype=torch.uint8))
+    maker = ClipMaker([Source("blank", 1.0, of([blank]))], [blank], 0, CPU)
+    batch = maker.batch(0, 4, 2, 64, 2)
+    assert len(batch.clip_b) > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: that a batch is the same there is not shown")
+def test_a_gpu_makes_the_same_clips() -> None:
+    videos = [squares(0)]
+    there = [Video(v.name, v.image_t3hw.cuda(), v.ids_thw.cuda()) for v in videos]
+    plans = [draw_clip(np.random.default_rng(k), videos[0], videos, 3, 64, QUIET) for k in range(3)]
+    others = [draw_clip(np.random.default_rng(k), there[0], there, 3, 64, QUIET) for k in range(3)]
+    one, two = compose(plans, 64, NOISE), compose(others, 64, torch.Generator("cuda"))
+    assert (one.owner_nthw == two.owner_nthw.cpu()).float().mean() > 0.995

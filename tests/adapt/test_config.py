@@ -1,0 +1,80 @@
+"""A training's file: what it says, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rtseg.adapt.config import Phase, TrainConfig, read_config
+from rtseg.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+WORKS = """
+preset = "nano"
+[[video]]
+path = "tools"
+sequences = ["a"]
+[[validate]]
+path = "tools"
+sequences = ["b"]
+[[phase]]
+steps = 10
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "t.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("engines/training/*.toml")), ids=lambda path: path.name)
+def test_shipped_trainings_read(path: Path) -> None:
+    config = read_config(path)
+    assert config.steps > 1000
+    assert config.validation
+    assert all(phase.image_size <= 320 for phase in config.phases)
+
+
+def test_phases_follow_one_another_and_rates_are_lines() -> None:
+    config = TrainConfig((Phase(10, lr=(1.0, 0.5)), Phase(20, lr=(0.5, 0.0))), warm_up=4)
+    assert [config.at(step)[1] for step in (0, 9, 10, 29, 35)] == [0, 9, 0, 19, 25]
+    assert config.at(10)[0] is config.phases[1]
+    rates = [config.rate(step) for step in range(31)]
+    assert rates[0] == 0.25
+    assert rates[5] == 0.75
+    assert rates[10] == 0.5
+    assert rates[30] == 0
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("steps = 10", "step = 10", "phase 1: unknown key 'step'; did you mean 'steps'"),
+        ("steps = 10", "steps = 0", "phase 1: steps = 0; expected a whole number, 1 or more"),
+        ("steps = 10", "steps = 9\nimage_size = 100", "image_size = 100; expected a multiple of 32"),
+        ("steps = 10", 'steps = 9\nloss = "l2"', "loss = 'l2'; expected one of"),
+        ("steps = 10", "steps = 9\nlr = 1e-3", "lr = 0.001; expected two learning rates"),
+        ("[[phase]]", "[[phases]]", "unknown key 'phases'; did you mean 'phase'"),
+        ("[[phase]]\nsteps = 10", "", "'phase' is missing; expected at least one"),
+        ('sequences = ["b"]', 'sequences = ["a"]', "tools a: both trained and validated on"),
+        ('sequences = ["b"]', "", "both trained and validated on"),
+        ('[[video]]\npath = "tools"\nsequences = ["a"]', "", "nothing to train on"),
+        ('sequences = ["a"]', "sequences = [1]", "expected a list of texts"),
+        ("preset", "= preset", "not TOML"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert read_config(write(tmp_path, WORKS)).steps == 10
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, WORKS.replace(old, new)))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path / "absent.toml")

@@ -1,0 +1,244 @@
+"""Two runs, paired: what changed is found, what did not is not, and what cannot be paired is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rtseg.errors import ConfigError
+from rtseg.evaluate import store
+from rtseg.evaluate.compare import CLEAR, Comparison, Tally, compare, comparison_table
+from rtseg.evaluate.result import ClassRow, Result, Row, Tracked
+
+SETTINGS = {"protocol": "video", "prompt": "mask", "seed": 0, "corruption": None, "policy": None}
+SEQUENCES, FRAMES, AREA, PIXELS = tuple("abcdefgh"), 8, 1000, 100_000
+ABSENT = (3, 4, 5)  # frames without object 2
+
+Gain = Callable[[str, int], float]
+
+
+def run(gain: Gain = lambda sequence, object_: 0.0, ms: float = 10.0, sequences: tuple[str, ...] = SEQUENCES) -> Result:
+    """Object 1 of each sequence has its own IoU, and `gain` more; object 2 is drawn while it is away."""
+    result = Result(dict(SETTINGS), {"engine": "nano", "versions": {"rtseg": "0.5"}})
+    for number, sequence in enumerate(sequences):
+        for frame in range(FRAMES):
+            for id_, category in ((1, "tool"), (2, "tissue")):
+                absent = id_ == 2 and frame in ABSENT
+                iou = 0.2 + 0.07 * number + 0.005 * frame + gain(sequence, id_)
+                result.rows.append(row_of(sequence, id_, category, frame, iou, absent))
+        result.tracked[sequence] = Tracked(ms=[ms + number] * FRAMES)
+    return result
+
+
+def row_of(sequence: str, id_: int, category: str, frame: int, iou: float, absent: bool) -> Row:
+    truth, mask = (0, 500) if absent else (AREA, AREA)
+    overlap = 0 if absent else round(2 * AREA * iou / (1 + iou))
+    figures = (0.0, 0.0, 0.0, None, None) if absent else (2 * iou / (1 + iou), iou, 0.8 * iou, 5.0, iou)
+    return Row(sequence, id_, "x", category, frame, frame == 0, PIXELS, truth, mask, overlap, 0.9, *figures)
+
+
+def stored(folder: Path, result: Result) -> Path:
+    folder.mkdir(parents=True)
+    store.write(folder, result, {})
+    return folder
+
+
+def compared(tmp_path: Path, before: Result, after: Result) -> Comparison:
+    return compare(stored(tmp_path / "a", before), stored(tmp_path / "b", after) / "eval.json")
+
+
+@pytest.fixture(autouse=True)
+def _scipy() -> None:
+    pytest.importorskip("scipy", reason="scipy is not installed: rtseg[eval]")
+
+
+def test_a_run_beside_itself_has_changed_in_nothing(tmp_path: Path) -> None:
+    found = compared(tmp_path, run(), run())
+    changes = [change for group in found.groups.values() for change in group.values()]
+    assert changes and all(c.difference.value == c.difference.low == c.difference.high == 0 for c in changes)
+    assert found.tallies[""] == Tally(0, 0, 2 * len(SEQUENCES))
+    assert found.sequences == [] and found.differing == {}
+
+
+def test_a_gain_that_is_everywhere_the_same_is_certain_however_much_sequences_differ(tmp_path: Path) -> None:
+    """The point of pairing: sequences differ by 0.5, and a gain of 0.03 is known to be one."""
+    found = compared(tmp_path, run(), run(lambda sequence, id_: 0.03 if id_ == 1 else 0.0))
+    jf = found.groups["tool"]["jf"]
+    assert jf.difference.value == pytest.approx(0.9 * 0.03)
+    assert (jf.difference.low, jf.difference.high) == pytest.approx((0.9 * 0.03, 0.9 * 0.03))
+    assert found.groups["tissue"]["jf"].difference.value == pytest.approx(0)
+    assert found.groups[""]["iou"].difference.value == pytest.approx(0.015)
+    assert found.tallies == {
+        "": Tally(len(SEQUENCES), 0, len(SEQUENCES)),
+        "tool": Tally(len(SEQUENCES), 0, 0),
+        "tissue": Tally(0, 0, len(SEQUENCES)),
+    }
+
+
+def test_before_and_after_are_means_and_their_difference_is_the_difference(tmp_path: Path) -> None:
+    before, after = run(), run(lambda sequence, id_: 0.1 if sequence < "d" else -0.05)
+    found = compared(tmp_path, before, after)
+    for name, of in (("iou", before), ("boundary", after)):
+        by_object = [
+            np.mean([getattr(r, name) for r in of.rows if (r.sequence, r.object) == (s, i) and not r.given])
+            for s in SEQUENCES
+            for i in (1, 2)
+        ]
+        change = found.groups[""][name]
+        assert (change.before if of is before else change.after) == pytest.approx(np.mean(by_object))
+    for name in ("jf", "iou", "boundary", "dice", "surface", "false_area", "reacquired", "ms"):
+        change = found.groups[""][name]
+        assert change.after - change.before == pytest.approx(change.difference.value), name
+    assert found.groups[""]["false_area"].before == pytest.approx(500 / PIXELS)
+
+
+def test_a_class_that_only_one_run_drew_where_there_is_none_counts_in_neither(tmp_path: Path) -> None:
+    before, after = run(), run()
+    for result, overlap in ((before, 5), (after, 8)):
+        result.classes = [ClassRow(s, t, "tool", 10, 10, overlap) for s in SEQUENCES[1:] for t in (1, 2)]
+    before.classes.append(ClassRow(SEQUENCES[0], 1, "tool", 0, 10, 0))
+    change = compared(tmp_path, before, after).groups["tool"]["isi_iou"]
+    assert (change.before, change.after) == pytest.approx((5 / 15, 8 / 12))
+    assert change.difference.value == pytest.approx(8 / 12 - 5 / 15)
+
+
+def test_what_is_chance_is_not_taken_for_a_change(tmp_path: Path) -> None:
+    signs = dict(zip(SEQUENCES, (1, -1, 1, -1, 1, -1, 1, -1), strict=True))
+    found = compared(tmp_path, run(), run(lambda sequence, id_: 0.05 * signs[sequence]))
+    jf = found.groups[""]["jf"].difference
+    assert jf.low is not None and jf.high is not None and jf.low < 0 < jf.high
+    assert found.tallies[""].wins == found.tallies[""].losses == len(SEQUENCES)
+
+
+def test_swapping_the_runs_swaps_the_signs(tmp_path: Path) -> None:
+    before, after = run(ms=10), run(lambda sequence, id_: 0.1 if sequence < "c" else -0.02, ms=15)
+    there, back = compared(tmp_path / "x", before, after), compared(tmp_path / "y", after, before)
+    for group, changes in there.groups.items():
+        for name, change in changes.items():
+            other = back.groups[group][name].difference
+            assert change.difference.value == pytest.approx(-other.value)
+            assert (change.difference.low, change.difference.high) == pytest.approx((-other.high, -other.low))  # type: ignore[operator]
+    assert (there.tallies[""].wins, there.tallies[""].losses) == (back.tallies[""].losses, back.tallies[""].wins)
+
+
+def test_step_times_are_compared(tmp_path: Path) -> None:
+    before, after = run(ms=10), run(ms=4)
+    before.tracked |= {"unscored": Tracked(ms=[1e6]), "untimed": Tracked()}
+    after.tracked |= {"untimed": Tracked(ms=[1e6])}
+    ms = compared(tmp_path, before, after).groups[""]["ms"]
+    assert (ms.before, ms.after) == pytest.approx((13.5, 7.5))
+    assert (ms.difference.value, ms.difference.low, ms.difference.high) == pytest.approx((-6, -6, -6))
+
+
+def test_a_lost_object_shows_in_the_share_that_is_found_again(tmp_path: Path) -> None:
+    good = run(lambda sequence, id_: 0.4)
+    lost = replace(good, rows=[replace(r, iou=0.0) if r.object == 2 and r.frame > 5 else r for r in good.rows])
+    change = compared(tmp_path, good, lost).groups["tissue"]["reacquired"]
+    assert (change.before, change.after, change.difference.value) == (1, 0, -1)
+
+
+def test_sequences_that_changed_most_come_first(tmp_path: Path) -> None:
+    gains = {"b": -0.15, "d": 0.1, "g": 0.001}
+    found = compared(tmp_path, run(), run(lambda sequence, id_: gains.get(sequence, 0.0)))
+    assert [moved.sequence for moved in found.sequences] == ["b", "d", "g"]
+    assert found.sequences[0].after < found.sequences[0].before
+
+
+def test_a_draw_is_a_difference_too_small_to_matter(tmp_path: Path) -> None:
+    by = {"a": CLEAR / 2, "b": -CLEAR / 2, "c": 3 * CLEAR, "d": -3 * CLEAR}
+    found = compared(tmp_path, run(), run(lambda sequence, id_: by.get(sequence, 0.0) if id_ == 1 else 0.0))
+    assert found.tallies["tool"] == Tally(1, 1, len(SEQUENCES) - 2)
+
+
+def test_a_mask_that_was_given_in_one_run_counts_in_neither(tmp_path: Path) -> None:
+    before, after = run(), run()
+    after.rows = [replace(r, given=True, iou=1.0, boundary=1.0, dice=1.0) if r.frame == 6 else r for r in after.rows]
+    found = compared(tmp_path, before, after)
+    jf = found.groups[""]["jf"]
+    assert jf.difference.value == pytest.approx(0) and jf.before == jf.after
+    assert found.sequences == [] and found.tallies[""] == Tally(0, 0, 2 * len(SEQUENCES))
+
+
+def test_an_object_without_a_figure_in_one_run_counts_in_neither(tmp_path: Path) -> None:
+    """Where a run never draws an object there is no distance, and the other's must not stand alone."""
+    before, after = run(), run()
+    after.rows = [replace(r, hd95=None if r.sequence == "a" else 4.0) if r.hd95 else r for r in after.rows]
+    before.rows = [replace(r, hd95=90.0) if r.sequence == "a" and r.hd95 else r for r in before.rows]
+    change = compared(tmp_path, before, after).groups[""]["hd95"]
+    assert (change.before, change.after, change.difference.value) == pytest.approx((5, 4, -1))
+
+
+def test_what_made_the_runs_is_listed_where_it_differs(tmp_path: Path) -> None:
+    after = run()
+    after.settings["corruption"] = "smoke"
+    after.made_by["versions"] = {"rtseg": "0.6", "torch": "2.9"}
+    assert compared(tmp_path, run(), after).differing == {
+        "settings.corruption": ("-", "smoke"),
+        "made_by.versions.rtseg": ("0.5", "0.6"),
+        "made_by.versions.torch": ("-", "2.9"),
+    }
+
+
+def without(result: Result, keep: Callable[[Row], bool]) -> Result:
+    return replace(result, rows=[row for row in result.rows if keep(row)])
+
+
+def changed(where: Callable[[Row], bool], **values: object) -> Result:
+    result = run()
+    return replace(result, rows=[replace(row, **values) if where(row) else row for row in result.rows])
+
+
+UNPAIRED: list[tuple[Result, str]] = [
+    (replace(run(), settings={**SETTINGS, "protocol": "every"}), "protocol video and every"),
+    (replace(run(), settings={**SETTINGS, "prompt": "box"}), "prompt mask and box"),
+    (replace(run(), settings={**SETTINGS, "seed": 1}), "seed 0 and 1"),
+    (run(sequences=("a", "b", "x")), "sequences c, d, e and 3 more only in the first, x only in the second"),
+    (without(run(), lambda r: (r.sequence, r.object) != ("b", 2)), "sequence b, object 2: scored only in the first"),
+    (
+        without(run(), lambda r: (r.sequence, r.object, r.frame) != ("b", 2, 7)),
+        "object 2: scored frames 7 only",
+    ),
+    (changed(lambda r: r.frame == 6, truth_area=1001), "a, object 1: on frame 6 the truth has 1000 and 1001 pixels"),
+    (changed(lambda r: r.sequence == "c", pixels=5), "c, object 1: on frame 0 the truth .* of 100000 and 5"),
+    (changed(lambda r: r.object == 2, category="x"), "a, object 2: class 'tissue' and 'x'"),
+]
+
+
+@pytest.mark.parametrize(("other", "said"), UNPAIRED, ids=[said for _, said in UNPAIRED])
+def test_what_cannot_be_paired_is_refused_in_one_line(tmp_path: Path, other: Result, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot be paired: .*{said}") as caught:
+        compared(tmp_path, run(), other)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_runs_without_a_row_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing was scored in either"):
+        compared(tmp_path, replace(run(), rows=[]), replace(run(), rows=[]))
+
+
+def test_few_sequences_have_no_intervals_and_the_table_says_so(tmp_path: Path) -> None:
+    found = compared(tmp_path, run(sequences=("a", "b")), run(lambda *_: 0.1, sequences=("a", "b")))
+    assert found.groups[""]["jf"].difference.low is None
+    assert comparison_table(found).notes == ["no intervals: they take 5 sequences or more"] or len(found.differing) == 0
+
+
+def test_the_table_and_the_document_say_the_same(tmp_path: Path) -> None:
+    after = run(lambda sequence, id_: 0.05 if sequence != "a" else -0.2, ms=12)
+    after.made_by["engine"] = "tiny [bf16]"
+    table = comparison_table(compared(tmp_path, run(), after))
+    document = json.loads(json.dumps(table, allow_nan=False))
+    jf = document["groups"][""]["jf"]
+    console = Console(width=150, record=True, file=(tmp_path / "out.txt").open("w"))
+    console.print(table)
+    text = console.export_text()
+    cells = f"{jf['before']:.3f}", f"{jf['after']:.3f}", f"{jf['difference']['value']:+.3f}"
+    assert " ".join(text[text.index("J&F") :].split()[:4]) == " ".join(("J&F", *cells))
+    assert f"{jf['difference']['low']:+.3f} to {jf['difference']['high']:+.3f}" in text
+    assert "14 better, 2 worse, 0 within 0.01" in text and "tiny [bf16]" in text
+    assert "+2.0*" in text and f"{cells[2]}*" not in text, "the steps are slower for certain, J&F not higher"
