@@ -21,12 +21,13 @@ Supply = Callable[[Rng, int], Video]  # a video to make a clip of so many frames
 class Batch:
     """N clips of T frames, and B objects in them: `clip_b` says in which clip each is; it is there on frame 0.
 
-    `image_ntchw` uint8 [N, T, 3, S, S]; `mask_bthw` uint8 0/1 [B, T, S, S].
+    `image_ntchw` uint8 [N, T, 3, S, S]; `mask_bthw` uint8 0/1 [B, T, S, S]; `place_ntgg4` as `compose` makes it.
     """
 
     image_ntchw: Tensor
     clip_b: Tensor
     mask_bthw: Tensor
+    place_ntgg4: Tensor
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class ClipMaker:
             if clip_b:
                 where = torch.tensor(clip_b, device=self._device)
                 own = torch.tensor(id_b, device=self._device, dtype=torch.uint8)[:, None, None, None]
-                return Batch(made.image_nt3hw, where, (made.owner_nthw[where] == own).to(torch.uint8))
+                mask_bthw = (made.owner_nthw[where] == own).to(torch.uint8)
+                return Batch(made.image_nt3hw, where, mask_bthw, made.place_ntgg4)
         raise RuntimeError(f"step {step}: no clip of a hundred batches has an object on its first frame")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..types import Float32
 from .look import apply_colours, apply_optics
+from .matching import ALIKE, CELL, UNKNOWN
 from .material import Video
 from .plan import FLYING, ClipPlan, Layer
 from .shapes import inside
@@ -23,39 +24,109 @@ from .shapes import inside
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """`image_nt3hw` uint8 [N, T, 3, S, S]; `owner_nthw` uint8 [N, T, S, S]: the id of what is visible, 0 for none."""
+    """`image_nt3hw` uint8 [N, T, 3, S, S]; `owner_nthw` uint8 [N, T, S, S]: the id of what is visible, 0 for none.
+
+    `place_ntgg4` [N, T, g, g, 4] says of the middle of each cell what `matching_loss` wants to know.
+    """
 
     image_nt3hw: Tensor
     owner_nthw: Tensor
+    place_ntgg4: Tensor
 
 
 def compose(plans: Sequence[ClipPlan], size: int, generator: torch.Generator) -> Clips:
     """Render clips of one length. `generator` makes the noise, and says on which device."""
-    device, length = generator.device, len(plans[0].frames_t)
-    views = [(p.video, int(t)) for p in plans for t in p.frames_t]
-    at_khw2 = _places(
-        np.concatenate([p.view_t23 for p in plans]), np.concatenate([p.bend_t2hw for p in plans]), size, device
-    )
-    image_k3hw, owner_khw = _seen(views, at_khw2)
+    length = len(plans[0].frames_t)
+    canvas = _Canvas(plans, size, generator.device)
     for depth in range(max(len(p.layers) for p in plans)):
+        canvas.lay(depth)
+    canvas.cut()
+    frames = [t for _ in plans for t in range(length)]
+    looks = [p.look for p in plans for _ in range(length)]
+    canvas.image_k3hw = apply_optics(apply_colours(canvas.image_k3hw, looks, frames), looks, generator)
+    canvas.surround()
+    image_k3hw = (canvas.image_k3hw * 255).round_().to(torch.uint8)
+    shape = (len(plans), length)
+    return Clips(*(t.unflatten(0, shape) for t in (image_k3hw, canvas.owner_khw, canvas.place_kgg4)))
+
+
+class _Canvas:
+    """The frames of all clips, one after the other (k = n * T + t), as they are painted: from the back to the front."""
+
+    def __init__(self, plans: Sequence[ClipPlan], size: int, device: torch.device) -> None:
+        self.plans, self.size, self.length = plans, size, len(plans[0].frames_t)
+        view_k23 = np.concatenate([p.view_t23 for p in plans])
+        at_khw2 = _places(view_k23, np.concatenate([p.bend_t2hw for p in plans]), size, device)
+        videos = [p.video for p in plans for _ in p.frames_t]
+        frames = [int(t) for p in plans for t in p.frames_t]
+        self.image_k3hw, self.owner_khw = _seen(list(zip(videos, frames, strict=True)), at_khw2)
+        still_k = torch.tensor([float(p.still) for p in plans for _ in p.frames_t], device=device)
+        known_khw = _within(videos, at_khw2) * still_k[:, None, None]
+        self.place_kgg4 = _material(known_khw, at_khw2, view_k23)
+
+    def lay(self, depth: int) -> None:
+        """Lay the things at one depth, one a clip, over its frames, with soft edges."""
         rows = [
-            (n * length + t, p.layers[depth], t)
-            for n, p in enumerate(plans)
+            (n * self.length + t, p.layers[depth], t)
+            for n, p in enumerate(self.plans)
             if depth < len(p.layers)
             for t in np.flatnonzero(p.layers[depth].shown_t).tolist()
         ]
-        if rows:
-            _lay(image_k3hw, owner_khw, rows, FLYING + depth, size)
-    for n, p in enumerate(plans):
-        if p.cut:
-            last = n * length + length - 1
-            image_k3hw[last], owner_khw[last] = _elsewhere(*p.cut, size), 0
-    frames = [t for _ in plans for t in range(length)]
-    looks = [p.look for p in plans for _ in range(length)]
-    image_k3hw = apply_optics(apply_colours(image_k3hw, looks, frames), looks, generator)
-    _surround(image_k3hw, owner_khw, plans, length)
-    shape = (len(plans), length)
-    return Clips((image_k3hw * 255).round_().to(torch.uint8).unflatten(0, shape), owner_khw.unflatten(0, shape))
+        if not rows:
+            return
+        picks, layers, times = [k for k, _, _ in rows], [layer for _, layer, _ in rows], [t for _, _, t in rows]
+        map_k23 = np.stack([layer.place_t23[t] for layer, t in zip(layers, times, strict=True)])
+        bend_k2hw = np.stack([layer.bend_t2hw[t] for layer, t in zip(layers, times, strict=True)])
+        at_khw2 = _places(map_k23, bend_k2hw, self.size, self.image_k3hw.device)
+        picture, ids = _seen([(layer.video, layer.frame) for layer in layers], at_khw2)
+        picture = apply_colours(picture, [layer.look for layer in layers], times)
+        cover_khw = _cover(layers, ids, at_khw2, _scales(map_k23))
+        mine_khw = cover_khw > 0.5
+        self.image_k3hw[picks] = torch.lerp(self.image_k3hw[picks], picture, cover_khw[:, None])
+        self.owner_khw[picks] = torch.where(mine_khw, torch.full_like(ids, FLYING + depth), self.owner_khw[picks])
+        code_k = torch.tensor([ALIKE if layer.alike else 2.0 + depth for layer in layers], device=at_khw2.device)
+        place_kgg4 = _material(code_k[:, None, None].expand_as(cover_khw), at_khw2, map_k23)
+        self.place_kgg4[picks] = torch.where(_middles(mine_khw)[..., None], place_kgg4, self.place_kgg4[picks])
+
+    def cut(self) -> None:
+        """Let the last frame of some clips show something else."""
+        for n, p in enumerate(self.plans):
+            if p.cut:
+                last = n * self.length + self.length - 1
+                self.image_k3hw[last], self.owner_khw[last] = _elsewhere(*p.cut, self.size), 0
+                self.place_kgg4[last] = UNKNOWN
+
+    def surround(self) -> None:
+        """Black out what an endoscope's round field of view hides, and its objects with it."""
+        fields = [(n, p.field_t4) for n, p in enumerate(self.plans) if p.field_t4 is not None]
+        if not fields:
+            return
+        rows = [n * self.length + t for n, _ in fields for t in range(self.length)]
+        field = torch.from_numpy(np.concatenate([field_t4 for _, field_t4 in fields])).to(self.image_k3hw.device)
+        at = (torch.arange(self.size, device=field.device) + 0.5) / self.size
+        x = (at[None, None, :] - field[:, 0, None, None]) / field[:, 2, None, None]
+        y = (at[None, :, None] - field[:, 1, None, None]) / field[:, 3, None, None]
+        seen_khw = x**2 + y**2 < 1
+        self.image_k3hw[rows] = torch.where(seen_khw[:, None], self.image_k3hw[rows], 0.02)
+        self.owner_khw[rows] *= seen_khw.to(torch.uint8)
+        self.place_kgg4[rows] *= _middles(seen_khw)[..., None]
+
+
+def _middles(t_khw: Tensor) -> Tensor:
+    """What is in the middle of each cell."""
+    return t_khw[:, CELL // 2 :: CELL, CELL // 2 :: CELL]
+
+
+def _scales(map_k23: Float32) -> Float32:
+    """Source pixels per output pixel."""
+    return np.sqrt(np.abs(np.linalg.det(map_k23[:, :, :2]))).astype(np.float32)
+
+
+def _material(code_khw: Tensor, at_khw2: Tensor, map_k23: Float32) -> Tensor:
+    """Of the middle of each cell: which thing, where in its texture, and how many texture pixels a cell is wide."""
+    code, at = _middles(code_khw), _middles(at_khw2)
+    wide_k = torch.from_numpy(_scales(map_k23) * CELL).to(at)
+    return torch.stack((code.to(at), at[..., 0], at[..., 1], wide_k[:, None, None].expand_as(code)), -1)
 
 
 def _places(map_k23: Float32, bend_k2hw: Float32, size: int, device: torch.device) -> Tensor:
@@ -89,54 +160,30 @@ def _seen(views: Sequence[tuple[Video, int]], at_khw2: Tensor) -> tuple[Tensor, 
     return picture.mul_(1 / 255), ids[:, 0].to(torch.uint8)
 
 
-def _lay(image_k3hw: Tensor, owner_khw: Tensor, rows: list[tuple[int, Layer, int]], owner: int, size: int) -> None:
-    """Lay one thing over each of some pictures, in place, with a soft edge."""
-    device = image_k3hw.device
-    picks, layers, times = [k for k, _, _ in rows], [layer for _, layer, _ in rows], [t for _, _, t in rows]
-    place_k23 = np.stack([layer.place_t23[t] for _, layer, t in rows])
-    at_khw2 = _places(place_k23, np.stack([layer.bend_t2hw[t] for _, layer, t in rows]), size, device)
-    picture, ids = _seen([(layer.video, layer.frame) for layer in layers], at_khw2)
-    picture = apply_colours(picture, [layer.look for layer in layers], times)
-    cover_khw = torch.empty_like(at_khw2[..., 0])
+def _cover(layers: Sequence[Layer], ids_khw: Tensor, at_khw2: Tensor, scale_k: Float32) -> Tensor:
+    """How much of each pixel a thing covers, 0..1."""
+    device, cover_khw = at_khw2.device, torch.empty_like(at_khw2[..., 0])
     cut = [k for k, layer in enumerate(layers) if layer.outline is None]
     if cut:
         wanted_k = torch.tensor([layers[k].object_id for k in cut], device=device)
-        within = _within([layers[k] for k in cut], at_khw2[cut])
-        cover_khw[cut] = F.avg_pool2d(((ids[cut] == wanted_k[:, None, None]) & within).float(), 3, 1, 1)
+        inside_khw = (ids_khw[cut] == wanted_k[:, None, None]) & _within([layers[k].video for k in cut], at_khw2[cut])
+        cover_khw[cut] = F.avg_pool2d(inside_khw.float(), 3, 1, 1)
     drawn = [k for k, layer in enumerate(layers) if layer.outline is not None]
     if drawn:
         centre = torch.tensor([layers[k].centre_xy for k in drawn], device=device)[:, None, None]
         reach = torch.tensor([layers[k].reach for k in drawn], device=device)[:, None, None]
         value = inside([o for k in drawn if (o := layers[k].outline)], (at_khw2[drawn] - centre) / reach[..., None])
-        scale_k = np.sqrt(np.abs(np.linalg.det(place_k23[drawn][:, :, :2])))
-        steep = reach / torch.from_numpy(scale_k.astype(np.float32)).to(device)[:, None, None]  # output pixels a unit
+        steep = reach / torch.from_numpy(scale_k[drawn]).to(device)[:, None, None]  # output pixels a unit
         cover_khw[drawn] = (0.5 - value * steep).clamp(0, 1)
-    image_k3hw[picks] = torch.lerp(image_k3hw[picks], picture, cover_khw[:, None])
-    owner_khw[picks] = torch.where(cover_khw > 0.5, torch.full_like(ids, owner), owner_khw[picks])
+    return cover_khw
 
 
-def _within(layers: Sequence[Layer], at_khw2: Tensor) -> Tensor:
-    """Where a place is inside its video's picture: a cut-out has no mirror image."""
-    last = torch.tensor([layer.video.size_wh for layer in layers], device=at_khw2.device)[:, None, None] - 1
+def _within(videos: Sequence[Video], at_khw2: Tensor) -> Tensor:
+    """Where a place is inside its video's picture, and not in a mirror image of it."""
+    last = torch.tensor([video.size_wh for video in videos], device=at_khw2.device)[:, None, None] - 1
     return ((at_khw2 >= 0) & (at_khw2 <= last)).all(-1)
 
 
 def _elsewhere(video: Video, frame: int, size: int) -> Tensor:
     whole = F.interpolate(video.image_t3hw[frame][None].float(), size=(size, size), mode="bilinear", antialias=True)
     return whole[0] / 255
-
-
-def _surround(image_k3hw: Tensor, owner_khw: Tensor, plans: Sequence[ClipPlan], length: int) -> None:
-    """Black out, in place, what an endoscope's round field of view hides, and its objects with it."""
-    rows = [n * length + t for n, p in enumerate(plans) if p.field_t4 is not None for t in range(length)]
-    if not rows:
-        return
-    field_k4 = np.concatenate([p.field_t4 for p in plans if p.field_t4 is not None])
-    field = torch.from_numpy(field_k4).to(image_k3hw.device)
-    size = image_k3hw.shape[-1]
-    at = (torch.arange(size, device=field.device) + 0.5) / size
-    x = (at[None, None, :] - field[:, 0, None, None]) / field[:, 2, None, None]
-    y = (at[None, :, None] - field[:, 1, None, None]) / field[:, 3, None, None]
-    seen_khw = x**2 + y**2 < 1
-    image_k3hw[rows] = torch.where(seen_khw[:, None], image_k3hw[rows], image_k3hw[rows] * 0.0 + 0.02)
-    owner_khw[rows] *= seen_khw.to(torch.uint8)

@@ -24,10 +24,11 @@ class LossWeights:
     score: float = 1.0
     gamma: float = 2.0
     alpha: float = 0.25
+    match: float = 0.0  # of `matching_loss`
 
 
 FINE_TUNING = LossWeights()
-FROM_SCRATCH = LossWeights(focal=2.0, dice=1.0, gamma=0.0, alpha=0.5)
+FROM_SCRATCH = LossWeights(focal=2.0, dice=1.0, gamma=0.0, alpha=0.5, match=0.2)
 
 
 def focal_loss(logits_bkhw: Tensor, target_bkhw: Tensor, gamma: float, alpha: float) -> Tensor:

@@ -17,6 +17,7 @@ from ..sam2 import MEAN, STD, Features, Prompts, Sam2
 from . import hand
 from .clips import Batch
 from .losses import LossWeights, frame_loss, hard_iou
+from .matching import matching_loss
 from .motion import Rng
 from .rollout import Predicted, Rollout, fifo, scattered
 
@@ -36,7 +37,8 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
     kind = str(rng.choice(list(FIRST), p=list(FIRST.values())))
     losses: list[dict[str, Tensor]] = []
     ious: dict[str, list[Tensor]] = {}
-    for name, predicted, target_bhw in _predictions(net, batch, kind, rng):
+    frames = _encoded(net, batch.image_ntchw)
+    for name, predicted, target_bhw in _predictions(net, batch, frames, kind, rng):
         if predicted.all_logits_bkhw is None or predicted.all_iou_bk is None:
             continue
         losses.append(
@@ -45,20 +47,25 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
         small_b1hw = F.adaptive_avg_pool2d(target_bhw[:, None].float(), 4 * net.grid)
         ious.setdefault(name, []).append(hard_iou(predicted.logits_b1hw.detach(), small_b1hw).mean())
     parts = {k: torch.stack([one[k] for one in losses]).mean() for k in losses[0]}
+    if weights.match:
+        a, b = rng.choice(len(frames), 2, replace=False)
+        places = (batch.place_ntgg4[:, a], batch.place_ntgg4[:, b])
+        parts["match"] = weights.match * matching_loss(frames[a].top, frames[b].top, *places)
     return parts, {name: torch.stack(found).mean() for name, found in ious.items()}
 
 
-def _predictions(net: Sam2, batch: Batch, kind: str, rng: Rng) -> Iterator[tuple[str, Predicted, Tensor]]:
+def _predictions(
+    net: Sam2, batch: Batch, frames: list[Features], kind: str, rng: Rng
+) -> Iterator[tuple[str, Predicted, Tensor]]:
     """All that the network predicts of a batch: what it is called in the log, the prediction, and the truth."""
     device, (_, length) = batch.image_ntchw.device, batch.image_ntchw.shape[:2]
     draw = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    frames = [_at(feats, batch.clip_b) for feats in _encoded(net, batch.image_ntchw)]
     # Uneven times, so that all temporal slots are trained by clips that are shorter than the memory.
     times = np.cumsum(rng.integers(1, 4, length)).tolist()
     way = Rollout(net, fifo if rng.random() < 0.5 else scattered(rng))
     corrected = int(rng.integers(1, length)) if rng.random() < CORRECT_LATER else 0
-    for t, own in enumerate(frames):
-        truth_bhw = batch.mask_bthw[:, t]
+    for t, feats in enumerate(frames):
+        own, truth_bhw = _at(feats, batch.clip_b), batch.mask_bthw[:, t]
         conditioned = way.condition(own, times[t])
         if t == 0:
             predicted = None

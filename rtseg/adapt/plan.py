@@ -7,7 +7,7 @@ with their texture. What is in the video and what flies are objects alike; any o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Layer:
     bend_t2hw: Float32
     shown_t: np.ndarray
     look: Look
+    alike: bool = False  # there is another one of it in the clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class ClipPlan:
     look: Look
     field_t4: Float32 | None
     cut: tuple[Video, int] | None  # what the last frame shows instead
+
+    @property
+    def still(self) -> bool:
+        """Whether all frames show the same one of the video, so that nothing in it moves by itself."""
+        return bool((self.frames_t == self.frames_t[0]).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ def draw_clip(rng: Rng, video: Video, others: Sequence[Video], length: int, size
         for _ in range(int(rng.integers(1, MOST_LAYERS + 1))):
             twin = layers[-1] if layers and rng.random() < habits.twin else None
             layers.append(_layer(rng, twin, others, length, size, habits, JUMPY if jumpy else LIVELY))
+            if twin:
+                layers[-2:] = (replace(layer, alike=True) for layer in layers[-2:])
     elsewhere = others[int(rng.integers(len(others)))]
     cut = length > 2 and rng.random() < habits.cut
     return ClipPlan(
