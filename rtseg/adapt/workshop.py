@@ -11,7 +11,7 @@ import torch
 from ..errors import ConfigError
 from ..evaluate import Dataset, open_dataset
 from ..grab import HELD_OUT_SEED
-from ..grab.synthetic import Scene
+from ..grab.endoscope import Part, Scene
 from .clips import ClipMaker, Source, of
 from .config import Material, Phase, TrainConfig
 from .material import Video, read_texture, read_video
@@ -19,6 +19,8 @@ from .motion import Rng
 
 MARGIN = 1.25  # how much larger than the network's image material is kept: views zoom in
 KEPT_SCENES = 256
+PARTS = 0.2  # how often a tool's shaft, wrist and jaws are objects of their own
+ASPECT, LONG_S = 1.33, 120.0
 
 
 class Workshop:
@@ -37,7 +39,10 @@ class Workshop:
             videos = self._videos(material, side)
             sources.append(Source(material.path, material.share, of(videos)))
             others += videos
-        others += [self._there(read_texture(self._data / m.path, side, m.every)) for m in config.textures]
+        for material in config.textures:
+            texture = self._there(read_texture(self._data / material.path, side, material.every))
+            sources.append(Source(material.path, material.share, of([texture])))
+            others.append(texture)
         if config.endoscope.share:
             scenes = Scenes(config.endoscope.scenes, side, self._device)
             sources.append(Source("endoscope", config.endoscope.share, scenes.video))
@@ -58,17 +63,20 @@ def open_material(material: Material, data: Path) -> Dataset:
 
 
 class Scenes:
-    """Synthetic endoscopies, seeds 0 to `count` - 1, `side` pixels high."""
+    """Synthetic endoscopies, seeds 0 to `count` - 1, `side` pixels high; objects are tools, or some times their parts."""
 
     def __init__(self, count: int, side: int, device: torch.device) -> None:
         self._count, self._side, self._device = count, side, device
-        self._scene = lru_cache(KEPT_SCENES)(lambda seed: Scene(round(1.25 * side), side, seed))
+        self._scene = lru_cache(KEPT_SCENES)(lambda seed: Scene(seed, detail=side))
 
     def video(self, rng: Rng, length: int) -> Video:
         """A few frames of one scene, from 25 a second to one."""
-        seed = int(rng.integers(self._count))
-        begin, step = rng.uniform(0, 60), float(np.exp(rng.uniform(np.log(0.04), 0)))
-        pairs = [self._scene(seed).render(k, 1 / step) for k in range(int(begin / step), int(begin / step) + length)]
-        image_t3hw = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
-        ids_thw = torch.from_numpy(np.stack([ids for _, ids in pairs]))
-        return Video(f"endoscope-{seed}", image_t3hw.to(self._device), ids_thw.to(self._device))
+        seed, apart = int(rng.integers(self._count)), rng.random() < PARTS
+        times = rng.uniform(0, LONG_S) + np.arange(length) * float(np.exp(rng.uniform(np.log(0.04), 0)))
+        clip = self._scene(seed).clip(times.tolist(), round(ASPECT * self._side), self._side)
+        ids_thw = (
+            clip.ids_thw * len(Part) - (len(Part) - clip.parts_thw) * (clip.ids_thw > 0) if apart else clip.ids_thw
+        )
+        image_t3hw = torch.from_numpy(clip.image_thwc).permute(0, 3, 1, 2).contiguous()
+        on = self._device
+        return Video(f"endoscope-{seed}", image_t3hw.to(on), torch.from_numpy(ids_thw.astype(np.uint8)).to(on))

@@ -1,0 +1,158 @@
+"""A shipped network before its judges: every held-out group, from a mask, a box and a point; and its model card.
+
+    python -m bench.judge engines/training/nano.toml --data DATA --engine engines/nano-cpu.toml --out out/judge/nano \\
+        --training out/nano --card rtseg/weights/nano.md
+
+Groups are what the training's file keeps for validation, and synthetic scenes of held-out seeds. Each evaluation is a
+folder that `rtseg compare` reads; one that is there already is not run again. The card is made of these, of the
+training's log, and of the notes beside its file (`nano.md` beside `nano.toml`): where the data is from, and what to beware of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import rtseg
+from rtseg.adapt.config import TrainConfig, read_config
+from rtseg.evaluate import Dataset, Settings, evaluate, open_dataset, store
+from rtseg.evaluate.bootstrap import Figure
+from rtseg.evaluate.summary import Summary, summarise
+from rtseg.grab import HELD_OUT_SEED
+from rtseg.machine import facts
+from rtseg.sam2 import get_preset
+
+PROMPTS = ("mask", "box", "points-1")
+SCENES = f"synthetic:endoscope?seed={HELD_OUT_SEED}-{HELD_OUT_SEED + 9}&seconds=12&fps=12.5&width=640&height=480"
+FIGURES = {"iou": "J", "boundary": "F", "jf": "J&F", "false_area": "false area", "reacquired": "re-acquired"}
+
+
+def groups(config: TrainConfig, data: Path) -> Iterator[tuple[str, Dataset]]:
+    """(name, data set) of all that judges."""
+    for m in config.validation:
+        yield m.path, open_dataset(data / m.path, m.layout, m.sequences)
+    yield "synthetic", open_dataset(SCENES)
+
+
+def judged(engine: rtseg.Engine, name: str, dataset: Dataset, prompt: str, out: Path) -> Summary:
+    """One evaluation, from its folder if it is there."""
+    folder = out / f"{name}-{prompt}"
+    if not (folder / store.FILE).is_file():
+        print(f"{name}, {prompt}", file=sys.stderr, flush=True)
+        protocol = "enter" if name == "synthetic" else "video"  # tools come when they like
+        result = evaluate(dataset, engine, Settings(protocol=protocol, prompt=prompt))
+        folder.mkdir(parents=True, exist_ok=True)
+        store.write(folder, result, summarise(result).to_json())
+    return summarise(store.read(folder, masks=False))
+
+
+def cell(name: str, figures: dict[str, Figure]) -> str:
+    """A figure, with its interval where there is one."""
+    if name not in figures:
+        return "-"
+    figure = figures[name]
+    percent = name in ("false_area", "reacquired")
+    text = f"{figure.value:.2%}" if percent else f"{figure.value:.3f}"
+    if figure.low is None or figure.high is None:
+        return text
+    ends = (f"{v:.2%}" if percent else f"{v:.3f}" for v in (figure.low, figure.high))
+    return f"{text} ({' to '.join(ends)})"
+
+
+def rows(summaries: dict[tuple[str, str], Summary]) -> list[tuple[str, ...]]:
+    """A row a group and prompt, and one a sequence where a group has several."""
+    made = []
+    for (group, prompt), summary in summaries.items():
+        made.append((group, prompt, *(cell(name, summary.overall) for name in FIGURES)))
+        if prompt == "mask" and 1 < len(summary.sequences) < 8:
+            for name, figures in summary.sequences.items():
+                made.append((f"- {name}", prompt, *(cell(key, figures) for key in FIGURES)))
+    return made
+
+
+def training_facts(folder: Path | None) -> dict[str, Any]:
+    """Steps, minutes and frames of a training, from its log."""
+    log = folder / "log.jsonl" if folder else None
+    if log is None or not log.is_file():
+        return {}
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    return {"steps": steps[-1]["step"], "minutes": steps[-1]["minutes"]} if steps else {}
+
+
+def card(engine: rtseg.Engine, training: Path, log: dict[str, Any], found: list[tuple[str, ...]]) -> str:
+    """The model card, Markdown."""
+    config = read_config(training)
+    preset = get_preset(config.preset)
+    numbers = ", ".join(f"{key} {value}" for key, value in asdict(preset).items() if key != "name")
+    weights = Path(rtseg.__file__).parent / "weights" / f"{preset.name}.safetensors"
+    columns = ("group", "prompt", *FIGURES.values())
+    lines = [
+        f"# {preset.name}: model card",
+        "Made by `python -m bench.judge`; for research only.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| file | `{weights.name}`, {weights.stat().st_size / 1e6:.1f} MB (fp16), SHA-256 `{engine.weights_hash}` |",
+        f"| image size | {engine.image_size} px |",
+        f"| architecture | SAM 2.1; {numbers} |",
+        f"| training | `rtseg train engines/training/{training.name} --data DATA --out OUT`"
+        + (f": {log['steps']} steps, {log['minutes']:.0f} minutes on {facts()['cpu']}" if log else "")
+        + " |",
+        f"| judged with | {engine.description}, memory policy {engine.recipe.memory.policy} |",
+        "",
+        "## On what it has never seen",
+        "Means over objects, re-acquired within 10 frames; 95 % intervals over sequences, where there are five or more.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(row) + " |" for row in found),
+        "",
+    ]
+    notes = training.with_suffix(".md")
+    return "\n".join(lines) + (notes.read_text("utf-8") if notes.is_file() else "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m bench.judge`."""
+    parser = argparse.ArgumentParser(prog="python -m bench.judge", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("training", type=Path, metavar="TRAINING.toml", help="what it was trained by")
+    parser.add_argument("--data", type=Path, required=True, help="what the paths in it are relative to")
+    parser.add_argument("--engine", type=Path, required=True, metavar="RECIPE.toml")
+    parser.add_argument("--weights", help="a weights file (default: the recipe's)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the evaluations")
+    parser.add_argument("--training", dest="log", type=Path, metavar="FOLDER", help="of the training, for its log")
+    parser.add_argument("--card", type=Path, metavar="FILE.md", help="write the model card")
+    parser.add_argument("--prompt", nargs="+", choices=PROMPTS, default=PROMPTS)
+    given = parser.parse_args(arguments)
+    try:
+        config = read_config(given.training)
+        engine = rtseg.open_engine(given.engine, **({"weights": given.weights} if given.weights else {}))
+        summaries = {
+            (name, prompt): judged(engine, name, dataset, prompt, given.out)
+            for name, dataset in groups(config, given.data)
+            for prompt in given.prompt
+        }
+    except rtseg.RtsegError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    found = rows(summaries)
+    table = Table("group", "prompt", *FIGURES.values(), box=None, pad_edge=False)
+    for row in found:
+        table.add_row(*row)
+    Console().print(table)
+    if given.card:
+        given.card.write_text(card(engine, given.training, training_facts(given.log), found), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Material: only what the file names is read, and the synthetic endoscope gives objects that can be told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rtseg.adapt.config import Endoscope, Material, Phase, TrainConfig
+from rtseg.adapt.workshop import Scenes, Workshop, open_material
+from rtseg.errors import ConfigError
+
+from .conftest import CPU
+
+PHASE = Phase(1, image_size=64)
+
+
+def write(folder: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        (folder / kind / name).mkdir(parents=True)
+        for t in range(4):
+            picture = rng.integers(0, 255, (120, 160, 3)).astype(np.uint8)
+            if kind == "Annotations":
+                picture = np.zeros((120, 160), np.uint8)
+                picture[30:90, 30:100] = 255
+            cv2.imwrite(str(folder / kind / name / f"{t:05d}.{ending}"), picture)
+
+
+def test_only_what_is_named_is_read_and_at_its_size(tmp_path: Path) -> None:
+    for name in ("mine", "held-out"):
+        write(tmp_path / "tools", name)
+    (tmp_path / "tools/JPEGImages/held-out/00000.jpg").write_bytes(b"nobody may read this")
+    config = TrainConfig((PHASE,), (Material("tools", sequences=("mine",)),), seed=3)
+    plans = Workshop(config, tmp_path, CPU).maker(PHASE).plans(np.random.default_rng(0), 6, 2, 64)
+    assert {plan.video.name for plan in plans} == {"mine"}
+    assert {plan.video.size_wh for plan in plans} == {(107, 80)}
+
+
+def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "tools", "mine")
+    with pytest.raises(ConfigError, match="'absent'"):
+        open_material(Material("tools", sequences=("absent",)), tmp_path)
+    with pytest.raises(ConfigError, match="at most 10000"):
+        Workshop(TrainConfig((PHASE,), endoscope=Endoscope(1.0, 20_000)), tmp_path, CPU)
+
+
+def test_scenes_are_drawn_by_seed_with_tools_or_their_parts() -> None:
+    scenes = Scenes(3, 64, CPU)
+    videos = [scenes.video(np.random.default_rng(k), 2) for k in range(30)]
+    again = scenes.video(np.random.default_rng(7), 2)
+    assert (again.image_t3hw == videos[7].image_t3hw).all() and (again.ids_thw == videos[7].ids_thw).all()
+    assert {video.name for video in videos} == {"endoscope-0", "endoscope-1", "endoscope-2"}
+    assert max(max(video.ids, default=0) for video in videos) > 4  # parts
+    assert {len(video) for video in videos} == {2}
+
+
+def test_a_batch_of_everything(tmp_path: Path) -> None:
+    write(tmp_path / "tools", "mine")
+    config = TrainConfig((PHASE,), (Material("tools"),), endoscope=Endoscope(1.0, 3))
+    batch = Workshop(config, tmp_path, CPU).maker(PHASE).batch(0, 4, 3, 64, 2)
+    assert batch.image_ntchw.shape == (4, 3, 3, 64, 64)
+    assert len(batch.clip_b) > 2
