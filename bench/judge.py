@@ -5,7 +5,7 @@
 
 Groups are what the training's file keeps for validation, and synthetic scenes of held-out seeds. Each evaluation is a
 folder that `rtseg compare` reads; one that is there already is not run again. The card is made of these, of the
-training's log, and of the notes beside its file (`nano.md` beside `nano.toml`): where the data is from, and what to beware of.
+training's log, and of the notes beside its file (`nano.md` by `nano.toml`): where the data is from, and what to beware of.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def card(engine: rtseg.Engine, training: Path, log: dict[str, Any], found: list[
         f"| judged with | {engine.description}, memory policy {engine.recipe.memory.policy} |",
         "",
         "## On what it has never seen",
-        "Means over objects, re-acquired within 10 frames; 95 % intervals over sequences, where there are five or more.",
+        "Means over objects; re-acquired within 10 frames; 95 % intervals over sequences, where there are five.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),

@@ -63,7 +63,7 @@ def open_material(material: Material, data: Path) -> Dataset:
 
 
 class Scenes:
-    """Synthetic endoscopies, seeds 0 to `count` - 1, `side` pixels high; objects are tools, or some times their parts."""
+    """Synthetic endoscopies, seeds 0 to `count` - 1, `side` pixels high; objects are tools, or at times their parts."""
 
     def __init__(self, count: int, side: int, device: torch.device) -> None:
         self._count, self._side, self._device = count, side, device

@@ -23,8 +23,9 @@ def open_source(uri: str | Path, *, fps: float | None = None) -> Source:
 
     `uri` is a video file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`, `/dev/video0`, ...), or
     `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults; `synthetic:endoscope` has more
-    of everything). `fps` sets the rate of a folder (else 25) and of a synthetic source; a video has its own times. A live input is one connection, and its
-    loss a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can be read.
+    of everything). `fps` sets the rate of a folder (else 25) and of a synthetic source; a video has its own times. A
+    live input is one connection, and its loss a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can
+    be read.
     """
     uri = str(uri)
     if live_address(uri) is None:
