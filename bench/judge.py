@@ -5,7 +5,7 @@
 
 Groups are what the training's file keeps for validation, and synthetic scenes of held-out seeds. Each evaluation is a
 folder that `rtseg compare` reads; one that is there already is not run again. The card is made of these, of the
-training's log, and of the notes beside its file (`nano.md` by `nano.toml`): where the data is from, and what to beware of.
+training's log, and of the notes beside its file (`nano.md` by `nano.toml`) on data and limits.
 """
 
 from __future__ import annotations
