@@ -30,7 +30,7 @@ MAY: dict[str, set[str]] = {
     "track": VALUES | {"engine"},
     "machine": VALUES,
     "evaluate": BASE | {"engine", "track", "grab", "publish", "doctor", "machine", "report"},
-    "adapt": BASE | {"sam2", "engine", "grab", "evaluate"},
+    "adapt": BASE | {"sam2", "engine", "grab", "publish", "evaluate"},
     "doctor": VALUES | {"engine"},
     "report": {"errors"},
     "offline": BASE | {"grab", "engine", "track", "publish", "doctor"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..publish.atomic import atomic_path
 from ..sam2 import Sam2, get_preset, save_weights
 
 
@@ -32,27 +34,33 @@ class Average:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` steps are done, in `elapsed` seconds. Batches depend on (seed, step) alone, so no RNG is needed."""
+    """`step` steps are done, in `elapsed` seconds, of the training whose fingerprint is `config`.
+
+    Batches depend on (seed, step) alone, so no RNG is needed.
+    """
 
     preset: str
     image_size: int
     step: int
     elapsed: float
+    config: str
     model: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: list[dict[str, Any]]
 
     def write(self, path: Path) -> None:
-        """Write beside `path`, then rename: a kill leaves the old file or the new one."""
-        partial = path.with_suffix(".partial")
-        torch.save(vars(self), partial)
-        partial.replace(path)
+        """A kill leaves the old file or the new one."""
+        with atomic_path(path) as part:
+            torch.save(vars(self), part)
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
         if not path.exists():
             raise WeightsError(f"{path}: there is no checkpoint; expected one written by: rtseg train")
-        return cls(**torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            return cls(**torch.load(path, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:
+            raise WeightsError(f"{path}: not a checkpoint of rtseg train, or damaged; remove it to begin again") from e
 
 
 def export(checkpoint: Path, path: Path, metadata: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,26 @@ class ClipMaker:
                 mask_bthw = (made.owner_nthw[where] == own).to(torch.uint8)
                 return Batch(made.image_nt3hw, where, mask_bthw, made.place_ntgg4)
         raise RuntimeError(f"step {step}: no clip of a hundred batches has an object on its first frame")
+
+
+class Ahead:
+    """Batches of a maker, one made in another thread while the one before is trained on: for a GPU, which would wait.
+
+    A batch depends on its step alone, so it is the same either way.
+    """
+
+    def __init__(self, maker: ClipMaker) -> None:
+        self._maker, self._thread = maker, ThreadPoolExecutor(1)
+        self._asked: tuple[int, ...] = ()
+        self._made: Future[Batch] | None = None
+
+    def batch(self, step: int, clips: int, length: int, size: int, objects: int) -> Batch:
+        """As `ClipMaker.batch`; begins on the next step's, as if that would ask for the same."""
+        made = self._made if self._asked == (step, clips, length, size, objects) else None
+        batch = made.result() if made else self._maker.batch(step, clips, length, size, objects)
+        self._asked = (step + 1, clips, length, size, objects)
+        self._made = self._thread.submit(self._maker.batch, *self._asked)
+        return batch
 
 
 def _targets(rng: Rng, owner_nhw: Tensor, objects: int) -> tuple[list[int], list[int]]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..types import Float32
 from .look import apply_colours, apply_optics
 from .matching import ALIKE, CELL, UNKNOWN
-from .material import Video
-from .plan import FLYING, ClipPlan, Layer
+from .material import FLYING, Video
+from .plan import ClipPlan, Layer
 from .shapes import inside
 
 

@@ -7,21 +7,26 @@ and the seed say what comes out.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..tables import Table
+from .losses import LOSSES
 
 KEYS = (
     "preset", "weights", "seed", "optimizer", "weight_decay", "warm_up", "average_decay", "endoscope", "video",
     "texture", "validate", "phase",
 )  # fmt: skip
-VIDEO_KEYS = ("path", "layout", "sequences", "share", "every")
+MATERIAL_KEYS = {
+    "video": ("path", "layout", "sequences", "share", "every"),
+    "texture": ("path", "share", "every"),
+    "validate": ("path", "layout", "sequences"),
+}
 PHASE_KEYS = ("steps", "image_size", "length", "objects", "clips", "clips_cuda", "lr", "loss")
 OPTIMIZERS = ("muon", "adamw")
-LOSSES = ("from-scratch", "fine-tuning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,16 @@ class TrainConfig:
             step -= phase.steps
         return self.phases[-1], step
 
+    def fingerprint(self, step: int) -> str:
+        """What the first `step` steps depend on, hashed: all but the phases after them, which may still be changed."""
+        phases, begin = [], 0
+        for phase in self.phases:
+            phases.append(phase)
+            begin += phase.steps
+            if begin >= step:
+                break
+        return sha256(repr(replace(self, phases=tuple(phases), path=None)).encode()).hexdigest()
+
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         phase, own = self.at(step)
@@ -112,7 +127,7 @@ def read_config(path: str | Path) -> TrainConfig:
         raise table.bad("phase", "at least one [[phase]]")
     endoscope = Table(values.get("endoscope", {}), f"{path}: endoscope", ("share", "scenes"), ConfigError)
     videos, textures, validation = (
-        tuple(_material(t) for t in _tables(table, key, VIDEO_KEYS)) for key in ("video", "texture", "validate")
+        tuple(_material(t) for t in _tables(table, key, known)) for key, known in MATERIAL_KEYS.items()
     )
     config = TrainConfig(
         phases,
@@ -121,7 +136,7 @@ def read_config(path: str | Path) -> TrainConfig:
         Endoscope(endoscope.number("share", 0.0, 0, 1e6), endoscope.integer("scenes", 200, 1)),
         validation,
         table.text("preset", "nano"),
-        table.text("weights") if "weights" in table else None,
+        _weights(table.text("weights"), path) if "weights" in table else None,
         table.integer("seed", 0, 0),
         table.choice("optimizer", "muon", OPTIMIZERS),
         table.number("weight_decay", 0.05, 0, 1),
@@ -129,8 +144,14 @@ def read_config(path: str | Path) -> TrainConfig:
         table.number("average_decay", 0.999, 0, 1),
         path,
     )
-    _check(config)
+    if not config.videos and not config.endoscope.share:
+        raise ConfigError(f"{path}: nothing to train on; expected a [[video]], or an [endoscope] with a share")
     return config
+
+
+def _weights(text: str, path: Path) -> str:
+    """A path is relative to the file."""
+    return text if text.startswith("package:") else str(path.parent / text)
 
 
 def _tables(table: Table, key: str, known: tuple[str, ...]) -> list[Table]:
@@ -166,14 +187,3 @@ def _phase(table: Table) -> Phase:
         (lr[0], lr[1]),
         table.choice("loss", default.loss, LOSSES),
     )
-
-
-def _check(config: TrainConfig) -> None:
-    """What is trained on must not be what judges."""
-    if not config.videos and not config.endoscope.share:
-        raise ConfigError(f"{config.path}: nothing to train on; expected a [[video]], or an [endoscope] with a share")
-    used = {(m.path, name) for m in (*config.videos, *config.textures) for name in m.sequences or ("",)}
-    for m in config.validation:
-        for name in m.sequences or ("",):
-            if (m.path, name) in used or (m.path, "") in used or (not name and any(path == m.path for path, _ in used)):
-                raise ConfigError(f"{config.path}: {m.path} {name}: both trained and validated on; choose one")

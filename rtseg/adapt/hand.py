@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sam2 import Prompts
+from ..sam2.network import CLAMP_LOGIT
 
 SHAKE = 0.05  # of a box's sides: how far off its corners are drawn
 
@@ -42,34 +43,37 @@ def box(mask_bhw: Tensor, generator: torch.Generator) -> Prompts:
     return Prompts(shaken.clamp(0, size), labels_bp)
 
 
-def points(mask_bhw: Tensor, generator: torch.Generator) -> Prompts:
-    """One point somewhere inside each object."""
-    at_b2 = _anywhere(mask_bhw, generator)
-    return Prompts(at_b2[:, None], torch.ones(len(mask_bhw), 1, dtype=torch.int64, device=mask_bhw.device))
+def points(mask_bhw: Tensor, generator: torch.Generator, count: int = 1) -> Prompts:
+    """Points somewhere inside each object, given at once."""
+    at_bp2 = torch.stack([_anywhere(mask_bhw, generator) for _ in range(count)], 1)
+    return Prompts(at_bp2, torch.ones(len(mask_bhw), count, dtype=torch.int64, device=mask_bhw.device))
 
 
-def correction(before: Prompts, logits_b1hw: Tensor, mask_bhw: Tensor, generator: torch.Generator) -> Prompts:
-    """`before` and one click more, where the mask at hand (logits [b, 1, 4g, 4g]) differs from the truth.
+def correction(
+    before: Prompts, logits_b1hw: Tensor, mask_bhw: Tensor, generator: torch.Generator, clicks: int = 1
+) -> Prompts:
+    """`before` and some clicks more, where the mask at hand (logits [b, 1, 4g, 4g]) differs from the truth.
 
-    The click says object or background, as the truth does there; where nothing differs it is inside the object.
+    A click says object or background, as the truth does there; where nothing differs it is inside the object.
     """
     scale = mask_bhw.shape[-1] // logits_b1hw.shape[-1]
     truth_bhw = F.avg_pool2d(mask_bhw[:, None].float(), scale)[:, 0] > 0.5
     wrong_bhw = (logits_b1hw[:, 0] > 0) != truth_bhw
     any_b11 = wrong_bhw.flatten(1).any(1)[:, None, None]
-    at_b2 = _anywhere(torch.where(any_b11, wrong_bhw, truth_bhw), generator)
-    rows = torch.arange(len(at_b2), device=at_b2.device)
-    label_b = truth_bhw[rows, at_b2[:, 1].long(), at_b2[:, 0].long()].long()
-    at_b2 = (at_b2 + 0.5) * scale - 0.5
+    where_bhw = torch.where(any_b11, wrong_bhw, truth_bhw)
+    at_bp2 = torch.stack([_anywhere(where_bhw, generator) for _ in range(clicks)], 1)
+    rows_b1 = torch.arange(len(at_bp2), device=at_bp2.device)[:, None]
+    label_bp = truth_bhw[rows_b1, at_bp2[..., 1].long(), at_bp2[..., 0].long()].long()
+    at_bp2 = (at_bp2 + 0.5) * scale - 0.5
     return Prompts(
-        torch.cat((before.points_bpc, at_b2[:, None]), 1),
-        torch.cat((before.labels_bp, label_b[:, None]), 1),
-        logits_b1hw.detach().clamp(-32, 32),
+        torch.cat((before.points_bpc, at_bp2), 1),
+        torch.cat((before.labels_bp, label_bp), 1),
+        logits_b1hw.detach().clamp(-CLAMP_LOGIT, CLAMP_LOGIT),
     )
 
 
 def _anywhere(inside_bhw: Tensor, generator: torch.Generator) -> Tensor:
-    """A random pixel (x, y) of each mask, [b, 2]; the corner where a mask is empty."""
+    """A random pixel (x, y) of each mask, [b, 2]; of the picture, where a mask is empty."""
     width = inside_bhw.shape[-1]
     # The largest of uniform numbers, of which those outside are no candidates: one draw, and no wait for the host.
     draw_bhw = torch.rand(inside_bhw.shape, generator=generator, device=inside_bhw.device)

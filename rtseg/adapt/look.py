@@ -82,7 +82,7 @@ def apply_optics(image_k3hw: Tensor, looks: Sequence[Look], generator: torch.Gen
     for k, look in enumerate(looks):
         if look.blur:
             image[k] = _blurred(image[k], look.blur)
-    if noise_k.any():
+    if any(look.noise for look in looks):
         grain = torch.randn(image.shape, generator=generator, device=device)
         image = image + noise_k * grain
     return image.clamp_(0, 1)

@@ -29,6 +29,7 @@ class LossWeights:
 
 FINE_TUNING = LossWeights()
 FROM_SCRATCH = LossWeights(focal=2.0, dice=1.0, gamma=0.0, alpha=0.5, match=0.2)
+LOSSES = {"from-scratch": FROM_SCRATCH, "fine-tuning": FINE_TUNING}
 
 
 def focal_loss(logits_bkhw: Tensor, target_bkhw: Tensor, gamma: float, alpha: float) -> Tensor:

@@ -30,7 +30,8 @@ def matching_loss(top_nchw: Tensor, other_nchw: Tensor, place_ngg4: Tensor, othe
     apart_npq = apart_npq / there[:, None, :, 3].clamp(min=1e-3)  # where nothing is known, nothing is wide
     weight_npq = torch.exp(-((apart_npq / NEAR) ** 2) / 2) * (same_npq & (apart_npq < FAR))
     total_np = weight_npq.sum(-1)
-    logits_npq = torch.bmm(a.transpose(1, 2), b) / TEMPERATURE
+    with torch.autocast(a.device.type, enabled=False):  # in bf16 the logits are off by 0.06
+        logits_npq = torch.bmm(a.transpose(1, 2), b) / TEMPERATURE
     logits_npq = logits_npq.masked_fill(there[:, None, :, 0] == ALIKE, -1e4)
     cost_np = -(weight_npq * logits_npq.log_softmax(-1)).sum(-1) / total_np.clamp(min=1e-6)
     known_np = total_np > 0.3

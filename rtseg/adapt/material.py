@@ -20,6 +20,8 @@ from ..evaluate import Sequence
 from ..grab import open_source
 from ..types import ImageU8
 
+FLYING = 200  # ids of things that fly over a video start here
+
 
 @dataclass(frozen=True, eq=False)
 class Video:
@@ -69,6 +71,8 @@ def read_video(sequence: Sequence, short_side: int, every: int = 1) -> Video:
         truth = sequence.truth(t)
         if truth is None:
             continue
+        if max(truth, default=0) >= FLYING:
+            raise ConfigError(f"{sequence.name}: object {max(truth)}; trainings tell {FLYING - 1} objects apart")
         image_hwc = sequence.image(t)
         ids_hw = np.zeros(image_hwc.shape[:2], np.uint8)
         for i, mask_hw in sorted(truth.items()):

@@ -1,12 +1,13 @@
 """What one training step asks of the network: follow several objects through clips, from prompts of every kind.
 
-The first frame is prompted with a mask, a box or a point, and what is not a mask is corrected by clicks now and then;
-one later frame of some clips is corrected, too. What was prompted is an anchor from then on, as in the tracker.
+The first frame is prompted with masks for some objects, with a box or points for the others, and these are corrected by
+clicks now and then; one later frame of some clips is corrected, too. What was prompted is an anchor from then on, as
+in the tracker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from .matching import matching_loss
 from .motion import Rng
 from .rollout import Predicted, Rollout, fifo, scattered
 
-FIRST = {"mask": 0.6, "box": 0.2, "point": 0.2}  # how the first frame is prompted
+MASKS = 0.55  # of the objects are shown by a mask, the others by one of these; all objects of a step by the same
+OTHERS = {"box": 0.35, "point": 0.4, "points": 0.25}
+MOST_POINTS = 5  # given at once
 CORRECT_FIRST, CORRECT_LATER = 0.5, 0.25
-CLICKS = 2  # at most, of a correction on the first frame
+CLICKS = 2  # at most, of a correction
 
 
 def normalised(image_nchw: Tensor) -> Tensor:
@@ -34,11 +37,10 @@ def normalised(image_nchw: Tensor) -> Tensor:
 
 def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Loss parts, averaged over what was predicted, and the hard IoU of tracked frames and of each kind of prompt."""
-    kind = str(rng.choice(list(FIRST), p=list(FIRST.values())))
     losses: list[dict[str, Tensor]] = []
     ious: dict[str, list[Tensor]] = {}
     frames = _encoded(net, batch.image_ntchw)
-    for name, predicted, target_bhw in _predictions(net, batch, frames, kind, rng):
+    for name, predicted, target_bhw in _predictions(net, batch, frames, rng):
         if predicted.all_logits_bkhw is None or predicted.all_iou_bk is None:
             continue
         losses.append(
@@ -54,11 +56,9 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
     return parts, {name: torch.stack(found).mean() for name, found in ious.items()}
 
 
-def _predictions(
-    net: Sam2, batch: Batch, frames: list[Features], kind: str, rng: Rng
-) -> Iterator[tuple[str, Predicted, Tensor]]:
+def _predictions(net: Sam2, batch: Batch, frames: list[Features], rng: Rng) -> Iterator[tuple[str, Predicted, Tensor]]:
     """All that the network predicts of a batch: what it is called in the log, the prediction, and the truth."""
-    device, (_, length) = batch.image_ntchw.device, batch.image_ntchw.shape[:2]
+    device, length = batch.image_ntchw.device, len(frames)
     draw = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     # Uneven times, so that all temporal slots are trained by clips that are shorter than the memory.
     times = np.cumsum(rng.integers(1, 4, length)).tolist()
@@ -68,18 +68,17 @@ def _predictions(
         own, truth_bhw = _at(feats, batch.clip_b), batch.mask_bthw[:, t]
         conditioned = way.condition(own, times[t])
         if t == 0:
-            predicted = None
-            for name, predicted in _first(way, own, conditioned, truth_bhw, kind, rng, draw):
-                yield name, predicted, truth_bhw
-            assert predicted is not None
+            used = yield from _first(way, own, conditioned, truth_bhw, rng, draw)
         else:
-            predicted = way.predict(conditioned, own)
-            yield "tracked", predicted, truth_bhw
+            used = way.predict(conditioned, own)
+            yield "tracked", used, truth_bhw
         if t and t == corrected:
+            clicks = int(rng.integers(1, CLICKS + 1))
             nothing = Prompts.none(len(truth_bhw)).to(device)
-            _, predicted = _corrected(way, own, conditioned, nothing, predicted, truth_bhw, draw)
-            yield "corrected", predicted, truth_bhw
-        way.remember(own, predicted, times[t], prompted=t in (0, corrected))
+            said = hand.correction(nothing, used.logits_b1hw, truth_bhw, draw, clicks)
+            used = way.predict(conditioned, own, said)
+            yield "corrected", used, truth_bhw
+        way.remember(own, used, times[t], prompted=t in (0, corrected))
 
 
 def _encoded(net: Sam2, image_ntchw: Tensor) -> list[Features]:
@@ -94,34 +93,34 @@ def _at(feats: Features, clip_b: Tensor) -> Features:
 
 
 def _first(
-    way: Rollout, own: Features, conditioned: Tensor, truth_bhw: Tensor, kind: str, rng: Rng, draw: torch.Generator
-) -> Iterator[tuple[str, Predicted]]:
-    """The first frame, prompted; the last prediction counts. Prompts of the other kinds are hints: a decoder's work."""
-    for hint, say in (("box", hand.box), ("point", hand.points)):
-        if hint != kind:
-            yield hint, way.predict(conditioned, own, say(truth_bhw, draw))
-    if kind == "mask":
+    way: Rollout, own: Features, conditioned: Tensor, truth_bhw: Tensor, rng: Rng, draw: torch.Generator
+) -> Generator[tuple[str, Predicted, Tensor], None, Predicted]:
+    """The first frame: some objects get a mask, which is taken as it is, the others a prompt; returns what is used.
+
+    Those with a mask also hint at what a box and a point would have given: the frame is encoded, so it costs little.
+    """
+    objects = len(truth_bhw)
+    order = torch.from_numpy(rng.permutation(objects)).to(truth_bhw.device)
+    given, asked = order.split([(masks := round(MASKS * objects + rng.uniform(-0.5, 0.5))), objects - masks])
+    used, rows = [], []
+    if len(given):
+        truth, cond, feats = truth_bhw[given], conditioned[given], _at(own, given)
         fatter = float(rng.choice([0, 0, 0, 1, 2, -1, -2]))
-        yield "mask", way.given(own, hand.redrawn(truth_bhw, fatter))
-        return
-    prompts = (hand.box if kind == "box" else hand.points)(truth_bhw, draw)
-    predicted = way.predict(conditioned, own, prompts)
-    yield kind, predicted
-    for _ in range(int(rng.integers(1, CLICKS + 1)) if rng.random() < CORRECT_FIRST else 0):
-        prompts, predicted = _corrected(way, own, conditioned, prompts, predicted, truth_bhw, draw)
-        yield "corrected", predicted
-
-
-def _corrected(
-    way: Rollout,
-    own: Features,
-    conditioned: Tensor,
-    prompts: Prompts,
-    predicted: Predicted,
-    truth_bhw: Tensor,
-    draw: torch.Generator,
-) -> tuple[Prompts, Predicted]:
-    """The prompts so far and one click more, and what the network makes of them."""
-    assert predicted.all_logits_bkhw is not None
-    prompts = hand.correction(prompts, predicted.logits_b1hw, truth_bhw, draw)
-    return prompts, way.predict(conditioned, own, prompts)
+        used.append(way.given(feats, hand.redrawn(truth, fatter)))
+        rows.append(given)
+        for hint, say in (("box", hand.box), ("point", hand.points)):
+            yield hint, way.predict(cond, feats, say(truth, draw)), truth
+    if len(asked):
+        truth, cond, feats = truth_bhw[asked], conditioned[asked], _at(own, asked)
+        kind = str(rng.choice(list(OTHERS), p=list(OTHERS.values())))
+        count = int(rng.integers(2, MOST_POINTS + 1)) if kind == "points" else 1
+        prompts = hand.box(truth, draw) if kind == "box" else hand.points(truth, draw, count)
+        predicted = way.predict(cond, feats, prompts)
+        yield kind, predicted, truth
+        for _ in range(int(rng.integers(1, CLICKS + 1)) if rng.random() < CORRECT_FIRST else 0):
+            prompts = hand.correction(prompts, predicted.logits_b1hw, truth, draw)
+            predicted = way.predict(cond, feats, prompts)
+            yield "corrected", predicted, truth
+        used.append(predicted)
+        rows.append(asked)
+    return Predicted.joined(used, rows)

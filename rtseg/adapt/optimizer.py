@@ -11,20 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Tables that are looked up, or added, are no matrices that something is multiplied with.
-TABLES = ("embed", "token", "tpos_enc", "no_mem", "no_obj", "gaussian")
-
 
 class Optimizer:
     """One or two of torch's optimizers that are stepped together."""
 
     def __init__(self, net: nn.Module, name: str, weight_decay: float) -> None:
-        named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
-        matrices = [p for n, p in named if p.ndim == 2 and min(p.shape) > 1 and not any(t in n for t in TABLES)]
-        if name != "muon":
-            matrices = []
+        # Tables that are looked up, or added, are matrices in shape alone: nothing is multiplied with them.
+        matrices = [m.weight for m in net.modules() if isinstance(m, nn.Linear)] if name == "muon" else []
         own = {id(p) for p in matrices}
-        others = [p for _, p in named if id(p) not in own]
+        others = [p for p in net.parameters() if id(p) not in own]
         decayed = [p for p in others if p.ndim > 1]
         plain = [p for p in others if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

@@ -17,7 +17,6 @@ from .material import Video
 from .motion import HANDHELD, JUMPY, LIVELY, STILL, Motion, Rng, bending, camera, inverse, path
 from .shapes import Outline, draw_outline
 
-FLYING = 200  # ids of flying things start here; a video's own are lower
 SMALLEST = 0.004  # of the picture: an object that is smaller on the first frame is not worth a prompt
 MOST_LAYERS = 4
 

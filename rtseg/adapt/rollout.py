@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from ..sam2 import Features, Prompts, Recall, Sam2
-from ..sam2.decoder import choose
 from ..sam2.memory import MemoryTokens
-from ..sam2.network import ABSENT_LOGIT, certain, upsample
+from ..sam2.network import certain, upsample
 from .motion import Rng
 
 POINTERS = 15  # of the latest frames, beside those of conditioning frames
@@ -31,6 +30,14 @@ class Predicted:
     pointer_bd: Tensor
     all_logits_bkhw: Tensor | None = None
     all_iou_bk: Tensor | None = None
+
+    @staticmethod
+    def joined(parts: list[Predicted], rows: list[Tensor]) -> Predicted:
+        """Masks in use of several parts of the objects as those of all; `rows` says which each part has."""
+        order = torch.cat(rows).argsort()
+        return Predicted(
+            *(torch.cat([getattr(p, name) for p in parts])[order] for name in ("logits_b1hw", "score_b", "pointer_bd"))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +91,8 @@ class Rollout:
         """All candidates, and the mask that the predictor would choose of them."""
         prompts = prompts or Prompts.none(len(own.top)).to(own.top.device)
         found = self.net.predict_masks(conditioned_bdhw, own, prompts)
-        mask_b, token_b = choose(found, prompts.multimask)
-        rows_b = torch.arange(len(mask_b), device=mask_b.device)
-        logits_b1hw = found.logits_bkhw[rows_b, mask_b][:, None]
-        seen_b111 = (found.score_b > 0)[:, None, None, None]
-        pointer_bd = self.net.pointer(found.tokens_bkc[rows_b, token_b], found.score_b)
-        chosen_b1hw = torch.where(seen_b111, logits_b1hw, ABSENT_LOGIT)
-        return Predicted(chosen_b1hw, found.score_b, pointer_bd, found.logits_bkhw, found.iou_bk)
+        chosen = self.net.answer(found, prompts.multimask)
+        return Predicted(chosen.logits_b1hw, found.score_b, chosen.pointer_bc, found.logits_bkhw, found.iou_bk)
 
     def remember(self, own: Features, predicted: Predicted, now: int, prompted: bool) -> None:
         """Keep this frame; one that was prompted is an anchor, which is always looked at."""

@@ -1,35 +1,39 @@
 """`rtseg train CONFIG`: makes weights, or goes on from given ones, on short clips with memory unrolled.
 
-A training is a pure function of its file, its data and its seed, step by step. Its state is saved every two minutes;
-running again with the same folder goes on after the last step saved.
+What a step sees and asks is a pure function of the training's file, its data and its seed; on one CPU with as many
+threads so is what comes out. The state is saved every two minutes; running again with the same folder goes on after
+the last step saved.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..config import file_sha256
+from ..engine import find_weights
 from ..errors import ConfigError, EngineError, OutputError
 from ..sam2 import Sam2, get_preset, load_weights
 from .checkpoint import Average, Checkpoint, export
-from .clips import ClipMaker
+from .clips import Ahead, ClipMaker
 from .config import Phase, TrainConfig
-from .losses import FINE_TUNING, FROM_SCRATCH
+from .losses import LOSSES
 from .objective import clip_loss
 from .optimizer import Optimizer
 from .validate import held_out, validate
 from .workshop import Workshop
 
-LOSSES = {"from-scratch": FROM_SCRATCH, "fine-tuning": FINE_TUNING}
-SAVE_S, VALIDATE_S, LOG_STEPS = 120.0, 1800.0, 20
+SAVE_S, LOG_STEPS, VALIDATIONS = 120.0, 20, 8
+MOST_SKIPPED = 20  # steps in a row whose gradients are not numbers
 Make = Callable[[Phase], ClipMaker]  # the clips of a phase: its image size decides how large the material is kept
 Report = Callable[[Sam2], dict[str, float]]
 
@@ -41,16 +45,16 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config, self.path, self.device = config, out / "last.pt", device
         self._make, self._bf16 = make, bf16
-        self.step, self.elapsed = 0, 0.0
+        self.step, self.elapsed, self._skipped = 0, 0.0, 0
         self.phase, _ = config.at(0)
         self.net = Sam2(get_preset(config.preset), self.phase.image_size)
-        if config.weights is not None:
-            load_weights(self.net, config.weights)
+        if config.weights is not None and not self.path.exists():
+            load_weights(self.net, find_weights(config.weights))
         self._settle(self.net)
         self.average = Average(self.net, config.average_decay)
         if self.path.exists():
             self._resume()
-        self.clips = make(self.phase)
+        self.clips = self._maker(self.phase)
 
     def _settle(self, net: Sam2) -> None:
         """Make `net` the one that is trained."""
@@ -62,6 +66,8 @@ class Trainer:
         state = Checkpoint.read(self.path)
         if state.preset != self.config.preset:
             raise ConfigError(f"{self.path}: it is a {state.preset}, not a {self.config.preset}; choose another --out")
+        if state.config != self.config.fingerprint(state.step):
+            raise ConfigError(f"{self.path}: its {state.step} steps were another training's; choose another --out")
         self.step, self.elapsed = state.step, state.elapsed
         self.phase, _ = self.config.at(self.step)
         self._settle(Sam2(get_preset(self.config.preset), self.phase.image_size))
@@ -76,6 +82,7 @@ class Trainer:
             self.phase.image_size,
             self.step,
             self.elapsed,
+            self.config.fingerprint(self.step),
             self.net.state_dict(),
             self.average.weights,
             self.optimizer.state_dict(),
@@ -92,6 +99,9 @@ class Trainer:
         file = self.config.path
         return {"config": file.name, "config_sha256": file_sha256(file)} if file else {}
 
+    def _maker(self, phase: Phase) -> ClipMaker | Ahead:
+        return Ahead(self._make(phase)) if self.device.type == "cuda" else self._make(phase)
+
     def _enter(self, phase: Phase) -> None:
         """Go on with another phase. Nothing in the weights depends on the image size."""
         if phase.image_size != self.phase.image_size:
@@ -99,7 +109,7 @@ class Trainer:
             self._settle(Sam2(get_preset(self.config.preset), phase.image_size))
             self.net.load_state_dict(weights)
             self.optimizer.load_state_dict(moments)
-            self.clips = self._make(phase)
+            self.clips = self._maker(phase)
         self.phase = phase
 
     def run_step(self) -> dict[str, float]:
@@ -124,16 +134,21 @@ class Trainer:
         rate = config.rate(self.step)
         if torch.isfinite(norm):
             self.optimizer.step(rate)
+        self._skipped = 0 if torch.isfinite(norm) else self._skipped + 1
+        if self._skipped > MOST_SKIPPED:
+            raise EngineError(
+                f"step {self.step}: {MOST_SKIPPED} steps in a row gave no numbers; lower lr, or leave bf16"
+            )
         self.step += 1
         self.average.update(self.net, self.step)
+        said = {"loss": loss, **parts, **{f"iou_{k}": v for k, v in ious.items()}, "norm": norm}
+        values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # here a GPU is waited for
         done = time.perf_counter()
         self.elapsed += done - begin
         return {
             "step": self.step,
-            "loss": loss.item(),
-            **{k: v.item() for k, v in parts.items()},
-            **{f"iou_{k}": v.item() for k, v in ious.items()},
-            "norm": norm.item(),
+            **dict(zip(said, values, strict=True)),
+            "skipped": float(self._skipped > 0),
             "lr": rate,
             "objects": len(batch.clip_b),
             "frames_s": count * phase.length / (done - begin),
@@ -163,8 +178,10 @@ def run(trainer: Trainer, out: Path, report: Report) -> dict[str, float]:
 
 def _loop(trainer: Trainer, write: Callable[[str], object], validate: Callable[[], object]) -> None:
     records: list[dict[str, float]] = []
-    saved = validated = trainer.elapsed
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()) as bar:
+    saved = trainer.elapsed
+    often = max(1, trainer.config.steps // VALIDATIONS)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("train", total=trainer.config.steps, completed=trainer.step)
         while trainer.step < trainer.config.steps:
             records.append(trainer.run_step())
@@ -177,14 +194,14 @@ def _loop(trainer: Trainer, write: Callable[[str], object], validate: Callable[[
             if trainer.elapsed - saved > SAVE_S:
                 trainer.save()
                 saved = trainer.elapsed
-            if trainer.elapsed - validated > VALIDATE_S:
+            if trainer.step % often == 0 and trainer.step < trainer.config.steps:
                 validate()
-                validated = trainer.elapsed
 
 
 def _summary(records: list[dict[str, float]], trainer: Trainer) -> dict[str, float]:
     keys = dict.fromkeys(k for r in records for k in r)
-    means = {k: float(f"{np.mean([r[k] for r in records if k in r]):.4g}") for k in keys}
+    numbers = {k: [r[k] for r in records if k in r and math.isfinite(r[k])] for k in keys}
+    means = {k: float(f"{np.mean(found):.4g}") for k, found in numbers.items() if found}
     return {**means, "step": trainer.step, "minutes": round(trainer.elapsed / 60, 2)}
 
 
@@ -205,4 +222,4 @@ def train(
     on = torch.device(device)
     judges = held_out(config, data)
     trainer = Trainer(config, Workshop(config, data, on).maker, out, on)
-    return run(trainer, out, lambda net: validate(net, judges))
+    return run(trainer, out, lambda net: validate(net, judges, on))

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean
+
+import torch
 
 from ..config import Recipe
 from ..engine.reference import TorchEngine
+from ..errors import ConfigError
 from ..evaluate import Dataset, Settings, evaluate
+from ..evaluate.summary import summarise
 from ..sam2 import Sam2
-from .config import TrainConfig
+from .config import Material, TrainConfig
 from .workshop import open_material
 
 
-def held_out(config: TrainConfig, data: Path) -> list[Dataset]:
-    """The sequences that judge, as the training's file names them."""
-    return [open_material(material, data) for material in config.validation]
+def held_out(config: TrainConfig, data: Path) -> dict[str, Dataset]:
+    """The data sets that judge, by name; `ConfigError` where one of their sequences is trained on, too."""
+    used = {place for material in config.videos for place in _places(material, data)}
+    for material in config.validation:
+        both = used & _places(material, data)
+        if both:
+            raise ConfigError(f"{config.path}: {min(both)[1]} is both trained and validated on; choose one")
+    opened = [open_material(material, data) for material in config.validation]
+    return {f"{dataset.name}-{k}" if k else dataset.name: dataset for k, dataset in _numbered(opened)}
 
 
-def validate(net: Sam2, datasets: list[Dataset]) -> dict[str, float]:
+def _places(material: Material, data: Path) -> set[tuple[str, str]]:
+    folder = str((data / material.path).resolve())
+    return {(folder, sequence.name) for sequence in open_material(material, data).sequences}
+
+
+def _numbered(datasets: list[Dataset]) -> list[tuple[int, Dataset]]:
+    """Each with how many of its name come before it."""
+    names = [dataset.name for dataset in datasets]
+    return [(names[:k].count(dataset.name), dataset) for k, dataset in enumerate(datasets)]
+
+
+def validate(net: Sam2, datasets: dict[str, Dataset], device: torch.device) -> dict[str, float]:
     """Mean IoU of each data set's objects, prompted once with a mask on the first frame."""
-    engine = TorchEngine(net, Recipe(image_size=net.image_size), "", "cpu")
-    found = {}
-    for dataset in datasets:
-        result = evaluate(dataset, engine, Settings())
-        rows: dict[tuple[str, int], list[float]] = {}
-        for row in result.rows:
-            if not row.given:
-                rows.setdefault((row.sequence, row.object), []).append(row.iou)
-        found[dataset.name] = round(fmean(fmean(ious) for ious in rows.values()), 4)
-    return found
+    engine = TorchEngine(net, Recipe(image_size=net.image_size), "", device.type)
+    summaries = {name: summarise(evaluate(dataset, engine, Settings())) for name, dataset in datasets.items()}
+    return {name: round(summary.overall["iou"].value, 4) for name, summary in summaries.items()}

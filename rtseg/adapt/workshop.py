@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import ConfigError
 from ..evaluate import Dataset, open_dataset
 from ..grab import HELD_OUT_SEED
 from ..grab.endoscope import Part, Scene
+from ..grab.endoscope.batch import BatchRenderer
 from .clips import ClipMaker, Source, of
 from .config import Material, Phase, TrainConfig
 from .material import Video, read_texture, read_video
@@ -21,6 +24,8 @@ MARGIN = 1.25  # how much larger than the network's image material is kept: view
 KEPT_SCENES = 256
 PARTS = 0.2  # how often a tool's shaft, wrist and jaws are objects of their own
 ASPECT, LONG_S = 1.33, 120.0
+POOL, POOL_LENGTH = 800, 12  # videos on a GPU, and their frames: 4 GB at 320 pixels
+OTHERS = 8  # of the videos that things are cut from
 
 
 class Workshop:
@@ -44,9 +49,15 @@ class Workshop:
             sources.append(Source(material.path, material.share, of([texture])))
             others.append(texture)
         if config.endoscope.share:
-            scenes = Scenes(config.endoscope.scenes, side, self._device)
-            sources.append(Source("endoscope", config.endoscope.share, scenes.video))
-            others += [scenes.video(np.random.default_rng((config.seed, k)), 4) for k in range(8)]
+            scenes = Scenes(config.endoscope.scenes, side)
+            rng = np.random.default_rng((config.seed, 2))
+            if self._device.type == "cuda":
+                videos = scenes.pool(rng, POOL, POOL_LENGTH, self._device)
+                sources.append(Source("endoscope", config.endoscope.share, of(videos)))
+            else:
+                videos = [scenes.video(rng, 4) for _ in range(8)]
+                sources.append(Source("endoscope", config.endoscope.share, scenes.video))
+            others += videos[:OTHERS]
         return ClipMaker(sources, others, config.seed, self._device)
 
     def _videos(self, material: Material, side: int) -> list[Video]:
@@ -59,24 +70,45 @@ class Workshop:
 
 def open_material(material: Material, data: Path) -> Dataset:
     """The sequences that a training's file names; `ConfigError` or `SourceError`."""
-    return open_dataset(data / material.path, material.layout, material.sequences)
+    path = material.path if material.path.startswith("synthetic:") else data / material.path
+    return open_dataset(path, material.layout, material.sequences)
 
 
 class Scenes:
     """Synthetic endoscopies, seeds 0 to `count` - 1, `side` pixels high; objects are tools, or at times their parts."""
 
-    def __init__(self, count: int, side: int, device: torch.device) -> None:
-        self._count, self._side, self._device = count, side, device
+    def __init__(self, count: int, side: int) -> None:
+        self._count, self._size_wh = count, (round(ASPECT * side), side)
         self._scene = lru_cache(KEPT_SCENES)(lambda seed: Scene(seed, detail=side))
 
     def video(self, rng: Rng, length: int) -> Video:
         """A few frames of one scene, from 25 a second to one."""
-        seed, apart = int(rng.integers(self._count)), rng.random() < PARTS
-        times = rng.uniform(0, LONG_S) + np.arange(length) * float(np.exp(rng.uniform(np.log(0.04), 0)))
-        clip = self._scene(seed).clip(times.tolist(), round(ASPECT * self._side), self._side)
-        ids_thw = (
-            clip.ids_thw * len(Part) - (len(Part) - clip.parts_thw) * (clip.ids_thw > 0) if apart else clip.ids_thw
-        )
+        seed, apart, times = self._moments(rng, length)
+        clip = self._scene(seed).clip(times, *self._size_wh)
         image_t3hw = torch.from_numpy(clip.image_thwc).permute(0, 3, 1, 2).contiguous()
-        on = self._device
-        return Video(f"endoscope-{seed}", image_t3hw.to(on), torch.from_numpy(ids_thw.astype(np.uint8)).to(on))
+        ids_thw, parts_thw = torch.from_numpy(clip.ids_thw), torch.from_numpy(clip.parts_thw)
+        return Video(f"endoscope-{seed}", image_t3hw, _objects(ids_thw, parts_thw, apart))
+
+    def pool(self, rng: Rng, videos: int, length: int, device: torch.device) -> list[Video]:
+        """Longer videos, drawn on a GPU once: while it trains, the host could not draw them fast enough."""
+        draw = BatchRenderer(device)
+        moments = [self._moments(rng, length) for _ in range(videos)]
+        with ThreadPoolExecutor() as threads:  # painting is OpenCV's work, which lets other threads run
+            scenes = threads.map(lambda m: Scene(m[0], detail=self._size_wh[1]), moments)
+            found = []
+            for (seed, apart, times), scene in zip(moments, scenes, strict=True):
+                seen = draw([scene.view(t) for t in times], *self._size_wh)
+                ids_thw = _objects(seen.ids_nhw, seen.parts_nhw, apart)
+                found.append(Video(f"endoscope-{seed}", seen.image_nchw, ids_thw))
+        return found
+
+    def _moments(self, rng: Rng, length: int) -> tuple[int, bool, list[float]]:
+        """A seed, whether parts are told apart, and times in seconds."""
+        seed, apart = int(rng.integers(self._count)), bool(rng.random() < PARTS)
+        times = rng.uniform(0, LONG_S) + np.arange(length) * float(np.exp(rng.uniform(np.log(0.04), 0)))
+        return seed, apart, times.tolist()
+
+
+def _objects(ids_thw: Tensor, parts_thw: Tensor, apart: bool) -> Tensor:
+    """Tools as they are, or each part of each tool as an object of its own."""
+    return (ids_thw - 1) * len(Part) * (ids_thw > 0) + parts_thw if apart else ids_thw

@@ -99,8 +99,11 @@ class Sam2(nn.Module):
         """
         if prompts.answer_b1hw is not None:
             return self.from_mask(features, prompts.answer_b1hw)
-        candidates = self.predict_masks(conditioned_bchw, features, prompts)
-        mask_b, token_b = choose(candidates, prompts.multimask)
+        return self.answer(self.predict_masks(conditioned_bchw, features, prompts), prompts.multimask)
+
+    def answer(self, candidates: Candidates, multimask: bool) -> Decoded:
+        """The mask that SAM 2's predictor takes of its candidates, and the pointer that goes with it."""
+        mask_b, token_b = choose(candidates, multimask)
         rows = torch.arange(len(mask_b), device=mask_b.device)
         present_b = candidates.score_b > 0
         logits_bhw = candidates.logits_bkhw[rows, mask_b].where(present_b[:, None, None], ABSENT_LOGIT)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rtseg.adapt import plan
-from rtseg.adapt.clips import ClipMaker, Source, of
+from rtseg.adapt.clips import Ahead, ClipMaker, Source, of
 from rtseg.adapt.compose import _places, _seen, compose
 from rtseg.adapt.material import Video
 from rtseg.adapt.motion import affine, inverse
@@ -141,3 +141,11 @@ def test_a_gpu_makes_the_same_clips() -> None:
     others = [draw_clip(np.random.default_rng(k), there[0], there, 3, 64, QUIET) for k in range(3)]
     one, two = compose(plans, 64, NOISE), compose(others, 64, torch.Generator("cuda"))
     assert (one.owner_nthw == two.owner_nthw.cpu()).float().mean() > 0.995
+
+
+def test_batches_made_ahead_are_the_same(clips: ClipMaker) -> None:
+    ahead = Ahead(clips)
+    for step in (0, 1, 2, 7, 8):
+        made, wanted = ahead.batch(step, 2, 2, 64, 1), clips.batch(step, 2, 2, 64, 1)
+        assert torch.equal(made.image_ntchw, wanted.image_ntchw) and torch.equal(made.mask_bthw, wanted.mask_bthw)
+    assert ahead.batch(9, 1, 3, 64, 1).image_ntchw.shape == (1, 3, 3, 64, 64)

@@ -18,9 +18,12 @@ from rtseg.adapt.objective import clip_loss, normalised
 from rtseg.adapt.optimizer import Optimizer
 from rtseg.adapt.rollout import Rollout, fifo, scattered
 from rtseg.adapt.train import Trainer, run
+from rtseg.config import Recipe
 from rtseg.engine.base import Remembered
-from rtseg.errors import ConfigError, WeightsError
-from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
+from rtseg.engine.reference import TorchEngine
+from rtseg.errors import ConfigError, EngineError, WeightsError
+from rtseg.sam2 import Prompts, Recall, Sam2, get_preset, load_weights
+from rtseg.track import Tracker
 
 from .conftest import CPU
 
@@ -91,16 +94,50 @@ def test_one_batch_can_be_learnt_by_heart(tiny: str, clips: ClipMaker) -> None:
 
 
 def test_every_part_of_the_network_is_trained(tiny: str, clips: ClipMaker) -> None:
+    torch.manual_seed(0)
     net = Sam2(get_preset(tiny), image_size=64)
-    for step in range(10):  # enough to meet each kind of prompt
+    presence = net.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
+    for step in range(12):  # enough to meet each kind of prompt
+        with torch.no_grad():  # what is absent has a pointer of its own, and shuts the gate to others
+            presence.fill_(3.0 if step % 2 else -3.0)
         parts, _ = clip_loss(net, clips.batch(step, 2, 4, 64, 2), np.random.default_rng(step), FROM_SCRATCH)
         torch.stack(list(parts.values())).sum().backward()
-    idle = {name for name, p in net.named_parameters() if p.grad is None}
+    idle = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
     assert idle <= {"no_mem_pos_enc"}  # which no version of SAM 2 uses
+
+
+def test_a_resumed_training_is_the_same_training(tiny: str, clips: ClipMaker, tmp_path: Path) -> None:
+    phases = (replace(PHASE, steps=2), replace(PHASE, steps=4))
+    first = trainer(tmp_path, tiny, clips, *phases)
+    first.run_step()
+    first.save()
+    assert trainer(tmp_path, tiny, clips, phases[0], replace(PHASE, steps=9)).step == 1  # what is to come may change
+    for change in ({"seed": 1}, {"optimizer": "adamw"}, {"average_decay": 0.5}):
+        with pytest.raises(ConfigError, match="another training's"):
+            trainer(tmp_path, tiny, clips, *phases, **change)
+    with pytest.raises(ConfigError, match="another training's"):
+        trainer(tmp_path, tiny, clips, replace(phases[0], lr=(1e-3, 1e-3)), phases[1])
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="damaged"):
+        trainer(tmp_path, tiny, clips, *phases)
+
+
+def test_numbers_that_stay_away_end_it(tiny: str, clips: ClipMaker, tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny, clips)
+    with torch.no_grad():
+        made.net.no_mem_embed.fill_(float("nan"))
+    with pytest.raises(EngineError, match="gave no numbers"):
+        for _ in range(30):
+            made.run_step()
 
 
 def test_each_matrix_has_one_optimizer(tiny: str) -> None:
     net = Sam2(get_preset(tiny), image_size=64)
+    adam = {id(p) for group in Optimizer(net, "muon", 0.1)._parts[0].param_groups for p in group["params"]}
+    wrong = [
+        name for name, p in net.named_parameters() if id(p) in adam and name.endswith("proj.weight") and p.ndim == 2
+    ]
+    assert wrong == []
     owned = [id(p) for p in Optimizer(net, "muon", 0.1).tensors]
     assert sorted(owned) == sorted(id(p) for p in net.parameters())
     assert len(Optimizer(net, "muon", 0.1).state_dict()) == 2
@@ -177,7 +214,40 @@ def test_a_training_ends_with_weights_that_an_engine_opens(tiny: str, clips: Cli
         return {"squares": 0.5}
 
     assert run(trainer(tmp_path, tiny, clips, replace(PHASE, steps=2)), tmp_path, report) == {"squares": 0.5}
-    assert judged == [64]
+    assert judged == [64, 64]  # once on the way, once at the end
     weights = tmp_path / "weights.safetensors"
     assert open_engine(model=tiny, weights=weights, image_size=64, runtime="torch").image_size == 64
     assert '"val": {"squares": 0.5}' in (tmp_path / "log.jsonl").read_text()
+
+
+def test_the_tracker_does_what_was_trained(tiny: str) -> None:
+    """The same clip, first a mask and then a click, by the rollout and by the tracker: the same masks."""
+    torch.manual_seed(0)
+    net = Sam2(get_preset(tiny), image_size=64).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn(p.shape) * 0.05)
+        net.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    pictures = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3)).astype(np.uint8)
+    mask_hw = np.zeros((64, 64), bool)
+    mask_hw[8:30, 8:40] = True
+    tracker = Tracker(TorchEngine(net, Recipe(image_size=64, precision="fp32"), "", "cpu"), "fifo")
+    tracker.prompt(1, mask=mask_hw)
+    way, seen = Rollout(net, fifo), []
+    with torch.no_grad():
+        for t, picture_hwc in enumerate(pictures):
+            if t == 3:
+                tracker.prompt(1, points=[(20, 20, 1)])
+            tracked_hw = tracker.step(picture_hwc).mask_logits_bhw[0]
+            own = net.encode_image(normalised(torch.from_numpy(picture_hwc).permute(2, 0, 1)[None]))
+            conditioned = way.condition(own, t)
+            if t == 0:
+                used = way.given(own, torch.from_numpy(mask_hw)[None, None].float())
+            else:
+                used = way.predict(conditioned, own)
+            if t == 3:
+                click = Prompts(torch.tensor([[[20.0, 20.0]]]), torch.tensor([[1]]), used.logits_b1hw.clamp(-32, 32))
+                used = way.predict(conditioned, own, click)
+            way.remember(own, used, t, prompted=t in (0, 3))
+            seen.append(np.abs(used.logits_b1hw[0, 0].numpy() - tracked_hw).max())
+    assert max(seen) < 1e-3

@@ -48,7 +48,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
 
 
 def test_scenes_are_drawn_by_seed_with_tools_or_their_parts() -> None:
-    scenes = Scenes(3, 64, CPU)
+    scenes = Scenes(3, 64)
     videos = [scenes.video(np.random.default_rng(k), 2) for k in range(30)]
     again = scenes.video(np.random.default_rng(7), 2)
     assert (again.image_t3hw == videos[7].image_t3hw).all() and (again.ids_thw == videos[7].ids_thw).all()
@@ -63,3 +63,10 @@ def test_a_batch_of_everything(tmp_path: Path) -> None:
     batch = Workshop(config, tmp_path, CPU).maker(PHASE).batch(0, 4, 3, 64, 2)
     assert batch.image_ntchw.shape == (4, 3, 3, 64, 64)
     assert len(batch.clip_b) > 2
+
+
+def test_a_pool_is_drawn_in_batches() -> None:
+    videos = Scenes(3, 64).pool(np.random.default_rng(0), 3, 2, CPU)
+    assert [len(video) for video in videos] == [2, 2, 2]
+    assert all(video.size_wh == (85, 64) and video.image_t3hw.shape == (2, 3, 64, 85) for video in videos)
+    assert any(video.ids for video in videos)
