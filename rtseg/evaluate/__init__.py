@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .corrupt import CORRUPTIONS, corrupted
     from .dataset import Dataset, Sequence, Target, Truth
+    from .needs import require
     from .prompting import PROMPTS, make_prompt, next_click
     from .protocols import PROTOCOLS
     from .readers import open_dataset
@@ -34,6 +35,7 @@ _HOMES = {
     "make_prompt": "prompting",
     "next_click": "prompting",
     "open_dataset": "readers",
+    "require": "needs",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "make_prompt",
     "next_click",
     "open_dataset",
+    "require",
 ]
 
 

@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError
+from .needs import require
 
 CONFIDENCE = 0.95
 DRAWS = 5000
@@ -102,9 +102,8 @@ def _interval(value_r: Floats, sequences: int) -> tuple[float | None, float | No
 
 def _level(sequences: int) -> float:
     """The quantile of the resamples that is the lower end of the interval."""
-    try:
-        from scipy.special import stdtrit  # of scipy.stats the import alone takes seconds
-    except ImportError as e:
-        raise ConfigError("scipy is not installed: pip install 'rtseg[eval]'") from e
+    require()
+    from scipy.special import stdtrit
+
     student = float(stdtrit(sequences - 1, (1 - CONFIDENCE) / 2))
     return NormalDist().cdf(student * math.sqrt(sequences / (sequences - 1)))

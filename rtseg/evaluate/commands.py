@@ -69,10 +69,14 @@ def _add_eval(verbs: Any, add_verb: AddVerb) -> None:
     parser.add_argument("--slices", type=_numbers, default=(), metavar="N,...", help="of a volume that are prompted")
     parser.add_argument("--corruption", help="smoke, blood, defocus, motion, specular, jpeg, dark or bright")
     parser.add_argument("--level", type=int, default=3, help="of the corruption, 1 to 5 (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of points and corruptions")
+    parser.add_argument("--seed", type=int, default=0, help="of points-3, points-5 and corruptions (default: 0)")
     parser.add_argument("--policy", help="memory policy (default: the recipe's)")
     parser.add_argument(
-        "--tolerance", type=_finite, default=3.0, metavar="PX", help="of the surface Dice, in pixels or mm (default: 3)"
+        "--tolerance",
+        type=_finite,
+        default=3.0,
+        metavar="DISTANCE",
+        help="of the surface Dice: in mm where the data knows its spacing (NIfTI), else in pixels (default: 3)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for eval.json, masks, plots, worst frames (default: none)"

@@ -11,9 +11,10 @@ from typing import Any
 from ..errors import ConfigError
 from . import bootstrap, store
 from .bootstrap import Figure
+from .paired import paired
 from .result import Result, Row
-from .summary import BY_OBJECT, ObjectFigures, difference, object_figures, summarise
-from .tables import NAMES, NONE, SHORT, Document, Sheet, flat, interval, number
+from .summary import BY_OBJECT, ObjectFigures, difference_of_pair, object_figures, summarise
+from .tables import NAMES, NONE, Document, Sheet, flat, interval, number, short_names
 
 # What was asked has to be the same; on what picture (a corruption), of which engine, may differ, and is listed.
 ASKED = ("protocol", "prompt", "every", "clicks", "frames", "slices", "seed", "tolerance")
@@ -81,7 +82,7 @@ def compare(a: Path, b: Path) -> Comparison:
     unlike = _unlike(before, after)
     if unlike:
         raise ConfigError(f"{a} and {b} cannot be paired: {unlike} (first and second); run both on the same")
-    before, after = _own(before, after), _own(after, before)
+    before, after = paired(before, after)
     categories = dict.fromkeys(row.category for row in before.rows if row.category)
     groups = {"": _changes(before, after) | _step_times(before, after)}
     pairs = _pairs(before, after)
@@ -96,7 +97,8 @@ def _unlike(before: Result, after: Result) -> str:
     """The first thing that keeps two runs from being paired, or nothing."""
     for name in ASKED:
         values = before.settings.get(name), after.settings.get(name)
-        if values[0] != values[1]:
+        # A run whose prompts need no seed has one only for its corruption, which may differ.
+        if values[0] != values[1] and not (name == "seed" and None in values):
             return f"{name} {values[0]} and {values[1]}"
     first, second = (_by_object(result.rows) for result in (before, after))
     sequences = tuple({sequence for sequence, _ in of} for of in (first, second))
@@ -141,19 +143,6 @@ def _by_object(rows: Sequence[Row]) -> dict[Key, dict[int, Row]]:
     return found
 
 
-def _own(result: Result, other: Result) -> Result:
-    """The run with each mask counted as given that was given in either, so that both are judged on the same frames."""
-    given = {_place(row) for row in (*result.rows, *other.rows) if row.given}
-    of_class = {(row.sequence, row.frame, row.category) for row in (*result.rows, *other.rows) if row.given}
-    rows = [replace(row, given=_place(row) in given) for row in result.rows]
-    classes = [row for row in result.classes if (row.sequence, row.frame, row.category) not in of_class]
-    return replace(result, rows=rows, classes=classes)
-
-
-def _place(row: Row) -> tuple[str, int, int]:
-    return row.sequence, row.object, row.frame
-
-
 def _of_class(result: Result, category: str) -> Result:
     rows = [row for row in result.rows if row.category == category]
     return replace(result, rows=rows, classes=[row for row in result.classes if row.category == category])
@@ -174,7 +163,8 @@ def _changes(before: Result, after: Result) -> dict[str, Change]:
         both = [(a, b) for o, p in pairs if (a := getattr(o, name)) is not None and (b := getattr(p, name)) is not None]
         if both:
             first[name], second[name] = (fmean(values) for values in zip(*both, strict=True))
-    return {name: Change(first[name], second[name], figure) for name, figure in difference(before, after).items()}
+    differences = difference_of_pair(before, after)
+    return {name: Change(first[name], second[name], figure) for name, figure in differences.items()}
 
 
 def _step_times(before: Result, after: Result) -> dict[str, Change]:
@@ -191,8 +181,8 @@ def _step_times(before: Result, after: Result) -> dict[str, Change]:
 
 def _pairs(before: Result, after: Result) -> Pairs:
     """Each object in both runs."""
-    there = {(o.sequence, o.object): o for o in object_figures(after.rows)}
-    return [(o, there[o.sequence, o.object]) for o in object_figures(before.rows)]
+    there = {(o.sequence, o.object): o for o in object_figures(after)}
+    return [(o, there[o.sequence, o.object]) for o in object_figures(before)]
 
 
 def _tally(pairs: Pairs) -> Tally:
@@ -255,14 +245,14 @@ def _changes_sheet(changes: Mapping[str, Change], tally: Tally) -> Sheet:
 
 def _classes_sheet(comparison: Comparison) -> Sheet:
     """The differences of each class, and on how many of its objects which run is better."""
-    rows = []
+    rows, names = [], short_names(comparison.groups.values())
     for category, changes in comparison.groups.items():
         if category:
             tally = comparison.tallies[category]
-            cells = (_signed(name, changes[name].difference) if name in changes else NONE for name in SHORT)
+            cells = (_signed(name, changes[name].difference) if name in changes else NONE for name in names)
             between = interval("jf", changes["jf"].difference, "+") if "jf" in changes else ""
             rows.append((category, next(cells), between, *cells, *map(str, (tally.wins, tally.losses, tally.draws))))
-    columns = ("", "J&F", "95 % interval", *(NAMES[name] for name in SHORT[1:]), "better", "worse", "draw")
+    columns = ("", "J&F", "95 % interval", *(NAMES[name] for name in names[1:]), "better", "worse", "draw")
     return Sheet("classes: difference", "l" + "r" * (len(columns) - 1), columns, tuple(rows)).trimmed()
 
 

@@ -16,7 +16,7 @@ from ..publish.rle import decode_rle
 from ..publish.shown import Box
 from ..types import BoolMask, ImageU8
 from .dataset import Dataset, Sequence
-from .result import Result, Row, Tracked
+from .result import Result, Row, Tracked, named
 
 TRUTH, PREDICTION = PALETTE[2], PALETTE[0]
 PANEL, GAP, LINE = 480, 6, 20  # sides of a panel at most, what lies between two, and the height of a line of text
@@ -92,7 +92,7 @@ def comparison(sequence: Sequence, tracked: Tracked, row: Row) -> ImageU8:
     said = "prediction" if row.mask_area else "prediction: nothing"
     for panel, (text, color) in zip(panels, (*titles, (said, PREDICTION)), strict=True):
         _corner(panel, text, color)
-    who = f"{short(row.sequence, NAME)}   object {row.object} {short(row.label, NAME)}"
+    who = f"{short(row.sequence, NAME)}   {short(named(row.object, row.label), NAME)}"
     caption = f"{who}   frame {row.frame}   IoU {row.iou:.2f}   F {row.boundary:.2f}"
     return _captioned(_grid(panels, 3), caption)
 
@@ -135,7 +135,7 @@ def _draw_objects(tile_hwc: ImageU8, masks: dict[int, BoolMask], labels: dict[in
     small = {id_: fitted for id_, mask in masks.items() if (fitted := _fitted(mask, tile_hwc)).any()}
     for id_, small_hw in small.items():
         x, y, width, height = cv2.boundingRect(small_hw.view(np.uint8))
-        plate_hwc = plate(short(f"{id_} {labels.get(id_, '')}".strip(), NAME), color_of(id_), LINE)
+        plate_hwc = plate(short(named(id_, labels.get(id_, "")), NAME), color_of(id_), LINE)
         size = plate_hwc.shape[1], plate_hwc.shape[0]
         taken.append(place(small_hw, (x, y, x + width, y + height), size, taken, list(small.values())))
         stick(tile_hwc, plate_hwc, taken[-1])

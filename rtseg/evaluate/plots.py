@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from .pictures import file_names, short
-from .result import Result, Row, Tracked
+from .result import Result, Row, Tracked, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def _draw_object(axes: Axes, rows: Sequence[Row], prompts: Sequence[int]) -> Non
 
 def _title(rows: Sequence[Row]) -> str:
     first = rows[0]
-    name = short(f"{first.object} {first.label}".strip(), TITLE)
+    name = short(named(first.object, first.label), TITLE)
     own = [row for row in rows if not row.given]
     if not own:
         return f"{name}: every mask was given"

@@ -21,6 +21,7 @@ from .dataset import Sequence, Target
 
 CLICKS = {"points-1": 1, "points-3": 3, "points-5": 5}
 PROMPTS = ("mask", "box", *CLICKS)
+DRAWN = ("points-3", "points-5")  # those of which the seed decides
 INTERIOR = 0.4  # of the greatest depth: clicks beyond the first keep at least so far from the edge
 CANDIDATES = 64  # places that are drawn for each further click, of which the one farthest from the others is taken
 

@@ -159,7 +159,7 @@ def _markdown(values: Mapping[str, Any], sheets: Sequence[Sheet], drawn: Mapping
     how = (
         f"Intervals of {method['confidence']:.0%}: {method['interval']} bootstrap, {method['resampled']} resampled "
         f"{method['draws']} times. A figure is the mean over objects of the mean over their frames; frames whose mask "
-        "the prompt gave do not count. For research only: not a medical device."
+        "the prompt gave do not count, those that clicks corrected do. For research only: not a medical device."
     )
     titles = {"worst": "worst frames", "plots": "over the frames", "sheets": "at a glance"}
     pictured = [

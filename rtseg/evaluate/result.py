@@ -10,9 +10,11 @@ from typing import Any
 class Row:
     """One object on one annotated frame. Distances are in pixels, or in mm where the sequence knows its spacing.
 
-    `given`: this frame's mask was given by the prompt, so it is no figure of the network's. Rows from before an
-    object's first prompt do not exist. A figure that is not defined on this frame (a distance where one of the two
-    masks is empty) is None. Where the object is absent and nothing is drawn, `dice`, `iou` and `boundary` are 1.
+    `given`: this frame's mask was given by the prompt, so it is no figure of the network's, and counts nowhere.
+    `clicks` were made on the object on this frame; where they corrected it the figures are those of the mask after
+    them. Rows from before an object's first prompt do not exist. A figure that is not defined on this frame (a distance
+    where one of the two masks is empty) is None. Where the object is absent and nothing is drawn, `dice`, `iou` and
+    `boundary` are 1.
     """
 
     sequence: str
@@ -31,6 +33,7 @@ class Row:
     boundary: float  # F
     hd95: float | None
     surface: float | None  # normalised surface Dice at the tolerance that the settings name
+    clicks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,9 @@ class Prediction:
 class Tracked:
     """What a protocol made of one sequence.
 
-    `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs whose mask was
-    the prompt itself or corrected by it. `prompts`: as entries of a prompt file (rtseg/prompts.py), a mask being
-    {"size": [h, w], "counts": "..."}. `ms`: the time of each step that was tracked.
+    `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs that count
+    nowhere, because the prompt gave the mask; see protocols/__init__.py. `prompts`: as entries of a prompt file
+    (rtseg/prompts.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each step that was tracked.
     """
 
     masks: dict[int, dict[int, Prediction]] = field(default_factory=dict)
@@ -70,10 +73,16 @@ class Tracked:
 
 @dataclass(slots=True)
 class Result:
-    """An evaluation. `settings` is what was asked for; `made_by` engine, weights' hash, versions, machine."""
+    """An evaluation. `settings` is what was asked, where it matters; `made_by` engine, weights, versions, machine."""
 
     settings: dict[str, Any]
     made_by: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     classes: list[ClassRow] = field(default_factory=list)
     tracked: dict[str, Tracked] = field(default_factory=dict)  # by sequence
+
+
+def named(object_id: int, label: str) -> str:
+    """An object's number and label for a reader, the number once: `1 grasper`, or the label `object 1`."""
+    label = label.strip() or f"object {object_id}"
+    return label if label.split()[-1] == str(object_id) else f"{object_id} {label}"

@@ -17,8 +17,9 @@ from ..track.policy import get_policy
 from ..types import ImageU8
 from .corrupt import CORRUPTIONS, LEVELS, corrupted
 from .dataset import Dataset, Sequence
-from .metrics.surface import TOLERANCE_PX
-from .prompting import PROMPTS, Prompter, prompter
+from .metrics.surface import TOLERANCE
+from .needs import require
+from .prompting import DRAWN, PROMPTS, Prompter, prompter
 from .protocols import (
     PROTOCOLS,
     Areas,
@@ -57,7 +58,8 @@ class Settings:
     `clicks` are those of each corrected frame, and `frames` how many are corrected, the first included
     (`interactive`); for `image`, `clicks` are those after the prompt. None: as `Patience` has it, and no further ones.
     `slices` are those on which volumes are prompted; none: where each object is largest. `corruption` is one of
-    `CORRUPTIONS`, of `level` 1 to 5. `policy` None is the recipe's. `tolerance` is that of surface Dice, in pixels.
+    `CORRUPTIONS`, of `level` 1 to 5. `policy` None is the recipe's. `tolerance` is that of surface Dice, in mm
+    where a sequence knows its spacing, else in pixels.
     """
 
     protocol: str = "video"
@@ -70,7 +72,7 @@ class Settings:
     level: int = 3
     seed: int = 0
     policy: str | None = None
-    tolerance: float = TOLERANCE_PX
+    tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
         for name, known in (("protocol", PROTOCOLS), ("prompt", PROMPTS)):
@@ -99,10 +101,12 @@ def evaluate(
     """Follow the objects of every sequence, and judge each mask on each annotated frame.
 
     `progress` is called with (frames done, frames in all). The first sequence that fails ends it all, with an error
-    that names it. Objects that the protocol never prompts are in `made_by["not_prompted"]`, by sequence; a sequence of
-    which that is true of all objects has no rows. `SourceError` if there is no other.
+    that names it; that scipy is missing is said first. Objects that the protocol never prompts are in
+    `made_by["not_prompted"]`, by sequence; a sequence of which that is true of all objects has no rows. `SourceError`
+    if there is no other.
     """
-    result = Result(_plain(settings), made_by(engine, settings))
+    require()
+    result = Result(asked(settings), made_by(engine, settings))
     frames, done = sum(sequence.count for sequence in dataset.sequences), 0
     left_out: dict[str, list[int]] = result.made_by["not_prompted"]
     for sequence in dataset.sequences:
@@ -155,10 +159,9 @@ def track(
         sequence = corrupted(sequence, settings.corruption, settings.level, settings.seed)
     match settings.protocol:
         case "interactive":
-            clicks = PATIENCE.clicks if settings.clicks is None else settings.clicks
-            return interactive(sequence, chosen, open_tracker, say, Patience(clicks, settings.frames))
+            return interactive(sequence, chosen, open_tracker, say, Patience(_clicks(settings), settings.frames))
         case "image":
-            return alone(sequence, chosen, open_tracker, say, settings.clicks or 0)
+            return alone(sequence, chosen, open_tracker, say, _clicks(settings))
         case "both":
             return both_ways(sequence, chosen, open_tracker, say)
         case "backward":
@@ -180,8 +183,28 @@ def made_by(engine: Engine, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _plain(settings: Settings) -> dict[str, Any]:
-    return {**asdict(settings), "slices": list(settings.slices)}
+def asked(settings: Settings) -> dict[str, Any]:
+    """The settings that matter, as plain values: `every` to its protocol alone, a level to a corruption, and so on.
+
+    So two evaluations that were asked the same in different words are known to be alike.
+    """
+    matters = {
+        "every": settings.protocol == "every",
+        "clicks": settings.protocol in ("interactive", "image"),
+        "frames": settings.protocol == "interactive",
+        "slices": settings.protocol in ("forward", "backward", "both"),
+        "level": settings.corruption is not None,
+        "seed": settings.corruption is not None or settings.prompt in DRAWN,
+    }
+    values = {**asdict(settings), "slices": list(settings.slices), "clicks": _clicks(settings)}
+    return {name: value for name, value in values.items() if matters.get(name, True)}
+
+
+def _clicks(settings: Settings) -> int:
+    """How many there are on a frame, also where that was not said."""
+    if settings.clicks is not None:
+        return settings.clicks
+    return PATIENCE.clicks if settings.protocol == "interactive" else 0
 
 
 def _watched(sequence: Sequence, progress: Progress, before: int, frames: int) -> Sequence:

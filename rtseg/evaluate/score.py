@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -18,7 +17,7 @@ Pair = tuple[BoolMask, BoolMask]  # truth and mask of one object on one frame
 
 
 def score(
-    sequence: Sequence, tracked: Tracked, tolerance_px: float = surface.TOLERANCE_PX
+    sequence: Sequence, tracked: Tracked, tolerance: float = surface.TOLERANCE
 ) -> tuple[list[Row], list[ClassRow]]:
     """Rows of the objects and of the classes, in the order of frames.
 
@@ -26,11 +25,12 @@ def score(
     mask have any of it; of an object that nobody follows it knows nothing. Where the mask of one of its objects was
     given a class has no row. Objects without a category are of no class.
 
-    `tolerance_px` is that of the normalised surface Dice. Where the sequence has a spacing, distances are in mm, and
-    the tolerance is as many pixels of the mean size. `OutputError` for a mask of another size than the first picture,
-    `SourceError` for such a truth, or for a file that cannot be read.
+    `tolerance` is that of the normalised surface Dice, in the unit of the distances: mm where the sequence has a
+    spacing, else pixels. `OutputError` for a mask of another size than the first picture, `SourceError` for such a
+    truth, or for a file that cannot be read; `ConfigError` where scipy is missing.
     """
     height, width = sequence.image(0).shape[:2]
+    clicks = {(entry["frame"], entry["id"]): len(entry.get("points", ())) for entry in tracked.prompts}
     rows: list[Row] = []
     classes: list[ClassRow] = []
     for frame, found in sorted(tracked.masks.items()):
@@ -39,7 +39,9 @@ def score(
             continue
         targets = [target for target in sequence.targets if target.id in found]
         pairs = dict(_pairs(sequence, frame, targets, truth, found, (height, width)))
-        rows += [_row(sequence, tracked, frame, target, pairs[target.id], tolerance_px) for target in targets]
+        for target in targets:
+            made = clicks.get((frame, target.id), 0)
+            rows.append(_row(sequence, tracked, frame, target, pairs[target.id], tolerance, made))
         given = {target.category for target in targets if (frame, target.id) in tracked.given}
         classes += _class_rows(sequence.name, frame, [t for t in targets if t.category not in given | {""}], pairs)
     return rows, classes
@@ -64,14 +66,15 @@ def _pairs(
         yield target.id, (truth_hw, decode_rle(found[target.id].counts, *size))
 
 
-def _row(sequence: Sequence, tracked: Tracked, frame: int, target: Target, pair: Pair, tolerance_px: float) -> Row:
+def _row(
+    sequence: Sequence, tracked: Tracked, frame: int, target: Target, pair: Pair, tolerance: float, clicks: int
+) -> Row:
     height, width = pair[0].shape
     where = overlap.window(*pair)
     truth_hw, mask_hw = pair[0][where], pair[1][where]
     areas = overlap.areas(truth_hw, mask_hw)
     spacing = sequence.spacing_mm or (1.0, 1.0)
     distances = surface.surface_distances(truth_hw, mask_hw, spacing)
-    tolerance = tolerance_px * math.sqrt(math.prod(spacing))
     return Row(
         sequence=sequence.name,
         object=target.id,
@@ -89,6 +92,7 @@ def _row(sequence: Sequence, tracked: Tracked, frame: int, target: Target, pair:
         boundary=boundary.boundary_f(truth_hw, mask_hw, boundary.tolerance_px(height, width)),
         hd95=None if distances is None else surface.hd95(*distances),
         surface=None if distances is None else surface.surface_dice(*distances, tolerance),
+        clicks=clicks,
     )
 
 

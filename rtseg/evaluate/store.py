@@ -22,7 +22,7 @@ from ..errors import ConfigError, OutputError
 from .result import ClassRow, Prediction, Result, Row, Tracked
 
 FILE, MASKS = "eval.json", "masks.json.gz"
-FORMAT, VERSION = "rtseg evaluation", 1
+FORMAT, VERSION = "rtseg evaluation", 2
 AGAIN = "run rtseg eval again"
 
 Json = dict[str, Any]
@@ -32,7 +32,8 @@ _NUMBER, _MAYBE = (float, int), (float, int, type(None))
 TRACK: Columns = {"sequence": (str,), "object": (int,), "label": (str,), "category": (str,), "pixels": (int,)}
 AREAS: Columns = {"truth_area": (int,), "mask_area": (int,), "overlap_area": (int,)}
 FIGURES: Columns = dict.fromkeys(("score", "dice", "iou", "boundary"), _NUMBER)
-ROW: Columns = {"frame": (int,), "given": (bool,), **AREAS, **FIGURES, "hd95": _MAYBE, "surface": _MAYBE}
+DISTANCES: Columns = dict.fromkeys(("hd95", "surface"), _MAYBE)
+ROW: Columns = {"frame": (int,), "given": (bool,), **AREAS, **FIGURES, **DISTANCES, "clicks": (int,)}
 CLASS: Columns = {"sequence": (str,), "frame": (int,), "category": (str,), **AREAS}
 MASK: Columns = {"object": (int,), "counts": (str,), "score": _NUMBER}
 
@@ -73,7 +74,7 @@ def read(path: Path, *, masks: bool = True) -> Result:
     """The evaluation that `write` stored: of an `eval.json`, or of the folder that holds one.
 
     Without `masks` the second file is not opened and `Tracked.masks` stays empty. `ConfigError` in one line for what
-    is no evaluation, is damaged, or is of a newer rtseg.
+    is no evaluation, is damaged, or is of another rtseg.
     """
     path = path / FILE if path.is_dir() else path
     document = _document(path)
@@ -128,7 +129,7 @@ def _packed(masks: Json) -> bytes:
 def _culprit(result: Result) -> str:
     """Which figure is not finite."""
     for row in result.rows:
-        for name in (*FIGURES, "hd95", "surface"):
+        for name in (*FIGURES, *DISTANCES):
             value = getattr(row, name)
             if value is not None and not math.isfinite(value):
                 return f"{row.sequence}, object {row.object}, frame {row.frame}: {name} = {value}"
@@ -153,6 +154,8 @@ def _document(path: Path) -> Json:
     version = document.get("version")
     if type(version) is not int or version < 1:
         raise ConfigError(f"{path}: damaged (version {version!r}); {AGAIN}")
+    if version < VERSION:  # version 1 left out frames that clicks corrected, and had no tolerance in mm
+        raise ConfigError(f"{path}: version {version}, of an older rtseg, which counted otherwise; {AGAIN}")
     if version > VERSION:
         raise ConfigError(f"{path}: version {version}, of a newer rtseg; this one reads {VERSION}; update rtseg")
     return document

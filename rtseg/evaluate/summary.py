@@ -16,14 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
 from . import bootstrap
 from .bootstrap import Figure, Values
 from .metrics import instruments, presence
+from .paired import paired
 from .result import ClassRow, Result, Row
 
+EFFORT = ("clicks", "corrected")
 # Figures of objects, in the order in which they are shown.
-BY_OBJECT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "false_frames")
+BY_OBJECT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "false_frames", *EFFORT)
+ASSISTED = ("interactive",)  # protocols in which help is given as it is needed, so that figures are worth what it cost
+TIMELESS = ("backward", "both")  # protocols whose masks of a frame know what comes after it: nothing is found again
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,9 @@ class ObjectFigures:
     `frames` are those that count. `jf` is the mean of `iou` (J) and `boundary` (F). `missed` is the share of frames
     with the object on which nothing is drawn; `hd95` and `surface` know nothing of these. `false_area` is the share of
     the frame that is drawn while the object is absent, `false_frames` the share of those frames with anything drawn.
-    `returns` are the times of re-acquisition, in frames, None for one that failed.
+    `clicks` are all that were made on it, and `corrected` the frames with clicks after its first one: what the other
+    figures cost, where people help as it is needed (`ASSISTED`), else None. `returns` are the times of re-acquisition,
+    in frames, None for one that failed; none at all where masks go against time (`TIMELESS`).
     """
 
     sequence: str
@@ -50,6 +55,8 @@ class ObjectFigures:
     missed: float | None
     false_area: float | None
     false_frames: float | None
+    clicks: int | None
+    corrected: int | None
     returns: tuple[int | None, ...]
 
 
@@ -87,7 +94,7 @@ class Summary:
 
 def summarise(result: Result) -> Summary:
     """All figures of an evaluation; those of the same result are the same, to the ends of the intervals."""
-    objects = object_figures(result.rows)
+    objects = object_figures(result)
     return Summary(
         overall=_figures(objects, result.classes),
         sequences=_figures_by("sequence", objects, result.classes),
@@ -101,33 +108,30 @@ def summarise(result: Result) -> Summary:
 def difference(before: Result, after: Result) -> dict[str, Figure]:
     """How much larger each overall figure is in `after`, over what both have: the same objects, frames and classes.
 
-    A frame whose mask was given in one of them counts in neither. Intervals are paired: both are resampled together, so
-    that what is hard for both does not widen them. `ConfigError` where they have no frame of an object in common.
+    A frame whose mask was given in one of them counts in neither: see `paired`, which also has the error. Intervals are
+    paired: both are resampled together, so that what is hard for both does not widen them.
     """
-    given = _given_in_either(before.rows, after.rows)
-    if not given:
-        raise ConfigError("the two evaluations have no frame of an object in common; expected two of one data set")
-    rows, other_rows = (
-        [replace(row, given=given[_key(row)]) for row in result.rows if _key(row) in given]
-        for result in (before, after)
-    )
-    objects, others = _both_defined(object_figures(rows), object_figures(other_rows))
-    places = _comparable(before.rows, after.rows)
-    classes, other_classes = ([c for c in one.classes if _place(c) in places] for one in (before, after))
-    groups, other_groups = _groups(objects, classes), _groups(others, other_classes)
+    return difference_of_pair(*paired(before, after))
+
+
+def difference_of_pair(before: Result, after: Result) -> dict[str, Figure]:
+    """`difference` of what `paired` made, or of the same part of both."""
+    objects, others = _both_defined(object_figures(before), object_figures(after))
+    groups, other_groups = _groups(objects, before.classes), _groups(others, after.classes)
     figures = {name: bootstrap.difference(groups[name], other_groups[name]) for name in groups}
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def object_figures(rows: Iterable[Row]) -> list[ObjectFigures]:
+def object_figures(result: Result) -> list[ObjectFigures]:
     """The figures of each object, in the order in which objects appear; its rows are in the order of frames."""
     by_object: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
+    for row in result.rows:
         by_object.setdefault((row.sequence, row.object), []).append(row)
-    return [_object(its) for its in by_object.values()]
+    return [_object(its, result.settings.get("protocol")) for its in by_object.values()]
 
 
-def _object(rows: Sequence[Row]) -> ObjectFigures:
+def _object(rows: Sequence[Row], protocol: str | None) -> ObjectFigures:
+    assisted = protocol in ASSISTED
     scored = [row for row in rows if not row.given]
     areas = presence.false_areas(rows)
     iou, boundary = (_mean(getattr(row, name) for row in scored) for name in ("iou", "boundary"))
@@ -146,7 +150,9 @@ def _object(rows: Sequence[Row]) -> ObjectFigures:
         missed=_mean(presence.misses(rows)),
         false_area=_mean(areas),
         false_frames=_mean(area > 0 for area in areas),
-        returns=tuple(presence.reacquisition(rows)),
+        clicks=sum(row.clicks for row in rows) if assisted else None,
+        corrected=sum(row.clicks > 0 for row in rows[1:]) if assisted else None,  # the first row is the first prompt's
+        returns=() if protocol in TIMELESS else tuple(presence.reacquisition(rows)),
     )
 
 
@@ -206,16 +212,6 @@ def _speed(ms: Sequence[float]) -> Speed | None:
     return Speed(len(ms), middle, late, 1000 / middle, 1000 / late)
 
 
-def _key(row: Row) -> tuple[str, int, int]:
-    return row.sequence, row.object, row.frame
-
-
-def _given_in_either(rows: Iterable[Row], others: Iterable[Row]) -> dict[tuple[str, int, int], bool]:
-    """Whether the mask was given in one of two evaluations, for each row that both have."""
-    given = {_key(row): row.given for row in rows}
-    return {_key(row): row.given or given[_key(row)] for row in others if _key(row) in given}
-
-
 def _both_defined(
     objects: Iterable[ObjectFigures], others: Iterable[ObjectFigures]
 ) -> tuple[list[ObjectFigures], list[ObjectFigures]]:
@@ -227,20 +223,3 @@ def _both_defined(
     ]
     kept = [(replace(o, **none), replace(p, **none)) for (o, p), none in zip(pairs, lacking, strict=True)]
     return [o for o, _ in kept], [p for _, p in kept]
-
-
-def _place(row: Row | ClassRow) -> tuple[str, int, str]:
-    return row.sequence, row.frame, row.category
-
-
-def _comparable(rows: Iterable[Row], others: Iterable[Row]) -> set[tuple[str, int, str]]:
-    """Where a class on a frame consists of the same objects in both evaluations, none of them given in either."""
-    members: tuple[dict[tuple[str, int, str], set[int]], ...] = ({}, {})
-    given: set[tuple[str, int, str]] = set()
-    for ids, its in zip(members, (rows, others), strict=True):
-        for row in its:
-            ids.setdefault(_place(row), set()).add(row.object)
-            if row.given:
-                given.add(_place(row))
-    first, second = members
-    return {place for place, ids in first.items() if second.get(place) == ids} - given

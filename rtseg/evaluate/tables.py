@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .bootstrap import Figure
-from .summary import ObjectFigures, Speed, Summary
+from .result import named
+from .summary import EFFORT, ObjectFigures, Speed, Summary
 
 NAMES = {
     "jf": "J&F",
@@ -27,6 +28,8 @@ NAMES = {
     "mc_iou": "mcIoU",
     "reacquired": "re-acquired %",
     "reacquisition_frames": "found after",
+    "clicks": "clicks",
+    "corrected": "corrected frames",
     "ms": "ms",
 }
 MEANINGS = {
@@ -35,7 +38,7 @@ MEANINGS = {
     "boundary": "agreement of the contours, as DAVIS defines it",
     "dice": "2 x overlap / both areas",
     "hd95": "95th percentile of the Hausdorff distance, {unit}, where both are there",
-    "surface": "normalised surface Dice, where both are there",
+    "surface": "normalised surface Dice, tolerance in {unit}, where both are there",
     "missed": "of frames with the object: nothing is drawn",
     "false_area": "of the frame, drawn while the object is absent",
     "false_frames": "of frames without the object: something is drawn",
@@ -44,9 +47,11 @@ MEANINGS = {
     "mc_iou": "mean over classes",
     "reacquired": "of returns after an absence: found within 10 frames",
     "reacquisition_frames": "frames from a return to an IoU of 0.5, median over returns",
+    "clicks": "made on an object, the first prompt's included; what the other figures cost",
+    "corrected": "of an object: its mask was bad, and counts as it is after clicks",
 }
 PERCENT = ("missed", "false_area", "false_frames", "reacquired")
-ONE_DECIMAL = ("hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", "ms")
+ONE_DECIMAL = ("hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", *EFFORT, "ms")
 DECIMALS = {**dict.fromkeys(ONE_DECIMAL, 1), "false_area": 2}
 SHORT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "reacquired")
 OF_OBJECT = SHORT[:-1]
@@ -144,6 +149,11 @@ def interval(name: str, figure: Figure, sign: str = "") -> str:
     return f"{number(name, figure.low, sign)} to {number(name, figure.high, sign)}"
 
 
+def short_names(groups: Iterable[Container[str]]) -> tuple[str, ...]:
+    """The figures of a table with a row a group: `SHORT`, and clicks where any group has these."""
+    return (*SHORT, "clicks") if any("clicks" in figures for figures in groups) else SHORT
+
+
 def overall_sheet(summary: Summary, unit: str) -> Sheet:
     """All figures of all objects, with what they mean; `unit` is that of distances."""
     rows: list[Cells] = []
@@ -171,30 +181,31 @@ def _speed(speed: Speed | None) -> list[Cells]:
 def parts_sheet(title: str, parts: Mapping[str, Mapping[str, Figure]], most: int | None = None) -> Sheet:
     """Classes or sequences, those with the least J&F first; no more than `most`."""
     ranked = sorted(parts.items(), key=lambda item: item[1]["jf"].value if "jf" in item[1] else 2)
-    rows = []
+    rows, names = [], short_names(parts.values())
     for part, figures in ranked[:most]:
         jf = figures.get("jf")
-        cells = [number(name, figures[name].value if name in figures else None) for name in SHORT]
+        cells = [number(name, figures[name].value if name in figures else None) for name in names]
         rows.append((part, str(jf.count if jf else 0), cells[0], interval("jf", jf) if jf else "", *cells[1:]))
     left = len(parts) - len(rows)
     note = f"and {left} more with a higher J&F: see the report" if left else ""
-    columns = ("", "objects", "J&F", "95 % interval", *(NAMES[name] for name in SHORT[1:]))
+    columns = ("", "objects", "J&F", "95 % interval", *(NAMES[name] for name in names[1:]))
     return Sheet(title, "l" + "r" * (len(columns) - 1), columns, tuple(rows), note).trimmed()
 
 
 def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
     """Every object, those with the least J&F first."""
+    effort = EFFORT if any(o.clicks is not None for o in objects) else ()
     rows = []
     for o in sorted(objects, key=lambda o: (2 if o.jf is None else o.jf, o.sequence, o.object)):
-        cells = [number(name, getattr(o, name)) for name in OF_OBJECT]
+        cells = [number(name, getattr(o, name)) for name in OF_OBJECT] + [str(getattr(o, name)) for name in effort]
         times = ", ".join("missed" if time is None else str(time) for time in o.returns)
-        rows.append((o.sequence, f"{o.object} {o.label}".strip(), o.category, str(o.frames), *cells, times))
+        rows.append((o.sequence, named(o.object, o.label), o.category, str(o.frames), *cells, times))
     columns = (
         "sequence",
         "object",
         "class",
         "frames",
-        *(NAMES[name] for name in OF_OBJECT),
+        *(NAMES[name] for name in (*OF_OBJECT, *effort)),
         "found again after frames",
     )
-    return Sheet("objects", "lll" + "r" * (1 + len(OF_OBJECT)) + "l", columns, tuple(rows))
+    return Sheet("objects", "lll" + "r" * (len(columns) - 4) + "l", columns, tuple(rows))

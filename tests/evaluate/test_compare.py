@@ -165,6 +165,46 @@ def test_a_mask_that_was_given_in_one_run_counts_in_neither(tmp_path: Path) -> N
     assert found.sequences == [] and found.tallies[""] == Tally(0, 0, 2 * len(SEQUENCES))
 
 
+def helped(clicks: int, gain: float = 0.0) -> Result:
+    """Clicked on frames 2 and 6 so many times each, in every sequence; IoUs are those after the clicks."""
+    result = run(lambda *_: gain)
+    result.settings |= {"protocol": "interactive", "clicks": 3, "frames": 8}
+    result.rows = [replace(row, clicks=clicks if row.frame in (2, 6) else 0) for row in result.rows]
+    return result
+
+
+def test_corrected_frames_count_and_clicks_are_compared_beside_j(tmp_path: Path) -> None:
+    found = compared(tmp_path, helped(3), helped(0, 0.02))
+    groups = found.groups
+    assert groups["tool"]["iou"].difference.value == pytest.approx(0.02)
+    means = [
+        np.mean([r.iou for r in helped(3).rows if (r.sequence, r.object) == (s, i) and not r.given])
+        for s in SEQUENCES
+        for i in (1, 2)
+    ]
+    assert groups[""]["iou"].before == pytest.approx(np.mean(means))
+    for of in (groups[""], groups["tool"], groups["tissue"]):
+        assert [(of[n].before, of[n].after, of[n].difference.value) for n in ("clicks", "corrected")] == [
+            (6, 0, -6), (2, 0, -2)
+        ]  # fmt: skip
+    console = Console(width=180, record=True, file=(tmp_path / "out.txt").open("w"))
+    console.print(comparison_table(found))
+    text = console.export_text()
+    assert text.count("-6.0*") == 3 and text.count("-2.0*") == 1, "all objects, and each class"
+    assert "clicks" not in compared(tmp_path / "video", run(), run()).groups[""]
+
+
+def test_a_corruption_brings_its_seed_and_two_of_them_have_to_agree(tmp_path: Path) -> None:
+    """Masks are prompts without a seed; so only the spoilt run has one."""
+    runs = [run() for _ in range(3)]
+    for result, more in zip(runs, ({}, {"seed": 0}, {"seed": 1}), strict=True):
+        del result.settings["seed"]
+        result.settings |= {"corruption": "smoke", "level": 3, **more} if more else {}
+    assert compared(tmp_path / "x", runs[0], runs[1]).differing["settings.corruption"] == ("-", "smoke")
+    with pytest.raises(ConfigError, match="seed 0 and 1"):
+        compared(tmp_path / "y", runs[1], runs[2])
+
+
 def test_an_object_without_a_figure_in_one_run_counts_in_neither(tmp_path: Path) -> None:
     """Where a run never draws an object there is no distance, and the other's must not stand alone."""
     before, after = run(), run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -311,6 +312,16 @@ def test_reacquisition_is_counted_in_frames_of_the_video() -> None:
 def test_a_prompt_ends_what_is_asked_of_the_network() -> None:
     assert presence.reacquisition(track("x...xxx", "x....xx", given=(5,))) == [None]
     assert presence.reacquisition(track("x...xxx", "x...xxx", given=(4,))) == []
+
+
+def test_what_is_found_by_clicks_is_not_found_by_the_network() -> None:
+    def clicked(mask: str, frame: int) -> list[int | None]:
+        rows = track("x...xxxx", mask)
+        return presence.reacquisition([replace(row, clicks=2 * (row.frame == frame)) for row in rows])
+
+    assert clicked("x.....xx", 6) == [None]
+    assert clicked("x....xxx", 6) == [1]  # found before anyone clicked
+    assert clicked("x...xxxx", 4) == []
 
 
 def test_what_is_drawn_while_the_object_is_absent() -> None:

@@ -36,6 +36,9 @@ from rtseg.evaluate.protocols import (
     scheduled,
     survey,
 )
+from rtseg.evaluate.result import Result
+from rtseg.evaluate.score import score
+from rtseg.evaluate.summary import summarise
 from rtseg.publish.rle import decode_rle
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.types import BoolMask, Frame, Prompt
@@ -254,10 +257,37 @@ def test_a_lost_object_gets_clicks_and_is_found_again() -> None:
     # IoU is below 0.75 from 3 pixels off; three clicks of 3 pixels each put that right.
     assert prompted(helped) == [(0, 1), (3, 1), (6, 1), (9, 1)]
     assert [len(entry["points"]) for entry in helped.prompts[1:]] == [1, 1, 1]  # one click was enough: no error is left
-    assert helped.given == {(0, 1), (3, 1), (6, 1), (9, 1)}
+    assert helped.given == {(0, 1)}  # which is the truth itself; what was clicked is judged, as it is after the clicks
     assert iou(sequence, left, 3, 1) < 0.75 and iou(sequence, helped, 3, 1) == 1
     assert mean_iou(sequence, helped) > mean_iou(sequence, left) + 0.2
     assert len(helped.ms) == 12  # of steps; corrections are not timed
+
+
+@pytest.mark.parametrize(("kind", "given"), [("mask", {(0, 1)}), ("box", set()), ("points-1", set())])
+def test_only_a_mask_that_was_the_prompt_is_given_where_people_help(kind: str, given: set[tuple[int, int]]) -> None:
+    sequence = scene({1: range(12)})
+    tracked = interactive(sequence, {0: (1,)}, partial(Drifter, drift=2), prompter(kind, 0, sequence))
+    assert len(prompted(tracked)) > 2 and tracked.given == given
+
+
+@pytest.mark.parametrize("kind", ["mask", "box", "points-1"])
+def test_a_prompted_frame_is_given_whatever_the_prompt_where_nobody_helps(kind: str) -> None:
+    """As DAVIS leaves out the first frame: figures after a click are of the frames of those after a mask."""
+    assert run(scene({1: range(12)}), partial(every, k=5), kind=kind).given == {(0, 1), (5, 1), (10, 1)}
+
+
+def test_a_tracker_that_fails_everywhere_is_not_as_good_as_one_that_follows() -> None:
+    """With clicks on every frame there is none on which it was left alone; all count, with what they cost beside."""
+    sequence = scene({1: range(8)}, count=8)
+    found = {}
+    for name, faults in {"follows": {}, "helped": {"drift": 4, "heed": 1}, "hopeless": {"drift": 4, "heed": 0}}.items():
+        tracked = interactive(sequence, {0: (1,)}, partial(Drifter, **faults), prompter("mask", 0, sequence))
+        rows, _ = score(sequence, tracked)
+        (found[name],) = summarise(Result({"protocol": "interactive"}, {}, rows)).objects
+    assert [of.frames for of in found.values()] == [7, 7, 7]
+    assert found["follows"].iou == 1 > found["helped"].iou > found["hopeless"].iou + 0.2
+    assert found["hopeless"].iou < 0.3
+    assert [(of.clicks, of.corrected) for of in found.values()] == [(0, 0), (21, 7), (21, 7)]
 
 
 def test_a_good_mask_is_left_alone() -> None:
@@ -327,7 +357,8 @@ def test_what_was_said_interactively_gives_the_same_masks_when_it_is_said_again(
     assert len(said) > 6  # a random network needs correction
     schedule = {t: tuple(e["id"] for e in said if e["frame"] == t) for t in sorted({e["frame"] for e in said})}
     again = follow(sequence, schedule, opened, stored(said))
-    assert again.given == tracked.given and again.prompts == tracked.prompts
+    assert again.prompts == tracked.prompts
+    assert tracked.given == set() and again.given == set(prompted(tracked))
     assert agreement(again, tracked) > 0.999
     first_only = {t: ids for t, ids in schedule.items() if t < 3}
     assert agreement(follow(sequence, first_only, opened, stored(said)), tracked) < 0.99  # the negative control

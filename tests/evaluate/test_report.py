@@ -25,6 +25,8 @@ from rtseg.evaluate.pictures import PREDICTION, TRUTH, contact_sheet, file_name,
 from rtseg.evaluate.report import table, write_report
 from rtseg.evaluate.result import Prediction, Result, Row, Tracked
 from rtseg.evaluate.score import score
+from rtseg.evaluate.summary import object_figures
+from rtseg.evaluate.tables import objects_sheet
 from rtseg.publish.colors import color_of
 from rtseg.publish.rle import encode_rle
 from rtseg.types import BoolMask, ImageU8
@@ -153,6 +155,57 @@ def test_the_tables_say_what_the_document_says(written: tuple[Path, Any]) -> Non
     assert re.findall("^## (.*)", markdown, re.MULTILINE)[:6] == headings
     for path in re.findall(r"\]\(([^)]+)\)", markdown):
         assert (out / path).is_file(), path
+
+
+def clicked() -> tuple[Result, Dataset]:
+    result, dataset = case()
+    result.settings["protocol"] = "interactive"
+    result.rows = [replace(row, clicks=3 * (row.frame in (0, 5) and row.object == 1)) for row in result.rows]
+    return result, dataset
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_clicks_stand_beside_j_where_there_were_any(tmp_path: Path) -> None:
+    result, dataset = clicked()
+    write_report(lambda: result, dataset, tmp_path / "out")
+    everything, _, objects = (tmp_path / "out" / "report.md").read_text().partition("## objects")
+    assert re.search(r"\| clicks \| 3\.0 \| 4 objects \|", everything)
+    assert re.search(r"\| corrected frames \| 0\.5 \| 4 objects \|", everything)
+    assert re.search(r"\| sequence \|.*\| clicks \| corrected frames \|", objects)
+    assert re.search(r"\| 6 \| 1 \|  \|", objects) and re.search(r"\| 0 \| 0 \| 0 \|", objects)
+    for sheet in table(*clicked()).sheets[1:]:
+        assert sheet.columns[-1] == "clicks" and {row[-1] for row in sheet.rows} <= {"6.0", "0.0", "3.0"}
+    assert all("clicks" not in sheet.columns for sheet in table(*case()).sheets)
+
+
+def test_the_tolerance_of_surface_dice_has_the_unit_of_the_distances() -> None:
+    result, dataset = case()
+    for spacing, unit in ((None, "px"), ((0.5, 0.5), "mm")):
+        spaced = replace(dataset, sequences=tuple(replace(s, spacing_mm=spacing) for s in dataset.sequences))
+        (meaning,) = (row[-1] for row in table(result, spaced).sheets[0].rows if row[0] == "NSD")
+        assert f"tolerance in {unit}," in meaning
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [("", "object 7"), ("object 7", "object 7"), ("car 7", "car 7"), ("tool 17", "7 tool 17")]
+)
+def test_the_number_of_an_object_is_said_once(label: str, said: str, drawn: Callable[..., Any]) -> None:
+    rows = [replace(row, object=7, label=label) for row in case(("a",))[0].rows if row.object == 1]
+    assert objects_sheet(object_figures(Result({}, {}, rows))).rows[0][1] == said
+    assert drawn(rows, {}).axes[0].get_title(loc="left").startswith(f"{said}: J")
+
+
+def test_the_caption_of_a_picture_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    whole = pictures.plate
+    monkeypatch.setattr(pictures, "plate", lambda text, *args: (texts.append(text), whole(text, *args))[1])
+    result, dataset = case()
+    plain = replace(dataset.sequences[1], targets=(Target(1, "object 1"), Target(2, "")))
+    tracked = result.tracked["case 2"]
+    pictures.comparison(plain, tracked, replace(ROW, sequence="case 2", label="object 1"))
+    contact_sheet(plain, tracked, count=2)
+    assert any(text.startswith("case 2   object 1   frame 0") for text in texts)
+    assert {"object 1", "object 2"} <= set(texts)
 
 
 def test_without_a_folder_the_same_is_said(written: tuple[Path, Any], tmp_path: Path) -> None:

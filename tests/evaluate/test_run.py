@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from rtseg.config import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import ConfigError, SourceError
 from rtseg.evaluate import PROTOCOLS, Dataset, Result, Sequence, Settings, Target, Truth, evaluate
+from rtseg.evaluate.run import asked
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.types import ImageU8
 
@@ -83,6 +86,49 @@ def test_what_made_the_result_is_in_it(engine: TorchEngine) -> None:
     assert (made_by["engine"], made_by["weights_sha256"], made_by["policy"]) == (engine.description, "abc", "fifo")
     assert made_by["versions"]["torch"] == torch.__version__.split("+")[0] or made_by["versions"]["torch"]
     assert run(engine, sequence("a")).made_by["policy"] == engine.recipe.memory.policy
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, set()),
+        ({"protocol": "every"}, {"every"}),
+        ({"protocol": "interactive"}, {"clicks", "frames"}),
+        ({"protocol": "image", "prompt": "box"}, {"clicks"}),
+        ({"protocol": "both"}, {"slices"}),
+        ({"corruption": "smoke"}, {"level", "seed"}),
+        ({"prompt": "points-1"}, set()),
+        ({"prompt": "points-5"}, {"seed"}),
+    ],
+)
+def test_only_settings_that_matter_are_kept(given: dict[str, object], kept: set[str]) -> None:
+    always = {"protocol", "prompt", "corruption", "policy", "tolerance"}
+    found = asked(Settings(**given))
+    assert found.keys() == always | kept
+    assert asked(Settings(**{**found, "slices": tuple(found.get("slices", ()))})) == found
+
+
+def test_clicks_are_as_many_whether_said_or_not() -> None:
+    assert asked(Settings("interactive")) == asked(Settings("interactive", clicks=3))
+    assert asked(Settings("interactive")) != asked(Settings("interactive", clicks=2))
+    assert asked(Settings("image", "box")) == asked(Settings("image", "box", clicks=0))
+    assert asked(Settings("video", clicks=3)) == asked(Settings("video"))
+
+
+def test_a_missing_scipy_is_said_before_anything_is_looked_at(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtseg.evaluate import require
+
+    pytest.importorskip("scipy", reason="scipy is not installed: rtseg[eval]")
+    require()
+    read: list[int] = []
+    watched = replace(sequence("a"), image=lambda t: (read.append(t), sequence("a").image(t))[1])
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)
+    for call in (require, partial(run, engine, watched)):
+        with pytest.raises(ConfigError, match=r"^scipy is not installed, .*: pip install 'rtseg\[eval\]'$"):
+            call()
+    assert read == []
 
 
 def test_who_was_never_prompted_is_named(engine: TorchEngine) -> None:

@@ -85,10 +85,11 @@ def test_distances_are_in_mm_where_the_size_of_a_pixel_is_known() -> None:
     (pixels,), _ = score(clip, mask, 2)
     (mm,), _ = score(replace(clip, spacing_mm=(0.5, 0.5)), mask, 2)
     assert (pixels.hd95, mm.hd95) == (3, 1.5)
-    assert pixels.surface == mm.surface < 1  # the tolerance is in pixels
-    (flat,), _ = score(replace(clip, spacing_mm=(4, 0.25)), mask, 1)  # the mean size is 1
-    assert flat.hd95 == 0.75
-    assert flat.surface == 1
+    assert pixels.surface < 1 == mm.surface  # 3 pixels are more than 2 pixels, and 1.5 mm less than 2 mm
+    (half,), _ = score(replace(clip, spacing_mm=(0.5, 0.5)), mask, 1)
+    assert half.surface == pixels.surface
+    (flat,), _ = score(replace(clip, spacing_mm=(4, 0.25)), mask, 0.8)  # across, where the masks differ, 3 x 0.25 mm
+    assert (flat.hd95, flat.surface) == (0.75, 1)
 
 
 def test_a_class_is_all_its_objects_together() -> None:
@@ -111,6 +112,18 @@ def test_a_class_with_a_given_mask_has_no_row() -> None:
     rows, classes = score(clip, masks)
     assert {(row.frame, row.object) for row in rows if row.given} == masks.given
     assert [row.frame for row in classes] == [2]
+
+
+def test_a_row_has_the_clicks_of_its_frame() -> None:
+    clip, masks = sequence({t: {1: A, 2: B} for t in range(3)}, 3), tracked({t: {1: A, 2: B} for t in range(3)})
+    masks.prompts = [
+        {"frame": 0, "id": 1, "points": [[9, 9, 1]] * 3},
+        {"frame": 0, "id": 2, "box": [30, 10, 55, 35]},
+        {"frame": 2, "id": 2, "points": [[9, 9, 0]]},
+    ]
+    rows, classes = score(clip, masks)
+    assert [(row.frame, row.object, row.clicks) for row in rows if row.clicks] == [(0, 1, 3), (2, 2, 1)]
+    assert [row.frame for row in classes] == [0, 1, 2]  # a click gives no mask
 
 
 def test_what_does_not_fit_is_refused() -> None:

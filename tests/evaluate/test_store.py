@@ -24,7 +24,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 names, ids, areas = st.text(max_size=6), st.integers(1, 255), st.integers(0, 10**7)
 rows = st.builds(
     Row, names, ids, names, names, areas, st.booleans(), areas, areas, areas, areas, numbers, numbers, numbers, numbers,
-    st.none() | numbers, st.none() | numbers,
+    st.none() | numbers, st.none() | numbers, areas,
 )  # fmt: skip
 counts = st.text(st.characters(min_codepoint=48, max_codepoint=111), min_size=1, max_size=20).map(str.encode)
 masks = st.dictionaries(areas, st.dictionaries(ids, st.builds(Prediction, counts, numbers), max_size=3), max_size=4)
@@ -131,7 +131,11 @@ DAMAGE: list[tuple[Callable[[Document], object], str]] = [
     (puts("tracked", "a", {"prompts": [], "given": [[1, 2, 3]], "ms": []}), "tracked a: prompts or given"),
     (puts("tracked", "a", {"prompts": [], "given": [], "ms": [None]}), "tracked a: ms is not a list of float"),
     (lambda document: document.update(settings=[]), "settings is not a table"),
-    (lambda document: document.update(version=VERSION + 1), "of a newer rtseg; this one reads 1; update rtseg"),
+    (lambda document: document.update(version=VERSION + 1), "of a newer rtseg; this one reads 2; update rtseg"),
+    (
+        lambda document: document.update(version=1),
+        "version 1, of an older rtseg, .*; run rtseg eval",
+    ),
     (lambda document: document.update(version="1"), "damaged .version '1'"),
     (lambda document: document.update(format="COCO"), "not an evaluation; expected the eval.json"),
     (lacks("format"), "not an evaluation"),

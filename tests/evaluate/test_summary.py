@@ -14,6 +14,7 @@ import pytest
 from rtseg.errors import ConfigError
 from rtseg.evaluate import bootstrap
 from rtseg.evaluate.bootstrap import MIN_SEQUENCES, Figure, estimate
+from rtseg.evaluate.paired import paired
 from rtseg.evaluate.result import ClassRow, Result, Row, Tracked
 from rtseg.evaluate.summary import difference, summarise
 
@@ -122,6 +123,33 @@ def test_a_return_that_failed_is_longer_than_any_other() -> None:
     assert "reacquisition_frames" not in summarise(Result({}, {}, found + failed)).overall
 
 
+@pytest.mark.parametrize("protocol", ["forward", "backward", "both"])
+def test_nothing_is_found_again_against_time(protocol: str) -> None:
+    """A backward pass knows the object from after its return; what it does there is no answer to having lost it."""
+    rows = [row("a", 1, 0, 0.9), *(absent("a", 1, t, 10) for t in (1, 2, 3)), row("a", 1, 4, 0.9)]
+    summary = summarise(Result({"protocol": protocol}, {}, rows))
+    assert summary.objects[0].returns == ((0,) if protocol == "forward" else ())
+    names = {"reacquired", "reacquisition_frames"}
+    assert names & summary.overall.keys() == (names if protocol == "forward" else set())
+    assert "false_area" in summary.overall
+
+
+def clicked(object_: int, *clicks: int) -> list[Row]:
+    return [row("a", object_, t, 0.5 + 0.1 * t, clicks=of_frame) for t, of_frame in enumerate(clicks)]
+
+
+def test_clicks_are_counted_where_people_help_as_it_is_needed() -> None:
+    rows = clicked(1, 3, 0, 3, 1) + clicked(2, 0, 0, 2) + clicked(3, 0, 0)
+    summary = summarise(Result({"protocol": "interactive"}, {}, rows))
+    assert [(o.frames, o.clicks, o.corrected) for o in summary.objects] == [(4, 7, 2), (3, 2, 1), (2, 0, 0)]
+    assert summary.overall["clicks"] == Figure(3, None, None, 3) == summary.sequences["a"]["clicks"]
+    assert summary.overall["corrected"] == Figure(1, None, None, 3)
+    assert summary.objects[1].iou == pytest.approx(0.6)  # of all frames, those with clicks included
+    video = summarise(Result({"protocol": "video"}, {}, rows))
+    assert {o.clicks for o in video.objects} == {o.corrected for o in video.objects} == {None}
+    assert not {"clicks", "corrected"} & video.overall.keys()
+
+
 def test_speed() -> None:
     tracked = {"a": Tracked(ms=[10.0] * 18), "b": Tracked(ms=[40.0] * 2)}
     speed = summarise(Result({}, {}, tracked=tracked)).speed
@@ -223,6 +251,14 @@ def test_only_what_both_have_is_compared() -> None:
     expected = difference(good, bad)["iou"]
     more = [row("other", 1, 0, 0.0), *good.rows, *(row("s0", 9, t, 0.0) for t in range(5))]
     assert difference(replace(good, rows=more), bad)["iou"] == expected
+
+
+def test_what_is_paired_is_paired_for_good() -> None:
+    good, bad = random_result(5), random_result(5, worse=0.1)
+    bad.rows[2] = replace(bad.rows[2], given=True)
+    once = paired(replace(good, rows=[*good.rows, row("other", 1, 0, 0.5)]), bad)
+    assert paired(*once) == once != (good, bad)
+    assert [r.given for r in once[0].rows] == [r.given for r in once[1].rows] == [r.given for r in bad.rows]
 
 
 def test_a_mask_given_to_one_counts_for_neither() -> None:

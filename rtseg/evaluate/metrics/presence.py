@@ -30,17 +30,18 @@ def reacquisition(rows: Sequence[Row]) -> list[int | None]:
     """For each return of an object, the frames of video until its mask has an IoU of 0.5 with it: 0 is at once.
 
     `rows` are those of one object in the order of frames. A return follows an absence of `MIN_ABSENCE` annotated frames
-    or more. None: not found before it left again, before a prompt helped, or before the video ended. Where a prompt
-    helps on the very frame of the return, nothing is asked of the network, and it does not count.
+    or more. None: not found before it left again, before a prompt or a click helped, or before the video ended. Where
+    one helps on the very frame of the return, nothing is asked of the network, and it does not count.
     """
     times: list[int | None] = []
     absent, since = 0, None  # annotated frames of absence; the frame of a return that is not found yet
     for row in rows:
-        if since is None and row.truth_area and absent >= MIN_ABSENCE and not row.given:
+        helped = row.given or row.clicks > 0
+        if since is None and row.truth_area and absent >= MIN_ABSENCE and not helped:
             since = row.frame
             times.append(None)
         if since is not None:
-            if row.given or not row.truth_area:
+            if helped or not row.truth_area:
                 since = None
             elif row.iou >= FOUND_IOU:
                 times[-1], since = row.frame - since, None

@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import ConfigError
 from ...types import BoolMask
+from ..needs import require
 
 Distances = npt.NDArray[np.float64]
 
-TOLERANCE_PX = 3.0  # a quarter of F's on 720p: it tells a close contour from one that is merely near
+TOLERANCE = 3.0  # px: a quarter of F's on 720p, tells a close contour from a near one; mm where the spacing is known
 
 
 def surface_distances(
@@ -34,10 +34,9 @@ def surface_distances(
     Masks are bool [H, W]; `spacing` is the size of a pixel (down, across) in the unit of the distances. None where a
     mask is empty: there is no distance to nothing.
     """
-    try:
-        from scipy.spatial import KDTree
-    except ImportError as e:
-        raise ConfigError("scipy is not installed: pip install 'rtseg[eval]'") from e
+    require()
+    from scipy.spatial import KDTree
+
     truth_n2, mask_n2 = (np.argwhere(_surface(m_hw)) * np.asarray(spacing) for m_hw in (truth_hw, mask_hw))
     if not len(truth_n2) or not len(mask_n2):
         return None

@@ -10,6 +10,11 @@
     both         both ways, each slice from the nearer prompt
 
 The prompts derive from the truth, and nothing else of the truth reaches the tracker, except through the clicks.
+
+A frame on which an object is prompted does not count for it, whatever the prompt, as DAVIS leaves out the first frame:
+so figures after a box or a click are of the same frames as those after a mask. Two protocols judge the answers to
+prompts, too: `image` all of them, `interactive` all but those to a mask, which would be the truth beside itself; else a
+run in which every frame had to be corrected would look as good as one that needs no help.
 """
 
 from .clicks import Patience, alone, interactive

@@ -39,7 +39,8 @@ def interactive(
 
     A first prompt by points is made up to `clicks` clicks; a box or a mask stays as it is. Later, the clicks of a
     corrected frame replace its mask, and act on the frames after it alone. Frames on which nobody annotated the
-    object, or where it is not visible, are never paused on. Prompted frames count as given.
+    object, or where it is not visible, are never paused on. Only where the prompt was a mask does it count as given:
+    what was clicked is judged, as it is after the clicks.
     """
     tracked = Tracked()
     for part in passes(schedule, range(sequence.count), limit_of(open_tracker)):
@@ -109,7 +110,8 @@ class _Session:
                     said = corrected.prompt
             if said is not None:
                 self._frames[i] = self._frames.get(i, 0) + 1
-                self._tracked.given.add((t, i))
+                if said.mask is not None:
+                    self._tracked.given.add((t, i))
                 self._tracked.prompts.append(to_entry(t, said))
 
     def _clicks(self, i: int, said: Prompt | None, truth_hw: BoolMask, masks: Masks) -> int:

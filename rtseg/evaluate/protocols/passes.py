@@ -30,7 +30,7 @@ def follow(
 ) -> Tracked:
     """Follow each object from its first prompt to the end of `order` (default: forward); the rest correct it.
 
-    Every prompted frame counts as given.
+    Every prompted frame counts as given, whatever the prompt was.
     """
     order = range(sequence.count) if order is None else order
     tracked = Tracked()

@@ -1,0 +1,60 @@
+"""What two evaluations have in common: the same objects on the same frames, and no mask that one of them was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..errors import ConfigError
+from .result import ClassRow, Result, Row
+
+Key = tuple[str, int, int]  # sequence, object and frame
+Place = tuple[str, int, str]  # sequence, frame and class
+
+
+def paired(before: Result, after: Result) -> tuple[Result, Result]:
+    """Both evaluations with what can be compared: rows that both have, and classes that consist of the same objects.
+
+    A mask that was given in one of them counts as given in both, and its class on that frame in neither. Of a pair
+    that this made it makes the same. `ConfigError` where they have no frame of an object in common.
+    """
+    given = _given_in_either(before.rows, after.rows)
+    if not given:
+        raise ConfigError("the two evaluations have no frame of an object in common; expected two of one data set")
+    places = _comparable(before.rows, after.rows)
+    first, second = (
+        replace(
+            result,
+            rows=[replace(row, given=given[_key(row)]) for row in result.rows if _key(row) in given],
+            classes=[row for row in result.classes if _place(row) in places],
+        )
+        for result in (before, after)
+    )
+    return first, second
+
+
+def _key(row: Row) -> Key:
+    return row.sequence, row.object, row.frame
+
+
+def _place(row: Row | ClassRow) -> Place:
+    return row.sequence, row.frame, row.category
+
+
+def _given_in_either(rows: Iterable[Row], others: Iterable[Row]) -> dict[Key, bool]:
+    """Whether the mask was given in one of two evaluations, for each row that both have."""
+    given = {_key(row): row.given for row in rows}
+    return {_key(row): row.given or given[_key(row)] for row in others if _key(row) in given}
+
+
+def _comparable(rows: Iterable[Row], others: Iterable[Row]) -> set[Place]:
+    """Where a class on a frame consists of the same objects in both evaluations, none of them given in either."""
+    members: tuple[dict[Place, set[int]], ...] = ({}, {})
+    given: set[Place] = set()
+    for ids, its in zip(members, (rows, others), strict=True):
+        for row in its:
+            ids.setdefault(_place(row), set()).add(row.object)
+            if row.given:
+                given.add(_place(row))
+    first, second = members
+    return {place for place, ids in first.items() if second.get(place) == ids} - given
