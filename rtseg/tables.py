@@ -6,6 +6,7 @@ was expected; a key that nobody knows names the nearest one that is known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, TypeGuard, TypeVar
 
@@ -98,7 +99,9 @@ class Table:
 
 
 def _is_numbers(value: object, count: int) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and len(value) == count and all(type(number) in (int, float) for number in value)
+    if not isinstance(value, list) or len(value) != count:
+        return False
+    return all(type(number) in (int, float) and math.isfinite(number) for number in value)
 
 
 def _range(low: Number, high: Number | None) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import EngineError, WeightsError
 from ..publish.atomic import atomic_path
-from ..sam2 import Sam2, get_preset, save_weights
+from ..sam2 import Preset, Sam2, save_weights
 
 
 class Average:
@@ -51,7 +51,10 @@ class Checkpoint:
     def write(self, path: Path) -> None:
         """A kill leaves the old file or the new one."""
         with atomic_path(path) as part:
-            torch.save(vars(self), part)
+            try:
+                torch.save(vars(self), part)
+            except RuntimeError as e:  # torch's word for a full disk
+                raise OSError(str(e).splitlines()[0]) from e
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
@@ -59,14 +62,20 @@ class Checkpoint:
             raise WeightsError(f"{path}: there is no checkpoint; expected one written by: rtseg train")
         try:
             return cls(**torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:
             raise WeightsError(f"{path}: not a checkpoint of rtseg train, or damaged; remove it to begin again") from e
 
 
-def export(checkpoint: Path, path: Path, metadata: dict[str, str]) -> None:
-    """Write the averaged weights of a checkpoint as a weights file (fp16 safetensors)."""
+def export(checkpoint: Path, path: Path, preset: Preset, metadata: dict[str, str]) -> None:
+    """Write the averaged weights of a checkpoint as a weights file (fp16 safetensors).
+
+    `EngineError` if they are not numbers.
+    """
     state = Checkpoint.read(checkpoint)
-    net = Sam2(get_preset(state.preset), image_size=state.image_size)
+    wrong = [name for name, weight in state.average.items() if not torch.isfinite(weight).all()]
+    if wrong:
+        raise EngineError(f"{checkpoint}: {wrong[0]} and {len(wrong) - 1} others are not numbers; take a lower lr")
+    net = Sam2(preset, image_size=state.image_size)
     net.load_state_dict(state.average)
-    own = {"preset": state.preset, "image_size": str(state.image_size), "steps": str(state.step)}
+    own = {"preset": preset.name, "image_size": str(state.image_size), "steps": str(state.step)}
     save_weights(net, path, half=True, metadata={**own, **metadata})

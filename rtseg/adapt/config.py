@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..sam2 import get_preset
 from ..tables import Table
 from .losses import LOSSES
 
@@ -103,7 +104,8 @@ class TrainConfig:
             begin += phase.steps
             if begin >= step:
                 break
-        return sha256(repr(replace(self, phases=tuple(phases), path=None)).encode()).hexdigest()
+        said = repr((replace(self, preset="", phases=tuple(phases), path=None), get_preset(self.preset)))
+        return sha256(said.encode()).hexdigest()
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -129,14 +131,15 @@ def read_config(path: str | Path) -> TrainConfig:
     videos, textures, validation = (
         tuple(_material(t) for t in _tables(table, key, known)) for key, known in MATERIAL_KEYS.items()
     )
+    preset = table.text("preset", "nano")
     config = TrainConfig(
         phases,
         videos,
         textures,
         Endoscope(endoscope.number("share", 0.0, 0, 1e6), endoscope.integer("scenes", 200, 1)),
         validation,
-        table.text("preset", "nano"),
-        _weights(table.text("weights"), path) if "weights" in table else None,
+        _relative(preset, path) if preset.endswith(".toml") else preset,
+        _relative(table.text("weights"), path) if "weights" in table else None,
         table.integer("seed", 0, 0),
         table.choice("optimizer", "muon", OPTIMIZERS),
         table.number("weight_decay", 0.05, 0, 1),
@@ -144,12 +147,12 @@ def read_config(path: str | Path) -> TrainConfig:
         table.number("average_decay", 0.999, 0, 1),
         path,
     )
-    if not config.videos and not config.endoscope.share:
+    if not sum(m.share for m in config.videos) + config.endoscope.share:
         raise ConfigError(f"{path}: nothing to train on; expected a [[video]], or an [endoscope] with a share")
     return config
 
 
-def _weights(text: str, path: Path) -> str:
+def _relative(text: str, path: Path) -> str:
     """A path is relative to the file."""
     return text if text.startswith("package:") else str(path.parent / text)
 
@@ -176,7 +179,10 @@ def _phase(table: Table) -> Phase:
     size = table.integer("image_size", default.image_size, 64)
     if size % 32:
         raise table.bad("image_size", "a multiple of 32")
-    lr = table.numbers("lr", 2, "two learning rates: at the phase's begin and end") if "lr" in table else default.lr
+    rates = "two learning rates from 0 to 1: at the phase's begin and at its end"
+    lr = table.numbers("lr", 2, rates) if "lr" in table else default.lr
+    if not all(0 <= rate <= 1 for rate in lr):
+        raise table.bad("lr", rates)
     return Phase(
         table.integer("steps", None, 1),
         size,

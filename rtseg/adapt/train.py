@@ -1,218 +1,39 @@
-"""`rtseg train CONFIG`: makes weights, or goes on from given ones, on short clips with memory unrolled.
+"""`rtseg train CONFIG`: a training from its first step, or from where it was stopped, to weights that an engine opens.
 
-What a step sees and asks is a pure function of the training's file, its data and its seed; on one CPU with as many
-threads so is what comes out. The state is saved every two minutes; running again with the same folder goes on after
-the last step saved.
+The folder holds `last.pt`, saved every two minutes and when it is stopped, `log.jsonl`, and in the end
+`weights.safetensors`. One training at a time works in it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..config import file_sha256
-from ..engine import find_weights
-from ..errors import ConfigError, EngineError, OutputError
-from ..sam2 import Sam2, get_preset, load_weights
-from .checkpoint import Average, Checkpoint, export
-from .clips import Ahead, ClipMaker
-from .config import Phase, TrainConfig
-from .losses import LOSSES
-from .objective import clip_loss
-from .optimizer import Optimizer
+from ..errors import ConfigError, EngineError
+from ..publish.atomic import unwritable
+from ..sam2 import Sam2
+from .config import TrainConfig
+from .trainer import Trainer
 from .validate import held_out, validate
 from .workshop import Workshop
 
 SAVE_S, LOG_STEPS, VALIDATIONS = 120.0, 20, 8
-MOST_SKIPPED = 20  # steps in a row whose gradients are not numbers
-Make = Callable[[Phase], ClipMaker]  # the clips of a phase: its image size decides how large the material is kept
 Report = Callable[[Sam2], dict[str, float]]
+Record = dict[str, Any]
 
 
-class Trainer:
-    """A network in training: its optimizer, its average, and how far it is. Owns the folder `out`."""
-
-    def __init__(self, config: TrainConfig, make: Make, out: Path, device: torch.device, bf16: bool = True) -> None:
-        torch.manual_seed(config.seed)
-        self.config, self.path, self.device = config, out / "last.pt", device
-        self._make, self._bf16 = make, bf16
-        self.step, self.elapsed, self._skipped = 0, 0.0, 0
-        self.phase, _ = config.at(0)
-        self.net = Sam2(get_preset(config.preset), self.phase.image_size)
-        if config.weights is not None and not self.path.exists():
-            load_weights(self.net, find_weights(config.weights))
-        self._settle(self.net)
-        self.average = Average(self.net, config.average_decay)
-        if self.path.exists():
-            self._resume()
-        self.clips = self._maker(self.phase)
-
-    def _settle(self, net: Sam2) -> None:
-        """Make `net` the one that is trained."""
-        self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        net.tokenizer.cells = net.tokenizer.cells.to(self.device)
-        self.optimizer = Optimizer(self.net, self.config.optimizer, self.config.weight_decay)
-
-    def _resume(self) -> None:
-        state = Checkpoint.read(self.path)
-        if state.preset != self.config.preset:
-            raise ConfigError(f"{self.path}: it is a {state.preset}, not a {self.config.preset}; choose another --out")
-        if state.config != self.config.fingerprint(state.step):
-            raise ConfigError(f"{self.path}: its {state.step} steps were another training's; choose another --out")
-        self.step, self.elapsed = state.step, state.elapsed
-        self.phase, _ = self.config.at(self.step)
-        self._settle(Sam2(get_preset(self.config.preset), self.phase.image_size))
-        self.net.load_state_dict(state.model)
-        self.average.weights = {k: v.to(self.device) for k, v in state.average.items()}
-        self.optimizer.load_state_dict(state.optimizer)
-
-    def save(self) -> None:
-        """Write the checkpoint that `_resume` reads."""
-        Checkpoint(
-            self.config.preset,
-            self.phase.image_size,
-            self.step,
-            self.elapsed,
-            self.config.fingerprint(self.step),
-            self.net.state_dict(),
-            self.average.weights,
-            self.optimizer.state_dict(),
-        ).write(self.path)
-
-    def averaged(self) -> Sam2:
-        """The averaged network, on the CPU, as it would be shipped."""
-        net = Sam2(get_preset(self.config.preset), self.config.phases[-1].image_size)
-        net.load_state_dict(self.average.weights)
-        return net.eval()
-
-    def provenance(self) -> dict[str, str]:
-        """What the weights file says of its making."""
-        file = self.config.path
-        return {"config": file.name, "config_sha256": file_sha256(file)} if file else {}
-
-    def _maker(self, phase: Phase) -> ClipMaker | Ahead:
-        return Ahead(self._make(phase)) if self.device.type == "cuda" else self._make(phase)
-
-    def _enter(self, phase: Phase) -> None:
-        """Go on with another phase. Nothing in the weights depends on the image size."""
-        if phase.image_size != self.phase.image_size:
-            weights, moments = self.net.state_dict(), self.optimizer.state_dict()
-            self._settle(Sam2(get_preset(self.config.preset), phase.image_size))
-            self.net.load_state_dict(weights)
-            self.optimizer.load_state_dict(moments)
-            self.clips = self._maker(phase)
-        self.phase = phase
-
-    def run_step(self) -> dict[str, float]:
-        """One optimisation step; returns its log record."""
-        begin, config = time.perf_counter(), self.config
-        phase, _ = config.at(self.step)
-        if phase is not self.phase:
-            self._enter(phase)
-        count = phase.clips_cuda if self.device.type == "cuda" else phase.clips
-        batch = self.clips.batch(self.step, count, phase.length, phase.image_size, phase.objects)
-        drawn = time.perf_counter()
-        rng = np.random.default_rng((config.seed, self.step, 1))
-        self.net.train()
-        # On a CPU plain attention beats the fused kernel: its backward pass is twice as slow on windows this small.
-        backends = [SDPBackend.MATH] if self.device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-        with sdpa_kernel(backends), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            parts, ious = clip_loss(self.net, batch, rng, LOSSES[phase.loss])
-        loss = torch.stack(list(parts.values())).sum()
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.tensors, 1.0)
-        rate = config.rate(self.step)
-        if torch.isfinite(norm):
-            self.optimizer.step(rate)
-        self._skipped = 0 if torch.isfinite(norm) else self._skipped + 1
-        if self._skipped > MOST_SKIPPED:
-            raise EngineError(
-                f"step {self.step}: {MOST_SKIPPED} steps in a row gave no numbers; lower lr, or leave bf16"
-            )
-        self.step += 1
-        self.average.update(self.net, self.step)
-        said = {"loss": loss, **parts, **{f"iou_{k}": v for k, v in ious.items()}, "norm": norm}
-        values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # here a GPU is waited for
-        done = time.perf_counter()
-        self.elapsed += done - begin
-        return {
-            "step": self.step,
-            **dict(zip(said, values, strict=True)),
-            "skipped": float(self._skipped > 0),
-            "lr": rate,
-            "objects": len(batch.clip_b),
-            "frames_s": count * phase.length / (done - begin),
-            "data_s": drawn - begin,
-            "step_s": done - begin,
-        }
-
-
-def run(trainer: Trainer, out: Path, report: Report) -> dict[str, float]:
-    """Train to the end of the last phase; returns the averaged network's validation.
-
-    The folder then holds `weights.safetensors`, which an engine recipe may name, and `log.jsonl`.
-    """
-    with (out / "log.jsonl").open("a", buffering=1) as log:
-
-        def validate() -> dict[str, float]:
-            found = report(trainer.averaged())
-            line = {"step": trainer.step, "minutes": round(trainer.elapsed / 60, 2), "val": found}
-            log.write(json.dumps(line) + "\n")
-            return found
-
-        _loop(trainer, log.write, validate)
-        trainer.save()
-        export(trainer.path, out / "weights.safetensors", trainer.provenance())
-        return validate()
-
-
-def _loop(trainer: Trainer, write: Callable[[str], object], validate: Callable[[], object]) -> None:
-    records: list[dict[str, float]] = []
-    saved = trainer.elapsed
-    often = max(1, trainer.config.steps // VALIDATIONS)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=trainer.config.steps, completed=trainer.step)
-        while trainer.step < trainer.config.steps:
-            records.append(trainer.run_step())
-            if len(records) == LOG_STEPS:
-                summary = _summary(records, trainer)
-                write(json.dumps(summary) + "\n")
-                said = f"loss {summary['loss']:.3f}, {summary['frames_s']:.0f} frames/s"
-                bar.update(task, completed=trainer.step, description=said)
-                records.clear()
-            if trainer.elapsed - saved > SAVE_S:
-                trainer.save()
-                saved = trainer.elapsed
-            if trainer.step % often == 0 and trainer.step < trainer.config.steps:
-                validate()
-
-
-def _summary(records: list[dict[str, float]], trainer: Trainer) -> dict[str, float]:
-    keys = dict.fromkeys(k for r in records for k in r)
-    numbers = {k: [r[k] for r in records if k in r and math.isfinite(r[k])] for k in keys}
-    means = {k: float(f"{np.mean(found):.4g}") for k, found in numbers.items() if found}
-    return {**means, "step": trainer.step, "minutes": round(trainer.elapsed / 60, 2)}
-
-
-def train(
-    config: TrainConfig, data: Path, out: Path, device: str = "auto", threads: int | None = None
-) -> dict[str, float]:
-    """Train to the end (resuming if `out` holds a checkpoint); returns the averaged network's validation."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise OutputError(f"{out}: cannot be made ({e.strerror}); expected a folder that can be written") from e
+def train(config: TrainConfig, data: Path, out: Path, device: str = "auto", threads: int | None = None) -> Record:
+    """Train to the end (resuming if `out` holds a checkpoint); returns the last loss and the validation."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -221,5 +42,98 @@ def train(
         torch.set_num_threads(threads)
     on = torch.device(device)
     judges = held_out(config, data)
-    trainer = Trainer(config, Workshop(config, data, on).maker, out, on)
-    return run(trainer, out, lambda net: validate(net, judges, on))
+    with _owned(out):
+        trainer = Trainer(config, Workshop(config, data, on).maker, out, on)
+        return run(trainer, out, lambda net: validate(net, judges, on))
+
+
+def run(trainer: Trainer, out: Path, report: Report) -> Record:
+    """Train to the end of the last phase; `report` judges the averaged network now and then, and at the end.
+
+    What stops it, a signal or an error, leaves a checkpoint of the last whole step.
+    """
+    with _log(out / "log.jsonl", trainer.step) as log:
+
+        def write(record: Record) -> None:
+            log.write(json.dumps(record) + "\n")
+
+        def judge() -> dict[str, float]:
+            found = report(trainer.averaged())
+            write({"step": trainer.step, "minutes": round(trainer.elapsed / 60, 2), "val": found})
+            return found
+
+        try:
+            last = _loop(trainer, write, judge)
+        finally:
+            if trainer.whole:
+                trainer.save()
+        trainer.export(out / "weights.safetensors")
+        return {"weights": str(out / "weights.safetensors"), **last, "mean J from one mask": judge()}
+
+
+def _loop(trainer: Trainer, write: Callable[[Record], None], judge: Callable[[], object]) -> Record:
+    """All steps that are left; returns the last loss, if there was one."""
+    records: list[dict[str, float]] = []
+    saved, steps, last = trainer.elapsed, trainer.config.steps, {}
+    often = max(1, steps // VALIDATIONS)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("train", total=steps, completed=trainer.step)
+        while trainer.step < steps:
+            records.append(trainer.run_step())
+            if len(records) == LOG_STEPS or trainer.step == steps:
+                summary = _summary(records, trainer)
+                write(summary)
+                last = {"loss": summary.get("loss")}
+                said = f"loss {last['loss']}, {summary['frames_s']:.0f} frames/s"
+                bar.update(task, completed=trainer.step, description=said)
+                records.clear()
+            if trainer.elapsed - saved > SAVE_S:
+                trainer.save()
+                saved = trainer.elapsed
+            if trainer.step % often == 0 and trainer.step < steps:
+                judge()
+    return last
+
+
+def _summary(records: list[dict[str, float]], trainer: Trainer) -> Record:
+    keys = dict.fromkeys(k for r in records for k in r)
+    numbers = {k: [r[k] for r in records if k in r and math.isfinite(r[k])] for k in keys}
+    means = {k: float(f"{np.mean(found):.4g}") for k, found in numbers.items() if found}
+    return {**means, "step": trainer.step, "minutes": round(trainer.elapsed / 60, 2)}
+
+
+@contextmanager
+def _owned(out: Path) -> Iterator[None]:
+    """The folder is this training's alone; `ConfigError` if it is another's, `OutputError` if it cannot be had."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as e:
+        raise unwritable(out / ".lock", e) from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise ConfigError(f"{out}: another training is at work in it; wait for it, or choose another --out") from e
+        yield
+
+
+@contextmanager
+def _log(path: Path, step: int) -> Iterator[TextIO]:
+    """The log, without what a kill left in it of later steps than `step`."""
+    try:
+        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(line for line in lines if line.endswith("\n") and _step(line) <= step), "utf-8")
+        log = path.open("a", buffering=1)
+    except OSError as e:
+        raise unwritable(path, e) from e
+    with log:
+        yield log
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError):
+        return 0

@@ -9,7 +9,7 @@ import torch
 from ..config import Recipe
 from ..engine.reference import TorchEngine
 from ..errors import ConfigError
-from ..evaluate import Dataset, Settings, evaluate
+from ..evaluate import Dataset, Sequence, Settings, evaluate, require
 from ..evaluate.summary import summarise
 from ..sam2 import Sam2
 from .config import Material, TrainConfig
@@ -18,18 +18,28 @@ from .workshop import open_material
 
 def held_out(config: TrainConfig, data: Path) -> dict[str, Dataset]:
     """The data sets that judge, by name; `ConfigError` where one of their sequences is trained on, too."""
+    require()
     used = {place for material in config.videos for place in _places(material, data)}
     for material in config.validation:
         both = used & _places(material, data)
         if both:
             raise ConfigError(f"{config.path}: {min(both)[1]} is both trained and validated on; choose one")
     opened = [open_material(material, data) for material in config.validation]
+    for dataset in opened:
+        if not any(_annotated(sequence) > 1 for sequence in dataset.sequences):
+            raise ConfigError(
+                f"{config.path}: {dataset.name}: nothing to judge by; expected two annotated frames or more"
+            )
     return {f"{dataset.name}-{k}" if k else dataset.name: dataset for k, dataset in _numbered(opened)}
 
 
 def _places(material: Material, data: Path) -> set[tuple[str, str]]:
     folder = str((data / material.path).resolve())
     return {(folder, sequence.name) for sequence in open_material(material, data).sequences}
+
+
+def _annotated(sequence: Sequence) -> int:
+    return sum(sequence.truth(t) is not None for t in range(sequence.count))
 
 
 def _numbered(datasets: list[Dataset]) -> list[tuple[int, Dataset]]:
@@ -42,4 +52,4 @@ def validate(net: Sam2, datasets: dict[str, Dataset], device: torch.device) -> d
     """Mean IoU of each data set's objects, prompted once with a mask on the first frame."""
     engine = TorchEngine(net, Recipe(image_size=net.image_size), "", device.type)
     summaries = {name: summarise(evaluate(dataset, engine, Settings())) for name, dataset in datasets.items()}
-    return {name: round(summary.overall["iou"].value, 4) for name, summary in summaries.items()}
+    return {name: round(s.overall["iou"].value, 4) for name, s in summaries.items() if "iou" in s.overall}

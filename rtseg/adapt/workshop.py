@@ -62,7 +62,11 @@ class Workshop:
 
     def _videos(self, material: Material, side: int) -> list[Video]:
         found = open_material(material, self._data)
-        return [self._there(read_video(sequence, side, material.every)) for sequence in found.sequences]
+        videos = [self._there(read_video(sequence, side, material.every)) for sequence in found.sequences]
+        blank = next((video.name for video in videos if not video.ids), None)
+        if blank is not None:
+            raise ConfigError(f"{material.path}: {blank} shows no object; a video without masks is a [[texture]]")
+        return videos
 
     def _there(self, video: Video) -> Video:
         return Video(video.name, video.image_t3hw.to(self._device), video.ids_thw.to(self._device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from rtseg.adapt.losses import FROM_SCRATCH
 from rtseg.adapt.objective import clip_loss, normalised
 from rtseg.adapt.optimizer import Optimizer
 from rtseg.adapt.rollout import Rollout, fifo, scattered
-from rtseg.adapt.train import Trainer, run
+from rtseg.adapt.train import _owned, run
+from rtseg.adapt.trainer import Trainer
 from rtseg.config import Recipe
 from rtseg.engine.base import Remembered
 from rtseg.engine.reference import TorchEngine
@@ -182,7 +184,7 @@ def test_export_writes_the_average(tiny: str, clips: ClipMaker, tmp_path: Path) 
     made.run_step()
     made.run_step()
     made.save()
-    export(tmp_path / "last.pt", tmp_path / "tiny.safetensors", {})
+    export(tmp_path / "last.pt", tmp_path / "tiny.safetensors", get_preset(tiny), {})
     net = Sam2(get_preset(tiny), image_size=64)
     load_weights(net, tmp_path / "tiny.safetensors")
     name = "obj_ptr_proj.layers.0.weight"
@@ -213,7 +215,8 @@ def test_a_training_ends_with_weights_that_an_engine_opens(tiny: str, clips: Cli
         judged.append(net.image_size)
         return {"squares": 0.5}
 
-    assert run(trainer(tmp_path, tiny, clips, replace(PHASE, steps=2)), tmp_path, report) == {"squares": 0.5}
+    said = run(trainer(tmp_path, tiny, clips, replace(PHASE, steps=2)), tmp_path, report)
+    assert said["mean J from one mask"] == {"squares": 0.5} and said["loss"] > 0
     assert judged == [64, 64]  # once on the way, once at the end
     weights = tmp_path / "weights.safetensors"
     assert open_engine(model=tiny, weights=weights, image_size=64, runtime="torch").image_size == 64
@@ -251,3 +254,38 @@ def test_the_tracker_does_what_was_trained(tiny: str) -> None:
             way.remember(own, used, t, prompted=t in (0, 3))
             seen.append(np.abs(used.logits_b1hw[0, 0].numpy() - tracked_hw).max())
     assert max(seen) < 1e-3
+
+
+def test_what_stops_it_loses_nothing(tiny: str, clips: ClipMaker, tmp_path: Path) -> None:
+    class Stopped(Trainer):
+        def run_step(self) -> dict[str, float]:
+            if self.step == 3:
+                raise KeyboardInterrupt
+            return super().run_step()
+
+    config = TrainConfig((PHASE,), preset=tiny, warm_up=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(Stopped(config, lambda _: clips, tmp_path, CPU, bf16=False), tmp_path, lambda _: {})
+    assert trainer(tmp_path, tiny, clips).step == 3
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "loss": 1}\n{"step": 5, "loss": 1}\n{"step"')
+    run(trainer(tmp_path, tiny, clips), tmp_path, lambda _: {})
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert 5 not in steps[: steps.index(8)] or steps.count(5) == 1
+    assert steps == sorted(steps)
+
+
+def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
+    with _owned(tmp_path), pytest.raises(ConfigError, match="another training"), _owned(tmp_path):
+        pass
+    with _owned(tmp_path):
+        pass
+
+
+def test_weights_that_are_no_numbers_are_not_exported(tiny: str, clips: ClipMaker, tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny, clips)
+    made.average.weights["no_mem_embed"].fill_(float("nan"))
+    made.save()
+    with pytest.raises(EngineError, match="no_mem_embed and 0 others are not numbers"):
+        made.export(tmp_path / "w.safetensors")
+    assert not (tmp_path / "w.safetensors").exists()
