@@ -1,7 +1,7 @@
 """A shipped network before its judges: every held-out group, from a mask, a box and a point; and its model card.
 
     python -m bench.judge engines/training/nano.toml --data DATA --engine engines/nano-cpu.toml --out out/judge/nano \\
-        --training out/nano --card rtseg/weights/nano.md
+        --log out/nano --card rtseg/weights/nano.md
 
 Groups are what the training's file keeps for validation, and synthetic scenes of held-out seeds. Each evaluation is a
 folder that `rtseg compare` reads; one that is there already is not run again. The card is made of these, of the
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--engine", type=Path, required=True, metavar="RECIPE.toml")
     parser.add_argument("--weights", help="a weights file (default: the recipe's)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the evaluations")
-    parser.add_argument("--training", dest="log", type=Path, metavar="FOLDER", help="of the training, for its log")
+    parser.add_argument("--log", type=Path, metavar="FOLDER", help="of the training, for its log")
     parser.add_argument("--card", type=Path, metavar="FILE.md", help="write the model card")
     parser.add_argument("--prompt", nargs="+", choices=PROMPTS, default=PROMPTS)
     given = parser.parse_args(arguments)
