@@ -58,17 +58,15 @@ def _add_eval(verbs: Any, add_verb: AddVerb) -> None:
     )
     parser.add_argument("--prompt", default="mask", help="mask (default), box, points-1, points-3 or points-5")
     parser.add_argument(
-        "--every", type=int, default=25, metavar="FRAMES", help="between prompts, for --protocol every (default: 25)"
+        "--every", type=int, metavar="FRAMES", help="between prompts, for --protocol every (default: 25)"
     )
     parser.add_argument(
         "--clicks", type=int, help="on each corrected frame (interactive: 3), or after the prompt (image: 0)"
     )
-    parser.add_argument(
-        "--frames", type=int, default=8, help="that interactive prompts at most, for each object (default: 8)"
-    )
+    parser.add_argument("--frames", type=int, help="that interactive prompts at most, for each object (default: 8)")
     parser.add_argument("--slices", type=_numbers, default=(), metavar="N,...", help="of a volume that are prompted")
     parser.add_argument("--corruption", help="smoke, blood, defocus, motion, specular, jpeg, dark or bright")
-    parser.add_argument("--level", type=int, default=3, help="of the corruption, 1 to 5 (default: 3)")
+    parser.add_argument("--level", type=int, help="of the corruption, 1 to 5 (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of points-3, points-5 and corruptions (default: 0)")
     parser.add_argument("--policy", help="memory policy (default: the recipe's)")
     parser.add_argument(

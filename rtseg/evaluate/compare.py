@@ -14,7 +14,7 @@ from .bootstrap import Figure
 from .paired import paired
 from .result import Result, Row
 from .summary import BY_OBJECT, ObjectFigures, difference_of_pair, object_figures, summarise
-from .tables import NAMES, NONE, Document, Sheet, flat, interval, number, short_names
+from .tables import NONE, SMALLER, Document, Sheet, flat, interval, number, short_names, titles
 
 # What was asked has to be the same; on what picture (a corruption), of which engine, may differ, and is listed.
 ASKED = ("protocol", "prompt", "every", "clicks", "frames", "slices", "seed", "tolerance")
@@ -56,7 +56,7 @@ class Moved:
 class Comparison:
     """`before` and `after` are the files. `groups` has figures by name: of all objects under "", and of each class.
 
-    With those of `Summary` goes `ms`, of all objects: the median time of a step, mean over sequences. `tallies` has
+    With those of `Summary` goes `ms`, of all objects: the median time of a frame, mean over sequences. `tallies` has
     the same keys. `sequences` are those that changed most, most first; `differing` holds settings, versions and
     whatever else made the two, with both values, where these are not the same.
     """
@@ -83,6 +83,11 @@ def compare(a: Path, b: Path) -> Comparison:
     if unlike:
         raise ConfigError(f"{a} and {b} cannot be paired: {unlike} (first and second); run both on the same")
     before, after = paired(before, after)
+    if all(row.given for row in before.rows):
+        raise ConfigError(
+            f"{a} and {b}: no frame was scored in both, for frames on which the object was prompted do not count; "
+            "annotate other frames, or choose another protocol"
+        )
     categories = dict.fromkeys(row.category for row in before.rows if row.category)
     groups = {"": _changes(before, after) | _step_times(before, after)}
     pairs = _pairs(before, after)
@@ -168,7 +173,7 @@ def _changes(before: Result, after: Result) -> dict[str, Change]:
 
 
 def _step_times(before: Result, after: Result) -> dict[str, Change]:
-    """Median ms of a step, mean over the sequences that were timed in both."""
+    """Median ms of a frame, mean over the sequences that were timed in both."""
     timed = [name for name in before.tracked.keys() & after.tracked.keys() if before.tracked[name].ms]
     timed = sorted(name for name in timed if after.tracked[name].ms)
     first, second = ({name: [median(of.tracked[name].ms)] for name in timed} for of in (before, after))
@@ -231,29 +236,32 @@ def comparison_table(comparison: Comparison) -> Document:
 
 def _changes_sheet(changes: Mapping[str, Change], tally: Tally) -> Sheet:
     """All figures of all objects."""
-    rows = []
-    for name in (name for name in NAMES if name in changes):
+    rows, called = [], titles(changes)
+    for name in (name for name in called if name in changes):
         change = changes[name]
         values = number(name, change.before), number(name, change.after), _signed(name, change.difference)
-        rows.append((NAMES[name], *values, interval(name, change.difference, "+")))
+        better = "smaller is better" if name in SMALLER else ""
+        rows.append((called[name], *values, interval(name, change.difference, "+"), better))
     note = f"J&F of objects: {tally.wins} better, {tally.losses} worse, {tally.draws} within {CLEAR:g}"
     if any(change.difference.low is not None for change in changes.values()):
         note += "; *: 0 is not in the interval"
-    columns = ("", "before", "after", "difference", "95 % interval")
-    return Sheet("all objects", "lrrrr", columns, tuple(rows), note).trimmed()
+    columns = ("", "before", "after", "difference", "95 % interval", "")
+    return Sheet("all objects", "lrrrrl", columns, tuple(rows), note).trimmed()
 
 
 def _classes_sheet(comparison: Comparison) -> Sheet:
     """The differences of each class, and on how many of its objects which run is better."""
-    rows, names = [], short_names(comparison.groups.values())
+    first, *others = names = short_names(comparison.groups.values())
+    rows, called = [], titles(names)
     for category, changes in comparison.groups.items():
         if category:
             tally = comparison.tallies[category]
             cells = (_signed(name, changes[name].difference) if name in changes else NONE for name in names)
-            between = interval("jf", changes["jf"].difference, "+") if "jf" in changes else ""
+            between = interval(first, changes[first].difference, "+") if first in changes else ""
             rows.append((category, next(cells), between, *cells, *map(str, (tally.wins, tally.losses, tally.draws))))
-    columns = ("", "J&F", "95 % interval", *(NAMES[name] for name in names[1:]), "better", "worse", "draw")
-    return Sheet("classes: difference", "l" + "r" * (len(columns) - 1), columns, tuple(rows)).trimmed()
+    columns = ("", called[first], "95 % interval", *(called[name] for name in others), "better", "worse", "draw")
+    note = f"smaller is better: {', '.join(called[name] for name in names if name in SMALLER)}"
+    return Sheet("classes: difference", "l" + "r" * (len(columns) - 1), columns, tuple(rows), note).trimmed()
 
 
 def _signed(name: str, figure: Figure) -> str:

@@ -40,8 +40,12 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Sequences that are judged together. `layout` names the reader that found them."""
+    """Sequences that are judged together. `layout` names the reader that found them.
+
+    `unannotated` are those that lie there without a truth, and are left out.
+    """
 
     name: str
     layout: str
     sequences: tuple[Sequence, ...]
+    unannotated: tuple[str, ...] = ()

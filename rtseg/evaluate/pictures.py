@@ -22,6 +22,7 @@ TRUTH, PREDICTION = PALETTE[2], PALETTE[0]
 PANEL, GAP, LINE = 480, 6, 20  # sides of a panel at most, what lies between two, and the height of a line of text
 MOST, EACH = 12, 2  # pictures in all, and of one object
 OPACITY = 0.45
+NAMED = 12  # objects of a frame, the largest, that have their names on it
 NAME = 40  # letters of a name, so that there is room for the figures
 _PAPER: Rgb = (14, 16, 20)  # as the plates
 _TALL = 3 * LINE // 2
@@ -128,12 +129,13 @@ def masks_of(tracked: Tracked, frame: int, image_hwc: ImageU8) -> dict[int, Bool
 
 
 def _draw_objects(tile_hwc: ImageU8, masks: dict[int, BoolMask], labels: dict[int, str]) -> None:
-    """Tints first, then names, so that no tint covers a name."""
+    """Tints first, then names, so that no tint covers a name; of many objects the largest are named."""
     taken: list[Box] = []
     for id_, mask_hw in masks.items():
         tint(tile_hwc, mask_hw, color_of(id_))
     small = {id_: fitted for id_, mask in masks.items() if (fitted := _fitted(mask, tile_hwc)).any()}
-    for id_, small_hw in small.items():
+    named_ids = set(sorted(small, key=lambda id_: -int(small[id_].sum()))[:NAMED])
+    for id_, small_hw in ((id_, small_hw) for id_, small_hw in small.items() if id_ in named_ids):
         x, y, width, height = cv2.boundingRect(small_hw.view(np.uint8))
         plate_hwc = plate(short(named(id_, labels.get(id_, "")), NAME), color_of(id_), LINE)
         size = plate_hwc.shape[1], plate_hwc.shape[0]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by colour-blind eyes; J and F differ on grey paper by their lines, too.
 J_COLOR, F_COLOR, FALSE_COLOR, PROMPT_COLOR, ABSENT_COLOR = "#0072B2", "#E69F00", "#D55E00", "#000000", "#E4E4E4"
 TITLE = 80  # letters of a name that fit above a plot
+MOST = 16  # objects, each with its plot; those with the least J
 FEW = 60  # rows up to which each has its dot, and prompts up to which each has its line
 ABSENT = "no plots: matplotlib is not installed; pip install 'rtseg[eval]'"
 
@@ -54,13 +55,18 @@ def prompted(tracked: Tracked) -> dict[int, list[int]]:
 def sequence(name: str, rows: Sequence[Row], prompts: Mapping[int, Sequence[int]]) -> Figure:
     """J and F of each object over the frames of one sequence, one plot an object, all on one axis of frames.
 
-    `prompts` are the prompted frames of each object.
+    `prompts` are the prompted frames of each object. Of more than `MOST` objects those with the least J are drawn.
     """
     from matplotlib.figure import Figure
 
     by_object: dict[int, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.frame):
         by_object.setdefault(row.object, []).append(row)
+    title = short(name, TITLE)
+    if len(by_object) > MOST:
+        title += f": {MOST} of {len(by_object)} objects, those with the least J"
+        worst = sorted(by_object, key=lambda i: _j(by_object[i]))[:MOST]
+        by_object = {i: by_object[i] for i in sorted(worst)}
     figure = Figure(figsize=(9, 1.1 + 1.35 * len(by_object)), layout="constrained")
     plots = figure.subplots(len(by_object), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (object_id, of_object) in zip(plots, by_object.items(), strict=True):
@@ -70,7 +76,7 @@ def sequence(name: str, rows: Sequence[Row], prompts: Mapping[int, Sequence[int]
     plots[-1].set(xlim=(min(frames) - margin, max(frames) + margin), ylim=(-0.04, 1.04), yticks=(0, 0.5, 1))
     plots[-1].set_xlabel("frame")
     plots[-1].xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(short(name, TITLE), x=0.01, ha="left", fontsize=10)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     _legend(figure, rows, any(prompts.values()))
     return figure
 
@@ -96,6 +102,12 @@ def _draw_object(axes: Axes, rows: Sequence[Row], prompts: Sequence[int]) -> Non
     axes.set_title(_title(rows), loc="left")
     axes.grid(axis="y", color="#EEEEEE", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _j(rows: Sequence[Row]) -> float:
+    """An object's J to sort by; where every mask was given it comes last."""
+    own = [row.iou for row in rows if not row.given]
+    return fmean(own) if own else 2.0
 
 
 def _title(rows: Sequence[Row]) -> str:

@@ -21,10 +21,12 @@ from .bootstrap import MIN_SEQUENCES
 from .corrupt import corrupted
 from .dataset import Dataset
 from .result import Result
-from .summary import Summary, summarise
+from .summary import ASSISTED, Summary, summarise
 from .tables import NONE, Document, Sheet, counted, flat, objects_sheet, overall_sheet, parts_sheet
 
 FILE = "report.md"
+PROMPTED = "frames on which the object was prompted do not count"
+REMEDY = "annotate another frame, or see --protocol (both: also before the prompted slice; image: prompts count)"
 SHOWN = 20  # sequences on a terminal; the report has them all
 
 
@@ -66,7 +68,7 @@ def _document(result: Result, dataset: Dataset, summary: Summary, missing: Seque
         "settings": result.settings,
         "made_by": result.made_by,
         "summary": summary.to_json(),
-        "warnings": [*_doubts(summary, result), *missing],
+        "warnings": [*_doubts(summary, result, dataset), *missing],
     }
     sheets = [*_means(summary, dataset), parts_sheet("sequences", summary.sequences, SHOWN)]
     return Document(values, _heading(values), sheets, [f"warning: {warning}" for warning in values["warnings"]])
@@ -122,16 +124,33 @@ def _unit(dataset: Dataset) -> str:
     return " or ".join(sorted(units, reverse=True))
 
 
-def _doubts(summary: Summary, result: Result) -> Iterator[str]:
+def _doubts(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]:
     """What a reader should know before believing a figure."""
+    unscored = sum(not o.frames for o in summary.objects)
+    if unscored == len(summary.objects):
+        yield f"no frame was scored: {PROMPTED}, and there is no other annotated one that was tracked; {REMEDY}"
+    elif unscored:
+        yield f"{counted(unscored, 'object')} of {len(summary.objects)} had no frame to score: {PROMPTED}"
     if 0 < len(summary.sequences) < MIN_SEQUENCES:
         yield f"no intervals from {counted(len(summary.sequences), 'sequence')}; they take {MIN_SEQUENCES} or more"
+    if bare := dataset.unannotated:
+        named = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
+        yield f"{counted(len(bare), 'sequence')} without annotations left out: {named}"
     left_out = result.made_by.get("not_prompted", {})
     if left_out:
         objects = counted(sum(map(len, left_out.values())), "object")
         yield f"{objects} in {counted(len(left_out), 'sequence')} had no frame to be prompted on, and count nowhere"
-    if not summary.objects:
-        yield "nothing was scored: no object has an annotated frame after its prompt"
+
+
+def _counting(settings: Mapping[str, Any]) -> str:
+    """Which frames figures are made of, as protocols/__init__.py has it."""
+    protocol, prompt = settings.get("protocol"), settings.get("prompt")
+    if protocol == "image":
+        return "all annotated frames that show the object count"
+    if protocol in ASSISTED:
+        which = "frames whose mask the prompt gave do not count" if prompt == "mask" else "all count"
+        return f"{which}, those that clicks corrected as they are after these"
+    return PROMPTED
 
 
 def _heading(values: Mapping[str, Any]) -> list[str]:
@@ -158,8 +177,8 @@ def _markdown(values: Mapping[str, Any], sheets: Sequence[Sheet], drawn: Mapping
     method = values["summary"]["intervals"]
     how = (
         f"Intervals of {method['confidence']:.0%}: {method['interval']} bootstrap, {method['resampled']} resampled "
-        f"{method['draws']} times. A figure is the mean over objects of the mean over their frames; frames whose mask "
-        "the prompt gave do not count, those that clicks corrected do. For research only: not a medical device."
+        f"{method['draws']} times. A figure is the mean over objects of the mean over their frames; "
+        f"{_counting(values['settings'])}. For research only: not a medical device."
     )
     titles = {"worst": "worst frames", "plots": "over the frames", "sheets": "at a glance"}
     pictured = [

@@ -62,13 +62,15 @@ class Tracked:
 
     `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs that count
     nowhere, because the prompt gave the mask; see protocols/__init__.py. `prompts`: as entries of a prompt file
-    (rtseg/prompts.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each step that was tracked.
+    (rtseg/prompts.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each frame that was tracked,
+    ascending: of all passes over it and all looks at its corrections. `volume`: its frames are slices.
     """
 
     masks: dict[int, dict[int, Prediction]] = field(default_factory=dict)
     given: set[tuple[int, int]] = field(default_factory=set)
     prompts: list[dict[str, Any]] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
+    volume: bool = False
 
 
 @dataclass(slots=True)

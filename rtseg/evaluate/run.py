@@ -43,33 +43,43 @@ from .score import score
 
 Progress = Callable[[int, int | None], None]
 PATIENCE = Patience()
+EVERY, LEVEL = 25, 3  # frames between prompts, and of a corruption, where nothing else was said
+# Settings that make no sense with any other protocol.
+ONLY = {
+    "every": ("every",),
+    "clicks": ("interactive", "image"),
+    "frames": ("interactive",),
+    "slices": ("forward", "backward", "both"),
+}
 
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ConfigError(f"{name} {value!r}: no such {name}; {did_you_mean(value, known)}")
+        hint = did_you_mean(value, known)
+        listed = "" if hint.startswith("expected") else f" expected one of: {', '.join(known)}"
+        raise ConfigError(f"{name} {value!r}: no such {name}; {hint}{listed}")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is asked of an engine. `ConfigError` if that makes no sense.
 
-    `protocol` is one of `PROTOCOLS`, `prompt` one of `PROMPTS`. `every` is in frames, for the protocol of that name.
-    `clicks` are those of each corrected frame, and `frames` how many are corrected, the first included
-    (`interactive`); for `image`, `clicks` are those after the prompt. None: as `Patience` has it, and no further ones.
-    `slices` are those on which volumes are prompted; none: where each object is largest. `corruption` is one of
-    `CORRUPTIONS`, of `level` 1 to 5. `policy` None is the recipe's. `tolerance` is that of surface Dice, in mm
-    where a sequence knows its spacing, else in pixels.
+    `protocol` is one of `PROTOCOLS`, `prompt` one of `PROMPTS`. `every` is in frames (None: 25), for the protocol of
+    that name. `clicks` are those of each corrected frame, and `frames` how many are corrected, the first included
+    (`interactive`; None: as `Patience` has it); for `image`, `clicks` are those after the prompt (None: no further
+    ones). `slices` are those on which volumes are prompted; none: where each object is largest. `corruption` is one of
+    `CORRUPTIONS`, of `level` 1 to 5 (None: 3). `policy` None is the recipe's. `tolerance` is that of surface Dice, in
+    mm where a sequence knows its spacing, else in pixels. What does not apply to the protocol is refused, not ignored.
     """
 
     protocol: str = "video"
     prompt: str = "mask"
-    every: int = 25
+    every: int | None = None
     clicks: int | None = None
-    frames: int = PATIENCE.frames
+    frames: int | None = None
     slices: tuple[int, ...] = ()
     corruption: str | None = None
-    level: int = 3
+    level: int | None = None
     seed: int = 0
     policy: str | None = None
     tolerance: float = TOLERANCE
@@ -83,13 +93,19 @@ class Settings:
             get_policy(self.policy)
         if (self.protocol, self.prompt) == ("image", "mask"):
             raise ConfigError("prompt 'mask' is the answer itself where each image stands alone; use box or points-1")
-        if self.level not in LEVELS:
+        if self.level is not None and self.level not in LEVELS:
             raise ConfigError(f"level = {self.level}; expected 1 to 5")
         least = {"every": 1, "frames": 1, "clicks": 0, "seed": 0, "tolerance": 0}
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} = {value}; expected {low} or more")
+        for name, protocols in ONLY.items():
+            if getattr(self, name) not in (None, ()) and self.protocol not in protocols:
+                which = " or ".join(protocols)
+                raise ConfigError(f"{name}: is for the protocol {which}, not for {self.protocol!r}; leave it out")
+        if self.level is not None and self.corruption is None:
+            raise ConfigError("level: is that of a corruption, and there is none; choose one, or leave it out")
 
 
 def evaluate(
@@ -101,11 +117,12 @@ def evaluate(
     """Follow the objects of every sequence, and judge each mask on each annotated frame.
 
     `progress` is called with (frames done, frames in all). The first sequence that fails ends it all, with an error
-    that names it; that scipy is missing is said first. Objects that the protocol never prompts are in
-    `made_by["not_prompted"]`, by sequence; a sequence of which that is true of all objects has no rows. `SourceError`
-    if there is no other.
+    that names it; that scipy is missing is said first, and then what slices are outside a volume. Objects that the
+    protocol never prompts are in `made_by["not_prompted"]`, by sequence; a sequence of which that is true of all
+    objects has no rows. `SourceError` if there is no other.
     """
     require()
+    _check_slices(dataset, settings)
     result = Result(asked(settings), made_by(engine, settings))
     frames, done = sum(sequence.count for sequence in dataset.sequences), 0
     left_out: dict[str, list[int]] = result.made_by["not_prompted"]
@@ -121,6 +138,7 @@ def evaluate(
                 left_out[sequence.name] = missing
             if chosen:
                 tracked = track(watched, chosen, settings, partial(Tracker, engine, settings.policy))
+                tracked.volume = sequence.volume
                 rows, classes = score(sequence, tracked, settings.tolerance)
                 result.tracked[sequence.name] = tracked
                 result.rows += rows
@@ -132,13 +150,22 @@ def evaluate(
     return result
 
 
+def _check_slices(dataset: Dataset, settings: Settings) -> None:
+    """`ConfigError` unless every volume has the slices that are to be prompted."""
+    for sequence in dataset.sequences if settings.slices else ():
+        outside = [t for t in settings.slices if not 0 <= t < sequence.count]
+        if outside:
+            said = ", ".join(map(str, outside))
+            raise ConfigError(f"slices {said}: {sequence.name} has no such; expected 0 to {sequence.count - 1}")
+
+
 def schedule(areas: Areas, settings: Settings) -> Schedule:
     """When the protocol prompts which object, given where each is visible."""
     match settings.protocol:
         case "video":
             return on_first_frame(areas)
         case "every":
-            return every(areas, settings.every)
+            return every(areas, settings.every or EVERY)
         case "image":
             return on_all(areas)
         case "enter" | "interactive":
@@ -156,10 +183,11 @@ def track(
     """One sequence by the protocol; `say` (default: what derives from the truth) can give stored prompts again."""
     say = say or prompter(settings.prompt, settings.seed, sequence)
     if settings.corruption is not None:
-        sequence = corrupted(sequence, settings.corruption, settings.level, settings.seed)
+        sequence = corrupted(sequence, settings.corruption, settings.level or LEVEL, settings.seed)
     match settings.protocol:
         case "interactive":
-            return interactive(sequence, chosen, open_tracker, say, Patience(_clicks(settings), settings.frames))
+            patience = Patience(_clicks(settings), settings.frames or PATIENCE.frames)
+            return interactive(sequence, chosen, open_tracker, say, patience)
         case "image":
             return alone(sequence, chosen, open_tracker, say, _clicks(settings))
         case "both":
@@ -189,14 +217,18 @@ def asked(settings: Settings) -> dict[str, Any]:
     So two evaluations that were asked the same in different words are known to be alike.
     """
     matters = {
-        "every": settings.protocol == "every",
-        "clicks": settings.protocol in ("interactive", "image"),
-        "frames": settings.protocol == "interactive",
-        "slices": settings.protocol in ("forward", "backward", "both"),
+        **{name: settings.protocol in protocols for name, protocols in ONLY.items()},
         "level": settings.corruption is not None,
         "seed": settings.corruption is not None or settings.prompt in DRAWN,
     }
-    values = {**asdict(settings), "slices": list(settings.slices), "clicks": _clicks(settings)}
+    values = {
+        **asdict(settings),
+        "every": settings.every or EVERY,
+        "clicks": _clicks(settings),
+        "frames": settings.frames or PATIENCE.frames,
+        "slices": list(settings.slices),
+        "level": settings.level or LEVEL,
+    }
     return {name: value for name, value in values.items() if matters.get(name, True)}
 
 

@@ -2,7 +2,7 @@
 
 `eval.json` is one document, a line for each of its keys: `format` and `version`; `settings` and `made_by`; `summary`,
 which is for readers and is computed again from the rows by whoever wants it; `tracks`, the objects; `rows` and
-`classes` as columns, which an hour of video needs; `tracked`: prompts, given frames and step times by sequence; and
+`classes` as columns, which an hour of video needs; `tracked`: prompts, given frames and times by sequence; and
 `masks`, the name and the hash of the second file, which holds every mask as COCO's compressed RLE. With the data set
 at hand all figures can be computed again from it.
 """
@@ -35,6 +35,7 @@ FIGURES: Columns = dict.fromkeys(("score", "dice", "iou", "boundary"), _NUMBER)
 DISTANCES: Columns = dict.fromkeys(("hd95", "surface"), _MAYBE)
 ROW: Columns = {"frame": (int,), "given": (bool,), **AREAS, **FIGURES, **DISTANCES, "clicks": (int,)}
 CLASS: Columns = {"sequence": (str,), "frame": (int,), "category": (str,), **AREAS}
+SHARES = ("score", "dice", "iou", "boundary", "surface")  # 0 to 1; no other figure is below 0
 MASK: Columns = {"object": (int,), "counts": (str,), "score": _NUMBER}
 
 
@@ -118,7 +119,8 @@ def _masks(tracked: Tracked) -> Json:
 
 
 def _steps(tracked: Tracked) -> Json:
-    return {"prompts": tracked.prompts, "given": sorted(map(list, tracked.given)), "ms": tracked.ms}
+    given = sorted(map(list, tracked.given))
+    return {"prompts": tracked.prompts, "given": given, "ms": tracked.ms, "volume": tracked.volume}
 
 
 def _packed(masks: Json) -> bytes:
@@ -190,7 +192,7 @@ def _table(document: Json, key: str) -> Json:
 
 
 def _read_columns(table: Json, where: str, columns: Columns) -> list[tuple[Any, ...]]:
-    """Rows out of columns, each of which has to be a list of values of its kind, and all as long."""
+    """Rows out of columns, each of which has to be a list of values of its kind and in its range, and all as long."""
     read = []
     for name, kinds in columns.items():
         column = table[name]
@@ -198,6 +200,10 @@ def _read_columns(table: Json, where: str, columns: Columns) -> list[tuple[Any, 
             column = [value == 1 for value in column]
         if not isinstance(column, list) or any(type(value) not in kinds for value in column):
             raise _DamageError(f"{where}: {name} is not a list of {kinds[0].__name__}")
+        most = 1 if name in SHARES else math.inf
+        wrong = [value for value in column if isinstance(value, int | float) and not 0 <= value <= most]
+        if wrong:
+            raise _DamageError(f"{where}: {name} = {wrong[0]}; expected 0 {'to 1' if most == 1 else 'or more'}")
         read.append(column)
     if len(set(map(len, read))) > 1:
         raise _DamageError(f"{where}: columns of different lengths")
@@ -211,8 +217,11 @@ def _read_steps(steps: Json, where: str) -> Tracked:
     )
     if not pairs or not isinstance(prompts, list) or any(not isinstance(prompt, dict) for prompt in prompts):
         raise _DamageError(f"{where}: prompts or given are not as they are written")
-    times = _read_columns({"ms": ms}, where, {"ms": _NUMBER})
-    return Tracked(given={(frame, id_) for frame, id_ in given}, prompts=prompts, ms=[time for (time,) in times])
+    times = [time for (time,) in _read_columns({"ms": ms}, where, {"ms": _NUMBER})]
+    volume = steps.get("volume", False)  # before there was a volume Dice, nobody said
+    if type(volume) is not bool:
+        raise _DamageError(f"{where}: volume is not true or false")
+    return Tracked(given={(frame, id_) for frame, id_ in given}, prompts=prompts, ms=times, volume=volume)
 
 
 def _read_masks(path: Path, document: Json, result: Result) -> None:

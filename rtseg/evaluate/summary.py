@@ -1,9 +1,10 @@
 """The figures of an evaluation: of each object, sequence and class, and of all, each with how far it can be trusted.
 
-An object's figure is the mean over its annotated frames whose mask was not given. The figure of a sequence, of a class
-and of all is the mean over their objects, however long each is to be seen (DAVIS's way, which leaves out the last frame
-of a sequence as well as the first). Only these are made otherwise: the IoUs of instruments are means over frames or
-classes, as `metrics/instruments.py` says, and re-acquisition is over returns.
+An object's figure is the mean over its annotated frames whose mask was not given; but the volume Dice is made of all
+the areas in its slices together. The figure of a sequence, of a class and of all is the mean over their objects,
+however long each is to be seen (DAVIS's way, which leaves out the last frame of a sequence as well as the first). Only
+these are made otherwise: the IoUs of instruments are means over frames or classes, as `metrics/instruments.py` says,
+and re-acquisition is over returns.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import numpy as np
 from . import bootstrap
 from .bootstrap import Figure, Values
 from .metrics import instruments, presence
+from .metrics.overlap import dice
 from .paired import paired
 from .result import ClassRow, Result, Row
 
 EFFORT = ("clicks", "corrected")
 # Figures of objects, in the order in which they are shown.
-BY_OBJECT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "false_frames", *EFFORT)
+BY_OBJECT = (
+    "volume_dice", "jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "false_frames", *EFFORT
+)  # fmt: skip
 ASSISTED = ("interactive",)  # protocols in which help is given as it is needed, so that figures are worth what it cost
 TIMELESS = ("backward", "both")  # protocols whose masks of a frame know what comes after it: nothing is found again
 
@@ -33,12 +37,14 @@ TIMELESS = ("backward", "both")  # protocols whose masks of a frame know what co
 class ObjectFigures:
     """One object of one sequence; a figure is None where there is no frame for it.
 
-    `frames` are those that count. `jf` is the mean of `iou` (J) and `boundary` (F). `missed` is the share of frames
-    with the object on which nothing is drawn; `hd95` and `surface` know nothing of these. `false_area` is the share of
-    the frame that is drawn while the object is absent, `false_frames` the share of those frames with anything drawn.
-    `clicks` are all that were made on it, and `corrected` the frames with clicks after its first one: what the other
-    figures cost, where people help as it is needed (`ASSISTED`), else None. `returns` are the times of re-acquisition,
-    in frames, None for one that failed; none at all where masks go against time (`TIMELESS`).
+    `frames` are those that count. `volume_dice` is the object's Dice in three dimensions: of all its annotated slices
+    that count, together; None for what is no volume. `jf` is the mean of `iou` (J) and `boundary` (F). `missed` is
+    the share of frames with the object on which nothing is drawn; `hd95` and `surface` know nothing of these.
+    `false_area` is the share of the frame that is drawn while the object is absent, `false_frames` the share of those
+    frames with anything drawn. `clicks` are all that were made on it, and `corrected` the frames with clicks after
+    its first one: what the other figures cost, where people help as it is needed (`ASSISTED`), else None. `returns`
+    are the times of re-acquisition, in frames, None for one that failed; none at all where masks go against time
+    (`TIMELESS`).
     """
 
     sequence: str
@@ -46,6 +52,7 @@ class ObjectFigures:
     label: str
     category: str
     frames: int
+    volume_dice: float | None
     jf: float | None
     iou: float | None
     boundary: float | None
@@ -62,7 +69,7 @@ class ObjectFigures:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Steps of the tracker, and how many frames a second there would be if each took the median, or the p95."""
+    """Frames that were tracked, and how many there would be a second if each took the median, or the p95."""
 
     steps: int
     median_ms: float
@@ -127,10 +134,12 @@ def object_figures(result: Result) -> list[ObjectFigures]:
     by_object: dict[tuple[str, int], list[Row]] = {}
     for row in result.rows:
         by_object.setdefault((row.sequence, row.object), []).append(row)
-    return [_object(its, result.settings.get("protocol")) for its in by_object.values()]
+    volumes = {name for name, tracked in result.tracked.items() if tracked.volume}
+    protocol = result.settings.get("protocol")
+    return [_object(its, protocol, sequence in volumes) for (sequence, _), its in by_object.items()]
 
 
-def _object(rows: Sequence[Row], protocol: str | None) -> ObjectFigures:
+def _object(rows: Sequence[Row], protocol: str | None, volume: bool) -> ObjectFigures:
     assisted = protocol in ASSISTED
     scored = [row for row in rows if not row.given]
     areas = presence.false_areas(rows)
@@ -141,6 +150,7 @@ def _object(rows: Sequence[Row], protocol: str | None) -> ObjectFigures:
         label=rows[0].label,
         category=rows[0].category,
         frames=len(scored),
+        volume_dice=_volume_dice(scored) if volume else None,
         jf=None if iou is None or boundary is None else (iou + boundary) / 2,
         iou=iou,
         boundary=boundary,
@@ -154,6 +164,12 @@ def _object(rows: Sequence[Row], protocol: str | None) -> ObjectFigures:
         corrected=sum(row.clicks > 0 for row in rows[1:]) if assisted else None,  # the first row is the first prompt's
         returns=() if protocol in TIMELESS else tuple(presence.reacquisition(rows)),
     )
+
+
+def _volume_dice(rows: Sequence[Row]) -> float | None:
+    """Of all slices together; None where there is none."""
+    areas = [(row.truth_area, row.mask_area, row.overlap_area) for row in rows]
+    return dice(*map(sum, zip(*areas, strict=True))) if areas else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -14,6 +14,7 @@ from .result import named
 from .summary import EFFORT, ObjectFigures, Speed, Summary
 
 NAMES = {
+    "volume_dice": "volume Dice",
     "jf": "J&F",
     "iou": "J",
     "boundary": "F",
@@ -33,6 +34,7 @@ NAMES = {
     "ms": "ms",
 }
 MEANINGS = {
+    "volume_dice": "2 x overlap / both areas, of all slices together",
     "jf": "mean of J and F",
     "iou": "IoU of mask and truth",
     "boundary": "agreement of the contours, as DAVIS defines it",
@@ -51,8 +53,10 @@ MEANINGS = {
     "corrected": "of an object: its mask was bad, and counts as it is after clicks",
 }
 PERCENT = ("missed", "false_area", "false_frames", "reacquired")
+SMALLER = ("hd95", "missed", "false_area", "false_frames", "reacquisition_frames", *EFFORT, "ms")  # is better
 ONE_DECIMAL = ("hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", *EFFORT, "ms")
 DECIMALS = {**dict.fromkeys(ONE_DECIMAL, 1), "false_area": 2}
+SLICES = {"dice": "slice Dice"}  # what a figure is called that is a mean over slices beside one of the volume
 SHORT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "reacquired")
 OF_OBJECT = SHORT[:-1]
 OF = {
@@ -150,17 +154,24 @@ def interval(name: str, figure: Figure, sign: str = "") -> str:
 
 
 def short_names(groups: Iterable[Container[str]]) -> tuple[str, ...]:
-    """The figures of a table with a row a group: `SHORT`, and clicks where any group has these."""
-    return (*SHORT, "clicks") if any("clicks" in figures for figures in groups) else SHORT
+    """The figures of a table with a row a group: `SHORT`; before them, for volumes, their Dice; and clicks, if any."""
+    there = {name for figures in groups for name in ("volume_dice", "clicks") if name in figures}
+    return tuple(name for name in ("volume_dice", *SHORT, "clicks") if name in SHORT or name in there)
+
+
+def titles(figures: Container[str]) -> dict[str, str]:
+    """`NAMES` where there are these figures."""
+    return NAMES | SLICES if "volume_dice" in figures else NAMES
 
 
 def overall_sheet(summary: Summary, unit: str) -> Sheet:
     """All figures of all objects, with what they mean; `unit` is that of distances."""
     rows: list[Cells] = []
+    called = titles(summary.overall)
     for name, figure in sorted(summary.overall.items(), key=lambda item: list(NAMES).index(item[0])):
         of = counted(figure.count, OF.get(name, "object"))
-        meaning = MEANINGS[name].format(unit=unit)
-        rows.append((NAMES[name], number(name, figure.value), interval(name, figure), of, meaning))
+        meaning = ("mean over slices: " if called[name] != NAMES[name] else "") + MEANINGS[name].format(unit=unit)
+        rows.append((called[name], number(name, figure.value), interval(name, figure), of, meaning))
     rows += _speed(summary.speed)
     return Sheet("all objects", "lrrrl", ("", "value", "95 % interval", "of", ""), tuple(rows)).trimmed()
 
@@ -168,9 +179,9 @@ def overall_sheet(summary: Summary, unit: str) -> Sheet:
 def _speed(speed: Speed | None) -> list[Cells]:
     if speed is None:
         return []
-    steps = counted(speed.steps, "step")
+    steps = counted(speed.steps, "frame")
     return [
-        (name, f"{ms:.1f}", "", steps, f"ms a step, {which}: {fps:.1f} frames a second one after the other")
+        (name, f"{ms:.1f}", "", steps, f"ms a frame, {which}: {fps:.1f} frames a second one after the other")
         for name, ms, which, fps in (
             ("ms", speed.median_ms, "median", speed.median_fps),
             ("ms p95", speed.p95_ms, "95th percentile", speed.p95_fps),
@@ -179,25 +190,28 @@ def _speed(speed: Speed | None) -> list[Cells]:
 
 
 def parts_sheet(title: str, parts: Mapping[str, Mapping[str, Figure]], most: int | None = None) -> Sheet:
-    """Classes or sequences, those with the least J&F first; no more than `most`."""
-    ranked = sorted(parts.items(), key=lambda item: item[1]["jf"].value if "jf" in item[1] else 2)
-    rows, names = [], short_names(parts.values())
+    """Classes or sequences, those with the least J&F (volumes: Dice) first; no more than `most`."""
+    first, *others = names = short_names(parts.values())
+    ranked = sorted(parts.items(), key=lambda item: item[1][first].value if first in item[1] else 2)
+    rows, called = [], titles(names)
     for part, figures in ranked[:most]:
-        jf = figures.get("jf")
+        main = figures.get(first)
         cells = [number(name, figures[name].value if name in figures else None) for name in names]
-        rows.append((part, str(jf.count if jf else 0), cells[0], interval("jf", jf) if jf else "", *cells[1:]))
+        rows.append((part, str(main.count if main else 0), cells[0], interval(first, main) if main else "", *cells[1:]))
     left = len(parts) - len(rows)
-    note = f"and {left} more with a higher J&F: see the report" if left else ""
-    columns = ("", "objects", "J&F", "95 % interval", *(NAMES[name] for name in names[1:]))
+    note = f"and {left} more with a higher {called[first]}: see the report" if left else ""
+    columns = ("", "objects", called[first], "95 % interval", *(called[name] for name in others))
     return Sheet(title, "l" + "r" * (len(columns) - 1), columns, tuple(rows), note).trimmed()
 
 
 def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
-    """Every object, those with the least J&F first."""
+    """Every object, those with the least J&F (volumes: Dice) first."""
     effort = EFFORT if any(o.clicks is not None for o in objects) else ()
+    names = ("volume_dice", *OF_OBJECT) if any(o.volume_dice is not None for o in objects) else OF_OBJECT
+    called = titles(names)
     rows = []
-    for o in sorted(objects, key=lambda o: (2 if o.jf is None else o.jf, o.sequence, o.object)):
-        cells = [number(name, getattr(o, name)) for name in OF_OBJECT] + [str(getattr(o, name)) for name in effort]
+    for o in sorted(objects, key=lambda o: (_least(getattr(o, names[0])), o.sequence, o.object)):
+        cells = [number(name, getattr(o, name)) for name in names] + [str(getattr(o, name)) for name in effort]
         times = ", ".join("missed" if time is None else str(time) for time in o.returns)
         rows.append((o.sequence, named(o.object, o.label), o.category, str(o.frames), *cells, times))
     columns = (
@@ -205,7 +219,12 @@ def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
         "object",
         "class",
         "frames",
-        *(NAMES[name] for name in (*OF_OBJECT, *effort)),
+        *(called[name] for name in (*names, *effort)),
         "found again after frames",
     )
     return Sheet("objects", "lll" + "r" * (len(columns) - 4) + "l", columns, tuple(rows))
+
+
+def _least(value: float | None) -> float:
+    """A figure to sort by; what has none comes last."""
+    return 2 if value is None else value

@@ -137,7 +137,7 @@ def test_step_times_are_compared(tmp_path: Path) -> None:
 
 
 def test_a_lost_object_shows_in_the_share_that_is_found_again(tmp_path: Path) -> None:
-    good = run(lambda sequence, id_: 0.4)
+    good = run(lambda sequence, id_: 0.4 if sequence < "d" else 0.25)
     lost = replace(good, rows=[replace(r, iou=0.0) if r.object == 2 and r.frame > 5 else r for r in good.rows])
     change = compared(tmp_path, good, lost).groups["tissue"]["reacquired"]
     assert (change.before, change.after, change.difference.value) == (1, 0, -1)
@@ -260,6 +260,24 @@ def test_what_cannot_be_paired_is_refused_in_one_line(tmp_path: Path, other: Res
 def test_two_runs_without_a_row_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing was scored in either"):
         compared(tmp_path, replace(run(), rows=[]), replace(run(), rows=[]))
+
+
+def test_two_runs_of_which_no_frame_counts_say_why(tmp_path: Path) -> None:
+    alone = changed(lambda row: True, given=True)
+    with pytest.raises(ConfigError, match="no frame was scored in both, for frames on which the object was prompted"):
+        compared(tmp_path, alone, run())
+
+
+def test_the_dice_of_volumes_comes_first_and_where_less_is_better_it_says_so(tmp_path: Path) -> None:
+    before, after = run(), run(lambda *_: 0.1)
+    plain = comparison_table(compared(tmp_path / "plain", before, after)).sheets[0].rows
+    assert {"HD95", "false area %", "ms"} <= {row[0] for row in plain if row[-1] == "smaller is better"}
+    assert not {"J&F", "Dice", "NSD"} & {row[0] for row in plain if row[-1]}
+    for tracked in (*before.tracked.values(), *after.tracked.values()):
+        tracked.volume = True
+    table = comparison_table(compared(tmp_path / "volumes", before, after))
+    assert table.sheets[0].rows[0][0] == "volume Dice" and "slice Dice" in [row[0] for row in table.sheets[0].rows]
+    assert table.sheets[1].columns[1] == "volume Dice" and table.sheets[1].note.startswith("smaller is better: HD95")
 
 
 def test_few_sequences_have_no_intervals_and_the_table_says_so(tmp_path: Path) -> None:

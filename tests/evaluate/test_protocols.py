@@ -5,6 +5,7 @@ Most of it with a tracker whose faults are known: it sees the truth in the pictu
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence as Frames
 from copy import copy
@@ -260,7 +261,45 @@ def test_a_lost_object_gets_clicks_and_is_found_again() -> None:
     assert helped.given == {(0, 1)}  # which is the truth itself; what was clicked is judged, as it is after the clicks
     assert iou(sequence, left, 3, 1) < 0.75 and iou(sequence, helped, 3, 1) == 1
     assert mean_iou(sequence, helped) > mean_iou(sequence, left) + 0.2
-    assert len(helped.ms) == 12  # of steps; corrections are not timed
+    assert len(helped.ms) == len(left.ms) == 12
+
+
+class Clock:
+    """A second passes with each look at it."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        self.now += 10**9
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step takes a second."""
+    module = importlib.import_module("rtseg.evaluate.protocols.passes")  # a function of the package has its name
+    monkeypatch.setattr(module, "now_ns", Clock())
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_time_of_a_frame_is_that_of_all_passes_over_it() -> None:
+    sequence = scene({1: range(12), 2: range(12), 3: range(3, 12)})
+    assert run(sequence, on_entry, limit=3).ms == [1000] * 12
+    assert run(sequence, on_entry, limit=2).ms == [1000] * 3 + [2000] * 9
+    schedule, say = on_slices(survey(sequence), (4,)), prompter("mask", 0, sequence)
+    assert both_ways(sequence, schedule, Drifter, say).ms == [1000] * 4 + [2000] + [1000] * 7
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_time_of_a_frame_is_also_that_of_its_corrections() -> None:
+    sequence = scene({1: range(12)})
+    schedule, say = on_entry(survey(sequence)), prompter("mask", 0, sequence)
+    helped = interactive(sequence, schedule, partial(Drifter, drift=1), say)
+    assert [t for t, ms in enumerate(helped.ms) if ms == 2000] == [3, 6, 9] and sum(helped.ms) == 15000
+    points = prompter("points-1", 0, sequence)
+    one, more = (alone(sequence, schedule, partial(Drifter, drift=9), points, clicks) for clicks in (0, 2))
+    assert (one.ms, more.ms) == ([1000], [3000])
 
 
 @pytest.mark.parametrize(("kind", "given"), [("mask", {(0, 1)}), ("box", set()), ("points-1", set())])

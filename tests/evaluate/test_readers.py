@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -95,6 +96,43 @@ def test_davis_255_is_the_object_where_it_is_alone_and_void_where_it_is_not(tmp_
     assert [areas(single, t) for t in range(3)] == [{}, {1: AT_LEFT}, {1: AT_RIGHT}]
     assert [areas(void, t) for t in range(2)] == [{1: AT_LEFT}, {}]
     assert [[target.id for target in sequence.targets] for sequence in (single, void)] == [[1], [1]]
+
+
+def test_sequences_without_maps_are_named(tmp_path: Path) -> None:
+    davis(tmp_path / "train", left=1)
+    picture(tmp_path / "train/JPEGImages/goat/00000.png", 0)
+    dataset = open_dataset(tmp_path)
+    assert [sequence.name for sequence in dataset.sequences] == ["train/bear"]
+    assert dataset.unannotated == ("train/goat",)
+    assert open_dataset(tmp_path, sequences=("train/bear",)).unannotated == ()
+
+
+def smoothed(side: int) -> Map:
+    """A white square whose edges go over in greys."""
+    white_hw = np.pad(np.full((H - 12, W - 12), 255, np.uint8), 6)
+    return np.asarray(cv2.GaussianBlur(white_hw, (side, side), 0), np.uint8)
+
+
+@pytest.mark.parametrize("side", [3, 5, 9])
+def test_smoothed_masks_are_not_taken_for_hundreds_of_objects(tmp_path: Path, side: int) -> None:
+    davis(tmp_path, left=255)
+    save(tmp_path / "Annotations/bear/00000.png", smoothed(side))
+    with pytest.raises(SourceError, match=r"00000\.png: holds \d+ different .*: threshold the masks") as caught:
+        _ = one(tmp_path).targets
+    assert "\n" not in str(caught.value)
+
+
+def test_many_objects_and_objects_in_greys_are_not_taken_for_smoothed_edges(tmp_path: Path) -> None:
+    davis(tmp_path, left=1)
+    ids_hw = np.zeros((H, W), np.uint8)
+    ids_hw[:8, :8] = np.arange(64).reshape(8, 8) % 63
+    ids_hw[10:], ids_hw[9] = 200, 255  # void, around an object of a high number
+    file = save(tmp_path / "Annotations/bear/00000.png", ids_hw)
+    assert len(one(tmp_path).targets) == 63
+    ids_hw[0, 10] = 64
+    save(file, ids_hw)
+    with pytest.raises(SourceError, match="holds 65 different numbers, .* an object each, 64 at most"):
+        _ = one(tmp_path).targets
 
 
 def test_davis_image_sets_are_splits(tmp_path: Path) -> None:

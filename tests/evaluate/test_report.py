@@ -186,6 +186,60 @@ def test_the_tolerance_of_surface_dice_has_the_unit_of_the_distances() -> None:
         assert f"tolerance in {unit}," in meaning
 
 
+def test_nothing_scored_is_said_with_the_reason() -> None:
+    """As with one annotated frame, or with the prompt on the last slice."""
+    result, dataset = case()
+    result.rows = [replace(row, given=True) for row in result.rows if row.frame == 0]
+    (why,) = (warning for warning in table(result, dataset)["warnings"] if "no frame was scored" in warning)
+    assert "frames on which the object was prompted do not count" in why and "--protocol" in why
+    result.rows += [row for row in case()[0].rows if row.sequence == "case 2" and row.frame == 5]
+    assert any(w.startswith("2 objects of 4 had no frame to score") for w in table(result, dataset)["warnings"])
+    assert not any("scored" in w or "score:" in w for w in table(*case())["warnings"])
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    ("protocol", "prompt", "said"),
+    [
+        ("video", "mask", "frames; frames on which the object was prompted do not count. For"),
+        ("both", "box", "frames; frames on which the object was prompted do not count. For"),
+        ("image", "points-1", "frames; all annotated frames that show the object count. For"),
+        ("interactive", "mask", "frames; frames whose mask the prompt gave do not count, those that clicks corrected"),
+        ("interactive", "box", "frames; all count, those that clicks corrected as they are after these. For"),
+    ],
+)
+def test_the_report_says_which_frames_count(tmp_path: Path, protocol: str, prompt: str, said: str) -> None:
+    result, dataset = case(("a",))
+    result.settings |= {"protocol": protocol, "prompt": prompt}
+    write_report(lambda: result, dataset, tmp_path / "out")
+    assert said in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_volumes_have_their_dice_first_and_the_other_is_called_a_mean_over_slices() -> None:
+    result, dataset = case()
+    film = table(result, dataset)
+    for tracked in result.tracked.values():
+        tracked.volume = True
+    volumes = table(result, dataset)
+    everything, classes, sequences = volumes.sheets
+    meanings = {row[0]: row[-1] for row in everything.rows}
+    assert everything.rows[0][0] == "volume Dice" and meanings["slice Dice"].startswith("mean over slices: 2 x")
+    assert all(sheet.columns[2] == "volume Dice" and "Dice" not in sheet.columns for sheet in (classes, sequences))
+    objects = objects_sheet(object_figures(result))
+    assert objects.columns[4:6] == ("volume Dice", "J&F")
+    of_first = [float(row[4]) for row in objects.rows]
+    assert of_first == sorted(of_first)
+    assert (
+        film.sheets[0].rows[0][0] == "J&F" and film.sheets[1].columns[2] == "J&F" and "Dice" in film.sheets[1].columns
+    )
+
+
+def test_sequences_that_nobody_annotated_are_named() -> None:
+    result, dataset = case()
+    bare = replace(dataset, unannotated=("goat", "hare", "ibis", "jay"))
+    assert "4 sequences without annotations left out: goat, hare, ibis, ..." in table(result, bare)["warnings"]
+
+
 @pytest.mark.parametrize(
     ("label", "said"), [("", "object 7"), ("object 7", "object 7"), ("car 7", "car 7"), ("tool 17", "7 tool 17")]
 )
@@ -299,7 +353,7 @@ def test_only_an_earlier_report_is_replaced(tmp_path: Path) -> None:
 def test_a_run_without_a_scored_frame_says_so(tmp_path: Path) -> None:
     result, dataset = case(("a",))
     said = write_report(lambda: replace(result, rows=[]), dataset, tmp_path / "out")
-    assert any("nothing was scored" in warning for warning in said["warnings"])
+    assert any("no frame was scored" in warning for warning in said["warnings"])
     assert not (tmp_path / "out" / "worst").exists() and (tmp_path / "out" / "sheets" / "a.png").is_file()
 
 
@@ -490,3 +544,21 @@ def test_plots_of_one_row_and_of_many_objects(drawn: Callable[..., Any], tmp_pat
     drawn([ROW], {1: []}).savefig(tmp_path / "one.png")
     drawn([replace(ROW, object=i) for i in range(1, 13)], {}).savefig(tmp_path / "many.png")
     assert cv2.imread(str(tmp_path / "many.png")).shape[0] > 3 * cv2.imread(str(tmp_path / "one.png")).shape[0]
+
+
+def test_of_very_many_objects_the_worst_are_drawn(drawn: Callable[..., Any]) -> None:
+    figure = drawn([replace(ROW, object=i, label="", iou=1 - i / 100) for i in range(1, 41)], {})
+    titles = [axes.get_title(loc="left").split(":")[0] for axes in figure.axes]
+    assert titles == [f"object {i}" for i in range(25, 41)]
+    assert figure.get_suptitle() == "a: 16 of 40 objects, those with the least J"
+
+
+def test_of_very_many_objects_the_largest_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    whole = pictures.plate
+    monkeypatch.setattr(pictures, "plate", lambda text, *rest: (said.append(text), whole(text, *rest))[1])
+    masks = {
+        i: Prediction(encode_rle(disc(6 + 11 * (i % 10), 10 + 20 * (i // 10), 1 + i // 10)), 0.9) for i in range(40)
+    }
+    contact_sheet(replace(case(("a",))[1].sequences[0], targets=()), Tracked({0: masks}))
+    assert said == [*(f"object {i}" for i in (*range(20, 22), *range(30, 40))), "frame 0"]

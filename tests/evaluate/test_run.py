@@ -78,7 +78,7 @@ def test_every_mask_after_the_prompt_is_judged(engine: TorchEngine) -> None:
 
 
 def test_what_made_the_result_is_in_it(engine: TorchEngine) -> None:
-    result = run(engine, sequence("a"), policy="fifo", prompt="points-3", seed=4, slices=(1, 2))
+    result = run(engine, sequence("a"), policy="fifo", prompt="points-3", seed=4)
     assert json.loads(json.dumps(result.made_by)) == result.made_by
     assert json.loads(json.dumps(result.settings)) == result.settings
     assert result.settings["prompt"] == "points-3" and result.settings["seed"] == 4
@@ -112,7 +112,8 @@ def test_clicks_are_as_many_whether_said_or_not() -> None:
     assert asked(Settings("interactive")) == asked(Settings("interactive", clicks=3))
     assert asked(Settings("interactive")) != asked(Settings("interactive", clicks=2))
     assert asked(Settings("image", "box")) == asked(Settings("image", "box", clicks=0))
-    assert asked(Settings("video", clicks=3)) == asked(Settings("video"))
+    assert asked(Settings("every")) == asked(Settings("every", every=25))
+    assert asked(Settings(corruption="dark")) == asked(Settings(corruption="dark", level=3))
 
 
 def test_a_missing_scipy_is_said_before_anything_is_looked_at(
@@ -141,7 +142,21 @@ def test_where_nothing_can_be_prompted_there_is_no_result(engine: TorchEngine) -
     with pytest.raises(SourceError, match="^set: no sequence shows a target"):
         run(engine, empty("nothing"))
     with pytest.raises(SourceError, match="^set: no sequence shows a target"):
-        run(engine, sequence("a"), protocol="both", slices=(99,))
+        run(engine, sequence("a", annotated=(0, 1)), protocol="both", slices=(3,))
+
+
+def test_slices_outside_a_volume_are_an_error_before_anything_is_tracked(engine: TorchEngine) -> None:
+    told: list[int] = []
+    dataset = Dataset("set", "test", (replace(sequence("long"), count=9), sequence("short")))
+    with pytest.raises(ConfigError, match="^slices 7: short has no such; expected 0 to 5$"):
+        evaluate(dataset, engine, Settings("both", slices=(5, 7)), lambda done, total: told.append(done))
+    assert told == []
+
+
+def test_a_sequence_of_slices_is_known_as_one(engine: TorchEngine) -> None:
+    volume = replace(sequence("v", late=0), volume=True)
+    result = run(engine, volume, sequence("film", late=0), protocol="forward", slices=(1,))
+    assert {name: tracked.volume for name, tracked in result.tracked.items()} == {"v": True, "film": False}
 
 
 def test_a_file_that_cannot_be_read_ends_it_and_is_named(engine: TorchEngine) -> None:
@@ -161,7 +176,8 @@ def test_two_sequences_of_one_name_are_refused(engine: TorchEngine) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_runs_and_repeats(engine: TorchEngine, protocol: str) -> None:
-    asked = {"protocol": protocol, "prompt": "points-3", "seed": 2, "every": 2, "clicks": 1, "frames": 3}
+    own = {"every": {"every": 2}, "interactive": {"clicks": 1, "frames": 3}, "image": {"clicks": 1}}
+    asked = {"protocol": protocol, "prompt": "points-3", "seed": 2, **own.get(protocol, {})}
     first, again = (run(engine, sequence("a"), **asked) for _ in range(2))
     assert first.rows and first.rows == again.rows and first.classes == again.classes
     assert first.tracked["a"].masks == again.tracked["a"].masks
@@ -170,7 +186,7 @@ def test_every_protocol_runs_and_repeats(engine: TorchEngine, protocol: str) -> 
 
 
 def test_a_corruption_changes_the_pictures_and_not_the_prompts(engine: TorchEngine) -> None:
-    clean, spoilt = (run(engine, sequence("a"), corruption=kind, level=5) for kind in (None, "dark"))
+    clean, spoilt = (run(engine, sequence("a"), **how) for how in ({}, {"corruption": "dark", "level": 5}))
     assert clean.tracked["a"].prompts == spoilt.tracked["a"].prompts
     assert clean.tracked["a"].masks != spoilt.tracked["a"].masks
 
@@ -199,6 +215,12 @@ def test_progress_counts_frames_and_ends_with_all(engine: TorchEngine) -> None:
         ({"every": 0}, "every = 0; expected 1 or more"),
         ({"seed": -1}, "seed = -1; expected 0 or more"),
         ({"clicks": -1}, "clicks = -1"),
+        ({"prompt": "points-2"}, r"did you mean 'points-.'\? expected one of: mask, box, points-1, points-3, points-5"),
+        ({"slices": (3,)}, "slices: is for the protocol forward or backward or both, not for 'video'; leave it out"),
+        ({"every": 25}, "every: is for the protocol every, not for 'video'"),
+        ({"clicks": 0}, "clicks: is for the protocol interactive or image"),
+        ({"protocol": "every", "frames": 8}, "frames: is for the protocol interactive"),
+        ({"level": 3}, "level: is that of a corruption, and there is none"),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked: dict[str, object], text: str) -> None:

@@ -20,16 +20,19 @@ from rtseg.evaluate.store import FILE, MASKS, VERSION, read, write
 
 Document = dict[str, Any]
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(0, allow_nan=False, allow_infinity=False)
+shares = st.floats(0, 1)
 names, ids, areas = st.text(max_size=6), st.integers(1, 255), st.integers(0, 10**7)
 rows = st.builds(
-    Row, names, ids, names, names, areas, st.booleans(), areas, areas, areas, areas, numbers, numbers, numbers, numbers,
-    st.none() | numbers, st.none() | numbers, areas,
+    Row, names, ids, names, names, areas, st.booleans(), areas, areas, areas, areas, shares, shares, shares, shares,
+    st.none() | numbers, st.none() | shares, areas,
 )  # fmt: skip
 counts = st.text(st.characters(min_codepoint=48, max_codepoint=111), min_size=1, max_size=20).map(str.encode)
-masks = st.dictionaries(areas, st.dictionaries(ids, st.builds(Prediction, counts, numbers), max_size=3), max_size=4)
+masks = st.dictionaries(areas, st.dictionaries(ids, st.builds(Prediction, counts, shares), max_size=3), max_size=4)
 prompts = st.fixed_dictionaries({"frame": areas, "id": ids, "points": st.lists(st.tuples(areas, areas).map(list))})
-tracked = st.builds(Tracked, masks, st.sets(st.tuples(areas, ids)), st.lists(prompts, max_size=2), st.lists(numbers))
+tracked = st.builds(
+    Tracked, masks, st.sets(st.tuples(areas, ids)), st.lists(prompts, max_size=2), st.lists(numbers), st.booleans()
+)
 tables = st.dictionaries(names, names | numbers | st.none() | st.booleans() | st.lists(areas), max_size=3)
 class_rows = st.builds(ClassRow, names, areas, names, areas, areas, areas)
 results = st.builds(
@@ -125,7 +128,12 @@ DAMAGE: list[tuple[Callable[[Document], object], str]] = [
     (puts("rows", "given", [[]]), "damaged"),
     (puts("rows", "frame", [True]), "rows: frame is not a list of int"),
     (puts("rows", "track", [1]), "rows: track 1 of 1"),
-    (puts("rows", "track", [-1]), "rows: track -1 of 1"),
+    (puts("rows", "track", [-1]), "rows: track = -1; expected 0 or more"),
+    (puts("rows", "iou", [1.5]), "rows: iou = 1.5; expected 0 to 1"),
+    (puts("rows", "dice", [-0.1]), "rows: dice = -0.1; expected 0 to 1"),
+    (puts("rows", "surface", [2]), "rows: surface = 2; expected 0 to 1"),
+    (puts("rows", "truth_area", [-20]), "rows: truth_area = -20; expected 0 or more"),
+    (puts("tracked", "a", {"prompts": [], "given": [], "ms": [], "volume": 1}), "tracked a: volume is not true or"),
     (puts("tracked", "a", []), "damaged"),
     (puts("tracked", "a", {"prompts": [1], "given": [], "ms": []}), "tracked a: prompts or given"),
     (puts("tracked", "a", {"prompts": [], "given": [[1, 2, 3]], "ms": []}), "tracked a: prompts or given"),
@@ -161,6 +169,14 @@ def test_what_is_no_document_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="expected .*rtseg eval wrote") as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_was_written_before_volumes_had_a_dice_is_read(tmp_path: Path) -> None:
+    write(tmp_path, small(), {})
+    document = json.loads((tmp_path / FILE).read_text())
+    del document["tracked"]["a"]["volume"]
+    (tmp_path / FILE).write_text(json.dumps(document))
+    assert read(tmp_path) == small()
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -68,6 +68,20 @@ def test_objects_weigh_the_same_however_long_they_are() -> None:
     assert summary.classes == {}
 
 
+def test_the_dice_of_a_volume_is_of_all_its_slices_together() -> None:
+    """Empty slices that nobody drew on, and small ones, weigh what they hold; a slice that was given, nothing."""
+    areas = {0: (100, 100, 100), 1: (90, 110, 80), 2: (10, 0, 0), 3: (0, 0, 0)}
+    names = ("truth_area", "mask_area", "overlap_area")
+    rows = [row("v", 1, t, 0.5, given=t == 0, **dict(zip(names, areas[t], strict=True))) for t in areas]
+    found = summarise(Result({}, {}, rows, tracked={"v": Tracked(volume=True)}))
+    assert found.objects[0].volume_dice == found.overall["volume_dice"].value == 2 * 80 / 210
+    assert found.objects[0].dice == 0.25  # the mean over slices is another figure
+    film = summarise(Result({}, {}, rows, tracked={"v": Tracked()}))
+    assert film.objects[0].volume_dice is None and "volume_dice" not in film.overall
+    alone = summarise(Result({}, {}, rows[:1], tracked={"v": Tracked(volume=True)}))
+    assert alone.objects[0].volume_dice is None
+
+
 def test_given_masks_are_nobody_s_merit() -> None:
     rows = [row("a", 1, 0, 1.0, given=True), row("a", 1, 1, 0.4), row("a", 2, 0, 1.0, given=True)]
     summary = summarise(Result({}, {}, rows))

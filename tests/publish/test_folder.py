@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,44 @@ def test_an_empty_folder_is_filled_from_within_as_a_mount_point_must_be(tmp_path
         (folder / "run.json").write_text("1")
     assert out.stat().st_ino == inode
     assert sorted(p.name for p in out.iterdir()) == ["masks", "run.json"]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_what_a_killed_run_left_behind_is_removed_by_the_next(tmp_path: Path, empty: bool) -> None:
+    out = tmp_path / "out"
+    if empty:
+        out.mkdir()
+    kills_itself = (
+        "import os, pathlib, sys; from rtseg.publish.folder import atomic_folder\n"
+        "with atomic_folder(pathlib.Path(sys.argv[1])) as f: (f / 'x').write_text('1'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", kills_itself, str(out)], check=False).returncode == -9
+    (left,) = (out if empty else tmp_path).iterdir()
+    long_ago(left)
+    write(out, "2")
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(out) == ["run.json"]
+
+
+def test_what_another_run_is_at_work_in_is_left_alone_and_so_is_what_is_not_ours(tmp_path: Path) -> None:
+    foreign, file = tmp_path / "out.partial-old", tmp_path / "out.partial-01234567"
+    foreign.mkdir()
+    file.write_text("mine")
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "run.json").write_text("first")
+        for path in (folder, foreign, file):
+            long_ago(path)
+        with pytest.raises(ValueError, match="x"), atomic_folder(tmp_path / "out"):
+            raise ValueError("x")
+        assert (folder / "run.json").read_text() == "first"
+    assert sorted(os.listdir(tmp_path)) == sorted(["out", file.name, foreign.name])
+
+
+def test_what_has_just_been_made_is_left_alone(tmp_path: Path) -> None:
+    """Its maker may not have locked it yet."""
+    (tmp_path / "out.partial-01234567").mkdir()
+    write(tmp_path / "out", "1")
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.partial-01234567"]
+
+
+def long_ago(path: Path) -> None:
+    os.utime(path, (time.time() - 3600,) * 2)

@@ -15,7 +15,7 @@ from ...types import BoolMask, Frame, Masks, Prompt
 from ..dataset import Sequence
 from ..prompting import Prompter, next_click, to_entry
 from ..result import Tracked
-from .passes import OpenTracker, in_order, limit_of, record, timed_step
+from .passes import OpenTracker, Times, in_order, limit_of, record, timed_step
 from .schedule import Schedule, passes
 
 
@@ -42,12 +42,12 @@ def interactive(
     object, or where it is not visible, are never paused on. Only where the prompt was a mask does it count as given:
     what was clicked is judged, as it is after the clicks.
     """
-    tracked = Tracked()
+    tracked, times = Tracked(), Times()
     for part in passes(schedule, range(sequence.count), limit_of(open_tracker)):
-        session = _Session(sequence, open_tracker(), prompter, patience, tracked)
+        session = _Session(sequence, open_tracker(), prompter, patience, tracked, times)
         for t in range(sequence.count):
             session.step(t, part.get(t, ()))
-    return in_order(tracked)
+    return in_order(tracked, times)
 
 
 def alone(
@@ -57,7 +57,7 @@ def alone(
 
     Nothing counts as given: the answer to the prompt is what is judged.
     """
-    tracked, limit = Tracked(), limit_of(open_tracker)
+    tracked, times, limit = Tracked(), Times(), limit_of(open_tracker)
     targets = {target.id: target for target in sequence.targets}
     for t, ids in sorted(schedule.items()):
         frame, truth = Frame(sequence.image(t), seq=t), sequence.truth(t) or {}
@@ -66,24 +66,30 @@ def alone(
             tracker = open_tracker()
             for given in prompts.values():
                 tracker.give(given)
-            masks = timed_step(tracker, frame, tracked)
+            masks = timed_step(tracker, frame, t, times)
             record(tracked, t, masks)
             for i, given in prompts.items():
-                corrected = _correct(open_tracker(), frame, truth[i], given, masks, clicks)
+                corrected = _correct(open_tracker(), frame, truth[i], given, masks, clicks, times)
                 if corrected is not None:
                     record(tracked, t, corrected.masks, [i])
                 tracked.prompts.append(to_entry(t, given if corrected is None else corrected.prompt))
-    return in_order(tracked)
+    return in_order(tracked, times)
 
 
 class _Session:
     """One pass of `interactive`: a tracker, and what is left of the person's patience with each object."""
 
     def __init__(
-        self, sequence: Sequence, tracker: Tracker, prompter: Prompter, patience: Patience, tracked: Tracked
+        self,
+        sequence: Sequence,
+        tracker: Tracker,
+        prompter: Prompter,
+        patience: Patience,
+        tracked: Tracked,
+        times: Times,
     ) -> None:
         self._sequence, self._tracker, self._prompter = sequence, tracker, prompter
-        self._patience, self._tracked = patience, tracked
+        self._patience, self._tracked, self._times = patience, tracked, times
         self._targets = {target.id: target for target in sequence.targets}
         self._frames: dict[int, int] = {}  # on which each object was prompted
 
@@ -97,13 +103,13 @@ class _Session:
         prompts = {i: self._prompter(self._targets[i], t, truth[i]) for i in new}
         for given in prompts.values():
             self._tracker.give(given)
-        masks = timed_step(self._tracker, frame, self._tracked)
+        masks = timed_step(self._tracker, frame, t, self._times)
         record(self._tracked, t, masks)
         for i in masks.ids:
             said = prompts.get(i)
             if i in truth:
                 clicks = self._clicks(i, said, truth[i], masks)
-                corrected = _correct(before, frame, truth[i], said or Prompt(i), masks, clicks)
+                corrected = _correct(before, frame, truth[i], said or Prompt(i), masks, clicks, self._times)
                 if corrected is not None:
                     self._tracker.adopt(corrected.tracker)
                     record(self._tracked, t, corrected.masks, [i])
@@ -130,7 +136,7 @@ class _Corrected:
 
 
 def _correct(
-    before: Tracker, frame: Frame, truth_hw: BoolMask, prompt: Prompt, masks: Masks, clicks: int
+    before: Tracker, frame: Frame, truth_hw: BoolMask, prompt: Prompt, masks: Masks, clicks: int, times: Times
 ) -> _Corrected | None:
     """Add clicks to a prompt, each where the mask it made so far is most wrong; None where there is nothing to add.
 
@@ -145,7 +151,7 @@ def _correct(
         prompt = replace(prompt, points=(*prompt.points, click))
         tracker = before.fork([prompt.id], frame.seq)
         tracker.give(prompt)
-        masks = tracker.step(frame)
+        masks = timed_step(tracker, frame, frame.seq, times)
         found = _Corrected(prompt, masks, tracker)
     return found
 

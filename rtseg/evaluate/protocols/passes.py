@@ -19,6 +19,7 @@ from ..result import Prediction, Tracked
 from .schedule import Schedule, passes, scheduled
 
 OpenTracker = Callable[[], Tracker]
+Times = dict[int, float]  # ms of each frame, of all looks at it
 
 
 def follow(
@@ -33,16 +34,16 @@ def follow(
     Every prompted frame counts as given, whatever the prompt was.
     """
     order = range(sequence.count) if order is None else order
-    tracked = Tracked()
+    tracked, times = Tracked(), Times()
     for part in passes(schedule, order, limit_of(open_tracker)):
         tracker = open_tracker()
         for place, t in enumerate(order):
             said = prompt(tracker, sequence, t, part.get(t, ()), prompter, tracked)
             if tracker.ids:
                 frame = Frame(sequence.image(t), seq=place)
-                record(tracked, t, timed_step(tracker, frame, tracked))
+                record(tracked, t, timed_step(tracker, frame, t, times))
             tracked.given |= {(t, i) for i in said}
-    return in_order(tracked)
+    return in_order(tracked, times)
 
 
 def both_ways(sequence: Sequence, schedule: Schedule, open_tracker: OpenTracker, prompter: Prompter) -> Tracked:
@@ -59,13 +60,16 @@ def merged(forward: Tracked, backward: Tracked, schedule: Schedule) -> Tracked:
     two it is the forward pass up to the middle and the backward one beyond; the two are not blended, so that each mask
     is one that the network gave.
     """
-    tracked = Tracked(given=forward.given | backward.given, prompts=forward.prompts, ms=forward.ms + backward.ms)
+    tracked, times = Tracked(given=forward.given | backward.given, prompts=forward.prompts), Times()
+    for way in (forward, backward):
+        for t, ms in zip(sorted(way.masks), way.ms, strict=True):
+            times[t] = times.get(t, 0.0) + ms
     for i, prompted in scheduled(schedule).items():
         for t in sorted(forward.masks.keys() | backward.masks.keys()):
             before, after = bisect_right(prompted, t) - 1, bisect_left(prompted, t)
             ahead = before >= 0 and (after == len(prompted) or t - prompted[before] <= prompted[after] - t)
             tracked.masks.setdefault(t, {})[i] = (forward if ahead else backward).masks[t][i]
-    return in_order(tracked)
+    return in_order(tracked, times)
 
 
 def limit_of(open_tracker: OpenTracker) -> int:
@@ -86,11 +90,11 @@ def prompt(
     return tuple(ids)
 
 
-def timed_step(tracker: Tracker, frame: Frame, tracked: Tracked) -> Masks:
-    """One step, and its time noted down."""
+def timed_step(tracker: Tracker, frame: Frame, t: int, times: Times) -> Masks:
+    """One step, its time added to those of frame t: however many looks it takes, a person waits for them all."""
     start_ns = now_ns()
     masks = tracker.step(frame)
-    tracked.ms.append((now_ns() - start_ns) / 1e6)
+    times[t] = times.get(t, 0.0) + (now_ns() - start_ns) / 1e6
     return masks
 
 
@@ -100,8 +104,9 @@ def record(tracked: Tracked, t: int, masks: Masks, ids: Iterable[int] | None = N
         tracked.masks.setdefault(t, {})[i] = Prediction(encode_rle(masks.mask(i)), masks.score(i))
 
 
-def in_order(tracked: Tracked) -> Tracked:
+def in_order(tracked: Tracked, times: Times) -> Tracked:
     """The same with everything sorted by frame, then object, however many passes there were."""
     tracked.masks = {t: dict(sorted(masks.items())) for t, masks in sorted(tracked.masks.items())}
+    tracked.ms = [ms for _, ms in sorted(times.items())]
     tracked.prompts.sort(key=lambda entry: (entry["frame"], entry["id"]))
     return tracked

@@ -56,7 +56,9 @@ def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[
         raise ConfigError(f"{path}: not laid out as {name}; expected {reader.EXPECTED}")
     found: Found = reader.read(folder, window) if window else reader.read(folder)
     _check_names(path, found)
-    return Dataset(folder.name, name, _select(path, found, sequences) if sequences else found.sequences)
+    if sequences:
+        return Dataset(folder.name, name, _select(path, found, sequences))
+    return Dataset(folder.name, name, found.sequences, found.unannotated)
 
 
 def _recognise(folder: Path) -> str:

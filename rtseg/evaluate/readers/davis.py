@@ -41,8 +41,12 @@ def found(path: Path) -> bool:
 
 def read(path: Path) -> Found:
     """Every sequence that has a map. `SourceError` where a file is not as expected."""
-    sequences = [sequence for prefix, root in _roots(path).items() for sequence in _read(root, prefix)]
-    return Found(tuple(sequences), _image_sets(path / "ImageSets"))
+    roots = _roots(path)
+    sequences = [sequence for prefix, root in roots.items() for sequence in _read(root, prefix)]
+    there = [f"{prefix}{folder.name}" for prefix, root in roots.items() for folder in folders(_places(root)[0])]
+    annotated = {sequence.name for sequence in sequences}
+    unannotated = tuple(name for name in there if name not in annotated)
+    return Found(tuple(sequences), _image_sets(path / "ImageSets"), unannotated)
 
 
 def _roots(path: Path) -> dict[str, Path]:
@@ -56,10 +60,15 @@ def _is_root(path: Path) -> bool:
     return (path / "JPEGImages").is_dir() and (path / "Annotations").is_dir()
 
 
-def _read(root: Path, prefix: str) -> list[Sequence]:
+def _places(root: Path) -> tuple[Path, Path]:
+    """The folders of sequences, of their pictures and of their maps."""
     images, maps = root / "JPEGImages", root / "Annotations"
     resolution = next((name for name in RESOLUTIONS if (images / name).is_dir() and (maps / name).is_dir()), "")
-    images, maps = images / resolution, maps / resolution
+    return images / resolution, maps / resolution
+
+
+def _read(root: Path, prefix: str) -> list[Sequence]:
+    images, maps = _places(root)
     meta = read_json(root / "meta.json", dict).get("videos", {}) if (root / "meta.json").is_file() else {}
     annotated = [(folder, files(folder, MAPS)) for folder in folders(maps)]
     sequences = [_sequence(root, prefix, images / folder.name, drawn, meta) for folder, drawn in annotated if drawn]

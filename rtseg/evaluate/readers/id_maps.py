@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from ...errors import SourceError
 from ...types import MAX_ID, BoolMask, ImageU8
 from ..dataset import Truth
 from .files import as_ids, check_size, read_map, split
+
+MOST_IDS = 64  # in one frame; nobody draws more objects, and a smoothed edge has as many greys
+THIN = 0.1  # of the grey pixels are amid their like, at most, where greys are but edges
 
 Check = Callable[[int, tuple[int, ...], Path], None]  # raises unless a map of this shape fits frame t
 
@@ -64,7 +69,25 @@ class IdMaps:
     def _read(self, t: int) -> dict[int, BoolMask]:
         ids_hw = read_ids(self._maps[t])
         self._check(t, ids_hw.shape, self._maps[t])
-        return split(ids_hw)
+        _check_ids(ids_hw, masks := split(ids_hw), self._maps[t])
+        return masks
+
+
+def _check_ids(ids_hw: ImageU8, ids: Collection[int], path: Path) -> None:
+    """`SourceError` for what is one white object whose edges were smoothed, so that its greys would be objects."""
+    if len(ids) > MOST_IDS or (MAX_ID in ids and any(MOST_IDS < i < MAX_ID for i in ids) and _thin(ids_hw)):
+        raise SourceError(
+            f"{path}: holds {len(ids)} different numbers, which look like smoothed edges; expected an object each, "
+            f"{MOST_IDS} at most: threshold the masks, and save them as PNG without smoothing"
+        )
+
+
+def _thin(ids_hw: ImageU8) -> bool:
+    """Whether greys are but lines: hardly a pixel of them lies amid its like, as most pixels of an object do."""
+    grey_hw = (ids_hw > 0) & (ids_hw < MAX_ID)
+    around = np.ones((3, 3), np.uint8)
+    amid_hw = cv2.erode(ids_hw, around) == cv2.dilate(ids_hw, around)
+    return float((amid_hw & grey_hw).sum()) < THIN * float(grey_hw.sum())
 
 
 def class_maps(

@@ -16,10 +16,14 @@ Spacing = tuple[float, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a reader found: sequences, and named lists of them ("val", "fold0") that the data set itself defines."""
+    """What a reader found: sequences, and named lists of them ("val", "fold0") that the data set itself defines.
+
+    `unannotated` are names of sequences that have pictures, and no truth at all.
+    """
 
     sequences: tuple[Sequence, ...]
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unannotated: tuple[str, ...] = ()
 
 
 class Lazy(Sequence):
