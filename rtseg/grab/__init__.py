@@ -8,14 +8,13 @@ from pathlib import Path
 
 from ..errors import SourceError, did_you_mean
 from .address import LIVE, live_address
-from .endoscope import EndoscopeSource
 from .folder import FolderSource
 from .pace import paced
 from .secret import HIDDEN, redact
 from .source import Mode, Source
 from .synthetic import HELD_OUT_SEED, SyntheticSource
 
-__all__ = ["HELD_OUT_SEED", "EndoscopeSource", "Source", "SyntheticSource", "open_source", "paced"]
+__all__ = ["HELD_OUT_SEED", "Source", "SyntheticSource", "open_source", "paced"]
 
 
 def open_source(uri: str | Path, *, fps: float | None = None) -> Source:
@@ -43,6 +42,8 @@ def open_recording(uri: str, fps: float | None = None, deinterlace: Mode = "off"
         raise SourceError(f"{uri}: fps={fps:g}; expected a number from 0.01 to 1000")
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits
     if uri.startswith("synthetic:endoscope"):
+        from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
+
         return EndoscopeSource(uri, rate)
     if uri.startswith("synthetic:"):
         return SyntheticSource(uri, rate)

@@ -61,7 +61,7 @@ def test_a_network_that_raises_comes_back_and_says_why(profile: StreamProfile, f
 
 def test_a_network_that_always_raises_never_takes_the_picture_with_it(profile: StreamProfile, faults: Faults) -> None:
     faults(raise_at=1, always=True)
-    report, got = watch(replace(profile, source=SOURCE.format(3)))
+    report, got = watch(replace(profile, source=SOURCE.format(5)))
     assert accounted(report) and max(m.seq for m in got["video"]) > 140 and report["mask_states"]["fresh"] == 0
     assert got["status"][-2].header["state"] in ("running", "ended") and not report["ok"]
     assert 1 <= report["restarts"]["segment"] < 10

@@ -11,7 +11,8 @@ import re
 from functools import lru_cache
 
 from ...errors import ConfigError
-from ...grab import EndoscopeSource, SyntheticSource, open_source
+from ...grab import SyntheticSource, open_source
+from ...grab.endoscope import EndoscopeSource
 from ...types import Frame
 from ..dataset import Sequence, Target, Truth
 
