@@ -41,7 +41,7 @@ def open_recording(uri: str, fps: float | None = None, deinterlace: Mode = "off"
     if fps is not None and not 0.01 <= fps <= 1000:
         raise SourceError(f"{uri}: fps={fps:g}; expected a number from 0.01 to 1000")
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits
-    if uri.startswith("synthetic:endoscope"):
+    if uri.partition("?")[0] == "synthetic:endoscope":
         from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
 
         return EndoscopeSource(uri, rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from urllib.parse import parse_qsl
 
 from ..errors import SourceError, did_you_mean
 
@@ -33,3 +34,16 @@ def read_numbers(
             raise SourceError(f"{uri}: {key}={text}; expected {expected}")
         settings[key] = value
     return settings
+
+
+SCENES = ("laparoscopy", "endoscope")
+SCENE = {"seconds": "60", "seed": "0", "width": "1280", "height": "720", "fps": "25"}
+LIMITS = {"seconds": (0, 10**6), "seed": (0, 2**32), "width": (64, 7680), "height": (64, 7680), "fps": (0, 1000)}
+
+
+def read_scene(uri: str) -> dict[str, Fraction]:
+    """What `synthetic:SCENE?key=value&...` asks for, checked, with the defaults; `SourceError`."""
+    scene, _, query = uri.removeprefix("synthetic:").partition("?")
+    if scene not in SCENES:
+        raise SourceError(f"{uri}: no synthetic scene {scene!r}; {did_you_mean(scene, SCENES)}")
+    return read_numbers(uri, dict(parse_qsl(query, keep_blank_values=True)), SCENE, LIMITS, SCENE)

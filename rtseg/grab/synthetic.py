@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from urllib.parse import parse_qsl
 
 import cv2
 import numpy as np
 
-from ..errors import SourceError, did_you_mean
 from ..types import Frame, ImageU8, now_ns
 from .choreography import Choreography, Pose
-from .query import read_numbers
+from .query import read_scene
 from .source import Source
 from .tissue import Tissue
 from .tools import Tool
@@ -116,25 +114,11 @@ class Scene:
                 cv2.copyTo(cv2.add(tools_hwc[window], self._glint_hwc), own_hw, tools_hwc[window])
 
 
-SCENES = ("laparoscopy",)
-DEFAULTS = {"seconds": "60", "seed": "0", "width": "1280", "height": "720", "fps": "25"}
-LIMITS = {"seconds": (0, 10**6), "seed": (0, 2**32), "width": (64, 7680), "height": (64, 7680), "fps": (0, 1000)}
-
-
-def _settings(uri: str) -> dict[str, Fraction]:
-    """What the uri `synthetic:SCENE?key=value&...` asks for, checked, with the defaults."""
-    scene, _, query = uri.removeprefix("synthetic:").partition("?")
-    if scene not in SCENES:
-        raise SourceError(f"{uri}: no synthetic scene {scene!r}; {did_you_mean(scene, SCENES)}")
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    return read_numbers(uri, given, DEFAULTS, LIMITS, DEFAULTS)
-
-
 class SyntheticSource(Source):
     """`synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25`; frames carry their truth."""
 
     def __init__(self, uri: str, rate: Fraction | None = None) -> None:
-        want = _settings(uri)
+        want = read_scene(uri)
         self._rate = rate or want["fps"]
         width, height, seed = int(want["width"]), int(want["height"]), int(want["seed"])
         self._count = max(1, round(want["seconds"] * self._rate))

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from urllib.parse import parse_qsl
 
-from ...errors import SourceError, did_you_mean
 from ...types import Frame, now_ns
-from ..query import read_numbers
+from ..query import read_scene
 from ..source import Source
 from .draw import render_cv2
 from .scene import Scene
 
-SCENES = ("endoscope",)
-DEFAULTS = {"seconds": "60", "seed": "0", "width": "1280", "height": "720", "fps": "25"}
-LIMITS = {"seconds": (0, 10**6), "seed": (0, 2**32), "width": (64, 7680), "height": (64, 7680), "fps": (0, 1000)}
 FINEST = 1080  # painted pixels in the short side: larger pictures are enlarged
-
-
-def _settings(uri: str) -> dict[str, Fraction]:
-    """What the uri `synthetic:SCENE?key=value&...` asks for, checked, with the defaults."""
-    scene, _, query = uri.removeprefix("synthetic:").partition("?")
-    if scene not in SCENES:
-        raise SourceError(f"{uri}: no synthetic scene {scene!r}; {did_you_mean(scene, SCENES)}")
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    return read_numbers(uri, given, DEFAULTS, LIMITS, DEFAULTS)
 
 
 class EndoscopeSource(Source):
     """Frames of the scene that goes with a seed; they carry their truth: ids from 1, in the order of the tools."""
 
     def __init__(self, uri: str, rate: Fraction | None = None) -> None:
-        want = _settings(uri)
+        want = read_scene(uri)
         self._rate = rate or want["fps"]
         width, height = int(want["width"]), int(want["height"])
         self._count = max(1, round(want["seconds"] * self._rate))
