@@ -97,13 +97,19 @@ class TrainConfig:
         return self.phases[-1], step
 
     def fingerprint(self, step: int) -> str:
-        """What the first `step` steps depend on, hashed: all but the phases after them, which may still be changed."""
+        """What the first `step` steps depend on, hashed.
+
+        The phases after them do not count, nor how long the phase lasts that they end in, if it has one rate: these may
+        still be changed.
+        """
         phases, begin = [], 0
         for phase in self.phases:
             phases.append(phase)
             begin += phase.steps
             if begin >= step:
                 break
+        if phases[-1].lr[0] == phases[-1].lr[1]:
+            phases[-1] = replace(phases[-1], steps=step - (begin - phases[-1].steps))
         said = repr((replace(self, preset="", phases=tuple(phases), path=None), get_preset(self.preset)))
         return sha256(said.encode()).hexdigest()
 

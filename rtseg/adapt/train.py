@@ -6,6 +6,7 @@ The folder holds `last.pt`, saved every two minutes and when it is stopped, `log
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import math
@@ -27,6 +28,7 @@ from .trainer import Trainer
 from .validate import held_out, validate
 from .workshop import Workshop
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 SAVE_S, LOG_STEPS, VALIDATIONS = 120.0, 20, 8
 Report = Callable[[Sam2], dict[str, float]]
 Record = dict[str, Any]
@@ -42,6 +44,8 @@ def train(config: TrainConfig, data: Path, out: Path, device: str = "auto", thre
         torch.set_num_threads(threads)
     on = torch.device(device)
     judges = held_out(config, data)
+    if device == "cpu":
+        _keep_memory()
     with _owned(out):
         trainer = Trainer(config, Workshop(config, data, on).maker, out, on)
         return run(trainer, out, lambda net: validate(net, judges, on))
@@ -101,6 +105,14 @@ def _summary(records: list[dict[str, float]], trainer: Trainer) -> Record:
     numbers = {k: [r[k] for r in records if k in r and math.isfinite(r[k])] for k in keys}
     means = {k: float(f"{np.mean(found):.4g}") for k, found in numbers.items() if found}
     return {**means, "step": trainer.step, "minutes": round(trainer.elapsed / 60, 2)}
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what is freed: a step asks for the same gigabytes again, and new pages have to be cleared."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 @contextmanager

@@ -117,9 +117,8 @@ class Trainer:
         drawn = time.perf_counter()
         rng = np.random.default_rng((config.seed, self.step, 1))
         self.net.train()
-        # On a CPU plain attention beats the fused kernel: its backward pass is twice as slow on windows this small.
-        backends = [SDPBackend.MATH] if self.device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-        with sdpa_kernel(backends), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), bf16:
             parts, ious = clip_loss(self.net, batch, rng, LOSSES[phase.loss])
         loss = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad()

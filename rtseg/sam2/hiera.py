@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import zeros as torch_zeros
 
-from .layers import Mlp
+from .layers import Mlp, attention
 from .presets import Preset
 
 
@@ -49,7 +49,7 @@ class HieraAttention(nn.Module):
         if self.pooled:
             q, h, w = pool(q), h // 2, w // 2
         q, k, v = (t.flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(m, h, w, -1)
+        out = attention(q, k, v).transpose(1, 2).reshape(m, h, w, -1)
         projected: Tensor = self.proj(out)
         return projected
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Attention, LayerNorm2d, rope_tables, rotate, sine_1d, sine_2d
+from .layers import Attention, LayerNorm2d, attention, rope_tables, rotate, sine_1d, sine_2d
 from .presets import Preset
 from .values import Recall
 
@@ -17,7 +17,7 @@ class RopeAttention(Attention):
     def attend(self, q_bnc: Tensor, k_bnc: Tensor, v_bnc: Tensor, mask_b1n: Tensor | None = None) -> Tensor:
         """Attention over queries and keys that are already projected and rotated."""
         mask = None if mask_b1n is None else mask_b1n[:, None]
-        out = F.scaled_dot_product_attention(self.split(q_bnc), self.split(k_bnc), self.split(v_bnc), attn_mask=mask)
+        out = attention(self.split(q_bnc), self.split(k_bnc), self.split(v_bnc), mask)
         result: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return result
 

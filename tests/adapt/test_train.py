@@ -114,11 +114,13 @@ def test_a_resumed_training_is_the_same_training(tiny: str, clips: ClipMaker, tm
     first.run_step()
     first.save()
     assert trainer(tmp_path, tiny, clips, phases[0], replace(PHASE, steps=9)).step == 1  # what is to come may change
+    assert trainer(tmp_path, tiny, clips, replace(PHASE, steps=8)).step == 1  # and how long it goes on at one rate
     for change in ({"seed": 1}, {"optimizer": "adamw"}, {"average_decay": 0.5}):
         with pytest.raises(ConfigError, match="another training's"):
             trainer(tmp_path, tiny, clips, *phases, **change)
-    with pytest.raises(ConfigError, match="another training's"):
-        trainer(tmp_path, tiny, clips, replace(phases[0], lr=(1e-3, 1e-3)), phases[1])
+    for lr in ((1e-3, 1e-3), (PHASE.lr[0], 0.0)):
+        with pytest.raises(ConfigError, match="another training's"):
+            trainer(tmp_path, tiny, clips, replace(phases[0], lr=lr), phases[1])
     (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:5000])
     with pytest.raises(WeightsError, match="damaged"):
         trainer(tmp_path, tiny, clips, *phases)
