@@ -10,10 +10,12 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ...types import Float32, ImageU8
 from .view import NODES, Place, Shadow, Sprite, Surround, View
 
+Index = npt.NDArray[np.intp]
 LIGHT_1 = 120  # light of 1 in 8 bits; up to 2.1
 GAIN_1 = 120  # gain of 1 in 8 bits
 BLOOD_EDGE = 6000.0  # levels of opacity a unit of depth: blood ends in an edge, not a slope
@@ -33,19 +35,25 @@ def cell_of(width: int, height: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _weights(length: int, unit: float, cell: int) -> Float32:
-    """Linear interpolation from a field's nodes to a picture's cells, with a cell of margin: [cells + 2, NODES]."""
+def _between(length: int, unit: float, cell: int) -> tuple[Index, Float32]:
+    """Where in a field a picture's cells lie, with a cell of margin: the node before each, and how far beyond it."""
     centre = (np.arange(-1, math.ceil(length / cell) + 1) + 0.5) * cell
     node = np.clip(((centre - length / 2) / unit + 1) * (NODES - 1) / 2, 0, NODES - 1)
-    return np.asarray(np.maximum(1 - np.abs(node[:, None] - np.arange(NODES)), 0), np.float32)
+    before = np.minimum(node.astype(np.intp), NODES - 2)
+    return before, (node - before).astype(np.float32)
 
 
 def coarse(view: View, width: int, height: int) -> Float32:
-    """The view's field at the cells of a picture, with a margin of one cell, float32 [gh, gw, channels]."""
+    """The view's field at the cells of a picture, with a margin of one cell, float32 [gh, gw, channels].
+
+    Two nodes are mixed, along each side: as matrix products these would wake all threads of BLAS, who then wait, busy,
+    for a core that a feed needs.
+    """
     cell, unit = cell_of(width, height), unit_of(width, height)
-    rows, columns = _weights(height, unit, cell), _weights(width, unit, cell)
-    down_hnc = (rows @ view.field_hwc.reshape(NODES, -1)).reshape(len(rows), NODES, -1)
-    return np.asarray(columns @ down_hnc, np.float32)
+    (row, down_h), (column, across_w) = _between(height, unit, cell), _between(width, unit, cell)
+    down_hnc = view.field_hwc[row] + down_h[:, None, None] * (view.field_hwc[row + 1] - view.field_hwc[row])
+    left_hwc = down_hnc[:, column]
+    return np.asarray(left_hwc + across_w[:, None] * (down_hnc[:, column + 1] - left_hwc), np.float32)
 
 
 def shadow_taps(shadow: Shadow, unit: float, cell: int) -> tuple[Float32, Float32]:
