@@ -1,7 +1,7 @@
 """The sizes of every SAM 2 network that rtseg can build, as numbers.
 
-The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` is ours; a user's own is a TOML
-file with the fields of `Preset`.
+The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` and `micro` are ours; a user's
+own is a TOML file with the fields of `Preset`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ _NANO = Preset(
     "nano", 48, 1, (1, 2, 4, 1), (6,), (8, 4, 16, 8), 8,
     dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512, decoder_heads=4,
 )  # fmt: skip
-PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _NANO)}
+_MICRO = Preset(
+    "micro", 32, 1, (1, 2, 3, 1), (5,), (8, 4, 16, 8), 8,
+    dim=128, memory_dim=64, attention_layers=2, attention_ffn=192, decoder_ffn=128, decoder_heads=4,
+)  # fmt: skip
+PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _NANO, _MICRO)}
 
 
 def get_preset(name: str) -> Preset:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rtseg.engine.cpu.network import unfit
 from rtseg.errors import ConfigError
 from rtseg.sam2 import PRESETS, Sam2, get_preset
 
@@ -52,8 +53,10 @@ def test_the_generations_differ_in_what_21_added() -> None:
         assert round(added * 1e6) == 64 + 256 * 64 + 64  # no_obj_embed_spatial, obj_ptr_tpos_proj
 
 
-def test_nano_is_small() -> None:
-    assert millions("nano") < PUBLISHED["tiny"] / 6
+def test_ours_are_small_and_fit_the_kernels() -> None:
+    for name, megabytes in (("nano", 20), ("micro", 6)):
+        assert 2 * millions(name) < 0.99 * megabytes  # in fp16; a file has a header, too
+        assert unfit(PRESETS[name]) is None
 
 
 def test_the_size_of_the_image_is_not_in_the_weights() -> None:
