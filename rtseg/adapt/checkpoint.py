@@ -16,15 +16,19 @@ from ..sam2 import Preset, Sam2, save_weights
 
 
 class Average:
-    """Exponential moving average of a network's weights; young averages forget faster, so the start is not kept."""
+    """Exponential moving average of a network's weights; young averages forget faster, so the start is not kept.
+
+    With each phase it is young again: what one that lowers its rate ends with owes nothing to the rate before.
+    """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.decay = decay
         self.weights = {k: v.detach().clone() for k, v in net.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(self, net: nn.Module, age: int) -> None:
+        """Take the weights in after the phase's step `age`, counted from 1."""
+        decay = min(self.decay, (1 + age) / (10 + age))
         for k, v in net.state_dict().items():
             if v.is_floating_point():
                 self.weights[k].lerp_(v, 1 - decay)

@@ -109,7 +109,7 @@ class Trainer:
     def run_step(self) -> dict[str, float]:
         """One optimisation step; returns its log record."""
         begin, config = time.perf_counter(), self.config
-        phase, _ = config.at(self.step)
+        phase, age = config.at(self.step)
         if phase is not self.phase:
             self._enter(phase)
         count = phase.clips_cuda if self.device.type == "cuda" else phase.clips
@@ -134,7 +134,7 @@ class Trainer:
                 f"step {self.step}: {MOST_SKIPPED} steps in a row gave no numbers; lower lr, or leave bf16"
             )
         self.step += 1
-        self.average.update(self.net, self.step)
+        self.average.update(self.net, age + 1)
         self.whole = True
         said = {"loss": loss, **parts, **{f"iou_{k}": v for k, v in ious.items()}, "norm": norm}
         values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # here a GPU is waited for

@@ -180,6 +180,17 @@ def test_the_rollout_remembers_as_attention_does(tiny: str) -> None:
     assert (wrong - expected).abs().max() > 1e-3
 
 
+def test_the_average_is_young_again_with_each_phase(tiny: str, clips: ClipMaker, tmp_path: Path) -> None:
+    far = {}
+    for phases in ((replace(PHASE, steps=6),), (replace(PHASE, steps=5), PHASE)):
+        made = trainer(tmp_path / str(len(phases)), tiny, clips, *phases)
+        for _ in range(6):
+            made.run_step()
+        own = made.net.state_dict()
+        far[len(phases)] = sum(float((w - own[k]).abs().sum()) for k, w in made.average.weights.items())
+    assert far[2] < 0.6 * far[1]
+
+
 def test_export_writes_the_average(tiny: str, clips: ClipMaker, tmp_path: Path) -> None:
     # average and last so far apart that fp16 shows it
     made = trainer(tmp_path, tiny, clips, replace(PHASE, lr=(0.05, 0.05)), optimizer="adamw")
