@@ -25,7 +25,7 @@ from typing import Any, Self
 import av
 import numpy as np
 
-from rtseg.grab.synthetic import Scene
+from rtseg import open_source
 
 LOOP = 50  # frames, drawn and coded before the first client comes, so that sending costs next to nothing
 FAST = 10
@@ -40,14 +40,14 @@ CODECS = {
 
 def coded_loop(size: tuple[int, int], fps: int, codec: str, seed: int = 0) -> tuple[Any, list[bytes]]:
     """The codec's context, and LOOP pictures of the synthetic endoscope as one packet each."""
-    scene = Scene(*size, seed=seed)
+    shown = f"width={size[0]}&height={size[1]}&fps={fps}&seconds={LOOP / fps}&seed={seed}"
     container = av.open(io.BytesIO(), "w", format="mpegts")
     stream: Any = container.add_stream({"h264": "libx264"}.get(codec, codec), rate=fps, options=CODECS[codec])
     stream.width, stream.height, stream.pix_fmt, stream.thread_count = *size, "yuv420p", 1
     packets = []
-    for index in range(LOOP):
-        picture = av.VideoFrame.from_ndarray(scene.render(index, fps)[0], "rgb24").reformat(format="yuv420p")
-        picture.pts = index
+    for frame in open_source(f"synthetic:laparoscopy?{shown}"):
+        picture = av.VideoFrame.from_ndarray(frame.image_hwc, "rgb24").reformat(format="yuv420p")
+        picture.pts = frame.seq
         packets += [bytes(packet) for packet in stream.encode(picture)]
     packets += [bytes(packet) for packet in stream.encode()]
     return stream, packets

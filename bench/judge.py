@@ -31,7 +31,7 @@ from rtseg.machine import facts
 from rtseg.sam2 import get_preset
 
 PROMPTS = ("mask", "box", "points-1")
-SCENES = f"synthetic:endoscope?seed={HELD_OUT_SEED}-{HELD_OUT_SEED + 9}&seconds=12&fps=12.5&width=640&height=480"
+SCENES = f"synthetic:laparoscopy?seed={HELD_OUT_SEED}-{HELD_OUT_SEED + 9}&seconds=12&fps=12.5&width=640&height=480"
 FIGURES = {"iou": "J", "boundary": "F", "jf": "J&F", "false_area": "false area", "reacquired": "re-acquired"}
 
 

@@ -21,7 +21,7 @@ from rtseg.evaluate.result import Prediction, Tracked
 from rtseg.publish.rle import encode_rle
 from rtseg.types import ImageU8, Masks
 
-COLUMNS, WIDTH, QUALITY = 4, 480, 88
+COLUMNS, WIDTH, QUALITY = 4, 320, 88
 
 
 def follow(profile: StreamProfile, engine: rtseg.Engine, count: int, width: int = WIDTH) -> ImageU8:

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from .errors import PromptError, SourceError
-from .grab import open_source
+from .grab import HELD_OUT_SEED, open_source
 from .prompts import load_prompts
 from .types import BoolMask, Frame, ImageU8, Prompt
 
-# Of the seeds 0 to 7 the one on which the shipped network in fp32 agrees best with the truth. Where it is lost, its
-# masks are chance, and rounding decides them: a clip for telling engines apart is one that the network can follow.
-SEED = 4
+# Of sixty held-out scenes one in which both tools stay large, and which the shipped network follows well (IoU with the
+# truth 0.86). Where it is lost, its masks are chance, and rounding decides them: a clip for telling engines apart is
+# one that the network can follow.
+SEED = HELD_OUT_SEED + 48
 FPS = 25
 FRAMES = 64  # four times what any object remembers
 MOST_FRAMES = 240  # of the user's clip

@@ -15,14 +15,15 @@ import numpy as np
 
 from .config import Publish, Recipe, StreamProfile
 from .errors import OutputError
-from .grab import open_source
+from .grab import HELD_OUT_SEED, open_source
 from .live import Feed, run_live
 from .publish import Message, Recorder, Subscriber, atomic_path
 from .timing import Histogram
 from .types import BoolMask, Frame, ImageU8, Prompt, now_ns
 
-SOURCE = "synthetic:laparoscopy?width=800&height=450&fps=25&seed={seed}&seconds={seconds:g}"
-LABELS = {1: "right tool", 2: "left tool"}
+SEED = HELD_OUT_SEED + 10  # a scene that no training draws
+SOURCE = f"synthetic:laparoscopy?width=800&height=450&fps=25&seed={SEED}&seconds={{:g}}"
+LABELS = {1: "scissors", 2: "grasper"}
 JUDGE_EACH = 3  # of the frames with masks, after the prompted one, so many are one that is judged
 POSTER_AFTER = 3.0  # seconds: by then the masks are the tracker's own
 
@@ -76,7 +77,7 @@ class Display(threading.Thread):
                 part.write_bytes(cv2.imencode(".png", self._poster_hwc[..., ::-1])[1].tobytes())
 
 
-def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> dict[str, Any]:
+def demo(out: str | Path = "out/demo", seconds: float = 20.0) -> dict[str, Any]:
     """Run the live pipeline on the synthetic endoscope; leaves `overlay.mp4` and `poster.png` in `out`.
 
     Returns the feed's report, what the display received, and the IoU of each tool against the truth.
@@ -86,7 +87,7 @@ def demo(out: str | Path = "out/demo", seconds: float = 20.0, seed: int = 7) -> 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be made ({e.strerror}); expected a folder that can be written") from e
-    uri = SOURCE.format(seed=seed, seconds=seconds)
+    uri = SOURCE.format(seconds)
     with open_source(uri) as source:
         first = next(iter(source))
         prompts = tuple(Prompt(i, mask=_truth(first) == i, label=label) for i, label in LABELS.items())

@@ -10,21 +10,20 @@ from ..errors import SourceError, did_you_mean
 from .address import LIVE, live_address
 from .folder import FolderSource
 from .pace import paced
+from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
 from .source import Mode, Source
-from .synthetic import HELD_OUT_SEED, SyntheticSource
 
-__all__ = ["HELD_OUT_SEED", "Source", "SyntheticSource", "open_source", "paced"]
+__all__ = ["HELD_OUT_SEED", "Source", "open_source", "paced"]
 
 
 def open_source(uri: str | Path, *, fps: float | None = None) -> Source:
     """Open a source of frames.
 
     `uri` is a video file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`, `/dev/video0`, ...), or
-    `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults; `synthetic:endoscope` has more
-    of everything). `fps` sets the rate of a folder (else 25) and of a synthetic source; a video has its own times. A
-    live input is one connection, and its loss a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can
-    be read.
+    `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). `fps` sets the rate of a
+    folder (else 25) and of a synthetic source; a video has its own times. A live input is one connection, and its loss
+    a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can be read.
     """
     uri = str(uri)
     if live_address(uri) is None:
@@ -41,12 +40,10 @@ def open_recording(uri: str, fps: float | None = None, deinterlace: Mode = "off"
     if fps is not None and not 0.01 <= fps <= 1000:
         raise SourceError(f"{uri}: fps={fps:g}; expected a number from 0.01 to 1000")
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits
-    if uri.partition("?")[0] == "synthetic:endoscope":
+    if uri.startswith("synthetic:"):
         from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
 
         return EndoscopeSource(uri, rate)
-    if uri.startswith("synthetic:"):
-        return SyntheticSource(uri, rate)
     if uri.startswith("coded:"):
         from .coded import CodedSource
 

@@ -39,7 +39,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "log" / "log.jsonl").write_text(json.dumps({"loss": 1.0, "step": 5, "minutes": 2.0}) + "\n")
     recipe = tmp_path / "engine.toml"
     recipe.write_text('image_size = 64\nruntime = "torch"\nprecision = "fp32"\n')
-    scenes = "synthetic:endoscope?seed=10000-10001&seconds=0.4&width=96&height=64"
+    scenes = "synthetic:laparoscopy?seed=10000-10001&seconds=0.4&width=96&height=64"
     monkeypatch.setattr(judge, "SCENES", scenes)
     given = ["--data", tmp_path, "--engine", recipe, "--out", tmp_path / "out", "--card", tmp_path / "card.md"]
     return [str(word) for word in (training, *given, "--log", tmp_path / "log")]

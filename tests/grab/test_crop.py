@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rtseg.grab.crop import Cropper, cropped, even_box, find_field
+from rtseg.grab.endoscope import Options, Scene
 from rtseg.grab.intake import Intake
-from rtseg.grab.synthetic import Scene
 from rtseg.types import Frame, ImageU8
 
 WIDTH, HEIGHT = 960, 540
@@ -18,10 +18,10 @@ WORDS = ("DOE, JANE", "1970-01-01 F", "ID 0012345", "12:34:56", "REC 00:12:33")
 
 
 def views(width: int, height: int, seed: int, round_: bool) -> list[ImageU8]:
-    scene = Scene(width, height, seed)
+    scene = Scene(seed, Options(surround=None), min(width, height))
     iris_hw = np.zeros((height, width), np.uint8)
     cv2.circle(iris_hw, (width // 2, height // 2), min(width, height) // 2, 255, cv2.FILLED)
-    images = [scene.render(index, 25)[0] for index in (0, 3, 6)]
+    images = scene.clip((0.0, 0.12, 0.24), width, height).image_thwc
     return [np.asarray(cv2.bitwise_and(i, i, mask=iris_hw), np.uint8) if round_ else np.maximum(i, 30) for i in images]
 
 
@@ -133,7 +133,7 @@ def test_auto_decides_for_each_size_and_loses_no_frame() -> None:
 
 
 def test_intake_crops_what_follows_sees_and_gives_every_frame() -> None:
-    uri = "synthetic:laparoscopy?seconds=0.32&seed=5&width=640&height=240"
+    uri = "synthetic:laparoscopy?seconds=0.32&seed=8&width=640&height=240"
     whole = [frame.image_hwc for frame in Intake(uri, pace="flat-out").frames()]
     frames = list(Intake(uri, pace="flat-out", crop="auto").frames())
     assert [frame.seq for frame in frames] == list(range(8))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rtseg.errors import ConfigError, SourceError
+from rtseg.grab import open_source
 from rtseg.grab.endoscope import EndoscopeSource, Options, Part, Picture, Scene, Site, ToolKind, View, render_cv2
 from rtseg.grab.endoscope.batch import BatchRenderer, Pictures, render_batch
 from rtseg.grab.endoscope.moves import GRASP, Moves
@@ -449,7 +450,7 @@ def test_wrong_options_are_one_line_that_helps(wrong: dict[str, object], says: s
 
 
 def test_source_carries_identity_time_and_truth() -> None:
-    with EndoscopeSource("synthetic:endoscope?seconds=0.2&seed=5&width=96&height=64&fps=30000/1001") as source:
+    with open_source("synthetic:laparoscopy?seconds=0.2&seed=5&width=96&height=64&fps=30000/1001") as source:
         frames, again = list(source), list(source)
     assert (source.width, source.height, source.frame_count) == (96, 64, 6)
     assert source.fps == pytest.approx(29.97, abs=0.01)
@@ -459,19 +460,36 @@ def test_source_carries_identity_time_and_truth() -> None:
     assert all(f.truth_hw is not None and f.truth_hw.shape == (64, 96) for f in frames)
     np.testing.assert_array_equal(frames[3].image_hwc, again[3].image_hwc)
     np.testing.assert_array_equal(frames[3].image_hwc, source.frame(3).image_hwc)
+    assert isinstance(source, EndoscopeSource)
     assert set(np.unique(frames[0].truth_hw)) <= {0, *range(1, source.tools + 1)}
-    assert EndoscopeSource("synthetic:endoscope?seconds=2&width=64&height=64", Fraction(10)).frame_count == 20
+    stamps = [f.captured_ns for f in frames]
+    assert stamps == sorted(stamps) and len(set(stamps)) == 6
+
+
+def test_the_rate_argument_wins_over_the_uri_and_two_sources_have_two_sessions() -> None:
+    uri = "synthetic:laparoscopy?seconds=2&width=64&height=64&fps=25"
+    one, two = open_source(uri, fps=10), open_source(uri)
+    assert (one.fps, one.frame_count) == (10, 20)
+    assert one.session != two.session
 
 
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("synthetic:endoscop", "did you mean 'endoscope'"),
-        ("synthetic:endoscope?sed=7", "unknown key 'sed'; did you mean 'seed'"),
-        ("synthetic:endoscope?width=3", "width=3; expected a whole number from 64"),
+        ("synthetic:laparoscopi", "did you mean 'laparoscopy'"),
+        ("synthetic:laparoscopy?sed=7", "unknown key 'sed'; did you mean 'seed'"),
+        ("synthetic:laparoscopy?zzz=7", "expected one of: seconds, seed, width, height, fps"),
+        ("synthetic:laparoscopy?seed=red", "seed='red'; expected a whole number"),
+        ("synthetic:laparoscopy?seed=1.5", "expected a whole number"),
+        ("synthetic:laparoscopy?seed=-1", "expected a whole number from 0"),
+        ("synthetic:laparoscopy?width=3", "width=3; expected a whole number from 64"),
+        ("synthetic:laparoscopy?fps=0", "above 0"),
+        ("synthetic:laparoscopy?fps=1/0", "fps='1/0'"),
+        ("synthetic:laparoscopy?seconds=", "seconds=''"),
+        ("synthetic:laparoscopy?seconds=nan", "seconds='nan'"),
     ],
 )
 def test_a_wrong_uri_is_one_line_that_helps(uri: str, says: str) -> None:
     with pytest.raises(SourceError) as error:
-        EndoscopeSource(uri)
+        open_source(uri)
     assert says in str(error.value) and uri in str(error.value) and "\n" not in str(error.value)

@@ -24,7 +24,6 @@ import pytest
 from rtseg.errors import SourceError
 from rtseg.grab import open_source
 from rtseg.grab.intake import Intake
-from rtseg.grab.synthetic import Scene
 from rtseg.types import Frame, now_ns
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +35,8 @@ SAME_DB, OTHER_DB = 36.0, 33.0
 
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:
-    scene = Scene(WIDTH, HEIGHT, seed=1)
-    return [scene.render(7 * index, FPS)[0] for index in range(LOOP)]
+    shown = f"width={WIDTH}&height={HEIGHT}&fps={FPS}/7&seconds={7 * LOOP / FPS}&seed=1"
+    return [frame.image_hwc for frame in open_source(f"synthetic:laparoscopy?{shown}")]
 
 
 @pytest.fixture(scope="module")

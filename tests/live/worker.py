@@ -134,16 +134,16 @@ def break_display() -> None:
 
 
 def break_source() -> None:
-    from rtseg.grab.synthetic import Scene
+    from rtseg.grab.endoscope import EndoscopeSource
 
-    real = Scene.render
+    real = EndoscopeSource.frame
 
-    def render(self: Scene, index: int, fps: float) -> Any:
-        if index == FAULTS.get("break_at"):
+    def frame(self: EndoscopeSource, seq: int) -> Frame:
+        if seq == FAULTS.get("break_at"):
             raise SourceError("frame 20: cable pulled")
-        return real(self, index, fps)
+        return real(self, seq)
 
-    Scene.render = render  # type: ignore[method-assign]
+    EndoscopeSource.frame = frame  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -190,6 +190,7 @@ def test_a_rival_is_the_largest_part_of_a_losing_mask_that_lies_outside() -> Non
     assert rivalry(nothing_hw, np.stack([mask_hw, nothing_hw])) == (0, 1.0)
 
 
+@torch.inference_mode()
 def test_rivals_are_the_two_masks_that_lost(small_engine: TorchEngine) -> None:
     features = small_engine.encode_image(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
     conditioned_bchw = small_engine.attend(features, [None]).repeat(3, 1, 1, 1)

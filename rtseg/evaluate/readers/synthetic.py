@@ -1,6 +1,6 @@
 """The synthetic endoscope as a data set: exact truth for any number of seeds, without a file.
 
-    synthetic:endoscope?seed=10000-10009&seconds=8&fps=12.5&width=640&height=480
+    synthetic:laparoscopy?seed=10000-10009&seconds=8&fps=12.5&width=640&height=480
 
 A sequence a seed; the rest is what `open_source` takes. Seeds from 10,000 on are held out from trainings.
 """
@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 
 from ...errors import ConfigError
-from ...grab import SyntheticSource, open_source
+from ...grab import open_source
 from ...grab.endoscope import EndoscopeSource
 from ...types import Frame
 from ..dataset import Sequence, Target, Truth
@@ -52,8 +52,8 @@ def _sequence(uri: str, name: str) -> Sequence:
 
 
 @lru_cache(4)
-def _source(uri: str) -> SyntheticSource | EndoscopeSource:
+def _source(uri: str) -> EndoscopeSource:
     """A scene takes a while to paint, so the latest few are kept; a data set of a thousand does not hold them all."""
     source = open_source(uri)
-    assert isinstance(source, SyntheticSource | EndoscopeSource)
+    assert isinstance(source, EndoscopeSource)
     return source

@@ -1,4 +1,4 @@
-"""The synthetic endoscope as frames: `synthetic:endoscope?seconds=60&seed=0&width=1280&height=720&fps=25`."""
+"""The synthetic endoscope as frames: `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25`."""
 
 from __future__ import annotations
 
