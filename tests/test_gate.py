@@ -105,7 +105,9 @@ def test_half_precision_passes_and_its_error_is_seen(reference: TorchEngine, cli
     report = gate(reference, engine("bf16"), clip)
     assert report["ok"], explain(report)
     assert 0.98 <= report["least"] <= report["mean"] < 1
-    assert all(0 < verb["typical"] < verb["limit"] for verb in report["verbs"].values())
+    seen = {name: verb["typical"] / verb["limit"] for name, verb in report["verbs"].items()}
+    assert seen.pop("decode") == 0  # which the reference always has in fp32
+    assert all(0 < share < 1 for share in seen.values())
 
 
 WRONG: dict[str, tuple[str, dict[str, Callable[[Any], Any]]]] = {
@@ -224,7 +226,6 @@ def test_a_mean_below_its_limit_fails(reference: TorchEngine, clip: Clip, monkey
 
 def test_the_shipped_network_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "FRAMES", 26)
-    monkeypatch.setattr(clips, "SEED", 10_006)  # torch's bf16, in all of the network, fails on most scenes: RESULTS.md
     half, full = (open_engine(runtime="torch", precision=p) for p in ("bf16", "fp32"))
     report = gate(full, half, synthetic_clip(256, 2))
     assert report["ok"], explain(report)
