@@ -32,16 +32,23 @@ def follow(profile: StreamProfile, engine: rtseg.Engine, count: int, width: int 
     tracker = rtseg.Tracker(engine)
     for prompt in profile.objects:
         tracker.give(prompt)
-    tracked, frames = Tracked(), []
+    tracked = Tracked()
     with closing(rtseg.open_source(profile.source)) as source:
         for t, frame in enumerate(source):
-            frames.append(frame.image_hwc)
             tracked.masks[t] = predictions(tracker.step(frame))
-    if not frames:
+    if not tracked.masks:
         raise SourceError(f"{profile.source}: holds no frame; expected at least one")
     targets = tuple(Target(p.id, p.label or f"object {p.id}") for p in profile.objects)
-    sequence = Sequence(profile.name, len(frames), targets, frames.__getitem__, lambda _: None)
-    return contact_sheet(sequence, tracked, count, COLUMNS, width)
+    with closing(rtseg.open_source(profile.source)) as source:  # again: a long clip does not fit into memory
+        again = enumerate(source)  # a sheet asks for its frames in their order
+        sequence = Sequence(
+            profile.name,
+            len(tracked.masks),
+            targets,
+            lambda t: next(f.image_hwc for i, f in again if i == t),
+            lambda _: None,
+        )
+        return contact_sheet(sequence, tracked, count, COLUMNS, width)
 
 
 def predictions(masks: Masks) -> dict[int, Prediction]:
@@ -56,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", help="a weights file (default: the recipe's)")
     parser.add_argument("--frames", type=int, default=12, help="how many to show (default: 12)")
     given = parser.parse_args(arguments)
+    if given.out.suffix not in (".jpg", ".png") or given.frames < 1:
+        print("error: expected a FILE.jpg or FILE.png, and one frame or more", file=sys.stderr)
+        return 2
     try:
         profile = load_stream(given.stream)
         engine = rtseg.open_engine(profile.engine, **({"weights": given.weights} if given.weights else {}))

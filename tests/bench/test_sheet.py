@@ -46,3 +46,5 @@ def test_what_is_wrong_is_one_line(stream: Path, tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert "500" in said and said.count("\n") == 1
     assert not (tmp_path / "sheet.jpg").exists()
+    assert sheet.main([str(stream), "--out", str(tmp_path / "sheet.gif")]) == 2
+    assert "FILE.jpg" in capsys.readouterr().err
