@@ -39,7 +39,7 @@ SIZE = 128
 # The trunk and the memory attention are small; their code fixes the sizes of the decoder.
 SMALL_21 = Preset("small", 32, 1, (1, 1, 3, 1), (3,), (8, 4, 14, 7), 7, attention_layers=2, attention_ffn=256)
 SMALL_20 = replace(SMALL_21, no_object_in_memory=False, pointer_time=False)
-CLOSE = 1e-4  # of the largest logit; measured: 1e-6, on six networks of each generation
+CLOSE = 1e-5  # of the largest logit; measured: 1e-6, on six networks of each generation
 POINT: Said = {0: {"points": [(51, 64, 1)]}, 10: {"points": [(70, 64, 1), (10, 100, 0)]}}
 BOX: Said = {0: {"box": (29.0, 42.0, 93.0, 86.0)}, 10: {"points": [(20, 20, 0)]}}
 LATE: Said = {12: {"box": (5.0, 5.0, 60.0, 50.0), "points": [(30, 30, 1)]}}
@@ -49,11 +49,11 @@ MASK: Said = {0: {"mask": DISC}, 10: {"mask": np.roll(DISC, 13, axis=1)}}
 
 def randomize(network: Sam2, seed: int, presence: float) -> None:
     """Weights that make every path matter, and yet leave no chaos in which rounding would grow into other masks."""
-    generator = torch.Generator().manual_seed(seed)
+    draw = np.random.default_rng(seed)  # torch draws other numbers where vectors have another width
     with torch.no_grad():
         for module in network.modules():
             for name, p in module.named_parameters(recurse=False):
-                noise = torch.randn(p.shape, generator=generator)
+                noise = torch.from_numpy(draw.standard_normal(p.shape, np.float32))
                 if name == "weight" and isinstance(module, nn.LayerNorm):
                     p.copy_(1 + 0.1 * noise)
                 elif name == "weight" and isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -61,7 +61,7 @@ def randomize(network: Sam2, seed: int, presence: float) -> None:
                 else:
                     p.copy_(0.2 * noise)
         positions = network.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-        positions.copy_(torch.randn(positions.shape, generator=generator))
+        positions.copy_(torch.from_numpy(draw.standard_normal(positions.shape, np.float32)))
         biases = {name: p for name, p in network.sam_mask_decoder.named_parameters() if name.endswith("layers.2.bias")}
         biases["pred_obj_score_head.layers.2.bias"].fill_(presence)
         # The choice between masks is no near tie, which rounding alone would decide.
@@ -84,7 +84,7 @@ def pair(preset: Preset, config: str, presence: float = 1.0) -> SimpleNamespace:
     `presence` is the bias of the object score: at 1 objects are always there.
     """
     network = Sam2(preset, SIZE)
-    randomize(network, 0, presence)
+    randomize(network, 5, presence)
     theirs = meta_predictor(config, **{
         "image_size": SIZE,
         "image_encoder.trunk.embed_dim": preset.embed_dim,
@@ -224,7 +224,7 @@ def test_a_small_error_would_show(
 
 
 def test_an_object_that_comes_and_goes(video: np.ndarray) -> None:
-    both = pair(SMALL_21, "sam2.1/sam2.1_hiera_t", presence=-0.78)
+    both = pair(SMALL_21, "sam2.1/sam2.1_hiera_t", presence=0.06)
     theirs = their_tracks(both.theirs, video, {1: POINT})[1]
     assert 5 < sum(bool((logits == ABSENT_LOGIT).all()) for logits in theirs.low.values()) < 25
     assert_same(our_tracks(both.engine, video, {1: POINT})[1], theirs)
