@@ -18,8 +18,8 @@ from ..tables import Table
 from .losses import LOSSES
 
 KEYS = (
-    "preset", "weights", "seed", "optimizer", "weight_decay", "warm_up", "average_decay", "endoscope", "video",
-    "texture", "validate", "phase",
+    "preset", "weights", "teacher", "seed", "optimizer", "weight_decay", "warm_up", "average_decay", "endoscope",
+    "video", "texture", "validate", "phase",
 )  # fmt: skip
 MATERIAL_KEYS = {
     "video": ("path", "layout", "sequences", "share", "every"),
@@ -28,6 +28,7 @@ MATERIAL_KEYS = {
 }
 PHASE_KEYS = ("steps", "image_size", "length", "objects", "clips", "clips_cuda", "lr", "loss")
 OPTIMIZERS = ("muon", "adamw")
+FEATURES = "features"  # the loss of a phase that teaches an image encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,14 @@ class Endoscope:
 
     share: float = 0.0
     scenes: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A larger network to learn from; `weights` as in a recipe."""
+
+    preset: str
+    weights: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class TrainConfig:
     validation: tuple[Material, ...] = ()
     preset: str = "nano"
     weights: str | None = None
+    teacher: Teacher | None = None
     seed: int = 0
     optimizer: str = "muon"
     weight_decay: float = 0.05
@@ -138,6 +148,9 @@ def read_config(path: str | Path) -> TrainConfig:
         tuple(_material(t) for t in _tables(table, key, known)) for key, known in MATERIAL_KEYS.items()
     )
     preset = table.text("preset", "nano")
+    teacher = _teacher(table, path) if "teacher" in table else None
+    if teacher is None and any(phase.loss == FEATURES for phase in phases):
+        raise ConfigError(f"{path}: a phase learns features, but of no one; expected a [teacher]")
     config = TrainConfig(
         phases,
         videos,
@@ -146,6 +159,7 @@ def read_config(path: str | Path) -> TrainConfig:
         validation,
         _relative(preset, path) if preset.endswith(".toml") else preset,
         _relative(table.text("weights"), path) if "weights" in table else None,
+        teacher,
         table.integer("seed", 0, 0),
         table.choice("optimizer", "muon", OPTIMIZERS),
         table.number("weight_decay", 0.05, 0, 1),
@@ -156,6 +170,11 @@ def read_config(path: str | Path) -> TrainConfig:
     if not sum(m.share for m in config.videos) + config.endoscope.share:
         raise ConfigError(f"{path}: nothing to train on; expected a [[video]], or an [endoscope] with a share")
     return config
+
+
+def _teacher(table: Table, path: Path) -> Teacher:
+    said = Table(table.values["teacher"], f"{path}: teacher", ("preset", "weights"), ConfigError)
+    return Teacher(said.text("preset"), _relative(said.text("weights"), path))
 
 
 def _relative(text: str, path: Path) -> str:
@@ -197,5 +216,5 @@ def _phase(table: Table) -> Phase:
         table.integer("clips", default.clips, 1),
         table.integer("clips_cuda", default.clips_cuda, 1),
         (lr[0], lr[1]),
-        table.choice("loss", default.loss, LOSSES),
+        table.choice("loss", default.loss, (*LOSSES, FEATURES)),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..config import file_sha256
@@ -19,11 +20,13 @@ from ..engine import find_weights
 from ..errors import ConfigError, EngineError
 from ..sam2 import Sam2, get_preset, load_weights
 from .checkpoint import Average, Checkpoint, export
-from .clips import Ahead, ClipMaker
-from .config import Phase, TrainConfig
+from .clips import Ahead, Batch, ClipMaker
+from .config import FEATURES, Phase, Teacher, TrainConfig
 from .losses import LOSSES
-from .objective import clip_loss
+from .motion import Rng
+from .objective import clip_loss, normalised
 from .optimizer import Optimizer
+from .teacher import features_loss, inherit
 
 MOST_SKIPPED = 20  # steps in a row whose gradients are not numbers
 Make = Callable[[Phase], ClipMaker]  # the clips of a phase: its image size decides how large the material is kept
@@ -41,13 +44,30 @@ class Trainer:
         self.phase, _ = config.at(0)
         self.preset = get_preset(config.preset)
         self.net = Sam2(self.preset, self.phase.image_size)
-        if config.weights is not None and not self.path.exists():
-            load_weights(self.net, find_weights(config.weights))
+        if not self.path.exists():
+            self._begin()
         self._settle(self.net)
         self.average = Average(self.net, config.average_decay)
         if self.path.exists():
             self._resume()
-        self.clips = self._maker(self.phase)
+        self.clips, self.teacher = self._maker(self.phase), self._teaching(self.phase)
+
+    def _begin(self) -> None:
+        """Fill the network with what the file says that it begins with."""
+        if self.config.weights is not None:
+            load_weights(self.net, find_weights(self.config.weights))
+        if self.config.teacher is not None:
+            inherit(self.net, self._teacher(self.config.teacher, self.phase.image_size))
+
+    def _teacher(self, said: Teacher, image_size: int) -> Sam2:
+        net = Sam2(get_preset(said.preset), image_size)
+        load_weights(net, find_weights(said.weights))
+        return net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _teaching(self, phase: Phase) -> Sam2 | None:
+        """Whose features this phase teaches, if it does."""
+        said = self.config.teacher
+        return self._teacher(said, phase.image_size) if said is not None and phase.loss == FEATURES else None
 
     def _settle(self, net: Sam2) -> None:
         """Make `net` the one that is trained."""
@@ -104,7 +124,16 @@ class Trainer:
             self.net.load_state_dict(weights)
             self.optimizer.load_state_dict(moments)
             self.clips = self._maker(phase)
-        self.phase = phase
+        self.phase, self.teacher = phase, self._teaching(phase)
+
+    def _losses(self, batch: Batch, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parts of the loss, and how well masks were predicted, if any were."""
+        if self.teacher is None:
+            return clip_loss(self.net, batch, rng, LOSSES[self.phase.loss])
+        image_nchw = normalised(batch.image_ntchw.flatten(0, 1))
+        with torch.no_grad():
+            taught = self.teacher.encode_image(image_nchw)
+        return features_loss(self.net.encode_image(image_nchw), taught), {}
 
     def run_step(self) -> dict[str, float]:
         """One optimisation step; returns its log record."""
@@ -119,7 +148,7 @@ class Trainer:
         self.net.train()
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), bf16:
-            parts, ious = clip_loss(self.net, batch, rng, LOSSES[phase.loss])
+            parts, ious = self._losses(batch, rng)
         loss = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad()
         loss.backward()

@@ -59,7 +59,7 @@ _NANO = Preset(
     dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512, decoder_heads=4,
 )  # fmt: skip
 _MICRO = Preset(
-    "micro", 32, 1, (1, 2, 3, 1), (5,), (8, 4, 16, 8), 8,
+    "micro", 32, 1, (1, 2, 3, 1), (5,), (8, 4, 14, 7), 7,
     dim=128, memory_dim=64, attention_layers=2, attention_ffn=192, decoder_ffn=128, decoder_heads=4,
 )  # fmt: skip
 PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _NANO, _MICRO)}
