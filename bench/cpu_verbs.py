@@ -2,9 +2,9 @@
 
     python -m bench.cpu_verbs [--preset sam2.1-tiny] [--size 512] [--slots 7] [--objects 1] [--rounds 15] [--json FILE]
 
-Same random weights, same inputs, alternating; the median of each, and how far its answer is from the reference in fp32
-(relative, in the norm). It says why the `cpu` runtime runs what it runs. OpenVINO and NNCF are needed here alone:
-pip install openvino nncf
+"picture" is what comes before them: 720p to the network's square. Same random weights, same inputs, alternating; the
+median of each, and how far its answer is from the reference in fp32 (relative, in the norm). It says why the `cpu`
+runtime runs what it runs. OpenVINO and NNCF are needed here alone: pip install openvino nncf
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bench.contenders import randomize
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine import cpu
+from rtseg.engine import cpu, to_input
 from rtseg.engine.cpu.compile import compile_kernels, missing
 from rtseg.engine.tensorrt import onnx
 from rtseg.errors import RtsegError
@@ -38,7 +38,7 @@ from rtseg.sam2 import Recall, Sam2, get_preset
 Run = Callable[[], list[Tensor]]
 Cell = dict[str, float]
 Table = dict[str, dict[str, Cell]]
-VERBS = ("encode", "attend", "decode", "remember")
+VERBS = ("picture", "encode", "attend", "decode", "remember")
 CALIBRATION = 8  # pictures for NNCF
 
 
@@ -48,6 +48,7 @@ class Inputs:
     def __init__(self, network: Sam2, slots: int, objects: int) -> None:
         g, p = torch.Generator().manual_seed(0), network.preset
         grid = network.grid
+        self.picture_hwc = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
         self.images = [smooth(1, 3, network.image_size, g) for _ in range(CALIBRATION)]
         self.maps = smooth(slots, p.memory_dim, grid, g)
         self.slots = (p.num_maskmem - 1, *range(slots - 1))
@@ -79,6 +80,7 @@ def ours(network: Sam2, precision: str, built: Path | None, given: Inputs) -> di
     recalls = [recall] * given.objects
     conditioned = verbs.attend(given.top, recalls).float()
     return {
+        "picture": lambda: [verbs.picture(given.picture_hwc)],
         "encode": lambda: list(verbs.encode(given.images[0])),
         "attend": lambda: [verbs.attend(given.top, recalls)],
         "decode": lambda: list(verbs.decode(conditioned, given.mid, given.fine)),
@@ -96,7 +98,7 @@ def openvino(network: Sam2, slots: int, given: Inputs, eight_bits: bool, conditi
     static = onnx.typed(network, "fp32")
     asked = questions(static, given)
     asked["decode"] = [conditioned, given.mid, given.fine]
-    found = {}
+    found: dict[str, Run] = {"picture": lambda: [to_input(given.picture_hwc, network.image_size)]}
     with tempfile.TemporaryDirectory() as folder:
         paths = onnx.export(static, shapes, Path(folder))
         for name, path in paths.items():

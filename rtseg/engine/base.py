@@ -63,8 +63,8 @@ class Verbs:
         return decoded, self.remember(features, decoded.logits_b1hw, decoded.score_b, untouched)
 
 
-_SCALE = (1 / (255 * np.array(STD))).astype(np.float32)
-_SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)
+SCALE = (1 / (255 * np.array(STD))).astype(np.float32)
+SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)
 
 
 def to_input(image_hwc: ImageU8, size: int) -> Tensor:
@@ -75,6 +75,6 @@ def to_input(image_hwc: ImageU8, size: int) -> Tensor:
     square_hwc = cv2.resize(image_hwc, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     planes_chw = np.empty((3, size, size), np.float32)
     for c in range(3):
-        np.multiply(square_hwc[..., c], _SCALE[c], out=planes_chw[c])
-        planes_chw[c] -= _SHIFT[c]
+        np.multiply(square_hwc[..., c], SCALE[c], out=planes_chw[c])
+        planes_chw[c] -= SHIFT[c]
     return torch.from_numpy(planes_chw)[None]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 import rtseg
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import Engine, cpu
+from rtseg.engine.base import to_input
 from rtseg.engine.cpu import compile as compiling
 from rtseg.engine.cpu.kernels import GELU, NONE, RELU, Kernels, Normed, Packed
+from rtseg.engine.cpu.network import CpuPicture
 from rtseg.engine.reference import TorchEngine
 from rtseg.errors import EngineError
 from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
@@ -62,6 +65,33 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def kernels(built: Path) -> Kernels:
     return Kernels(built / compiling.LIBRARY)
+
+
+LEVEL = 1 / (255 * 0.224)  # one grey level of the middle plane, as the network sees it
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(720, 1280, 256), (512, 640, 256), (1080, 1920, 224), (97, 131, 64), (60, 90, 64)]
+)
+def test_a_picture_is_squeezed_as_opencv_does(kernels: Kernels, height: int, width: int, size: int) -> None:
+    draw = np.random.default_rng(0)
+    smooth = cv2.resize(draw.integers(0, 256, (9, 16, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    image_hwc = np.where(draw.random((height, width, 1)) < 0.3, draw.integers(0, 256, smooth.shape, np.uint8), smooth)
+    squeeze, expected = CpuPicture(kernels, size), to_input(image_hwc, size)
+    apart = (squeeze(image_hwc) - expected).abs()
+    assert apart.max() < 1.1 * LEVEL
+    # Where the mean is near half a level; OpenCV enlarges with weights of 11 bits.
+    few = 0.01 if height >= size else 0.2
+    assert (apart > 0.5 * LEVEL).float().mean() < few
+    views = image_hwc[:, ::-1], np.pad(image_hwc, ((0, 0), (0, 9), (0, 0)))[:, :width]
+    for view, same in zip(views, (expected.flip(3), expected), strict=True):
+        assert ((squeeze(view) - same).abs() > 0.5 * LEVEL).float().mean() < few
+    assert ((squeeze(image_hwc[..., ::-1]) - expected).abs() > 0.5 * LEVEL).float().mean() > 0.3
+
+
+def test_a_picture_of_another_kind_is_refused(kernels: Kernels) -> None:
+    with pytest.raises(EngineError, match="a picture float64"):
+        CpuPicture(kernels, 64)(np.zeros((90, 90, 3)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])

@@ -15,7 +15,8 @@ from rtseg.engine.cuda import graph as cuda_graph
 from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
 from rtseg.engine.cuda.buffers import Inputs, copies
 from rtseg.engine.cuda.fuse import exact_fp32
-from rtseg.engine.cuda.resize import DeviceInput, area_taps, linear_taps
+from rtseg.engine.cuda.resize import DeviceInput
+from rtseg.engine.taps import area_taps, linear_taps
 from rtseg.errors import EngineError
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised

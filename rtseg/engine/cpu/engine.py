@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from ..static import PaddedRead, StaticNetwork
 from .compile import LIBRARY, compile_kernels, missing
 from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
-from .network import CpuAttend, CpuEncoder, Packer, unfit
+from .network import CpuAttend, CpuEncoder, CpuPicture, Packer, unfit
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -38,7 +39,7 @@ class CpuEngine(TorchEngine):
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
         torch.get_num_threads()  # tells OpenMP, in a thread that has not asked torch for anything yet
-        return Features(*(t.float() for t in self._verbs.encode(to_input(image_hwc, self.image_size))))
+        return Features(*(t.float() for t in self._verbs.encode(self._verbs.picture(image_hwc))))
 
     @torch.inference_mode()
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
@@ -77,6 +78,7 @@ class TorchVerbs:
 
     def __init__(self, static: StaticNetwork, recipe: Recipe) -> None:
         self._net = static.precise(DTYPES.get(recipe.precision, torch.float32), torch.float32)
+        self.picture = partial(to_input, size=static.image_size)
         self.encode, self.decode, self.remember = static.encoder, static.decode, static.remember
 
     def keys_of(self, tokens_nm: Tensor) -> Tensor:
@@ -105,6 +107,7 @@ class KernelVerbs:
 
     def __init__(self, static: StaticNetwork, kernels: Kernels, int8: bool) -> None:
         pack = Packer(kernels, int8)
+        self.picture = CpuPicture(kernels, static.image_size)
         self.encode = CpuEncoder(pack, static.encoder, static.image_size)
         self.attend = CpuAttend(pack, static.attend, static.grid)
         self.keys_of = self.attend.keys_of

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_long, c_void_p
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...errors import EngineError
+from ...types import ImageU8
+from ..base import SCALE, SHIFT
+from ..taps import weighted_taps
 
 NONE, RELU, GELU = 0, 1, 2
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
@@ -52,6 +56,10 @@ class _Attention(Structure):
     )
 
 
+class _Axis(Structure):
+    _fields_ = (("at", c_void_p), ("weight", c_void_p), ("taps", c_int))
+
+
 class Packed:
     """A linear layer as the kernels want it: weights packed once, in bf16 or int8."""
 
@@ -79,6 +87,17 @@ class Normed:
     def __init__(self, norm: nn.LayerNorm) -> None:
         self.gamma, self.beta = norm.weight.detach().float().contiguous(), norm.bias.detach().float().contiguous()
         self.c = _Norm(self.gamma.data_ptr(), self.beta.data_ptr(), norm.eps)
+
+
+class Square:
+    """How pictures [height, width, 3] become a normalised square of `size`: the tables of both axes."""
+
+    def __init__(self, height: int, width: int, size: int) -> None:
+        self.shape, self.size = (height, width, 3), size
+        taps = weighted_taps(height, width, size)
+        self._tables = [(np.ascontiguousarray(at, np.int32), np.ascontiguousarray(weight)) for at, weight in taps]
+        self.rows, self.columns = (_Axis(at.ctypes.data, w.ctypes.data, at.shape[1]) for at, w in self._tables)
+        self.scale, self.shift = (np.append(v, 0).astype(np.float32) for v in (SCALE, SHIFT))
 
 
 _NO_NORM = _Norm(None, None, 0.0)
@@ -125,6 +144,19 @@ class Kernels:
             out = rows(*x.shape[:-1], layer.n, dtype=torch.bfloat16 if half else torch.float32)
         given, to = _input(x, norm), _output(out, activation, added)
         self.library.rt_linear(byref(layer.c), x.shape[:-1].numel(), byref(given), byref(to))
+        return out
+
+    def picture(self, image_hwc: ImageU8, square: Square) -> Tensor:
+        """A picture as the network sees it, [3, S, S] normalised, as `to_input` makes it."""
+        if image_hwc.shape != square.shape or image_hwc.dtype != np.uint8:
+            raise EngineError(f"a picture {image_hwc.dtype} {image_hwc.shape}; expected uint8 {square.shape}")
+        if image_hwc.strides[1:] != (3, 1):  # a mirrored one, say
+            image_hwc = np.ascontiguousarray(image_hwc)
+        out = rows(3, square.size, square.size)
+        self.library.rt_picture(
+            image_hwc.ctypes.data, image_hwc.strides[0], image_hwc.shape[1], square.size, byref(square.rows),
+            byref(square.columns), square.scale.ctypes.data, square.shift.ctypes.data, out.data_ptr(),
+        )  # fmt: skip
         return out
 
     def patches(self, layer: Packed, image_chw: Tensor, position: Tensor) -> Tensor:
@@ -297,6 +329,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.rt_add.argtypes = (p, p, n, p)
     library.rt_rotate.argtypes = (p, i, i, n, p, p, i)
     library.rt_pool.argtypes = (p, i, i, i, i, n, p)
+    library.rt_picture.argtypes = (p, n, i, i, POINTER(_Axis), POINTER(_Axis), p, p, p)
     library.rt_patches.argtypes = (POINTER(_Linear), p, i, POINTER(_Output))
     library.rt_mask.argtypes = (p, i, i, p)
     library.rt_mask_stem.argtypes = (p, i, p, p, POINTER(_Norm), p)

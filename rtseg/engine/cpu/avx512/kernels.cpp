@@ -7,6 +7,7 @@
 #include "attention.h"
 #include "layers.h"
 #include "mask.h"
+#include "picture.h"
 
 extern "C" {
 
@@ -42,6 +43,22 @@ void rt_linear(const Linear* l, int rows, const Input* in, const Output* o) {
         const int n = std::min(chunk, rows - first);
         take_rows(*in, first, n, *l, a);
         product(a, n, *l, [&](int r, int c, __m512 v) { put(*o, first + r, c, v); });
+    }
+}
+
+// RGB bytes [.., width, 3], rows of `ld` bytes, to the normalised image [3, size, size]; `scale` and `shift` have four
+// numbers, the last without meaning.
+void rt_picture(const uint8_t* image, long ld, int width, int size, const Axis* rows, const Axis* columns,
+                const float* scale, const float* shift, float* out) {
+    const __m128 times = _mm_loadu_ps(scale), minus = _mm_loadu_ps(shift);
+#pragma omp parallel for
+    for (int y = 0; y < size; y++) {
+        static thread_local std::vector<float> row;
+        row.resize(3 * width + LANES);
+        mix_rows(image, ld, *rows, y, 3 * width, row.data());
+        const long at = long(y) * size, plane = long(size) * size;
+        float* planes[3] = {out + at, out + plane + at, out + 2 * plane + at};
+        for (int x = 0; x < size; x += 4) mix_columns(row.data(), *columns, x, times, minus, planes);
     }
 }
 

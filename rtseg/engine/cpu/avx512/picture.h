@@ -1,0 +1,45 @@
+// A picture as the network sees it: squeezed to a square by weighted sums of pixels, rounded to bytes, normalised.
+#pragma once
+
+#include "dot.h"
+
+namespace {
+
+// What each place of the square is made of along one axis: `taps` pixels, and how much each counts.
+struct Axis {
+    const int* at;        // [size, taps]
+    const float* weight;  // [size, taps]
+    int taps;
+};
+
+// One row of the square's height, still of the picture's width: `n` numbers, and 16 of room behind them.
+inline void mix_rows(const uint8_t* image, long ld, const Axis& rows, int y, int n, float* out) {
+    const int* at = rows.at + long(y) * rows.taps;
+    const float* weight = rows.weight + long(y) * rows.taps;
+    for (int i = 0; i < n; i += LANES) {
+        const __mmask16 there = n - i < LANES ? (1u << (n - i)) - 1 : 0xffff;
+        __m512 sum = _mm512_setzero_ps();
+        for (int k = 0; k < rows.taps; k++) {
+            const __m128i bytes = _mm_maskz_loadu_epi8(there, image + at[k] * ld + i);
+            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), _mm512_set1_ps(weight[k]), sum);
+        }
+        _mm512_storeu_ps(out + i, sum);
+    }
+}
+
+// Four pixels of a mixed row, side by side, to three planes.
+inline void mix_columns(const float* row, const Axis& columns, int x, __m128 scale, __m128 shift, float* const* out) {
+    __m128 pixel[4];
+    for (int p = 0; p < 4; p++) {
+        const int* at = columns.at + long(x + p) * columns.taps;
+        const float* weight = columns.weight + long(x + p) * columns.taps;
+        __m128 sum = _mm_setzero_ps();
+        for (int k = 0; k < columns.taps; k++)
+            sum = _mm_fmadd_ps(_mm_loadu_ps(row + 3 * at[k]), _mm_set1_ps(weight[k]), sum);
+        pixel[p] = _mm_fmsub_ps(_mm_cvtepi32_ps(_mm_cvtps_epi32(sum)), scale, shift);
+    }
+    _MM_TRANSPOSE4_PS(pixel[0], pixel[1], pixel[2], pixel[3]);
+    for (int c = 0; c < 3; c++) _mm_storeu_ps(out[c] + x, pixel[c]);
+}
+
+}  // namespace
