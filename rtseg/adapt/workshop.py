@@ -15,6 +15,8 @@ from ..evaluate import Dataset, open_dataset
 from ..grab import HELD_OUT_SEED
 from ..grab.endoscope import Part, Scene
 from ..grab.endoscope.batch import BatchRenderer
+from ..grab.endoscope.moves import LEAVING, period_of
+from ..grab.endoscope.options import Options
 from .clips import ClipMaker, Source, of
 from .config import Material, Phase, TrainConfig
 from .material import Video, read_texture, read_video
@@ -23,6 +25,7 @@ from .motion import Rng
 MARGIN = 1.25  # how much larger than the network's image material is kept: views zoom in
 KEPT_SCENES = 256
 PARTS = 0.2  # how often a tool's shaft, wrist and jaws are objects of their own
+GOINGS = 0.5  # how often a clip is of an instrument that leaves the picture, and mostly comes back
 ASPECT, LONG_S = 1.33, 120.0
 POOL, POOL_LENGTH = 800, 12  # videos on a GPU, and their frames: 4 GB at 320 pixels
 OTHERS = 8  # of the videos that things are cut from
@@ -109,8 +112,12 @@ class Scenes:
     def _moments(self, rng: Rng, length: int) -> tuple[int, bool, list[float]]:
         """A seed, whether parts are told apart, and times in seconds."""
         seed, apart = int(rng.integers(self._count)), bool(rng.random() < PARTS)
-        times = rng.uniform(0, LONG_S) + np.arange(length) * float(np.exp(rng.uniform(np.log(0.04), 0)))
-        return seed, apart, times.tolist()
+        begin, step = rng.uniform(0, LONG_S), float(np.exp(rng.uniform(np.log(0.04), 0)))
+        if rng.random() < GOINGS:
+            period = period_of(Options.draw(seed))
+            begin = (int(begin / period) + LEAVING[0] + rng.uniform(-0.15, 0.05)) * period
+            step = rng.uniform(0.1, LEAVING[1] - LEAVING[0] + 0.1) * period / (length - 1)
+        return seed, apart, (begin + np.arange(length) * step).tolist()
 
 
 def _objects(ids_thw: Tensor, parts_thw: Tensor, apart: bool) -> Tensor:

@@ -70,3 +70,15 @@ def test_a_pool_is_drawn_in_batches() -> None:
     assert [len(video) for video in videos] == [2, 2, 2]
     assert all(video.size_wh == (85, 64) and video.image_t3hw.shape == (2, 3, 64, 85) for video in videos)
     assert any(video.ids for video in videos)
+
+
+def test_instruments_leave_and_come_back() -> None:
+    """Of those that are there at first, some are away later, and some of these are back in the end."""
+    scenes, rng = Scenes(40, 64), np.random.default_rng(1)
+    there = []
+    for _ in range(60):
+        ids_thw = scenes.video(rng, 4).ids_thw.numpy()
+        areas_ti = np.stack([np.bincount(ids_hw.ravel(), minlength=64) for ids_hw in ids_thw])[:, 1:]
+        there += [(areas_ti[:, i] > 0).tolist() for i in np.flatnonzero(areas_ti[0] > 16)]
+    assert 0.1 < np.mean([not all(seen) for seen in there]) < 0.5
+    assert sum(seen[3] and not all(seen) for seen in there) > 3

@@ -20,6 +20,7 @@ KEY_TIMES = (0.0, 0.13, 0.25, 0.35, 0.46, 0.57, 0.67, 0.78, 0.89, 1.0)  # of a p
 GRASP = (0.57, 0.78)  # from when to when, of a period, tissue is held
 SWAP = 0.67  # when, of a period, another instrument may have come instead
 AWAY = 1.6  # units from the middle: outside of any picture up to twice as long as wide, however far zoomed out
+LEAVING = (0.46, 0.89)  # from when to when, of a period, one instrument is on its way out, away and back
 HOLD = 0.03  # of a period, to take hold of tissue and to let it go
 
 
@@ -48,13 +49,18 @@ def _ease(part: float) -> float:
     return part**3 * (part * (6 * part - 15) + 10)
 
 
+def period_of(options: Options) -> float:
+    """How long it takes (seconds) until everything has happened once."""
+    return 13.0 - 7.5 * options.pace
+
+
 class Moves:
     """Poses of `len(options.tools)` instruments, a port each; bodies from that number on are those swapped in."""
 
     def __init__(self, seed: int, options: Options) -> None:
         rng = np.random.default_rng((seed, 2))
         self._seed, self._options, self.ports = seed, options, len(options.tools)
-        self.period = 13.0 - 7.5 * options.pace
+        self.period = period_of(options)
         angles = self._angles(rng)
         self._outward = np.stack([np.cos(angles), np.sin(angles)], 1)
         self._pivots = self._outward * rng.uniform(AWAY + 0.35, AWAY + 1.2, (self.ports, 1))
