@@ -88,10 +88,12 @@ class Rollout:
         return Predicted(out.logits_b1hw, out.score_b, out.pointer_bc)
 
     def predict(self, conditioned_bdhw: Tensor, own: Features, prompts: Prompts | None = None) -> Predicted:
-        """All candidates, and the mask that the predictor would choose of them."""
+        """All candidates, and the mask that the predictor would choose of them; in fp32, as the engine decodes."""
         prompts = prompts or Prompts.none(len(own.top)).to(own.top.device)
-        found = self.net.predict_masks(conditioned_bdhw, own, prompts)
-        chosen = self.net.answer(found, prompts.multimask)
+        with torch.autocast(own.top.device.type, enabled=False):
+            own = Features(own.top.float(), own.mid.float(), own.fine.float())
+            found = self.net.predict_masks(conditioned_bdhw.float(), own, prompts)
+            chosen = self.net.answer(found, prompts.multimask)
         return Predicted(chosen.logits_b1hw, found.score_b, chosen.pointer_bc, found.logits_bkhw, found.iou_bk)
 
     def remember(self, own: Features, predicted: Predicted, now: int, prompted: bool) -> None:
