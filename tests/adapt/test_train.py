@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
 from rtseg import open_engine
+from rtseg.adapt import workshop
 from rtseg.adapt.checkpoint import Checkpoint, export
-from rtseg.adapt.clips import Batch, ClipMaker
-from rtseg.adapt.config import Phase, TrainConfig
+from rtseg.adapt.clips import Batch, ClipMaker, Source, of
+from rtseg.adapt.config import Endoscope, Phase, TrainConfig
 from rtseg.adapt.losses import FROM_SCRATCH
 from rtseg.adapt.objective import clip_loss, normalised
 from rtseg.adapt.optimizer import Optimizer
@@ -27,7 +32,7 @@ from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Prompts, Recall, Sam2, get_preset, load_weights
 from rtseg.track import Tracker
 
-from .conftest import CPU
+from .conftest import CPU, squares
 
 PHASE = Phase(8, image_size=64, length=3, objects=2, clips=2, lr=(8e-4, 8e-4))
 
@@ -286,6 +291,73 @@ def test_what_stops_it_loses_nothing(tiny: str, clips: ClipMaker, tmp_path: Path
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert 5 not in steps[: steps.index(8)] or steps.count(5) == 1
     assert steps == sorted(steps)
+
+
+TINY = """
+name = "tiny"
+embed_dim = 8
+heads = 1
+stages = [1, 1, 1, 1]
+global_blocks = []
+windows = [8, 4, 16, 8]
+background = 8
+dim = 32
+memory_dim = 16
+attention_layers = 1
+attention_ffn = 32
+decoder_ffn = 32
+decoder_heads = 2
+"""
+
+
+def in_bf16(folder: Path, out: Path) -> Trainer:
+    """As on the command line: bf16, and all that a step needs is in files."""
+    videos = [squares(0), squares(1)]
+    clips = ClipMaker([Source("squares", 1.0, of(videos))], videos, seed=5, device=CPU)
+    config = TrainConfig((replace(PHASE, steps=30),), preset=str(folder / "tiny.toml"), warm_up=2)
+    return Trainer(config, lambda _: clips, out, CPU)
+
+
+def _train(folder: Path) -> None:
+    with mock.patch("rtseg.adapt.train.SAVE_S", 0.0):
+        run(in_bf16(folder, folder / "killed"), folder / "killed", lambda _: {})
+
+
+def test_kill_9_costs_nothing_that_was_saved(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "killed").mkdir()
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=(tmp_path,))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    resumed, whole = in_bf16(tmp_path, tmp_path / "killed"), in_bf16(tmp_path, tmp_path / "whole")
+    assert 0 < resumed.step < 30
+    for made in (resumed, whole):
+        while made.step < 30:
+            made.run_step()
+    for name, tensor in whole.average.weights.items():
+        torch.testing.assert_close(resumed.average.weights[name], tensor, rtol=1e-4, atol=1e-6)
+    resumed.run_step()
+    resumed.run_step()
+    own = resumed.average.weights
+    assert any(not torch.allclose(own[name], w, rtol=1e-4, atol=1e-6) for name, w in whole.average.weights.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU draws the scenes and trains")
+def test_a_gpu_trains_on_scenes_that_it_draws(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workshop, "POOL", 4)
+    gpu = torch.device("cuda")
+    config = TrainConfig((replace(PHASE, clips_cuda=4),), endoscope=Endoscope(1.0, 3), preset=tiny)
+    made = Trainer(config, workshop.Workshop(config, tmp_path, gpu).maker, tmp_path, gpu)
+    said = [made.run_step() for _ in range(3)]
+    assert all(np.isfinite(one["loss"]) and not one["skipped"] for one in said)
+    assert next(made.net.parameters()).device.type == "cuda"
+    made.save()
+    assert made.averaged().image_size == 64
 
 
 def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
