@@ -241,6 +241,7 @@ def _changes_sheet(changes: Mapping[str, Change], tally: Tally) -> Sheet:
         change = changes[name]
         values = number(name, change.before), number(name, change.after), _signed(name, change.difference)
         better = "smaller is better" if name in SMALLER else ""
+        better += ", where both runs drew it" if name == "hd95" else ""
         rows.append((called[name], *values, interval(name, change.difference, "+"), better))
     note = f"J&F of objects: {tally.wins} better, {tally.losses} worse, {tally.draws} within {CLEAR:g}"
     if any(change.difference.low is not None for change in changes.values()):

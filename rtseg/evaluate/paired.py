@@ -15,17 +15,23 @@ Place = tuple[str, int, str]  # sequence, frame and class
 def paired(before: Result, after: Result) -> tuple[Result, Result]:
     """Both evaluations with what can be compared: rows that both have, and classes that consist of the same objects.
 
-    A mask that was given in one of them counts as given in both, and its class on that frame in neither. Of a pair
-    that this made it makes the same. `ConfigError` where they have no frame of an object in common.
+    A mask that was given in one of them counts as given in both, and its class on that frame in neither. HD95 stays
+    where both have it: else who draws nothing on the worst frame would have the better mean; `missed` says how often
+    that is. Of a pair that this made it makes the same. `ConfigError` where they have no frame of an object in common.
     """
     given = _given_in_either(before.rows, after.rows)
     if not given:
         raise ConfigError("the two evaluations have no frame of an object in common; expected two of one data set")
+    near = _with_distance(before.rows) & _with_distance(after.rows)
     places = _comparable(before.rows, after.rows)
     first, second = (
         replace(
             result,
-            rows=[replace(row, given=given[_key(row)]) for row in result.rows if _key(row) in given],
+            rows=[
+                replace(row, given=given[_key(row)], hd95=row.hd95 if _key(row) in near else None)
+                for row in result.rows
+                if _key(row) in given
+            ],
             classes=[row for row in result.classes if _place(row) in places],
         )
         for result in (before, after)
@@ -45,6 +51,11 @@ def _given_in_either(rows: Iterable[Row], others: Iterable[Row]) -> dict[Key, bo
     """Whether the mask was given in one of two evaluations, for each row that both have."""
     given = {_key(row): row.given for row in rows}
     return {_key(row): row.given or given[_key(row)] for row in others if _key(row) in given}
+
+
+def _with_distance(rows: Iterable[Row]) -> set[Key]:
+    """Where truth and mask both show the object."""
+    return {_key(row) for row in rows if row.hd95 is not None}
 
 
 def _comparable(rows: Iterable[Row], others: Iterable[Row]) -> set[Place]:

@@ -12,9 +12,9 @@ class Row:
 
     `given`: this frame's mask was given by the prompt, so it is no figure of the network's, and counts nowhere.
     `clicks` were made on the object on this frame; where they corrected it the figures are those of the mask after
-    them. Rows from before an object's first prompt do not exist. A figure that is not defined on this frame (a distance
-    where one of the two masks is empty) is None. Where the object is absent and nothing is drawn, `dice`, `iou` and
-    `boundary` are 1.
+    them. Rows from before an object's first prompt do not exist. A figure that is not defined on this frame is None:
+    `hd95` where either mask is empty, `surface` where both are (where one is, it is 0). Where the object is absent and
+    nothing is drawn, `dice`, `iou` and `boundary` are 1.
     """
 
     sequence: str

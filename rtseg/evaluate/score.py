@@ -91,7 +91,7 @@ def _row(
         iou=overlap.iou(*areas),
         boundary=boundary.boundary_f(truth_hw, mask_hw, boundary.tolerance_px(height, width)),
         hd95=None if distances is None else surface.hd95(*distances),
-        surface=None if distances is None else surface.surface_dice(*distances, tolerance),
+        surface=surface.surface_dice_of(areas[:2], distances, tolerance),
         clicks=clicks,
     )
 

@@ -27,7 +27,7 @@ from .result import ClassRow, Result, Row
 EFFORT = ("clicks", "corrected")
 # Figures of objects, in the order in which they are shown.
 BY_OBJECT = (
-    "volume_dice", "jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "false_frames", *EFFORT
+    "volume_dice", "jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "false_frames", *EFFORT
 )  # fmt: skip
 ASSISTED = ("interactive",)  # protocols in which help is given as it is needed, so that figures are worth what it cost
 TIMELESS = ("backward", "both")  # protocols whose masks of a frame know what comes after it: nothing is found again
@@ -39,7 +39,7 @@ class ObjectFigures:
 
     `frames` are those that count. `volume_dice` is the object's Dice in three dimensions: of all its annotated slices
     that count, together; None for what is no volume. `jf` is the mean of `iou` (J) and `boundary` (F). `missed` is
-    the share of frames with the object on which nothing is drawn; `hd95` and `surface` know nothing of these.
+    the share of frames with the object on which nothing is drawn; `hd95` knows nothing of these, `surface` is 0 there.
     `false_area` is the share of the frame that is drawn while the object is absent, `false_frames` the share of those
     frames with anything drawn. `clicks` are all that were made on it, and `corrected` the frames with clicks after
     its first one: what the other figures cost, where people help as it is needed (`ASSISTED`), else None. `returns`
@@ -58,8 +58,8 @@ class ObjectFigures:
     boundary: float | None
     dice: float | None
     hd95: float | None
-    surface: float | None
     missed: float | None
+    surface: float | None
     false_area: float | None
     false_frames: float | None
     clicks: int | None
@@ -115,8 +115,9 @@ def summarise(result: Result) -> Summary:
 def difference(before: Result, after: Result) -> dict[str, Figure]:
     """How much larger each overall figure is in `after`, over what both have: the same objects, frames and classes.
 
-    A frame whose mask was given in one of them counts in neither: see `paired`, which also has the error. Intervals are
-    paired: both are resampled together, so that what is hard for both does not widen them.
+    A frame whose mask was given in one of them counts in neither, nor does in HD95 one that lacks it in either: see
+    `paired`, which also has the error. Intervals are paired: both are resampled together, so that what is hard for both
+    does not widen them.
     """
     return difference_of_pair(*paired(before, after))
 

@@ -20,8 +20,8 @@ NAMES = {
     "boundary": "F",
     "dice": "Dice",
     "hd95": "HD95",
-    "surface": "NSD",
     "missed": "missed %",
+    "surface": "NSD",
     "false_area": "false area %",
     "false_frames": "false frames %",
     "challenge_iou": "challenge IoU",
@@ -39,9 +39,9 @@ MEANINGS = {
     "iou": "IoU of mask and truth",
     "boundary": "agreement of the contours, as DAVIS defines it",
     "dice": "2 x overlap / both areas",
-    "hd95": "95th percentile of the Hausdorff distance, {unit}, where both are there",
-    "surface": "normalised surface Dice, tolerance in {unit}, where both are there",
+    "hd95": "95th percentile of the Hausdorff distance, {unit}, where both are there: see missed %",
     "missed": "of frames with the object: nothing is drawn",
+    "surface": "normalised surface Dice, tolerance in {unit}, 0 where one of the two is empty",
     "false_area": "of the frame, drawn while the object is absent",
     "false_frames": "of frames without the object: something is drawn",
     "challenge_iou": "EndoVis: mean over the classes in the truth of a frame",
@@ -57,7 +57,7 @@ SMALLER = ("hd95", "missed", "false_area", "false_frames", "reacquisition_frames
 ONE_DECIMAL = ("hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", *EFFORT, "ms")
 DECIMALS = {**dict.fromkeys(ONE_DECIMAL, 1), "false_area": 2}
 SLICES = {"dice": "slice Dice"}  # what a figure is called that is a mean over slices beside one of the volume
-SHORT = ("jf", "iou", "boundary", "dice", "hd95", "surface", "missed", "false_area", "reacquired")
+SHORT = ("jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "reacquired")
 OF_OBJECT = SHORT[:-1]
 OF = {
     **dict.fromkeys(("challenge_iou", "isi_iou", "mc_iou"), "frame"),

@@ -182,6 +182,22 @@ def test_hd95_and_surface_dice_are_monai_s(spacing: tuple[float, float]) -> None
         assert surface.surface_dice(*distances, 1.9) == pytest.approx(near.item(), abs=1e-6)
 
 
+def test_surface_dice_where_a_mask_is_empty_is_monai_s() -> None:
+    """0 where one of the two is, nan where both are; and HD95 is no number in either case."""
+    metrics, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
+    some_hw, empty_hw = blob(np.random.default_rng(3)), np.zeros((HEIGHT, WIDTH), bool)
+    figures = []
+    for truth_hw, mask_hw in ((some_hw, empty_hw), (empty_hw, some_hw), (empty_hw, empty_hw), (some_hw, some_hw)):
+        areas, distances = overlap.areas(truth_hw, mask_hw), surface.surface_distances(truth_hw, mask_hw)
+        figures.append(surface.surface_dice_of(areas[:2], distances, 1.9))
+        theirs = [torch.from_numpy(m_hw)[None, None] for m_hw in (mask_hw, truth_hw)]
+        near = metrics.compute_surface_dice(*theirs, [1.9], include_background=True).item()
+        assert figures[-1] == (None if math.isnan(near) else near)
+        hd95 = metrics.compute_hausdorff_distance(*theirs, include_background=True, percentile=95).item()
+        assert (distances is None) == (not math.isfinite(hd95))
+    assert figures == [0, 0, None, 1]
+
+
 def test_hd95_of_medpy_is_the_percentile_of_both_together() -> None:
     binary = pytest.importorskip("medpy.metric.binary")
     differ = 0

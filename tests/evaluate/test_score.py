@@ -73,9 +73,9 @@ def test_an_absent_object_has_rows() -> None:
     figures = [(r.truth_area, r.mask_area, r.dice, r.iou, r.boundary, r.hd95, r.surface) for r in rows]
     assert figures == [
         (300, 300, 1, 1, 1, 0, 1),
-        (0, 300, 0, 0, 0, None, None),
+        (0, 300, 0, 0, 0, None, 0),
         (0, 0, 1, 1, 1, None, None),
-        (300, 0, 0, 0, 0, None, None),
+        (300, 0, 0, 0, 0, None, 0),
     ]
     assert [row.frame for row in classes] == [0, 1, 3]  # on frame 2 neither truth nor mask has the class
 

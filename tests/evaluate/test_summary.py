@@ -304,6 +304,21 @@ def test_a_figure_that_one_lacks_is_not_compared() -> None:
     assert figures["iou"].count == 2
 
 
+def test_who_draws_nothing_on_the_worst_frame_is_not_the_better_one() -> None:
+    """Both runs are the same, but on the worst frame the second draws nothing at all."""
+    drawn = [row("a", 1, t, 0.5, hd95=60.0 if t == 5 else 4.0, surface=0.1 if t == 5 else 0.8) for t in range(6)]
+    empty = {"iou": 0.0, "dice": 0.0, "boundary": 0.0, "mask_area": 0, "overlap_area": 0, "hd95": None, "surface": 0.0}
+    poor, gone = Result({}, {}, drawn), Result({}, {}, [*drawn[:5], replace(drawn[5], **empty)])
+    figures = difference(poor, gone)
+    assert figures["hd95"].value == 0 and figures["missed"].value == pytest.approx(1 / 6)
+    assert figures["surface"].value == pytest.approx(-0.1 / 6)
+    alone = [summarise(of).overall["hd95"].value for of in (poor, gone)]
+    assert alone[1] < alone[0]  # each by itself: what pairing has to undo
+    assert paired(*paired(poor, gone)) == paired(poor, gone)
+    both_poor = Result({}, {}, [replace(r, hd95=9.0) for r in drawn])
+    assert difference(poor, both_poor)["hd95"].value == pytest.approx(9 - 80 / 6)  # where both draw, all frames count
+
+
 def test_evaluations_of_other_data_are_refused() -> None:
     with pytest.raises(ConfigError, match="no frame of an object in common"):
         difference(Result({}, {}, [row("a", 1, 0, 0.5)]), Result({}, {}, [row("b", 1, 0, 0.5)]))

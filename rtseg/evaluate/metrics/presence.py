@@ -22,7 +22,7 @@ def false_areas(rows: Sequence[Row]) -> list[float]:
 
 
 def misses(rows: Sequence[Row]) -> list[bool]:
-    """Whether nothing is drawn, for each frame on which the object is visible: HD95 and NSD know nothing of these."""
+    """Whether nothing is drawn, for each frame on which the object is visible: HD95 knows nothing of these."""
     return [not row.mask_area for row in rows if row.truth_area and not row.given]
 
 

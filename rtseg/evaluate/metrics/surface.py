@@ -9,7 +9,9 @@ Every pixel weighs the same.
 - HD95 is the larger of two 95th percentiles: of the mask's distances and of the truth's. medpy takes one percentile of
   both together, which is smaller where only one of the two strays.
 - Normalised surface Dice is the share of all pixels of both surfaces with a distance of at most the tolerance (Nikolov
-  et al., arXiv 1809.04430, for pixels instead of surface elements).
+  et al., arXiv 1809.04430, for pixels instead of surface elements). Where one of the two is empty it is 0, for no pixel
+  of the other is near; where both are it is not defined. A distance to nothing is infinite, so HD95 is not defined
+  where either is empty: who draws nothing has to be judged by the share of such frames as well.
 """
 
 from __future__ import annotations
@@ -62,3 +64,12 @@ def surface_dice(to_truth: Distances, to_mask: Distances, tolerance: float) -> f
     limit = tolerance * (1 + 1e-9)  # a distance of exactly the tolerance may have been rounded up
     near = np.count_nonzero(to_truth <= limit) + np.count_nonzero(to_mask <= limit)
     return float(near / (len(to_truth) + len(to_mask)))
+
+
+def surface_dice_of(
+    areas: tuple[int, int], distances: tuple[Distances, Distances] | None, tolerance: float
+) -> float | None:
+    """`surface_dice`, also where there are no distances: 0 if one of the two areas is 0, None if both are."""
+    if distances is not None:
+        return surface_dice(*distances, tolerance)
+    return 0.0 if any(areas) else None

@@ -8,8 +8,15 @@ An object is one such folder, the same instrument throughout; its category is th
 that name no type (maps that others have derived) are no instruments. The picture proper is the 1280x1024 from row 28
 and column 320 on; frames and maps of 1920x1080 are cropped to it, as everyone does (the challenge's own README).
 
-The test videos have one map for all instruments, `TypeSegmentation/frame225.png` or `gt/TypeSegmentation`, of types
-1 to 7. What github.com/ternaus/robot-surgery-segmentation prepares, `instrument_dataset_1/images/frame000.jpg` and
+The test videos come in two archives, which are paired from the folder that holds both, or from either:
+
+    instrument_1_4_testing/instrument_dataset_1/left_frames/frame225.png              also 5_8 and 9_10
+    instrument_2017_test/instrument_2017_test/instrument_dataset_1/TypeSegmentation/frame225.png      or gt/Type...
+
+One map is for all instruments, of types 1 to 7, and 8, which the release's list does not name: an instrument of the
+type Other, as it is to some of the public code that meets it (others leave it out). `BinarySegmentation` and
+`PartsSegmentation` beside it tell no instrument from another, and are left alone. What
+github.com/ternaus/robot-surgery-segmentation prepares, `instrument_dataset_1/images/frame000.jpg` and
 `instruments_masks/frame000.png`, has 32 times the type. In both an object is a type: two needle drivers are one.
 
 There is no validation set, but four folds, which TernausNet chose and ISINet and SurgicalSAM follow: the split
@@ -34,7 +41,10 @@ from .lazy import Found, Lazy, of_pictures
 
 T = TypeVar("T", bound=np.generic)
 
-EXPECTED = "instrument_dataset_1/left_frames with ground_truth/..._labels, or images with instruments_masks"
+EXPECTED = (
+    "instrument_dataset_1/left_frames with ground_truth/..._labels, or images with instruments_masks, "
+    "or instrument_1_4_testing with instrument_2017_test"
+)
 TYPES = (
     "Bipolar Forceps",
     "Prograsp Forceps",
@@ -47,6 +57,9 @@ TYPES = (
 FOLDS = {"fold0": (1, 3), "fold1": (2, 5), "fold2": (4, 8), "fold3": (6, 7)}
 TESTED = ("TypeSegmentation", "gt/TypeSegmentation")
 TYPE_FOLDERS = {**dict.fromkeys(TESTED, 1), "instruments_masks": 32}  # and what a type counts
+ANSWERS = "instrument_2017_test"  # the archive of the test videos' maps, which some unpack into a folder of its name
+FRAMES = "instrument_*_testing"  # and those of their frames
+OTHER, UNNAMED = 7, 8  # types
 FULL, CROP = (1080, 1920), (slice(28, 28 + 1024), slice(320, 320 + 1280))
 
 
@@ -57,35 +70,71 @@ def found(path: Path) -> bool:
 def read(path: Path) -> Found:
     """Every video with truth. `SourceError` where a file is not as expected."""
     videos = _videos(path)
-    alike = len({video.name for video in videos}) < len(videos)
-    named = {(video.relative_to(path).as_posix() if alike else video.name): video for video in videos}
-    sequences = tuple(_sequence(name, video) for name, video in named.items())
-    trained = {name: video for name, video in named.items() if not any((video / kind).is_dir() for kind in TESTED)}
-    numbers = {name: int(video.name.rpartition("_")[2]) for name, video in trained.items()}
+    annotated = [video for video in videos if not _is_bare(video)]
+    pictures = {video: _pictures(video) for video in annotated}
+    used = {frames[0].parent.parent for frames in pictures.values()}
+    bare = [video for video in videos if _is_bare(video) and video not in used]
+    if bare and not annotated:
+        raise SourceError(
+            f"{bare[0]}: frames without maps; there is no ground_truth in it, and no "
+            f"{ANSWERS}/{bare[0].name}/{TESTED[0]} in {path}; expected the folder that holds both archives"
+        )
+    names = _names(path, [*annotated, *bare])
+    sequences = tuple(_sequence(names[video], video, frames) for video, frames in pictures.items())
+    trained = [video for video in annotated if not any((video / kind).is_dir() for kind in TESTED)]
+    numbers = {names[video]: int(video.name.rpartition("_")[2]) for video in trained}
     splits = {fold: tuple(name for name, number in numbers.items() if number in own) for fold, own in FOLDS.items()}
-    return Found(sequences, {fold: names for fold, names in splits.items() if names})
+    return Found(sequences, {fold: own for fold, own in splits.items() if own}, tuple(names[video] for video in bare))
+
+
+def _names(path: Path, videos: list[Path]) -> dict[Path, str]:
+    """What each video is called: like its folder, or by its path where two are called alike, as in train and test."""
+    alike = len({video.name for video in videos}) < len(videos)
+    return {video: video.relative_to(path).as_posix() if alike else video.name for video in videos}
 
 
 def _videos(path: Path) -> list[Path]:
-    return below(path, 2, _is_video)
+    nested = (place / ANSWERS for place in below(path, 1, lambda folder: folder.name == ANSWERS))
+    deep = [video for place in nested if place.is_dir() for video in below(place, 1, _is_video)]
+    return list(dict.fromkeys([*below(path, 2, _is_video), *deep]))
 
 
 def _is_video(folder: Path) -> bool:
     if not re.fullmatch(r"instrument_dataset_\d+", folder.name):
         return False
-    return any((folder / kind).is_dir() for kind in ("ground_truth", *TYPE_FOLDERS))
+    return _is_bare(folder) or any((folder / kind).is_dir() for kind in ("ground_truth", "gt", *TYPE_FOLDERS))
 
 
-def _sequence(name: str, video: Path) -> Sequence:
+def _is_bare(video: Path) -> bool:
+    """Whether it is frames alone, as in the archives of test frames."""
+    kinds = ("ground_truth", "gt", *TYPE_FOLDERS)
+    return (video / "left_frames").is_dir() and not any((video / kind).is_dir() for kind in kinds)
+
+
+def _pictures(video: Path) -> list[Path]:
+    """The frames of an annotated video: its own, or those of the other archive."""
     pictures = files(video / "left_frames", PICTURES) or files(video / "images", PICTURES)
+    for place in video.parents[:3]:
+        for other in sorted(place.glob(f"{FRAMES}/{video.name}/left_frames")) if not pictures else ():
+            pictures = files(other, PICTURES)
     if not pictures:
-        raise SourceError(f"{video}: holds no left_frames/frame000.png; expected the frames that it annotates")
+        raise SourceError(
+            f"{video}: holds no left_frames/frame000.png, and there is no {FRAMES}/{video.name}/left_frames beside its "
+            "archive; expected the frames that it annotates"
+        )
+    return pictures
+
+
+def _sequence(name: str, video: Path, pictures: list[Path]) -> Sequence:
     instruments = {folder: kind for folder in folders(video / "ground_truth") if (kind := _type(folder.name))}
     if instruments:
         return _of_instruments(name, pictures, instruments)
     kind = next((kind for kind in TYPE_FOLDERS if (video / kind).is_dir()), None)
     if kind is None:
-        raise SourceError(f"{video}/ground_truth: names no instrument; expected folders like Prograsp_Forceps_labels")
+        raise SourceError(
+            f"{video}: names no instrument; expected folders like ground_truth/Prograsp_Forceps_labels, "
+            f"or {' or '.join(TESTED)}"
+        )
     return _of_types(name, pictures, video / kind, TYPE_FOLDERS[kind])
 
 
@@ -112,6 +161,8 @@ def _of_instruments(name: str, pictures: list[Path], instruments: dict[Path, str
 def _of_types(name: str, pictures: list[Path], folder: Path, factor: int) -> Sequence:
     def decode(path: Path) -> ImageU8:
         coded_hw = read_ids(path)
+        if factor == 1:
+            coded_hw = np.where(coded_hw == UNNAMED, np.uint8(OTHER), coded_hw)
         if (coded_hw % factor).any() or coded_hw.max() > factor * len(TYPES):
             raise SourceError(f"{path}: value {coded_hw.max()}; expected {factor} times the type, 0 to {len(TYPES)}")
         return coded_hw // factor
