@@ -233,9 +233,69 @@ def test_endovis2017_coded_types(tmp_path: Path, folder: str, factor: int) -> No
     else:  # what the challenge kept for testing is in no fold
         with pytest.raises(ConfigError, match="no sequence 'fold1'"):
             open_dataset(tmp_path, sequences=["fold1"])
-    save(coded, id_map(left=7 * factor + 1))
-    with pytest.raises(SourceError, match=f"value {7 * factor + 1}; expected {factor} times the type, 0 to 7"):
+    save(coded, id_map(left=7 * factor + 2))
+    with pytest.raises(SourceError, match=f"value {7 * factor + 2}; expected {factor} times the type, 0 to 7"):
         sequence.truth(0)
+
+
+def endovis2017_test(root: Path, number: int = 1, labels: str = "TypeSegmentation", frames: bool = True) -> Path:
+    """Test video `number` in the two archives of the release, the maps' unpacked into a folder of its name."""
+    archive = "instrument_9_10_testing" if number > 8 else f"instrument_{'1_4' if number < 5 else '5_8'}_testing"
+    for t in (225, 226) if frames else ():
+        picture(root / archive / f"instrument_dataset_{number}/left_frames/frame{t}.png", t - 225)
+        picture(root / archive / f"instrument_dataset_{number}/right_frames/frame{t}.png", 9)
+    for t, at in ((225, {"left": 2}), (226, {"left": 2, "right": 8})) if labels else ():
+        video = root / f"instrument_2017_test/instrument_2017_test/instrument_dataset_{number}"
+        save(video / labels / f"frame{t}.png", id_map(**at))
+        save((video / labels).with_name("BinarySegmentation") / f"frame{t}.png", id_map(left=255))
+    return root
+
+
+@pytest.mark.parametrize("labels", ["TypeSegmentation", "gt/TypeSegmentation"])
+@pytest.mark.parametrize("opened", [".", "instrument_2017_test", "instrument_2017_test/instrument_2017_test"])
+def test_endovis2017_pairs_the_archives_of_the_test(tmp_path: Path, labels: str, opened: str) -> None:
+    for number in (1, 6, 10):
+        endovis2017_test(tmp_path, number, labels)
+    data = open_dataset(tmp_path / opened)
+    assert [sequence.name for sequence in data.sequences] == [f"instrument_dataset_{number}" for number in (1, 6, 10)]
+    assert (data.layout, data.unannotated) == ("endovis2017", ())
+    last = data.sequences[2]
+    assert (last.count, [int(last.image(t)[0, 0, 0]) for t in range(2)]) == (2, [0, 1])
+    assert [areas(last, t) for t in range(2)] == [{2: AT_LEFT}, {2: AT_LEFT, 7: AT_RIGHT}]  # 8 is an unnamed one
+    assert [target.category for target in last.targets] == ["Prograsp Forceps", "Other"]
+
+
+def test_endovis2017_test_beside_train(tmp_path: Path) -> None:
+    endovis2017_test(tmp_path, 1)
+    endovis2017_test(tmp_path, 2, labels="")
+    video = tmp_path / "instrument_1_4_training/instrument_dataset_1"
+    picture(video / "left_frames/frame000.png", 5)
+    save(video / "ground_truth/Left_Prograsp_Forceps_labels/frame000.png", id_map(left=10))
+    data = open_dataset(tmp_path)
+    trained, tested = "instrument_1_4_training", "instrument_2017_test/instrument_2017_test"
+    assert [sequence.name for sequence in data.sequences] == [
+        f"{trained}/instrument_dataset_1", f"{tested}/instrument_dataset_1"
+    ]  # fmt: skip
+    assert data.unannotated == ("instrument_1_4_testing/instrument_dataset_2",)
+    assert one(tmp_path, sequences=["instrument_2017_test"]).count == 2
+    assert one(tmp_path, sequences=["fold0"]).name == f"{trained}/instrument_dataset_1"  # no test video
+    (video / "left_frames/frame000.png").unlink()
+    with pytest.raises(SourceError, match=r"training/instrument_dataset_1: holds no left_frames/frame000\.png; exp"):
+        open_dataset(tmp_path)  # its frames are not those of the test
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ({"labels": ""}, r"testing/instrument_dataset_1: frames without maps; .* no instrument_2017_test/inst"),
+        ({"frames": False}, r"dataset_1: holds no left_frames/.*, and beside .* no instrument_\*_testing/inst"),
+        ({"labels": "PartsSegmentation"}, r"dataset_1: names no instrument; .*, or TypeSegmentation or gt/Type"),
+    ],
+)
+def test_endovis2017_test_with_an_archive_missing(tmp_path: Path, made: dict[str, Any], says: str) -> None:
+    with pytest.raises(SourceError, match=says) as caught:
+        open_dataset(endovis2017_test(tmp_path, **made))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

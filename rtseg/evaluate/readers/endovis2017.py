@@ -57,6 +57,7 @@ TYPES = (
 FOLDS = {"fold0": (1, 3), "fold1": (2, 5), "fold2": (4, 8), "fold3": (6, 7)}
 TESTED = ("TypeSegmentation", "gt/TypeSegmentation")
 TYPE_FOLDERS = {**dict.fromkeys(TESTED, 1), "instruments_masks": 32}  # and what a type counts
+KINDS = ("ground_truth", "gt", "BinarySegmentation", "PartsSegmentation", *TYPE_FOLDERS)  # what annotates a video
 ANSWERS = "instrument_2017_test"  # the archive of the test videos' maps, which some unpack into a folder of its name
 FRAMES = "instrument_*_testing"  # and those of their frames
 OTHER, UNNAMED = 7, 8  # types
@@ -79,18 +80,14 @@ def read(path: Path) -> Found:
             f"{bare[0]}: frames without maps; there is no ground_truth in it, and no "
             f"{ANSWERS}/{bare[0].name}/{TESTED[0]} in {path}; expected the folder that holds both archives"
         )
-    names = _names(path, [*annotated, *bare])
+    alike = len({video.name for video in annotated}) < len(annotated)  # as in the archives of train and test
+    names = {video: video.relative_to(path).as_posix() if alike else video.name for video in annotated}
     sequences = tuple(_sequence(names[video], video, frames) for video, frames in pictures.items())
     trained = [video for video in annotated if not any((video / kind).is_dir() for kind in TESTED)]
     numbers = {names[video]: int(video.name.rpartition("_")[2]) for video in trained}
     splits = {fold: tuple(name for name, number in numbers.items() if number in own) for fold, own in FOLDS.items()}
-    return Found(sequences, {fold: own for fold, own in splits.items() if own}, tuple(names[video] for video in bare))
-
-
-def _names(path: Path, videos: list[Path]) -> dict[Path, str]:
-    """What each video is called: like its folder, or by its path where two are called alike, as in train and test."""
-    alike = len({video.name for video in videos}) < len(videos)
-    return {video: video.relative_to(path).as_posix() if alike else video.name for video in videos}
+    unannotated = tuple(video.relative_to(path).as_posix() for video in bare)
+    return Found(sequences, {fold: own for fold, own in splits.items() if own}, unannotated)
 
 
 def _videos(path: Path) -> list[Path]:
@@ -102,26 +99,23 @@ def _videos(path: Path) -> list[Path]:
 def _is_video(folder: Path) -> bool:
     if not re.fullmatch(r"instrument_dataset_\d+", folder.name):
         return False
-    return _is_bare(folder) or any((folder / kind).is_dir() for kind in ("ground_truth", "gt", *TYPE_FOLDERS))
+    return any((folder / kind).is_dir() for kind in ("left_frames", *KINDS))
 
 
 def _is_bare(video: Path) -> bool:
     """Whether it is frames alone, as in the archives of test frames."""
-    kinds = ("ground_truth", "gt", *TYPE_FOLDERS)
-    return (video / "left_frames").is_dir() and not any((video / kind).is_dir() for kind in kinds)
+    return not any((video / kind).is_dir() for kind in KINDS)
 
 
 def _pictures(video: Path) -> list[Path]:
-    """The frames of an annotated video: its own, or those of the other archive."""
-    pictures = files(video / "left_frames", PICTURES) or files(video / "images", PICTURES)
-    for place in video.parents[:3]:
-        for other in sorted(place.glob(f"{FRAMES}/{video.name}/left_frames")) if not pictures else ():
-            pictures = files(other, PICTURES)
-    if not pictures:
-        raise SourceError(
-            f"{video}: holds no left_frames/frame000.png, and there is no {FRAMES}/{video.name}/left_frames beside its "
-            "archive; expected the frames that it annotates"
-        )
+    """The frames that a video annotates: its own, or of a test video those in the other archive."""
+    own, apart = (video / "left_frames", video / "images"), f"{FRAMES}/{video.name}/left_frames"
+    tested = not (video / "ground_truth").is_dir()
+    others = [folder for place in video.parents[:3] for folder in place.glob(apart)] if tested else []
+    pictures = next((found for folder in (*own, *others) if (found := files(folder, PICTURES))), None)
+    if pictures is None:
+        beside = f", and beside {ANSWERS} there is no {apart}" if tested else ""
+        raise SourceError(f"{video}: holds no left_frames/frame000.png{beside}; expected the frames that it annotates")
     return pictures
 
 
