@@ -9,7 +9,7 @@ the one in colours where there is none. An object is a class: two graspers are o
 endoscope's picture, is the background; so are pixels that neither table names (a white line at the border, and
 specks that nobody annotated).
 
-A sequence is a clip, "video01/video01_00080"; "video01" is all of a video.
+A sequence is a clip, "video01/video01_00080"; "video01" is all of a video, and the group of its clips.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def _sequence(clip: Path) -> Sequence:
         raise SourceError(f"{clip}: holds no frame_80{ENDO} with its frame_80{WATERSHED}; expected both of each frame")
     by_frame = pair(pictures, maps, lambda path: path.name.partition("_endo")[0])
     truth = class_maps(pictures, by_frame, decode)
-    name = f"{clip.name.partition('_')[0]}/{clip.name}"
-    return of_pictures(name, pictures, truth, lambda i: Target(i, CLASSES[i].name, CLASSES[i].name))
+    video = clip.name.partition("_")[0]
+    name = f"{video}/{clip.name}"
+    return of_pictures(name, pictures, truth, lambda i: Target(i, CLASSES[i].name, CLASSES[i].name), group=video)
 
 
 def _maps(clip: Path) -> tuple[list[Path], Callable[[Path], ImageU8]]:

@@ -40,8 +40,9 @@ class Lazy(Sequence):
         truth: Callable[[int], Truth | None],
         spacing_mm: Spacing | Callable[[], Spacing] = None,
         volume: bool = False,
+        group: str = "",
     ) -> None:
-        given = {"name": name, "image": image, "truth": truth, "volume": volume}
+        given = {"name": name, "image": image, "truth": truth, "volume": volume, "group": group}
         later = {"_count": count, "_targets": targets, "_spacing_mm": spacing_mm}
         for key, value in {**given, **later}.items():
             object.__setattr__(self, key, value)  # the class is frozen
@@ -69,6 +70,7 @@ def of_pictures(
     target: Callable[[int], Target],
     read: Callable[[Path], ImageU8] = read_picture,
     volume: bool = False,
+    group: str = "",
 ) -> Sequence:
     """A sequence of picture files, whose targets are what its masks show: each is read once, when they are asked for.
 
@@ -82,4 +84,5 @@ def of_pictures(
         lambda t: read(pictures[t]),
         truth,
         volume=volume,
+        group=group,
     )

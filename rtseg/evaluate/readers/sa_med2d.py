@@ -91,4 +91,7 @@ def _sequence(case: str, pictures: list[Path], masks: Masks, names: dict[int, st
     labels = {i: names.get(number, f"class {number:04d}") for number, i in ids.items()}
     targets = tuple(Target(i, label, label) for i, label in labels.items())
     flat = case.endswith("--2d")
-    return Lazy(case, len(pictures), targets, lambda t: read_picture(pictures[t]), truth, volume=not flat)
+    patient = "--".join(case.split("--")[1:3])  # cut along up to three axes, and seen in several modalities
+    return Lazy(
+        case, len(pictures), targets, lambda t: read_picture(pictures[t]), truth, volume=not flat, group=patient
+    )
