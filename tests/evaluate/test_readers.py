@@ -429,7 +429,7 @@ def sa_v(root: Path, frames: int = 9) -> None:
 def test_sa_v_masklets_are_on_every_fourth_frame(tmp_path: Path) -> None:
     sa_v(tmp_path)
     left, right, none = (rle(id_map(**at) > 0) for at in ({"left": 1}, {"right": 1}, {}))
-    masklets(tmp_path, [[left, right], [none, left], [None, left]], [0, 7])
+    masklets(tmp_path, [[left, right], [none, left], [None, None]], [0, 7])
     masklets(tmp_path, [[right]], [0], kind="auto")  # not what people drew
     sequence = one(tmp_path)
     assert (sequence.name, sequence.count, [target.id for target in sequence.targets]) == ("sav_000001", 9, [1, 8])
@@ -438,12 +438,40 @@ def test_sa_v_masklets_are_on_every_fourth_frame(tmp_path: Path) -> None:
     assert [sequence.truth(t) for t in (1, 2, 3, 5, 8)] == [None] * 5
 
 
+def test_sa_v_null_is_one_object_that_nobody_annotated(tmp_path: Path) -> None:
+    sa_v(tmp_path)
+    left, right, none = (rle(id_map(**at) > 0) for at in ({"left": 1}, {"right": 1}, {}))
+    masklets(tmp_path, [[None, left], [right, None], [None, none]], [0, 7])
+    sequence = one(tmp_path)
+    assert [areas(sequence, t) for t in (0, 4, 8)] == [{8: AT_LEFT}, {1: AT_RIGHT}, {}]
+
+
+def test_sa_v_counts_may_be_a_list(tmp_path: Path) -> None:
+    from pycocotools import mask as coco
+
+    sa_v(tmp_path)
+    drawn_hw = id_map(left=1, right=1) > 0
+    flat = np.r_[False, drawn_hw.ravel("F"), False]
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(np.r_[0, edges, drawn_hw.size]).tolist()
+    plain = {"size": [H, W], "counts": runs}
+    assert coco.frPyObjects(plain, H, W)["counts"].decode() == rle(drawn_hw)["counts"]  # as COCO means it
+    whole = {"size": [H, W], "counts": [0, H * W]}
+    masklets(tmp_path, [[plain], [whole]], [0])
+    truths = [one(tmp_path).truth(t) or {} for t in (0, 4)]
+    np.testing.assert_array_equal(truths[0][1], drawn_hw)
+    assert truths[1][1].all()
+
+
 @pytest.mark.parametrize(
     ("rows", "ids", "says"),
     [
         ([[rle(np.ones((H, W + 1)))]], [0], r"frame 0: a mask is 33x24, the video 32x24; expected one size"),
-        ([[{"size": [H, W], "counts": "0000"}]], [0], r"frame 0: a mask is not COCO's compressed RLE"),
-        ([[{"size": [H, W], "counts": [0, H * W]}]], [0], r"frame 0: a mask is not COCO's compressed RLE"),
+        ([[{"size": [H, W], "counts": "0000"}]], [0], r"frame 0: a mask is not COCO's RLE"),
+        ([[{"size": [H, W], "counts": [0, H * W - 1]}]], [0], r"frame 0: a mask is not COCO's RLE"),
+        ([[{"size": [H, W], "counts": [-1, H * W + 1]}]], [0], r"frame 0: a mask is not COCO's RLE"),
+        ([[{"size": [H, W], "counts": [0, float(H * W)]}]], [0], r"frame 0: a mask is not COCO's RLE"),
+        ([[{"size": [H, W]}]], [0], r"frame 0: a mask is not COCO's RLE"),
         ([[rle(np.ones((H, W)))]], [0, 1], r"frame 0: 1 masks; expected one for each of 2 masklets"),
         ([[rle(np.ones((H, W)))]], [255], r"masklet_id = \[255\]; expected different numbers, 0 to 254"),
     ],

@@ -5,9 +5,12 @@
 
 as github.com/facebookresearch/sam2, sav_dataset/README.md, defines them. In the JSON, `masklet[i][k]` is the mask of
 object `masklet_id[k]` in COCO's RLE, {"size": [h, w], "counts": "..."}, on frame 4 * i: videos have 24 frames a
-second, six of which are annotated. What people drew (`manual`) is the truth, and `auto` only where there is no
-`manual`. A frame where an object has null instead of a mask is not annotated. In val and test each object has a
-folder of binary PNGs, because objects overlap.
+second, six of which are annotated. `counts` may be a list of runs too, COCO's uncompressed form. What people drew
+(`manual`) is the truth, and `auto` only where there is no `manual`. An object with null instead of a mask is not
+annotated on that frame; the others count, and a frame with nothing but nulls is not annotated. A truth has no word for
+one such object: it is absent there, which is exact until it is prompted, and a miss if it is followed where it is null.
+The released files show what is absent as an empty mask. In val and test each object has a folder of binary PNGs,
+because objects overlap.
 
 Masklet 0, and the folder 000, is object 1.
 """
@@ -18,6 +21,8 @@ from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...errors import OutputError, SourceError
 from ...publish import decode_rle
@@ -117,22 +122,36 @@ class Masklets:
         number, between = divmod(t, STRIDE)
         masklets, ids = self._get("masklet"), self._ids
         row = masklets[number] if not between and number < len(masklets) else None
-        if row is None or None in row:
+        if row is None or (row and all(rle is None for rle in row)):
             return None
         if len(row) != len(ids):
             raise SourceError(f"{self.file}: frame {t}: {len(row)} masks; expected one for each of {len(ids)} masklets")
-        drawn = {i: self._decode(rle, t, size) for i, rle in zip(ids, row, strict=True)}
+        drawn = {i: self._decode(rle, t, size) for i, rle in zip(ids, row, strict=True) if rle is not None}
         return {i: mask_hw for i, mask_hw in drawn.items() if mask_hw.any()}
 
     def _decode(self, rle: Any, t: int, size: tuple[int, int]) -> BoolMask:
         try:
-            height, width = (int(n) for n in rle["size"])
-            mask_hw = decode_rle(rle["counts"].encode("ascii"), height, width)
-        except (KeyError, TypeError, ValueError, AttributeError, OutputError) as e:
-            raise SourceError(f"{self.file}: frame {t}: a mask is not COCO's compressed RLE; copy it again") from e
+            (height, width), counts = (int(n) for n in rle["size"]), rle["counts"]
+            if isinstance(counts, list):
+                mask_hw = _fill(counts, height, width)
+            else:
+                mask_hw = decode_rle(counts.encode("ascii"), height, width)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OutputError) as e:
+            raise SourceError(f"{self.file}: frame {t}: a mask is not COCO's RLE; copy it again") from e
         if (height, width) != size:
             video = f"{size[1]}x{size[0]}"
             raise SourceError(
                 f"{self.file}: frame {t}: a mask is {width}x{height}, the video {video}; expected one size"
             )
         return mask_hw
+
+
+def _fill(runs: list[int], height: int, width: int) -> BoolMask:
+    """Mask, bool [height, width], of COCO's uncompressed counts: runs of 0 and 1 by turns, down the columns.
+
+    `ValueError` or `OverflowError` unless they are whole numbers that fill it exactly.
+    """
+    if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
+        raise ValueError("the runs do not fill it")
+    value = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(value, runs).reshape(width, height).T)
