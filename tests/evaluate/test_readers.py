@@ -608,7 +608,7 @@ def test_an_unknown_folder_says_what_each_layout_is(tmp_path: Path) -> None:
         open_dataset(tmp_path, layout="davis")
     with pytest.raises(ConfigError, match="layout 'davos': unknown; did you mean 'davis'"):
         open_dataset(tmp_path, layout="davos")
-    with pytest.raises(ConfigError, match="only nifti has windows"):
+    with pytest.raises(ConfigError, match="only nifti has windows and modalities"):
         open_dataset(tmp_path, layout="davis:lung")
     with pytest.raises(SourceError, match="no such folder"):
         open_dataset(tmp_path / "nowhere")

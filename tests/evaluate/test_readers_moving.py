@@ -285,6 +285,50 @@ def test_decathlon_has_modalities_on_a_fourth_axis(tmp_path: Path) -> None:
     assert sequence.targets[0].label == "edema"
 
 
+def brats(root: Path, in_one_file: bool) -> Path:
+    """Four modalities, a constant each: 50, 100, 150, 200; the last is a CT's, to have a window of its own."""
+    names = dict(enumerate(["FLAIR", "T1w", "T1gd", "CT"]))
+    volumes = [np.full(SHAPE, 50 * (n + 1), np.int16) for n in names]
+    for values in volumes:
+        values[0] = 1  # so that percentiles have a range
+    if in_one_file:
+        nifti(root / "imagesTr/BRATS_001.nii.gz", np.stack(volumes, axis=-1))
+    else:
+        for n, values in enumerate(volumes):
+            nifti(root / f"imagesTr/BRATS_001_{n:04d}.nii.gz", values)
+    nifti(root / "labelsTr/BRATS_001.nii.gz", body()[1])
+    (root / "dataset.json").write_text(json.dumps({"modality": {str(n): name for n, name in names.items()}}))
+    return root
+
+
+@pytest.mark.parametrize("in_one_file", [True, False])
+def test_any_three_of_four_modalities_are_shown(
+    tmp_path: Path, in_one_file: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def middle(layout: str | None) -> list[int]:
+        sequence = one(tmp_path, layout=layout)
+        return [int(sequence.image(t)[5, 6, c]) for t in (2,) for c in range(3)]
+
+    brats(tmp_path, in_one_file)
+    abdomen = round((200 + 160) / 400 * 255)
+    assert middle("nifti:0,1,3") == [*middle("nifti:3,0,1")[1:], abdomen] == [255, 255, abdomen]
+    assert middle("nifti:3") == [abdomen] * 3 and middle("nifti:3,2") == [abdomen, 255, abdomen]
+    soft = [round((50 * n + 125) / 350 * 255) for n in (1, 2, 3, 4)]  # of the mediastinum: 350 wide around 50
+    assert middle("nifti:3,2,1:mediastinum") == middle("nifti:mediastinum:3,2,1") == [min(n, 255) for n in soft[:0:-1]]
+    assert not caplog.records  # whoever chooses knows
+    assert middle("nifti:mediastinum") == middle("nifti:0,1,2:mediastinum") == soft[:3]  # as ever
+    (said,) = caplog.messages
+    assert "4 modalities, of which three are shown and 3 (CT) left out; the layout nifti:3,0,1" in said
+    with pytest.raises(ConfigError, match=r"BRATS_001.*: no modality 4; expected 0 to 3"):
+        middle("nifti:4")
+
+
+@pytest.mark.parametrize("options", ["0,1,2,3", "0,", "0,x", "1:2", "lung:brain", "0,1:2:lung"])
+def test_modalities_that_cannot_be_chosen(tmp_path: Path, options: str) -> None:
+    with pytest.raises(ConfigError, match=f"layout 'nifti:{options}': expected a window, one to three modalities"):
+        open_dataset(brats(tmp_path, True), layout=f"nifti:{options}")
+
+
 def test_ct_has_a_window_and_others_percentiles(tmp_path: Path) -> None:
     hu, _ = body()
     abdomen = one(case(tmp_path / "ct")).image(0)[..., 0]  # values below -500 are Hounsfield units

@@ -34,10 +34,11 @@ SHORT = 300  # characters of a hint
 def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[str] = ()) -> Dataset:
     """Open a data set; `layout` is a key of `LAYOUTS`, or told from what lies there.
 
-    "nifti:lung" is "nifti" with a window; "synthetic:..." needs no folder (readers/synthetic.py). `sequences` are those
-    to keep, all if empty: names of sequences, of splits that the data set defines ("val", "fold0"), or of folders of
-    sequences ("valid" for "valid/seq_2"). No picture and no mask is read yet. `ConfigError` for a layout or a sequence
-    that is unknown or unclear, `SourceError` where what lies there is not as its layout says; both in one line.
+    "nifti:lung:3,0,1" is "nifti" with options (readers/nifti.py); "synthetic:..." needs no folder
+    (readers/synthetic.py). `sequences` are those to keep, all if empty: names of sequences, of splits that the data set
+    defines ("val", "fold0"), or of folders of sequences ("valid" for "valid/seq_2"). No picture and no mask is read
+    yet. `ConfigError` for a layout or a sequence that is unknown or unclear, `SourceError` where what lies there is not
+    as its layout says; both in one line.
     """
     if str(path).startswith(synthetic.PREFIX):
         if layout or sequences:
@@ -46,15 +47,15 @@ def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[
     folder = Path(path).resolve()
     if not folder.is_dir():
         raise SourceError(f"{path}: no such folder; expected the folder of a data set")
-    name, _, window = (layout or _recognise(folder)).partition(":")
+    name, _, options = (layout or _recognise(folder)).partition(":")
     if name not in LAYOUTS:
         raise ConfigError(f"layout {name!r}: unknown; {did_you_mean(name, LAYOUTS)}")
-    if window and name != "nifti":
-        raise ConfigError(f"layout {layout!r}: only nifti has windows; leave {window!r} out")
+    if options and name != "nifti":
+        raise ConfigError(f"layout {layout!r}: only nifti has windows and modalities; leave {options!r} out")
     reader = LAYOUTS[name]
     if not reader.found(folder):
         raise ConfigError(f"{path}: not laid out as {name}; expected {reader.EXPECTED}")
-    found: Found = reader.read(folder, window) if window else reader.read(folder)
+    found: Found = reader.read(folder, options) if options else reader.read(folder)
     _check_names(path, found)
     if sequences:
         return Dataset(folder.name, name, _select(path, found, sequences))

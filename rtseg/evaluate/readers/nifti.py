@@ -10,14 +10,18 @@ sequence is a case.
 
 Volumes are turned to LPS (columns to the patient's left, rows to the back, slices upward), whatever their axes are
 in the file, and cut across the axis along which voxels are largest: axially where several are, with the head up in
-the other two. `spacing_mm` is the file's. Channels are the first three modalities, each in its window (window.py; the
-layout "nifti:lung" names one for all); fewer are repeated.
+the other two. `spacing_mm` is the file's. Channels are the first three modalities, each in its window (window.py);
+fewer are repeated, and a line in the log names what is left out. The layout "nifti:lung" names one window for all,
+"nifti:3,0,1" the modalities that become red, green and blue, counted from 0 as in the names of nnU-Net's files, and
+"nifti:percentile:3,0,1" both.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import SourceError
+from ...errors import ConfigError, SourceError
 from ...types import MAX_ID, ImageU8
 from ..dataset import Sequence, Target, Truth
 from .files import files, folders, read_json, split
@@ -36,7 +40,33 @@ from .window import Limits, check_window, grey, limits
 EXPECTED = "imagesTr/, labelsTr/ and dataset.json; or image.nii.gz with label.nii.gz, also in folders"
 ENDINGS = (".nii.gz", ".nii")
 CHANNELS = 3
+CHOICE = re.compile(r"\d+(,\d+){,2}")
 KEPT = CHANNELS + 1  # volumes in memory: the modalities and the labels of one case
+
+log = logging.getLogger("rtseg.evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the layout says after "nifti:": one window for all, and the modalities that are shown; "" and () by default.
+
+    `ConfigError` for a window that is unknown, or what is neither a window nor one to three numbers.
+    """
+
+    window: str = ""
+    shown: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Options:
+        words = text.split(":") if text else []
+        choices = [word for word in words if word[:1].isdecimal()]
+        windows = [word for word in words if word not in choices]
+        if len(choices) > 1 or len(windows) > 1 or not all(map(CHOICE.fullmatch, choices)):
+            raise ConfigError(
+                f"layout 'nifti:{text}': expected a window, one to three modalities such as 3,0,1, or WINDOW:3,0,1"
+            )
+        check_window("".join(windows))
+        return cls("".join(windows), tuple(int(n) for choice in choices for n in choice.split(",")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +82,37 @@ def found(path: Path) -> bool:
     return (path / "imagesTr").is_dir() or bool(_loose(path))
 
 
-def read(path: Path, window: str = "") -> Found:
-    """Every case that has labels. `ConfigError` for an unknown window, `SourceError` for a file not as expected."""
-    check_window(window)
+def read(path: Path, options: str = "") -> Found:
+    """Every case that has labels. `ConfigError` for an unknown option, `SourceError` for a file not as expected."""
+    wanted = Options.parse(options)
     about = path / "dataset.json"
     try:
         content = read_json(about, dict) if about.is_file() else {}
-        names, is_ct = _names(content), _is_ct(content)
+        names, modalities = _names(content), _modalities(content)
     except (ValueError, TypeError, AttributeError) as e:
         raise SourceError(f"{about}: its labels or modalities are not as nnU-Net's ({e!r}); correct it") from e
     load = lru_cache(maxsize=KEPT)(load_volume)
-    cases = _trained(path) if (path / "imagesTr").is_dir() else _loose(path)
-    return Found(tuple(_sequence(Case(case, load, window, is_ct), names) for case in cases))
+    found = _trained(path) if (path / "imagesTr").is_dir() else _loose(path)
+    cases = [Case(case, load, wanted, modalities) for case in found]
+    if found and not wanted.shown:
+        _say_what_is_left_out(path, Case(found[0], load, wanted, modalities), modalities)
+    return Found(tuple(_sequence(case, names) for case in cases))
+
+
+def _say_what_is_left_out(path: Path, case: Case, names: list[str]) -> None:
+    every: list[tuple[Path, int]] = []
+    with suppress(SourceError):  # a file that cannot be read is named when it is needed
+        every = case.every
+    left_out = range(CHANNELS, len(every))
+    if left_out:
+        called = ", ".join(f"{n} ({names[n]})" if n < len(names) else str(n) for n in left_out)
+        log.warning(
+            "%s: %d modalities, of which three are shown and %s left out; the layout nifti:%d,0,1, say, shows others",
+            path,
+            len(every),
+            called,
+            left_out[0],
+        )
 
 
 def _trained(path: Path) -> list[Files]:
@@ -102,10 +151,10 @@ def _names(about: Mapping[str, Any]) -> dict[int, str]:
     return {int(number): str(name) for number, name in pairs if not isinstance(number, list)}
 
 
-def _is_ct(about: Mapping[str, Any]) -> list[bool]:
-    """Whether each modality is a CT, as far as dataset.json says."""
+def _modalities(about: Mapping[str, Any]) -> list[str]:
+    """The name of each modality, as far as dataset.json says."""
     named = about.get("channel_names") or about.get("modality") or {}
-    return [str(named[key]).upper().startswith("CT") for key in sorted(named, key=int)]
+    return [str(named[key]) for key in sorted(named, key=int)]
 
 
 def _sequence(case: Case, names: Mapping[int, str]) -> Sequence:
@@ -125,8 +174,8 @@ def _sequence(case: Case, names: Mapping[int, str]) -> Sequence:
 class Case:
     """One case: its headers are read when first needed, its voxels through `load`, which keeps a few volumes."""
 
-    def __init__(self, case: Files, load: Callable[[Path], Volume], window: str, is_ct: list[bool]) -> None:
-        self.files, self._load, self._window, self._is_ct = case, load, window, is_ct
+    def __init__(self, case: Files, load: Callable[[Path], Volume], options: Options, names: list[str]) -> None:
+        self.files, self._load, self._options, self._names = case, load, options, names
 
     @cached_property
     def _header(self) -> Header:
@@ -136,15 +185,23 @@ class Case:
         return label
 
     @cached_property
-    def _modalities(self) -> list[tuple[Path, int]]:
-        """The file of each modality that is shown, and which of it; each fits the labels."""
+    def every(self) -> list[tuple[Path, int]]:
+        """The file of each modality, and which of it; each fits the labels."""
         every = []
         for path in self.files.images:
             image, label = read_header(path), self._header
             if image.shape != label.shape or not np.allclose(image.spacing_mm, label.spacing_mm, rtol=0.01):
                 raise SourceError(f"{path}: {_size(image)}, its label is {_size(label)}; expected one grid")
             every += [(path, modality) for modality in range(image.modalities)]
-        return every[:CHANNELS]
+        return every
+
+    @cached_property
+    def _shown(self) -> list[int]:
+        """The numbers of the modalities that are shown."""
+        shown, count = self._options.shown, len(self.every)
+        if shown and max(shown) >= count:
+            raise ConfigError(f"{self.files.images[0]}: no modality {max(shown)}; expected 0 to {count - 1}")
+        return list(shown or range(min(CHANNELS, count)))
 
     @property
     def count(self) -> int:
@@ -158,14 +215,15 @@ class Case:
 
     @cached_property
     def _limits(self) -> list[Limits]:
-        known = [*self._is_ct, *[None] * CHANNELS]
-        return [limits(self._load(path), m, self._window, known[i]) for i, (path, m) in enumerate(self._modalities)]
+        known = {n: name.upper().startswith("CT") for n, name in enumerate(self._names)}
+        parts = [(n, *self.every[n]) for n in self._shown]
+        return [limits(self._load(path), m, self._options.window, known.get(n)) for n, path, m in parts]
 
     def image(self, t: int) -> ImageU8:
         """Slice t, uint8 [H, W, 3]."""
         shown = [
             grey(self._load(path).slice(t, self._header.axis, m), range_)
-            for (path, m), range_ in zip(self._modalities, self._limits, strict=True)
+            for (path, m), range_ in zip((self.every[n] for n in self._shown), self._limits, strict=True)
         ]
         return np.dstack([shown[i % len(shown)] for i in range(CHANNELS)])
 
