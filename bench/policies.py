@@ -32,7 +32,7 @@ from rtseg.evaluate.protocols import PROTOCOLS, survey
 from rtseg.evaluate.readers import open_dataset
 from rtseg.evaluate.result import Result
 from rtseg.evaluate.run import Settings, evaluate, schedule
-from rtseg.evaluate.summary import difference, summarise
+from rtseg.evaluate.summary import by_group, difference, summarise
 from rtseg.evaluate.tables import NAMES, Sheet, interval, number
 from rtseg.track import POLICIES
 
@@ -126,8 +126,10 @@ def same_masks(result: Result, other: Result) -> float:
 
 
 def step_ms(result: Result) -> Values:
-    """The median time of a step, by sequence."""
-    return {name: [median(tracked.ms)] for name, tracked in result.tracked.items() if tracked.ms}
+    """The median time of a step, of each sequence, by group."""
+    return by_group(
+        [(name, median(tracked.ms)) for name, tracked in result.tracked.items() if tracked.ms], result.group
+    )
 
 
 def sheet(title: str, table: Table, absent: Mapping[str, str]) -> Sheet:

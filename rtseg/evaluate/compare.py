@@ -13,7 +13,7 @@ from . import bootstrap, store
 from .bootstrap import Figure
 from .paired import paired
 from .result import Result, Row
-from .summary import BY_OBJECT, ObjectFigures, difference_of_pair, object_figures, summarise
+from .summary import BY_OBJECT, ObjectFigures, by_group, difference_of_pair, object_figures, summarise
 from .tables import NONE, SMALLER, Document, Sheet, flat, interval, number, short_names, titles
 
 # What was asked has to be the same; on what picture (a corruption), of which engine, may differ, and is listed.
@@ -176,11 +176,13 @@ def _step_times(before: Result, after: Result) -> dict[str, Change]:
     """Median ms of a frame, mean over the sequences that were timed in both."""
     timed = [name for name in before.tracked.keys() & after.tracked.keys() if before.tracked[name].ms]
     timed = sorted(name for name in timed if after.tracked[name].ms)
-    first, second = ({name: [median(of.tracked[name].ms)] for name in timed} for of in (before, after))
+    first, second = (
+        by_group([(name, median(of.tracked[name].ms)) for name in timed], before.group) for of in (before, after)
+    )
     figure = bootstrap.difference([first], [second])
     if figure is None:
         return {}
-    before_ms, after_ms = (fmean(ms for (ms,) in of.values()) for of in (first, second))
+    before_ms, after_ms = (fmean(ms for of_group in of.values() for ms in of_group) for of in (first, second))
     return {"ms": Change(before_ms, after_ms, figure)}
 
 
@@ -230,7 +232,7 @@ def comparison_table(comparison: Comparison) -> Document:
         sheets.append(Sheet("what differs between the runs", "lll", ("", "before", "after"), cells))
     notes = [] if comparison.differing else ["the runs differ in no setting, and in nothing that made them"]
     if comparison.groups[""] and all(change.difference.low is None for change in comparison.groups[""].values()):
-        notes.append(f"no intervals: they take {bootstrap.MIN_SEQUENCES} sequences or more")
+        notes.append(f"no intervals: they take {bootstrap.MIN_GROUPS} {bootstrap.INDEPENDENT} or more")
     return Document({"ok": True, **comparison.to_json()}, heading, sheets, notes)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..publish.folder import atomic_folder
 from . import pictures, plots, store
-from .bootstrap import MIN_SEQUENCES
+from .bootstrap import INDEPENDENT, MIN_GROUPS
 from .corrupt import corrupted
 from .dataset import Dataset
 from .result import Result
@@ -131,8 +131,9 @@ def _doubts(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]
         yield f"no frame was scored: {PROMPTED}, and there is no other annotated one that was tracked; {REMEDY}"
     elif unscored:
         yield f"{counted(unscored, 'object')} of {len(summary.objects)} had no frame to score: {PROMPTED}"
-    if 0 < len(summary.sequences) < MIN_SEQUENCES:
-        yield f"no intervals from {counted(len(summary.sequences), 'sequence')}; they take {MIN_SEQUENCES} or more"
+    groups = summary.intervals["groups"]
+    if 0 < groups < MIN_GROUPS:
+        yield f"no intervals from {counted(groups, INDEPENDENT[:-1])}; they take {MIN_GROUPS} or more"
     if bare := dataset.unannotated:
         named = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
         yield f"{counted(len(bare), 'sequence')} without annotations left out: {named}"
@@ -176,8 +177,9 @@ def _markdown(values: Mapping[str, Any], sheets: Sequence[Sheet], drawn: Mapping
     ]
     method = values["summary"]["intervals"]
     how = (
-        f"Intervals of {method['confidence']:.0%}: {method['interval']} bootstrap, {method['resampled']} resampled "
-        f"{method['draws']} times. A figure is the mean over objects of the mean over their frames; "
+        f"Intervals of {method['confidence']:.0%}: {method['interval']} bootstrap, {method['groups']} {INDEPENDENT} "
+        f"(clips of one operation and cuts through one patient are one) resampled {method['draws']} times. "
+        "A figure is the mean over objects of the mean over their frames; "
         f"{_counting(values['settings'])}. For research only: not a medical device."
     )
     titles = {"worst": "worst frames", "plots": "over the frames", "sheets": "at a glance"}

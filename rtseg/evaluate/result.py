@@ -63,7 +63,8 @@ class Tracked:
     `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs that count
     nowhere, because the prompt gave the mask; see protocols/__init__.py. `prompts`: as entries of a prompt file
     (rtseg/prompts.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each frame that was tracked,
-    ascending: of all passes over it and all looks at its corrections. `volume`: its frames are slices.
+    ascending: of all passes over it and all looks at its corrections. `volume`: its frames are slices. `group`: as the
+    sequence has it.
     """
 
     masks: dict[int, dict[int, Prediction]] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Tracked:
     prompts: list[dict[str, Any]] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
     volume: bool = False
+    group: str = ""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,10 @@ class Result:
     rows: list[Row] = field(default_factory=list)
     classes: list[ClassRow] = field(default_factory=list)
     tracked: dict[str, Tracked] = field(default_factory=dict)  # by sequence
+
+    def group(self, sequence: str) -> str:
+        """What a sequence belongs to: an operation, a patient, or nothing but itself."""
+        return (self.tracked[sequence].group if sequence in self.tracked else "") or sequence
 
 
 def named(object_id: int, label: str) -> str:

@@ -138,7 +138,7 @@ def evaluate(
                 left_out[sequence.name] = missing
             if chosen:
                 tracked = track(watched, chosen, settings, partial(Tracker, engine, settings.policy))
-                tracked.volume = sequence.volume
+                tracked.volume, tracked.group = sequence.volume, sequence.group
                 rows, classes = score(sequence, tracked, settings.tolerance)
                 result.tracked[sequence.name] = tracked
                 result.rows += rows

@@ -22,7 +22,7 @@ from ..errors import ConfigError, OutputError
 from .result import ClassRow, Prediction, Result, Row, Tracked
 
 FILE, MASKS = "eval.json", "masks.json.gz"
-FORMAT, VERSION = "rtseg evaluation", 2
+FORMAT, VERSION = "rtseg evaluation", 3
 AGAIN = "run rtseg eval again"
 
 Json = dict[str, Any]
@@ -120,7 +120,8 @@ def _masks(tracked: Tracked) -> Json:
 
 def _steps(tracked: Tracked) -> Json:
     given = sorted(map(list, tracked.given))
-    return {"prompts": tracked.prompts, "given": given, "ms": tracked.ms, "volume": tracked.volume}
+    about = {"volume": tracked.volume, "group": tracked.group}
+    return {"prompts": tracked.prompts, "given": given, "ms": tracked.ms, **about}
 
 
 def _packed(masks: Json) -> bytes:
@@ -218,10 +219,10 @@ def _read_steps(steps: Json, where: str) -> Tracked:
     if not pairs or not isinstance(prompts, list) or any(not isinstance(prompt, dict) for prompt in prompts):
         raise _DamageError(f"{where}: prompts or given are not as they are written")
     times = [time for (time,) in _read_columns({"ms": ms}, where, {"ms": _NUMBER})]
-    volume = steps.get("volume", False)  # before there was a volume Dice, nobody said
-    if type(volume) is not bool:
-        raise _DamageError(f"{where}: volume is not true or false")
-    return Tracked(given={(frame, id_) for frame, id_ in given}, prompts=prompts, ms=times, volume=volume)
+    volume, group = steps["volume"], steps["group"]
+    if type(volume) is not bool or type(group) is not str:
+        raise _DamageError(f"{where}: volume is not true or false, or group no text")
+    return Tracked({}, {(frame, id_) for frame, id_ in given}, prompts, times, volume, group)
 
 
 def _read_masks(path: Path, document: Json, result: Result) -> None:

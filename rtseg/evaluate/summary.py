@@ -10,7 +10,7 @@ and re-acquisition is over returns.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -23,6 +23,8 @@ from .metrics import instruments, presence
 from .metrics.overlap import dice
 from .paired import paired
 from .result import ClassRow, Result, Row
+
+GroupOf = Callable[[str], str]  # of a sequence
 
 EFFORT = ("clicks", "corrected")
 # Figures of objects, in the order in which they are shown.
@@ -103,12 +105,12 @@ def summarise(result: Result) -> Summary:
     """All figures of an evaluation; those of the same result are the same, to the ends of the intervals."""
     objects = object_figures(result)
     return Summary(
-        overall=_figures(objects, result.classes),
-        sequences=_figures_by("sequence", objects, result.classes),
-        classes=_figures_by("category", objects, result.classes),
+        overall=_figures(objects, result.classes, result.group),
+        sequences=_figures_by("sequence", objects, result),
+        classes=_figures_by("category", objects, result),
         objects=objects,
         speed=_speed([ms for tracked in result.tracked.values() for ms in tracked.ms]),
-        intervals=dict(bootstrap.METHOD),
+        intervals={**bootstrap.METHOD, "groups": len({result.group(o.sequence) for o in objects})},
     )
 
 
@@ -125,8 +127,8 @@ def difference(before: Result, after: Result) -> dict[str, Figure]:
 def difference_of_pair(before: Result, after: Result) -> dict[str, Figure]:
     """`difference` of what `paired` made, or of the same part of both."""
     objects, others = _both_defined(object_figures(before), object_figures(after))
-    groups, other_groups = _groups(objects, before.classes), _groups(others, after.classes)
-    figures = {name: bootstrap.difference(groups[name], other_groups[name]) for name in groups}
+    parts, other_parts = _parts(objects, before.classes, before.group), _parts(others, after.classes, before.group)
+    figures = {name: bootstrap.difference(parts[name], other_parts[name]) for name in parts}
     return {name: figure for name, figure in figures.items() if figure}
 
 
@@ -179,8 +181,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(there) if there else None
 
 
-def _groups(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> dict[str, list[Values]]:
-    """What each figure is the mean of the means of, by sequence."""
+def _parts(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], group: GroupOf) -> dict[str, list[Values]]:
+    """What each figure is the mean of the means of, by group."""
     pairs = {name: [[(o.sequence, getattr(o, name)) for o in objects]] for name in BY_OBJECT}
     soon = [(o.sequence, float(presence.found_soon(time))) for o in objects for time in o.returns]
     by_frame = {
@@ -190,36 +192,35 @@ def _groups(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> di
     }
     for name, several in by_frame.items():
         pairs[name] = [[(sequence, iou) for (sequence, _), iou in one.items()] for one in several]
-    return {name: [_by_sequence(one) for one in several] for name, several in {**pairs, "reacquired": [soon]}.items()}
+    every = {**pairs, "reacquired": [soon]}
+    return {name: [by_group(one, group) for one in several] for name, several in every.items()}
 
 
-def _by_sequence(pairs: Iterable[tuple[str, float | None]]) -> Values:
+def by_group(pairs: Iterable[tuple[str, float | None]], group: GroupOf) -> Values:
     values: dict[str, list[float]] = {}
     for sequence, value in pairs:
         if value is not None:
-            values.setdefault(sequence, []).append(value)
+            values.setdefault(group(sequence), []).append(value)
     return values
 
 
-def _figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> dict[str, Figure]:
-    figures = {name: bootstrap.estimate(*groups) for name, groups in _groups(objects, classes).items()}
+def _figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], group: GroupOf) -> dict[str, Figure]:
+    figures = {name: bootstrap.estimate(*parts) for name, parts in _parts(objects, classes, group).items()}
     times = [math.inf if time is None else time for o in objects for time in o.returns]
     if times and math.isfinite(middle := median(times)):
         figures["reacquisition_frames"] = Figure(middle, None, None, len(times))
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def _figures_by(
-    part: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]
-) -> dict[str, dict[str, Figure]]:
+def _figures_by(part: str, objects: Sequence[ObjectFigures], result: Result) -> dict[str, dict[str, Figure]]:
     """The figures of each sequence, or of each category that has a name."""
     own: dict[str, list[ObjectFigures]] = {}
     rows: dict[str, list[ClassRow]] = {}
     for figures in objects:
         own.setdefault(getattr(figures, part), []).append(figures)
-    for row in classes:
+    for row in result.classes:
         rows.setdefault(getattr(row, part), []).append(row)
-    return {name: _figures(its, rows.get(name, [])) for name, its in own.items() if name}
+    return {name: _figures(its, rows.get(name, []), result.group) for name, its in own.items() if name}
 
 
 def _speed(ms: Sequence[float]) -> Speed | None:

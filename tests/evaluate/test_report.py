@@ -146,7 +146,7 @@ def test_the_tables_say_what_the_document_says(written: tuple[Path, Any]) -> Non
     for shown in (text, markdown):
         assert re.search(rf"\bJ\b[ |]+{iou}", shown) and false_area in shown
         assert "discs (made up): 2 sequences, 4 objects" in shown
-        assert "no intervals from 2 sequences; they take 5 or more" in shown
+        assert "no intervals from 2 independent videos; they take 5 or more" in shown
         assert "case 1/left" in shown and "tissue" in shown
     assert f"saved {out}" in text
     assert "grasper\\|\\<b>\\[x]" in markdown, "a label must not become markup"

@@ -154,9 +154,10 @@ def test_slices_outside_a_volume_are_an_error_before_anything_is_tracked(engine:
 
 
 def test_a_sequence_of_slices_is_known_as_one(engine: TorchEngine) -> None:
-    volume = replace(sequence("v", late=0), volume=True)
+    volume = replace(sequence("v", late=0), volume=True, group="patient")
     result = run(engine, volume, sequence("film", late=0), protocol="forward", slices=(1,))
     assert {name: tracked.volume for name, tracked in result.tracked.items()} == {"v": True, "film": False}
+    assert (result.group("v"), result.group("film")) == ("patient", "film")
 
 
 def test_a_file_that_cannot_be_read_ends_it_and_is_named(engine: TorchEngine) -> None:

@@ -31,7 +31,13 @@ counts = st.text(st.characters(min_codepoint=48, max_codepoint=111), min_size=1,
 masks = st.dictionaries(areas, st.dictionaries(ids, st.builds(Prediction, counts, shares), max_size=3), max_size=4)
 prompts = st.fixed_dictionaries({"frame": areas, "id": ids, "points": st.lists(st.tuples(areas, areas).map(list))})
 tracked = st.builds(
-    Tracked, masks, st.sets(st.tuples(areas, ids)), st.lists(prompts, max_size=2), st.lists(numbers), st.booleans()
+    Tracked,
+    masks,
+    st.sets(st.tuples(areas, ids)),
+    st.lists(prompts, max_size=2),
+    st.lists(numbers),
+    st.booleans(),
+    names,
 )
 tables = st.dictionaries(names, names | numbers | st.none() | st.booleans() | st.lists(areas), max_size=3)
 class_rows = st.builds(ClassRow, names, areas, names, areas, areas, areas)
@@ -133,17 +139,18 @@ DAMAGE: list[tuple[Callable[[Document], object], str]] = [
     (puts("rows", "dice", [-0.1]), "rows: dice = -0.1; expected 0 to 1"),
     (puts("rows", "surface", [2]), "rows: surface = 2; expected 0 to 1"),
     (puts("rows", "truth_area", [-20]), "rows: truth_area = -20; expected 0 or more"),
-    (puts("tracked", "a", {"prompts": [], "given": [], "ms": [], "volume": 1}), "tracked a: volume is not true or"),
+    (
+        puts("tracked", "a", {"prompts": [], "given": [], "ms": [], "volume": 1, "group": ""}),
+        "tracked a: volume is not",
+    ),
+    (puts("tracked", "a", {"prompts": [], "given": [], "ms": [], "volume": True, "group": 1}), "or group no text"),
     (puts("tracked", "a", []), "damaged"),
     (puts("tracked", "a", {"prompts": [1], "given": [], "ms": []}), "tracked a: prompts or given"),
     (puts("tracked", "a", {"prompts": [], "given": [[1, 2, 3]], "ms": []}), "tracked a: prompts or given"),
     (puts("tracked", "a", {"prompts": [], "given": [], "ms": [None]}), "tracked a: ms is not a list of float"),
     (lambda document: document.update(settings=[]), "settings is not a table"),
-    (lambda document: document.update(version=VERSION + 1), "of a newer rtseg; this one reads 2; update rtseg"),
-    (
-        lambda document: document.update(version=1),
-        "version 1, of an older rtseg, .*; run rtseg eval",
-    ),
+    (lambda document: document.update(version=VERSION + 1), "of a newer rtseg; this one reads 3; update rtseg"),
+    (lambda document: document.update(version=2), "version 2, of an older rtseg, .*; run rtseg eval"),
     (lambda document: document.update(version="1"), "damaged .version '1'"),
     (lambda document: document.update(format="COCO"), "not an evaluation; expected the eval.json"),
     (lacks("format"), "not an evaluation"),
@@ -169,14 +176,6 @@ def test_what_is_no_document_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="expected .*rtseg eval wrote") as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_what_was_written_before_volumes_had_a_dice_is_read(tmp_path: Path) -> None:
-    write(tmp_path, small(), {})
-    document = json.loads((tmp_path / FILE).read_text())
-    del document["tracked"]["a"]["volume"]
-    (tmp_path / FILE).write_text(json.dumps(document))
-    assert read(tmp_path) == small()
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:

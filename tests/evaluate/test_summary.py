@@ -13,10 +13,10 @@ import pytest
 
 from rtseg.errors import ConfigError
 from rtseg.evaluate import bootstrap
-from rtseg.evaluate.bootstrap import MIN_SEQUENCES, Figure, estimate
+from rtseg.evaluate.bootstrap import MIN_GROUPS, Figure, Values, estimate
 from rtseg.evaluate.paired import paired
 from rtseg.evaluate.result import ClassRow, Result, Row, Tracked
-from rtseg.evaluate.summary import difference, summarise
+from rtseg.evaluate.summary import by_group, difference, summarise
 
 
 def row(sequence: str, object_: int, frame: int, iou: float, **values: Any) -> Row:
@@ -178,7 +178,7 @@ def test_a_summary_is_json_and_always_the_same() -> None:
     assert len(documents) == 1
     document = json.loads(documents.pop())
     assert document["overall"]["iou"]["low"] < document["overall"]["iou"]["value"] < document["overall"]["iou"]["high"]
-    assert document["intervals"]["resampled"] == "sequences"
+    assert document["intervals"]["resampled"] == "groups"
     assert document["objects"][0]["sequence"] == "s0"
 
 
@@ -191,9 +191,33 @@ def videos(rng: np.random.Generator, sequences: int) -> dict[str, list[float]]:
     return {f"s{i:02}": list(h + rng.normal(0, 0.03, rng.integers(1, 6))) for i, h in enumerate(hard)}
 
 
-def covered(values: Sequence[dict[str, list[float]]]) -> float:
+def covered(values: Sequence[Values]) -> float:
     figures = [estimate(one) for one in values]
     return float(np.mean([f is not None and f.low is not None and f.low <= 0.7 <= f.high for f in figures]))
+
+
+def test_clips_of_one_video_are_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dozen videos of one to ten clips each, which have more in common than clips of others; the true mean is 0.7."""
+    monkeypatch.setattr(bootstrap, "DRAWS", 1000)
+
+    rng, nested, apart = np.random.default_rng(1), [], []
+    for _ in range(300):
+        hard = rng.normal(0.7, 0.1, 12)
+        clips = {f"v{v}/{c}": h + rng.normal(0, 0.03) for v, h in enumerate(hard) for c in range(rng.integers(1, 11))}
+        tracked = {name: Tracked(group=name.partition("/")[0]) for name in clips}
+        nested.append(by_group(clips.items(), Result({}, {}, tracked=tracked).group))
+        apart.append(by_group(clips.items(), Result({}, {}).group))
+    assert 0.90 < covered(nested) < 0.99
+    assert covered(apart) < 0.75  # as if each clip were a video of its own
+
+
+def test_the_groups_are_what_is_counted() -> None:
+    result = random_result(1)
+    assert summarise(result).intervals["groups"] == 8
+    of_four = replace(result, tracked={f"s{s}": Tracked(group=f"video {s // 2}") for s in range(8)})
+    summary = summarise(of_four)
+    assert summary.intervals["groups"] == 4 and summary.overall["iou"].low is None
+    assert summary.overall["iou"].value == summarise(result).overall["iou"].value and len(summary.sequences) == 8
 
 
 @pytest.mark.parametrize("sequences", [5, 12])
@@ -207,12 +231,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say(sequences: int, monkeypat
 
 
 def test_of_few_videos_there_is_no_interval() -> None:
-    values = {f"s{i}": [0.1 * i] for i in range(MIN_SEQUENCES)}
+    values = {f"s{i}": [0.1 * i] for i in range(MIN_GROUPS)}
     figure = estimate(values)
     assert figure is not None
     assert figure.low is not None
     del values["s0"]
-    assert estimate(values) == Figure(pytest.approx(0.25), None, None, MIN_SEQUENCES - 1)
+    assert estimate(values) == Figure(pytest.approx(0.25), None, None, MIN_GROUPS - 1)
 
 
 def test_what_has_no_value_has_no_figure() -> None:
