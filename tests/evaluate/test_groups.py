@@ -37,3 +37,15 @@ def test_cuts_and_modalities_of_sa_med2d_belong_to_their_patient(tmp_path: Path)
         png(tmp_path / "images" / f"{case}_0000.png")
         png(tmp_path / "masks" / f"{case}_0000--0001_000.png", 255)
     assert groups(tmp_path, "sa-med2d") == dict(zip(cases, ("A--Case_1",) * 3 + ("B--Case_1",), strict=True))
+
+
+def test_the_test_of_endovis2017_is_of_the_operations_of_its_training(tmp_path: Path) -> None:
+    for number in (1, 2):
+        video = tmp_path / f"instrument_1_4_training/instrument_dataset_{number}"
+        png(video / "left_frames/frame000.png")
+        png(video / "ground_truth/Left_Prograsp_Forceps_labels/frame000.png", 10)
+    png(tmp_path / "instrument_1_4_testing/instrument_dataset_1/left_frames/frame225.png")
+    png(tmp_path / "instrument_2017_test/instrument_dataset_1/TypeSegmentation/frame225.png", 2)
+    found = groups(tmp_path, "endovis2017")
+    assert len(found) == 3 and set(found.values()) == {"instrument_dataset_1", "instrument_dataset_2"}
+    assert {group for name, group in found.items() if name.endswith("_1")} == {"instrument_dataset_1"}

@@ -132,6 +132,11 @@ def _sequence(name: str, video: Path, pictures: list[Path]) -> Sequence:
     return _of_types(name, pictures, video / kind, TYPE_FOLDERS[kind])
 
 
+def _group(name: str) -> str:
+    """The operation: the test videos 1 to 8 are the last 75 frames of those that the training videos begin."""
+    return name.rpartition("/")[2]
+
+
 def _of_instruments(name: str, pictures: list[Path], instruments: dict[Path, str]) -> Sequence:
     maps = [pair(pictures, files(folder, MAPS)) for folder in instruments]
 
@@ -149,7 +154,7 @@ def _of_instruments(name: str, pictures: list[Path], instruments: dict[Path, str
         Target(i, folder.name.removesuffix("_labels").replace("_", " "), kind)
         for i, (folder, kind) in enumerate(instruments.items(), 1)
     )
-    return Lazy(name, len(pictures), targets, lambda t: _read_cropped(pictures[t]), truth)
+    return Lazy(name, len(pictures), targets, lambda t: _read_cropped(pictures[t]), truth, group=_group(name))
 
 
 def _of_types(name: str, pictures: list[Path], folder: Path, factor: int) -> Sequence:
@@ -167,7 +172,10 @@ def _of_types(name: str, pictures: list[Path], folder: Path, factor: int) -> Seq
         masks = whole(t)
         return None if masks is None else {i: cut for i, mask_hw in masks.items() if (cut := _crop(mask_hw)).any()}
 
-    return of_pictures(name, pictures, truth, lambda i: Target(i, TYPES[i - 1], TYPES[i - 1]), _read_cropped)
+    def target(i: int) -> Target:
+        return Target(i, TYPES[i - 1], TYPES[i - 1])
+
+    return of_pictures(name, pictures, truth, target, _read_cropped, group=_group(name))
 
 
 def _read_cropped(path: Path) -> ImageU8:
