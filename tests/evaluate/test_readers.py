@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -403,9 +404,62 @@ def test_sa_med2d_joins_slices_and_instances(tmp_path: Path) -> None:
     truth = volume.truth(0)
     assert truth is not None and truth[1][RIGHT].all()  # both instances
     assert not by_name["x_ray--crass--a_b--2d"].volume
-    save(tmp_path / f"masks/{case}--x_0010--0003_000.png", id_map(left=255))
-    with pytest.raises(SourceError, match=r"x_0010--0003_000\.png: expected the name of a picture"):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "SAMed2D_v1_class_mapping_id.json").rename(tmp_path / "annotations/SAMed2D_v1_class_mapping_id.json")
+    assert one(tmp_path, sequences=[f"{case}--x"]).targets == volume.targets
+    (tmp_path / "annotations/SAMed2D_v1_class_mapping_id.json").write_text('{"AbdomenCT1K": {"liver": "three"}}')
+    with pytest.raises(SourceError, match=r"annotations/SAMed2D_v1_class_mapping_id\.json: not like"):
         open_dataset(tmp_path)
+
+
+def test_sa_med2d_counts_odd_names_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    case = "ct_00--AbdomenCT1K--Case_00011--x"
+    picture(tmp_path / f"images/{case}_0009.png", 9)
+    save(tmp_path / f"masks/{case}_0009--0003_000.png", id_map(left=255))
+    assert len(open_dataset(tmp_path).sequences) == 1 and not caplog.records
+    (tmp_path / "images/readme.txt").write_text("")
+    picture(tmp_path / "images/ct_00--AbdomenCT1K--x_0001.png", 0)
+    for name in (f"{case}_0010--0005_000", f"{case}_0009--five_000", "mr_00--A--B--x_0001--0003_000"):
+        save(tmp_path / f"masks/{name}.png", id_map(left=255))
+    sequence = one(tmp_path)
+    assert (sequence.count, areas(sequence, 0)) == (1, {1: AT_LEFT})
+    assert [target.label for target in sequence.targets] == ["class 0003"]  # and no 0005
+    (said,) = caplog.messages
+    assert "5 names are not as expected, or of masks without a picture, and left out: " in said and "\n" not in said
+
+
+def empty_sa_med2d(root: Path, cases: int, slices: int, masks: int) -> Path:
+    """Names alone, as many as are asked for."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for case in range(cases):
+        for t in range(slices):
+            stem = f"ct_00--AbdomenCT1K--Case_{case:05d}--x_{t:04d}"
+            (root / f"images/{stem}.png").touch()
+            for i in range(masks):
+                (root / f"masks/{stem}--{i:04d}_000.png").touch()
+    return root
+
+
+def test_sa_med2d_keeps_little_of_each_name(tmp_path: Path) -> None:
+    """At its full size, 4.6 million pictures, 4.3 masks each, it is to fit into memory many times over."""
+    empty_sa_med2d(tmp_path, cases=20, slices=100, masks=4)
+    wanted, other = (f"ct_00--AbdomenCT1K--Case_{case:05d}--x" for case in (7, 8))
+    open_dataset(tmp_path)  # whatever is kept once
+
+    def peak(*sequences: str) -> float:
+        """Bytes a picture."""
+        tracemalloc.start()
+        found = open_dataset(tmp_path, sequences=sequences).sequences
+        used = tracemalloc.get_traced_memory()[1] / 2000
+        tracemalloc.stop()
+        assert len(found) == (1 if sequences else 20) and found[0].count == 100
+        return used
+
+    assert peak() < 200 and peak(wanted) < 60
+    assert one(tmp_path, sequences=[other]).name == other
+    with pytest.raises(ConfigError, match=rf"no sequence '{wanted}y'; did you mean '{wanted}'"):
+        open_dataset(tmp_path, sequences=[f"{wanted}y"])
 
 
 def rle(mask_hw: Map) -> dict[str, Any]:

@@ -29,6 +29,7 @@ LAYOUTS: dict[str, ModuleType] = {
     "video": video,  # last, as the least particular: it is taken only where no other fits
 }
 SHORT = 300  # characters of a hint
+MANY = 10_000  # names, among which to look for the nearest takes seconds
 
 
 def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[str] = ()) -> Dataset:
@@ -55,7 +56,8 @@ def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[
     reader = LAYOUTS[name]
     if not reader.found(folder):
         raise ConfigError(f"{path}: not laid out as {name}; expected {reader.EXPECTED}")
-    found: Found = reader.read(folder, options) if options else reader.read(folder)
+    told = {"nifti": (options,), "sa-med2d": (sequences,)}  # SA-Med2D is too large to be listed for one case
+    found: Found = reader.read(folder, *told.get(name, ()))
     _check_names(path, found)
     if sequences:
         return Dataset(folder.name, name, _select(path, found, sequences))
@@ -76,7 +78,7 @@ def _recognise(folder: Path) -> str:
 
 def _check_names(path: str | Path, found: Found) -> None:
     names = [sequence.name for sequence in found.sequences]
-    if not names:
+    if not names and not found.others:
         raise SourceError(f"{path}: holds no sequence that is annotated; expected at least one")
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
@@ -99,10 +101,13 @@ def _select(path: str | Path, found: Found, wanted: Series[str]) -> tuple[Sequen
         elif name in groups:
             chosen |= {member for member in known if member.startswith(f"{name}/")}
         else:
-            raise ConfigError(f"{path}: no sequence {name!r}; {_hint(name, [*found.splits, *sorted(groups), *known])}")
+            raise ConfigError(
+                f"{path}: no sequence {name!r}; {_hint(name, [*found.splits, *groups, *known, *found.others])}"
+            )
     return tuple(sequence for sequence in found.sequences if sequence.name in chosen)
 
 
 def _hint(name: str, known: list[str]) -> str:
-    hint = did_you_mean(name, sorted(known))
-    return hint if len(hint) < SHORT else f"expected one of {len(known)}, such as {', '.join(sorted(known)[:3])}"
+    known = sorted(known)
+    hint = did_you_mean(name, known) if len(known) < MANY else ""
+    return hint if 0 < len(hint) < SHORT else f"expected one of {len(known)}, such as {', '.join(known[:3])}"

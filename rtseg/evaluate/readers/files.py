@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = ["PICTURES", "natural", "read_picture"]
 MAPS = (".png", ".bmp", ".tif", ".tiff")
 # Folders that hold nothing but files, in some data sets millions: not to be searched for a layout.
 CROWDED = ("JPEGImages", "Annotations", "images", "masks", "annotations", "imagesTr", "labelsTr", "imagesTs")
+HIDDEN = (".", "__MACOSX")
 TURNED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
 
 
@@ -30,7 +31,18 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, but for hidden files ("._0001.jpg" is what a file manager left behind)."""
     try:
         with os.scandir(folder) as found:
-            return [entry for entry in found if not entry.name.startswith((".", "__MACOSX"))]
+            return [entry for entry in found if not entry.name.startswith(HIDDEN)]
+    except OSError as e:
+        raise SourceError(f"{folder}: cannot be listed ({e.strerror}); check the path and its permissions") from e
+
+
+def names_in(folder: Path) -> Iterator[str]:
+    """The names in a folder of millions, one after the other, as `entries` gives them; in no order."""
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if not entry.name.startswith(HIDDEN):
+                    yield entry.name
     except OSError as e:
         raise SourceError(f"{folder}: cannot be listed ({e.strerror}); check the path and its permissions") from e
 

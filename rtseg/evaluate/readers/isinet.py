@@ -26,6 +26,7 @@ from .endovis2017 import TYPES as TYPES_2017
 from .files import MAPS, PICTURES, files, folders, pair, read_json
 from .id_maps import class_maps, read_ids
 from .lazy import Found, of_pictures
+from .sa_med2d import MAPPINGS as SA_MED2D
 
 EXPECTED = "fold0/ to fold3/, or train/ and val/, with images/seq1_frame000.png and annotations/ of the same names"
 TYPES_2018 = (
@@ -72,6 +73,8 @@ def _roots(path: Path) -> dict[str, Path]:
 
 
 def _is_root(path: Path) -> bool:
+    if any((path / name).is_file() for name in SA_MED2D):  # which may have both folders too
+        return False
     return (path / "images").is_dir() and (path / "annotations").is_dir()
 
 

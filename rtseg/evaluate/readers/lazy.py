@@ -18,12 +18,14 @@ Spacing = tuple[float, float] | None
 class Found:
     """What a reader found: sequences, and named lists of them ("val", "fold0") that the data set itself defines.
 
-    `unannotated` are names of sequences that have pictures, and no truth at all.
+    `unannotated` are names of sequences that have pictures, and no truth at all; `others` are names of sequences that
+    are there, and were left aside because the reader was told which are wanted.
     """
 
     sequences: tuple[Sequence, ...]
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unannotated: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 class Lazy(Sequence):
