@@ -7,8 +7,11 @@
 or `train/`, `valid/`, `test/`, each holding the first two, whose sequences are then called "valid/SEQ".
 
 - DAVIS (davischallenge.org/davis2017/code.html): a palette's index is the object, and 255 is void: nobody decided
-  what is there, so it counts as background. DAVIS 2016 has one object, as 255; which of the two a sequence means,
-  its first map that shows anything says.
+  what is there. It counts as background, as in the figures that are published: davis2017-evaluation turns 255 into 0
+  when it loads a map, and leaves no void out of J and F where masks were prompted (semi-supervised); where they were
+  not, it does, but for that DAVIS has maps of their own, `Annotations_unsupervised`, which are not read here.
+  (hkchengrex/vos-benchmark knows no void: its 255 is one more object.) DAVIS 2016 has one object, as 255; which of
+  the two a sequence means, its first map that shows anything says.
 - YouTube-VOS (youtube-vos.org/dataset/vos): `meta.json` holds {"videos": {SEQ: {"objects": {"1": {"category": ...}}}}}.
   Its valid and test splits show an object where it first appears, and nothing else: there is nothing to score on them.
 - VOS-Endovis17 and 18 (github.com/jinlab-imvr/Surgical-SAM-2): ids are instances, the same throughout a sequence.

@@ -41,8 +41,8 @@ class IdMaps:
     """The maps of one sequence by frame, read when asked for; an id is an object, the same throughout.
 
     Where the first map that shows anything holds 255 and nothing else, the sequence has one object, drawn as 255,
-    which is object 1. Otherwise 255 is an object, or with `void` a place that nobody decided on: background.
-    Of the other ids, `wanted` are objects; all if None.
+    which is object 1. Otherwise 255 is an object, or with `void` a place that nobody decided on: background, as it is
+    to DAVIS 2017's evaluator (davis.py). Of the other ids, `wanted` are objects; all if None.
     """
 
     def __init__(
