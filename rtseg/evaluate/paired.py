@@ -23,7 +23,7 @@ def paired(before: Result, after: Result) -> tuple[Result, Result]:
     if not given:
         raise ConfigError("the two evaluations have no frame of an object in common; expected two of one data set")
     near = _with_distance(before.rows) & _with_distance(after.rows)
-    places = _comparable(before.rows, after.rows)
+    places = _comparable(before, after)
     first, second = (
         replace(
             result,
@@ -58,14 +58,15 @@ def _with_distance(rows: Iterable[Row]) -> set[Key]:
     return {_key(row) for row in rows if row.hd95 is not None}
 
 
-def _comparable(rows: Iterable[Row], others: Iterable[Row]) -> set[Place]:
-    """Where a class on a frame consists of the same objects in both evaluations, none of them given in either."""
+def _comparable(before: Result, after: Result) -> set[Place]:
+    """Where the same objects of a class are followed in both evaluations, or none, and none is given in either."""
     members: tuple[dict[Place, set[int]], ...] = ({}, {})
     given: set[Place] = set()
-    for ids, its in zip(members, (rows, others), strict=True):
-        for row in its:
+    for ids, result in zip(members, (before, after), strict=True):
+        for row in result.rows:
             ids.setdefault(_place(row), set()).add(row.object)
             if row.given:
                 given.add(_place(row))
     first, second = members
-    return {place for place, ids in first.items() if second.get(place) == ids} - given
+    drawn = {_place(row) for row in (*before.classes, *after.classes)}
+    return {place for place in drawn if first.get(place) == second.get(place)} - given

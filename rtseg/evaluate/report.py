@@ -140,7 +140,8 @@ def _doubts(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]
     left_out = result.made_by.get("not_prompted", {})
     if left_out:
         objects = counted(sum(map(len, left_out.values())), "object")
-        yield f"{objects} in {counted(len(left_out), 'sequence')} had no frame to be prompted on, and count nowhere"
+        where = counted(len(left_out), "sequence")
+        yield f"{objects} in {where} were never prompted, and count in the IoUs of classes alone, as missed"
 
 
 def _counting(settings: Mapping[str, Any]) -> str:

@@ -38,7 +38,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """All objects of one class on one annotated frame, in pixels. Classes that neither truth nor masks have: no row."""
+    """All objects of one class on one annotated frame, in pixels, those that were never prompted included.
+
+    Classes that neither truth nor masks have: no row.
+    """
 
     sequence: str
     frame: int

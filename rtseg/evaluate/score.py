@@ -21,9 +21,11 @@ def score(
 ) -> tuple[list[Row], list[ClassRow]]:
     """Rows of the objects and of the classes, in the order of frames.
 
-    An object has a row on each annotated frame on which it has a mask, empty or not. So has its class, where truth or
-    mask have any of it; of an object that nobody follows it knows nothing. Where the mask of one of its objects was
-    given a class has no row. Objects without a category are of no class.
+    An object has a row on each annotated frame on which it has a mask, empty or not. A class has a row where truth or
+    mask have any of it: the truth of all its objects, of those that were never prompted as well, which have no mask. So
+    the IoUs of instruments are those that are published, for which every class in the truth of a frame counts. Only an
+    object that is prompted later in the pass is not yet there. Where the mask of one of its objects was given a class
+    has no row. Objects without a category are of no class.
 
     `tolerance` is that of the normalised surface Dice, in the unit of the distances: mm where the sequence has a
     spacing, else pixels. `OutputError` for a mask of another size than the first picture, `SourceError` for such a
@@ -31,6 +33,8 @@ def score(
     """
     height, width = sequence.image(0).shape[:2]
     clicks = {(entry["frame"], entry["id"]): len(entry.get("points", ())) for entry in tracked.prompts}
+    followed = {id_ for found in tracked.masks.values() for id_ in found}
+    never = [target for target in sequence.targets if target.id not in followed] if followed else []
     rows: list[Row] = []
     classes: list[ClassRow] = []
     for frame, found in sorted(tracked.masks.items()):
@@ -38,12 +42,13 @@ def score(
         if truth is None:
             continue
         targets = [target for target in sequence.targets if target.id in found]
-        pairs = dict(_pairs(sequence, frame, targets, truth, found, (height, width)))
+        pairs = dict(_pairs(sequence, frame, [*targets, *never], truth, found, (height, width)))
         for target in targets:
             made = clicks.get((frame, target.id), 0)
             rows.append(_row(sequence, tracked, frame, target, pairs[target.id], tolerance, made))
         given = {target.category for target in targets if (frame, target.id) in tracked.given}
-        classes += _class_rows(sequence.name, frame, [t for t in targets if t.category not in given | {""}], pairs)
+        counted = [target for target in (*targets, *never) if target.category not in given | {""}]
+        classes += _class_rows(sequence.name, frame, counted, pairs)
     return rows, classes
 
 
@@ -55,7 +60,7 @@ def _pairs(
     found: Mapping[int, Prediction],
     size: tuple[int, int],
 ) -> Iterator[tuple[int, Pair]]:
-    """Truth and mask of each object on a frame, by its id."""
+    """Truth and mask of each object on a frame, by its id; the mask is empty where there is none."""
     absent_hw = np.zeros(size, bool)
     for target in targets:
         truth_hw = truth.get(target.id, absent_hw)
@@ -63,7 +68,8 @@ def _pairs(
             who = f"{sequence.name}: frame {frame}, object {target.id}"
             here, there = ("{1}x{0}".format(*shape) for shape in (truth_hw.shape, size))
             raise SourceError(f"{who}: the truth is {here}, the first picture {there}; expected the same size")
-        yield target.id, (truth_hw, decode_rle(found[target.id].counts, *size))
+        mask_hw = decode_rle(found[target.id].counts, *size) if target.id in found else absent_hw
+        yield target.id, (truth_hw, mask_hw)
 
 
 def _row(

@@ -214,13 +214,14 @@ def _figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], grou
 
 def _figures_by(part: str, objects: Sequence[ObjectFigures], result: Result) -> dict[str, dict[str, Figure]]:
     """The figures of each sequence, or of each category that has a name."""
-    own: dict[str, list[ObjectFigures]] = {}
+    own: dict[str, list[ObjectFigures]] = {}  # none of a class that nobody followed
     rows: dict[str, list[ClassRow]] = {}
     for figures in objects:
         own.setdefault(getattr(figures, part), []).append(figures)
     for row in result.classes:
         rows.setdefault(getattr(row, part), []).append(row)
-    return {name: _figures(its, rows.get(name, []), result.group) for name, its in own.items() if name}
+    names = [name for name in dict.fromkeys((*own, *rows)) if name]
+    return {name: _figures(own.get(name, []), rows.get(name, []), result.group) for name in names}
 
 
 def _speed(ms: Sequence[float]) -> Speed | None:

@@ -136,6 +136,8 @@ def test_who_was_never_prompted_is_named(engine: TorchEngine) -> None:
     result = run(engine, sequence("a"), sequence("b", late=0), empty("nothing"))
     assert result.made_by["not_prompted"] == {"a": [2], "nothing": [1, 2]}
     assert set(result.tracked) == {"a", "b"}
+    hooks = [(r.frame, r.mask_area) for r in result.classes if (r.sequence, r.category) == ("a", "hook")]
+    assert hooks == [(t, 0) for t in range(2, COUNT)]  # a class of these frames all the same
 
 
 def test_where_nothing_can_be_prompted_there_is_no_result(engine: TorchEngine) -> None:

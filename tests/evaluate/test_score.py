@@ -10,7 +10,7 @@ import pytest
 
 from rtseg.errors import OutputError, SourceError
 from rtseg.evaluate.dataset import Sequence, Target
-from rtseg.evaluate.metrics import boundary, overlap, surface
+from rtseg.evaluate.metrics import boundary, instruments, overlap, surface
 from rtseg.evaluate.result import ClassRow, Prediction, Tracked
 from rtseg.evaluate.score import score
 from rtseg.publish.rle import encode_rle
@@ -112,6 +112,32 @@ def test_a_class_with_a_given_mask_has_no_row() -> None:
     rows, classes = score(clip, masks)
     assert {(row.frame, row.object) for row in rows if row.given} == masks.given
     assert [row.frame for row in classes] == [2]
+
+
+def test_a_class_that_nobody_followed_counts_as_missed() -> None:
+    """The hook enters on frame 2, after the prompts: by the published definitions it is a class of that frame."""
+    hook = (Target(1, "grasper", "grasper"), Target(2, "hook", "hook"), Target(3, "liver"))
+    clip = replace(sequence({0: {1: A}, 1: {1: A}, 2: {1: A, 2: B, 3: NONE}}, 3), targets=hook)
+    rows, classes = score(clip, tracked({t: {1: A} for t in range(3)}))
+    assert {row.object for row in rows} == {1}
+    assert classes[-1] == ClassRow("clip", 2, "hook", int(B.sum()), 0, 0) and len(classes) == 4
+    assert list(instruments.challenge_by_frame(classes).values()) == [1, 1, 0.5]
+    assert list(instruments.isi_by_frame(classes).values()) == [1, 1, 0.5]
+    assert {name: list(ious.values()) for name, ious in instruments.by_class(classes).items()} == {
+        "grasper": [1, 1, 1], "hook": [0]
+    }  # fmt: skip
+    _, followed = score(clip, tracked({t: {1: A, 2: B} for t in range(3)}))
+    assert list(instruments.challenge_by_frame(followed).values()) == [1, 1, 1]
+
+
+def test_the_truth_of_a_class_is_that_of_all_its_objects() -> None:
+    """One grasper is followed, the other never; or from later in the pass on, before which it is not asked for."""
+    clip = sequence({t: {1: A, 2: B} for t in range(3)}, 3)
+    whole, one = int(A.sum() + B.sum()), int(A.sum())
+    _, never = score(clip, tracked({t: {1: A} for t in range(3)}))
+    assert [astuple(row)[3:] for row in never] == [(whole, one, one)] * 3
+    _, later = score(clip, tracked({0: {1: A}, 1: {1: A}, 2: {1: A, 2: B}}))
+    assert [astuple(row)[3:] for row in later] == [(one, one, one)] * 2 + [(whole, whole, whole)]
 
 
 def test_a_row_has_the_clicks_of_its_frame() -> None:

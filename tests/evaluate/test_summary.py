@@ -320,6 +320,19 @@ def test_a_class_is_compared_where_it_has_the_same_objects() -> None:
     assert figures["iou"].count == 2
 
 
+def test_a_class_that_neither_run_followed_is_compared_and_one_that_only_one_did_is_not() -> None:
+    rows = [row("a", 1, t, 0.5, category="c") for t in range(2)]
+    missed = [ClassRow("a", t, "hook", 10, 0, 0) for t in range(2)]
+    before, after = ([ClassRow("a", t, "c", 10, 10, area) for t in range(2)] for area in (5, 10))
+    first, second = (Result({}, {}, rows, [*classes, *missed]) for classes in (before, after))
+    figures = difference(first, second)
+    assert figures["challenge_iou"].value == pytest.approx((1 - 5 / 15) / 2)
+    assert "hook" in summarise(first).classes and summarise(first).classes["hook"]["mc_iou"].value == 0
+    hook = [row("a", 2, t, 0.5, category="hook") for t in range(2)]
+    alone = difference(first, Result({}, {}, [*rows, *hook], [*after, *missed]))
+    assert alone["challenge_iou"].value == pytest.approx(1 - 5 / 15)
+
+
 def test_a_figure_that_one_lacks_is_not_compared() -> None:
     plain = Result({}, {}, [row("a", 1, 0, 0.5), row("a", 2, 0, 0.5)])
     nothing = replace(plain.rows[0], iou=0.0, mask_area=0, hd95=None, surface=None)

@@ -7,6 +7,7 @@
 - mcIoU: for each class the mean over the frames that have it in truth or masks, then the mean over the classes, so that
   a rare class weighs as much as a common one.
 
+A class in the truth that nobody followed, as an instrument that enters after the prompts, counts as 0 in all three.
 All as the evaluation of ISINet computes them (González et al., MICCAI 2020, arXiv 2007.05533), which SurgicalSAM and
 Surgical SAM 2 compare with. There each pixel has one class; here the masks of two classes may overlap, and each
 counts what it has.
