@@ -172,6 +172,35 @@ def test_youtube_vos_names_categories_and_counts_what_it_names(tmp_path: Path) -
     assert [(target.id, target.label, target.category) for target in sequence.targets] == [(2, "sedan 2", "sedan")]
 
 
+@pytest.mark.parametrize("above", ["", "all_frames/"])  # as released, and as XMem and Cutie want it
+def test_youtube_vos_goes_through_all_frames(tmp_path: Path, above: str) -> None:
+    whole = tmp_path / f"{above}train_all_frames"
+    for t in range(7):
+        picture(whole / f"JPEGImages/0043f083b5/{t:05d}.png", t)
+    picture(whole / "JPEGImages/00f88c4f0a/00000.png", 0)  # of which nobody annotated a frame
+    for t, at in ((0, {"left": 2}), (5, {"right": 2})):
+        save(tmp_path / f"train/Annotations/0043f083b5/{t:05d}.png", id_map(**at), palette=True)
+    objects = {"2": {"category": "sedan"}}
+    (tmp_path / "train/meta.json").write_text(json.dumps({"videos": {"0043f083b5": {"objects": objects}}}))
+    data = open_dataset(whole)
+    (sequence,) = data.sequences
+    assert (data.layout, sequence.name, sequence.count) == ("davis", "0043f083b5", 7)
+    assert [areas(sequence, t) for t in range(7)] == [{2: AT_LEFT}, None, None, None, None, {2: AT_RIGHT}, None]
+    assert [int(sequence.image(t)[0, 0, 0]) for t in range(7)] == list(range(7))
+    assert [target.category for target in sequence.targets] == ["sedan"] and data.unannotated == ("00f88c4f0a",)
+    if not above:
+        assert one(tmp_path, sequences=["train_all_frames"]).count == 7
+    for t in (0, 5):
+        picture(tmp_path / f"train/JPEGImages/0043f083b5/{t:05d}.png", t)
+    assert [(found.name, found.count) for found in open_dataset(tmp_path).sequences] == [("train/0043f083b5", 2)]
+    assert one(whole).count == 7
+    (tmp_path / "train/Annotations").rename(tmp_path / "train/elsewhere")
+    with pytest.raises(
+        ConfigError, match="no layout that is known; .* or train_all_frames/JPEGImages beside train/Ann"
+    ):
+        open_dataset(whole)
+
+
 def test_vos_endovis_counts_what_its_authors_prompt(tmp_path: Path) -> None:
     davis(tmp_path / "valid", "seq_2", left=1, right=11)  # an instrument and tissue
     davis(tmp_path / "train", "seq_1", left=1, right=11)

@@ -14,6 +14,9 @@ or `train/`, `valid/`, `test/`, each holding the first two, whose sequences are 
   the two a sequence means, its first map that shows anything says.
 - YouTube-VOS (youtube-vos.org/dataset/vos): `meta.json` holds {"videos": {SEQ: {"objects": {"1": {"category": ...}}}}}.
   Its valid and test splits show an object where it first appears, and nothing else: there is nothing to score on them.
+  Every fifth frame is annotated, and `train/` holds those alone; `train_all_frames/JPEGImages`, beside it, all of them.
+  To go through every frame, open `train_all_frames` itself: its maps are those of `train/Annotations`, in the folder
+  above or in the one above that. Where both are opened together, `train/` goes through what it holds, as ever.
 - VOS-Endovis17 and 18 (github.com/jinlab-imvr/Surgical-SAM-2): ids are instances, the same throughout a sequence.
   `valid/VOS/Annotations_vos_instrument/SEQ` holds the masks that its authors prompt with, and they score the objects
   that are in those; so do we. `Meta/SEQ.json`, where it is there (Ref-Endovis17 and 18 of ReSurgSAM2), names each
@@ -23,6 +26,7 @@ or `train/`, `valid/`, `test/`, each holding the first two, whose sequences are 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +36,31 @@ from .files import MAPS, PICTURES, files, folders, pair, read_json, split
 from .id_maps import IdMaps, fits, read_ids
 from .lazy import Found, of_pictures
 
-EXPECTED = "JPEGImages/SEQ/00000.jpg and Annotations/SEQ/00000.png, or train/ and valid/ that hold these"
+EXPECTED = (
+    "JPEGImages/SEQ/00000.jpg and Annotations/SEQ/00000.png, or train/ and valid/ that hold these, "
+    "or train_all_frames/JPEGImages beside train/Annotations"
+)
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 SPLITS = ("train", "valid", "val", "test")
+WHOLE = "_all_frames"  # how the folder of a split with every frame ends
 PROMPTS = "VOS/Annotations_vos_instrument"
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Where the JPEGImages lie, and where Annotations and what tells of them: one folder, but for `*_all_frames`."""
+
+    pictures: Path
+    maps: Path
+
+    def there(self) -> bool:
+        return (self.pictures / "JPEGImages").is_dir() and (self.maps / "Annotations").is_dir()
+
+    def places(self) -> tuple[Path, Path]:
+        """The folders of sequences, of their pictures and of their maps."""
+        images, maps = self.pictures / "JPEGImages", self.maps / "Annotations"
+        resolution = next((name for name in RESOLUTIONS if (images / name).is_dir() and (maps / name).is_dir()), "")
+        return images / resolution, maps / resolution
 
 
 def found(path: Path) -> bool:
@@ -46,35 +71,35 @@ def read(path: Path) -> Found:
     """Every sequence that has a map. `SourceError` where a file is not as expected."""
     roots = _roots(path)
     sequences = [sequence for prefix, root in roots.items() for sequence in _read(root, prefix)]
-    there = [f"{prefix}{folder.name}" for prefix, root in roots.items() for folder in folders(_places(root)[0])]
+    there = [f"{prefix}{folder.name}" for prefix, root in roots.items() for folder in folders(root.places()[0])]
     annotated = {sequence.name for sequence in sequences}
     unannotated = tuple(name for name in there if name not in annotated)
     return Found(tuple(sequences), _image_sets(path / "ImageSets"), unannotated)
 
 
-def _roots(path: Path) -> dict[str, Path]:
-    """The folders that hold JPEGImages and Annotations, by what goes before their sequences' names."""
-    if _is_root(path):
-        return {"": path}
-    return {f"{name}/": path / name for name in SPLITS if _is_root(path / name)}
+def _roots(path: Path) -> dict[str, Root]:
+    """Where pictures and maps lie, by what goes before their sequences' names."""
+    own = [Root(path, path)]
+    if path.name.endswith(WHOLE):
+        own += [Root(path, place / path.name.removesuffix(WHOLE)) for place in path.parents[:2]]
+    here = next((root for root in own if root.there()), None)
+    if here is not None:
+        return {"": here}
+    splits = {f"{name}/": Root(path / name, path / name) for name in SPLITS}
+    whole = {f"{name}{WHOLE}/": Root(path / f"{name}{WHOLE}", path / name) for name in SPLITS}
+    found = {prefix: root for prefix, root in splits.items() if root.there()}
+    maps = {root.maps for root in found.values()}
+    return {**found, **{prefix: root for prefix, root in whole.items() if root.there() and root.maps not in maps}}
 
 
-def _is_root(path: Path) -> bool:
-    return (path / "JPEGImages").is_dir() and (path / "Annotations").is_dir()
-
-
-def _places(root: Path) -> tuple[Path, Path]:
-    """The folders of sequences, of their pictures and of their maps."""
-    images, maps = root / "JPEGImages", root / "Annotations"
-    resolution = next((name for name in RESOLUTIONS if (images / name).is_dir() and (maps / name).is_dir()), "")
-    return images / resolution, maps / resolution
-
-
-def _read(root: Path, prefix: str) -> list[Sequence]:
-    images, maps = _places(root)
-    meta = read_json(root / "meta.json", dict).get("videos", {}) if (root / "meta.json").is_file() else {}
+def _read(root: Root, prefix: str) -> list[Sequence]:
+    images, maps = root.places()
+    about = root.maps / "meta.json"
+    meta = read_json(about, dict).get("videos", {}) if about.is_file() else {}
     annotated = [(folder, files(folder, MAPS)) for folder in folders(maps)]
-    sequences = [_sequence(root, prefix, images / folder.name, drawn, meta) for folder, drawn in annotated if drawn]
+    sequences = [
+        _sequence(root.maps, prefix, images / folder.name, drawn, meta) for folder, drawn in annotated if drawn
+    ]
     if not sequences:
         raise SourceError(f"{maps}: holds no SEQ/00000.png; expected a folder of maps for each sequence")
     return sequences
