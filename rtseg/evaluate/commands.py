@@ -36,7 +36,7 @@ def _add_eval(verbs: Any, add_verb: AddVerb) -> None:
     parser.add_argument(
         "--layout",
         help="davis, endovis2017, endovis2018, isinet, cholecseg8k, sa-med2d, sa-v,\n"
-        "nifti[:WINDOW], video (default: what lies there)",
+        "nifti[:WINDOW][:MODALITIES], video (default: what lies there)",
     )
     parser.add_argument(
         "--sequences", type=_words, default=(), metavar="NAME,...", help="of the data set, or its splits (default: all)"
