@@ -24,7 +24,7 @@ from rich.table import Table
 import rtseg
 from rtseg.adapt.config import TrainConfig, read_config
 from rtseg.evaluate import Dataset, Settings, evaluate, open_dataset, store
-from rtseg.evaluate.bootstrap import Figure
+from rtseg.evaluate.bootstrap import OVER, Figure
 from rtseg.evaluate.summary import Summary, summarise
 from rtseg.grab import HELD_OUT_SEED
 from rtseg.machine import facts
@@ -61,8 +61,8 @@ def cell(name: str, figures: dict[str, Figure]) -> str:
     figure = figures[name]
     percent = name in ("false_area", "reacquired")
     text = f"{figure.value:.2%}" if percent else f"{figure.value:.3f}"
-    if figure.low is None or figure.high is None:
-        return text
+    if figure.low is None or figure.high is None or figure.scope != OVER:
+        return text  # what holds within a few videos alone has no place in a card
     ends = (f"{v:.2%}" if percent else f"{v:.3f}" for v in (figure.low, figure.high))
     return f"{text} ({' to '.join(ends)})"
 

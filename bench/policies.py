@@ -144,7 +144,9 @@ def sheet(title: str, table: Table, absent: Mapping[str, str]) -> Sheet:
             cells += [number(key, value), f"{number(key, change.value, '+')} [{between or '-'}]" if change else ""]
         rows.append((*cells, f"{100 * row['same'][0]:.0f} %"))
     columns = ("", *(column for key in shown for column in (NAMES[key], "change")), "same masks")
-    note = "\n".join(f"not here: {name}: {why}" for name, why in absent.items())
+    scopes = {change.scope for row in table.values() for _, change in row.values() if change and change.scope}
+    notes = [f"intervals {' or '.join(sorted(scopes))}"] if scopes else []
+    note = "\n".join([*notes, *(f"not here: {name}: {why}" for name, why in absent.items())])
     return Sheet(title, "l" + "rr" * len(shown) + "r", columns, tuple(rows), note)
 
 

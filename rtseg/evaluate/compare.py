@@ -9,12 +9,12 @@ from statistics import fmean, median
 from typing import Any
 
 from ..errors import ConfigError
-from . import bootstrap, store
+from . import blocks, bootstrap, store
 from .bootstrap import Figure
 from .paired import paired
 from .result import Result, Row
-from .summary import BY_OBJECT, ObjectFigures, by_group, difference_of_pair, object_figures, summarise
-from .tables import NONE, SMALLER, Document, Sheet, flat, interval, number, short_names, titles
+from .summary import BY_OBJECT, ObjectFigures, by_group, difference_of_pair, object_figures, overall
+from .tables import NONE, SMALLER, Document, Sheet, flat, intervals, number, short_names, titles
 
 # What was asked has to be the same; on what picture (a corruption), of which engine, may differ, and is listed.
 ASKED = ("protocol", "prompt", "every", "clicks", "frames", "slices", "seed", "tolerance")
@@ -162,7 +162,7 @@ def _changes(before: Result, after: Result) -> dict[str, Change]:
     before, after = (
         replace(of, classes=[row for row in of.classes if row.sequence in shared]) for of in (before, after)
     )
-    first, second = ({name: f.value for name, f in summarise(of).overall.items()} for of in (before, after))
+    first, second = overall(before), overall(after)
     pairs = _pairs(before, after)
     for name in BY_OBJECT:
         both = [(a, b) for o, p in pairs if (a := getattr(o, name)) is not None and (b := getattr(p, name)) is not None]
@@ -231,24 +231,26 @@ def comparison_table(comparison: Comparison) -> Document:
         cells = tuple((name, *values) for name, values in comparison.differing.items())
         sheets.append(Sheet("what differs between the runs", "lll", ("", "before", "after"), cells))
     notes = [] if comparison.differing else ["the runs differ in no setting, and in nothing that made them"]
-    if comparison.groups[""] and all(change.difference.low is None for change in comparison.groups[""].values()):
-        notes.append(f"no intervals: they take {bootstrap.MIN_GROUPS} {bootstrap.INDEPENDENT} or more")
+    scopes = {change.difference.scope for change in comparison.groups[""].values()}
+    if scopes and bootstrap.OVER not in scopes:
+        notes.append(bootstrap.few(within=blocks.WITHIN in scopes))
     return Document({"ok": True, **comparison.to_json()}, heading, sheets, notes)
 
 
 def _changes_sheet(changes: Mapping[str, Change], tally: Tally) -> Sheet:
     """All figures of all objects."""
     rows, called = [], titles(changes)
-    for name in (name for name in called if name in changes):
-        change = changes[name]
+    ordered = {name: changes[name] for name in called if name in changes}
+    heading, between = intervals(((name, change.difference) for name, change in ordered.items()), "+")
+    for (name, change), cell in zip(ordered.items(), between, strict=True):
         values = number(name, change.before), number(name, change.after), _signed(name, change.difference)
         better = "smaller is better" if name in SMALLER else ""
         better += ", where both runs drew it" if name == "hd95" else ""
-        rows.append((called[name], *values, interval(name, change.difference, "+"), better))
+        rows.append((called[name], *values, cell, better))
     note = f"J&F of objects: {tally.wins} better, {tally.losses} worse, {tally.draws} within {CLEAR:g}"
     if any(change.difference.low is not None for change in changes.values()):
         note += "; *: 0 is not in the interval"
-    columns = ("", "before", "after", "difference", "95 % interval", "")
+    columns = ("", "before", "after", "difference", heading, "")
     return Sheet("all objects", "lrrrrl", columns, tuple(rows), note).trimmed()
 
 
@@ -256,13 +258,14 @@ def _classes_sheet(comparison: Comparison) -> Sheet:
     """The differences of each class, and on how many of its objects which run is better."""
     first, *others = names = short_names(comparison.groups.values())
     rows, called = [], titles(names)
-    for category, changes in comparison.groups.items():
-        if category:
-            tally = comparison.tallies[category]
-            cells = (_signed(name, changes[name].difference) if name in changes else NONE for name in names)
-            between = interval(first, changes[first].difference, "+") if first in changes else ""
-            rows.append((category, next(cells), between, *cells, *map(str, (tally.wins, tally.losses, tally.draws))))
-    columns = ("", called[first], "95 % interval", *(called[name] for name in others), "better", "worse", "draw")
+    classes = {category: changes for category, changes in comparison.groups.items() if category}
+    main = ((first, changes[first].difference if first in changes else None) for changes in classes.values())
+    heading, between = intervals(main, "+")
+    for (category, changes), ends in zip(classes.items(), between, strict=True):
+        tally = comparison.tallies[category]
+        cells = (_signed(name, changes[name].difference) if name in changes else NONE for name in names)
+        rows.append((category, next(cells), ends, *cells, *map(str, (tally.wins, tally.losses, tally.draws))))
+    columns = ("", called[first], heading, *(called[name] for name in others), "better", "worse", "draw")
     note = f"smaller is better: {', '.join(called[name] for name in names if name in SMALLER)}"
     return Sheet("classes: difference", "l" + "r" * (len(columns) - 1), columns, tuple(rows), note).trimmed()
 

@@ -17,7 +17,8 @@ from typing import Any
 from ..errors import ConfigError
 from ..publish.folder import atomic_folder
 from . import pictures, plots, store
-from .bootstrap import INDEPENDENT, MIN_GROUPS
+from .blocks import WITHIN
+from .bootstrap import INDEPENDENT, MIN_GROUPS, few
 from .corrupt import corrupted
 from .dataset import Dataset
 from .result import Result
@@ -133,7 +134,8 @@ def _doubts(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]
         yield f"{counted(unscored, 'object')} of {len(summary.objects)} had no frame to score: {PROMPTED}"
     groups = summary.intervals["groups"]
     if 0 < groups < MIN_GROUPS:
-        yield f"no intervals from {counted(groups, INDEPENDENT[:-1])}; they take {MIN_GROUPS} or more"
+        within = any(figure.scope == WITHIN for figure in summary.overall.values())
+        yield f"{few(within)}; there {'is' if groups == 1 else 'are'} {groups}"
     if bare := dataset.unannotated:
         named = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
         yield f"{counted(len(bare), 'sequence')} without annotations left out: {named}"
@@ -177,9 +179,14 @@ def _markdown(values: Mapping[str, Any], sheets: Sequence[Sheet], drawn: Mapping
         if values[name]
     ]
     method = values["summary"]["intervals"]
+    over = (
+        f"over videos, {method['groups']} {INDEPENDENT} (clips of one operation and cuts through one patient are one) "
+        f"resampled {method['draws']} times; "
+    )
     how = (
-        f"Intervals of {method['confidence']:.0%}: {method['interval']} bootstrap, {method['groups']} {INDEPENDENT} "
-        f"(clips of one operation and cuts through one patient are one) resampled {method['draws']} times. "
+        f"Intervals of {method['confidence']:.0%}, {method['interval']} bootstrap: "
+        f"{over if method['groups'] >= MIN_GROUPS else ''}{WITHIN}, which say nothing of others, moving blocks of "
+        f"frames resampled {method['within']['draws']} times. "
         "A figure is the mean over objects of the mean over their frames; "
         f"{_counting(values['settings'])}. For research only: not a medical device."
     )

@@ -10,14 +10,15 @@ and re-acquisition is over returns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
-from . import bootstrap
+from . import blocks, bootstrap, within
+from .blocks import Ends, Part
 from .bootstrap import Figure, Values
 from .metrics import instruments, presence
 from .metrics.overlap import dice
@@ -25,6 +26,7 @@ from .paired import paired
 from .result import ClassRow, Result, Row
 
 GroupOf = Callable[[str], str]  # of a sequence
+Tracks = Mapping[tuple[str, int], Sequence[Row]]  # by sequence and object
 
 EFFORT = ("clicks", "corrected")
 # Figures of objects, in the order in which they are shown.
@@ -46,7 +48,7 @@ class ObjectFigures:
     frames with anything drawn. `clicks` are all that were made on it, and `corrected` the frames with clicks after
     its first one: what the other figures cost, where people help as it is needed (`ASSISTED`), else None. `returns`
     are the times of re-acquisition, in frames, None for one that failed; none at all where masks go against time
-    (`TIMELESS`).
+    (`TIMELESS`). `intervals` are those within this video, of the figures that are made of its frames.
     """
 
     sequence: str
@@ -67,6 +69,7 @@ class ObjectFigures:
     clicks: int | None
     corrected: int | None
     returns: tuple[int | None, ...]
+    intervals: dict[str, Ends] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ class Summary:
     Those of `ObjectFigures`, as means over objects; `challenge_iou`, `isi_iou` and `mc_iou`, of one class its IoU on
     the frames of each kind; `reacquired`, the share of returns that were found within 10 frames; and
     `reacquisition_frames`, the median over all returns, which does not exist where half of them failed, and has no
-    interval. `intervals` says how these were made.
+    interval. `intervals` says how these were made: over videos (`bootstrap`) or, of few and of one, within them
+    (`blocks`).
     """
 
     overall: dict[str, Figure]
@@ -103,15 +107,31 @@ class Summary:
 
 def summarise(result: Result) -> Summary:
     """All figures of an evaluation; those of the same result are the same, to the ends of the intervals."""
-    objects = object_figures(result)
+    objects, tracks = object_figures(result), _tracks(result)
+
+    def figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> dict[str, Figure]:
+        found = _figures(objects, classes, result.group)
+        return {
+            name: figure if figure.scope else within.with_interval(figure, _frames(name, objects, classes, tracks))
+            for name, figure in found.items()
+        }
+
+    groups = len({result.group(o.sequence) for o in objects})
     return Summary(
-        overall=_figures(objects, result.classes, result.group),
-        sequences=_figures_by("sequence", objects, result),
-        classes=_figures_by("category", objects, result),
-        objects=objects,
+        overall=figures(objects, result.classes),
+        sequences={name: figures(*its) for name, its in _split("sequence", objects, result.classes).items()},
+        classes={name: figures(*its) for name, its in _split("category", objects, result.classes).items()},
+        objects=[replace(o, intervals=_intervals(o, tracks)) for o in objects],
         speed=_speed([ms for tracked in result.tracked.values() for ms in tracked.ms]),
-        intervals={**bootstrap.METHOD, "groups": len({result.group(o.sequence) for o in objects})},
+        intervals={**bootstrap.METHOD, "groups": groups, "within": dict(blocks.METHOD)},
     )
+
+
+def overall(result: Result) -> dict[str, float]:
+    """The values of `Summary.overall`."""
+    return {
+        name: figure.value for name, figure in _figures(object_figures(result), result.classes, result.group).items()
+    }
 
 
 def difference(before: Result, after: Result) -> dict[str, Figure]:
@@ -129,17 +149,32 @@ def difference_of_pair(before: Result, after: Result) -> dict[str, Figure]:
     objects, others = _both_defined(object_figures(before), object_figures(after))
     parts, other_parts = _parts(objects, before.classes, before.group), _parts(others, after.classes, before.group)
     figures = {name: bootstrap.difference(parts[name], other_parts[name]) for name in parts}
-    return {name: figure for name, figure in figures.items() if figure}
+    tracks, other_tracks = _tracks(before), _tracks(after)
+    first, second = ({before.group(row.sequence) for row in of.classes} for of in (before, after))
+    classes, other_classes = (
+        [row for row in of.classes if before.group(row.sequence) in first & second] for of in (before, after)
+    )
+
+    def within_these(name: str, figure: Figure) -> Figure:
+        frames = _frames(name, objects, classes, tracks), _frames(name, others, other_classes, other_tracks)
+        return within.with_interval(figure, *frames)
+
+    there = {name: figure for name, figure in figures.items() if figure}
+    return {name: figure if figure.scope else within_these(name, figure) for name, figure in there.items()}
 
 
 def object_figures(result: Result) -> list[ObjectFigures]:
     """The figures of each object, in the order in which objects appear; its rows are in the order of frames."""
-    by_object: dict[tuple[str, int], list[Row]] = {}
-    for row in result.rows:
-        by_object.setdefault((row.sequence, row.object), []).append(row)
     volumes = {name for name, tracked in result.tracked.items() if tracked.volume}
     protocol = result.settings.get("protocol")
-    return [_object(its, protocol, sequence in volumes) for (sequence, _), its in by_object.items()]
+    return [_object(its, protocol, sequence in volumes) for (sequence, _), its in _tracks(result).items()]
+
+
+def _tracks(result: Result) -> Tracks:
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in result.rows:
+        found.setdefault((row.sequence, row.object), []).append(row)
+    return found
 
 
 def _object(rows: Sequence[Row], protocol: str | None, volume: bool) -> ObjectFigures:
@@ -212,16 +247,31 @@ def _figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], grou
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def _figures_by(part: str, objects: Sequence[ObjectFigures], result: Result) -> dict[str, dict[str, Figure]]:
-    """The figures of each sequence, or of each category that has a name."""
+def _frames(name: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], tracks: Tracks) -> list[Part]:
+    """What frames add to a figure; nothing for one that is not made of frames."""
+    if name in within.CLASSES:
+        return within.class_parts(name, classes)
+    its = [o for o in objects if name in within.TERMS and getattr(o, name) is not None]
+    return [within.object_part(name, tracks[o.sequence, o.object]) for o in its]
+
+
+def _intervals(o: ObjectFigures, tracks: Tracks) -> dict[str, Ends]:
+    found = {name: blocks.interval(_frames(name, [o], [], tracks)) for name in within.TERMS}
+    return {name: ends for name, ends in found.items() if ends is not None}
+
+
+def _split(
+    part: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]
+) -> dict[str, tuple[list[ObjectFigures], list[ClassRow]]]:
+    """Those of each sequence, or of each category that has a name."""
     own: dict[str, list[ObjectFigures]] = {}  # none of a class that nobody followed
     rows: dict[str, list[ClassRow]] = {}
     for figures in objects:
         own.setdefault(getattr(figures, part), []).append(figures)
-    for row in result.classes:
+    for row in classes:
         rows.setdefault(getattr(row, part), []).append(row)
     names = [name for name in dict.fromkeys((*own, *rows)) if name]
-    return {name: _figures(own.get(name, []), rows.get(name, []), result.group) for name in names}
+    return {name: (own.get(name, []), rows.get(name, [])) for name in names}
 
 
 def _speed(ms: Sequence[float]) -> Speed | None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from .blocks import WITHIN
 from .bootstrap import Figure
 from .result import named
 from .summary import EFFORT, ObjectFigures, Speed, Summary
@@ -95,7 +96,8 @@ class Sheet:
     def as_markdown(self) -> str:
         rule = ["---:" if side == "r" else ":---" for side in self.align]
         rows = [[_plain(cell) for cell in row] for row in self.rows]
-        lines = [f"| {' | '.join(row)} |" for row in (self.columns, rule, *rows)]
+        columns = [" ".join(column.split()) for column in self.columns]
+        lines = [f"| {' | '.join(row)} |" for row in (columns, rule, *rows)]
         return "\n".join([f"## {self.title}", "", *lines, *(["", self.note] if self.note else [])])
 
 
@@ -153,6 +155,17 @@ def interval(name: str, figure: Figure, sign: str = "") -> str:
     return f"{number(name, figure.low, sign)} to {number(name, figure.high, sign)}"
 
 
+def intervals(figures: Iterable[tuple[str, Figure | None]], sign: str = "") -> tuple[str, list[str]]:
+    """The heading of a column of intervals, and its cells: what they speak of is said once where all say the same."""
+    figures = list(figures)
+    scopes = {figure.scope for _, figure in figures if figure and figure.scope}
+    heading = "\n".join(["95 % interval", *(scopes if len(scopes) == 1 else ())])
+    cells = ["" if figure is None else interval(name, figure, sign) for name, figure in figures]
+    if len(scopes) > 1:
+        cells = [f"{cell} {f.scope}" if f and cell else cell for cell, (_, f) in zip(cells, figures, strict=True)]
+    return heading, cells
+
+
 def short_names(groups: Iterable[Container[str]]) -> tuple[str, ...]:
     """The figures of a table with a row a group: `SHORT`; before them, for volumes, their Dice; and clicks, if any."""
     there = {name for figures in groups for name in ("volume_dice", "clicks") if name in figures}
@@ -168,12 +181,14 @@ def overall_sheet(summary: Summary, unit: str) -> Sheet:
     """All figures of all objects, with what they mean; `unit` is that of distances."""
     rows: list[Cells] = []
     called = titles(summary.overall)
-    for name, figure in sorted(summary.overall.items(), key=lambda item: list(NAMES).index(item[0])):
+    ordered = sorted(summary.overall.items(), key=lambda item: list(NAMES).index(item[0]))
+    heading, between = intervals(ordered)
+    for (name, figure), cell in zip(ordered, between, strict=True):
         of = counted(figure.count, OF.get(name, "object"))
         meaning = ("mean over slices: " if called[name] != NAMES[name] else "") + MEANINGS[name].format(unit=unit)
-        rows.append((called[name], number(name, figure.value), interval(name, figure), of, meaning))
+        rows.append((called[name], number(name, figure.value), cell, of, meaning))
     rows += _speed(summary.speed)
-    return Sheet("all objects", "lrrrl", ("", "value", "95 % interval", "of", ""), tuple(rows)).trimmed()
+    return Sheet("all objects", "lrrrl", ("", "value", heading, "of", ""), tuple(rows)).trimmed()
 
 
 def _speed(speed: Speed | None) -> list[Cells]:
@@ -194,32 +209,38 @@ def parts_sheet(title: str, parts: Mapping[str, Mapping[str, Figure]], most: int
     first, *others = names = short_names(parts.values())
     ranked = sorted(parts.items(), key=lambda item: item[1][first].value if first in item[1] else 2)
     rows, called = [], titles(names)
-    for part, figures in ranked[:most]:
+    heading, between = intervals((first, figures.get(first)) for _, figures in ranked[:most])
+    for (part, figures), interval_ in zip(ranked[:most], between, strict=True):
         main = figures.get(first)
         cells = [number(name, figures[name].value if name in figures else None) for name in names]
-        rows.append((part, str(main.count if main else 0), cells[0], interval(first, main) if main else "", *cells[1:]))
+        rows.append((part, str(main.count if main else 0), cells[0], interval_, *cells[1:]))
     left = len(parts) - len(rows)
     note = f"and {left} more with a higher {called[first]}: see the report" if left else ""
-    columns = ("", "objects", called[first], "95 % interval", *(called[name] for name in others))
+    columns = ("", "objects", called[first], heading, *(called[name] for name in others))
     return Sheet(title, "l" + "r" * (len(columns) - 1), columns, tuple(rows), note).trimmed()
 
 
 def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
-    """Every object, those with the least J&F (volumes: Dice) first."""
+    """Every object, those with the least J&F (volumes: Dice) first, whose interval within its video is shown."""
     effort = EFFORT if any(o.clicks is not None for o in objects) else ()
     names = ("volume_dice", *OF_OBJECT) if any(o.volume_dice is not None for o in objects) else OF_OBJECT
     called = titles(names)
-    rows = []
+    first, rows = names[0], []
+    bounded = any(first in o.intervals for o in objects)
     for o in sorted(objects, key=lambda o: (_least(getattr(o, names[0])), o.sequence, o.object)):
         cells = [number(name, getattr(o, name)) for name in names] + [str(getattr(o, name)) for name in effort]
         times = ", ".join("missed" if time is None else str(time) for time in o.returns)
+        if bounded:
+            cells.insert(1, " to ".join(number(first, end) for end in o.intervals.get(first, ())))
         rows.append((o.sequence, named(o.object, o.label), o.category, str(o.frames), *cells, times))
     columns = (
         "sequence",
         "object",
         "class",
         "frames",
-        *(called[name] for name in (*names, *effort)),
+        called[first],
+        *([f"95 % interval\n{WITHIN}"] if bounded else []),
+        *(called[name] for name in (*names[1:], *effort)),
         "found again after frames",
     )
     return Sheet("objects", "lll" + "r" * (len(columns) - 4) + "l", columns, tuple(rows))

@@ -51,7 +51,14 @@ def squares(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return dataset
 
 
-def test_the_command(recipe: Path, squares: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    recipe: Path,
+    squares: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # intervals take their room
     out = tmp_path / "figures.json"
     command = ["squares", "--engine", str(recipe), "--policy", "fifo", "efp", "distractor", "--frames", "4"]
     assert policies.main([*command, "--json", str(out)]) == 0

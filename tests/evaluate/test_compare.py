@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rtseg.errors import ConfigError
 from rtseg.evaluate import store
+from rtseg.evaluate.blocks import WITHIN
 from rtseg.evaluate.compare import CLEAR, Comparison, Tally, compare, comparison_table
 from rtseg.evaluate.result import ClassRow, Result, Row, Tracked
 
@@ -280,11 +281,17 @@ def test_the_dice_of_volumes_comes_first_and_where_less_is_better_it_says_so(tmp
     assert table.sheets[1].columns[1] == "volume Dice" and table.sheets[1].note.startswith("smaller is better: HD95")
 
 
-def test_few_sequences_have_no_intervals_and_the_table_says_so(tmp_path: Path) -> None:
+def test_of_few_sequences_intervals_are_within_them_and_the_table_says_so(tmp_path: Path) -> None:
+    """And they are paired: a gain that is on every frame the same has an interval of no width."""
     found = compared(tmp_path, run(sequences=("a", "b")), run(lambda *_: 0.1, sequences=("a", "b")))
-    assert found.groups[""]["jf"].difference.low is None
-    notes = comparison_table(found).notes
-    assert notes == ["no intervals: they take 5 independent videos or more"] or len(found.differing) == 0
+    jf = found.groups["tool"]["jf"].difference
+    assert jf.scope == WITHIN and (jf.low, jf.high) == (pytest.approx(jf.value), pytest.approx(jf.value))
+    assert found.groups[""]["ms"].difference.low is None  # times are no means over frames
+    table = comparison_table(found)
+    assert table.notes[-1].startswith("intervals are within these videos and say nothing of others")
+    assert table.sheets[0].columns[4] == table.sheets[1].columns[2] == f"95 % interval\n{WITHIN}"
+    whole = comparison_table(compared(tmp_path / "more", run(), run(lambda *_: 0.1)))
+    assert whole.sheets[0].columns[4] == "95 % interval\nover videos" and "intervals" not in "".join(whole.notes)
 
 
 def test_the_table_and_the_document_say_the_same(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from rtseg.errors import ConfigError
 from rtseg.evaluate import bootstrap
-from rtseg.evaluate.bootstrap import MIN_GROUPS, Figure, Values, estimate
+from rtseg.evaluate.blocks import WITHIN
+from rtseg.evaluate.bootstrap import MIN_GROUPS, OVER, Figure, Values, estimate
 from rtseg.evaluate.paired import paired
 from rtseg.evaluate.result import ClassRow, Result, Row, Tracked
 from rtseg.evaluate.summary import by_group, difference, summarise
@@ -59,7 +60,7 @@ def test_objects_weigh_the_same_however_long_they_are() -> None:
         ("a", 2, 1, 0.2),
         ("b", 1, 1, 0.5),
     ]
-    assert summary.overall["iou"] == Figure(pytest.approx(0.5), None, None, 3)
+    assert (summary.overall["iou"].value, summary.overall["iou"].count) == (pytest.approx(0.5), 3)
     assert summary.overall["jf"].value == pytest.approx(0.5 * 1.25 / 2)
     assert summary.overall["dice"].value == pytest.approx(0.25)
     assert summary.overall["hd95"].value == pytest.approx(5)
@@ -216,7 +217,7 @@ def test_the_groups_are_what_is_counted() -> None:
     assert summarise(result).intervals["groups"] == 8
     of_four = replace(result, tracked={f"s{s}": Tracked(group=f"video {s // 2}") for s in range(8)})
     summary = summarise(of_four)
-    assert summary.intervals["groups"] == 4 and summary.overall["iou"].low is None
+    assert summary.intervals["groups"] == 4 and summary.overall["iou"].scope == WITHIN
     assert summary.overall["iou"].value == summarise(result).overall["iou"].value and len(summary.sequences) == 8
 
 
@@ -247,7 +248,7 @@ def test_what_has_no_value_has_no_figure() -> None:
 
 
 def test_what_does_not_vary_has_an_interval_of_no_width() -> None:
-    assert estimate({f"s{i}": [0.5] for i in range(9)}) == Figure(0.5, 0.5, 0.5, 9)
+    assert estimate({f"s{i}": [0.5] for i in range(9)}) == Figure(0.5, 0.5, 0.5, 9, OVER)
 
 
 def test_groups_weigh_the_same() -> None:
