@@ -25,10 +25,10 @@ class Sequence:
 
     `image(t)` is uint8 [H, W, 3] RGB. `truth(t)` maps the id of each target that is visible on frame t to its mask,
     bool [H, W], never empty; a target that is missing there is absent from the picture; None means that nobody
-    annotated the frame, which is then tracked and not scored. `spacing_mm` is the size of a pixel (down, across),
-    where it is known. Sequences of one `group` show the same operation or patient, so they are no independent samples;
-    of a sequence without one, its name is the group. `image` and `truth` raise `SourceError`, in one line with the
-    file's name, for a file that cannot be read.
+    annotated the frame, which is then tracked and not scored. `spacing_mm` is the size of a pixel (down, across) and
+    `slice_mm` the distance of two slices, where they are known. Sequences of one `group` show the same operation or
+    patient, so they are no independent samples; of a sequence without one, its name is the group. `image` and `truth`
+    raise `SourceError`, in one line with the file's name, for a file that cannot be read.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Sequence:
     spacing_mm: tuple[float, float] | None = None
     volume: bool = False
     group: str = ""
+    slice_mm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

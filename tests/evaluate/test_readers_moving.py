@@ -229,7 +229,7 @@ def test_the_axis_of_the_largest_voxels_is_cut(
     nifti(tmp_path / "label.nii", label, mm=mm)
     sequence = one(tmp_path)
     assert (sequence.count, sequence.image(0).shape[:2]) == (count, shape)
-    assert sequence.spacing_mm == pytest.approx(spacing)
+    assert sequence.spacing_mm == pytest.approx(spacing) and sequence.slice_mm == pytest.approx(max(mm))
     if count != 5:
         brightness = sequence.image(5)[..., 0].astype(int)
         assert (np.diff(brightness[:, 6]) >= 0).all() and brightness[0, 6] < brightness[

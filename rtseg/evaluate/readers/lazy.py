@@ -43,9 +43,10 @@ class Lazy(Sequence):
         spacing_mm: Spacing | Callable[[], Spacing] = None,
         volume: bool = False,
         group: str = "",
+        slice_mm: float | Callable[[], float] | None = None,
     ) -> None:
         given = {"name": name, "image": image, "truth": truth, "volume": volume, "group": group}
-        later = {"_count": count, "_targets": targets, "_spacing_mm": spacing_mm}
+        later = {"_count": count, "_targets": targets, "_spacing_mm": spacing_mm, "_slice_mm": slice_mm}
         for key, value in {**given, **later}.items():
             object.__setattr__(self, key, value)  # the class is frozen
 
@@ -63,6 +64,11 @@ class Lazy(Sequence):
     def spacing_mm(self) -> Spacing:
         value: Spacing | Callable[[], Spacing] = self.__dict__["_spacing_mm"]
         return value if value is None or isinstance(value, tuple) else value()
+
+    @cached_property
+    def slice_mm(self) -> float | None:
+        value: float | Callable[[], float] | None = self.__dict__["_slice_mm"]
+        return value() if callable(value) else value
 
 
 def of_pictures(

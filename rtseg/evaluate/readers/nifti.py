@@ -168,7 +168,9 @@ def _sequence(case: Case, names: Mapping[int, str]) -> Sequence:
         return tuple(Target(i, names.get(i, f"label {i}"), names.get(i, f"label {i}")) for i in shown)
 
     name, spacing = case.files.name, lambda: case.spacing_mm
-    return Lazy(name, lambda: case.count, targets, case.image, truth, spacing, volume=True)
+    return Lazy(
+        name, lambda: case.count, targets, case.image, truth, spacing, volume=True, slice_mm=lambda: case.slice_mm
+    )
 
 
 class Case:
@@ -212,6 +214,10 @@ class Case:
         """The size of a pixel, down and across."""
         across, down = (mm for axis, mm in enumerate(self._header.spacing_mm) if axis != self._header.axis)
         return down, across
+
+    @property
+    def slice_mm(self) -> float:
+        return self._header.spacing_mm[self._header.axis]
 
     @cached_property
     def _limits(self) -> list[Limits]:
