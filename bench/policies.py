@@ -91,6 +91,7 @@ def taking_turns(dataset: Dataset, engines: Engines, settings: Settings) -> dict
             merged = results.setdefault(name, Result(one.settings, one.made_by))
             merged.rows += one.rows
             merged.classes += one.classes
+            merged.volumes += one.volumes
             merged.tracked |= one.tracked
         turn = (turn + 1) % len(names)
     if not results:

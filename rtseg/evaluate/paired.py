@@ -17,16 +17,20 @@ def paired(before: Result, after: Result) -> tuple[Result, Result]:
 
     A mask that was given in one of them counts as given in both, and its class on that frame in neither. HD95 stays
     where both have it: else who draws nothing on the worst frame would have the better mean; `missed` says how often
-    that is. Of a pair that this made it makes the same. `ConfigError` where they have no frame of an object in common.
+    that is. Distances of a volume stay where it was given the same slices in both. Of a pair that this made it makes
+    the same. `ConfigError` where they have no frame of an object in common.
     """
     given = _given_in_either(before.rows, after.rows)
     if not given:
         raise ConfigError("the two evaluations have no frame of an object in common; expected two of one data set")
     near = _with_distance(before.rows) & _with_distance(after.rows)
     places = _comparable(before, after)
+    alike = _given_by_object(before).items() & _given_by_object(after).items()
+    whole = {object_ for object_, _ in alike}
     first, second = (
         replace(
             result,
+            volumes=[row for row in result.volumes if (row.sequence, row.object) in whole],
             rows=[
                 replace(row, given=given[_key(row)], hd95=row.hd95 if _key(row) in near else None)
                 for row in result.rows
@@ -37,6 +41,14 @@ def paired(before: Result, after: Result) -> tuple[Result, Result]:
         for result in (before, after)
     )
     return first, second
+
+
+def _given_by_object(result: Result) -> dict[tuple[str, int], frozenset[tuple[int, bool]]]:
+    """The frames of each object, and whether they were given."""
+    frames: dict[tuple[str, int], set[tuple[int, bool]]] = {}
+    for row in result.rows:
+        frames.setdefault((row.sequence, row.object), set()).add((row.frame, row.given))
+    return {object_: frozenset(its) for object_, its in frames.items()}
 
 
 def _key(row: Row) -> Key:

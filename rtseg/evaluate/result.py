@@ -52,6 +52,16 @@ class ClassRow:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeRow:
+    """One object of a volume in three dimensions: HD95 in mm and normalised surface Dice, None where not defined."""
+
+    sequence: str
+    object: int
+    hd95: float | None
+    surface: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One mask: COCO's compressed counts, and the network's probability that the object is visible."""
 
@@ -87,6 +97,7 @@ class Result:
     rows: list[Row] = field(default_factory=list)
     classes: list[ClassRow] = field(default_factory=list)
     tracked: dict[str, Tracked] = field(default_factory=dict)  # by sequence
+    volumes: list[VolumeRow] = field(default_factory=list)
 
     def group(self, sequence: str) -> str:
         """What a sequence belongs to: an operation, a patient, or nothing but itself."""

@@ -40,6 +40,7 @@ from .protocols import (
 )
 from .result import Result, Tracked
 from .score import score
+from .volumes import score_volume
 
 Progress = Callable[[int, int | None], None]
 PATIENCE = Patience()
@@ -142,6 +143,7 @@ def evaluate(
                 rows, classes = score(sequence, tracked, settings.tolerance)
                 result.tracked[sequence.name] = tracked
                 result.rows += rows
+                result.volumes += score_volume(sequence, tracked, settings.tolerance)
                 result.classes += classes
         done += sequence.count
         progress(done, frames)

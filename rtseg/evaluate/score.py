@@ -52,6 +52,16 @@ def score(
     return rows, classes
 
 
+def masks_of(sequence: Sequence, tracked: Tracked) -> Iterator[tuple[int, int, Pair]]:
+    """Frame, object, truth and mask, bool [H, W], of each mask on an annotated frame; frames ascend."""
+    height, width = sequence.image(0).shape[:2]
+    for frame, found in sorted(tracked.masks.items()):
+        truth = sequence.truth(frame)
+        targets = [target for target in sequence.targets if target.id in found]
+        for id_, pair in () if truth is None else _pairs(sequence, frame, targets, truth, found, (height, width)):
+            yield frame, id_, pair
+
+
 def _pairs(
     sequence: Sequence,
     frame: int,

@@ -1,10 +1,10 @@
 """`eval.json` and `masks.json.gz`: an evaluation on disk, and back again to the last bit.
 
 `eval.json` is one document, a line for each of its keys: `format` and `version`; `settings` and `made_by`; `summary`,
-which is for readers and is computed again from the rows by whoever wants it; `tracks`, the objects; `rows` and
-`classes` as columns, which an hour of video needs; `tracked`: prompts, given frames and times by sequence; and
-`masks`, the name and the hash of the second file, which holds every mask as COCO's compressed RLE. With the data set
-at hand all figures can be computed again from it.
+which is for readers and is computed again from the rows by whoever wants it; `tracks`, the objects; `rows`, `classes`
+and `volumes` as columns, which an hour of video needs; `tracked`: prompts, given frames and times by sequence; and
+`masks`, the name and the hash of the second file, which holds every mask as COCO's compressed RLE. With the data set at
+hand all figures can be computed again from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, OutputError
-from .result import ClassRow, Prediction, Result, Row, Tracked
+from .result import ClassRow, Prediction, Result, Row, Tracked, VolumeRow
 
 FILE, MASKS = "eval.json", "masks.json.gz"
 FORMAT, VERSION = "rtseg evaluation", 3
@@ -35,6 +35,7 @@ FIGURES: Columns = dict.fromkeys(("score", "dice", "iou", "boundary"), _NUMBER)
 DISTANCES: Columns = dict.fromkeys(("hd95", "surface"), _MAYBE)
 ROW: Columns = {"frame": (int,), "given": (bool,), **AREAS, **FIGURES, **DISTANCES, "clicks": (int,)}
 CLASS: Columns = {"sequence": (str,), "frame": (int,), "category": (str,), **AREAS}
+VOLUME: Columns = {"sequence": (str,), "object": (int,), **DISTANCES}
 SHARES = ("score", "dice", "iou", "boundary", "surface")  # 0 to 1; no other figure is below 0
 MASK: Columns = {"object": (int,), "counts": (str,), "score": _NUMBER}
 
@@ -62,6 +63,7 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> None:
             "tracks": {name: [track[i] for track in tracks] for i, name in enumerate(TRACK)},
             "rows": {"track": of_row, **_columns(result.rows, ROW)},
             "classes": _columns(result.classes, CLASS),
+            "volumes": _columns(result.volumes, VOLUME),
             "tracked": {name: _steps(tracked) for name, tracked in result.tracked.items()},
         }
         text = "{" + ",\n".join(f"{json.dumps(key)}: {_text(value)}" for key, value in document.items()) + "}\n"
@@ -180,6 +182,8 @@ def _result(document: Json) -> Result:
         result.rows.append(Row(sequence, object_, label, category, frame, given, pixels, *measured))
     classes = _read_columns(_table(document, "classes"), "classes", CLASS)
     result.classes = [ClassRow(*values) for values in classes]
+    volumes = _read_columns(_table(document, "volumes"), "volumes", VOLUME)
+    result.volumes = [VolumeRow(*values) for values in volumes]
     for name, steps in _table(document, "tracked").items():
         result.tracked[name] = _read_steps(steps, f"tracked {name}")
     return result

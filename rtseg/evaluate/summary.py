@@ -23,7 +23,7 @@ from .bootstrap import Figure, Values
 from .metrics import instruments, presence
 from .metrics.overlap import dice
 from .paired import paired
-from .result import ClassRow, Result, Row
+from .result import ClassRow, Result, Row, VolumeRow
 
 GroupOf = Callable[[str], str]  # of a sequence
 Tracks = Mapping[tuple[str, int], Sequence[Row]]  # by sequence and object
@@ -31,7 +31,8 @@ Tracks = Mapping[tuple[str, int], Sequence[Row]]  # by sequence and object
 EFFORT = ("clicks", "corrected")
 # Figures of objects, in the order in which they are shown.
 BY_OBJECT = (
-    "volume_dice", "jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "false_frames", *EFFORT
+    "volume_dice", "volume_hd95", "volume_surface",
+    "jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "false_frames", *EFFORT
 )  # fmt: skip
 ASSISTED = ("interactive",)  # protocols in which help is given as it is needed, so that figures are worth what it cost
 TIMELESS = ("backward", "both")  # protocols whose masks of a frame know what comes after it: nothing is found again
@@ -42,13 +43,15 @@ class ObjectFigures:
     """One object of one sequence; a figure is None where there is no frame for it.
 
     `frames` are those that count. `volume_dice` is the object's Dice in three dimensions: of all its annotated slices
-    that count, together; None for what is no volume. `jf` is the mean of `iou` (J) and `boundary` (F). `missed` is
-    the share of frames with the object on which nothing is drawn; `hd95` knows nothing of these, `surface` is 0 there.
-    `false_area` is the share of the frame that is drawn while the object is absent, `false_frames` the share of those
-    frames with anything drawn. `clicks` are all that were made on it, and `corrected` the frames with clicks after
-    its first one: what the other figures cost, where people help as it is needed (`ASSISTED`), else None. `returns`
-    are the times of re-acquisition, in frames, None for one that failed; none at all where masks go against time
-    (`TIMELESS`). `intervals` are those within this video, of the figures that are made of its frames.
+    that count, together; None for what is no volume. `volume_hd95` and `volume_surface` are distances in three
+    dimensions, where the size of a voxel is known; `hd95` and `surface` of a volume are means over slices. `jf` is the
+    mean of `iou` (J) and `boundary` (F). `missed` is the share of frames with the object on which nothing is drawn;
+    `hd95` knows nothing of these, `surface` is 0 there. `false_area` is the share of the frame that is drawn while the
+    object is absent, `false_frames` the share of those frames with anything drawn. `clicks` are all that were made on
+    it, and `corrected` the frames with clicks after its first one: what the other figures cost, where people help as it
+    is needed (`ASSISTED`), else None. `returns` are the times of re-acquisition, in frames, None for one that failed;
+    none at all where masks go against time (`TIMELESS`). `intervals` are those within this video, of the figures that
+    are made of its frames.
     """
 
     sequence: str
@@ -57,6 +60,8 @@ class ObjectFigures:
     category: str
     frames: int
     volume_dice: float | None
+    volume_hd95: float | None
+    volume_surface: float | None
     jf: float | None
     iou: float | None
     boundary: float | None
@@ -167,7 +172,8 @@ def object_figures(result: Result) -> list[ObjectFigures]:
     """The figures of each object, in the order in which objects appear; its rows are in the order of frames."""
     volumes = {name for name, tracked in result.tracked.items() if tracked.volume}
     protocol = result.settings.get("protocol")
-    return [_object(its, protocol, sequence in volumes) for (sequence, _), its in _tracks(result).items()]
+    whole = {(row.sequence, row.object): row for row in result.volumes}
+    return [_object(its, protocol, key[0] in volumes, whole.get(key)) for key, its in _tracks(result).items()]
 
 
 def _tracks(result: Result) -> Tracks:
@@ -177,7 +183,7 @@ def _tracks(result: Result) -> Tracks:
     return found
 
 
-def _object(rows: Sequence[Row], protocol: str | None, volume: bool) -> ObjectFigures:
+def _object(rows: Sequence[Row], protocol: str | None, volume: bool, whole: VolumeRow | None) -> ObjectFigures:
     assisted = protocol in ASSISTED
     scored = [row for row in rows if not row.given]
     areas = presence.false_areas(rows)
@@ -189,6 +195,8 @@ def _object(rows: Sequence[Row], protocol: str | None, volume: bool) -> ObjectFi
         category=rows[0].category,
         frames=len(scored),
         volume_dice=_volume_dice(scored) if volume else None,
+        volume_hd95=None if whole is None else whole.hd95,
+        volume_surface=None if whole is None else whole.surface,
         jf=None if iou is None or boundary is None else (iou + boundary) / 2,
         iou=iou,
         boundary=boundary,

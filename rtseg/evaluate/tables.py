@@ -16,6 +16,8 @@ from .summary import EFFORT, ObjectFigures, Speed, Summary
 
 NAMES = {
     "volume_dice": "volume Dice",
+    "volume_hd95": "volume HD95",
+    "volume_surface": "volume NSD",
     "jf": "J&F",
     "iou": "J",
     "boundary": "F",
@@ -36,6 +38,8 @@ NAMES = {
 }
 MEANINGS = {
     "volume_dice": "2 x overlap / both areas, of all slices together",
+    "volume_hd95": "95th percentile of the Hausdorff distance in three dimensions, mm",
+    "volume_surface": "normalised surface Dice in three dimensions, tolerance in mm",
     "jf": "mean of J and F",
     "iou": "IoU of mask and truth",
     "boundary": "agreement of the contours, as DAVIS defines it",
@@ -54,10 +58,14 @@ MEANINGS = {
     "corrected": "of an object: its mask was bad, and counts as it is after clicks",
 }
 PERCENT = ("missed", "false_area", "false_frames", "reacquired")
-SMALLER = ("hd95", "missed", "false_area", "false_frames", "reacquisition_frames", *EFFORT, "ms")  # is better
-ONE_DECIMAL = ("hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", *EFFORT, "ms")
+SMALLER = (
+    "volume_hd95", "hd95", "missed", "false_area", "false_frames", "reacquisition_frames", *EFFORT, "ms"
+)  # is better  # fmt: skip
+ONE_DECIMAL = ("volume_hd95", "hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", *EFFORT, "ms")
 DECIMALS = {**dict.fromkeys(ONE_DECIMAL, 1), "false_area": 2}
-SLICES = {"dice": "slice Dice"}  # what a figure is called that is a mean over slices beside one of the volume
+VOLUME = ("volume_dice", "volume_hd95", "volume_surface")
+# What figures are called that are means over slices beside those of the volume.
+SLICES = {"dice": "slice Dice", "hd95": "slice HD95", "surface": "slice NSD"}
 SHORT = ("jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "reacquired")
 OF_OBJECT = SHORT[:-1]
 OF = {
@@ -167,9 +175,9 @@ def intervals(figures: Iterable[tuple[str, Figure | None]], sign: str = "") -> t
 
 
 def short_names(groups: Iterable[Container[str]]) -> tuple[str, ...]:
-    """The figures of a table with a row a group: `SHORT`; before them, for volumes, their Dice; and clicks, if any."""
-    there = {name for figures in groups for name in ("volume_dice", "clicks") if name in figures}
-    return tuple(name for name in ("volume_dice", *SHORT, "clicks") if name in SHORT or name in there)
+    """The figures of a table with a row a group: `SHORT`; before them, for volumes, theirs; and clicks, if any."""
+    there = {name for figures in groups for name in (*VOLUME, "clicks") if name in figures}
+    return tuple(name for name in (*VOLUME, *SHORT, "clicks") if name in SHORT or name in there)
 
 
 def titles(figures: Container[str]) -> dict[str, str]:
@@ -223,7 +231,8 @@ def parts_sheet(title: str, parts: Mapping[str, Mapping[str, Figure]], most: int
 def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
     """Every object, those with the least J&F (volumes: Dice) first, whose interval within its video is shown."""
     effort = EFFORT if any(o.clicks is not None for o in objects) else ()
-    names = ("volume_dice", *OF_OBJECT) if any(o.volume_dice is not None for o in objects) else OF_OBJECT
+    whole = [name for name in VOLUME if any(getattr(o, name) is not None for o in objects)]
+    names = (*whole, *OF_OBJECT)
     called = titles(names)
     first, rows = names[0], []
     bounded = any(first in o.intervals for o in objects)

@@ -118,7 +118,7 @@ def value(parts: list[Part]) -> float:
 def test_what_is_drawn_again_are_the_figures() -> None:
     result = evaluation()
     overall = summarise(result).overall
-    assert {*BY_OBJECT} - {*EFFORT} == {*TERMS}
+    assert {*BY_OBJECT} - {*EFFORT, "volume_hd95", "volume_surface"} == {*TERMS}
     for name in TERMS:
         by_object = [[r for r in result.rows if (r.sequence, r.object) == (s, o)] for s in ("s0", "s1") for o in (1, 2)]
         assert value([object_part(name, rows) for rows in by_object]) == pytest.approx(overall[name].value), name

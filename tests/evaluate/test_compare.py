@@ -278,7 +278,9 @@ def test_the_dice_of_volumes_comes_first_and_where_less_is_better_it_says_so(tmp
         tracked.volume = True
     table = comparison_table(compared(tmp_path / "volumes", before, after))
     assert table.sheets[0].rows[0][0] == "volume Dice" and "slice Dice" in [row[0] for row in table.sheets[0].rows]
-    assert table.sheets[1].columns[1] == "volume Dice" and table.sheets[1].note.startswith("smaller is better: HD95")
+    assert table.sheets[1].columns[1] == "volume Dice" and table.sheets[1].note.startswith(
+        "smaller is better: slice HD95"
+    )
 
 
 def test_of_few_sequences_intervals_are_within_them_and_the_table_says_so(tmp_path: Path) -> None:

@@ -159,6 +159,9 @@ def test_a_sequence_of_slices_is_known_as_one(engine: TorchEngine) -> None:
     volume = replace(sequence("v", late=0), volume=True, group="patient")
     result = run(engine, volume, sequence("film", late=0), protocol="forward", slices=(1,))
     assert {name: tracked.volume for name, tracked in result.tracked.items()} == {"v": True, "film": False}
+    assert result.volumes == []  # nobody knows how thick its slices are
+    solid = run(engine, replace(volume, spacing_mm=(1, 1), slice_mm=2.0), protocol="forward", slices=(1,))
+    assert [(row.sequence, row.object) for row in solid.volumes] == [("v", 1), ("v", 2)]
     assert (result.group("v"), result.group("film")) == ("patient", "film")
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtseg.errors import ConfigError, OutputError
-from rtseg.evaluate.result import ClassRow, Prediction, Result, Row, Tracked
+from rtseg.evaluate.result import ClassRow, Prediction, Result, Row, Tracked, VolumeRow
 from rtseg.evaluate.store import FILE, MASKS, VERSION, read, write
 
 Document = dict[str, Any]
@@ -41,8 +41,15 @@ tracked = st.builds(
 )
 tables = st.dictionaries(names, names | numbers | st.none() | st.booleans() | st.lists(areas), max_size=3)
 class_rows = st.builds(ClassRow, names, areas, names, areas, areas, areas)
+volume_rows = st.builds(VolumeRow, names, ids, st.none() | numbers, st.none() | shares)
 results = st.builds(
-    Result, tables, tables, st.lists(rows), st.lists(class_rows), st.dictionaries(names, tracked, max_size=3)
+    Result,
+    tables,
+    tables,
+    st.lists(rows),
+    st.lists(class_rows),
+    st.dictionaries(names, tracked, max_size=3),
+    st.lists(volume_rows),
 )
 
 
@@ -125,6 +132,7 @@ def puts(table: str, key: str, value: object) -> Callable[[Document], object]:
 DAMAGE: list[tuple[Callable[[Document], object], str]] = [
     (lacks("rows"), "damaged .'rows' is missing"),
     (lambda document: document["rows"].pop("iou"), "damaged .'iou' is missing"),
+    (lacks("volumes"), "damaged .'volumes' is missing"),
     (lacks("tracked"), "damaged .'tracked' is missing"),
     (puts("rows", "iou", [0.5, 0.6]), "rows: columns of different lengths"),
     (puts("rows", "iou", ["0.5"]), "rows: iou is not a list of float"),
