@@ -143,7 +143,7 @@ def _doubts(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]
     if left_out:
         objects = counted(sum(map(len, left_out.values())), "object")
         where = counted(len(left_out), "sequence")
-        yield f"{objects} in {where} were never prompted, and count in the IoUs of classes alone, as missed"
+        yield f"{objects} in {where} were never prompted; where visible they are missed in the IoUs of classes"
 
 
 def _counting(settings: Mapping[str, Any]) -> str:
