@@ -309,7 +309,9 @@ def test_the_verbs_are_the_step_s_own(frames: list[rtseg.Frame]) -> None:
     off, far = (
         [float((a - b).norm() / a.norm()) for a, b in zip(step, found, strict=True)] for found in (verbs, other)
     )
-    assert max(off) < 1e-6 < 1e-3 < max(far)
+    logits, iou, score, *others = off
+    assert max(logits, *others) < 1e-6 < 1e-3 < max(far)
+    assert max(iou, score) < 2**-7  # numbers of bf16, which torch's CPU may sum in another order
 
 
 def test_objects_with_and_without_memory(engine: CudaEngine, reference: TorchEngine, frames: list[rtseg.Frame]) -> None:
