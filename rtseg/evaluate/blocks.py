@@ -59,17 +59,14 @@ def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> End
     total_2p = np.zeros((2, len(every)))
     for own, sums_2tp in tables.values():
         total_2p[:, own] += sums_2tp.sum(1)
-    rng, blocks = np.random.default_rng(SEED), 0.0
-    drawn_2rp = np.zeros((2, DRAWS, len(every)))
-    for own, sums_2tp in tables.values():
-        expected_tp = sums_2tp[1] * (total_2p[0] / total_2p[1])[own]
-        rest_tp = sums_2tp[0] - expected_tp
-        rest_tp[np.isclose(sums_2tp[0], expected_tp, rtol=1e-9, atol=0)] = 0  # what is rounded does not vary
-        length = block_length(rest_tp @ (weight_p / total_2p[1])[own])
-        blocks += sums_2tp.shape[1] / length
-        drawn_2rp[:, :, own] += _drawn(sums_2tp, length, rng)
-    if blocks < MIN_BLOCKS:
+    lengths = {name: _length(own, sums_2tp, total_2p, weight_p) for name, (own, sums_2tp) in tables.items()}
+    blocks = sum(sums_2tp.shape[1] / lengths[name] for name, (_, sums_2tp) in tables.items())
+    if blocks < MIN_BLOCKS:  # before the drawing, which takes its time: a data set may have 100,000 single images
         return None
+    rng = np.random.default_rng(SEED)
+    drawn_2rp = np.zeros((2, DRAWS, len(every)))
+    for name, (own, sums_2tp) in tables.items():
+        drawn_2rp[:, :, own] += _drawn(sums_2tp, lengths[name], rng)
     some_rp = drawn_2rp[1] > 0
     value_rp = np.divide(drawn_2rp[0], drawn_2rp[1], out=np.zeros_like(drawn_2rp[0]), where=some_rp)
     value_r = np.zeros(DRAWS)
@@ -80,6 +77,14 @@ def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> End
     tail = level(blocks)
     low, high = np.quantile(value_r, (tail, 1 - tail))
     return float(low), float(high)
+
+
+def _length(own: list[int], sums_2tp: Floats, total_2p: Floats, weight_p: Floats) -> int:
+    """The block length of one sequence, from what its frames add to the figure beyond what was to be expected."""
+    expected_tp = sums_2tp[1] * (total_2p[0] / total_2p[1])[own]
+    rest_tp = sums_2tp[0] - expected_tp
+    rest_tp[np.isclose(sums_2tp[0], expected_tp, rtol=1e-9, atol=0)] = 0  # what is rounded does not vary
+    return block_length(rest_tp @ (weight_p / total_2p[1])[own])
 
 
 def block_length(series_t: Floats) -> int:
