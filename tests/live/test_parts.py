@@ -49,23 +49,29 @@ def test_values_cross_unchanged() -> None:
         assert prompt.mask is None or (same.mask == prompt.mask).all()
 
 
+def memfds(name: str) -> int:
+    """How many of this name this process holds; what else is open may be closed at any time, by a collected object."""
+    links = (str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
+    return sum(link.startswith(f"/memfd:{name} ") for link in links)
+
+
 def test_of_each_object_the_first_and_the_latest_pictures_are_kept() -> None:
-    keep, open_files = Keep(2), len(list(Path("/proc/self/fd").iterdir()))
+    keep, before = Keep(2), memfds("rtseg-kept")
     for seq in range(10):
         keep.check(click(1), frame(seq), new=seq == 0)
         keep.add(keep.picture(frame(seq)), click(1, f"name {seq}"))
     said = list(keep.replay())
     assert [picture.seq for picture, _ in said] == [0, 7, 8, 9] and len(said) == CONDITIONING
     assert {p.label for _, prompts in said for p in prompts} == {"name 9"}
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_files + CONDITIONING  # what is let go is closed
+    assert memfds("rtseg-kept") == before + CONDITIONING  # what is let go is closed
     keep.add(keep.picture(frame(9)), click(2))
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_files + CONDITIONING  # one picture for both
+    assert memfds("rtseg-kept") == before + CONDITIONING  # one picture for both
     assert [p.id for p in list(keep.replay())[-1][1]] == [1, 2]
     pixels = os.pread(said[0][0].fd, 1000, 0)
     assert pixels == frame(0).image_hwc.tobytes()
     del said
     keep.remove(1)
-    assert keep.ids == (2,) and len(list(Path("/proc/self/fd").iterdir())) == open_files + 1
+    assert keep.ids == (2,) and memfds("rtseg-kept") == before + 1
 
 
 def test_prompts_that_make_no_sense_are_refused_in_one_line() -> None:
@@ -89,14 +95,15 @@ def test_a_process_that_works_is_started_again_at_once_and_one_that_does_not_les
 
 def test_a_link_carries_messages_of_any_length_and_says_when_the_other_end_is_gone() -> None:
     ours, theirs = (Link(end) for end in Link.pair())
-    open_files = len(list(Path("/proc/self/fd").iterdir()))
-    fd = os.memfd_create("x")
+    before = memfds("rtseg-message")
+    fd = os.memfd_create("rtseg-test")
     assert ours.send("short", n=1) and ours.send("long", (fd,), data=b"y" * 1_000_000)
     (short, _), (long, fds) = theirs.receive()
     assert short == {"say": "short", "n": 1} and len(long["data"]) == 1_000_000 and len(fds) == 1
+    assert memfds("rtseg-test") == 2
     os.close(fds[0])
     os.close(fd)
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+    assert memfds("rtseg-test") == 0 and memfds("rtseg-message") == before
     while ours.send("flood", data=b"z" * 10_000):  # nobody reads: it says so, and does not wait
         pass
     assert not ours.closed
