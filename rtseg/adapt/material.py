@@ -62,14 +62,14 @@ class Video:
 
 
 def read_video(sequence: Sequence, short_side: int, every: int = 1) -> Video:
-    """Every so-many-th annotated frame of a sequence, shrunk to `short_side`; on the CPU.
+    """Every so-many-th frame of a sequence, if all its objects are annotated there, shrunk to `short_side`; on the CPU.
 
     Where objects overlap, the one with the higher id is in front.
     """
     images, ids = [], []
     for t in range(0, sequence.count, every):
         truth = sequence.truth(t)
-        if truth is None:
+        if truth is None or sequence.unknown(t):
             continue
         if max(truth, default=0) >= FLYING:
             raise ConfigError(f"{sequence.name}: object {max(truth)}; trainings tell {FLYING - 1} objects apart")

@@ -25,10 +25,12 @@ class Sequence:
 
     `image(t)` is uint8 [H, W, 3] RGB. `truth(t)` maps the id of each target that is visible on frame t to its mask,
     bool [H, W], never empty; a target that is missing there is absent from the picture; None means that nobody
-    annotated the frame, which is then tracked and not scored. `spacing_mm` is the size of a pixel (down, across) and
-    `slice_mm` the distance of two slices, where they are known. Sequences of one `group` show the same operation or
-    patient, so they are no independent samples; of a sequence without one, its name is the group. `image` and `truth`
-    raise `SourceError`, in one line with the file's name, for a file that cannot be read.
+    annotated the frame, which is then tracked and not scored. `unknown(t)` are the targets that are left out on a frame
+    that is otherwise annotated: nobody said whether they are there, and they are not scored on it. `spacing_mm` is the
+    size of a pixel (down, across) and `slice_mm` the distance of two slices, where they are known. Sequences of one
+    `group` show the same operation or patient, so they are no independent samples; of a sequence without one, its name
+    is the group. `image` and `truth` raise `SourceError`, in one line with the file's name, for a file that cannot be
+    read.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Sequence:
     volume: bool = False
     group: str = ""
     slice_mm: float | None = None
+    unknown: Callable[[int], frozenset[int]] = lambda t: frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ def score(
 ) -> tuple[list[Row], list[ClassRow]]:
     """Rows of the objects and of the classes, in the order of frames.
 
-    An object has a row on each annotated frame on which it has a mask, empty or not. A class has a row where truth or
-    mask have any of it: the truth of all its objects, of those that were never prompted as well, which have no mask. So
-    the IoUs of instruments are those that are published, for which every class in the truth of a frame counts. Only an
-    object that is prompted later in the pass is not yet there. Where the mask of one of its objects was given a class
-    has no row. Objects without a category are of no class.
+    An object has a row on each frame on which it is annotated and has a mask, empty or not. A class has a row where
+    truth or mask have any of it: the truth of all its objects, of those that were never prompted as well, which have no
+    mask. So the IoUs of instruments are those that are published, for which every class in the truth of a frame counts.
+    Only an object that is prompted later in the pass is not yet there. Where the mask of one of its objects was given,
+    or nobody annotated it, a class has no row. Objects without a category are of no class.
 
     `tolerance` is that of the normalised surface Dice, in the unit of the distances: mm where the sequence has a
     spacing, else pixels. `OutputError` for a mask of another size than the first picture, `SourceError` for such a
@@ -41,13 +41,15 @@ def score(
         truth = sequence.truth(frame)
         if truth is None:
             continue
+        unknown = sequence.unknown(frame)
         targets = [target for target in sequence.targets if target.id in found]
         pairs = dict(_pairs(sequence, frame, [*targets, *never], truth, found, (height, width)))
-        for target in targets:
+        for target in (target for target in targets if target.id not in unknown):
             made = clicks.get((frame, target.id), 0)
             rows.append(_row(sequence, tracked, frame, target, pairs[target.id], tolerance, made))
-        given = {target.category for target in targets if (frame, target.id) in tracked.given}
-        counted = [target for target in (*targets, *never) if target.category not in given | {""}]
+        there = (*targets, *never)
+        without = {o.category for o in there if o.id in unknown or (frame, o.id) in tracked.given} | {""}
+        counted = [target for target in there if target.category not in without]
         classes += _class_rows(sequence.name, frame, counted, pairs)
     return rows, classes
 
@@ -56,8 +58,8 @@ def masks_of(sequence: Sequence, tracked: Tracked) -> Iterator[tuple[int, int, P
     """Frame, object, truth and mask, bool [H, W], of each mask on an annotated frame; frames ascend."""
     height, width = sequence.image(0).shape[:2]
     for frame, found in sorted(tracked.masks.items()):
-        truth = sequence.truth(frame)
-        targets = [target for target in sequence.targets if target.id in found]
+        truth, scored = sequence.truth(frame), found.keys() - sequence.unknown(frame)
+        targets = [target for target in sequence.targets if target.id in scored]
         for id_, pair in () if truth is None else _pairs(sequence, frame, targets, truth, found, (height, width)):
             yield frame, id_, pair
 

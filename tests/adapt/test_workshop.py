@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from rtseg.adapt.config import Endoscope, Material, Phase, TrainConfig
+from rtseg.adapt.material import read_video
 from rtseg.adapt.workshop import Scenes, Workshop, open_material
 from rtseg.errors import ConfigError
+from rtseg.evaluate.dataset import Sequence, Target
 
 from .conftest import CPU
 
@@ -45,6 +47,17 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
         open_material(Material("tools", sequences=("absent",)), tmp_path)
     with pytest.raises(ConfigError, match="at most 10000"):
         Workshop(TrainConfig((PHASE,), endoscope=Endoscope(1.0, 20_000)), tmp_path, CPU)
+
+
+def test_a_frame_that_leaves_an_object_out_does_not_teach_that_it_is_gone() -> None:
+    def picture(t: int) -> np.ndarray:
+        return np.full((40, 50, 3), t, np.uint8)
+
+    targets, whole_hw = (Target(1, "tool"), Target(2, "tissue")), np.ones((40, 50), bool)
+    clip = Sequence(
+        "a", 3, targets, picture, lambda t: {1: whole_hw}, unknown=lambda t: frozenset({2} if t == 1 else ())
+    )
+    assert read_video(clip, 40).image_t3hw[:, 0, 0, 0].tolist() == [0, 2]
 
 
 def test_scenes_are_drawn_by_seed_with_tools_or_their_parts() -> None:

@@ -527,6 +527,8 @@ def test_sa_v_null_is_one_object_that_nobody_annotated(tmp_path: Path) -> None:
     masklets(tmp_path, [[None, left], [right, None], [None, none]], [0, 7])
     sequence = one(tmp_path)
     assert [areas(sequence, t) for t in (0, 4, 8)] == [{8: AT_LEFT}, {1: AT_RIGHT}, {}]
+    assert [sequence.unknown(t) for t in (0, 2, 4, 8)] == [{1}, set(), {8}, {1}]  # empty is absent, null is not
+    assert replace(sequence, image=sequence.image).unknown(0) == {1}  # as an evaluation wraps it
 
 
 def test_sa_v_counts_may_be_a_list(tmp_path: Path) -> None:
@@ -575,6 +577,9 @@ def test_sa_v_val_has_a_folder_an_object(tmp_path: Path) -> None:
     sequence = one(tmp_path)
     assert [target.id for target in sequence.targets] == [1, 4]
     assert [areas(sequence, t) for t in (0, 1, 4)] == [{1: AT_LEFT, 4: AT_LEFT}, None, {1: AT_RIGHT}]  # they overlap
+    assert not sequence.unknown(4)
+    (tmp_path / "Annotations_6fps/sav_1/003/00004.png").unlink()
+    assert (areas(one(tmp_path), 4), one(tmp_path).unknown(4)) == ({1: AT_RIGHT}, {4})
 
 
 # Whatever the layout

@@ -12,7 +12,7 @@ from rtseg.errors import OutputError, SourceError
 from rtseg.evaluate.dataset import Sequence, Target
 from rtseg.evaluate.metrics import boundary, instruments, overlap, surface
 from rtseg.evaluate.result import ClassRow, Prediction, Tracked
-from rtseg.evaluate.score import score
+from rtseg.evaluate.score import masks_of, score
 from rtseg.publish.rle import encode_rle
 from rtseg.types import BoolMask
 
@@ -112,6 +112,20 @@ def test_a_class_with_a_given_mask_has_no_row() -> None:
     rows, classes = score(clip, masks)
     assert {(row.frame, row.object) for row in rows if row.given} == masks.given
     assert [row.frame for row in classes] == [2]
+
+
+def test_an_object_that_alone_was_not_annotated_is_no_miss_and_its_class_has_no_row() -> None:
+    """On frame 1 nobody said whether object 2 is there, on frame 2 whether one is that is not followed."""
+    truth = {0: {1: A, 2: B}, 1: {1: A}, 2: {1: A}}
+    masks, unknown = tracked({t: {1: A, 2: B} for t in range(3)}), {1: frozenset({2}), 2: frozenset({3})}
+    clip = replace(sequence(truth, 3), unknown=lambda t: unknown.get(t, frozenset()))
+    rows, classes = score(clip, masks)
+    assert [(row.frame, row.object) for row in rows] == [(0, 1), (0, 2), (1, 1), (2, 1), (2, 2)]
+    assert [row.iou for row in rows] == [1, 1, 1, 1, 0]
+    assert [row.frame for row in classes] == [0, 2]
+    assert [(t, i) for t, i, _ in masks_of(clip, masks)] == [(row.frame, row.object) for row in rows]
+    hook = (*TARGETS[:2], Target(3, "third grasper", "grasper"))
+    assert [row.frame for row in score(replace(clip, targets=hook), masks)[1]] == [0]
 
 
 def test_a_class_that_nobody_followed_counts_as_missed() -> None:

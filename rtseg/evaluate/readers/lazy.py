@@ -44,8 +44,9 @@ class Lazy(Sequence):
         volume: bool = False,
         group: str = "",
         slice_mm: float | Callable[[], float] | None = None,
+        unknown: Callable[[int], frozenset[int]] = lambda t: frozenset(),
     ) -> None:
-        given = {"name": name, "image": image, "truth": truth, "volume": volume, "group": group}
+        given = {"name": name, "image": image, "truth": truth, "volume": volume, "group": group, "unknown": unknown}
         later = {"_count": count, "_targets": targets, "_spacing_mm": spacing_mm, "_slice_mm": slice_mm}
         for key, value in {**given, **later}.items():
             object.__setattr__(self, key, value)  # the class is frozen

@@ -6,11 +6,11 @@
 as github.com/facebookresearch/sam2, sav_dataset/README.md, defines them. In the JSON, `masklet[i][k]` is the mask of
 object `masklet_id[k]` in COCO's RLE, {"size": [h, w], "counts": "..."}, on frame 4 * i: videos have 24 frames a
 second, six of which are annotated. `counts` may be a list of runs too, COCO's uncompressed form. What people drew
-(`manual`) is the truth, and `auto` only where there is no `manual`. An object with null instead of a mask is not
-annotated on that frame; the others count, and a frame with nothing but nulls is not annotated. A truth has no word for
-one such object: it is absent there, which is exact until it is prompted, and a miss if it is followed where it is null.
-The released files show what is absent as an empty mask. In val and test each object has a folder of binary PNGs,
-because objects overlap.
+(`manual`) is the truth, and `auto` only where there is no `manual`. What is absent has an empty mask, before it first
+appears as well. The released files have no null in its place; SAM 2's own loader (training/dataset) takes an object
+with null as one without a valid mask on that frame, and not as one that is not to be seen. So it is not scored there,
+the others are, and a frame with nothing but nulls is not annotated. In val and test each object has a folder of binary
+PNGs, because objects overlap; sav_evaluator.py scores an object on the frames that are in its own folder.
 
 Masklet 0, and the folder 000, is object 1.
 """
@@ -63,8 +63,11 @@ def _of_folders(frames: Path, objects: Path) -> Sequence:
         drawn = {i: read_binary(by_frame[t], pictures[t]) for i, by_frame in maps.items() if t in by_frame}
         return {i: mask_hw for i, mask_hw in drawn.items() if mask_hw.any()} if drawn else None
 
+    def unknown(t: int) -> frozenset[int]:
+        return frozenset(i for i, by_frame in maps.items() if t not in by_frame)
+
     targets = tuple(Target(i, f"object {i}") for i in sorted(maps))
-    return Lazy(objects.name, len(pictures), targets, lambda t: read_picture(pictures[t]), truth)
+    return Lazy(objects.name, len(pictures), targets, lambda t: read_picture(pictures[t]), truth, unknown=unknown)
 
 
 def _object(folder: Path) -> int:
@@ -86,7 +89,7 @@ def _of_json(name: str, masklets: Masklets, player: Player) -> Sequence:
         return picture_size(pictures[0]) if pictures else frame_size(video)
 
     count = len(pictures) if pictures else lambda: masklets.count
-    return Lazy(name, count, masklets.targets, image, lambda t: masklets.truth(t, size()))
+    return Lazy(name, count, masklets.targets, image, lambda t: masklets.truth(t, size()), unknown=masklets.unknown)
 
 
 class Masklets:
@@ -119,6 +122,18 @@ class Masklets:
 
     def truth(self, t: int, size: tuple[int, int]) -> Truth | None:
         """What frame t shows; `size` is (height, width) of the video."""
+        row = self._row(t)
+        if row is None:
+            return None
+        drawn = {i: self._decode(rle, t, size) for i, rle in row.items() if rle is not None}
+        return {i: mask_hw for i, mask_hw in drawn.items() if mask_hw.any()}
+
+    def unknown(self, t: int) -> frozenset[int]:
+        """The objects that have null on frame t."""
+        return frozenset(i for i, rle in (self._row(t) or {}).items() if rle is None)
+
+    def _row(self, t: int) -> dict[int, Any] | None:
+        """What the file holds of each object on frame t; None where nobody annotated it."""
         number, between = divmod(t, STRIDE)
         masklets, ids = self._get("masklet"), self._ids
         row = masklets[number] if not between and number < len(masklets) else None
@@ -126,8 +141,7 @@ class Masklets:
             return None
         if len(row) != len(ids):
             raise SourceError(f"{self.file}: frame {t}: {len(row)} masks; expected one for each of {len(ids)} masklets")
-        drawn = {i: self._decode(rle, t, size) for i, rle in zip(ids, row, strict=True) if rle is not None}
-        return {i: mask_hw for i, mask_hw in drawn.items() if mask_hw.any()}
+        return dict(zip(ids, row, strict=True))
 
     def _decode(self, rle: Any, t: int, size: tuple[int, int]) -> BoolMask:
         try:
