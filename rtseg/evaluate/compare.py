@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from ..errors import ConfigError
-from . import blocks, bootstrap, store
+from . import blocks, bootstrap, store, within
 from .bootstrap import Figure
 from .paired import paired
 from .result import Result, Row
@@ -45,11 +45,16 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A sequence's J&F, mean over its objects."""
+    """A sequence's J&F, mean over its objects, and how much larger it is in the second run.
+
+    The paired interval is within the sequence: how much hangs on which of its frames were looked at. Of too few frames
+    there is none.
+    """
 
     sequence: str
     before: float
     after: float
+    difference: Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def compare(a: Path, b: Path) -> Comparison:
     for category in categories:
         groups[category] = _changes(_of_class(before, category), _of_class(after, category))
         tallies[category] = _tally([pair for pair in pairs if pair[0].category == category])
-    return Comparison(str(a), str(b), groups, tallies, _moved(pairs), _differing(before, after))
+    return Comparison(str(a), str(b), groups, tallies, _moved(before, after, pairs), _differing(before, after))
 
 
 def _unlike(before: Result, after: Result) -> str:
@@ -198,15 +203,25 @@ def _tally(pairs: Pairs) -> Tally:
     return Tally(wins, losses, len(changes) - wins - losses)
 
 
-def _moved(pairs: Pairs) -> list[Moved]:
+def _moved(before: Result, after: Result, pairs: Pairs) -> list[Moved]:
     """Sequences by how much their J&F changed, most first; those that did not are left out."""
     of_sequence: dict[str, list[tuple[float, float]]] = {}
     for a, b in pairs:
         if a.jf is not None and b.jf is not None:
             of_sequence.setdefault(a.sequence, []).append((a.jf, b.jf))
-    moved = [Moved(name, *map(fmean, zip(*both, strict=True))) for name, both in of_sequence.items()]
-    changed = [m for m in moved if m.before != m.after]
-    return sorted(changed, key=lambda m: -abs(m.after - m.before))[:MOST]
+    found = []
+    for name, both in of_sequence.items():
+        first, second = map(fmean, zip(*both, strict=True))
+        found.append(Moved(name, first, second, Figure(second - first, None, None, len(both))))
+    changed = sorted((m for m in found if m.before != m.after), key=lambda m: -abs(m.difference.value))[:MOST]
+    tracks = [_by_object(result.rows) for result in (before, after)]
+
+    def bounded(m: Moved) -> Moved:
+        rows = ([of.values() for (name, _), of in run.items() if name == m.sequence] for run in tracks)
+        parts = ([within.object_part("jf", of_object) for of_object in of_run] for of_run in rows)
+        return replace(m, difference=within.with_interval(m.difference, *parts))
+
+    return [bounded(m) for m in changed]
 
 
 def _differing(before: Result, after: Result) -> dict[str, tuple[str, str]]:
@@ -222,11 +237,7 @@ def comparison_table(comparison: Comparison) -> Document:
     if len(comparison.groups) > 1:
         sheets.append(_classes_sheet(comparison))
     if comparison.sequences:
-        rows = tuple(
-            (m.sequence, *(number("jf", v) for v in (m.before, m.after)), number("jf", m.after - m.before, "+"))
-            for m in comparison.sequences
-        )
-        sheets.append(Sheet("sequences that changed most, J&F", "lrrr", ("", "before", "after", "difference"), rows))
+        sheets.append(_sequences_sheet(comparison.sequences))
     if comparison.differing:
         cells = tuple((name, *values) for name, values in comparison.differing.items())
         sheets.append(Sheet("what differs between the runs", "lll", ("", "before", "after"), cells))
@@ -268,6 +279,17 @@ def _classes_sheet(comparison: Comparison) -> Sheet:
     columns = ("", called[first], heading, *(called[name] for name in others), "better", "worse", "draw")
     note = f"smaller is better: {', '.join(called[name] for name in names if name in SMALLER)}"
     return Sheet("classes: difference", "l" + "r" * (len(columns) - 1), columns, tuple(rows), note).trimmed()
+
+
+def _sequences_sheet(sequences: Sequence[Moved]) -> Sheet:
+    """No star here: of many sequences those that changed most are there by chance as well."""
+    heading, between = intervals((("jf", m.difference) for m in sequences), "+")
+    rows = tuple(
+        (m.sequence, number("jf", m.before), number("jf", m.after), number("jf", m.difference.value, "+"), ends)
+        for m, ends in zip(sequences, between, strict=True)
+    )
+    columns = ("", "before", "after", "difference", heading)
+    return Sheet("sequences that changed most, J&F", "lrrrr", columns, rows).trimmed()
 
 
 def _signed(name: str, figure: Figure) -> str:

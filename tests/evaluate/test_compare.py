@@ -151,6 +151,34 @@ def test_sequences_that_changed_most_come_first(tmp_path: Path) -> None:
     assert found.sequences[0].after < found.sequences[0].before
 
 
+def test_a_sequence_that_changed_has_a_paired_interval_of_its_own_frames(tmp_path: Path) -> None:
+    """The gain is by turns more and less on a sequence's frames: on a never nothing, on b often a loss."""
+    before = without(run(sequences=("a", "b")), lambda r: r.object == 1)
+    before.rows = [replace(r, iou=0.3 + 0.25 * (r.frame % 3 == 0)) for r in before.rows]  # as pairing does not mind
+    turns = {"a": 0.01, "b": 0.1}
+    rows = [replace(r, iou=r.iou + 0.05 + turns[r.sequence] * (-1) ** r.frame) for r in before.rows]
+    comparison = compared(tmp_path, before, replace(before, rows=rows))
+    found = {moved.sequence: moved for moved in comparison.sequences}
+    assert found.keys() == {"a", "b"}
+    for moved in found.values():
+        assert moved.difference.value == moved.after - moved.before and moved.difference.scope == WITHIN
+    (low, high), (below, above) = ((found[name].difference.low, found[name].difference.high) for name in "ab")
+    assert low and high and 0.019 < low < found["a"].difference.value < high < 0.031
+    assert below and above and below < 0 < above
+    sheet = next(sheet for sheet in comparison_table(comparison).sheets if sheet.title.startswith("sequences"))
+    assert sheet.columns[-1] == f"95 % interval\n{WITHIN}"
+    assert {row[0]: row[-1] for row in sheet.rows}["b"] == f"{below:+.3f} to {above:+.3f}"
+
+
+def test_a_sequence_of_few_frames_has_no_interval_of_its_own(tmp_path: Path) -> None:
+    few = [without(run(gain), lambda r: r.frame < 4) for gain in (lambda *_: 0.0, lambda *_: 0.1)]
+    found = compared(tmp_path, *few)
+    assert found.groups[""]["jf"].difference.low is not None  # over the videos
+    assert {moved.difference.low for moved in found.sequences} == {None}
+    (sheet,) = [sheet for sheet in comparison_table(found).sheets if sheet.title.startswith("sequences")]
+    assert sheet.columns == ("", "before", "after", "difference")
+
+
 def test_a_draw_is_a_difference_too_small_to_matter(tmp_path: Path) -> None:
     by = {"a": CLEAR / 2, "b": -CLEAR / 2, "c": 3 * CLEAR, "d": -3 * CLEAR}
     found = compared(tmp_path, run(), run(lambda sequence, id_: by.get(sequence, 0.0) if id_ == 1 else 0.0))
