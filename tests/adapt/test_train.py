@@ -241,6 +241,31 @@ def test_a_training_ends_with_weights_that_an_engine_opens(tiny: str, clips: Cli
     assert '"val": {"squares": 0.5}' in (tmp_path / "log.jsonl").read_text()
 
 
+@pytest.mark.parametrize(("optimizer", "copies"), [("muon", 4.1), ("adamw", 4.5)])
+def test_a_checkpoint_is_weights_average_and_moments_and_does_not_grow(
+    tiny: str, clips: ClipMaker, tmp_path: Path, optimizer: str, copies: float
+) -> None:
+    """Four times the weights, less what Muon saves; so small a network's archive adds names of a third of its size."""
+    made = trainer(tmp_path, tiny, clips, replace(PHASE, steps=4), optimizer=optimizer)
+    made.run_step()
+    made.save()
+    first = (tmp_path / "last.pt").stat().st_size
+    run(made, tmp_path, lambda _: {})
+    weights = sum(p.numel() * p.element_size() for p in made.net.parameters())
+    assert 3 * weights < first < copies * weights
+    assert (tmp_path / "last.pt").stat().st_size < 1.01 * first
+    assert (tmp_path / "weights.safetensors").stat().st_size < 0.6 * weights  # fp16, and the average alone
+
+
+def test_log_and_bar_say_how_many_frames_a_second_are_trained(
+    tiny: str, clips: ClipMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(trainer(tmp_path, tiny, clips, replace(PHASE, steps=1)), tmp_path, lambda _: {})
+    record, _ = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert record["frames_s"] == pytest.approx(PHASE.clips * PHASE.length / record["step_s"], rel=1e-3)
+    assert f"{record['frames_s']:.0f} frames/s" in capsys.readouterr().err
+
+
 def test_the_tracker_does_what_was_trained(tiny: str) -> None:
     """The same clip, first a mask and then a click, by the rollout and by the tracker: the same masks."""
     torch.manual_seed(0)
