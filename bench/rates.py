@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rtseg.benchmark.lane import synchronise
 from rtseg.benchmark.statistics import spread
-from rtseg.engine import Engine, to_input
+from rtseg.engine import Engine, Prepares
 from rtseg.sam2 import Sam2
 from rtseg.types import ImageU8, now_ns
 
@@ -40,11 +40,11 @@ def encoder_share(engine: Engine, picture_hwc: ImageU8, gflop: float, device: st
     """How near the encoder comes to the machine's product rate in its precision, both measured in each round.
 
     `ms` is the median of `encode_image`, which resizes and normalises the picture first; `to_input_ms` is what that
-    takes on the CPU, and the share is of the rest. `share_of_rate` is None where torch cannot multiply in that
-    precision.
+    takes the engine (0 if it has no word for it), and the share is of the rest. `share_of_rate` is None where torch
+    cannot multiply in that precision.
     """
     kind, times, shares = engine.recipe.precision, [], []
-    resize_ms = median_ms(lambda: to_input(picture_hwc, engine.image_size))
+    resize_ms = median_ms(lambda: engine.prepare(picture_hwc)) if isinstance(engine, Prepares) else 0.0
     for _ in range(rounds):
         rate = product_rate(kind, device) if kind in TYPES else 0.0
         times.append(median_ms(lambda: engine.encode_image(picture_hwc)))

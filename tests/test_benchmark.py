@@ -38,15 +38,22 @@ TINY = "synthetic:laparoscopy?seed=10010&width=160&height=120&seconds=0.4"
 
 
 class Sleeper(Verbs):
-    """An engine that does nothing, for as long as it is told: `e_ms` for a picture, `m_ms` for each object on it."""
+    """An engine that does nothing, for as long as it is told: `e_ms` for a picture, `m_ms` for each object on it.
+
+    Of `e_ms`, `p_ms` are for its preparation.
+    """
 
     weights_hash = "0" * 64
     description = "asleep"
 
-    def __init__(self, e_ms: float, m_ms: float, recipe: Recipe | None = None) -> None:
+    def __init__(self, e_ms: float, m_ms: float, recipe: Recipe | None = None, p_ms: float = 0) -> None:
         self.recipe = recipe or Recipe(image_size=64, memory=MemoryPlan("fifo", 5, 2), precision="fp32")
         self.preset, self.image_size = replace(get_preset("nano"), num_maskmem=3), self.recipe.image_size
-        self.e_ms, self.m_ms, self.calls = e_ms, m_ms, 0
+        self.e_ms, self.m_ms, self.p_ms, self.calls = e_ms, m_ms, p_ms, 0
+
+    def prepare(self, image_hwc: ImageU8) -> Tensor:
+        time.sleep(self.p_ms / 1e3)
+        return torch.zeros(1, 3, 64, 64)
 
     def encode_image(self, image_hwc: ImageU8) -> Features:
         self.calls += 1
@@ -140,13 +147,14 @@ def test_a_slower_engine_is_seen_and_an_equal_one_is_not(clip: Clip) -> None:
 
 
 def test_stages_are_told_apart(clip: Clip) -> None:
-    lane = StagedLane(Sleeper(20, 10), clip, 2)
+    lane = StagedLane(Sleeper(20, 10, p_ms=7), clip, 2)
     for _ in alternate([lane], 2, 3):
         pass
     stages = {name: float(np.median(ms)) for name, ms in lane.stages_ms().items()}
     assert tuple(stages) == STAGES and all(len(ms) == 6 for ms in lane.stages_ms().values())
     assert 20 <= stages["encode_image"] < 30 and 20 <= stages["attend"] < 30
-    assert all(0 < stages[name] < 10 for name in STAGES if name not in ("encode_image", "attend"))
+    assert 7 <= stages["to_input"] < 15, "what the engine does, and no resizing of ours"
+    assert all(0 < stages[name] < 10 for name in STAGES if name not in ("encode_image", "attend", "to_input"))
     whole = float(np.median([ms for block in blocks(lane) for ms in block]))
     assert sum(stages.values()) == pytest.approx(whole, rel=0.1)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine import Decoded, Engine, Features, Prompts, Recall, Remembered, to_input
+from ..engine import Decoded, Engine, Features, Prepares, Prompts, Recall, Remembered
 from ..engine.base import Verbs
 from ..publish import draw_overlay
 from ..track import Tracker
@@ -188,7 +188,10 @@ class StagedTracker(Tracker):
 
 
 class StagedLane(Lane):
-    """A lane that times each stage of a frame, drawing it included; its frames are no measure of the whole step."""
+    """A lane that times each stage of a frame, drawing it included; its frames are no measure of the whole step.
+
+    `to_input` is the engine's own way from picture to network; 0 for one that has no word for it.
+    """
 
     def __init__(self, engine: Engine, clip: Clip, objects: int) -> None:
         self._clock = StageClock()
@@ -200,9 +203,9 @@ class StagedLane(Lane):
 
     def _frame(self, frame: Frame) -> Masks:
         self._clock.next_frame()
-        # On its own, for the record: `encode_image` does it too, on engines that see the picture on the host.
-        with self._clock.time("to_input"):
-            to_input(frame.image_hwc, self.engine.image_size)
+        if isinstance(self.engine, Prepares):  # on its own, for the record: `encode_image` does it too
+            with self._clock.time("to_input"):
+                self.engine.prepare(frame.image_hwc)
         masks = super()._frame(frame)
         with self._clock.time("overlay"):
             draw_overlay(frame, masks)

@@ -17,12 +17,12 @@ from ..config import SHIPPED, Recipe, cpu_cores, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
 from ..sam2 import CLAMP_LOGIT, Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2, get_preset, load_weights
 from .artifact import folder_of, locate, stamp
-from .base import Engine, Rivals, to_input
+from .base import Engine, Prepares, Rivals, to_input
 from .reference import TorchEngine
 from .runtimes import best_runtime, device_of, runtime_module, settle
 
 __all__ = [
-    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prompts", "Recall", "Remembered",
+    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Recall", "Remembered",
     "Rivals", "open_engine", "spare_core",
     "to_input",
 ]  # fmt: skip

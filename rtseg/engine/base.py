@@ -53,6 +53,14 @@ class Rivals(Protocol):
         """Logits [b, 2, 4g, 4g] of the masks that lose where nobody prompts, and that `decode` need not draw."""
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """What a benchmark may ask for beside the verbs; an engine need not offer it."""
+
+    def prepare(self, image_hwc: ImageU8) -> Tensor:
+        """What `encode_image` does first: the picture as the encoder takes it, [1, 3, S, S], until the next one."""
+
+
 class Verbs:
     """`track` of an engine that has nothing to gain from fusing the verbs."""
 

@@ -55,8 +55,12 @@ class TorchEngine(Verbs):
         return exact_products() if self.device.type == "cuda" else nullcontext()
 
     @torch.inference_mode()
+    def prepare(self, image_hwc: ImageU8) -> Tensor:
+        return to_input(image_hwc, self.image_size).to(self.device)
+
+    @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        image_1chw = to_input(image_hwc, self.image_size).to(self.device)
+        image_1chw = self.prepare(image_hwc)
         with self._arithmetic():
             f = self._network.encode_image(image_1chw)
         return Features(f.top.float(), f.mid.float(), f.fine.float())

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,15 @@ def test_operations_are_counted() -> None:
     assert rates.encoder_gflop(Sam2(get_preset("sam2.1-tiny"), 512)) == pytest.approx(62.8, rel=0.02)
     little, large = (rates.encoder_gflop(Sam2(get_preset("nano"), size)) for size in (256, 512))
     assert 3.5 < large / little < 5
+
+
+def test_what_comes_before_the_encoder_is_the_engines_own() -> None:
+    """Twenty ms of `encode_image`, of which eight prepare the picture, as no resizing of ours would take."""
+    engine = SimpleNamespace(
+        recipe=Recipe(precision="none"), prepare=lambda _: time.sleep(8e-3), encode_image=lambda _: time.sleep(20e-3)
+    )
+    found = rates.encoder_share(engine, np.zeros((8, 8, 3), np.uint8), 1.0, "cpu", rounds=1)
+    assert 8 <= found["to_input_ms"] < 16 and 20 <= found["ms"] < 40 and found["share_of_rate"] is None
 
 
 def test_product_rates_are_of_the_right_size() -> None:

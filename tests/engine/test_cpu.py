@@ -325,6 +325,18 @@ def test_a_verb_that_is_wrong_shows(built: Path, verb: str, expected: dict[int, 
     assert overlap(follow(engine), expected).min() < 0.9
 
 
+def test_what_is_prepared_is_what_is_encoded(built: Path) -> None:
+    """By the kernel where there are kernels, which rounds otherwise than OpenCV, and by OpenCV where there are none."""
+    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    engines = [cpu.open(nano(), replace(RECIPE, precision="bf16"), "", folder) for folder in (built, None)]
+    own, opencv = (engine.prepare(picture) for engine in engines)
+    expected = to_input(picture, own.shape[-1])
+    assert torch.equal(opencv, expected) and not torch.equal(own, expected)
+    assert (own - expected).abs().max() < 1.1 * LEVEL
+    for engine, prepared in zip(engines, (own, opencv), strict=True):
+        assert torch.equal(engine.encode_image(picture).top, engine._verbs.encode(prepared)[0].float())
+
+
 @pytest.mark.parametrize("preset", ["sam2.1-tiny", "sam2.1-base+", "sam2.1-large"])
 def test_published_sizes(built: Path, make_network: Callable[..., Sam2], preset: str) -> None:
     """Heads of 96, and of 56 and 72, which the kernels fill up; fewer blocks, for time."""

@@ -15,7 +15,7 @@ from torch import Tensor
 import rtseg
 from rtseg import Tracker
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine import Recall, Remembered
+from rtseg.engine import Recall, Remembered, to_input
 from rtseg.engine.base import Verbs
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda import engine as cuda
@@ -246,6 +246,13 @@ def test_answers_are_the_callers(engine: CudaEngine, frames: list[rtseg.Frame]) 
         assert tokens.untyped_storage().nbytes() == tokens.numel() * tokens.element_size()
         assert w.keys_lnd is not None and w.keys_lnd.is_contiguous()
         assert w.keys_lnd.untyped_storage().nbytes() == w.keys_lnd.numel() * w.keys_lnd.element_size()
+
+
+def test_a_picture_is_prepared_on_the_device(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
+    picture = frames[0].image_hwc[:, ::-1]  # not contiguous
+    found, expected = engine.prepare(picture), to_input(np.ascontiguousarray(picture), SIZE)
+    assert not torch.equal(found, expected) and (found - expected).abs().max() < 1.1 / (255 * 0.224)
+    assert torch.equal(engine.encode_image(picture).top, engine._encode(found)[0].float())
 
 
 def test_prompted_frames_bring_keys_too(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:

@@ -366,6 +366,9 @@ def test_pictures_of_any_size_come_up_as_bytes(engine: Any) -> None:
         image = draw.integers(0, 255, (height, width, 3), dtype=np.uint8)[:, ::-1]  # not contiguous
         engine.encode_image(image)
         found = engine._buffers.of(1)["image_1chw"]
+        encoded = found.clone()
+        found.zero_()
+        assert torch.equal(engine.prepare(image), encoded)
         assert float((found - to_input(np.ascontiguousarray(image), 64)).abs().max()) < 1.1 / (255 * 0.224)
     assert list(engine._pictures._ways) == [(40, 50), (64, 65), (240, 320), (90, 120)]
 

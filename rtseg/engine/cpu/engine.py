@@ -37,9 +37,13 @@ class CpuEngine(TorchEngine):
         self.description = f"cpu: {how} and torch {torch.__version__}, {recipe.precision}"
 
     @torch.inference_mode()
-    def encode_image(self, image_hwc: ImageU8) -> Features:
+    def prepare(self, image_hwc: ImageU8) -> Tensor:
         torch.get_num_threads()  # tells OpenMP, in a thread that has not asked torch for anything yet
-        return Features(*(t.float() for t in self._verbs.encode(self._verbs.picture(image_hwc))))
+        return self._verbs.picture(image_hwc)
+
+    @torch.inference_mode()
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        return Features(*(t.float() for t in self._verbs.encode(self.prepare(image_hwc))))
 
     @torch.inference_mode()
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:

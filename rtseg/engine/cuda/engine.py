@@ -129,10 +129,16 @@ class CudaEngine(TorchEngine):
         self._buckets = sorted({*self._foreseen, window, window - 1 + CONDITIONING})
 
     @torch.inference_mode()
-    def encode_image(self, image_hwc: ImageU8) -> Features:
+    def prepare(self, image_hwc: ImageU8) -> Tensor:
         with self._turn(), exact_fp32():
             picture_hwc = torch.tensor(np.ascontiguousarray(image_hwc), device=self.device)
-            top, mid, fine = self._encode(self._to_image(*image_hwc.shape[:2])(picture_hwc))
+            image_1chw: Tensor = self._to_image(*image_hwc.shape[:2])(picture_hwc)
+            return image_1chw
+
+    @torch.inference_mode()
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        with self._turn(), exact_fp32():
+            top, mid, fine = self._encode(self.prepare(image_hwc))
             return Features(top.float(), mid.float(), fine.float())
 
     @torch.inference_mode()

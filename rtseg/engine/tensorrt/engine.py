@@ -73,6 +73,12 @@ class TensorRTEngine(TorchEngine):
         return Decoded(logits_b1hw, iou_b, score_b, pointer_bd), written
 
     @torch.inference_mode()
+    def prepare(self, image_hwc: ImageU8) -> Tensor:
+        with self._turn():
+            self._pictures.give(image_hwc)
+            return self._buffers.of(1)["image_1chw"]
+
+    @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
         with self._turn():
             self._pictures.give(image_hwc)
