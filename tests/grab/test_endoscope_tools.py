@@ -269,10 +269,11 @@ def test_marks_lie_around_the_shaft_where_the_look_says_in_their_colour() -> Non
     assert changed_w.any() and not changed_w[~near_w].any()
 
 
-def test_print_is_seen_from_its_own_side_alone_and_changes_no_outline() -> None:
-    look = replace(plain(a_look(ToolKind.GRASPER)), label=True, taper=0.5)
+@pytest.mark.parametrize("taper", [0.0, 0.5])
+def test_print_is_seen_from_its_own_side_alone_and_changes_no_outline(taper: float) -> None:
+    look = replace(plain(a_look(ToolKind.GRASPER)), label=True, taper=taper)
     printed, blank = made(look), made(replace(look, label=False))
-    for roll, seen in ((0.0, True), (0.6, True), (-0.6, True), (math.pi / 2, False), (math.pi, False)):
+    for roll, seen in ((0.0, True), (0.6, True), (-0.6, True), (1.3, True), (math.pi / 2, False), (math.pi, False)):
         ours, theirs = (shown(rack, replace(FROM_LEFT, x=0.6, roll=roll)) for rack in (printed, blank))
         np.testing.assert_array_equal(ours.parts_hw, theirs.parts_hw)
         changed_hw = (ours.image_hwc != theirs.image_hwc).any(2)

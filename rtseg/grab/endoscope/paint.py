@@ -17,6 +17,7 @@ from .metal import Piece, Plate, bevel, bloody, metal, tube
 from .noise import Rng
 from .options import ToolKind
 
+LABEL_HALF = 0.22  # of a label's height, in widths
 SHAFT = 2.3  # units of the picture's short side: reaches the border from wherever the tip may be
 TUBES = (ToolKind.SUCTION, ToolKind.TROCAR)
 
@@ -57,7 +58,7 @@ def _shaft(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
 
 def _label(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
     """Print on the shaft: dashes and a bar, as seen from above."""
-    plate = Plate(-0.9, 0.9, 0.22, look.width, (detail, detail))
+    plate = Plate(-0.9, 0.9, LABEL_HALF, look.width, (detail, detail))
     x_w, y_h = plate.grid()
     light = sum(look.sheath) < 300
     alpha_hw = np.zeros(plate.shape, np.uint8)

@@ -11,7 +11,7 @@ from ...types import ImageU8
 from .metal import Piece
 from .moves import Pose
 from .options import ToolKind
-from .paint import Body
+from .paint import LABEL_HALF, Body
 from .view import Glint, Part, Place, Sprite
 
 LABEL_AT = 2.6  # widths behind the shaft's end
@@ -80,7 +80,7 @@ class Rack:
         put(body.shaft, Part.SHAFT, joint.wrist, pose.heading)
         if body.label is not None and facing > 0.15:
             size, (cos, sin) = look.width * pose.scale, (math.cos(pose.heading), math.sin(pose.heading))
-            back, aside = LABEL_AT * size, 0.5 * size * math.sin(pose.roll)
+            back, aside = LABEL_AT * size, (0.5 - LABEL_HALF * facing) * size * math.sin(pose.roll)  # inside
             at = joint.wrist[0] - back * cos - aside * sin, joint.wrist[1] - back * sin + aside * cos
             put(body.label, Part.SHAFT, at, pose.heading, facing)
         if sinks and pose.held > 0:
