@@ -39,16 +39,17 @@ from rtseg.track import POLICIES
 ENGINE = Path(__file__).parents[1] / "engines" / "nano-cpu.toml"
 FIGURES = ("iou", "boundary", "false_area", "reacquired", "ms")
 SPATIAL, POINTERS = (2, 3, 7), (0, 4)  # beside the recipe's
+SIDES = (0.7, 0.8, 1.2)  # of the recipe's image size
 
 Engines = Mapping[str, tuple[rtseg.Engine, str]]  # by the name of a row: what runs, and under which policy
 Table = dict[str, dict[str, tuple[float, Figure | None]]]  # by row and figure: its value, and what changed
 
 
 def ablations(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe as it is, and with one thing changed: half and twice its image size, and so on."""
+    """The recipe as it is, and with one thing changed: a smaller image size, fewer memories, and so on."""
     plan, size = recipe.memory, recipe.image_size
     made = {f"{plan.policy}, {size} px, {plan.spatial} memories, {plan.pointers} pointers, {recipe.precision}": recipe}
-    sizes = sorted({max(64, size // 64 * 32), 2 * size} - {size})
+    sizes = sorted({max(64, round(side * size / 32) * 32) for side in SIDES} - {size})
     made |= {f"{s} px": load_recipe(recipe, image_size=s) for s in sizes}
     for key, values in (("spatial", SPATIAL), ("pointers", POINTERS)):
         for value in sorted({*values} - {getattr(plan, key)}):

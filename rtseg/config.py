@@ -74,7 +74,7 @@ class Recipe:
 
     model: str = "nano"
     weights: str = "package:nano"
-    image_size: int = 256
+    image_size: int = 320
     runtime: str = "cpu"
     precision: str = "auto"
     max_objects: int = 4

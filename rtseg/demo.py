@@ -22,6 +22,7 @@ from .timing import Histogram
 from .types import BoolMask, Frame, ImageU8, Prompt, now_ns
 
 SEED = HELD_OUT_SEED + 10  # a scene that no training draws
+ENGINE = Recipe("micro", "package:micro", 224)  # which keeps up before anything is built for this machine
 SOURCE = f"synthetic:laparoscopy?width=800&height=450&fps=25&seed={SEED}&seconds={{:g}}"
 LABELS = {1: "scissors", 2: "grasper"}
 JUDGE_EACH = 3  # of the frames with masks, after the prompted one, so many are one that is judged
@@ -41,6 +42,7 @@ class Display(threading.Thread):
         self._recorder = Recorder(folder / "overlay.mp4", width, height, fps)
         self._poster, self._best = folder / "poster.png", -1
         self._poster_hwc: ImageU8 | None = None
+        self._poster.unlink(missing_ok=True)  # of an earlier run
 
     def run(self) -> None:
         try:
@@ -91,7 +93,7 @@ def demo(out: str | Path = "out/demo", seconds: float = 20.0) -> dict[str, Any]:
     with open_source(uri) as source:
         first = next(iter(source))
         prompts = tuple(Prompt(i, mask=_truth(first) == i, label=label) for i, label in LABELS.items())
-        profile = StreamProfile(uri, "demo", Recipe(), objects=prompts, publish=Publish("tcp://127.0.0.1:*"))
+        profile = StreamProfile(uri, "demo", ENGINE, objects=prompts, publish=Publish("tcp://127.0.0.1:*"))
         displays: list[Display] = []
 
         def ready(feed: Feed, endpoint: str) -> None:

@@ -67,7 +67,7 @@ def test_a_recipe_says_everything(tmp_path: Path) -> None:
 
 def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
     path = write(tmp_path / "e.toml", "")
-    assert load_recipe(path, image_size=256) == Recipe(path=path)
+    assert load_recipe(path, image_size=320) == Recipe(path=path)
     assert load_recipe() == Recipe()
 
 
@@ -180,7 +180,7 @@ def test_policies_are_those_of_the_tracker() -> None:
 
 def test_the_default_recipe_is_the_one_in_the_repository() -> None:
     path = ROOT / "engines/nano-cpu.toml"
-    assert load_recipe(path) == Recipe(path=path)
+    assert load_recipe(path) == Recipe(memory=MemoryPlan(pointers=4), path=path)  # SAM 2 has 16
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ _V21 = (
 )
 _V20 = tuple(replace(p, name=p.name.replace("2.1", "2"), no_object_in_memory=False, pointer_time=False) for p in _V21)
 _NANO = Preset(
-    "nano", 48, 1, (1, 2, 4, 1), (6,), (8, 4, 16, 8), 8,
+    "nano", 48, 1, (1, 2, 4, 1), (6,), (8, 4, 20, 10), 8,
     dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512, decoder_heads=4,
 )  # fmt: skip
 _MICRO = Preset(

@@ -106,7 +106,7 @@ def test_ablations_change_one_thing(recipe: Path) -> None:
     base = load_recipe(recipe, image_size=128)
     made = policies.ablations(base)
     first, *others = made
-    assert made[first] == base and {"64 px", "256 px", "3 memories", "0 pointers", "bf16", "int8"} <= set(others)
+    assert made[first] == base and {"96 px", "160 px", "3 memories", "0 pointers", "bf16", "int8"} <= set(others)
     for name in others:
         fields = ("image_size", "precision", "memory", "weights", "max_objects", "runtime")
         assert len([f for f in fields if getattr(made[name], f) != getattr(base, f)]) == 1

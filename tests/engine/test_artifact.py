@@ -104,7 +104,7 @@ def test_what_was_never_built_is_refused(recipe: Recipe) -> None:
     ("change", "expected"),
     [
         ({"precision": "fp16"}, "built with recipe.precision = bf16; expected fp16"),
-        ({"image_size": 512}, "built with recipe.image_size = 256; expected 512"),
+        ({"image_size": 512}, "built with recipe.image_size = 320; expected 512"),
         ({"max_objects": 8}, "built with recipe.max_objects = 4; expected 8"),
         ({"memory": MemoryPlan("fifo")}, "built with recipe.memory.policy = efp; expected fifo"),
         ({"memory": MemoryPlan(spatial=6)}, "built with recipe.memory.spatial = 5; expected 6"),

@@ -34,7 +34,7 @@ def engine() -> Engine:
 
 def test_the_default_recipe() -> None:
     opened = open_engine()
-    assert opened.recipe == Recipe(precision=runtimes.best_precision("cpu")) and opened.image_size == 256
+    assert opened.recipe == Recipe(precision=runtimes.best_precision("cpu")) and opened.image_size == 320
     assert opened.preset == get_preset("nano")
     assert opened.weights_hash == sha256(NANO)
     assert opened.recipe.precision in opened.description
