@@ -255,7 +255,7 @@ def test_a_missing_compiler_and_a_broken_library(tmp_path: Path, monkeypatch: py
 
 # ---------------------------------------------------------------------------------------------------- whole clips
 
-CLIP = "synthetic:laparoscopy?seconds=1&seed=10048&width=320&height=240"
+CLIP = "synthetic:laparoscopy?seconds=1&seed=10049&width=320&height=240"
 RECIPE = Recipe(image_size=256, precision="fp32", max_objects=3)
 
 

@@ -53,6 +53,14 @@ class Reader:
         assert not until, f"not {until} in {seconds} s, but {Counter(self.states)}"
         return spent
 
+    def count(self, name: str, least: int) -> None:
+        """Look until something was counted so often."""
+        for _ in range(100):
+            if self.counters[name] >= least:
+                return
+            self.watch(0.05)
+        raise AssertionError(f"{name}: {self.counters[name]} in 5 s; expected {least}")
+
     @property
     def counters(self) -> dict[str, int]:
         return self.intake.health.counters
@@ -119,9 +127,9 @@ def test_damage_a_jump_a_rush_and_another_size_are_counted_and_no_loss(camera: C
         camera.say("fast 0.7")
         reader.watch(1.0)
         camera.say("size 96x64")
-        reader.watch(0.5)
+        reader.count("resized", 1)  # the camera has to draw its pictures anew, which takes it a while
         camera.say(f"size {SIZE[0]}x{SIZE[1]}")
-        reader.watch(0.5)
+        reader.count("resized", 2)
         counters = reader.counters
     assert counters["pts_jumps"] >= 1 and counters["too_fast"] > 0
     assert counters["resized"] >= 2 and counters["losses"] == 0
