@@ -1,12 +1,49 @@
 """Packaging of rtseg. The versions that are tested together are pinned in constraints.txt."""
 
+import platform
 import re
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"', (here / "rtseg/__init__.py").read_text("utf-8"), re.MULTILINE)
+
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
+ISAS = {  # the plainest first: of what several objects define alike, the linker keeps the first, which runs anywhere
+    "avx2": ((0, 0, 0), ()),
+    "avxvnni": ((0, 0, 1), ("-mavxvnni",)),
+    "avx512": ((1, 0, 0), AVX512),
+    "avx512bf16": ((1, 1, 0), (*AVX512, "-mavx512bf16", "-mavx512vnni")),
+}
+FLAGS = ("-std=c++17", "-O3", "-g0", "-fno-math-errno", "-Wno-uninitialized", "-Wno-maybe-uninitialized")
+SIMD = "rtseg/engine/cpu/simd"
+
+
+class BuildKernels(build_ext):
+    """Compiles the CPU kernels once for each instruction set, into one module; without a compiler, goes on without."""
+
+    def build_extension(self, ext: Extension) -> None:
+        objects = self.compiler.compile(ext.sources[:2], self.build_temp, extra_postargs=["-std=c++17", "-O2", "-g0"])
+        for isa, ((avx512, bf16, vnni), flags) in ISAS.items():
+            macros = [("RT_ISA", isa), ("RT_AVX512", avx512), ("RT_BF16", bf16), ("RT_VNNI", vnni)]
+            wanted = [*FLAGS, "-mavx2", "-mfma", "-mbmi2", *flags]
+            folder = f"{self.build_temp}/{isa}"
+            objects += self.compiler.compile(ext.sources[2:], folder, macros, extra_postargs=wanted)
+        target = self.get_ext_fullpath(ext.name)
+        self.compiler.link_shared_object(objects, target, extra_postargs=["-pthread"], target_lang="c++")
+
+
+def kernels() -> list[Extension]:
+    """The extension module, where this kind of machine can have it."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or sys.platform == "win32":
+        return []
+    sources = [f"{SIMD}/{name}.cpp" for name in ("module", "pool", "kernels")]
+    headers = [f"{SIMD}/{path.name}" for path in sorted((here / SIMD).glob("*.h"))]
+    return [Extension("rtseg.engine.cpu._kernels", sources, depends=headers, optional=True)]
+
 
 setup(
     name="rtseg",
@@ -18,8 +55,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["rtseg", "rtseg.*"]),
+    ext_modules=kernels(),
+    cmdclass={"build_ext": BuildKernels},
     package_data={
-        "rtseg": ["py.typed", "weights/*.safetensors", "weights/*.md", "engine/cuda/*.cu", "engine/cpu/avx512/*"]
+        "rtseg": ["py.typed", "weights/*.safetensors", "weights/*.md", "engine/cuda/*.cu", "engine/cpu/simd/*"]
     },
     entry_points={"console_scripts": ["rtseg = rtseg.cli:main"]},
     install_requires=[

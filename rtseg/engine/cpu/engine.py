@@ -1,8 +1,8 @@
-"""The `cpu` runtime: the tracked frame in torch with fixed shapes, or, once built, on compiled kernels."""
+"""The `cpu` runtime: the tracked frame on compiled kernels, or in torch with fixed shapes where there are none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from ...config import Recipe
 from ...errors import EngineError
-from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2
 from ...types import ImageU8
 from ..base import to_input
 from ..reference import DTYPES, TorchEngine
 from ..static import PaddedRead, StaticNetwork
-from .compile import LIBRARY, compile_kernels, missing
+from .isa import isa_for, why_not
 from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
 from .network import CpuAttend, CpuEncoder, CpuPicture, Packer, unfit
 
-PRECISIONS = ("fp32", "bf16", "int8")
+IN_TORCH = ("fp32", "bf16")  # precisions that need no kernels
 
 
 class CpuEngine(TorchEngine):
@@ -30,15 +30,13 @@ class CpuEngine(TorchEngine):
     def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, kernels: Kernels | None) -> None:
         super().__init__(network, recipe, weights_hash, "cpu")
         static = StaticNetwork(network)
-        self._verbs = (
-            KernelVerbs(static, kernels, recipe.precision == "int8") if kernels else TorchVerbs(static, recipe)
-        )
-        how = "AVX-512 kernels" if kernels else "torch"
+        self._verbs = KernelVerbs(static, kernels) if kernels else TorchVerbs(static, recipe)
+        how = f"{kernels.isa} kernels" if kernels else "torch"
         self.description = f"cpu: {how} and torch {torch.__version__}, {recipe.precision}"
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
-        torch.get_num_threads()  # tells OpenMP, in a thread that has not asked torch for anything yet
+        self._verbs.begin()
         return self._verbs.picture(image_hwc)
 
     @torch.inference_mode()
@@ -47,6 +45,7 @@ class CpuEngine(TorchEngine):
 
     @torch.inference_mode()
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        self._verbs.begin()
         known = [r for r in recalls if r is not None]
         fresh_1dhw = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
         if not known:
@@ -58,12 +57,14 @@ class CpuEngine(TorchEngine):
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
         if prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None:
             return super().decode(conditioned_bchw, features, prompts)
+        self._verbs.begin()
         return Decoded(*self._verbs.decode(conditioned_bchw, features.mid, features.fine))
 
     @torch.inference_mode()
     def remember(
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:
+        self._verbs.begin()
         tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
         side = self.image_size // 16
         # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
@@ -84,6 +85,10 @@ class TorchVerbs:
         self._net = static.precise(DTYPES.get(recipe.precision, torch.float32), torch.float32)
         self.picture = partial(to_input, size=static.image_size)
         self.encode, self.decode, self.remember = static.encoder, static.decode, static.remember
+
+    def begin(self) -> None:
+        """Tells OpenMP, in a thread that has not asked torch for anything yet."""
+        torch.get_num_threads()
 
     def keys_of(self, tokens_nm: Tensor) -> Tensor:
         keys: Tensor = self._net.attend.keys_of(tokens_nm[None])[0]
@@ -109,8 +114,9 @@ def exact_read(net: StaticNetwork, recall: Recall) -> PaddedRead:
 class KernelVerbs:
     """The same on compiled kernels."""
 
-    def __init__(self, static: StaticNetwork, kernels: Kernels, int8: bool) -> None:
-        pack = Packer(kernels, int8)
+    def __init__(self, static: StaticNetwork, kernels: Kernels) -> None:
+        pack = Packer(kernels)
+        self._kernels = kernels
         self.picture = CpuPicture(kernels, static.image_size)
         self.encode = CpuEncoder(pack, static.encoder, static.image_size)
         self.attend = CpuAttend(pack, static.attend, static.grid)
@@ -118,32 +124,26 @@ class KernelVerbs:
         self.decode = CpuDecode(pack, static.decode)
         self._remember = CpuRemember(pack, static.remember)
 
+    def begin(self) -> None:
+        """The kernels take as many threads as torch has."""
+        self._kernels.use(torch.get_num_threads())
+
     def remember(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> Tensor:
-        return self._remember(top, logits_b1hw, score_b, certain_b).bfloat16()
+        return self._remember(top, logits_b1hw, score_b, certain_b).to(self._kernels.half)
 
 
-def make(
-    network: Sam2, recipe: Recipe, folder: Path, note: Callable[[str], None], pictures: Sequence[ImageU8]
-) -> dict[str, object]:
-    """Compile the kernels into `folder`; `EngineError` where this machine cannot have them."""
-    why = missing() or unfit(network.preset)
-    if why:
-        raise EngineError(f"{why}: nothing to build; runtime cpu works without, or take torch")
-    note("compiling the kernels")
-    library = compile_kernels(folder)
-    Kernels(library)  # one that cannot be loaded is no engine
-    return {"kernels": library.name}
+def lacks(preset: Preset) -> str | None:
+    """Why the kernels cannot run a network here, or None."""
+    return why_not() or unfit(preset)
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> CpuEngine:
-    """The engine of a recipe, on the kernels in `built` where they are."""
-    if recipe.precision not in PRECISIONS:
-        raise EngineError(f'precision = "{recipe.precision}" on the CPU; expected one of: {", ".join(PRECISIONS)}')
-    wanted = built is not None and recipe.precision != "fp32" and unfit(network.preset) is None
-    kernels = Kernels(built / LIBRARY) if built and wanted else None
-    if recipe.precision == "int8" and kernels is None:
-        raise EngineError(
-            'int8 runs on built kernels only; write precision = "int8" in a recipe file of its own and build that: '
-            "rtseg build NAME.toml"
-        )
-    return CpuEngine(network, recipe, weights_hash, kernels)
+    """The engine of a recipe: on the kernels where they can be, else in torch. Raises `EngineError`."""
+    why = lacks(network.preset)
+    if why is None:
+        return CpuEngine(network, recipe, weights_hash, Kernels(isa_for(recipe.precision), recipe.precision))
+    if recipe.precision not in IN_TORCH:
+        raise EngineError(f"{recipe.precision} runs on the CPU kernels only, and {why}")
+    engine = CpuEngine(network, recipe, weights_hash, None)
+    engine.description += f" ({why})"
+    return engine

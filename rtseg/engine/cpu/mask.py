@@ -1,4 +1,4 @@
-"""The mask decoder and the memory encoder on the kernels of avx512/.
+"""The mask decoder and the memory encoder on the kernels of simd/.
 
 The few tokens of the decoder stay in torch; what has a row for each cell of the image is here.
 """
@@ -57,7 +57,7 @@ class _Look:
     def seen(self, q_btc: Tensor, rows: Tensor) -> Tensor:
         """What the tokens' queries [b, t, c] find in the image."""
         b, i = len(q_btc), self.inner
-        q = q_btc.bfloat16().flatten(0, 1).contiguous()
+        q = q_btc.to(self.kernels.half).flatten(0, 1).contiguous()
         out = torch.empty_like(q)
         self.kernels.attention(q, rows[:, :i], rows[:, i : 2 * i], self.see.heads, out, windows=b)
         return out.unflatten(0, (b, -1))
@@ -66,8 +66,8 @@ class _Look:
         """The image after it has looked at the tokens; written over it."""
         assert self.tell is not None and self.out is not None
         q = rows[:, 2 * self.inner :]
-        k, v = (t.bfloat16().flatten(0, 1).contiguous() for t in (k_btc, v_btc))
-        answer = torch.empty(len(rows), self.inner, dtype=torch.bfloat16, device="cpu")
+        k, v = (t.to(self.kernels.half).flatten(0, 1).contiguous() for t in (k_btc, v_btc))
+        answer = torch.empty(len(rows), self.inner, dtype=self.kernels.half, device="cpu")
         self.kernels.attention(q, k, v, self.tell.heads, answer, windows=len(k_btc))
         return self.kernels.linear(self.out, answer, added=image, out=image)
 
@@ -163,4 +163,4 @@ class CpuRemember:
 
 def by_tap(kernels: Kernels, conv: nn.Conv2d) -> Packed:
     """A 3x3 convolution as a product with rows of 9 taps."""
-    return Packed(kernels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    return Packed(kernels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias, exact=True)

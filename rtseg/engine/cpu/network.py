@@ -1,6 +1,6 @@
-"""The tracked frame on the kernels of avx512/: `StaticNetwork`'s parts with their weights packed.
+"""The tracked frame on the kernels of simd/: `StaticNetwork`'s parts with their weights packed.
 
-What flows between layers is float32 rows [tokens, channels]; attention sees bf16.
+What flows between layers is float32 rows [tokens, channels]; attention sees `Kernels.half`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ WIDEST = 2048  # channels of a row that the kernels hold on the stack
 
 
 class Packer:
-    """Packs layers for the kernels, the large ones in int8 where that is asked for."""
+    """Packs layers for the kernels, in their precision."""
 
-    def __init__(self, kernels: Kernels, int8: bool) -> None:
-        self.kernels, self.int8 = kernels, int8
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
 
     def __call__(self, *layers: Linear, exact: bool = False) -> Packed:
-        """One layer, or several that read the same rows, as one. `exact` keeps it in bf16."""
+        """One layer, or several that read the same rows, as one. `exact`: not in eight bits."""
         bias = torch.cat([layer.bias for layer in layers])
-        return Packed(self.kernels, torch.cat([layer.weight for layer in layers]), bias, self.int8 and not exact)
+        return Packed(self.kernels, torch.cat([layer.weight for layer in layers]), bias, exact)
 
     def mlp(self, mlp: Mlp) -> tuple[Packed, Packed, int]:
         return self(mlp.first), self(mlp.last), GELU if mlp.activation == "gelu" else RELU
@@ -90,7 +90,7 @@ class CpuBlock:
     """A Hiera block on rows [h * w, c]; gives its rows and the new h and w."""
 
     def __init__(self, pack: Packer, block: Block, h: int, w: int) -> None:
-        self.kernels, self.int8, self.heads, self.pooled = pack.kernels, pack.int8, block.heads, block.pooled
+        self.kernels, self.heads, self.pooled = pack.kernels, block.heads, block.pooled
         self.h, self.w = h, w
         self.norm1, self.norm2 = Normed(block.norm1), Normed(block.norm2)
         qkv, proj = even_heads(block.qkv, block.proj, block.heads)
@@ -100,7 +100,7 @@ class CpuBlock:
         side, half = block.window or h, 2 if block.pooled else 1
         self.keys = windows_of(h, w, side)
         self.queries = real_first(windows_of(h // half, w // half, side // half))
-        bias = qkv.bias.bfloat16()
+        bias = qkv.bias.to(self.kernels.half)
         self.absent = bias[self.channels : 2 * self.channels].clone(), bias[2 * self.channels :].clone()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -113,10 +113,10 @@ class CpuBlock:
             qkv = k.linear(self.qkv, normed, half=True)
             x = self.halved(k.linear(self.shortcut, normed)) if self.pooled else k.linear(self.shortcut, normed)
             q = self.halved(qkv[:, :c]) if self.pooled else qkv[:, :c]
-        out = rows(len(x), c, dtype=torch.bfloat16)
+        out = rows(len(x), c, dtype=k.half)
         k.attention(
             q, qkv[:, c : 2 * c], qkv[:, 2 * c :], self.heads, out, windows=len(self.keys), q_index=self.queries,
-            k_index=self.keys, absent=self.absent, int8=self.int8, scale=self.scale,
+            k_index=self.keys, absent=self.absent, scale=self.scale,
         )  # fmt: skip
         k.linear(self.proj, out, added=x, out=x)
         return k.mlp(*self.mlp[:2], x, self.norm2, self.mlp[2], added=x)
@@ -131,7 +131,7 @@ class CpuEncoder:
 
     def __init__(self, pack: Packer, encoder: Encoder, size: int) -> None:
         self.kernels, self.ends = pack.kernels, encoder.ends
-        self.patches = Packed(pack.kernels, encoder.patches.weight.flatten(1), encoder.patches.bias)
+        self.patches = Packed(pack.kernels, encoder.patches.weight.flatten(1), encoder.patches.bias, exact=True)
         self.position = encoder.position[0].flatten(0, 1).contiguous()
         h = w = size // 4
         self.blocks = []
@@ -172,7 +172,7 @@ def as_rows(map_bchw: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedMemory:
-    """Tokens as the kernels read them: `keys` [L, n, D], int8 where there are `scales` [L, n]; `values` [n, M]."""
+    """Tokens as the kernels read them: `keys` [L, n, D], rounded where there are `scales` [L, n]; `values` [n, M]."""
 
     keys: Tensor
     scales: Tensor | None
@@ -184,7 +184,7 @@ class CpuRead:
     """The memories of each object on one frame: keys with their slots added, packed, for every layer."""
 
     def __init__(self, attend: CpuAttend, recalls: Sequence[Recall]) -> None:
-        self.kernels, self.int8 = attend.kernels, attend.int8
+        self.kernels = attend.kernels
         self.objects = [list(self.packed(attend, recall)) for recall in recalls]
 
     def packed(self, attend: CpuAttend, recall: Recall) -> Iterator[PackedMemory]:
@@ -197,7 +197,7 @@ class CpuRead:
 
     def at_slot(self, keys_lnd: Tensor, slot_lnd: Tensor | None, values_nm: Tensor) -> PackedMemory:
         values = self.kernels.pack_values(values_nm)
-        if self.int8:
+        if self.kernels.scores:
             keys, scales = self.kernels.round_keys(keys_lnd, slot_lnd, len(values_nm))
             return PackedMemory(keys, scales, values, len(values_nm))
         keys = keys_lnd if slot_lnd is None else self.kernels.add(keys_lnd, slot_lnd)
@@ -220,14 +220,14 @@ class CpuAttend:
     """Image features conditioned on memories."""
 
     def __init__(self, pack: Packer, attend: Attend, grid: int) -> None:
-        self.kernels, self.plain, self.grid, self.int8 = pack.kernels, attend, grid, pack.int8
+        self.kernels, self.plain, self.grid = pack.kernels, attend, grid
         self.preset = attend.preset
         self.position = attend.position[0]
         layers: Any = attend.layers
         self.layers = [CpuReadLayer(pack, layer, attend.rotate, grid * grid) for layer in layers]
         self.norm = Normed(attend.norm)
         self.keys, self.cells = pack(attend.keys, exact=True), attend.cells.contiguous()
-        self.slots = [self.pack_layers(rows.bfloat16()) for rows in attend.slots]
+        self.slots = [self.pack_layers(rows.to(self.kernels.half)) for rows in attend.slots]
         half = self.preset.dim // 2
         self.tables = attend.rotate.cos[:, :half].contiguous(), attend.rotate.sin[:, half:].contiguous()
 
@@ -246,7 +246,7 @@ class CpuAttend:
         """Packed keys [L, s, D], no slot, and values [s, M] of the object pointers."""
         ages = torch.tensor([recall.ages], dtype=torch.float32, device="cpu")
         values, keys = self.plain.pointer_tokens(recall.pointers_pc[None].float(), ages)
-        return self.pack_layers(keys[0].bfloat16()), None, values[0].bfloat16()
+        return self.pack_layers(keys[0].to(self.kernels.half)), None, values[0]
 
     def __call__(self, top_1dhw: Tensor, recalls: Sequence[Recall]) -> Tensor:
         read = CpuRead(self, recalls)
@@ -260,7 +260,7 @@ class CpuReadLayer:
     """One layer of memory attention on rows [1 or b, * n, D]; the first sees one image and leaves b."""
 
     def __init__(self, pack: Packer, layer: ReadLayer, rotation: Rotation, tokens: int) -> None:
-        self.kernels, self.int8, self.tokens = pack.kernels, pack.int8, tokens
+        self.kernels, self.tokens = pack.kernels, tokens
         self.norm1, self.norm2, self.norm3 = Normed(layer.norm1), Normed(layer.norm2), Normed(layer.norm3)
         self.own, self.own_out = pack(layer.own_q, layer.own_k), pack(layer.own_out)
         self.q, self.out, self.mlp = pack(layer.q), pack(layer.out), pack.mlp(layer.mlp)
@@ -274,9 +274,7 @@ class CpuReadLayer:
         qk = k.linear(self.own, y, half=True)
         k.rotate(qk[:, :d], *self.tables)
         k.rotate(qk[:, d:], *self.tables)
-        seen = k.attention(
-            qk[:, :d], qk[:, d:], y, 1, torch.empty_like(y), windows=len(y) // self.tokens, int8=self.int8
-        )
+        seen = k.attention(qk[:, :d], qk[:, d:], y, 1, torch.empty_like(y), windows=len(y) // self.tokens)
         k.linear(self.own_out, seen, added=x, out=x)
         q = k.linear(self.q, x, self.norm2, half=True)
         k.rotate(q, *self.tables)

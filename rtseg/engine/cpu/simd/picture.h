@@ -1,7 +1,7 @@
 // A picture as the network sees it: squeezed to a square by weighted sums of pixels, rounded to bytes, normalised.
 #pragma once
 
-#include "dot.h"
+#include "lanes.h"
 
 namespace {
 
@@ -17,13 +17,9 @@ inline void mix_rows(const uint8_t* image, long ld, const Axis& rows, int y, int
     const int* at = rows.at + long(y) * rows.taps;
     const float* weight = rows.weight + long(y) * rows.taps;
     for (int i = 0; i < n; i += LANES) {
-        const __mmask16 there = n - i < LANES ? (1u << (n - i)) - 1 : 0xffff;
-        __m512 sum = _mm512_setzero_ps();
-        for (int k = 0; k < rows.taps; k++) {
-            const __m128i bytes = _mm_maskz_loadu_epi8(there, image + at[k] * ld + i);
-            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), _mm512_set1_ps(weight[k]), sum);
-        }
-        _mm512_storeu_ps(out + i, sum);
+        F sum = set(0.f);
+        for (int k = 0; k < rows.taps; k++) sum = fma(bytes(image + at[k] * ld + i, n - i), set(weight[k]), sum);
+        store(out + i, sum);
     }
 }
 

@@ -1,0 +1,76 @@
+"""Which of the compiled instruction sets this CPU can run, and which one a precision takes.
+
+The kernels are an extension module, `_kernels`: `pip install` builds it where there is a C++ compiler, and a wheel
+brings it. One file holds the same functions for each instruction set. `RTSEG_ISA` restricts the choice to the sets up
+to the one that it names, so that each can be tested on any machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from ...errors import EngineError, did_you_mean
+
+ISAS = ("avx2", "avxvnni", "avx512", "avx512bf16")  # as bits 0 to 3 of `rt_isas`
+PREFERRED = {
+    "fp32": ("avx512", "avxvnni", "avx2"),
+    "bf16": ("avx512bf16",),
+    "int16": ("avx512", "avxvnni", "avx2"),
+    "int8": ("avx512bf16", "avxvnni", "avx512", "avx2"),  # the last two have no byte products: int16 stands in
+}
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The loaded extension module; `EngineError` where it was not built, or cannot be loaded."""
+    folder = Path(__file__).parent
+    path = next((p for suffix in EXTENSION_SUFFIXES if (p := folder / f"_kernels{suffix}").is_file()), None)
+    if path is None:
+        raise EngineError(
+            "the CPU kernels were not built when rtseg was installed: install a C++ compiler (Debian: g++) and rtseg "
+            'again, or take runtime = "onnx"'
+        )
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as e:
+        raise EngineError(f'{path}: cannot be loaded ({e}); install rtseg again, or take runtime = "onnx"') from e
+
+
+def available_isas() -> list[str]:
+    """The instruction sets that the kernels may use here, plainest first. Raises `EngineError`."""
+    has = library().rt_isas()
+    found = [isa for bit, isa in enumerate(ISAS) if has >> bit & 1]
+    if not found:
+        raise EngineError('the CPU kernels want AVX2 and FMA, which this CPU lacks; take runtime = "onnx"')
+    limit = os.environ.get("RTSEG_ISA")
+    if not limit:
+        return found
+    if limit not in ISAS:
+        raise EngineError(f"RTSEG_ISA={limit}: no such instruction set; {did_you_mean(limit, ISAS)}")
+    if limit not in found:
+        raise EngineError(f"RTSEG_ISA={limit}: this CPU has {', '.join(found)}; set one of these, or unset RTSEG_ISA")
+    return [isa for isa in found if ISAS.index(isa) <= ISAS.index(limit)]
+
+
+def isa_for(precision: str) -> str:
+    """The instruction set that the kernels run a precision on. Raises `EngineError`."""
+    here = available_isas()
+    found = next((isa for isa in PREFERRED[precision] if isa in here), None)
+    if found is None:
+        others = ", ".join(p for p, isas in PREFERRED.items() if set(isas) & set(here))
+        wanted = " or ".join(PREFERRED[precision])
+        raise EngineError(f"{precision} wants {wanted}; the CPU kernels have {', '.join(here)} here: take {others}")
+    return found
+
+
+def why_not() -> str | None:
+    """Why the kernels cannot run here, or None."""
+    try:
+        available_isas()
+    except EngineError as e:
+        return str(e)
+    return None
