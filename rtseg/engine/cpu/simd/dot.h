@@ -27,63 +27,42 @@ constexpr int bytes_of(int kind) { return 4 / group_of(kind); }
 // The largest int16 with which no sum of k products can overflow 32 bits.
 inline int levels_of(int k) { return std::min(32767, int(std::sqrt(2147483647.0 / std::max(1, k)))); }
 
+#if RT_AVX512
+
+inline I group_at(const char* a) {
+    int group;
+    std::memcpy(&group, a, 4);
+    return iset(group);
+}
+
 struct F32Dot {
     using Sum = F;
     static Sum zero() { return set(0.f); }
-    static Sum add(Sum c, int a, I b) {
-        float x;
-        std::memcpy(&x, &a, 4);
-        return fma(set(x), bits(b), c);
-    }
+    static Sum add(Sum c, const char* a, I b) { return fma(bits(group_at(a)), bits(b), c); }
 };
 
 struct Int16Dot {
     using Sum = I;
     static Sum zero() { return iset(0); }
-    static Sum add(Sum c, int a, I b) {
-#if RT_BF16
-        asm("vpdpwssd %2, %1, %0" : "+v"(c) : "v"(b), "v"(iset(a)));
-        return c;
-#elif RT_AVX512
-        return iadd(c, _mm512_madd_epi16(iset(a), b));
-#elif RT_VNNI
-        const __m256i as = _mm256_set1_epi32(a);
-        return {_mm256_dpwssd_avx_epi32(c.a, as, b.a), _mm256_dpwssd_avx_epi32(c.b, as, b.b)};
-#else
-        const __m256i as = _mm256_set1_epi32(a);
-        return {_mm256_add_epi32(c.a, _mm256_madd_epi16(as, b.a)), _mm256_add_epi32(c.b, _mm256_madd_epi16(as, b.b))};
-#endif
-    }
+    static Sum add(Sum c, const char* a, I b) { return iadd(c, _mm512_madd_epi16(group_at(a), b)); }
 };
 
 #if RT_BF16
 struct Bf16Dot {
     using Sum = F;
     static Sum zero() { return set(0.f); }
-    static Sum add(Sum c, int a, I b) { return _mm512_dpbf16_ps(c, (__m512bh)iset(a), (__m512bh)b); }
+    static Sum add(Sum c, const char* a, I b) { return _mm512_dpbf16_ps(c, (__m512bh)group_at(a), (__m512bh)b); }
 };
-using HalfDot = Bf16Dot;
-#else
-using HalfDot = F32Dot;
-#endif
 
-#if RT_BF16 || RT_VNNI
 // The weights are unsigned (w + 128), for the instruction wants one unsigned side; the epilogue takes 128 * sum(a) off.
 struct Int8Dot {
     using Sum = I;
     static Sum zero() { return iset(0); }
-    static Sum add(Sum c, int a, I b) {
-#if RT_BF16
-        asm("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(b), "v"(iset(a)));  // the intrinsic, but GCC 12 spills around that
+    static Sum add(Sum c, const char* a, I b) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(b), "v"(group_at(a)));  // GCC 12 spills around the intrinsic
         return c;
-#else
-        const __m256i as = _mm256_set1_epi32(a);
-        return {_mm256_dpbusd_avx_epi32(c.a, b.a, as), _mm256_dpbusd_avx_epi32(c.b, b.b, as)};
-#endif
     }
 };
-#else
-using Int8Dot = Int16Dot;  // never asked for: Packed takes int16 where the CPU has no byte products
 #endif
 
 template <class Dot, int MR, int NV, class Out>
@@ -94,15 +73,85 @@ inline void tile(const char* a, long stride, const char* panel, int steps, int r
     for (int step = 0; step < steps; step++, a += 4, panel += NV * 64) {
         I b[NV];
         for (int v = 0; v < NV; v++) b[v] = iload(panel + v * 64);
-        for (int r = 0; r < MR; r++) {
-            int group;
-            std::memcpy(&group, a + r * stride, 4);
-            for (int v = 0; v < NV; v++) c[r][v] = Dot::add(c[r][v], group, b[v]);
-        }
+        for (int r = 0; r < MR; r++)
+            for (int v = 0; v < NV; v++) c[r][v] = Dot::add(c[r][v], a + r * stride, b[v]);
     }
     for (int r = 0; r < MR; r++)
         for (int v = 0; v < NV; v++) out(row + r, col + v * LANES, c[r][v]);
 }
+
+#else
+
+// The products of AVX2 are written out: around their intrinsics GCC 12 runs out of its 16 registers. The group at `a` is
+// broadcast to x, and multiplied with both halves of b; a sum is 8 floats or 8 int32.
+#define RT_DOT(broadcast, one, two)                  \
+    __m256i x;                                       \
+    asm(broadcast " %3, %2\n\t" one "\n\t" two       \
+        : "+x"(c0), "+x"(c1), "=&x"(x)               \
+        : "m"(*(const int*)a), "x"(b0), "x"(b1))
+
+struct F32Dot {
+    static F sum_at(const char* p) { return load((const float*)p); }
+    static void add(__m256i& c0, __m256i& c1, const char* a, __m256i b0, __m256i b1) {
+        RT_DOT("vbroadcastss", "vfmadd231ps %4, %2, %0", "vfmadd231ps %5, %2, %1");
+    }
+};
+
+struct Int16Dot {
+    static I sum_at(const char* p) { return iload(p); }
+    static void add(__m256i& c0, __m256i& c1, const char* a, __m256i b0, __m256i b1) {
+#if RT_VNNI
+        RT_DOT("vpbroadcastd", "%{vex%} vpdpwssd %4, %2, %0", "%{vex%} vpdpwssd %5, %2, %1");
+#else
+        __m256i x, y;
+        asm("vpbroadcastd %4, %2\n\tvpmaddwd %5, %2, %3\n\tvpmaddwd %6, %2, %2\n\t"
+            "vpaddd %3, %0, %0\n\tvpaddd %2, %1, %1"
+            : "+x"(c0), "+x"(c1), "=&x"(x), "=&x"(y)
+            : "m"(*(const int*)a), "x"(b0), "x"(b1));
+#endif
+    }
+};
+
+#if RT_VNNI
+struct Int8Dot {  // with unsigned weights, as above
+    static I sum_at(const char* p) { return iload(p); }
+    static void add(__m256i& c0, __m256i& c1, const char* a, __m256i b0, __m256i b1) {
+        RT_DOT("vpbroadcastd", "%{vex%} vpdpbusd %2, %4, %0", "%{vex%} vpdpbusd %2, %5, %1");
+    }
+};
+#endif
+
+template <class Dot, int MR, int NV, class Out>
+inline void tile(const char* a, long stride, const char* panel, int steps, int row, int col, Out& out) {
+    static_assert(NV == 1, "the sums of one panel of 16 columns fill the registers");
+    __m256i c0[MR], c1[MR];
+#pragma GCC unroll 6
+    for (int r = 0; r < MR; r++) c0[r] = c1[r] = _mm256_setzero_si256();
+    for (int step = 0; step < steps; step++, a += 4, panel += 64) {
+        const __m256i b0 = _mm256_loadu_si256((const __m256i*)panel), b1 = _mm256_loadu_si256((const __m256i*)panel + 1);
+#pragma GCC unroll 6
+        for (int r = 0; r < MR; r++) Dot::add(c0[r], c1[r], a + r * stride, b0, b1);
+    }
+    // By way of memory: were the sums themselves looked up by a loop that is not unrolled, GCC would keep them there.
+    alignas(64) char kept[MR * 64];
+#pragma GCC unroll 6
+    for (int r = 0; r < MR; r++) {
+        _mm256_store_si256((__m256i*)(kept + r * 64), c0[r]);
+        _mm256_store_si256((__m256i*)(kept + r * 64 + 32), c1[r]);
+    }
+    for (int r = 0; r < MR; r++) out(row + r, col, Dot::sum_at(kept + r * 64));
+}
+
+#endif
+
+#if RT_BF16
+using HalfDot = Bf16Dot;
+#else
+using HalfDot = F32Dot;
+#endif
+#if !(RT_BF16 || RT_VNNI)
+using Int8Dot = Int16Dot;  // never asked for: Packed takes int16 where the CPU has no byte products
+#endif
 
 template <class Dot, int NV, class Out>
 inline void panel_product(const char* a, long stride, const char* b, int rows, int steps, int col, Out& out) {
