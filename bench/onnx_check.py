@@ -88,7 +88,7 @@ def padded(keys_of: Any, shapes: Shapes, slots: int, recalls: list[Recall], seed
     values["slots_bt"].zero_()
     for i, recall in enumerate(recalls):
         t, k = len(recall.slots), len(recall.ages)
-        tokens = recall.maps_tchw.flatten(2).transpose(1, 2)
+        tokens = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)
         values["values_btnm"][i, :t], values["keys_btlnd"][i, :t] = tokens, keys_of(tokens)
         values["slots_bt"][i, :t], values["present_bt"][i, :t] = torch.tensor(recall.slots), True
         values["pointers_bpd"][i, :k], values["ages_bp"][i, :k] = recall.pointers_pc, torch.tensor(recall.ages).float()

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .clips import Clip, calibration, synthetic_clip, user_clip
 from .config import Recipe, file_sha256, load_recipe
-from .engine import Decoded, Engine, Features, Prompts, Recall, Remembered, find_weights
+from .engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered, find_weights
 from .engine.artifact import check, folder_of, forgive, identity, refusal, refuse, write
 from .engine.base import Verbs
 from .engine.install import exclusive, install, workplace
@@ -179,16 +178,16 @@ class _Timed(Verbs):
         with self._clock("encode_image"):
             return self.engine.encode_image(image_hwc)
 
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
         with self._clock("attend"):
             return self.engine.attend(features, recalls)
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
         with self._clock("decode"):
             return self.engine.decode(conditioned_bchw, features, prompts)
 
     def remember(
-        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+        self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
     ) -> list[Remembered]:
         with self._clock("remember"):
             return self.engine.remember(features, logits_b1hw, score_b, prompted)

@@ -9,8 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from . import __version__
 from .config import cpu_cores, cpu_flags
 
@@ -20,6 +18,8 @@ PACKAGE = Path(__file__).parents[1]
 
 def facts() -> dict[str, Any]:
     """Processor, memory and GPU, and the threads that torch uses."""
+    import torch
+
     return {
         "cpu": _cpu_model(),
         "cores": cpu_cores(),
@@ -99,6 +99,8 @@ def _cpu_model() -> str:
 
 
 def _gpu() -> dict[str, Any] | None:
+    import torch
+
     if not torch.cuda.is_available():
         return None
     device = torch.cuda.get_device_properties(torch.cuda.current_device())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, Recall, Remembered
+from .engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered
 from .engine.base import Verbs
 from .errors import EngineError
 from .types import ImageU8
@@ -70,20 +70,20 @@ class Probe(Verbs):
         self._compare("encode_image", _features(expected), lambda c: _features(c.encode_image(image_hwc)))
         return expected
 
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
         if self.asks and not self._gave_up:
             expected_bchw = self.reference.attend(features, [r and _readable(r) for r in recalls])
             asked = [r and _others(r) for r in recalls]
             self._compare("attend", (expected_bchw,), lambda c: (c.attend(features, asked),))
         return self.reference.attend(features, recalls)
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
         expected = self.reference.decode(conditioned_bchw, features, prompts)
         self._compare("decode", _decoded(expected), lambda c: _decoded(c.decode(conditioned_bchw, features, prompts)))
         return expected
 
     def remember(
-        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+        self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
     ) -> list[Remembered]:
         expected = self.reference.remember(features, logits_b1hw, score_b, prompted)
         found: list[Remembered] = []

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..sam2 import Prompts
-from ..sam2.network import CLAMP_LOGIT
+from ..sam2 import CLAMP_LOGIT, Prompts
 
 SHAKE = 0.05  # of a box's sides: how far off its corners are drawn
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..engine import Decoded, Engine, Features, Prepares, Prompts, Recall, Remembered
+from ..engine import Array, Decoded, Engine, Features, Prepares, Prompts, Recall, Remembered
 from ..engine.base import Verbs
 from ..publish import draw_overlay
 from ..track import Tracker
@@ -146,16 +145,16 @@ class StagedEngine(Verbs):
         with self._clock.time("encode_image"):
             return self._engine.encode_image(image_hwc)
 
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
         with self._clock.time("attend"):
             return self._engine.attend(features, recalls)
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
         with self._clock.time("decode"):
             return self._engine.decode(conditioned_bchw, features, prompts)
 
     def remember(
-        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+        self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
     ) -> list[Remembered]:
         with self._clock.time("remember"):
             return self._engine.remember(features, logits_b1hw, score_b, prompted)

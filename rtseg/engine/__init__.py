@@ -1,31 +1,40 @@
 """How the network is run: `open_engine` makes a recipe into the four verbs of `Engine`.
 
-The values that the verbs take and give are the network's; who calls the verbs gets them here.
+The values that the verbs take and give are the network's; who calls the verbs gets them here. torch is imported by the
+engines that run in it, and by nothing that is needed before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..config import SHIPPED, Recipe, cpu_cores, file_sha256, load_recipe
+from ..config import SHIPPED, Recipe, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
-from ..sam2 import CLAMP_LOGIT, Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2, get_preset, load_weights
+from ..sam2 import CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
 from .artifact import folder_of, locate, stamp
-from .base import Engine, Prepares, Rivals, to_input
-from .reference import TorchEngine
-from .runtimes import best_runtime, device_of, runtime_module, settle
+from .base import Engine, Prepares, Rivals, to_planes
+from .runtimes import WITHOUT_TORCH, best_runtime, device_of, runtime_module, settle
+from .threads import spare_core
+
+if TYPE_CHECKING:
+    from ..sam2 import Sam2
+    from .reference import to_input
 
 __all__ = [
-    "CLAMP_LOGIT", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Recall", "Remembered",
-    "Rivals", "open_engine", "spare_core",
-    "to_input",
+    "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Recall", "Remembered",
+    "Rivals", "open_engine", "spare_core", "to_input", "to_planes",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name != "to_input":
+        raise AttributeError(f"module 'rtseg.engine' has no attribute {name!r}")
+    from .reference import to_input
+
+    return to_input
 
 
 def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
@@ -50,14 +59,17 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
 
 
 def _open(recipe: Recipe) -> Engine:
-    network = Sam2(get_preset(recipe.model), recipe.image_size)
-    path = find_weights(recipe.weights)
-    load_weights(network, path)
+    preset, path = get_preset(recipe.model), find_weights(recipe.weights)
     weights_hash = file_sha256(path)
-    recipe, built, why = present(recipe, network.preset, weights_hash)
+    recipe, built, why = present(recipe, preset, weights_hash)
+    network = partial(load_network, preset, recipe.image_size, path)
     if recipe.runtime == "torch":
-        return TorchEngine(network, recipe, weights_hash, device_of("torch"))
-    engine: Engine = runtime_module(recipe.runtime).open(network, recipe, weights_hash, built)
+        from .reference import TorchEngine
+
+        return TorchEngine(network(), recipe, weights_hash, device_of("torch"))
+    module = runtime_module(recipe.runtime)
+    given = network if recipe.runtime in WITHOUT_TORCH else network()
+    engine: Engine = module.open(given, recipe, weights_hash, built)
     if why:
         engine.description += f" ({why})"
     return engine
@@ -84,27 +96,24 @@ def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, 
         return recipe, built, f"not proved here: {e}"
 
 
-@contextmanager
-def spare_core() -> Iterator[None]:
-    """Inside, the network leaves one CPU core to the grabber, the display and the publisher.
+def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
+    """The network in torch, with its weights."""
+    from ..sam2 import Sam2, load_weights
 
-    Threads that share out one product wait for the last of them. Where something else wants the same core, that
-    costs more than the thread gains: bench/RESULTS.md, "Threads of a live feed".
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, cpu_cores() - 1)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    network = Sam2(preset, image_size)
+    load_weights(network, weights)
+    return network
 
 
 def find_weights(weights: str) -> Path:
-    """The file behind the `weights` of a recipe."""
+    """The file behind the `weights` of a recipe; `WeightsError` if there is none."""
     if weights.startswith("package:"):
         path = SHIPPED / (weights.removeprefix("package:") + ".safetensors")
         if not path.is_file():
             shipped = ", ".join(sorted(f"package:{p.stem}" for p in SHIPPED.glob("*.safetensors"))) or "none"
             raise WeightsError(f"weights = {weights!r}: not shipped in this package; there are: {shipped}")
         return path
-    return Path(weights)
+    path = Path(weights)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; expected weights as .pt or .safetensors")
+    return path

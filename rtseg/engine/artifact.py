@@ -23,8 +23,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import __version__
 from ..config import Recipe, cpu_flags, file_sha256
 from ..errors import EngineError
@@ -36,7 +34,7 @@ SIDECAR = "engine.json"
 NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; the others only gain from one
 WITHOUT = (("cpu", "bf16"),)  # what runs otherwise, in torch, where its artifact may not
 FIXED_SHAPES = ("tensorrt", "cuda")  # runtimes whose plans or graphs hold one bank size and number of objects
-LIBRARIES = {"tensorrt": ("tensorrt",)}  # that a runtime's artifacts are made by, beside torch
+LIBRARIES = {"tensorrt": ("torch", "tensorrt")}  # that a runtime's artifacts are made by; the others, by torch alone
 SOURCES = (".py", ".cu", ".cpp", ".h")
 
 Sidecar = dict[str, Any]
@@ -204,8 +202,8 @@ def graph_hash() -> str:
 
 
 def _versions(runtime: str) -> dict[str, str]:
-    found = {"rtseg": __version__, "torch": torch.__version__}
-    for library in LIBRARIES.get(runtime, ()):
+    found = {"rtseg": __version__}
+    for library in LIBRARIES.get(runtime, ("torch",)):
         found[library] = library_version(library) or "not installed"
     return found
 
@@ -232,6 +230,8 @@ def _cpu() -> dict[str, str]:
 
 
 def _gpu() -> dict[str, str]:
+    import torch
+
     if not torch.cuda.is_available():
         return {"gpu": "none"}
     capability = ".".join(map(str, torch.cuda.get_device_capability()))

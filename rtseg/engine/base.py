@@ -7,16 +7,16 @@ from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..config import Recipe
-from ..sam2 import MEAN, STD, Decoded, Features, Preset, Prompts, Recall, Remembered
-from ..types import ImageU8
+from ..sam2 import MEAN, STD, Array, Decoded, Features, Preset, Prompts, Recall, Remembered
+from ..types import Float32, ImageU8
 
 
 class Engine(Protocol):
     """The network, run somehow. It keeps nothing between calls: what is remembered belongs to the caller.
+
+    Pictures and prompts are numpy's; all else that it takes and gives are arrays of its own library.
 
     S is `image_size`, g = S / 16, b objects; shapes as in `rtseg.sam2.values`.
     """
@@ -30,14 +30,14 @@ class Engine(Protocol):
     def encode_image(self, image_hwc: ImageU8) -> Features:
         """A picture uint8 [H, W, 3] RGB of any size to features that all objects share."""
 
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
         """Features conditioned on each object's memories (None: it has none), [b, D, g, g]."""
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
         """Mask logits [b, 1, 4g, 4g], predicted IoU, object score and pointer of each object."""
 
     def remember(
-        self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
+        self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
     ) -> list[Remembered]:
         """What is kept of the masks [b, 1, 4g, 4g]; those that a person prompted count as certain."""
 
@@ -49,7 +49,7 @@ class Engine(Protocol):
 class Rivals(Protocol):
     """What a policy may ask for beside the verbs; an engine need not offer it."""
 
-    def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:
+    def rivals(self, conditioned_bchw: Array, features: Features) -> Array:
         """Logits [b, 2, 4g, 4g] of the masks that lose where nobody prompts, and that `decode` need not draw."""
 
 
@@ -57,7 +57,7 @@ class Rivals(Protocol):
 class Prepares(Protocol):
     """What a benchmark may ask for beside the verbs; an engine need not offer it."""
 
-    def prepare(self, image_hwc: ImageU8) -> Tensor:
+    def prepare(self, image_hwc: ImageU8) -> Array:
         """What `encode_image` does first: the picture as the encoder takes it, [1, 3, S, S], until the next one."""
 
 
@@ -75,7 +75,7 @@ SCALE = (1 / (255 * np.array(STD))).astype(np.float32)
 SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)
 
 
-def to_input(image_hwc: ImageU8, size: int) -> Tensor:
+def to_planes(image_hwc: ImageU8, size: int) -> Float32:
     """A picture uint8 [H, W, 3] as the network sees it: squeezed to a square [1, 3, S, S] and normalised."""
     height, width = image_hwc.shape[:2]
     # Area averaging keeps thin tools whole when the picture shrinks; it is no use, and slow, when it grows.
@@ -85,4 +85,4 @@ def to_input(image_hwc: ImageU8, size: int) -> Tensor:
     for c in range(3):
         np.multiply(square_hwc[..., c], SCALE[c], out=planes_chw[c])
         planes_chw[c] -= SHIFT[c]
-    return torch.from_numpy(planes_chw)[None]
+    return planes_chw[None]

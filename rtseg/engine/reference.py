@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..config import Recipe
-from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, upsample
+from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, on_device, upsample
 from ..types import ImageU8
-from .base import Verbs, to_input
+from .base import Verbs, to_planes
+from .threads import most_threads
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,6 +32,17 @@ def exact_products() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
+def obey(most: int | None) -> None:
+    """Have torch work with so many threads at most. It is a setting of the whole process."""
+    if most is not None:
+        torch.set_num_threads(min(most, torch.get_num_threads()))
+
+
+def to_input(image_hwc: ImageU8, size: int) -> Tensor:
+    """`to_planes` as a tensor."""
+    return torch.from_numpy(to_planes(image_hwc, size))
+
+
 class TorchEngine(Verbs):
     """Runs `Sam2` on one device. In half precision products are autocast, and every answer is fp32 again.
 
@@ -40,6 +52,7 @@ class TorchEngine(Verbs):
     def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, device: str) -> None:
         self.recipe, self.preset, self.image_size = recipe, network.preset, network.image_size
         self.weights_hash = weights_hash
+        obey(most_threads())
         self.device = torch.device(device)
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
         self._network = network.to(self.device).eval().bake()
@@ -73,13 +86,13 @@ class TorchEngine(Verbs):
     @torch.inference_mode()
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
         with self._exact():
-            d = self._network.decode(conditioned_bchw, features, prompts.to(self.device))
+            d = self._network.decode(conditioned_bchw, features, on_device(prompts, self.device))
         return Decoded(d.logits_b1hw.float(), d.iou_b.float(), d.score_b.float(), d.pointer_bc.float())
 
     @torch.inference_mode()
     def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:
         """In the reference's arithmetic, whatever the engine: nothing that is shown depends on them."""
-        blank = Prompts.none(len(conditioned_bchw)).to(self.device)
+        blank = Prompts.none(len(conditioned_bchw))
         with self._arithmetic():
             candidates = self._network.predict_masks(conditioned_bchw, features, blank)
         losing_bk = candidates.iou_bk[:, 1:].argsort(dim=1)[:, :-1]

@@ -2,7 +2,8 @@
 
 A runtime's module has `open(network, recipe, weights_hash, built)` and, where there is something to build,
 `make(network, recipe, folder, note, pictures)`, which writes into a private folder and returns facts about it. It
-imports its vendor's package only inside functions, so that naming a runtime costs nothing.
+imports its vendor's package only inside functions, so that naming a runtime costs nothing. To `open` of a runtime that
+works without torch `network` is a function that makes it, which such a runtime calls only where it cannot do without.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import importlib
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
-
-import torch
 
 from ..config import Recipe, cpu_flags
 from ..errors import EngineError
@@ -24,6 +23,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("fp32", "bf16", "fp16", "int8", "fp8"),
 }
 ON_GPU = ("cuda", "tensorrt")
+WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
 
 
 def runtime_module(runtime: str) -> ModuleType:
@@ -45,6 +45,8 @@ def settle(recipe: Recipe) -> Recipe:
 
 def best_runtime() -> str:
     """What `runtime = "auto"` builds here."""
+    import torch
+
     if not torch.cuda.is_available():
         return "cpu"
     return "tensorrt" if tensorrt_loads() else "cuda"
@@ -64,6 +66,8 @@ def tensorrt_loads() -> bool:
 
 def device_of(runtime: str) -> str:
     """The torch device that a runtime works on; `EngineError` where that is a GPU and torch sees none."""
+    import torch
+
     gpu = torch.cuda.is_available()
     if runtime in ON_GPU and not gpu:
         raise EngineError(
@@ -74,6 +78,8 @@ def device_of(runtime: str) -> str:
 
 def best_precision(device: str) -> str:
     """What `precision = "auto"` is on a device: bf16 where it is multiplied natively, else fp32."""
+    import torch
+
     native = torch.cuda.is_bf16_supported(False) if device == "cuda" else any("bf16" in flag for flag in cpu_flags())
     return "bf16" if native else "fp32"
 

@@ -93,7 +93,7 @@ class MemoryTokenizer:
     def one(self, recall: Recall, slot_table: Tensor, age_code: nn.Module | None) -> tuple[Tensor, Tensor, Tensor]:
         """Values of the maps [t * g * g, M], values of the pointers [p * splits, M], and positions of both."""
         p = self.preset
-        maps = recall.maps_tchw.flatten(2).transpose(1, 2)  # [t, g * g, M]
+        maps = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)  # [t, g * g, M]
         rows = slot_table[list(recall.slots)].view(-1, 1, p.memory_dim)
         cells = self.cells.to(maps)
         pointers = recall.pointers_pc.reshape(-1, p.memory_dim)

@@ -18,11 +18,7 @@ from .layers import Mlp
 from .memory import MemoryAttention, MemoryEncoder, MemoryTokenizer
 from .presets import Preset
 from .prompt import PromptEncoder
-from .values import Candidates, Decoded, Features, Prompts, Recall
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
-ABSENT_LOGIT = -1024.0  # every pixel of an object that is not there
-CLAMP_LOGIT = 32.0  # of an earlier mask that is fed back with a correction
+from .values import ABSENT_LOGIT, Candidates, Decoded, Features, Prompts, Recall
 
 
 class Sam2(nn.Module):

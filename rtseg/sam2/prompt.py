@@ -12,6 +12,12 @@ from .presets import Preset
 from .values import Prompts
 
 
+def on_device(prompts: Prompts, device: torch.device | str) -> Prompts:
+    """The same as tensors of a device."""
+    given = (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw, prompts.answer_b1hw)
+    return Prompts(*(None if array is None else torch.as_tensor(array, device=device) for array in given))
+
+
 class RandomPositions(nn.Module):
     """Positions in the unit square coded by random Fourier features; the matrix is part of the weights."""
 

@@ -1,4 +1,6 @@
-"""What the four verbs take and give: tensors with names.
+"""What the four verbs take and give: arrays with names. They are those of the engine's own library: torch or numpy.
+
+Only `Prompts` come from outside, as numpy; an engine makes of them what it needs.
 
 Axes: n images, b objects, t memories, p points or pointers, k masks of one object, c channels, h and w cells.
 g = image_size / 16; D and M are the preset's `dim` and `memory_dim`.
@@ -8,20 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+
+Array = Any
+"""A `torch.Tensor` or a `numpy.ndarray`. No type can say which of them it is for which engine."""
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
+ABSENT_LOGIT = -1024.0  # every pixel of an object that is not there
+CLAMP_LOGIT = 32.0  # of an earlier mask that is fed back with a correction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
     """One image encoding for all objects: `top` [n, D, g, g], `mid` [n, D/4, 2g, 2g], `fine` [n, D/8, 4g, 4g]."""
 
-    top: Tensor
-    mid: Tensor
-    fine: Tensor
+    top: Array
+    mid: Array
+    fine: Array
 
-    def select(self, index: slice | Tensor) -> Features:
+    def select(self, index: slice | Array) -> Features:
         """The images at `index` of a batch."""
         return Features(self.top[index], self.mid[index], self.fine[index])
 
@@ -34,8 +43,8 @@ class Remembered:
     them once; it is the engine's own, and nobody else reads it.
     """
 
-    map_chw: Tensor
-    keys_lnd: Tensor | None = None
+    map_chw: Array
+    keys_lnd: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,16 +58,11 @@ class Recall:
 
     memories: Sequence[Remembered]
     slots: tuple[int, ...]
-    pointers_pc: Tensor
+    pointers_pc: Array
     ages: tuple[int, ...]
 
-    @property
-    def maps_tchw(self) -> Tensor:
-        """The maps as one tensor [t, M, g, g]."""
-        return torch.stack([m.map_chw for m in self.memories])
-
     @staticmethod
-    def of(maps_tchw: Tensor, slots: tuple[int, ...], pointers_pc: Tensor, ages: tuple[int, ...]) -> Recall:
+    def of(maps_tchw: Array, slots: tuple[int, ...], pointers_pc: Array, ages: tuple[int, ...]) -> Recall:
         """A recall of maps alone, [t, M, g, g]."""
         return Recall([Remembered(m) for m in maps_tchw], slots, pointers_pc, ages)
 
@@ -72,25 +76,20 @@ class Prompts:
     `answer_b1hw` [b, 1, S, S], 0 or 1, is a mask that is to be taken as it is, or None.
     """
 
-    points_bpc: Tensor
-    labels_bp: Tensor
-    mask_b1hw: Tensor | None = None
-    answer_b1hw: Tensor | None = None
+    points_bpc: Array
+    labels_bp: Array
+    mask_b1hw: Array | None = None
+    answer_b1hw: Array | None = None
 
     @property
     def multimask(self) -> bool:
         """Whether three masks compete: SAM 2 lets them where at most one point says what is meant."""
         return self.points_bpc.shape[1] <= 1
 
-    def to(self, device: torch.device) -> Prompts:
-        """The same on another device."""
-        mask, answer = (None if t is None else t.to(device) for t in (self.mask_b1hw, self.answer_b1hw))
-        return Prompts(self.points_bpc.to(device), self.labels_bp.to(device), mask, answer)
-
     @staticmethod
     def none(objects: int) -> Prompts:
         """No prompt at all: a tracked frame."""
-        return Prompts(torch.zeros(objects, 0, 2), torch.zeros(objects, 0, dtype=torch.int64))
+        return Prompts(np.zeros((objects, 0, 2), np.float32), np.zeros((objects, 0), np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,30 +99,20 @@ class Candidates:
     `logits_bkhw` [b, 4, 4g, 4g], `iou_bk` [b, 4] in 0..1, `tokens_bkc` [b, 4, D], `score_b` [b] (logit of presence).
     """
 
-    logits_bkhw: Tensor
-    iou_bk: Tensor
-    tokens_bkc: Tensor
-    score_b: Tensor
+    logits_bkhw: Array
+    iou_bk: Array
+    tokens_bkc: Array
+    score_b: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
     """The mask chosen for each object: `logits_b1hw` [b, 1, 4g, 4g], `iou_b`, `score_b` [b], `pointer_bc` [b, D]."""
 
-    logits_b1hw: Tensor
-    iou_b: Tensor
-    score_b: Tensor
-    pointer_bc: Tensor
-
-    @staticmethod
-    def cat(parts: list[Decoded]) -> Decoded:
-        """Several objects' answers as one."""
-        return Decoded(
-            torch.cat([p.logits_b1hw for p in parts]),
-            torch.cat([p.iou_b for p in parts]),
-            torch.cat([p.score_b for p in parts]),
-            torch.cat([p.pointer_bc for p in parts]),
-        )
+    logits_b1hw: Array
+    iou_b: Array
+    score_b: Array
+    pointer_bc: Array
 
     def select(self, index: slice) -> Decoded:
         """The objects at `index`."""

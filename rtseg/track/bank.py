@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from ..config import CONDITIONING
-from ..engine import Recall
+from ..engine import Array, Recall
+from ..engine.arrays import namespace
 from .policy import Choice, Memory, Policy, Size
 
 
@@ -25,7 +23,7 @@ class Bank:
         self._memories: list[Memory] = []
         self._choice = Choice((), ())
         self._pointers = pointers
-        self._recent: deque[tuple[int, int, Tensor]] = deque(maxlen=max(0, pointers - 1))  # seq, step, pointer
+        self._recent: deque[tuple[int, int, Array]] = deque(maxlen=max(0, pointers - 1))  # seq, step, pointer
 
     def __len__(self) -> int:
         """Spatial memories held, conditioning ones included."""
@@ -70,10 +68,10 @@ class Bank:
         prompted = [(m.step, m.pointer_c) for m in self._memories if m.conditioning]
         reach = self._recent.maxlen or 0
         pointers = prompted + [(step, p) for _, step, p in reversed(self._recent) if now - step <= reach]
-        empty = attended[0].pointer_c.new_zeros(0, len(attended[0].pointer_c))
+        newest_c = attended[-1].pointer_c
         return Recall(
             memories=[m.written for m in attended],
             slots=tuple(slot for _, slot in self._choice.attend),
-            pointers_pc=torch.stack([p for _, p in pointers]) if pointers else empty,
+            pointers_pc=namespace(newest_c).stack([p for _, p in pointers]) if pointers else newest_c[None][:0],
             ages=tuple(now - step for step, _ in pointers),
         )

@@ -8,14 +8,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, Recall, Remembered, Rivals
+from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered, Rivals
+from ..engine.arrays import namespace, sigmoid, to_host
 from ..errors import EngineError, PromptError, SourceError
 from ..types import MAX_ID, BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_points, now_ns
 from .bank import Bank
@@ -142,7 +141,6 @@ class Tracker:
             tracked = ", ".join(map(str, self.ids)) or "none"
             raise PromptError(f"no object {object_id} is tracked; there are: {tracked}")
 
-    @torch.inference_mode()
     def step(self, frame: Frame | ImageU8) -> Masks:
         """Take the next frame, a `Frame` or uint8 [H, W, 3] RGB, and return the masks of all objects on it.
 
@@ -182,7 +180,7 @@ class Tracker:
         conditioned_bchw = engine.attend(features, recalls)
         decoded = self._decode(features, conditioned_bchw, recalls, given)
         if self._asks is not None:
-            rivals = self._asks.rivals(conditioned_bchw, features).cpu().numpy()
+            rivals = to_host(self._asks.rivals(conditioned_bchw, features))
         prompted = [p is not None for p in given]
         return decoded, engine.remember(features, decoded.logits_b1hw, decoded.score_b, prompted), rivals
 
@@ -216,10 +214,11 @@ class Tracker:
         corners = () if prompt.box is None else ((*prompt.box[:2], 2), (*prompt.box[2:], 3))
         scale = (side / frame.width, side / frame.height)
         points = [(x * scale[0], y * scale[1]) for x, y, _ in (*corners, *prompt.points)]
-        return Prompts(torch.tensor([points]), torch.tensor([[kind for _, _, kind in (*corners, *prompt.points)]]))
+        kinds = [kind for _, _, kind in (*corners, *prompt.points)]
+        return Prompts(np.array([points], np.float32), np.array([kinds], np.int64))
 
     def _decode(
-        self, features: Features, conditioned_bchw: Tensor, recalls: list[Recall | None], given: list[Prompts | None]
+        self, features: Features, conditioned_bchw: Array, recalls: list[Recall | None], given: list[Prompts | None]
     ) -> Decoded:
         """One answer for each object. All tracked ones go through the network together; prompted ones after, alone.
 
@@ -235,12 +234,12 @@ class Tracker:
             if prompt is None:
                 continue
             if i in answers and prompt.answer_b1hw is None:
-                prompt = replace(prompt, mask_b1hw=answers[i].logits_b1hw.clamp(-CLAMP_LOGIT, CLAMP_LOGIT))
+                prompt = replace(prompt, mask_b1hw=_clamped(answers[i].logits_b1hw))
             answers[i] = self.engine.decode(conditioned_bchw[i : i + 1], features, prompt)
-        return Decoded.cat([answers[i] for i in range(len(recalls))])
+        return _together([answers[i] for i in range(len(recalls))])
 
     def _commit(
-        self, seq: int, objects: list[_Object], given: list[Prompts | None], pointer_bc: Tensor,
+        self, seq: int, objects: list[_Object], given: list[Prompts | None], pointer_bc: Array,
         verdicts: list[Verdict], written: list[Remembered],
     ) -> None:  # fmt: skip
         """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.
@@ -249,10 +248,22 @@ class Tracker:
         """
         for i, o in enumerate(objects):
             # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
-            pointer_c = pointer_bc[i].clone()
+            pointer_c = namespace(pointer_bc).asarray(pointer_bc[i], copy=True)
             o.bank.add(Memory(self._steps, written[i], pointer_c, given[i] is not None, seq, verdicts[i]))
         self._objects = {o.id: o for o in objects}
         self._prompts = {}
+
+
+def _clamped(logits: Array) -> Array:
+    """As SAM 2 feeds an earlier mask back."""
+    return namespace(logits).clip(logits, -CLAMP_LOGIT, CLAMP_LOGIT)
+
+
+def _together(parts: Sequence[Decoded]) -> Decoded:
+    """Several objects' answers as one."""
+    concat = namespace(parts[0].score_b).concat
+    names = (field.name for field in fields(Decoded))
+    return Decoded(*(concat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _merged(before: Prompt | None, prompt: Prompt) -> Prompt:
@@ -275,11 +286,11 @@ def _check_picture(frame: Frame) -> None:
 def _masks(frame: Frame, objects: list[_Object], image_size: int, decoded: Decoded | None) -> Masks:
     """The network's answer as a value for people; `EngineError` if it is not a number."""
     side = image_size // 4
-    logits_bhw, scores, ious = np.zeros((0, side, side), np.float32), np.zeros(0), np.zeros(0)
+    logits_bhw, scores, ious = (np.zeros(shape, np.float32) for shape in ((0, side, side), 0, 0))
     if decoded is not None:
         # All that a person sees comes over in one copy: on a GPU, the one place where the host waits for the frame.
-        columns = (decoded.score_b.sigmoid()[:, None], decoded.iou_b[:, None], decoded.logits_b1hw.flatten(1))
-        answer_bn = torch.cat([column.float() for column in columns], dim=1).cpu().numpy()
+        columns = (sigmoid(decoded.score_b)[:, None], decoded.iou_b[:, None], decoded.logits_b1hw.reshape(-1, side**2))
+        answer_bn = to_host(namespace(decoded.score_b).concat(columns, axis=1))
         scores, ious, logits_bhw = answer_bn[:, 0], answer_bn[:, 1], answer_bn[:, 2:].reshape(-1, side, side)
         if not np.isfinite((scores, ious)).all():
             raise EngineError(f'frame {frame.seq}: the network\'s answer is not a number; use precision = "fp32"')
@@ -315,10 +326,10 @@ def _corners(object_id: int, box: Sequence[float]) -> tuple[float, float, float,
     return x0, y0, x1, y1
 
 
-def _mask_input(mask_hw: BoolMask, side: int) -> Tensor:
+def _mask_input(mask_hw: BoolMask, side: int) -> Float32:
     """A person's mask at the network's size, [1, 1, S, S] of 0 and 1; a thin one does not vanish."""
     cover_hw = cv2.resize(mask_hw.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     inside_hw = cover_hw >= 0.5
     if not inside_hw.any():
         inside_hw = cover_hw > 0
-    return torch.from_numpy(inside_hw.astype(np.float32))[None, None]
+    return inside_hw.astype(np.float32)[None, None]

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 import rtseg
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import Engine, cpu
-from rtseg.engine.base import to_input
 from rtseg.engine.cpu import compile as compiling
 from rtseg.engine.cpu.kernels import GELU, NONE, RELU, Kernels, Normed, Packed
 from rtseg.engine.cpu.network import CpuPicture
-from rtseg.engine.reference import TorchEngine
+from rtseg.engine.reference import TorchEngine, to_input
 from rtseg.errors import EngineError
 from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
 

@@ -67,7 +67,7 @@ def padded(both: SimpleNamespace, filler: float = 0.0, slots: int = 0, ages: flo
     real = torch.zeros(b, POINTERS, dtype=torch.bool)
     for i, recall in enumerate(both.recalls):
         t, k = len(recall.slots), len(recall.ages)
-        values[i, :t] = recall.maps_tchw.flatten(2).transpose(1, 2)
+        values[i, :t] = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)
         keys[i, :t] = attend.keys_of(values[i, :t])
         rows[i, :t] = (torch.tensor(recall.slots) + slots) % p.num_maskmem
         pointers[i, :k], ages_bp[i, :k] = recall.pointers_pc, torch.tensor(recall.ages).float() + ages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -62,7 +63,7 @@ def their_attention(model: torch.nn.Module, features: Features, r: Recall) -> Te
     for i, frame in enumerate(frames):
         key = "cond_frame_outputs" if i == 0 else "non_cond_frame_outputs"
         outputs[key][frame] = {
-            "maskmem_features": as_tokens(r.maps_tchw[i : i + 1]),
+            "maskmem_features": as_tokens(r.memories[i].map_chw[None]),
             "maskmem_pos_enc": as_tokens(cells),
             "object_pointer": pointer_of[frame][None],
         }
@@ -97,9 +98,9 @@ def test_attend(pair: SimpleNamespace, features: Features) -> None:
     r = recall()
     theirs = their_attention(pair.theirs, features, r)
     assert error(pair.ours.attend(features, [r]), theirs) < 1e-4
-    older = Recall.of(r.maps_tchw, (6, 5, 4), r.pointers_pc, r.ages)
+    older = replace(r, slots=(6, 5, 4))
     assert error(pair.ours.attend(features, [older]), theirs) > 1e-3
-    younger = Recall.of(r.maps_tchw, r.slots, r.pointers_pc, (4, 1, 2, 3))
+    younger = replace(r, ages=(4, 1, 2, 3))
     assert error(pair.ours.attend(features, [younger]), theirs) > 1e-3
 
 

@@ -13,8 +13,7 @@ from ...config import Recipe
 from ...errors import EngineError
 from ...sam2 import Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2
 from ...types import ImageU8
-from ..base import to_input
-from ..reference import DTYPES, TorchEngine
+from ..reference import DTYPES, TorchEngine, to_input
 from ..static import PaddedRead, StaticNetwork
 from .isa import isa_for, why_not
 from .kernels import Kernels

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...errors import EngineError
 from ...sam2 import Features, Prompts, Sam2
 from ...types import ImageU8
-from ..base import to_input
+from ..reference import to_input
 from ..static import Linear, PaddedRead, StaticNetwork
 
 TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}

@@ -13,7 +13,6 @@ from statistics import median
 
 import cv2
 import numpy as np
-import torch
 
 from ...types import BoolMask, Float32
 from .values import Choice, Memory, Policy, Size
@@ -130,8 +129,7 @@ def _long_term(memories: Sequence[Memory]) -> Hold:
     if len(pool) < LONG_POOL:
         return Hold(tuple(held[-LONG_TERM:]), pool=tuple(pool))
     last = memories[held[-1] if held else first]
-    alike_t = similarity(torch.stack([memories[i].map_chw for i in pool]), last.map_chw)
-    best = pool[int(alike_t.argmin())]
+    best = pool[int(similarity([memories[i] for i in pool], last).argmin())]
     return _with(held, best, LONG_TERM, memories)
 
 

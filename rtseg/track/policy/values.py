@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from ...engine import Remembered
+from ...engine import Array, Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +32,14 @@ class Memory:
 
     step: int
     written: Remembered
-    pointer_c: Tensor
+    pointer_c: Array
     conditioning: bool
     seq: int = -1
     verdict: Verdict = Verdict()
     held_at: int | None = None
 
     @property
-    def map_chw(self) -> Tensor:
+    def map_chw(self) -> Array:
         """[M, g, g]; what policies compare."""
         return self.written.map_chw
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
+from ...engine.arrays import likeness, namespace
+from ...types import Float32
 from .values import Choice, Memory, Policy, Size
 
 SURE_IOU = 0.5  # predicted; SAMURAI's threshold of its mask affinity
@@ -89,9 +89,9 @@ def only(wanted: Callable[[Memory], bool], policy: Policy) -> Policy:
     return gated
 
 
-def similarity(maps_tchw: Tensor, one_chw: Tensor) -> Tensor:
-    """How much each memory is like that one, [t]: cosine over the channels of each cell, then the mean over cells."""
-    return F.cosine_similarity(maps_tchw.float(), one_chw[None].float(), dim=1).mean(dim=(1, 2))
+def similarity(memories: Sequence[Memory], one: Memory) -> Float32:
+    """How much each memory is like that one, [t]."""
+    return likeness(namespace(one.map_chw).stack([m.map_chw for m in memories]), one.map_chw)
 
 
 def _ranked(memories: Sequence[Memory], keep: Sequence[int], size: Size) -> Choice:
@@ -106,6 +106,5 @@ def _redundant(memories: Sequence[Memory], loose: Sequence[int], drop: int) -> f
     """The `drop` of the loose memories that are most like the newest; of equals, the older."""
     if not loose or drop <= 0:
         return frozenset()
-    maps_tchw = torch.stack([memories[i].map_chw for i in loose])
-    order = similarity(maps_tchw, memories[-1].map_chw).argsort(descending=True, stable=True).tolist()
-    return frozenset(loose[i] for i in order[:drop])
+    alike_t = similarity([memories[i] for i in loose], memories[-1])
+    return frozenset(loose[i] for i in np.argsort(-alike_t, kind="stable")[:drop])
