@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as e:
         return fail(e, "interrupted", 130)
     except Exception as e:
+        if isinstance(e, ModuleNotFoundError) and e.name == "torch":
+            return fail(e, "needs torch, which is not installed: pip install 'rtseg[torch]'", 2)
         if os.environ.get("RTSEG_DEBUG"):
             raise
         return fail(e, f"{type(e).__name__}: {e} (a bug, or this machine; RTSEG_DEBUG=1 shows where)", 1)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from ..config import Recipe, cpu_flags
 from ..errors import EngineError
@@ -31,6 +33,17 @@ def runtime_module(runtime: str) -> ModuleType:
     return importlib.import_module(f"{__package__}.{runtime}")
 
 
+def torch_for(what: str) -> Any:
+    """torch; `EngineError` where it is not installed, or does not load."""
+    try:
+        import torch
+    except (ImportError, OSError) as e:  # a library that it loads may be missing
+        why = f"which cannot be loaded ({e})" if find_spec("torch") else "which is not installed"
+        instead = 'runtime = "onnx" works without'
+        raise EngineError(f"{what} needs torch, {why}: pip install 'rtseg[torch]'; {instead}") from e
+    return torch
+
+
 def settle(recipe: Recipe) -> Recipe:
     """The recipe with a definite runtime and precision; `EngineError` where this machine cannot have them."""
     runtime = best_runtime() if recipe.runtime == "auto" else recipe.runtime
@@ -45,9 +58,7 @@ def settle(recipe: Recipe) -> Recipe:
 
 def best_runtime() -> str:
     """What `runtime = "auto"` builds here."""
-    import torch
-
-    if not torch.cuda.is_available():
+    if not torch_for('runtime = "auto"').cuda.is_available():
         return "cpu"
     return "tensorrt" if tensorrt_loads() else "cuda"
 
@@ -66,8 +77,9 @@ def tensorrt_loads() -> bool:
 
 def device_of(runtime: str) -> str:
     """The torch device that a runtime works on; `EngineError` where that is a GPU and torch sees none."""
-    import torch
-
+    if runtime in WITHOUT_TORCH:
+        return "cpu"
+    torch = torch_for(f'runtime = "{runtime}"')
     gpu = torch.cuda.is_available()
     if runtime in ON_GPU and not gpu:
         raise EngineError(
@@ -78,9 +90,10 @@ def device_of(runtime: str) -> str:
 
 def best_precision(device: str) -> str:
     """What `precision = "auto"` is on a device: bf16 where it is multiplied natively, else fp32."""
-    import torch
-
-    native = torch.cuda.is_bf16_supported(False) if device == "cuda" else any("bf16" in flag for flag in cpu_flags())
+    if device == "cuda":
+        native = torch_for("a GPU").cuda.is_bf16_supported(False)
+    else:
+        native = any("bf16" in flag for flag in cpu_flags())
     return "bf16" if native else "fp32"
 
 
