@@ -28,6 +28,7 @@ def examine() -> list[Finding]:
     return [
         _python(),
         _torch(),
+        _package("onnxruntime", "runtime onnx", needed=not _has("torch"), extra="onnx"),
         _cpu(),
         _gpu(),
         _auto(),
@@ -62,7 +63,8 @@ def _python() -> Finding:
 
 def _torch() -> Finding:
     if not _has("torch"):
-        return Finding("torch", False, "not installed", "pip install torch")
+        text = "not installed; runtime onnx works without; the others, build and train need it"
+        return Finding("torch", None if _has("onnxruntime") else False, text, "pip install 'rtseg[torch]'")
     import torch
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
@@ -90,13 +92,12 @@ def _gpu() -> Finding:
 
 
 def _auto() -> Finding:
-    if not _has("torch"):
-        return Finding("runtime auto", None, "unknown without torch")
-    from .engine.runtimes import best_precision, best_runtime, device_of
+    from .config import Recipe
+    from .engine.runtimes import settle
 
-    runtime = best_runtime()
-    text = f"{runtime}, {best_precision(device_of(runtime))}"
-    if runtime == "tensorrt":
+    settled = settle(Recipe(runtime="auto"))
+    text = f"{settled.runtime}, {settled.precision}"
+    if settled.runtime == "tensorrt":
         text += ", once it is built (rtseg build RECIPE); until then cuda"
     return Finding("runtime auto", True, text)
 

@@ -33,12 +33,17 @@ def runtime_module(runtime: str) -> ModuleType:
     return importlib.import_module(f"{__package__}.{runtime}")
 
 
+def has_torch() -> bool:
+    """Whether torch is installed; it is not imported."""
+    return find_spec("torch") is not None
+
+
 def torch_for(what: str) -> Any:
     """torch; `EngineError` where it is not installed, or does not load."""
     try:
         import torch
     except (ImportError, OSError) as e:  # a library that it loads may be missing
-        why = f"which cannot be loaded ({e})" if find_spec("torch") else "which is not installed"
+        why = f"which cannot be loaded ({e})" if has_torch() else "which is not installed"
         instead = 'runtime = "onnx" works without'
         raise EngineError(f"{what} needs torch, {why}: pip install 'rtseg[torch]'; {instead}") from e
     return torch
@@ -58,6 +63,8 @@ def settle(recipe: Recipe) -> Recipe:
 
 def best_runtime() -> str:
     """What `runtime = "auto"` builds here."""
+    if not has_torch():
+        return "onnx"
     if not torch_for('runtime = "auto"').cuda.is_available():
         return "cpu"
     return "tensorrt" if tensorrt_loads() else "cuda"
