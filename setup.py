@@ -11,6 +11,8 @@ from setuptools.command.build_ext import build_ext
 here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"', (here / "rtseg/__init__.py").read_text("utf-8"), re.MULTILINE)
 
+# What a feed with `runtime = "onnx"` does without; docs/architecture.md says why it is not the other way round.
+TORCH = ["onnx>=1.17", "safetensors>=0.5", "torch>=2.6"]
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
 ISAS = {  # the plainest first: of what several objects define alike, the linker keeps the first, which runs anywhere
     "avx2": ((0, 0, 0), ()),
@@ -65,27 +67,26 @@ setup(
         "av>=14",
         "msgpack>=1.0.8",
         "numpy>=2",
+        "onnxruntime>=1.20",
         "opencv-python>=4.10",
         "pillow>=10",
         "prometheus-client>=0.20",
         "pycocotools>=2.0.8",
         "pyzmq>=26",
         "rich>=13.7",
-        "safetensors>=0.5",
-        "torch>=2.6",
     ],
     extras_require={
-        "tensorrt": ["tensorrt>=10.1", "pycuda>=2024.1", "onnx>=1.17", "onnxscript>=0.3"],
+        "torch": TORCH,
+        "tensorrt": [*TORCH, "tensorrt>=10.1", "pycuda>=2024.1", "onnxscript>=0.3"],
         "bench": ["matplotlib>=3.9"],
         "eval": ["matplotlib>=3.9", "nibabel>=5", "scipy>=1.13"],
         "dev": [
+            *TORCH,
             "hypothesis>=6.100",
             "matplotlib>=3.9",
             "monai>=1.4",
             "mypy>=1.15",
             "nibabel>=5",
-            "onnx>=1.17",
-            "onnxruntime>=1.20",
             "onnxscript>=0.3",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = (".", "bench", "engines", "streams", "rtseg/weights")
+FOLDERS = (".", "docs", "bench", "engines", "streams", "rtseg/weights")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 
 
