@@ -14,7 +14,6 @@ line prints that line and exits with 2; anything else is a bug or a machine in t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -48,6 +47,8 @@ class OutputError(RtsegError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error line about an unknown name: the nearest known one, or all of them."""
+    import difflib
+
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(known)}"

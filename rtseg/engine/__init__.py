@@ -99,9 +99,11 @@ def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, 
 def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
     """The network in torch, with its weights."""
     from ..sam2 import Sam2, load_weights
+    from .reference import one_thread
 
-    network = Sam2(preset, image_size)
-    load_weights(network, weights)
+    with one_thread():
+        network = Sam2(preset, image_size)
+        load_weights(network, weights)
     return network
 
 

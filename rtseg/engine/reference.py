@@ -32,6 +32,17 @@ def exact_products() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, torch works alone: threads that share out a thousand tiny tensors only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def obey(most: int | None) -> None:
     """Have torch work with so many threads at most. It is a setting of the whole process."""
     if most is not None:
