@@ -5,18 +5,29 @@
 
 `grab` may hang, `segment` may crash, and the picture goes on. Nobody in the line waits for anybody else; every frame
 that is not shown is counted, by cause.
+
+Each process imports this room, and so its own file alone; the supervisor is imported when it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import StreamProfile
-from .child import WORKER
-from .supervisor import Feed
+
+if TYPE_CHECKING:
+    from .supervisor import Feed
 
 __all__ = ["Feed", "run_live"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Feed":
+        raise AttributeError(f"module 'rtseg.live' has no attribute {name!r}")
+    from .supervisor import Feed
+
+    return Feed
 
 
 def run_live(
@@ -24,12 +35,15 @@ def run_live(
     seconds: float | None = None,
     *,
     ready: Callable[[Feed, str], None] = lambda feed, endpoint: None,
-    worker: Sequence[str] = WORKER,
+    worker: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Play a stream profile to its end, or for so many seconds. Raises an `RtsegError` if it cannot begin.
 
     `ready` is called with the feed and the address it is published at, when all is open and nothing has begun.
     """
-    feed = Feed(profile, worker)
+    from .child import WORKER
+    from .supervisor import Feed
+
+    feed = Feed(profile, worker or WORKER)
     feed.on_ready = ready
     return feed.run(seconds)
