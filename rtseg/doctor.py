@@ -103,16 +103,14 @@ def _auto() -> Finding:
 
 
 def _kernels() -> Finding:
-    """What `rtseg build` needs to make the `cpu` runtime fast."""
+    """What makes the `cpu` runtime fast."""
     if not _has("torch"):
-        return Finding("cpu kernels", None, "unknown without torch")
-    from .engine.cpu.compile import compiler, missing
+        return Finding("cpu kernels", None, "no use without torch", "pip install 'rtseg[torch]'")
+    from .engine.cpu.isa import available_isas, why_not
 
-    if why := missing():
-        return Finding("cpu kernels", None, f"{why}; runtime cpu runs in torch")
-    if not (found := compiler()):
-        return Finding("cpu kernels", None, "no C++ compiler; runtime cpu runs in torch", "apt-get install g++")
-    return Finding("cpu kernels", True, f"AVX-512 BF16 and VNNI, {found}: rtseg build RECIPE compiles them")
+    if why := why_not():
+        return Finding("cpu kernels", None, why)
+    return Finding("cpu kernels", True, f"{', '.join(available_isas())}, for runtime cpu")
 
 
 def _untried() -> Finding:
