@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,8 @@ class Attend(nn.Module):
 
 class Fresh(nn.Module):
     """The features of an object without memories."""
+
+    fresh: Tensor
 
     def __init__(self, net: Sam2) -> None:
         super().__init__()
@@ -125,6 +128,8 @@ class Prompt(nn.Module):
 
 class Answer(nn.Module):
     """A mask that is taken as it is. Its IoU is 1, and nobody draws it: the finer maps are not read."""
+
+    rows: Tensor
 
     def __init__(self, net: Sam2) -> None:
         super().__init__()
@@ -214,7 +219,7 @@ class Exporter:
         inputs, outputs = VERBS[name]
         examples = self.examples()
         axes = {port: open_axes(port) for port in (*inputs, *outputs)}
-        into = io.BytesIO()
+        into: Any = io.BytesIO()  # which the exporter takes, and its annotation does not name
         with _exporting(), torch.no_grad():
             torch.onnx.export(
                 self.module(name), tuple(examples[i] for i in inputs), into, dynamo=False, opset_version=OPSET,
