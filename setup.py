@@ -61,7 +61,11 @@ setup(
     cmdclass={"build_ext": BuildKernels},
     package_data={
         "rtseg": [
-            "py.typed", "weights/*.safetensors", "weights/*.md", "weights/onnx/*/*", "engine/cuda/*.cu",
+            "py.typed",
+            "weights/*.safetensors",
+            "weights/*.md",
+            "weights/onnx/*/*",
+            "engine/cuda/*.cu",
             "engine/cpu/simd/*",
         ]
     },

@@ -119,7 +119,10 @@ def relative_error(expected_bx: Tensor, found_bx: Array) -> float:
 
     Where `expected` itself is none, there is nothing to say: 0.
     """
-    expected, found = expected_bx.float().flatten(1), torch.as_tensor(found_bx).to(expected_bx.device).float().flatten(1)
+    expected, found = (
+        expected_bx.float().flatten(1),
+        torch.as_tensor(found_bx).to(expected_bx.device).float().flatten(1),
+    )
     if not expected.isfinite().all():
         return 0.0
     errors_b = (found - expected).norm(dim=1) / expected.norm(dim=1).clamp(min=1e-12)

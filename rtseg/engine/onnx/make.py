@@ -25,7 +25,9 @@ Progress = Callable[[int, int], None]
 
 
 def make_graphs(network: Sam2, folder: Path, progress: Progress = lambda done, of: None) -> None:
-    """Write the graphs of a network into an existing folder. `EngineError` if a package is missing."""
+    """Write the graphs of a network into an existing folder. `ImportError` if a package is missing."""
+    import onnx  # noqa: F401  # the exporter's own word for its absence is longer
+
     from .graphs import Exporter
 
     exporter, store = Exporter(network), _Store()

@@ -89,7 +89,7 @@ def _fill(network: Network, part: Path, expected: Identity, why: str, kept: str)
         write_sidecar(part, expected)
     except ImportError as e:
         shipped = "nano at 320 px and micro at 224 px come with the package"
-        raise EngineError(f"{why}, and to make them {e.name} is needed: pip install torch onnx; {shipped}") from e
+        raise EngineError(f"{why}, and to make them {e.name} is needed: pip install 'rtseg[torch]'; {shipped}") from e
     except OSError as e:
         why = f"{part}: graphs cannot be written ({e.strerror})"
         raise EngineError(f"{why}; RTSEG_CACHE may name another folder") from e

@@ -63,9 +63,12 @@ class Graph:
                 'runtime = "onnx" runs on the CPU'
             )
 
+        self._inputs = {port.name for port in self._session.get_inputs()}
+
     def __call__(self, **inputs: Any) -> list[Any]:
+        """Its answers in order. Of the inputs it takes those that it has: SAM 2.0's pointers have no age, say."""
         try:
-            found: list[Any] = self._session.run(None, inputs)
+            found: list[Any] = self._session.run(None, {k: v for k, v in inputs.items() if k in self._inputs})
         except Exception as e:
             raise EngineError(f"ONNX Runtime failed: {_first_line(e)}") from e
         return found
