@@ -20,7 +20,10 @@ from .prompts import PROMPT_KEYS, read_prompt
 from .tables import Table
 from .types import MAX_ID, Prompt
 
-RUNTIMES = ("torch", "cpu", "cuda", "tensorrt", "auto")
+RUNTIMES = (
+    "torch", "cpu", "cuda", "tensorrt", "auto",
+    "onnx", "onnx:cuda", "onnx:tensorrt", "onnx:openvino", "onnx:coreml", "onnx:directml",
+)  # fmt: skip
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "fp8", "auto")
 CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
 POLICIES = ("fifo", "efp-window", "efp", "confident", "efp-confident", "anchor", "diverse", "distractor")

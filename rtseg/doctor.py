@@ -28,7 +28,7 @@ def examine() -> list[Finding]:
     return [
         _python(),
         _torch(),
-        _package("onnxruntime", "runtime onnx", needed=not _has("torch"), extra="onnx"),
+        _onnx(),
         _cpu(),
         _gpu(),
         _auto(),
@@ -36,7 +36,7 @@ def examine() -> list[Finding]:
         _package("av", "reading and writing video", needed=True),
         _package("zmq", "publishing", needed=True, project="pyzmq"),
         _package("tensorrt", "runtime tensorrt", extra="tensorrt"),
-        _package("onnx", "building tensorrt engines", extra="tensorrt"),
+        _package("onnx", "making ONNX graphs", extra="torch"),
         _package("onnxscript", "exporting to ONNX", extra="tensorrt"),
         _package("pycuda", "the CUDA frame kernels", extra="tensorrt"),
         _package("matplotlib", "the plots of rtseg bench", extra="bench"),
@@ -69,6 +69,14 @@ def _torch() -> Finding:
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     return Finding("torch", True, f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")
+
+
+def _onnx() -> Finding:
+    if not _has("onnxruntime"):
+        return _package("onnxruntime", "runtime onnx", needed=not _has("torch"))
+    from .engine.onnx.session import installed
+
+    return Finding("onnxruntime", True, f"{_version('onnxruntime', '')}, for runtime onnx on: {', '.join(installed())}")
 
 
 def _cpu() -> Finding:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -114,12 +114,15 @@ class Probe(Verbs):
             self.errors[verb].seen.append((error, self.frame))
 
 
-def relative_error(expected_bx: Tensor, found_bx: Tensor) -> float:
+def relative_error(expected_bx: Tensor, found_bx: Array) -> float:
     """||found - expected|| / ||expected|| of the worst object; infinite if `found` is not a number.
 
     Where `expected` itself is none, there is nothing to say: 0.
     """
-    expected, found = expected_bx.float().flatten(1), found_bx.to(expected_bx.device).float().flatten(1)
+    expected, found = (
+        expected_bx.float().flatten(1),
+        torch.as_tensor(found_bx).to(expected_bx.device).float().flatten(1),
+    )
     if not expected.isfinite().all():
         return 0.0
     errors_b = (found - expected).norm(dim=1) / expected.norm(dim=1).clamp(min=1e-12)
@@ -133,8 +136,10 @@ def _features(features: Features) -> tuple[Tensor, ...]:
 
 def _decoded(decoded: Decoded) -> tuple[Tensor, ...]:
     """Logits are clamped as the network clamps them: -1024 means absent, and is not a thousand times as wrong."""
-    confidence_b2 = torch.stack((decoded.score_b.float().sigmoid(), decoded.iou_b.float()), dim=1)
-    return decoded.logits_b1hw.float().clamp(-CLAMP_LOGIT, CLAMP_LOGIT), decoded.pointer_bc, confidence_b2
+    names = (field.name for field in fields(Decoded))
+    d = Decoded(*(torch.as_tensor(getattr(decoded, name)) for name in names))
+    confidence_b2 = torch.stack((d.score_b.float().sigmoid(), d.iou_b.float()), dim=1)
+    return d.logits_b1hw.float().clamp(-CLAMP_LOGIT, CLAMP_LOGIT), d.pointer_bc, confidence_b2
 
 
 def _tracked(decoded: Decoded, written: Sequence[Remembered]) -> tuple[Tensor, ...]:
@@ -142,7 +147,7 @@ def _tracked(decoded: Decoded, written: Sequence[Remembered]) -> tuple[Tensor, .
 
 
 def _maps(written: Sequence[Remembered]) -> Tensor:
-    return torch.stack([w.map_chw for w in written])
+    return torch.stack([torch.as_tensor(w.map_chw) for w in written])
 
 
 def _others(recall: Recall) -> Recall:
@@ -152,5 +157,5 @@ def _others(recall: Recall) -> Recall:
 
 def _readable(recall: Recall) -> Recall:
     """The same for the reference, which reads fp32 maps and nothing else."""
-    maps = [m.map_chw.to(recall.pointers_pc) for m in _others(recall).memories]
+    maps = [torch.as_tensor(m.map_chw).to(recall.pointers_pc) for m in _others(recall).memories]
     return replace(recall, memories=[Remembered(m) for m in maps])

@@ -16,7 +16,7 @@ from ..errors import EngineError, WeightsError
 from ..sam2 import CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
 from .artifact import folder_of, locate, stamp
 from .base import Engine, Prepares, Rivals, to_planes
-from .runtimes import WITHOUT_TORCH, best_runtime, device_of, runtime_module, settle
+from .runtimes import WITHOUT_TORCH, best_runtime, device_of, family, runtime_module, settle
 from .threads import spare_core
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _open(recipe: Recipe) -> Engine:
 
         return TorchEngine(network(), recipe, weights_hash, device_of("torch"))
     module = runtime_module(recipe.runtime)
-    given = network if recipe.runtime in WITHOUT_TORCH else network()
+    given = network if family(recipe.runtime) in WITHOUT_TORCH else network()
     engine: Engine = module.open(given, recipe, weights_hash, built)
     if why:
         engine.description += f" ({why})"
@@ -83,8 +83,8 @@ def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, 
     if recipe.runtime != "auto":
         recipe = settle(recipe)
         built, why = locate(recipe, preset, weights_hash)
-        # In fp32 the CPU's engine is the reference's arithmetic, and does not get better by a build.
-        plain = recipe.runtime == "torch" or (recipe.runtime == "cpu" and recipe.precision == "fp32")
+        # In fp32 the CPU's engines are the reference's arithmetic, and do not get better by a build.
+        plain = recipe.runtime == "torch" or (recipe.runtime in ("cpu", "onnx") and recipe.precision == "fp32")
         return recipe, built, "" if plain else why
     best = replace(recipe, runtime=best_runtime())
     try:

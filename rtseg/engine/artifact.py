@@ -27,14 +27,15 @@ from .. import __version__
 from ..config import Recipe, cpu_flags, file_sha256
 from ..errors import EngineError
 from ..sam2 import Preset
-from .runtimes import ON_GPU, where
+from .runtimes import ON_GPU, family, where
 
 FORMAT = 1
 SIDECAR = "engine.json"
 NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; the others only gain from one
 WITHOUT = (("cpu", "bf16"),)  # what runs otherwise, in torch, where its artifact may not
 FIXED_SHAPES = ("tensorrt", "cuda")  # runtimes whose plans or graphs hold one bank size and number of objects
-LIBRARIES = {"tensorrt": ("torch", "tensorrt")}  # that a runtime's artifacts are made by; the others, by torch alone
+# What a runtime's artifacts are made by; the others', by torch alone.
+LIBRARIES = {"tensorrt": ("torch", "tensorrt"), "onnx": ("onnxruntime",)}
 SOURCES = (".py", ".cu", ".cpp", ".h")
 
 Sidecar = dict[str, Any]
@@ -182,6 +183,8 @@ def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Sidecar:
     if recipe.runtime in FIXED_SHAPES:
         memory = {"memory.policy": plan.policy, "memory.spatial": plan.spatial, "memory.pointers": plan.pointers}
         keys |= {"image_size": recipe.image_size, "max_objects": recipe.max_objects, **memory}
+    elif family(recipe.runtime) == "onnx":
+        keys |= {"image_size": recipe.image_size}
     return {
         "recipe": keys,
         "network": hashlib.sha256(repr(preset).encode()).hexdigest(),
@@ -203,7 +206,7 @@ def graph_hash() -> str:
 
 def _versions(runtime: str) -> dict[str, str]:
     found = {"rtseg": __version__}
-    for library in LIBRARIES.get(runtime, ("torch",)):
+    for library in LIBRARIES.get(family(runtime), ("torch",)):
         found[library] = library_version(library) or "not installed"
     return found
 

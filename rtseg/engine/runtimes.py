@@ -23,6 +23,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "cpu": ("fp32", "bf16", "int8"),
     "cuda": ("fp32", "bf16", "fp16"),
     "tensorrt": ("fp32", "bf16", "fp16", "int8", "fp8"),
+    "onnx": ("fp32",),
 }
 ON_GPU = ("cuda", "tensorrt")
 WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
@@ -30,7 +31,12 @@ WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
 
 def runtime_module(runtime: str) -> ModuleType:
     """The module of a runtime that is not `torch`."""
-    return importlib.import_module(f"{__package__}.{runtime}")
+    return importlib.import_module(f"{__package__}.{family(runtime)}")
+
+
+def family(runtime: str) -> str:
+    """A runtime without the provider that it is to run on: "onnx:openvino" is of "onnx"."""
+    return runtime.partition(":")[0]
 
 
 def has_torch() -> bool:
@@ -52,11 +58,13 @@ def torch_for(what: str) -> Any:
 def settle(recipe: Recipe) -> Recipe:
     """The recipe with a definite runtime and precision; `EngineError` where this machine cannot have them."""
     runtime = best_runtime() if recipe.runtime == "auto" else recipe.runtime
-    device = device_of(runtime)
-    precision = best_precision(device) if recipe.precision == "auto" else recipe.precision
-    if precision not in PRECISIONS[runtime]:
+    device, possible = device_of(runtime), PRECISIONS[family(runtime)]
+    precision = recipe.precision
+    if precision == "auto":
+        precision = best_precision(device) if len(possible) > 1 else possible[0]
+    if precision not in possible:
         others = " or ".join(f'runtime = "{name}"' for name, has in PRECISIONS.items() if precision in has)
-        has = ", ".join(PRECISIONS[runtime])
+        has = ", ".join(possible)
         raise EngineError(f'{where(recipe)}: precision = "{precision}": {runtime} has {has}; for {precision}: {others}')
     return replace(recipe, runtime=runtime, precision=precision)
 
@@ -83,8 +91,8 @@ def tensorrt_loads() -> bool:
 
 
 def device_of(runtime: str) -> str:
-    """The torch device that a runtime works on; `EngineError` where that is a GPU and torch sees none."""
-    if runtime in WITHOUT_TORCH:
+    """The torch device that a runtime, or the reference beside it, works on. `EngineError`: no GPU for it."""
+    if family(runtime) in WITHOUT_TORCH:
         return "cpu"
     torch = torch_for(f'runtime = "{runtime}"')
     gpu = torch.cuda.is_available()

@@ -113,5 +113,4 @@ def choose(candidates: Candidates, multimask: bool) -> tuple[Tensor, Tensor]:
     inner = (single > STABILITY_DELTA).sum(dim=1).float()
     outer = (single > -STABILITY_DELTA).sum(dim=1).float()
     stable_b = torch.where(outer > 0, inner / outer, 1.0) >= STABILITY_THRESHOLD
-    zero_b = torch.zeros_like(best_b)
-    return torch.where(stable_b, zero_b, best_b), zero_b
+    return torch.where(stable_b, 0, best_b), 0 * best_b

@@ -83,10 +83,15 @@ class Sam2(nn.Module):
 
     def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Candidates:
         """All four candidate masks of each object, before any choice."""
-        sparse_bpc, dense_bchw = self.sam_prompt_encoder(prompts)
+        return self.candidates(conditioned_bchw, features, *self.sam_prompt_encoder(prompts))
+
+    def candidates(
+        self, conditioned_bchw: Tensor, features: Features, sparse_bpc: Tensor, dense_bchw: Tensor
+    ) -> Candidates:
+        """The same of prompts that are encoded already."""
         grid_1chw = self.sam_prompt_encoder.pe_layer.grid(self.grid) if self.baked_grid is None else self.baked_grid
-        candidates: Candidates = self.sam_mask_decoder(conditioned_bchw, features, sparse_bpc, dense_bchw, grid_1chw)
-        return candidates
+        found: Candidates = self.sam_mask_decoder(conditioned_bchw, features, sparse_bpc, dense_bchw, grid_1chw)
+        return found
 
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
         """One mask for each object. Where the object score says absent, the mask is empty and the pointer says so.
@@ -100,14 +105,13 @@ class Sam2(nn.Module):
     def answer(self, candidates: Candidates, multimask: bool) -> Decoded:
         """The mask that SAM 2's predictor takes of its candidates, and the pointer that goes with it."""
         mask_b, token_b = choose(candidates, multimask)
-        rows = torch.arange(len(mask_b), device=mask_b.device)
         present_b = candidates.score_b > 0
-        logits_bhw = candidates.logits_bkhw[rows, mask_b].where(present_b[:, None, None], ABSENT_LOGIT)
+        logits_bhw = _picked(candidates.logits_bkhw, mask_b).where(present_b[:, None, None], ABSENT_LOGIT)
         return Decoded(
             logits_bhw[:, None],
-            candidates.iou_bk[rows, mask_b],
+            _picked(candidates.iou_bk, mask_b),
             candidates.score_b,
-            self.pointer(candidates.tokens_bkc[rows, token_b], candidates.score_b),
+            self.pointer(_picked(candidates.tokens_bkc, token_b), candidates.score_b),
         )
 
     def pointer(self, tokens_bc: Tensor, score_b: Tensor) -> Tensor:
@@ -117,21 +121,21 @@ class Sam2(nn.Module):
 
     def from_mask(self, features: Features, mask_b1hw: Tensor) -> Decoded:
         """A person's mask [b, 1, S, S] (0 or 1) taken as the answer; only the pointer comes from the decoder."""
-        logits_b1hw = F.interpolate(
-            mask_b1hw * 20 - 10, size=(4 * self.grid, 4 * self.grid), mode="bilinear", antialias=True
-        )
-        blank = Prompts.none(len(mask_b1hw))
-        prompts = Prompts(blank.points_bpc, blank.labels_bp, self.mask_downsample(mask_b1hw))
-        candidates = self.predict_masks(features.top.expand(len(mask_b1hw), -1, -1, -1), features, prompts)
+        logits_b1hw = shrunk(mask_b1hw * 20 - 10, (4 * self.grid, 4 * self.grid))
+        score_b, pointer_bc = self.presence(features, mask_b1hw)
+        return Decoded(logits_b1hw, torch.ones_like(score_b), score_b, pointer_bc)
+
+    def presence(self, features: Features, mask_b1hw: Tensor) -> tuple[Tensor, Tensor]:
+        """Object scores and pointers of masks that are taken as they are."""
+        objects, encoder = mask_b1hw.shape[0], self.sam_prompt_encoder
+        dense_bchw = encoder.mask_downscaling(self.mask_downsample(mask_b1hw))
+        tops_bchw = features.top.expand(objects, -1, -1, -1)
+        candidates = self.candidates(tops_bchw, features, encoder.padding(objects, 2), dense_bchw)
         present_b = mask_b1hw.flatten(1).any(dim=1)
         # Absent if the mask is empty, and also if the decoder does not see the object (both gates are SAM 2's).
-        gate_b = torch.where(present_b, candidates.score_b, -torch.ones_like(candidates.score_b))
-        return Decoded(
-            logits_b1hw,
-            torch.ones_like(candidates.score_b),
-            present_b.to(candidates.score_b) * 20 - 10,
-            self.pointer(candidates.tokens_bkc[:, 0], gate_b),
-        )
+        gate_b = torch.where(present_b, candidates.score_b, -1.0)
+        score_b = present_b.to(candidates.score_b) * 20 - 10
+        return score_b, self.pointer(candidates.tokens_bkc[:, 0], gate_b)
 
     def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor) -> Tensor:
         """Memories [b, M, g, g] of masks [b, 1, S, S]; those that a person prompted have gone through `certain`."""
@@ -147,9 +151,20 @@ def upsample(logits_b1hw: Tensor, size: int) -> Tensor:
     return F.interpolate(logits_b1hw, size=(size, size), mode="bilinear", align_corners=False)
 
 
+def shrunk(logits_b1hw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits of a person's mask at the size of the network's own."""
+    return F.interpolate(logits_b1hw, size=size, mode="bilinear", antialias=True)
+
+
 def certain(logits_b1hw: Tensor) -> Tensor:
     """Logits that leave no doubt: SAM 2 remembers a prompted mask as 0 or 1, a tracked one as it is."""
     return torch.where(logits_b1hw > 0, 100.0, -100.0).to(logits_b1hw)
+
+
+def _picked(x_bk: Tensor, index_b: Tensor) -> Tensor:
+    """`x_bk[i, index_b[i]]` for each i; whatever axes follow stay."""
+    index_b1 = index_b.view(-1, *(1,) * (x_bk.ndim - 1)).expand(-1, 1, *x_bk.shape[2:])
+    return x_bk.gather(1, index_b1)[:, 0]
 
 
 def _init(module: nn.Module) -> None:

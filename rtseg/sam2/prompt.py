@@ -60,7 +60,7 @@ class PromptEncoder(nn.Module):
         """Tokens of the points and, after them, the padding token that SAM was trained to see."""
         table = torch.cat([e.weight for e in self.point_embeddings])  # type: ignore[misc]
         tokens_bpc = self.pe_layer((points_bpc + 0.5) / self.image_size) + table[labels_bp]
-        return torch.cat((tokens_bpc, self.padding(len(tokens_bpc), 1)), dim=1)
+        return torch.cat((tokens_bpc, self.padding(tokens_bpc.shape[0], 1)), dim=1)
 
     def padding(self, objects: int, tokens: int) -> Tensor:
         return self.not_a_point_embed.weight.expand(objects, tokens, -1)
@@ -69,7 +69,7 @@ class PromptEncoder(nn.Module):
         if prompts.points_bpc.shape[1]:
             sparse_bpc = self.points(prompts.points_bpc, prompts.labels_bp)
         else:  # no prompt: SAM 2 gives one empty point, and pads it like any other
-            sparse_bpc = self.padding(len(prompts.points_bpc), 2)
+            sparse_bpc = self.padding(prompts.points_bpc.shape[0], 2)
         if prompts.mask_b1hw is None:
             return sparse_bpc, self.no_mask_embed.weight[:, :, None, None]
         return sparse_bpc, self.mask_downscaling(prompts.mask_b1hw)

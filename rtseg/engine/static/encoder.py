@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...sam2 import Sam2
-from .parts import Attention, Mlp, chained, copied, norm_of
+from .parts import Attention, Mlp, chained, copied, norm_of, sizes
 
 
 class Block(nn.Module):
@@ -32,7 +32,7 @@ class Block(nn.Module):
         return out
 
     def attend(self, x_1hwc: Tensor) -> Tensor:
-        _, h, w, _ = x_1hwc.shape
+        h, w, _ = sizes(x_1hwc)
         side = self.window or h
         qkv = self.windows(x_1hwc, side)
         q, k, v = qkv.chunk(3, dim=3)
@@ -50,12 +50,12 @@ class Block(nn.Module):
 
         SAM 2 fills the last windows with zeros and projects them; that gives the bias, which is put there directly.
         """
-        _, h, w, _ = x_1hwc.shape
+        h, w, _ = sizes(x_1hwc)
         if h % side == 0 and w % side == 0:
             qkv = self.qkv(x_1hwc)
         else:
             qkv = F.pad(self.qkv.unbiased(x_1hwc), (0, 0, 0, -w % side, 0, -h % side)) + self.qkv.bias
-        _, h, w, c = qkv.shape
+        h, w, c = sizes(qkv)
         return qkv.view(h // side, side, w // side, side, c).transpose(1, 2).reshape(-1, side, side, c)
 
 
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         stride4, stride8, stride16, stride32 = maps
         low = self.c32(stride32)
         high = self.c16(stride16)
-        _, h, w, c = low.shape
+        h, w, c = sizes(low)
         # Each cell of stride 32 lies on four of stride 16: nearest-neighbour upsampling, without a copy.
         top = (high.view(1, h, 2, w, 2, c) + low.view(1, h, 1, w, 1, c)).view(1, 2 * h, 2 * w, c)
         top, mid, fine = (t.permute(0, 3, 1, 2) for t in (top, self.mid(stride8), self.fine(stride4)))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...sam2 import ABSENT_LOGIT, Sam2
-from .parts import Attention, Linear, Mlp, chain_of, copied, linear, norm_of
+from .parts import Attention, Linear, Mlp, chain_of, copied, linear, norm_of, sizes
 
 
 class TokenAttention(nn.Module):
@@ -72,7 +72,7 @@ class Decode(nn.Module):
     def forward(self, conditioned_bdhw: Tensor, mid: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         tokens, image = self.transform(conditioned_bdhw)
         mix_bc, iou_b, score_b, pointer_bc = self.answers(tokens)
-        drawn_bhw = self.draw(image, mid, fine, mix_bc, conditioned_bdhw.shape[2]).float()
+        drawn_bhw = self.draw(image, mid, fine, mix_bc, int(conditioned_bdhw.shape[2])).float()
         logits_bhw = torch.where(score_b[:, None, None] > 0, drawn_bhw, ABSENT_LOGIT)
         return logits_bhw[:, None], iou_b, score_b, pointer_bc
 
@@ -105,10 +105,10 @@ class Decode(nn.Module):
 
     def draw(self, image_bnd: Tensor, mid: Tensor, fine: Tensor, mix_bc: Tensor, grid: int) -> Tensor:
         """Logits [b, 4g, 4g]: the image upscaled twice, each time with the encoder's finer map added."""
-        x = spread(self.up1(image_bnd.unflatten(1, (grid, grid)))) + mid.permute(0, 2, 3, 1)
+        x = spread(self.up1(image_bnd.view(-1, grid, grid, int(image_bnd.shape[2])))) + mid.permute(0, 2, 3, 1)
         x = spread(self.up2(F.gelu(self.up_norm(x)))) + fine.permute(0, 2, 3, 1)
         x = F.gelu(x).flatten(1, 2)
-        return (x @ mix_bc[:, :, None].to(x.dtype)).unflatten(1, (4 * grid, 4 * grid))[..., 0]
+        return (x @ mix_bc[:, :, None].to(x.dtype)).view(-1, 4 * grid, 4 * grid)
 
 
 def quartered(up: nn.ConvTranspose2d) -> Linear:
@@ -120,5 +120,5 @@ def quartered(up: nn.ConvTranspose2d) -> Linear:
 
 def spread(x_bhwk: Tensor) -> Tensor:
     """[b, h, w, 2 * 2 * c] to [b, 2h, 2w, c]."""
-    b, h, w, k = x_bhwk.shape
-    return x_bhwk.view(b, h, w, 2, 2, k // 4).transpose(2, 3).reshape(b, 2 * h, 2 * w, k // 4)
+    h, w, k = sizes(x_bhwk)
+    return x_bhwk.view(-1, h, w, 2, 2, k // 4).transpose(2, 3).reshape(-1, 2 * h, 2 * w, k // 4)

@@ -60,6 +60,11 @@ def chained(first: nn.Module, then: nn.Module) -> Linear:
     return linear(weight.float(), bias.float())
 
 
+def sizes(x_bhwc: Tensor) -> tuple[int, int, int]:
+    """Height, width and channels as plain numbers, which an exporter takes for the constants that they are."""
+    return int(x_bhwc.shape[1]), int(x_bhwc.shape[2]), int(x_bhwc.shape[3])
+
+
 def norm_of(layer: nn.LayerNorm) -> nn.LayerNorm:
     made = nn.LayerNorm(layer.normalized_shape, eps=layer.eps)
     made.load_state_dict(layer.state_dict())

@@ -1,0 +1,142 @@
+"""The engine: numpy in and out, every verb a graph. No torch.
+
+Maps are kept channels last, as the graphs give and take them, and shown to others as views with channels first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...config import Recipe
+from ...sam2 import Array, Decoded, Features, Preset, Prompts, Recall, Remembered
+from ...types import Float32, ImageU8
+from ..base import Verbs, to_planes
+from .ports import TRACKED
+from .session import Graph, version
+
+NO_POINT = -1  # the label of a point that is none: SAM 2 gives one where nobody prompts
+FILLED = 5  # a provider other than the CPU's compiles for fixed shapes: objects come in as many slots as there can be
+
+
+class OnnxEngine(Verbs):
+    """The graphs of one folder in ONNX Runtime. What a tracked frame needs is opened at once, the rest when asked."""
+
+    def __init__(
+        self, folder: Path, preset: Preset, recipe: Recipe, weights_hash: str, provider: str, threads: int
+    ) -> None:
+        self.recipe, self.preset, self.image_size = recipe, preset, recipe.image_size
+        self.weights_hash = weights_hash
+        counted = f", {threads} thread{'s' if threads > 1 else ''}" if provider == "cpu" else ""
+        self.description = f"onnx: ONNX Runtime {version()}, {provider}, {recipe.precision}{counted}"
+        self._folder, self._provider, self._threads = folder, provider, threads
+        self._graphs: dict[str, Graph] = {}
+        for name in TRACKED:
+            self._graph(name)
+        plan = recipe.memory
+        # Padding costs the CPU its work; others compile a graph anew for every new shape.
+        self._slots, self._pointers = 0, 1
+        if provider != "cpu":
+            self._slots, self._pointers = plan.most_slots(preset.num_maskmem), max(1, plan.most_pointers())
+
+    def prepare(self, image_hwc: ImageU8) -> Float32:
+        return to_planes(image_hwc, self.image_size)
+
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        return Features(*map(_first, self._graph("encode")(image_1chw=self.prepare(image_hwc))))
+
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Float32:
+        known = [r for r in recalls if r is not None]
+        attended_bdhw = self._attend(features, known) if known else None
+        if attended_bdhw is not None and len(known) == len(recalls):
+            return attended_bdhw
+        fresh_dhw = _first(self._graph("fresh")(top_1hwd=_last(features.top))[0])[0]
+        rows = iter(() if attended_bdhw is None else attended_bdhw)
+        return _first(np.stack([_last(fresh_dhw if r is None else next(rows)) for r in recalls]))
+
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
+        maps = {"mid_1hwc": _last(features.mid), "fine_1hwc": _last(features.fine)}
+        if prompts.answer_b1hw is not None:
+            top_1hwd, answer_b1hw = _last(features.top), _float(prompts.answer_b1hw)
+            logits, score, pointer = self._graph("answer")(top_1hwd=top_1hwd, answer_b1hw=answer_b1hw)
+            return Decoded(logits, np.ones_like(score), score, pointer)
+        maps["conditioned_bhwd"] = _last(conditioned_bchw)
+        if prompts.points_bpc.shape[1] == 0 and prompts.mask_b1hw is None:
+            return Decoded(*self._graph("decode")(**maps))
+        return Decoded(*self._graph("prompt")(**maps, **self._said(prompts)))
+
+    def rivals(self, conditioned_bchw: Array, features: Features) -> Float32:
+        maps = {"mid_1hwc": _last(features.mid), "fine_1hwc": _last(features.fine)}
+        found: Float32 = self._graph("rivals")(conditioned_bhwd=_last(conditioned_bchw), **maps)[0]
+        return found
+
+    def remember(
+        self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        tokens_bnm, keys_blnd = self._graph("remember")(
+            top_1hwd=_last(features.top), logits_b1hw=_float(logits_b1hw), score_b=_float(score_b),
+            certain_b=np.array(prompted, bool),
+        )  # fmt: skip
+        if len(tokens_bnm) > 1:  # copies: a view would keep the whole batch alive while any one object remembers it
+            return [self._remembered(t.copy(), k.copy()) for t, k in zip(tokens_bnm, keys_blnd, strict=True)]
+        return [self._remembered(tokens_bnm[0], keys_blnd[0])]
+
+    def _remembered(self, tokens_nm: Float32, keys_lnd: Float32) -> Remembered:
+        side = self.image_size // 16
+        return Remembered(tokens_nm.T.reshape(-1, side, side), keys_lnd)
+
+    def _attend(self, features: Features, recalls: Sequence[Recall]) -> Float32:
+        """Objects together, each padded to the one that remembers most; what is padded is masked, and so exact."""
+        p, n = self.preset, (self.image_size // 16) ** 2
+        b, layers = len(recalls), p.attention_layers
+        t = max(self._slots, *(len(r.slots) for r in recalls), 1)
+        k = max(self._pointers, *(len(r.ages) for r in recalls), 1)
+        keys_btlnd, values_btnm = np.zeros((b, t, layers, n, p.dim), "f4"), np.zeros((b, t, n, p.memory_dim), "f4")
+        slots_bt, present_bt = np.zeros((b, t), np.int64), np.zeros((b, t), bool)
+        pointers_bkd, ages_bk, real_bk = np.zeros((b, k, p.dim), "f4"), np.ones((b, k), "f4"), np.zeros((b, k), bool)
+        for i, recall in enumerate(recalls):
+            for j, memory in enumerate(recall.memories):
+                values_btnm[i, j] = np.asarray(memory.map_chw).reshape(p.memory_dim, n).T
+                keys_btlnd[i, j] = memory.keys_lnd
+            seen, ages = len(recall.slots), len(recall.ages)
+            slots_bt[i, :seen], present_bt[i, :seen] = recall.slots, True
+            pointers_bkd[i, :ages], ages_bk[i, :ages], real_bk[i, :ages] = recall.pointers_pc, recall.ages, True
+        found = self._graph("attend")(
+            top_1hwd=_last(features.top), keys_btlnd=keys_btlnd, values_btnm=values_btnm, slots_bt=slots_bt,
+            present_bt=present_bt, pointers_bkd=pointers_bkd, ages_bk=ages_bk, real_bk=real_bk,
+        )  # fmt: skip
+        return _first(found[0])
+
+    def _said(self, prompts: Prompts) -> dict[str, npt.NDArray[np.generic]]:
+        """Points and an earlier mask as the graph takes them; it always takes both, and is told what is none."""
+        points_bp2, labels_bp = _float(prompts.points_bpc), np.asarray(prompts.labels_bp, np.int64)
+        b, side = len(points_bp2), self.image_size // 4
+        if not points_bp2.shape[1]:
+            points_bp2, labels_bp = np.zeros((b, 1, 2), np.float32), np.full((b, 1), NO_POINT, np.int64)
+        masked = prompts.mask_b1hw is not None
+        mask_b1hw = _float(prompts.mask_b1hw) if masked else np.zeros((b, 1, side, side), np.float32)
+        return {
+            "points_bp2": points_bp2, "labels_bp": labels_bp, "mask_b1hw": mask_b1hw,
+            "masked_b": np.full(b, masked), "multimask": np.array(prompts.multimask),
+        }  # fmt: skip
+
+    def _graph(self, name: str) -> Graph:
+        if name not in self._graphs:
+            self._graphs[name] = Graph(self._folder / f"{name}.onnx", self._provider, self._threads)
+        return self._graphs[name]
+
+
+def _float(x: Array) -> Float32:
+    return np.ascontiguousarray(x, np.float32)
+
+
+def _last(x_bchw: Array) -> Float32:
+    """Channels last, as a graph takes them: no copy of what a graph gave."""
+    return np.ascontiguousarray(np.moveaxis(np.asarray(x_bchw, np.float32), -3, -1))
+
+
+def _first(x_bhwc: Float32) -> Float32:
+    return np.moveaxis(x_bhwc, -1, -3)
