@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,15 @@ def summary(samples_ms: Sequence[float]) -> dict[str, float]:
     return {**values, "max": round(longest, 4), "mean": round(mean, 4), "count": len(samples_ms)}
 
 
-def jitter(blocks_ms: Sequence[Sequence[float]]) -> float:
+def thin(count: int) -> list[str]:
+    """Percentiles that so few samples cannot give: they lie between the two largest."""
+    return [f"p{percent}" for percent in PERCENTS if count * (100 - percent) < 100]
+
+
+def jitter(blocks_ms: Sequence[Sequence[float]]) -> float | None:
     """Mean difference in ms between a frame and the one before it; across the gap between two blocks none is taken."""
     steps = [np.abs(np.diff(block)) for block in blocks_ms if len(block) > 1]
-    return round(float(np.mean(np.concatenate(steps))), 4) if steps else 0.0
+    return round(float(np.mean(np.concatenate(steps))), 4) if steps else None
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -28,12 +34,38 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(float(np.median(values)), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
-def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[float]]) -> dict[str, float]:
+def medians(blocks_ms: Sequence[Sequence[float]]) -> list[float]:
+    """One value a block."""
+    return [float(np.median(block)) for block in blocks_ms]
+
+
+def log_interval(baseline: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """The mean logarithm of `baseline` / `other`, paired in order, and half its 95% interval (Student's t).
+
+    Of fewer than two pairs nothing is known: the interval has no end.
+    """
+    logs = np.log([b / o for b, o in zip(baseline, other, strict=False)])
+    if len(logs) < 2:
+        return float(logs[0]) if len(logs) else 0.0, math.inf
+    return float(np.mean(logs)), _t(len(logs) - 1) * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
+
+
+def _t(freedom: int) -> float:
+    """The 97.5% point of Student's t; beyond the table a little more than it is."""
+    table = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+    return table[freedom - 1] if freedom <= len(table) else 1.96 + 2.7 / freedom
+
+
+def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[float]]) -> dict[str, Any]:
     """How many times faster `other_ms` is: the ratio of medians within each pair of neighbouring blocks, its spread.
 
-    Above 1 the other is faster. Blocks are paired in order, so a machine that slows down slows both of a pair.
+    Above 1 the other is faster. Blocks are paired in order, so a machine that slows down slows both of a pair. `low`
+    and `high` are the 95% interval of the mean ratio over the rounds; None where there was but one.
     """
-    return spread([float(np.median(b) / np.median(o)) for b, o in zip(baseline_ms, other_ms, strict=True)])
+    base, other = medians(baseline_ms), medians(other_ms)
+    mean, half = log_interval(base, other)
+    low, high = (round(math.exp(mean + sign * half), 4) if math.isfinite(half) else None for sign in (-1, 1))
+    return {**spread([b / o for b, o in zip(base, other, strict=False)]), "low": low, "high": high}
 
 
 def fit(objects: Sequence[int], ms: Sequence[float]) -> dict[str, float | None] | None:
@@ -53,13 +85,13 @@ def fit(objects: Sequence[int], ms: Sequence[float]) -> dict[str, float | None] 
 def fit_blocks(objects: Sequence[int], blocks_ms: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any] | None:
     """`fit` to the medians of all samples, and the spread of M/E over fits to each round alone.
 
-    `blocks_ms[i]` are the blocks measured with `objects[i]` objects, as many for each.
+    `blocks_ms[i]` are the blocks measured with `objects[i]` objects; the last round may not have all.
     """
     whole = fit(objects, [float(np.median(np.concatenate(list(blocks)))) for blocks in blocks_ms])
     if whole is None:
         return None
     rounds = [
-        fit(objects, [float(np.median(block)) for block in of_round]) for of_round in zip(*blocks_ms, strict=True)
+        fit(objects, [float(np.median(block)) for block in of_round]) for of_round in zip(*blocks_ms, strict=False)
     ]
     shares = [f["m_over_e"] for f in rounds if f and f["m_over_e"] is not None]
     return {**whole, "m_over_e_rounds": spread(shares) if shares else None}
