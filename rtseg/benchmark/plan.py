@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Recipe, load_recipe
-from ..errors import ConfigError
+from ..errors import ConfigError, EngineError
 
 COMPARE = ("policy", "image_size")
 OBJECTS = (1, 2, 4)
@@ -97,18 +97,23 @@ def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[En
     for runtime in PRECISIONS if "all" in wanted else dict.fromkeys(wanted):
         for precision in PRECISIONS[runtime]:
             made = load_recipe(recipe, runtime=runtime, precision=precision)
-            for isa in isas(runtime):
-                yield Entry(" ".join(filter(None, (name, runtime, precision, isa))), made, isa, unable(made))
+            for isa, limit in isas(made).items():
+                yield Entry(" ".join(filter(None, (name, runtime, precision, isa))), made, limit, unable(made))
 
 
-def isas(runtime: str) -> list[str]:
-    """Instruction sets to which the kernels of a runtime can be restricted here; "" alone where none can be."""
-    from ..engine.runtimes import runtime_module
+def isas(recipe: Recipe) -> dict[str, str]:
+    """Each instruction set on which the own kernels can run a recipe here, with the limit that makes them take it.
 
-    known = getattr(runtime_module("cpu"), "available_isas", None) if runtime == "cpu" else None
-    if known is None or os.environ.get(ISA):  # who has restricted them already wants to see these
-        return [""]
-    return list(known()) or [""]
+    Of a recipe that takes none of them: "" alone.
+    """
+    from ..engine.cpu import isa
+
+    found: dict[str, str] = {}
+    with suppress(EngineError):
+        for limit in isa.available_isas() if recipe.runtime == "cpu" else ():
+            with suppress(EngineError), Entry("", recipe, limit).restricted():
+                found.setdefault(isa.isa_for(recipe.precision), limit)
+    return found or {"": ""}
 
 
 def unable(recipe: Recipe) -> str:

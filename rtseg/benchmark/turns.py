@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -30,17 +31,19 @@ def settling(step_ms: float) -> int:
 
 def take_turns(
     runners: Sequence[Runner], pairs: Sequence[tuple[Runner, Runner]],
-    budget: Budget, deadline: Deadline, frames: int, rounds: int,
+    budget: Budget, deadline: Deadline, frames: int, rounds: int, most: float = math.inf,
 ) -> None:  # fmt: skip
     """A block of each, and again, so that noise hits them all alike.
 
     Goes on until each has `frames` frames in `rounds` blocks or more, and the ratio of each pair is known to 3%; or
-    until time is up. A slow one's blocks last as long as a fast one's; each takes part in the first round, always.
+    until there were `most` rounds, or time is up. A slow one's blocks last as long as a fast one's; each takes part in
+    the first round, always.
     """
-    sizes = [block_frames(r.step_ms, deadline.left_ms / (rounds * len(runners)), -(-frames // rounds)) for r in runners]
+    share_ms = deadline.left_ms / (rounds * len(runners))
+    sizes = [block_frames(r.step_ms, share_ms, -(-frames // rounds)) for r in runners]
     needed = rounds * sum((n + settling(r.step_ms)) * r.step_ms for n, r in zip(sizes, runners, strict=True)) / 1e3
     done = 0
-    while not enough(runners, pairs, frames, rounds):
+    while done < most and not enough(runners, pairs, frames, rounds):
         budget.say(_state(done, pairs), needed * max(0.2, 1 - done / rounds))
         for runner, size in zip(runners, sizes, strict=True):
             if done and deadline.left_ms < size * runner.step_ms:
