@@ -4,8 +4,8 @@
 
 Every contender tracks one object. The first frames fill its memory (7 spatial memories, 16 pointers) and are not
 counted; then blocks of frames are timed, of all contenders in turn, until every ratio is known to 3% or time is up. A
-time is that of a whole step, picture to mask on the host. Ratios are taken within a round; with them stands the 95%
-interval of their mean. Each row's masks are compared with those of our fp32 reference under the same memory policy, so
+time is that of a whole step, picture to mask on the host. Ratios are taken within a round; with their median stands
+its 95% interval. Each row's masks are compared with those of our fp32 reference under the same memory policy, so
 that the row is known to compute the same thing (EdgeTAM is another network, and is compared with nobody). "first mask"
 is from the start of a process of its own to its first mask: import, open, encode, decode.
 Without --weights the network is random, which makes no difference to its speed.
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", default="sam2.1-tiny", help="which network; a .toml for one of your own")
     parser.add_argument("--weights", type=Path, help="a weights file (default: random)")
     parser.add_argument("--frames", type=int, default=24, help="to time, of each contender, or more")
-    parser.add_argument("--rounds", type=int, default=3, help="blocks these frames come in, or more")
+    parser.add_argument("--rounds", type=int, default=6, help="blocks these frames come in, or more")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="contenders whose name holds this; or one of several, with commas"
     )

@@ -255,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--prompts", type=Path, help="what to follow from the first frame: a JSON file, as for segment")
     bench.add_argument("--objects", type=_counts, metavar="N,N", help="with how many objects (default: 1,2,4)")
     bench.add_argument("--frames", type=_count, default=200, help="of each engine and number of objects, or more")
-    bench.add_argument("--rounds", type=_count, default=5, help="in so many blocks or more, engines taking turns")
+    bench.add_argument("--rounds", type=_count, default=6, help="in so many blocks or more, engines taking turns")
     compare = "add variants of each recipe: policy (fifo, efp-window, efp) or image_size (whole, half)"
     bench.add_argument("--compare", action="append", default=[], choices=("policy", "image_size"), help=compare)
     runtimes = "instead of the recipes as they are: all that runs here, or names; each precision and instruction set"

@@ -157,10 +157,10 @@ def doubts(found: Sequence[Candidate], frames: int, answers: Sequence[dict[str, 
                 said.append(f"{candidate.entry.name}, {many(lane.objects)}: {'; '.join(found_out)}")
         if candidate.missed:
             said.append(f"{candidate.entry.name}: no time was left for {', '.join(candidate.missed)}")
-    loose = [row for row in answers if row["high"] is None or row["high"] > math.exp(2 * TIGHT) * row["low"]]
+    loose = [row for row in answers if row["high"] is None or math.log(row["high"] / row["low"]) > 2 * TIGHT]
     if loose:
         row = max(loose, key=lambda row: math.inf if row["high"] is None else row["high"] / row["low"])
-        known = "from one round" if row["high"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
+        known = f"{row['rounds']} rounds" if row["high"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
         widest = f"{row['name']} beside {row['baseline']}, {many(row['objects'])}: {known}"
         said.append(f"{len(loose)} of {len(answers)} ratios are known less well than to {TIGHT:.0%}; widest: {widest}")
     return said

@@ -35,7 +35,7 @@ def bench(
     prompts: Path | None = None,
     objects: Sequence[int] | None = None,
     frames: int = 200,
-    rounds: int = 5,
+    rounds: int = 6,
     compare: Sequence[str] = (),
     runtimes: Sequence[str] = (),
     out: Path | None = None,

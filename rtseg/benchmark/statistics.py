@@ -39,33 +39,32 @@ def medians(blocks_ms: Sequence[Sequence[float]]) -> list[float]:
     return [float(np.median(block)) for block in blocks_ms]
 
 
-def log_interval(baseline: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """The mean logarithm of `baseline` / `other`, paired in order, and half its 95% interval (Student's t).
+def ratios(baseline: Sequence[float], other: Sequence[float]) -> list[float]:
+    """`baseline` / `other`, paired in order."""
+    return [b / o for b, o in zip(baseline, other, strict=False)]
 
-    Of fewer than two pairs nothing is known: the interval has no end.
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Between which of the values the median of all that could be drawn lies, with 95% or more; None of fewer than six.
+
+    By the sign test: nothing is supposed of how they are distributed, and a few that are far off change nothing.
     """
-    logs = np.log([b / o for b, o in zip(baseline, other, strict=False)])
-    if len(logs) < 2:
-        return float(logs[0]) if len(logs) else 0.0, math.inf
-    return float(np.mean(logs)), _t(len(logs) - 1) * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
-
-
-def _t(freedom: int) -> float:
-    """The 97.5% point of Student's t; beyond the table a little more than it is."""
-    table = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-    return table[freedom - 1] if freedom <= len(table) else 1.96 + 2.7 / freedom
+    n, drop = len(values), 0
+    while 2 * sum(math.comb(n, k) for k in range(drop + 1)) <= 0.05 * 2**n:
+        drop += 1
+    ordered = sorted(values)
+    return (ordered[drop - 1], ordered[n - drop]) if drop else None
 
 
 def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[float]]) -> dict[str, Any]:
     """How many times faster `other_ms` is: the ratio of medians within each pair of neighbouring blocks, its spread.
 
     Above 1 the other is faster. Blocks are paired in order, so a machine that slows down slows both of a pair. `low`
-    and `high` are the 95% interval of the mean ratio over the rounds; None where there was but one.
+    and `high` are the 95% interval of the median ratio; None where there were fewer than six rounds.
     """
-    base, other = medians(baseline_ms), medians(other_ms)
-    mean, half = log_interval(base, other)
-    low, high = (round(math.exp(mean + sign * half), 4) if math.isfinite(half) else None for sign in (-1, 1))
-    return {**spread([b / o for b, o in zip(base, other, strict=False)]), "low": low, "high": high}
+    found = ratios(medians(baseline_ms), medians(other_ms))
+    low, high = median_interval(found) or (None, None)
+    return {**spread(found), "low": low and round(low, 4), "high": high and round(high, 4), "rounds": len(found)}
 
 
 def fit(objects: Sequence[int], ms: Sequence[float]) -> dict[str, float | None] | None:

@@ -111,12 +111,12 @@ def _starts(engines: Sequence[Row]) -> Table:
 
 def _speedups(rows: Sequence[Row]) -> Table:
     """With the least and the largest number of objects; the document has them all."""
-    title = "times faster than the baseline: median over the rounds, and the 95% interval of their mean"
-    table = _table(title, ("about", "baseline", "engine"), ("objects", "faster", "low", "high"))
+    title = "times faster than the baseline: median over the rounds, and its 95% interval"
+    table = _table(title, ("about", "baseline", "engine"), ("objects", "faster", "low", "high", "rounds"))
     ends = {min(row["objects"] for row in rows), max(row["objects"] for row in rows)}
     for row in (row for row in rows if row["objects"] in ends):
         ratios = ("" if row[key] is None else f"{row[key]:.2f}x" for key in ("median", "low", "high"))
-        table.add_row(row["about"], row["baseline"], row["name"], str(row["objects"]), *ratios)
+        table.add_row(row["about"], row["baseline"], row["name"], str(row["objects"]), *ratios, str(row["rounds"]))
     return table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .budget import Budget, Deadline
-from .statistics import log_interval, medians
+from .statistics import median_interval, medians, ratios
 
 TIGHT = 0.03  # the half of a ratio's 95% interval that is tight enough
 BLOCK_MS = 600.0  # of a block, where there is time for as many as are asked for
@@ -66,9 +66,11 @@ def enough(runners: Sequence[Runner], pairs: Sequence[tuple[Runner, Runner]], fr
 
 def uncertainty(pairs: Sequence[tuple[Runner, Runner]]) -> float:
     """The widest half interval among the ratios of these pairs; 0 where there is nothing to compare."""
-    return max((log_interval(medians(a.blocks_ms), medians(b.blocks_ms))[1] for a, b in pairs), default=0.0)
+    known = [median_interval(ratios(medians(a.blocks_ms), medians(b.blocks_ms))) for a, b in pairs]
+    return max((math.log(found[1] / found[0]) / 2 if found else math.inf for found in known), default=0.0)
 
 
 def _state(done: int, pairs: Sequence[tuple[Runner, Runner]]) -> str:
-    known = f"; ratios known to {uncertainty(pairs):.0%} or better" if pairs and done > 1 else ""
-    return f"round {done + 1}{known}"
+    known = uncertainty(pairs)
+    told = f"; ratios known to {known:.0%} or better" if pairs and math.isfinite(known) else ""
+    return f"round {done + 1}{told}"
