@@ -19,9 +19,8 @@ from bench.edgetam import EdgeTam
 from bench.rates import emulated
 from rtseg.clips import calibration
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine.reference import TorchEngine
-from rtseg.engine.runtimes import PRECISIONS, device_of, runtime_module, settle
-from rtseg.errors import ConfigError, EngineError
+from rtseg.engine.runtimes import ON_GPU, PRECISIONS, runtime_module, settle
+from rtseg.errors import ConfigError
 from rtseg.sam2 import Sam2, get_preset, load_weights, save_weights
 from rtseg.types import BoolMask
 
@@ -84,23 +83,19 @@ def our_makers(task: Task, preset: str, folder: Path, policies: Sequence[str]) -
 
 
 def open_ours(network: Sam2, recipe: Recipe, folder: Path) -> rtseg.Engine:
-    """An engine on a network that is in no file. What `rtseg build` would compile is compiled into `folder`.
+    """The engine of a recipe that is in no file. What `rtseg build` would compile for a GPU is compiled into `folder`.
 
     It is not proved as a build is: its row shows how its masks agree, whatever that is.
     """
     recipe = settle(recipe)
-    if recipe.runtime == "torch":
-        return TorchEngine(deepcopy(network), recipe, "", device_of("torch"))
+    if recipe.runtime not in ON_GPU:
+        return rtseg.open_engine(recipe)
     module, built = runtime_module(recipe.runtime), None
     if hasattr(module, "make"):
         folder.mkdir()
         pictures = calibration(recipe.image_size, None) if recipe.precision in ("int8", "fp8") else []
-        try:
-            module.make(deepcopy(network), recipe, folder, lambda line: print(line, file=sys.stderr), pictures)
-            built = folder
-        except EngineError:
-            if recipe.runtime != "cpu":  # which runs without its kernels too, if more slowly
-                raise
+        module.make(deepcopy(network), recipe, folder, lambda line: print(line, file=sys.stderr), pictures)
+        built = folder
     engine: rtseg.Engine = module.open(deepcopy(network), recipe, "", built)
     return engine
 

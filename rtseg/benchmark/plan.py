@@ -118,9 +118,9 @@ def isas(recipe: Recipe) -> dict[str, str]:
 
 def unable(recipe: Recipe) -> str:
     """Why it makes no sense to try this here, where opening it would not say so."""
-    import torch
+    from ..engine.runtimes import device_of, has_torch
 
-    if recipe.precision == "fp16" and recipe.runtime == "torch" and not torch.cuda.is_available():
+    if recipe.precision == "fp16" and recipe.runtime == "torch" and has_torch() and device_of("torch") == "cpu":
         return "torch multiplies fp16 fast on a GPU only, and sees none"
     return ""
 

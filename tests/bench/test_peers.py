@@ -222,10 +222,8 @@ def test_what_a_build_would_compile_is_compiled(
     calls: list[Any] = []
 
     class Runtime:
-        broken = False
-
         def make(self, network: Sam2, recipe: Recipe, folder: Path, note: Any, pictures: Any) -> None:
-            if self.broken:
+            if recipe.precision == "fp16":
                 raise EngineError("no compiler")
             (folder / "artifact").touch()
 
@@ -234,14 +232,13 @@ def test_what_a_build_would_compile_is_compiled(
             return recipe.runtime
 
     monkeypatch.setattr(field, "runtime_module", lambda runtime: Runtime())
-    recipe = Recipe("nano", image_size=64, runtime="cpu", precision="bf16")
-    assert field.open_ours(task.network, recipe, tmp_path / "a") == "cpu"
-    monkeypatch.setattr(Runtime, "broken", True)
-    assert field.open_ours(task.network, recipe, tmp_path / "b") == "cpu"
-    assert calls == [["artifact"], None]
     monkeypatch.setattr(field, "settle", lambda recipe: recipe)
+    recipe = Recipe("nano", image_size=64, runtime="tensorrt", precision="bf16")
+    assert field.open_ours(task.network, recipe, tmp_path / "a") == "tensorrt" and calls == [["artifact"]]
     with pytest.raises(EngineError, match="no compiler"):
-        field.open_ours(task.network, replace(recipe, runtime="tensorrt"), tmp_path / "c")
+        field.open_ours(task.network, replace(recipe, precision="fp16"), tmp_path / "b")
+    opened = field.open_ours(task.network, replace(recipe, runtime="torch", precision="fp32"), tmp_path / "c")
+    assert opened.description.startswith("torch") and not (tmp_path / "c").exists()
 
 
 def test_an_engine_is_made_for_its_policy(
