@@ -41,11 +41,12 @@ $(STAMP): setup.py constraints.txt
 		echo "no libGL here: taking the OpenCV that opens no windows"; \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt opencv-python-headless; }
-	@# Meta's own predictor, for tests/track/test_meta.py alone. Without torchvision, which that test never touches and
-	@# which would bring CUDA; so what it does import is named here. Nothing is compiled, and nothing else waits for it.
+	@# Meta's own predictor and EdgeTAM's backbone, for tests and bench/peers.py alone. Without torchvision, which these
+	@# never touch and which would bring CUDA; so what they do import is named here. Nothing is compiled, and nothing
+	@# else waits for it.
 	@SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --no-build-isolation \
-		sam2 hydra-core omegaconf antlr4-python3-runtime iopath portalocker \
-		|| echo "sam2 could not be installed: tests/track/test_meta.py will be skipped"
+		sam2 hydra-core omegaconf antlr4-python3-runtime iopath portalocker timm \
+		|| echo "sam2 and timm could not be installed: tests/track/test_meta.py and some of tests/bench will be skipped"
 	@# Others' metrics, for tests/evaluate/test_metrics.py alone; without readers of images that it never touches.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --no-build-isolation medpy vos-benchmark \
 		|| echo "medpy, vos-benchmark could not be installed: some of tests/evaluate/test_metrics.py will be skipped"

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rtseg.benchmark.turns import settling
 from rtseg.engine import Engine, to_input
 from rtseg.sam2 import Preset, Sam2
 from rtseg.sam2.weights import _rename
@@ -28,10 +30,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What every contender does: follow what is in `box` (pixels) through `pictures`, uint8 [S, S, 3]."""
+    """What every contender does: follow what is in `box` (pixels) through `pictures`, uint8 [S, S, 3].
+
+    `pixels` are the same as the network takes them, [T, 3, S, S].
+    """
 
     network: Sam2
     pictures: Sequence[ImageU8]
+    pixels: Tensor
     box: Box
     device: str
 
@@ -39,9 +45,9 @@ class Task:
     def size(self) -> int:
         return self.network.image_size
 
-    def pixels(self) -> Tensor:
-        """The pictures as the network takes them, [T, 3, S, S]."""
-        return torch.cat([to_input(picture, self.size) for picture in self.pictures])
+
+def pixels_of(pictures: Sequence[ImageU8], size: int) -> Tensor:
+    return torch.cat([to_input(picture, size) for picture in pictures])
 
 
 class Contender(ABC):
@@ -51,6 +57,8 @@ class Contender(ABC):
         self.name, self.policy = name, policy
         self.masks: list[BoolMask] = []
         self.blocks_ms: list[list[float]] = []
+        self.warm_ms: list[float] = []
+        self.first_mask_ms: float | None = None  # from the start of a process
 
     @abstractmethod
     def logits(self, t: int) -> Tensor:
@@ -64,8 +72,19 @@ class Contender(ABC):
         self.masks.append(mask_hw)
         return ms
 
+    def warm_up(self, frames: int) -> None:
+        """Frames that are not counted."""
+        self.warm_ms += [self.step() for _ in range(frames)]
+
+    @property
+    def step_ms(self) -> float:
+        """How long a step took of late."""
+        return float(np.median(self.warm_ms[-3:]))
+
     def block(self, frames: int) -> None:
         """Time the next frames."""
+        for _ in range(settling(self.step_ms)):
+            self.step()
         self.blocks_ms.append([self.step() for _ in range(frames)])
 
 
@@ -95,16 +114,7 @@ class Transformers(Contender):
         if compiled:
             for part in ("vision_encoder", "memory_attention", "mask_decoder", "memory_encoder"):
                 getattr(self._model, part).compile()
-        self._pixels = task.pixels()
-        self._session = Sam2VideoInferenceSession(
-            video_height=task.size, video_width=task.size, dtype=dtype, inference_device=task.device,
-            inference_state_device=task.device, video_storage_device=task.device,
-        )  # fmt: skip
-        x0, y0, x1, y1 = task.box
-        corners = {"point_coords": torch.tensor([[[[x0, y0], [x1, y1]]]]), "point_labels": torch.tensor([[[2, 3]]])}
-        place = self._session.obj_id_to_idx(1)
-        self._session.add_point_inputs(place, 0, {key: value.to(task.device) for key, value in corners.items()})
-        self._session.obj_with_new_inputs = [1]
+        self._pixels, self._session = task.pixels, prompt_session(Sam2VideoInferenceSession, task, dtype)
         self._autocast = half(task.device, autocast)
 
     @torch.inference_mode()
@@ -114,6 +124,20 @@ class Transformers(Contender):
         return answer
 
 
+def prompt_session(kind: Any, task: Task, dtype: torch.dtype) -> Any:
+    """A session of transformers' in which the box has been said of the first picture."""
+    session = kind(
+        video_height=task.size, video_width=task.size, dtype=dtype, inference_device=task.device,
+        inference_state_device=task.device, video_storage_device=task.device,
+    )  # fmt: skip
+    x0, y0, x1, y1 = task.box
+    corners = {"point_coords": torch.tensor([[[[x0, y0], [x1, y1]]]]), "point_labels": torch.tensor([[[2, 3]]])}
+    place = session.obj_id_to_idx(1)
+    session.add_point_inputs(place, 0, {key: value.to(task.device) for key, value in corners.items()})
+    session.obj_with_new_inputs = [1]
+    return session
+
+
 class Meta(Contender):
     """The video predictor of the `sam2` package. It keeps its memories in bf16, in fp32 too."""
 
@@ -121,7 +145,7 @@ class Meta(Contender):
         super().__init__(name)
         model = meta_predictor(task, compiled)
         self._autocast = half(task.device, autocast)
-        with torch.inference_mode(), self._autocast(), self._patched(task.pixels()):
+        with torch.inference_mode(), self._autocast(), self._patched(task.pixels):
             self._state = model.init_state("")
             model.add_new_points_or_box(self._state, 0, 1, box=task.box)
             self._frames: Iterator[Any] = model.propagate_in_video(self._state)

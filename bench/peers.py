@@ -3,9 +3,11 @@
     python -m bench.peers --size 512 --json out/peers.json
 
 Every contender tracks one object. The first frames fill its memory (7 spatial memories, 16 pointers) and are not
-counted; then blocks of frames are timed, of all contenders in turn. A time is that of a whole step, picture to mask on
-the host. Ratios are taken within a round, and their spread over the rounds is shown. Each row's masks are compared
-with those of our fp32 reference under the same memory policy, so that the row is known to compute the same thing.
+counted; then blocks of frames are timed, of all contenders in turn, until every ratio is known to 3% or time is up. A
+time is that of a whole step, picture to mask on the host. Ratios are taken within a round; with their median stands
+its 95% interval. Each row's masks are compared with those of our fp32 reference under the same memory policy, so
+that the row is known to compute the same thing (EdgeTAM is another network, and is compared with nobody). "first mask"
+is from the start of a process of its own to its first mask: import, open, encode, decode.
 Without --weights the network is random, which makes no difference to its speed.
 """
 
@@ -14,130 +16,49 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import rtseg
-from bench.contenders import Box, Contender, Meta, Ours, Task, Transformers, randomize
+from bench.contenders import Contender, Ours, Task
+from bench.edgetam import EdgeTam
+from bench.field import BASELINE, REFERENCE, Makers, make_task, our_makers, their_makers, worth_while, write_task
+from bench.peers_table import show
 from bench.rates import TYPES, encoder_gflop, encoder_share, product_rate
+from rtseg.benchmark.budget import Budget, Deadline
+from rtseg.benchmark.clip import Clip
+from rtseg.benchmark.cold import cold_start, in_process
 from rtseg.benchmark.statistics import speedup, summary
-from rtseg.clips import calibration
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.benchmark.turns import SETTLE, take_turns
 from rtseg.doctor import versions
-from rtseg.engine.reference import TorchEngine
-from rtseg.engine.runtimes import device_of, runtime_module, settle
-from rtseg.errors import ConfigError, EngineError
 from rtseg.machine import Load, commit, facts
-from rtseg.sam2 import Sam2, get_preset, load_weights
-from rtseg.types import BoolMask
+from rtseg.report import clock_bar
+from rtseg.types import BoolMask, Frame, Prompt
 
 WARM = 18  # frames until the memory is full: the prompted one, and a pointer for each of the next fifteen, and more
-SEED = 3  # of the random weights: with this one the object stays small, and moves
-OURS = (
-    ("torch", "fp32"), ("torch", "bf16"), ("cpu", "bf16"), ("cpu", "int8"), ("cuda", "bf16"), ("cuda", "fp16"),
-    ("tensorrt", "bf16"), ("tensorrt", "fp16"), ("tensorrt", "fp8"),
-)  # fmt: skip
-POLICIES = ("fifo", "efp")
-BASELINE, REFERENCE = "transformers fp32", "rtseg torch fp32"
+SECONDS = 420.0
 # Looked for on the package index on 2026-11-21: `cutie` there is a terminal library, `xmem` a key-value store.
 NOT_INSTALLABLE = {"Cutie, XMem": "on no package index: the packages of these names are other things"}
-Makers = dict[str, Callable[[], Contender]]
+ROOT = Path(__file__).parents[1]
 
 
-def make_task(preset: str, size: int, weights: Path | None, frames: int) -> Task:
-    """The network, with given or random weights, and square pictures of the synthetic endoscope with a tool's box."""
-    network = Sam2(get_preset(preset), size).eval()
-    if weights is None:
-        randomize(network, SEED)
-    else:
-        load_weights(network, weights)
-    uri = f"synthetic:laparoscopy?seed=10000&width={size}&height={size}&seconds={frames / 25}"
-    seen = list(rtseg.open_source(uri))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Task(network, [frame.image_hwc for frame in seen], box_of(seen[0].truth_hw == 1), device)
-
-
-def box_of(mask_hw: BoolMask) -> Box:
-    x, y, width, height = cv2.boundingRect(mask_hw.astype(np.uint8))
-    return x, y, x + width, y + height
-
-
-def our_makers(task: Task, preset: str, folder: Path) -> Makers:
-    """Each runtime and precision under each policy, whose number of memories an engine may be made for."""
-
-    def opened(runtime: str, precision: str, policy: str) -> rtseg.Engine:
-        recipe = Recipe(
-            preset, image_size=task.size, runtime=runtime, precision=precision, max_objects=1, memory=MemoryPlan(policy)
-        )
-        return open_ours(task.network, recipe, folder / f"{runtime}-{precision}-{policy}")
-
-    def maker(runtime: str, precision: str, policy: str) -> Callable[[], Contender]:
-        return lambda: Ours(f"rtseg {runtime} {precision}", opened(runtime, precision, policy), policy, task)
-
-    names = [(f"rtseg {runtime} {precision} {policy}", runtime, precision, policy)
-             for runtime, precision in OURS for policy in POLICIES]  # fmt: skip
-    return {name: maker(*words) for name, *words in names}
-
-
-def open_ours(network: Sam2, recipe: Recipe, folder: Path) -> rtseg.Engine:
-    """An engine on a network that is in no file. What `rtseg build` would compile is compiled into `folder`.
-
-    It is not proved as a build is: its row shows how its masks agree, whatever that is.
-    """
-    recipe = settle(recipe)
-    if recipe.runtime == "torch":
-        return TorchEngine(deepcopy(network), recipe, "", device_of("torch"))
-    module, built = runtime_module(recipe.runtime), None
-    if hasattr(module, "make"):
-        folder.mkdir()
-        pictures = calibration(recipe.image_size, None) if recipe.precision in ("int8", "fp8") else []
-        try:
-            module.make(deepcopy(network), recipe, folder, lambda line: print(line, file=sys.stderr), pictures)
-            built = folder
-        except EngineError:
-            if recipe.runtime != "cpu":  # which runs without its kernels too, if more slowly
-                raise
-    engine: rtseg.Engine = module.open(deepcopy(network), recipe, "", built)
-    return engine
-
-
-def their_makers(task: Task, compiled: bool) -> Makers:
-    """transformers' model and Meta's predictor, in fp32 and in bf16 each way it can be had."""
-    makers: Makers = {
-        BASELINE: lambda: Transformers(BASELINE, task),
-        "transformers bf16 autocast": lambda: Transformers("transformers bf16 autocast", task, autocast=True),
-        "transformers bf16 cast": lambda: Transformers("transformers bf16 cast", task, cast=True),
-        "sam2 fp32": lambda: Meta("sam2 fp32", task),
-        "sam2 bf16 autocast": lambda: Meta("sam2 bf16 autocast", task, autocast=True),
-    }
-    if compiled:
-        name, other = "transformers bf16 cast compiled", "sam2 bf16 autocast compiled"
-        makers[name] = lambda: Transformers(name, task, cast=True, compiled=True)
-        makers[other] = lambda: Meta(other, task, autocast=True, compiled=True)
-    return makers
-
-
-def prepare(makers: Makers) -> tuple[list[Contender], dict[str, str]]:
+def prepare(makers: Makers, budget: Budget) -> tuple[list[Contender], dict[str, str]]:
     """The contenders that run, their memories full; and of the others, why not: foreign code fails in any way."""
     ready: list[Contender] = []
     absent = dict(NOT_INSTALLABLE)
-    for name, make in makers.items():
-        print(f"preparing {name}", file=sys.stderr, flush=True)
+    deadline = budget.until(0.5)
+    for i, (name, make) in enumerate(makers.items()):
+        budget.say(f"preparing {name}")
         try:
             with redirect_stdout(sys.stderr):
                 contender = make()
-                for _ in range(WARM):
-                    contender.step()
+                fill(contender, deadline.share(len(makers) - i))
         except rtseg.RtsegError as e:
             absent[name] = str(e)
         except Exception as e:
@@ -147,12 +68,35 @@ def prepare(makers: Makers) -> tuple[list[Contender], dict[str, str]]:
     return ready, absent
 
 
-def take_turns(ready: Sequence[Contender], rounds: int, frames: int) -> None:
-    """A block of each, and again, so that noise hits them all alike."""
-    for number in range(rounds):
-        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-        for contender in ready:
-            contender.block(frames)
+def fill(contender: Contender, deadline: Deadline) -> None:
+    """Until its memory is full, or time is up."""
+    contender.warm_up(3)
+    while len(contender.masks) < WARM and not deadline.over:
+        contender.warm_up(1)
+
+
+def first_masks(ready: Sequence[Contender], task: Task, preset: str, folder: Path, budget: Budget) -> dict[str, str]:
+    """Each in a process of its own; and why some have none."""
+    failed: dict[str, str] = {}
+    deadline = budget.until(0.4)
+    first = Frame(task.pictures[0], seq=0)
+    clip = Clip("first", (first,), (Prompt(1, box=task.box),))
+    request = {"folder": str(folder), "preset": preset, "size": task.size, "box": task.box, "device": task.device}
+    for c in ready:
+        budget.say(f"starting {c.name} in a process of its own")
+        if deadline.over:
+            failed[c.name] = "no time was left for its first mask"
+            continue
+        try:
+            if isinstance(c, Ours):
+                c.first_mask_ms = cold_start(c.engine.recipe, clip, 0.0)["first_mask_ms"]
+            else:
+                graphs = {"graphs": getattr(c, "folder", None), "threads": torch.get_num_threads()}
+                words = json.dumps({**request, **graphs, "name": c.name}, default=str).encode()
+                c.first_mask_ms = in_process("bench.first_mask", words, ROOT)["first_mask_ms"]
+        except rtseg.RtsegError as e:
+            failed[c.name] = f"no first mask: {e}"
+    return failed
 
 
 def mean_iou(masks: Sequence[BoolMask], others: Sequence[BoolMask]) -> float:
@@ -174,9 +118,11 @@ def rows(ready: Sequence[Contender]) -> list[dict[str, Any]]:
             "name": c.name,
             "policy": c.policy,
             "ms": summary([ms for block in c.blocks_ms for ms in block]),
+            "first_mask_ms": c.first_mask_ms,
+            "memory_full": len(c.masks) - sum(map(len, c.blocks_ms)) >= WARM,
             "times_transformers_fp32": base and speedup(base.blocks_ms, c.blocks_ms),
             "times_transformers_bf16": best_half and speedup(best_half.blocks_ms, c.blocks_ms),
-            "iou": reference and mean_iou(c.masks, reference.masks),
+            "iou": None if isinstance(c, EdgeTam) else reference and mean_iou(c.masks, reference.masks),
             "blocks_ms": c.blocks_ms,
         })  # fmt: skip
     return made
@@ -189,83 +135,49 @@ def controls(ready: Sequence[Contender]) -> dict[str, float]:
     return {**found, "efp for fifo": mean_iou(masks["efp"], masks["fifo"])} if len(masks) == 2 else found
 
 
-def encoders(ready: Sequence[Contender], task: Task, gflop: float) -> list[dict[str, Any]]:
+def encoders(ready: Sequence[Contender], task: Task, gflop: float, budget: Budget) -> list[dict[str, Any]]:
     """How near each of our engines' image encoders comes to the machine's rate of products in its precision."""
     engines = {c.name: c.engine for c in ready if isinstance(c, Ours)}
-    return [
-        {"name": name, **encoder_share(engine, task.pictures[0], gflop, task.device)}
-        for name, engine in engines.items()
-    ]
+    found = []
+    for name, engine in engines.items():
+        if budget.left > 0:
+            budget.say(f"encoder of {name}")
+            found.append({"name": name, **encoder_share(engine, task.pictures[0], gflop, task.device)})
+    return found
 
 
-def table(result: dict[str, Any]) -> Table:
-    """One row a contender, the slowest first."""
-    made = Table(title=result["title"], title_justify="left", box=None, pad_edge=False)
-    for name in ("", "policy"):
-        made.add_column(name)
-    for name in ("p50 ms", "p90 ms", "x transformers fp32", "least..largest", "x transformers bf16", "IoU"):
-        made.add_column(name, justify="right")
-    for row in sorted(result["rows"], key=lambda row: -row["ms"]["p50"]):
-        full, half = row["times_transformers_fp32"], row["times_transformers_bf16"]
-        cells = [f"{row['ms']['p50']:.2f}", f"{row['ms']['p90']:.2f}"]
-        cells += [f"{full['median']:.2f}", f"{full['min']:.2f}..{full['max']:.2f}"] if full else ["", ""]
-        cells += [f"{half['median']:.2f}" if half else "", "" if row["iou"] is None else f"{row['iou']:.4f}"]
-        made.add_row(row["name"], row["policy"], *cells)
-    return made
-
-
-def by_reason(absent: dict[str, str]) -> dict[str, list[str]]:
-    """The names that share a reason, together."""
-    return {reason: [name for name in absent if absent[name] == reason] for reason in absent.values()}
-
-
-def show(result: dict[str, Any]) -> None:
-    """The table, and the lines that it cannot be read without."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
-    console.print(table(result))
-    lines = [f"absent: {', '.join(names)}: {reason}" for reason, names in by_reason(result["absent"]).items()]
-    lines += [f"IoU where masks are wrong, {name}: {iou:.4f}" for name, iou in result["controls"].items()]
-    rates = ", ".join(f"{name} {rate:g}" for name, rate in result["product_rates_tera"].items())
-    lines += [f"matrix products, 10^12 operations a second: {rates}; image encoder: {result['encoder_gflop']:g} GFLOP"]
-    for row in result["encoders"]:
-        near = row["share_of_rate"]
-        percents = near and f"{near['median']:.0%} ({near['min']:.0%}..{near['max']:.0%})"
-        share = f"; the rest at {percents} of the product rate" if near else ""
-        resize = f"of which {row['to_input_ms']:.2f} resize the picture"
-        lines.append(f"encode_image, {row['name']}: {row['ms']:.2f} ms, {resize}{share}")
-    for line in (*lines, *(f"warning: {text}" for text in result["warnings"])):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def measure(given: argparse.Namespace) -> dict[str, Any]:
+def measure(given: argparse.Namespace, budget: Budget) -> dict[str, Any]:
     """Everything, as one document."""
     per_round = -(-given.frames // given.rounds)
-    task = make_task(given.preset, given.size, given.weights, WARM + per_round * given.rounds)
+    budget.say("drawing the pictures")
+    task = make_task(given.preset, given.size, given.weights, WARM + 2 * given.rounds * (per_round + SETTLE))
     load = Load()
-    with TemporaryDirectory() as folder:
-        compiled = given.compile or task.device == "cuda"
-        makers = {**their_makers(task, compiled), **our_makers(task, given.preset, Path(folder))}
-        chosen = {name: make for name, make in makers.items() if any(word in name for word in given.only.split(","))}
-        if not chosen:
-            raise ConfigError(f"--only {given.only!r}: no contender's name holds it; there are: {', '.join(makers)}")
-        ready, absent = prepare(chosen)
-        take_turns(ready, given.rounds, per_round)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_task(task, folder)
+        theirs = their_makers(task, given.compile or task.device == "cuda")
+        ours = our_makers(task, given.preset, folder, given.policies.split(","))
+        chosen, emulated_ = worth_while({**theirs, **ours}, task.device, given.only)
+        ready, absent = prepare(chosen, budget)
+        late = first_masks(ready, task, given.preset, folder, budget)
+        base = next((c for c in ready if c.name == BASELINE), None)
+        pairs = [(base, c) for c in ready if base is not None and c is not base]
+        take_turns(ready, pairs, budget, budget.until(0.85), given.frames, given.rounds, 2 * given.rounds)
         gflop = encoder_gflop(task.network)
-        found = {"controls": controls(ready), "encoders": encoders(ready, task, gflop)}
+        found = {"controls": controls(ready), "encoders": encoders(ready, task, gflop, budget)}
         rates = {kind: product_rate(kind, task.device) for kind in TYPES}
     busy, warnings = load.report()
     machine = {**facts(), "load": busy}
     weights = "random weights" if given.weights is None else given.weights.name
     where = machine["gpu"]["name"] if machine["gpu"] else f"{machine['cpu']}, {machine['threads']} threads"
     title = (
-        f"{given.preset}, {weights}, {given.size} px, one object, full memory: a whole step\n"
-        f"{where}; {given.rounds} rounds of {per_round} frames"
+        f"{given.preset}, {weights}, {given.size} px, one object: a whole step\n"
+        f"{where}; {given.frames} frames in {given.rounds} rounds or more, while there was time"
     )
     return {
-        "title": title, "rows": rows(ready), "absent": absent, **found, "product_rates_tera": rates,
-        "encoder_gflop": gflop, "machine": machine, "versions": versions(), "commit": commit(), "warnings": warnings,
+        "title": title, "rows": rows(ready), "absent": {**absent, **emulated_, **late}, **found,
+        "product_rates_tera": rates, "encoder_gflop": gflop, "machine": machine, "versions": versions(),
+        "commit": commit(), "warnings": warnings, "took_s": round(budget.spent, 1),
     }  # fmt: skip
 
 
@@ -275,11 +187,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=512, help="side of the network's square, in pixels")
     parser.add_argument("--preset", default="sam2.1-tiny", help="which network; a .toml for one of your own")
     parser.add_argument("--weights", type=Path, help="a weights file (default: random)")
-    parser.add_argument("--frames", type=int, default=24, help="to time, of each contender")
-    parser.add_argument("--rounds", type=int, default=3, help="blocks these frames come in")
+    parser.add_argument("--frames", type=int, default=24, help="to time, of each contender, or more")
+    parser.add_argument("--rounds", type=int, default=6, help="blocks these frames come in, or more")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="contenders whose name holds this; or one of several, with commas"
     )
+    parser.add_argument("--policies", default="fifo", metavar="NAME,NAME", help="memory policies of ours")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="that it takes at most")
     parser.add_argument("--compile", action="store_true", help="torch.compile theirs on a CPU too (minutes)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON document")
     given = parser.parse_args(arguments)
@@ -287,7 +201,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("error: --frames and --rounds: expected whole numbers from 1", file=sys.stderr)
         return 2
     try:
-        result = measure(given)
+        with clock_bar("peers") as tell:
+            result = measure(given, Budget(given.seconds, tell))
     except rtseg.RtsegError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -36,7 +36,9 @@ def product_rate(kind: str, device: str, side: int | None = None) -> float:
         return 0.0
 
 
-def encoder_share(engine: Engine, picture_hwc: ImageU8, gflop: float, device: str, rounds: int = 3) -> dict[str, Any]:
+def encoder_share(
+    engine: Engine, picture_hwc: ImageU8, gflop: float, device: str, rounds: int = 3, runs: int = 3
+) -> dict[str, Any]:
     """How near the encoder comes to the machine's product rate in its precision, both measured in each round.
 
     `ms` is the median of `encode_image`, which resizes and normalises the picture first; `to_input_ms` is what that
@@ -47,12 +49,20 @@ def encoder_share(engine: Engine, picture_hwc: ImageU8, gflop: float, device: st
     resize_ms = median_ms(lambda: engine.prepare(picture_hwc)) if isinstance(engine, Prepares) else 0.0
     for _ in range(rounds):
         rate = product_rate(kind, device) if kind in TYPES else 0.0
-        times.append(median_ms(lambda: engine.encode_image(picture_hwc)))
+        times.append(median_ms(lambda: engine.encode_image(picture_hwc), runs))
         if rate:
             # GFLOP a millisecond are 10^12 a second.
             shares.append(gflop / max(times[-1] - resize_ms, 1e-6) / rate)
     ms = {"ms": round(float(np.median(times)), 3), "to_input_ms": round(resize_ms, 3)}
     return {**ms, "share_of_rate": spread(shares) if shares else None}
+
+
+def emulated(kind: str, device: str) -> str:
+    """Why a type is no faster than fp32 on this device; "" where it is."""
+    rate, full = (product_rate(k, device, 8192 if device == "cuda" else 1024) for k in (kind, "fp32"))
+    if rate > full:
+        return ""
+    return f"torch multiplies {kind} at {rate / full:.2f} of its rate for fp32 here; name it with --only to see it run"
 
 
 def median_ms(function: Callable[[], object], runs: int = 7) -> float:

@@ -156,12 +156,16 @@ def _bench(args: argparse.Namespace) -> Result:
         return _loopback(args)
     if not args.recipes:
         raise _UsageError("no recipe; expected engine recipes, or --loopback; see rtseg bench --help")
-    from .benchmark.run import bench
-    from .report import progress_bar
+    from .report import clock_bar
 
-    names = ("clip", "prompts", "objects", "frames", "rounds", "compare", "out")
-    with progress_bar("bench") as progress:
-        return bench(args.recipes, **{name: getattr(args, name) for name in names}, progress=progress)
+    names = ("clip", "prompts", "objects", "frames", "rounds", "compare", "runtimes", "out")
+    seconds = args.seconds or 140.0
+    with clock_bar("bench") as progress:
+        progress("importing", 0.0, seconds)  # which takes seconds
+        from .benchmark.run import bench
+
+        given = {name: getattr(args, name) for name in names}
+        return bench(args.recipes, **given, seconds=seconds, progress=progress)
 
 
 def _loopback(args: argparse.Namespace) -> Result:
@@ -250,14 +254,17 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--clip", help="a video file, a folder of images, or synthetic:... (default: synthetic)")
     bench.add_argument("--prompts", type=Path, help="what to follow from the first frame: a JSON file, as for segment")
     bench.add_argument("--objects", type=_counts, metavar="N,N", help="with how many objects (default: 1,2,4)")
-    bench.add_argument("--frames", type=_count, default=200, help="to measure, of each engine and number of objects")
-    bench.add_argument("--rounds", type=_count, default=5, help="blocks these frames come in, engines taking turns")
+    bench.add_argument("--frames", type=_count, default=200, help="of each engine and number of objects, or more")
+    bench.add_argument("--rounds", type=_count, default=6, help="in so many blocks or more, engines taking turns")
     compare = "add variants of each recipe: policy (fifo, efp-window, efp) or image_size (whole, half)"
     bench.add_argument("--compare", action="append", default=[], choices=("policy", "image_size"), help=compare)
+    runtimes = "instead of the recipes as they are: all that runs here, or names; each precision and instruction set"
+    bench.add_argument("--runtimes", type=_names, default=(), metavar="all|NAME,NAME", help=runtimes)
     bench.add_argument("--out", type=Path, metavar="FOLDER", help="for bench.json and the plots")
     loop = "instead: numbered pictures through a live feed, from the capture to the number read at a subscriber"
     bench.add_argument("--loopback", nargs="?", const="", metavar="STREAM.toml", help=loop)
-    bench.add_argument("--seconds", type=_positive, help="how long a loopback runs (default: 20)")
+    long = "how long it takes at most (default: 140); how long a loopback runs (default: 20)"
+    bench.add_argument("--seconds", type=_positive, help=long)
 
     _verb(verbs, "doctor", _doctor, "what this machine has, and what to do about what it has not", "rtseg doctor")
     return parser
@@ -273,6 +280,10 @@ def _count(text: str) -> int:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(_count(word) for word in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _whole(text: str) -> int:

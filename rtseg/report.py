@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.abc import RichRenderable
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
@@ -47,6 +47,29 @@ def progress_bar(what: str) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def clock_bar(what: str) -> Iterator[Callable[[str, float, float], None]]:
+    """A bar of seconds on stderr, as a function of (what is done, seconds spent, seconds in all, as far as is known).
+
+    Where stderr is no terminal, a line for what is done, as long as the last one is five seconds old.
+    """
+    console, said = Console(stderr=True), [-9.0]
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[of]}"))
+
+    def line(text: str, spent: float, total: float) -> None:
+        if spent - said[0] >= 5:
+            said[0] = spent
+            _plain(console, f"{what}: {spent:.0f} of about {total:.0f} s: {text}")
+
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, of="")
+
+        def show(text: str, spent: float, total: float) -> None:
+            bar.update(task, description=text, completed=spent, total=total, of=f"of about {total:.0f} s")
+
+        yield show if console.is_terminal else line
 
 
 def _plain(console: Console, line: str) -> None:

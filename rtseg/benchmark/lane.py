@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..engine import Array, Decoded, Engine, Features, Prepares, Prompts, Recall, Remembered
 from ..engine.base import Verbs
 from ..publish import draw_overlay
 from ..track import Tracker
 from ..types import Float32, Frame, ImageU8, Masks, now_ns
+from .budget import Deadline
 from .clip import Clip
+from .turns import settling
 
-SETTLE = 2  # frames after a change of engines that are not counted: the caches still hold the other one's weights
 STEADY_FRAMES, STEADY_WITHIN, MOST_WARM_UP = 5, 0.10, 60
 STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "masks_to_host", "overlay")
 
 
 def synchronise() -> None:
     """Wait for the GPU, where this process uses one: a kernel that was only launched has cost nothing yet."""
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    torch = sys.modules.get("torch")  # an engine that needs none loads none
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
@@ -42,9 +44,18 @@ class Lane:
     def __init__(self, engine: Engine, clip: Clip, objects: int) -> None:
         self.engine, self.clip, self.objects = engine, clip, objects
         self.blocks: list[Block] = []
-        self.warm_up_frames, self.steady = 0, False
-        self._steps = 0
+        self.warm_up_frames, self.full, self.steady = 0, False, False
+        self.first_ms, self._steps, self._recent_ms = 0.0, 0, [0.0]
         self._tracker = self._make_tracker()
+
+    @property
+    def blocks_ms(self) -> list[list[float]]:
+        return [block.frames_ms for block in self.blocks]
+
+    @property
+    def step_ms(self) -> float:
+        """How long a tracked frame took of late."""
+        return float(np.median(self._recent_ms))
 
     def _make_tracker(self) -> Tracker:
         return Tracker(self.engine)
@@ -67,21 +78,23 @@ class Lane:
     def _frame(self, frame: Frame) -> Masks:
         return self._tracker.step(frame)
 
-    def warm_up(self) -> None:
-        """Go on until every memory is full and the times no longer fall, or are not likely to settle."""
-        self.first_frame()
+    def warm_up(self, deadline: Deadline) -> None:
+        """Go on until every memory is full and the times no longer fall or are not likely to settle; or time is up.
+
+        Two tracked frames there are at least, so that it is known how long one takes.
+        """
+        self.first_ms = self.first_frame()
         fill = max(self.engine.preset.num_maskmem, self.engine.recipe.memory.pointers) + 1
-        for _ in range(fill):
-            self.step()
         times: list[float] = []
-        while not self.steady and len(times) < MOST_WARM_UP:
+        while len(times) < 2 or not (deadline.over or self.steady or len(times) >= fill + MOST_WARM_UP):
             times.append(self.step())
-            self.steady = is_steady(times)
-        self.warm_up_frames = 1 + fill + len(times)
+            self.steady = is_steady(times[fill:])
+        self.full, self.warm_up_frames = len(times) >= fill, 1 + len(times)
+        self._recent_ms = times[-STEADY_FRAMES:] if self.full else times[-1:]
 
     def block(self, frames: int) -> None:
         """Time so many frames in a row."""
-        for _ in range(SETTLE):
+        for _ in range(settling(self.step_ms)):
             self.step()
         synchronise()
         start_ns = now_ns()
@@ -192,10 +205,13 @@ class StagedLane(Lane):
     `to_input` is the engine's own way from picture to network; 0 for one that has no word for it.
     """
 
-    def __init__(self, engine: Engine, clip: Clip, objects: int) -> None:
+    def __init__(self, lane: Lane) -> None:
+        """It goes on where another lane is, and remembers what that one does."""
         self._clock = StageClock()
         self.measured: list[dict[str, float]] = []
-        super().__init__(engine, clip, objects)
+        super().__init__(lane.engine, lane.clip, lane.objects)
+        self._tracker.adopt(lane._tracker.fork(lane._tracker.ids, sys.maxsize))
+        self._steps, self._recent_ms = lane._steps, lane._recent_ms
 
     def _make_tracker(self) -> Tracker:
         return StagedTracker(self.engine, self._clock)
@@ -218,17 +234,3 @@ class StagedLane(Lane):
     def stages_ms(self) -> dict[str, list[float]]:
         """Times of each stage on the frames of all blocks, in the order in which they come on a frame."""
         return {stage: [frame[stage] for frame in self.measured] for stage in STAGES}
-
-
-def alternate(lanes: Sequence[Lane], rounds: int, frames: int) -> Iterator[Lane]:
-    """Warm every lane up, then let them take turns: a block of each, and again, so that noise hits them all alike.
-
-    Yields a lane after each thing it has done.
-    """
-    for lane in lanes:
-        lane.warm_up()
-        yield lane
-    for _ in range(rounds):
-        for lane in lanes:
-            lane.block(frames)
-            yield lane

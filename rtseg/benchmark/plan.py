@@ -2,53 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Recipe, load_recipe
-from ..errors import ConfigError
+from ..errors import ConfigError, EngineError
 
 COMPARE = ("policy", "image_size")
 OBJECTS = (1, 2, 4)
+ISA = "RTSEG_ISA"  # restricts the kernels of the `cpu` runtime, at each opening of an engine
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One engine to be measured: a recipe, perhaps with another policy or image size, under a name for people."""
+    """One engine to be measured, under a name for people: a recipe, perhaps with something changed.
+
+    `isa`: the only instruction set that the own kernels may use; "" leaves it as it is. `unable`: why it is not even
+    tried here; "" for one that is.
+    """
 
     name: str
     recipe: Recipe
+    isa: str = ""
+    unable: str = ""
+
+    @contextmanager
+    def restricted(self) -> Iterator[None]:
+        """Inside, engines and processes are opened with this instruction set."""
+        before = os.environ.get(ISA)
+        if self.isa:
+            os.environ[ISA] = self.isa
+        try:
+            yield
+        finally:
+            if before is not None:
+                os.environ[ISA] = before
+            elif self.isa:
+                del os.environ[ISA]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which engines are to be compared, `names[0]` with each of the others, and what differs between them."""
+    """Which engines are to be compared, `names[0]` with each of the others, and what differs between them.
+
+    `alike`: they have to be of one kind, else the difference would not be that of what differs.
+    """
 
     about: str
     names: tuple[str, ...]
+    alike: bool = False
 
 
-def plan(recipes: Sequence[str | Path], compare: Sequence[str]) -> tuple[list[Entry], list[Question]]:
-    """Every engine to be measured, each once, and what is to be compared. Raises `ConfigError`."""
-    entries: dict[Recipe, Entry] = {}
+def plan(
+    recipes: Sequence[str | Path], compare: Sequence[str] = (), runtimes: Sequence[str] = ()
+) -> tuple[list[Entry], list[Question]]:
+    """Every engine to be measured, each once, and what is to be compared. Raises `ConfigError`.
 
-    def name_of(name: str, recipe: Recipe) -> str:
-        return entries.setdefault(recipe, Entry(name, recipe)).name
+    With `runtimes` ("all", or names) each recipe is measured on each of these in each precision, not as it stands.
+    """
+    entries: dict[tuple[Recipe, str], Entry] = {}
+
+    def name_of(entry: Entry) -> str:
+        return entries.setdefault((entry.recipe, entry.isa), entry).name
 
     stems = [Path(path).stem for path in recipes]
     given = [
         (stem if stems.count(stem) == 1 else str(path), load_recipe(path))
         for path, stem in zip(recipes, stems, strict=True)
     ]
-    own = [name_of(name, recipe) for name, recipe in given]
-    questions = [Question("recipe", tuple(dict.fromkeys(own)))]
+    questions = []
+    if runtimes:
+        for name, recipe in given:
+            names = tuple(name_of(entry) for entry in on_runtimes(name, recipe, runtimes))
+            questions.append(Question(f"runtime of {name}", names))
+    else:
+        questions.append(Question("recipe", tuple(dict.fromkeys(name_of(Entry(*pair)) for pair in given))))
     for about in compare:
         for name, recipe in given:
             variants = _variants(about, recipe)
-            names = tuple(name_of(f"{name} {about}={value}", variant) for value, variant in variants.items())
-            questions.append(Question(f"{about} of {name}: {' / '.join(variants)}", names))
+            names = tuple(name_of(Entry(f"{name} {about}={value}", made)) for value, made in variants.items())
+            questions.append(Question(f"{about} of {name}: {' / '.join(variants)}", names, alike=True))
     return list(entries.values()), [q for q in questions if len(q.names) > 1]
+
+
+def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[Entry]:
+    """The recipe on each runtime in each precision, and the `cpu` runtime on each of its instruction sets."""
+    from ..engine.runtimes import PRECISIONS
+
+    if unknown := sorted({*wanted} - {"all", *PRECISIONS}):
+        raise ConfigError(f"--runtimes {','.join(unknown)}: there are: all, {', '.join(PRECISIONS)}")
+    for runtime in PRECISIONS if "all" in wanted else dict.fromkeys(wanted):
+        for precision in PRECISIONS[runtime]:
+            made = load_recipe(recipe, runtime=runtime, precision=precision)
+            for isa, limit in isas(made).items():
+                yield Entry(" ".join(filter(None, (name, runtime, precision, isa))), made, limit, unable(made))
+
+
+def isas(recipe: Recipe) -> dict[str, str]:
+    """Each instruction set on which the own kernels can run a recipe here, with the limit that makes them take it.
+
+    Of a recipe that takes none of them: "" alone.
+    """
+    from ..engine.cpu import isa
+
+    found: dict[str, str] = {}
+    with suppress(EngineError):
+        for limit in isa.available_isas() if recipe.runtime == "cpu" else ():
+            with suppress(EngineError), Entry("", recipe, limit).restricted():
+                found.setdefault(isa.isa_for(recipe.precision), limit)
+    return found or {"": ""}
+
+
+def unable(recipe: Recipe) -> str:
+    """Why it makes no sense to try this here, where opening it would not say so."""
+    from ..engine.runtimes import device_of, has_torch
+
+    if recipe.precision == "fp16" and recipe.runtime == "torch" and has_torch() and device_of("torch") == "cpu":
+        return "torch multiplies fp16 fast on a GPU only, and sees none"
+    return ""
 
 
 def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
@@ -63,12 +137,15 @@ def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
     return {str(size): load_recipe(recipe, image_size=size) for size in sizes}
 
 
-def choose_objects(wanted: Sequence[int] | None, entries: Sequence[Entry]) -> tuple[int, ...]:
-    """The numbers of objects to measure with, least first; `ConfigError` where a recipe does not allow so many."""
+def choose_objects(wanted: Sequence[int] | None, entries: Sequence[Entry], few: bool = False) -> tuple[int, ...]:
+    """The numbers of objects to measure with, least first; `ConfigError` where a recipe does not allow so many.
+
+    None: those of 1, 2 and 4 that every recipe allows; of these the first alone where `few` are enough.
+    """
     least = min(entries, key=lambda entry: entry.recipe.max_objects)
     limit = least.recipe.max_objects
     if wanted is None:
-        return tuple(n for n in OBJECTS if n <= limit)
+        return OBJECTS[:1] if few else tuple(n for n in OBJECTS if n <= limit)
     if max(wanted) > limit:
         where = least.recipe.path or least.name
         raise ConfigError(f"--objects {max(wanted)}: {where} says max_objects = {limit}; ask for fewer, or raise it")

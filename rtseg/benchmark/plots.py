@@ -63,7 +63,7 @@ def latency(engines: Sequence[Row]) -> Figure:
         title = f"{engine['name']}, {_objects(row['objects'])}: {engine['engine']}"
         axes.set_title(textwrap.shorten(title, TITLE, placeholder=" ..."), loc="left")
         axes.set_ylabel("ms per frame")
-        axes.set_xlim(0, start - 1)
+        axes.set_xlim(0, max(1, start - 1))
     rows[-1].set_xlabel("measured frame; grey lines part the blocks, between which the other engines ran")
     return figure
 
@@ -98,7 +98,7 @@ def objects(engines: Sequence[Row]) -> Figure:
         axes.errorbar(numbers + aside, p50, reach, label=label, **look)
     axes.set(xlabel="objects", ylabel="ms per frame (p50; bars: medians of the blocks)", xlim=(0, None), ylim=(0, None))
     axes.set_title("lines: least squares of E + M n", loc="left")
-    axes.set_xticks([0, *(row["objects"] for row in engines[0]["by_objects"])])
+    axes.set_xticks(sorted({0, *(row["objects"] for engine in engines for row in engine["by_objects"])}))
     _legend(figure)
     return figure
 

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..doctor import versions
-from ..engine import Engine, open_engine
+from ..engine import open_engine
 from ..errors import ConfigError, EngineError, WeightsError
 from ..machine import Load, commit, facts
 from ..publish.atomic import atomic_path, unwritable
-from ..track import Tracker
+from .budget import Budget, Tell, nobody
 from .clip import Clip, load_clip
 from .cold import cold_start
-from .lane import Lane, StagedLane, alternate
+from .figures import Candidate, comparable, doubts, many, of_candidate, pairs_of, speedups
+from .lane import Lane, StagedLane
 from .plan import Entry, Question, choose_objects, plan
-from .statistics import fit_blocks, jitter, speedup, spread, summary
 from .tables import Document
+from .turns import block_frames, take_turns
 
-CLICKS, STARTS = 4, 3  # how often a prompt and a first frame are timed
-UNEVEN = 1.25  # medians of an engine's blocks that differ by more are worth a warning
-Progress = Callable[[int, int | None], None]
-
-
-@dataclass(slots=True, eq=False)
-class Candidate:
-    """An engine that could be opened, with what was measured of it."""
-
-    entry: Entry
-    engine: Engine
-    cold: dict[str, Any]
-    lanes: list[Lane]
-    staged: list[StagedLane]
+SECONDS = 140.0  # that a benchmark takes at most, give or take a round
+COLD, WARM, REST = 0.25, 0.3, 0.3  # shares of what is left for starts; for warm-up; and for all after the rounds
+STAGED = 50  # frames at most of which the stages are timed
 
 
 def bench(
@@ -49,28 +35,35 @@ def bench(
     prompts: Path | None = None,
     objects: Sequence[int] | None = None,
     frames: int = 200,
-    rounds: int = 5,
+    rounds: int = 6,
     compare: Sequence[str] = (),
+    runtimes: Sequence[str] = (),
     out: Path | None = None,
-    progress: Progress = lambda done, total: None,
+    seconds: float = SECONDS,
+    progress: Tell = nobody,
 ) -> Document:
     """Measure engines side by side; returns the document that `out`/bench.json also holds, with plots beside it.
 
-    `objects` are numbers of objects (None: those of 1, 2 and 4 that every recipe allows); `frames` are measured of
-    each engine and number, in `rounds` blocks; `compare` adds variants of each recipe, "policy" or "image_size".
-    `progress` is called with (blocks done, blocks in all). An engine that cannot be opened is skipped, and named;
-    `ok` is false if none is left. Raises an `RtsegError` for what no engine could have helped.
+    `objects` are numbers of objects (None: those of 1, 2 and 4 that every recipe allows; with `runtimes`, 1). Blocks
+    are taken in turn until each engine has `frames` frames in `rounds` blocks and every ratio is known to 3%, or
+    until most of `seconds` is spent: what was not reached is then among the warnings. `compare` adds variants of each
+    recipe, "policy" or "image_size"; `runtimes` ("all", or names) measures each recipe on these instead.
+    `progress` is called with (what is done, seconds spent, seconds in all as far as is known). An engine that cannot
+    be opened is skipped, and named; `ok` is false if none is left. Raises an `RtsegError` for what no engine could
+    have helped.
     """
-    entries, questions = plan(recipes, compare)
-    numbers = choose_objects(objects, entries)
+    budget = Budget(seconds, progress)
+    entries, questions = plan(recipes, compare, runtimes)
+    numbers = choose_objects(objects, entries, few=bool(runtimes))
     if out is not None:
         _make_folder(out)
+    budget.say("reading the clip")
     footage = load_clip(clip, prompts)
     load = Load()
-    found, skipped = _open_all(entries, footage, clip, prompts, numbers)
-    _measure(found, rounds, -(-frames // rounds), progress)
+    found, skipped = _open_all(entries, footage, numbers, budget)
+    _measure(found, questions, frames, rounds, budget)
     busy, warnings = load.report()
-    speedups, unlike = _speedups(found, questions)
+    answers, unlike = speedups(found, questions)
     document = Document(
         ok=bool(found),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -78,137 +71,90 @@ def bench(
         versions=versions(),
         machine={**facts(), "load": busy},
         clip=_about(footage),
-        settings={"frames": frames, "rounds": rounds, "objects": list(numbers)},
-        engines=[_figures(candidate, footage) for candidate in found],
-        speedups=speedups,
+        settings={"frames": frames, "rounds": rounds, "seconds": seconds, "objects": list(numbers)},
+        engines=_figures(found, footage, budget),
+        speedups=answers,
         skipped=skipped + unlike,
-        warnings=[*warnings, *_doubts(found, frames)],
+        warnings=[*warnings, *doubts(found, frames, answers)],
+        took_s=round(budget.spent, 1),
     )
     return document if out is None else _save(document, out)
 
 
 def _open_all(
-    entries: Sequence[Entry], clip: Clip, uri: str | None, prompts: Path | None, numbers: Sequence[int]
+    entries: Sequence[Entry], clip: Clip, numbers: Sequence[int], budget: Budget
 ) -> tuple[list[Candidate], list[dict[str, str]]]:
-    """The engines that can be opened, and for each of the others why not."""
-    found, skipped = [], []
+    """The engines that can be opened, and for each of the others why not; then each in a process of its own."""
+    found: list[Candidate] = []
+    skipped: list[dict[str, str]] = []
     for entry in entries:
+        budget.say(f"opening {entry.name}")
         try:
-            cold = cold_start(entry.recipe, uri or clip.source, prompts)
-            engine = open_engine(entry.recipe)
+            if entry.unable:
+                raise EngineError(entry.unable)
+            with entry.restricted():
+                engine = open_engine(entry.recipe)
         except (EngineError, WeightsError, ConfigError) as e:
             skipped.append({"name": entry.name, "reason": str(e)})
             continue
-        lanes = [Lane(engine, clip, n) for n in numbers]
-        found.append(Candidate(entry, engine, cold, lanes, [StagedLane(engine, clip, n) for n in numbers]))
-    return found, skipped
+        found.append(Candidate(entry, engine, [Lane(engine, clip, n) for n in numbers]))
+    started, deadline = [], budget.until(COLD)
+    for i, candidate in enumerate(found):
+        budget.say(f"starting {candidate.entry.name} in a process of its own")
+        try:
+            with candidate.entry.restricted():
+                if i and deadline.over:
+                    candidate.missed.append("a process of its own")
+                else:
+                    candidate.cold = cold_start(candidate.entry.recipe, clip, deadline.share(len(found) - i).left_ms)
+        except (EngineError, WeightsError, ConfigError) as e:
+            skipped.append({"name": candidate.entry.name, "reason": str(e)})
+        else:
+            started.append(candidate)
+    return started, skipped
 
 
-def _measure(found: Sequence[Candidate], rounds: int, frames: int, progress: Progress) -> None:
-    """Whole steps, and beside them the stages of other steps, which the clocks in between slow down; all in turn."""
-    lanes: list[Lane] = [lane for c in found for pair in zip(c.lanes, c.staged, strict=True) for lane in pair]
-    for done, _ in enumerate(alternate(lanes, rounds, frames), 1):
-        progress(done, len(lanes) * (rounds + 1))
+def _measure(
+    found: Sequence[Candidate], questions: Sequence[Question], frames: int, rounds: int, budget: Budget
+) -> None:
+    """Whole steps, in turn; after them the stages of other steps, which the clocks in between slow down."""
+    _warm_up(found, budget)
+    alike = [(a, b) for question, a, b in pairs_of(found, questions) if comparable(question, a, b)]
+    pairs = [pair for a, b in alike for pair in zip(a.lanes, b.lanes, strict=False)]
+    lanes = [(candidate, lane) for candidate in found for lane in candidate.lanes]
+    if lanes:
+        take_turns([lane for _, lane in lanes], pairs, budget, budget.until(1 - REST), frames, rounds)
+    deadline = budget.until(0.4)
+    for i, (candidate, lane) in enumerate(lanes):
+        budget.say(f"stages of {candidate.entry.name}, objects: {lane.objects}", 0.6 * budget.left)
+        if deadline.over:
+            candidate.missed.append(f"the stages of {many(lane.objects)}")
+        else:
+            staged = StagedLane(lane)
+            staged.block(block_frames(lane.step_ms, deadline.share(len(lanes) - i).left_ms, min(frames, STAGED)))
+            candidate.staged.append(staged)
 
 
-def _figures(candidate: Candidate, clip: Clip) -> dict[str, Any]:
-    engine, lanes = candidate.engine, candidate.lanes
-    recipe = {k: v for k, v in asdict(engine.recipe).items() if k != "path"}
-    # The weights have a hash of their own; where they lie makes no difference.
-    identity = json.dumps({k: v for k, v in recipe.items() if k != "weights"}, sort_keys=True)
-    return {
-        "name": candidate.entry.name,
-        "engine": engine.description,
-        "recipe": recipe,
-        "recipe_sha256": sha256(identity.encode()).hexdigest(),
-        "weights_sha256": engine.weights_hash,
-        "iou": accuracy(engine, clip),
-        "cold": candidate.cold,
-        "fit": fit_blocks([lane.objects for lane in lanes], [[b.frames_ms for b in lane.blocks] for lane in lanes]),
-        "by_objects": [_of_lane(*pair) for pair in zip(lanes, candidate.staged, strict=True)],
-    }
+def _warm_up(found: Sequence[Candidate], budget: Budget) -> None:
+    """Every engine with the fewest objects first; what is not reached is left out, but of no engine all."""
+    deadline = budget.until(WARM)
+    most = len(found[0].lanes) if found else 0
+    lanes = [(candidate, candidate.lanes[n]) for n in range(most) for candidate in found]
+    for i, (candidate, lane) in enumerate(lanes):
+        if i >= len(found) and deadline.over:
+            candidate.lanes.remove(lane)
+            candidate.missed.append(many(lane.objects))
+            continue
+        budget.say(f"warming up {candidate.entry.name}, objects: {lane.objects}")
+        lane.warm_up(deadline.share(len(lanes) - i))
 
 
-def _of_lane(lane: Lane, staged: StagedLane) -> dict[str, Any]:
-    blocks = [block.frames_ms for block in lane.blocks]
-    samples = [ms for block in blocks for ms in block]
-    clicks = [lane.click() for _ in range(CLICKS)]
-    return {
-        "objects": lane.objects,
-        "end_to_end_ms": summary(samples),
-        "fps": round(1e3 * len(samples) / sum(block.wall_ms for block in lane.blocks), 2),
-        "jitter_ms": jitter(blocks),
-        "block_medians_ms": spread([float(np.median(block)) for block in blocks]),
-        "stages_ms": {stage: summary(ms) for stage, ms in staged.stages_ms().items()},
-        "click_ms": spread(clicks),
-        "first_frame_ms": spread([lane.first_frame() for _ in range(STARTS)]),
-        "warm_up": {"frames": lane.warm_up_frames, "steady": lane.steady},
-        "samples_ms": [[round(ms, 4) for ms in block] for block in blocks],
-    }
-
-
-def accuracy(engine: Engine, clip: Clip) -> float | None:
-    """Mean IoU over objects and frames after the prompted one, all objects followed together; None without a truth.
-
-    A frame on which mask and truth are both empty counts as 1.
-    """
-    if not clip.knows_truth or len(clip.frames) < 2:
-        return None
-    tracker, followed = Tracker(engine), clip.prompts[: engine.recipe.max_objects]
-    for prompt in followed:
-        tracker.give(prompt)
-    ious = []
-    for frame in clip.frames:
-        masks = tracker.step(frame)
-        for prompt in followed if frame is not clip.frames[0] else ():
-            mask_hw, true_hw = masks.mask(prompt.id), frame.truth_hw == prompt.id
-            either = np.count_nonzero(mask_hw | true_hw)
-            ious.append(np.count_nonzero(mask_hw & true_hw) / either if either else 1.0)
-    return round(float(np.mean(ious)), 4)
-
-
-def _speedups(
-    found: Sequence[Candidate], questions: Sequence[Question]
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Each question's answers, of the engines that could be measured, for each number of objects; and what has none.
-
-    Variants of one recipe that run on engines of two kinds (built kernels beside torch, say) are not compared: the
-    gain would not be that of the policy or the image size.
-    """
-    by_name = {c.entry.name: c for c in found}
-    rows, unlike = [], []
-    for question in questions:
-        present = [by_name[name] for name in question.names if name in by_name]
-        for other in present[1:]:
-            kinds = [_kind(c.engine) for c in (present[0], other)]
-            if question.about != "recipe" and kinds[0] != kinds[1]:
-                pair_name = f"{other.entry.name} beside {present[0].entry.name}"
-                unlike.append({"name": pair_name, "reason": f"not the same kind of engine: {kinds[1]}; {kinds[0]}"})
-                continue
-            for a, b in zip(present[0].lanes, other.lanes, strict=True):
-                ratio = speedup([x.frames_ms for x in a.blocks], [x.frames_ms for x in b.blocks])
-                pair = {"baseline": present[0].entry.name, "name": other.entry.name, "objects": a.objects}
-                rows.append({"about": question.about, **pair, **ratio})
-    return rows, unlike
-
-
-def _kind(engine: Engine) -> str:
-    """What an engine runs on, without what there is to say of it in brackets."""
-    return engine.description.partition(" (")[0]
-
-
-def _doubts(found: Sequence[Candidate], frames: int) -> list[str]:
-    """What a reader should know before believing a figure."""
-    doubts = [f"p99 of {frames} frames is all but their maximum; take --frames 200 or more"] if frames < 100 else []
-    for candidate in found:
-        for lane in candidate.lanes:
-            what = f"{candidate.entry.name}, {lane.objects} objects"
-            medians = [float(np.median(block.frames_ms)) for block in lane.blocks]
-            if max(medians) > UNEVEN * min(medians):
-                doubts.append(f"{what}: medians of its blocks lie {max(medians) / min(medians) - 1:.0%} apart")
-            if not lane.steady:
-                doubts.append(f"{what}: its times had not settled after {lane.warm_up_frames} frames of warm-up")
-    return doubts
+def _figures(found: Sequence[Candidate], clip: Clip, budget: Budget) -> list[dict[str, Any]]:
+    figures, deadline = [], budget.until(1)
+    for i, candidate in enumerate(found):
+        budget.say(f"prompts and masks of {candidate.entry.name}", 0.5 * budget.left)
+        figures.append(of_candidate(candidate, clip, deadline.share(len(found) - i)))
+    return figures
 
 
 def _about(clip: Clip) -> dict[str, Any]:

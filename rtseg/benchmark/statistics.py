@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,15 @@ def summary(samples_ms: Sequence[float]) -> dict[str, float]:
     return {**values, "max": round(longest, 4), "mean": round(mean, 4), "count": len(samples_ms)}
 
 
-def jitter(blocks_ms: Sequence[Sequence[float]]) -> float:
+def thin(count: int) -> list[str]:
+    """Percentiles that so few samples cannot give: they lie between the two largest."""
+    return [f"p{percent}" for percent in PERCENTS if count * (100 - percent) < 100]
+
+
+def jitter(blocks_ms: Sequence[Sequence[float]]) -> float | None:
     """Mean difference in ms between a frame and the one before it; across the gap between two blocks none is taken."""
     steps = [np.abs(np.diff(block)) for block in blocks_ms if len(block) > 1]
-    return round(float(np.mean(np.concatenate(steps))), 4) if steps else 0.0
+    return round(float(np.mean(np.concatenate(steps))), 4) if steps else None
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -28,12 +34,37 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(float(np.median(values)), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
-def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[float]]) -> dict[str, float]:
+def medians(blocks_ms: Sequence[Sequence[float]]) -> list[float]:
+    """One value a block."""
+    return [float(np.median(block)) for block in blocks_ms]
+
+
+def ratios(baseline: Sequence[float], other: Sequence[float]) -> list[float]:
+    """`baseline` / `other`, paired in order."""
+    return [b / o for b, o in zip(baseline, other, strict=False)]
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Between which of the values the median of all that could be drawn lies, with 95% or more; None of fewer than six.
+
+    By the sign test: nothing is supposed of how they are distributed, and a few that are far off change nothing.
+    """
+    n, drop = len(values), 0
+    while 2 * sum(math.comb(n, k) for k in range(drop + 1)) <= 0.05 * 2**n:
+        drop += 1
+    ordered = sorted(values)
+    return (ordered[drop - 1], ordered[n - drop]) if drop else None
+
+
+def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[float]]) -> dict[str, Any]:
     """How many times faster `other_ms` is: the ratio of medians within each pair of neighbouring blocks, its spread.
 
-    Above 1 the other is faster. Blocks are paired in order, so a machine that slows down slows both of a pair.
+    Above 1 the other is faster. Blocks are paired in order, so a machine that slows down slows both of a pair. `low`
+    and `high` are the 95% interval of the median ratio; None where there were fewer than six rounds.
     """
-    return spread([float(np.median(b) / np.median(o)) for b, o in zip(baseline_ms, other_ms, strict=True)])
+    found = ratios(medians(baseline_ms), medians(other_ms))
+    low, high = median_interval(found) or (None, None)
+    return {**spread(found), "low": low and round(low, 4), "high": high and round(high, 4), "rounds": len(found)}
 
 
 def fit(objects: Sequence[int], ms: Sequence[float]) -> dict[str, float | None] | None:
@@ -53,13 +84,13 @@ def fit(objects: Sequence[int], ms: Sequence[float]) -> dict[str, float | None] 
 def fit_blocks(objects: Sequence[int], blocks_ms: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any] | None:
     """`fit` to the medians of all samples, and the spread of M/E over fits to each round alone.
 
-    `blocks_ms[i]` are the blocks measured with `objects[i]` objects, as many for each.
+    `blocks_ms[i]` are the blocks measured with `objects[i]` objects; the last round may not have all.
     """
     whole = fit(objects, [float(np.median(np.concatenate(list(blocks)))) for blocks in blocks_ms])
     if whole is None:
         return None
     rounds = [
-        fit(objects, [float(np.median(block)) for block in of_round]) for of_round in zip(*blocks_ms, strict=True)
+        fit(objects, [float(np.median(block)) for block in of_round]) for of_round in zip(*blocks_ms, strict=False)
     ]
     shares = [f["m_over_e"] for f in rounds if f and f["m_over_e"] is not None]
     return {**whole, "m_over_e_rounds": spread(shares) if shares else None}

@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from .statistics import thin
+
 Row = dict[str, Any]
 
 
@@ -20,7 +22,8 @@ class Document(dict[str, Any]):
             yield Text(f"{engine['name']}: {engine['engine']}")
         if self["engines"]:
             yield _steps(self["engines"])
-            yield _stages(self["engines"])
+            if staged := [(e["name"], row) for e in self["engines"] for row in e["by_objects"] if row["stages_ms"]]:
+                yield _stages(staged)
             yield _starts(self["engines"])
         if self["speedups"]:
             yield _speedups(self["speedups"])
@@ -40,8 +43,8 @@ def _heading(document: Row) -> list[str]:
     return [
         f"{machine['cpu']}, {machine['cores']} cores ({flags}), {machine['threads']} threads{gpu}",
         f"{clip['source']}: {clip['width']}x{clip['height']}, {clip['frames']} frames in memory",
-        f"{settings['frames']} frames each in {settings['rounds']} alternating blocks; torch "
-        f"{document['versions']['torch']}; {document['commit']}; {document['date']}",
+        f"{settings['frames']} frames each in {settings['rounds']} alternating blocks or more, while there was time: "
+        f"{document['took_s']:.0f} s; torch {document['versions']['torch']}; {document['commit']}; {document['date']}",
     ]
 
 
@@ -61,8 +64,10 @@ def _steps(engines: Sequence[Row]) -> Table:
     for engine in engines:
         for row in engine["by_objects"]:
             last = row is engine["by_objects"][-1]
-            times = [_ms(row["end_to_end_ms"][column]) for column in columns[1:6]]
-            rest = (_ms(row["jitter_ms"]), f"{row['fps']:.1f}", _ms(row["click_ms"]["median"]))
+            few = thin(row["end_to_end_ms"]["count"])
+            times = ["-" if column in few else _ms(row["end_to_end_ms"][column]) for column in columns[1:6]]
+            click = row["click_ms"] and row["click_ms"]["median"]
+            rest = (_ms(row["jitter_ms"]), f"{row['fps']:.1f}", _ms(click))
             iou = "" if engine["iou"] is None else f"{engine['iou']:.3f}"
             table.add_row(
                 engine["name"], str(row["objects"]), *times, *rest, iou, *(_fit(engine["fit"]) if last else ())
@@ -77,41 +82,46 @@ def _fit(fit: Row | None) -> tuple[str, ...]:
     return _ms(fit["e_ms"]), _ms(fit["m_ms"]), share
 
 
-def _stages(engines: Sequence[Row]) -> Table:
-    stages = list(engines[0]["by_objects"][0]["stages_ms"])
-    table = _table(
-        "stages one by one, p50 / p99 ms; to_input is part of encode_image", ("engine",), ["objects", *stages]
-    )
-    for engine in engines:
-        for row in engine["by_objects"]:
-            cells = (f"{_ms(s['p50'])} / {_ms(s['p99'])}" for s in row["stages_ms"].values())
-            table.add_row(engine["name"], str(row["objects"]), *cells)
+def _stages(rows: Sequence[tuple[str, Row]]) -> Table:
+    title = "stages one by one, p50 / p99 ms; to_input is part of encode_image"
+    table = _table(title, ("engine",), ["objects", *rows[0][1]["stages_ms"]])
+    for name, row in rows:
+        stages = row["stages_ms"].values()
+        cells = (f"{_ms(s['p50'])} / {'-' if thin(s['count']) else _ms(s['p99'])}" for s in stages)
+        table.add_row(name, str(row["objects"]), *cells)
     return table
 
 
 def _starts(engines: Sequence[Row]) -> Table:
-    columns = ("open", "first frame", "first tracked", "warm first frame", "MiB before", "steady", "peak", "CUDA peak")
-    table = _table("a process of its own, one object: ms and MiB", ("engine",), columns)
+    columns = ("start to mask", "import", "open", "first frame", "first tracked", "warm first frame")
+    sizes = ("MiB before", "steady", "peak", "CUDA peak")
+    table = _table("a process of its own, one object: ms and MiB", ("engine",), (*columns, *sizes))
     for engine in engines:
-        cold, memory, cuda = engine["cold"], engine["cold"]["resident_mib"], engine["cold"]["cuda_mib"]
-        times = (cold["open_ms"], cold["first_frame_ms"], cold["first_tracked_ms"])
         warm = _ms(engine["by_objects"][0]["first_frame_ms"]["median"])
-        sizes = (f"{memory[key]:.0f}" for key in ("before", "steady", "peak"))
-        table.add_row(engine["name"], *map(_ms, times), warm, *sizes, "" if cuda is None else f"{cuda['peak']:.0f}")
+        if (cold := engine["cold"]) is None:
+            table.add_row(engine["name"], *[""] * 5, warm)
+            continue
+        memory, cuda = cold["resident_mib"], cold["cuda_mib"]
+        keys = ("first_mask_ms", "import_ms", "open_ms", "first_frame_ms", "first_tracked_ms")
+        held = (f"{memory[key]:.0f}" for key in ("before", "steady", "peak"))
+        gpu = "" if cuda is None else f"{cuda['peak']:.0f}"
+        table.add_row(engine["name"], *(_ms(cold[key]) for key in keys), warm, *held, gpu)
     return table
 
 
 def _speedups(rows: Sequence[Row]) -> Table:
     """With the least and the largest number of objects; the document has them all."""
-    title = "times faster than the baseline: median, least and largest over the blocks"
-    table = _table(title, ("about", "baseline", "engine"), ("objects", "faster", "least", "largest"))
+    title = "times faster than the baseline: median over the rounds, and its 95% interval"
+    table = _table(title, ("about", "baseline", "engine"), ("objects", "faster", "low", "high", "rounds"))
     ends = {min(row["objects"] for row in rows), max(row["objects"] for row in rows)}
     for row in (row for row in rows if row["objects"] in ends):
-        ratios = (f"{row[key]:.2f}x" for key in ("median", "min", "max"))
-        table.add_row(row["about"], row["baseline"], row["name"], str(row["objects"]), *ratios)
+        ratios = ("" if row[key] is None else f"{row[key]:.2f}x" for key in ("median", "low", "high"))
+        table.add_row(row["about"], row["baseline"], row["name"], str(row["objects"]), *ratios, str(row["rounds"]))
     return table
 
 
-def _ms(value: float) -> str:
+def _ms(value: float | None) -> str:
     """Three figures, or all before the point."""
+    if value is None:
+        return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,76 @@
+"""Who takes turns, for how long: blocks of frames until every ratio is known well enough, or time is up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from .budget import Budget, Deadline
+from .statistics import median_interval, medians, ratios
+
+TIGHT = 0.03  # the half of a ratio's 95% interval that is tight enough
+BLOCK_MS = 600.0  # of a block, where there is time for as many as are asked for
+SETTLE, SETTLE_MS = 2, 250.0  # frames after a change of engines that are not counted: the caches hold the other's
+
+
+class Runner(Protocol):
+    """What takes turns: its blocks so far, in ms a frame, and how long a frame is thought to take."""
+
+    @property
+    def blocks_ms(self) -> Sequence[Sequence[float]]: ...
+    @property
+    def step_ms(self) -> float: ...
+    def block(self, frames: int) -> None: ...
+
+
+def settling(step_ms: float) -> int:
+    """How many frames to let pass at the start of a block; where a step is long, the caches are soon its own."""
+    return min(SETTLE, int(SETTLE_MS / max(step_ms, 1e-6)))
+
+
+def take_turns(
+    runners: Sequence[Runner], pairs: Sequence[tuple[Runner, Runner]],
+    budget: Budget, deadline: Deadline, frames: int, rounds: int, most: float = math.inf,
+) -> None:  # fmt: skip
+    """A block of each, and again, so that noise hits them all alike.
+
+    Goes on until each has `frames` frames in `rounds` blocks or more, and the ratio of each pair is known to 3%; or
+    until there were `most` rounds, or time is up. A slow one's blocks last as long as a fast one's; each takes part in
+    the first round, always.
+    """
+    share_ms = deadline.left_ms / (rounds * len(runners))
+    sizes = [block_frames(r.step_ms, share_ms, -(-frames // rounds)) for r in runners]
+    needed = rounds * sum((n + settling(r.step_ms)) * r.step_ms for n, r in zip(sizes, runners, strict=True)) / 1e3
+    done = 0
+    while done < most and not enough(runners, pairs, frames, rounds):
+        budget.say(_state(done, pairs), needed * max(0.2, 1 - done / rounds))
+        for runner, size in zip(runners, sizes, strict=True):
+            if done and deadline.left_ms < size * runner.step_ms:
+                return
+            runner.block(size)
+        done += 1
+
+
+def block_frames(step_ms: float, share_ms: float, most: int) -> int:
+    """Frames of a block that is to take no longer than its share of the time; one at least."""
+    whole = int(min(BLOCK_MS, share_ms) / max(step_ms, 1e-6)) - settling(step_ms)
+    return max(1, min(most, whole))
+
+
+def enough(runners: Sequence[Runner], pairs: Sequence[tuple[Runner, Runner]], frames: int, rounds: int) -> bool:
+    """Whether nothing is left to be found out."""
+    counts = all(len(r.blocks_ms) >= rounds and sum(map(len, r.blocks_ms)) >= frames for r in runners)
+    return counts and uncertainty(pairs) <= TIGHT
+
+
+def uncertainty(pairs: Sequence[tuple[Runner, Runner]]) -> float:
+    """The widest half interval among the ratios of these pairs; 0 where there is nothing to compare."""
+    known = [median_interval(ratios(medians(a.blocks_ms), medians(b.blocks_ms))) for a, b in pairs]
+    return max((math.log(found[1] / found[0]) / 2 if found else math.inf for found in known), default=0.0)
+
+
+def _state(done: int, pairs: Sequence[tuple[Runner, Runner]]) -> str:
+    known = uncertainty(pairs)
+    told = f"; ratios known to {known:.0%} or better" if pairs and math.isfinite(known) else ""
+    return f"round {done + 1}{told}"
