@@ -154,11 +154,10 @@ class Feed:
         if child.hangs(self.board[f"beat {child.role}"]):
             self.note("hung", child.role, f"no sign of life for {child.silent_s:g} s; it is ended")
             child.kill()
+        child.see_out()
         if child.ended:
             self._listen(child)  # why it ends is the last that a process says
-        how = child.reap()
-        if how is not None:
-            self._died(child, how)
+            self._died(child, child.reap())
         came = child.tick(lambda: plain_config(child.role, self))
         if came is not None:
             self.note("started", child.role, came)

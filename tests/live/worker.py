@@ -6,17 +6,20 @@ raise_at: n     the n-th step of the first process raises; with `always`, that o
 hang_at: n      the n-th step of the first process does not return
 ink: true       every overlay raises
 refuse: text    the engine cannot be opened
+linger: s       who ends takes so many seconds to exit, without its link
 break_at: n     the synthetic source breaks at frame n
 life: path      a file that counts the starts of `segment`
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
 import time
 import types
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,9 +149,23 @@ def break_source() -> None:
     EndoscopeSource.frame = frame  # type: ignore[method-assign]
 
 
+def linger() -> None:
+    """A large process on a slow machine lets go of all it holds long before it is gone."""
+
+    def wait() -> None:
+        for fd in range(3, 100):
+            with suppress(OSError):
+                os.close(fd)
+        time.sleep(FAULTS["linger"])
+
+    if "linger" in FAULTS:
+        atexit.register(wait)
+
+
 if __name__ == "__main__":
     if FAULTS.get("fake"):
         pretend()
+    linger()
     role = json.loads(sys.argv[1])["role"]
     {"segment": break_network, "publish": break_display, "grab": break_source, "record": lambda: None}[role]()
     main(sys.argv[1])
