@@ -60,7 +60,14 @@ setup(
     ext_modules=kernels(),
     cmdclass={"build_ext": BuildKernels},
     package_data={
-        "rtseg": ["py.typed", "weights/*.safetensors", "weights/*.md", "engine/cuda/*.cu", "engine/cpu/simd/*"]
+        "rtseg": [
+            "py.typed",
+            "demo.mp4",
+            "weights/*.safetensors",
+            "weights/*.md",
+            "engine/cuda/*.cu",
+            "engine/cpu/simd/*",
+        ]
     },
     entry_points={"console_scripts": ["rtseg = rtseg.cli:main"]},
     install_requires=[

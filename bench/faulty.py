@@ -1,7 +1,7 @@
 """A feed in a process of its own, with a network that fails on command: `python -m bench.faulty STREAM.toml STARTER`.
 
-It runs what `rtseg live --json` runs, prints the same report, and ends with its starter, a process id. A SIGUSR1 to its `segment` process makes the next
-step of the network raise.
+It runs what `rtseg live --json` runs, prints the same report, and ends with its starter, a process id. A SIGUSR1 to its
+`segment` process makes the next step of the network raise.
 """
 
 from __future__ import annotations

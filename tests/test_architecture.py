@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"types", "errors", "tables", "prompts", "config", "timing"}
-VALUES = {"types", "errors", "config"}
+BASE = {"types", "errors", "tables", "prompts", "config", "timing", "cores"}
+VALUES = {"types", "errors", "config", "cores"}
 
 # What a room may import of rtseg, beside itself.
 MAY: dict[str, set[str]] = {
     "errors": set(),
+    "cores": set(),
     "types": {"errors"},
     "tables": {"errors"},
     "timing": {"types"},
