@@ -47,7 +47,9 @@ class Display(threading.Thread):
         self.turned_ns = now_ns()
         self._name, self._record = config["name"], config["record"]
         self._sync = config["overlay"] == "sync"
-        self._carrier = Carrier() if config["carry"] == "flow" and not self._sync else None
+        self._carries = "off" if self._sync else config["carry"]
+        self._carrier = None if self._carries == "off" else Carrier()
+        self.behind = False  # whether the network is too slow for the budget
         self._pace = Pace(config["target_fps"])
         self._masks: Masks | None = None
         self._masks_seen = max(0, seat.masks.head - 1)  # the newest there are still say something
@@ -134,7 +136,7 @@ class Display(threading.Thread):
             self._drop("ring")
             return
         frame = frame_of(index, *entry)
-        if self._carrier is not None and self._seen():
+        if self._carrier is not None and self._carrying():
             self._carrier.see(frame)
         if now_ns() - frame.captured_ns > LATE_NS:
             self._drop("late")
@@ -198,7 +200,7 @@ class Display(threading.Thread):
         settings, masks, start_ns = self.settings, found, now_ns()
         options: dict[str, Any] = {"budget_ms": settings.budget_ms, "opacity": settings.opacity}
         try:
-            if self._carrier is not None and masks is not None and seen:
+            if self._carrier is not None and masks is not None and self._carrying():
                 masks = self._carrier.carry(masks, frame, settings.budget_ms)
             options |= {"carried": masks is not found, "before": self._steady, "unseen": not seen}
             drawn = draw_overlay(frame, masks, **options, recovering=self.recovering, notice=self.notice)
@@ -213,6 +215,9 @@ class Display(threading.Thread):
     def _seen(self) -> bool:
         """Whether anybody looks at what is drawn: if not, the time is the network's."""
         return self._record or self._publisher.watched("overlay")
+
+    def _carrying(self) -> bool:
+        return self._seen() and (self._carries == "flow" or self.behind)
 
     def _drop(self, cause: str, count: int = 1) -> None:
         self._board.add(f"dropped {cause}", count)

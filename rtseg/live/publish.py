@@ -91,6 +91,7 @@ class _Original:
         say = facts.pop("say")
         if say == "status":
             self._display.recovering, self._display.notice = facts["recovering"], facts["notice"]
+            self._display.behind = facts["behind"]
             self._publisher.set_status(facts["status"])
             self._seat.link.send("counts", counts=self._publisher.counts())
         elif say == "set":

@@ -1,7 +1,7 @@
 """A process of a feed with faults in it, as `python tests/live/worker.py SEAT`; RTSEG_TEST_FAULTS (JSON) says which.
 
 fake: true      a network of no weight, which imports no torch: an object's mask is the box it was prompted with
-slow: s         each step takes so many seconds more
+slow: s         each step takes so many seconds more; with `slow_above`, only at image sizes above that
 raise_at: n     the n-th step of the first process raises; with `always`, that of every process
 hang_at: n      the n-th step of the first process does not return
 ink: true       every overlay raises
@@ -110,7 +110,8 @@ def break_network() -> None:
     def step(self: Any, frame: Any) -> Masks:
         if isinstance(frame, Frame):  # not when it warms up
             steps[0] += 1
-            time.sleep(FAULTS.get("slow", 0.0))
+            if self.engine.recipe.image_size > FAULTS.get("slow_above", 0):
+                time.sleep(FAULTS.get("slow", 0.0))
             if steps[0] == FAULTS.get("raise_at") and (first or FAULTS.get("always")):
                 raise RuntimeError("out of memory")
             if steps[0] == FAULTS.get("hang_at") and first:
