@@ -25,6 +25,7 @@ from .types import BoolMask, Frame, ImageU8, Prompt, now_ns
 
 SEED = HELD_OUT_SEED + 10  # a scene that no training draws
 ENGINE = Recipe("micro", "package:micro", 224)  # which keeps up before anything is built for this machine
+LEAST = 160  # pixels that the network sees where the machine is too slow for more
 SECONDS = 20.0
 SOURCE = f"synthetic:laparoscopy?width=800&height=450&fps=25&seed={SEED}&seconds={SECONDS:g}"
 RECORDING = Path(__file__).with_name("demo.mp4")  # of SOURCE, in order
@@ -101,7 +102,10 @@ def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, An
     source = EndoscopeSource(SOURCE)
     first_hw = _truth(source.frame(0))
     prompts = tuple(Prompt(i, mask=first_hw == i, label=label) for i, label in LABELS.items())
-    profile = StreamProfile(str(RECORDING), "demo", ENGINE, objects=prompts, publish=Publish("tcp://127.0.0.1:*"))
+    profile = StreamProfile(
+        str(RECORDING), "demo", ENGINE, objects=prompts, publish=Publish("tcp://127.0.0.1:*"), carry="behind",
+        least_image_size=min(LEAST, ENGINE.image_size),
+    )  # fmt: skip
     displays: list[Display] = []
 
     def ready(feed: Feed, endpoint: str) -> None:

@@ -32,7 +32,7 @@ def first() -> None:
     """
     number = _SET_ATTR.get(os.uname().machine)
     if number is not None:
-        wanted = _Attributes(size=ctypes.sizeof(_Attributes), runtime=_SLICE_NS)
+        wanted = _Attributes(size=ctypes.sizeof(_Attributes), nice=os.nice(0), runtime=_SLICE_NS)
         ctypes.CDLL(None).syscall(number, 0, ctypes.byref(wanted), 0)
 
 

@@ -16,6 +16,7 @@ from .behind import Behind, Keeping
 if TYPE_CHECKING:
     from .supervisor import Feed
 
+MORE, BESIDE = 0.2, 1.2  # of a step: what another object adds, and what the feed's other processes do
 PATIENCE_NS = 2_000_000_000  # beyond the seconds that are looked at: what passes by itself is left alone
 
 
@@ -47,17 +48,24 @@ class Remedy:
             if now is keeping.worst:
                 self._said = {**now.plain(), "image_size": self.recipe.image_size, "advice": self._advice(now)}
             if now_ns() - keeping.since_ns > PATIENCE_NS and self._may_shrink():
-                self._shrink(now)
+                self._shrink(now.step_ms, needed_ms(feed.settings["budget_ms"], now.wanted_fps))
+
+    def ready(self, step_ms: float) -> None:
+        """The network is there, and a step of one object takes so long: before the first frame, a long one is known."""
+        feed = self._feed
+        step_ms *= (1 + MORE * (len(feed.profile.objects) - 1)) * BESIDE if feed.profile.objects else BESIDE
+        allowed_ms = needed_ms(feed.settings["budget_ms"], feed.profile.target_fps)
+        if not feed.began_ns and step_ms > allowed_ms and self._may_shrink():
+            self._shrink(step_ms, allowed_ms)
 
     def _may_shrink(self) -> bool:
         least = self._feed.profile.least_image_size
         return least is not None and self.recipe.image_size > least
 
-    def _shrink(self, now: Behind) -> None:
+    def _shrink(self, step_ms: float, allowed_ms: float) -> None:
         """Let the network open again with a smaller picture; what was said to it is said again, as after a crash."""
         feed, least = self._feed, self._feed.profile.least_image_size or self.recipe.image_size
-        allowed_ms = needed_ms(feed.settings["budget_ms"], now.wanted_fps)
-        size = min(size_for(self.recipe, now.step_ms, allowed_ms, least), self.recipe.image_size - SIDES)
+        size = min(size_for(self.recipe, step_ms, allowed_ms, least), self.recipe.image_size - SIDES)
         self._larger, self.recipe = self.recipe, replace(self.recipe, image_size=max(size, least))
         if feed.children["segment"].say("resize", image_size=self.recipe.image_size):
             feed.restore("resize", f"image_size {self._larger.image_size} -> {self.recipe.image_size}")

@@ -195,6 +195,7 @@ class Feed:
         self.note("ready", child.role, said)
         self.network.begin()
         self.children["publish"].say("engine", engine=engine)
+        self.remedy.ready(step_ms)
 
     def _on_kept(self, child: Child, why: str) -> None:
         """The network could not be opened otherwise, and is there as it was."""
