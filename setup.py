@@ -62,6 +62,7 @@ setup(
     package_data={
         "rtseg": [
             "py.typed",
+            "demo.mp4",
             "weights/*.safetensors",
             "weights/*.md",
             "weights/onnx/*/*",

@@ -1,7 +1,7 @@
-"""A feed in a process of its own, with a network that fails on command: `python -m bench.faulty STREAM.toml`.
+"""A feed in a process of its own, with a network that fails on command: `python -m bench.faulty STREAM.toml STARTER`.
 
-It runs what `rtseg live --json` runs, and prints the same report. A SIGUSR1 to its `segment` process makes the next
-step of the network raise.
+It runs what `rtseg live --json` runs, prints the same report, and ends with its starter, a process id. A SIGUSR1 to its
+`segment` process makes the next step of the network raise.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 WORKER = (sys.executable, "-m", "bench.faulty")
 
 
-def play(profile: str) -> None:
+def play(profile: str, starter: int) -> None:
     from rtseg.cli import _end_gently, _log_to_stderr
     from rtseg.config import load_stream
     from rtseg.live import run_live
+    from rtseg.live.seat import end_with
 
+    end_with(starter, signal.SIGTERM)  # a bench that is killed, or a test that fails, leaves no feed behind
     _end_gently()
     _log_to_stderr()
     report = run_live(load_stream(profile), worker=WORKER)
@@ -51,4 +53,4 @@ def arm() -> None:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1]) if sys.argv[1].startswith("{") else play(sys.argv[1])
+    work(sys.argv[1]) if sys.argv[1].startswith("{") else play(sys.argv[1], int(sys.argv[2]))

@@ -146,7 +146,11 @@ class Room:
         self.client = Client(f"ipc://{folder}/control", timeout=30.0, keys=anna)
 
     def __enter__(self) -> Self:
-        self.until(lambda: self.display.fresh_after(0), 60)
+        try:
+            self.until(lambda: self.display.fresh_after(0), 60)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -157,7 +161,7 @@ class Room:
 
     def begin(self) -> None:
         """Start the feed."""
-        command = [sys.executable, "-m", "bench.faulty", str(self._profile)]
+        command = [sys.executable, "-m", "bench.faulty", str(self._profile), str(os.getpid())]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._log)
         self.pid = self._process.pid
 

@@ -31,7 +31,7 @@ PRUNED = ("efp", "efp-confident")  # policies that keep `spatial` memories for g
 OVERLAYS = ("latest", "sync")
 PACES = ("native", "flat-out")
 DEINTERLACES = ("off", "auto", "on")
-CARRIES = ("off", "flow")
+CARRIES = ("off", "flow", "behind")
 Topic = Literal["video", "overlay", "masks", "status"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 OPACITY = 0.28  # of a mask's tint
@@ -40,7 +40,7 @@ SHIPPED = Path(__file__).with_name("weights")  # what `package:NAME` refers to
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
 STREAM_KEYS = (
     "source", "pace", "deinterlace", "crop", "engine", "target_fps", "overlay", "carry", "opacity", "mask_budget_ms",
-    "publish", "control", "metrics", "record", "security", "object",
+    "least_image_size", "publish", "control", "metrics", "record", "security", "object",
 )  # fmt: skip
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
@@ -99,8 +99,10 @@ class StreamProfile:
 
     `name` is the file's own name and opens every topic; `target_fps` is in frames per second; a mask older than
     `mask_budget_ms` is drawn as an outline, and not at all when it is twice as old; `carry` "flow" moves it along with
-    the picture. `crop` is "off", "auto" or a box x0, y0, x1, y1. `control` and `metrics` are addresses, `record` the
-    folder of recordings, `keys` that of the CURVE keys; None: there is none.
+    the picture, "behind" does so while the network is too slow for the budget: then the network may also see a smaller
+    picture, down to `least_image_size` (None: no smaller one). `crop` is "off", "auto" or a box x0, y0, x1, y1.
+    `control` and `metrics` are addresses, `record` the folder of recordings, `keys` that of the CURVE keys; None: there
+    is none.
     """
 
     source: str
@@ -112,6 +114,7 @@ class StreamProfile:
     target_fps: float = 25.0
     overlay: str = "latest"
     carry: str = "off"
+    least_image_size: int | None = None
     opacity: float = OPACITY
     mask_budget_ms: float = MASK_BUDGET_MS
     publish: Publish = Publish()
@@ -147,16 +150,18 @@ def load_stream(path: str | Path) -> StreamProfile:
     path = Path(path)
     folder = path.parent
     table = Table(_read_toml(path), str(path), STREAM_KEYS, ConfigError)
+    engine = load_recipe(folder / table.text("engine")) if "engine" in table else Recipe()
     return StreamProfile(
         source=_source(table.text("source"), folder),
         name=re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem),
         pace=table.choice("pace", "native", PACES),
         deinterlace=table.choice("deinterlace", "auto", DEINTERLACES),
         crop=_crop(table),
-        engine=load_recipe(folder / table.text("engine")) if "engine" in table else Recipe(),
+        engine=engine,
         target_fps=table.number("target_fps", 25.0, 0.1, 1000.0),
         overlay=table.choice("overlay", "latest", OVERLAYS),
         carry=table.choice("carry", "off", CARRIES),
+        least_image_size=_least(table, engine.image_size),
         opacity=table.number("opacity", OPACITY, 0.0, 1.0),
         mask_budget_ms=table.number("mask_budget_ms", MASK_BUDGET_MS, 1.0, 10_000.0),
         publish=_publish(table.values.get("publish", {}), str(path)),
@@ -208,6 +213,15 @@ def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
         ),
         path=path,
     )
+
+
+def _least(table: Table, image_size: int) -> int | None:
+    if "least_image_size" not in table:
+        return None
+    least = table.integer("least_image_size", image_size, 64, image_size)
+    if least % 32:
+        raise table.bad("least_image_size", "a multiple of 32")
+    return least
 
 
 def _crop(table: Table) -> str | tuple[int, int, int, int]:

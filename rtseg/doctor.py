@@ -8,9 +8,19 @@ import importlib.util
 import platform
 import sys
 from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
 
 from . import __version__
-from .config import SHIPPED, cpu_cores, cpu_flags, file_sha256
+from .config import MASK_BUDGET_MS, SHIPPED, Recipe, cpu_cores, cpu_flags, file_sha256
+from .cores import cores
+from .errors import RtsegError
+from .reach import nearest, needed_ms
+from .types import now_ns
+
+FPS = 25.0  # of the feed that the doctor thinks of
+STEPS = 12  # of each network: by the sixth its memories are full
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ def examine() -> list[Finding]:
         _torch(),
         _onnx(),
         _cpu(),
+        _cores(),
         _gpu(),
         _auto(),
         _kernels(),
@@ -42,6 +53,7 @@ def examine() -> list[Finding]:
         _package("matplotlib", "the plots of rtseg bench", extra="bench"),
         _untried(),
         _weights(),
+        _live(),
     ]
 
 
@@ -85,6 +97,12 @@ def _cpu() -> Finding:
     return Finding(
         "cpu", True, f'{cpu_cores()} cores; {", ".join(flags) or "unknown"}; precision "auto" is {auto} on it'
     )
+
+
+def _cores() -> Finding:
+    found = cores()
+    threads = found.network_threads
+    return Finding("cores", True, f"{found}; a feed's network gets {threads} thread{'s' * (threads > 1)}")
 
 
 def _gpu() -> Finding:
@@ -156,3 +174,39 @@ def _weights() -> Finding:
 
 def _has(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
+
+
+def _live() -> Finding:
+    """Whether the shipped networks hold the masks of a feed within their budget here: by a few steps of each."""
+    allowed_ms = needed_ms(MASK_BUDGET_MS, FPS)
+    said, holds = [], False
+    try:
+        for recipe in (Recipe(), Recipe("micro", "package:micro", 224)):
+            step_ms = _step_ms(recipe)
+            best = nearest(recipe, step_ms, allowed_ms)
+            holds |= step_ms <= allowed_ms
+            hint = "" if step_ms <= allowed_ms else f" ({best.setting}: about {best.step_ms:.0f})"
+            said.append(f"{recipe.model} {step_ms:.0f} ms{hint}")
+    except (RtsegError, ImportError, OSError) as e:
+        return Finding("live", None, f"not tried: {e}")
+    text = f"a step may take {allowed_ms:.0f} ms for masks of {MASK_BUDGET_MS:.0f} ms at {FPS:g} fps: {', '.join(said)}"
+    remedy = "set least_image_size in the stream profile, or run: rtseg build RECIPE"
+    return Finding("live", True if holds else None, text, "" if holds else remedy)
+
+
+def _step_ms(recipe: Recipe) -> float:
+    """A step of one object, as a feed's network takes it, with its memories filled."""
+    from .engine import open_engine
+    from .engine.threads import at_most
+    from .track import Tracker
+
+    with at_most(cores().network_threads):
+        tracker = Tracker(open_engine(recipe))
+        image_hwc = np.random.default_rng(0).integers(0, 256, (recipe.image_size, recipe.image_size, 3), np.uint8)
+        tracker.prompt(1, points=[(recipe.image_size / 2, recipe.image_size / 2, 1)])
+        took = []
+        for _ in range(STEPS):
+            start_ns = now_ns()
+            tracker.step(image_hwc)
+            took.append((now_ns() - start_ns) / 1e6)
+    return median(took[STEPS // 2 :])

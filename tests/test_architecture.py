@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"types", "errors", "tables", "prompts", "config", "timing"}
-VALUES = {"types", "errors", "config"}
+BASE = {"types", "errors", "tables", "prompts", "config", "timing", "cores"}
+VALUES = {"types", "errors", "config", "cores"}
 
 # What a room may import of rtseg, beside itself.
 MAY: dict[str, set[str]] = {
     "errors": set(),
+    "cores": set(),
     "types": {"errors"},
     "tables": {"errors"},
     "timing": {"types"},
@@ -29,12 +30,13 @@ MAY: dict[str, set[str]] = {
     "engine": VALUES | {"sam2"},
     "track": VALUES | {"engine"},
     "machine": VALUES,
+    "reach": VALUES,
     "evaluate": BASE | {"engine", "track", "grab", "publish", "doctor", "machine", "report"},
     "adapt": BASE | {"sam2", "engine", "grab", "publish", "evaluate"},
-    "doctor": VALUES | {"engine"},
+    "doctor": VALUES | {"engine", "track", "reach"},
     "report": {"errors"},
     "offline": BASE | {"grab", "engine", "track", "publish", "doctor"},
-    "live": BASE | {"grab", "engine", "track", "publish", "control", "keys", "metrics"},
+    "live": BASE | {"grab", "engine", "track", "publish", "control", "keys", "metrics", "reach"},
     "benchmark": BASE | {"grab", "engine", "track", "publish", "doctor", "live", "machine"},
     "clips": BASE | {"grab"},
     "probe": VALUES | {"engine"},

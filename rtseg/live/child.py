@@ -13,10 +13,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from ..cores import cores
 from ..errors import RtsegError
 from ..types import now_ns
 from .link import Link, Said
-from .seat import REFUSED, Fds
+from .plan import environment
+from .seat import Fds
 
 # What a process may take until its first message: a large engine is loaded from a slow disk, and compiled.
 BEGIN_S = {"segment": 120.0, "grab": 20.0, "publish": 20.0, "record": 20.0}
@@ -80,14 +82,14 @@ class Child:
         if self._process is not None or self.refused or now_ns() < self._due_ns:
             return None
         self.starts += 1
-        self.up, self._since_ns, self._closed_ns, self._killed = False, now_ns(), 0, False
+        self.up, self._since_ns, self._closed_ns, self._killed, self.error = False, now_ns(), 0, False, None
         ours, theirs = Link.pair()
         seat = {"role": self.role, "supervisor": os.getpid(), "link": theirs.fileno(), "fds": asdict(self._fds)}
         try:
             # Not our process group: Ctrl-C is for the supervisor, which ends its processes in order.
             self._process = subprocess.Popen(
                 [*self._worker, json.dumps(seat)], pass_fds=(theirs.fileno(), *self._fds.all()),
-                stdin=subprocess.DEVNULL, process_group=0,
+                stdin=subprocess.DEVNULL, process_group=0, env={**os.environ, **environment(self.role, cores())},
             )  # fmt: skip
         except OSError as e:  # no memory, no number for it: it is tried again
             ours.close()
@@ -117,21 +119,21 @@ class Child:
         limit_s = self.silent_s if self.up else BEGIN_S[self.role]
         return now_ns() - max(beat_ns, self._since_ns) > limit_s * 1e9
 
-    def reap(self) -> str | None:
-        """If it has ended, how; it is started again after its back-off. None while it runs."""
-        if self._process is None:
-            return None
-        if self._process.poll() is None:
-            if self.link is not None and self.link.closed:  # it is on its way out, or no use any more
-                self._closed_ns = self._closed_ns or now_ns()
-                if now_ns() - self._closed_ns > EXIT_S * 1e9:
-                    self._process.kill()
-            return None
+    def see_out(self) -> None:
+        """Kill it if it has let go of its link and yet does not exit: it is no use any more."""
+        if self._process is not None and self.link is not None and self.link.closed:
+            self._closed_ns = self._closed_ns or now_ns()
+            if now_ns() - self._closed_ns > EXIT_S * 1e9:
+                self._process.kill()
+
+    def reap(self) -> str:
+        """Of a process that has `ended`, all that it said being heard: how. It is started again after its back-off."""
+        assert self._process is not None
         code = int(self._process.returncode)
         if self.up and now_ns() - self._since_ns > LIVED_S * 1e9:
             self._failures = 0
         self._again()
-        if code == REFUSED and self.error is not None and (self._once or not self._worked):
+        if self.error is not None and (self._once or not self._worked):  # however long it then took to exit
             self.refused = self.error
         self._forget()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -47,7 +47,9 @@ class Display(threading.Thread):
         self.turned_ns = now_ns()
         self._name, self._record = config["name"], config["record"]
         self._sync = config["overlay"] == "sync"
-        self._carrier = Carrier() if config["carry"] == "flow" and not self._sync else None
+        self._carries = "off" if self._sync else config["carry"]
+        self._carrier = None if self._carries == "off" else Carrier()
+        self.behind = False  # whether the network is too slow for the budget
         self._pace = Pace(config["target_fps"])
         self._masks: Masks | None = None
         self._masks_seen = max(0, seat.masks.head - 1)  # the newest there are still say something
@@ -134,7 +136,7 @@ class Display(threading.Thread):
             self._drop("ring")
             return
         frame = frame_of(index, *entry)
-        if self._carrier is not None:
+        if self._carrier is not None and self._carrying():
             self._carrier.see(frame)
         if now_ns() - frame.captured_ns > LATE_NS:
             self._drop("late")
@@ -179,31 +181,43 @@ class Display(threading.Thread):
             self._show(frame_of(index, *entry), masks)
 
     def _show(self, frame: Frame, masks: Masks | None) -> None:
-        drawn = self._draw(frame, masks)
+        seen = self._seen()
+        drawn = self._draw(frame, masks, seen)
         self._board.add(f"masks {drawn.state}")
         self._board.add("shown")
         self._pace.shown(frame.captured_ns, frame.seconds)
         if drawn.age_ms is not None:
             self._board.stages["mask age"].add(abs(drawn.age_ms))
-        self._publisher.publish_overlay(frame, drawn)
+        if seen:
+            self._publisher.publish_overlay(frame, drawn)
+        else:
+            self._publisher.pass_over("overlay")
         if self._record:
             _, header, _ = encode_overlay(frame, drawn, self._name, engine=self._publisher.engine)
             self._seat.shown.write(bytes(header), drawn.image_hwc)
 
-    def _draw(self, frame: Frame, found: Masks | None) -> Drawn:
+    def _draw(self, frame: Frame, found: Masks | None, seen: bool) -> Drawn:
         settings, masks, start_ns = self.settings, found, now_ns()
         options: dict[str, Any] = {"budget_ms": settings.budget_ms, "opacity": settings.opacity}
         try:
-            if self._carrier is not None and masks is not None:
+            if self._carrier is not None and masks is not None and self._carrying():
                 masks = self._carrier.carry(masks, frame, settings.budget_ms)
-            options |= {"carried": masks is not found, "before": self._steady}
+            options |= {"carried": masks is not found, "before": self._steady, "unseen": not seen}
             drawn = draw_overlay(frame, masks, **options, recovering=self.recovering, notice=self.notice)
         except Exception as e:  # the picture goes on, bare
             self._seat.link.send("fault", text=f"overlay of frame {frame.seq}: {type(e).__name__}: {e}")
             return Drawn(frame.image_hwc, "none", None, None)
         self._steady = drawn.steady
-        self._board.stages["overlay"].add((now_ns() - start_ns) / 1e6)
+        if seen:
+            self._board.stages["overlay"].add((now_ns() - start_ns) / 1e6)
         return drawn
+
+    def _seen(self) -> bool:
+        """Whether anybody looks at what is drawn: if not, the time is the network's."""
+        return self._record or self._publisher.watched("overlay")
+
+    def _carrying(self) -> bool:
+        return self._seen() and (self._carries == "flow" or self.behind)
 
     def _drop(self, cause: str, count: int = 1) -> None:
         self._board.add(f"dropped {cause}", count)

@@ -44,10 +44,7 @@ class Link:
             packed, fds = msgpack.packb({"say": "long", "size": len(packed)}), (*fds, long)
         try:
             socket.send_fds(self._socket, [packed], fds)
-        except BlockingIOError:
-            return False
-        except OSError:
-            self.closed = True
+        except OSError:  # what the other end said before it went can still be received: that is where its end is seen
             return False
         finally:
             if long >= 0:
@@ -62,6 +59,8 @@ class Link:
                 packed, fds, _, _ = socket.recv_fds(self._socket, _MOST_BYTES + 1024, 4)
             except BlockingIOError:
                 break
+            except ConnectionResetError:  # it went without reading all that we said; first comes what it said itself
+                continue
             except OSError:
                 packed, fds = b"", []
             if not packed:

@@ -18,7 +18,7 @@ from .parcels import frame_of
 from .ring import quiet
 from .seat import Seat
 
-YIELD_S = 0.003  # at most: where nobody watches the original, nothing leaves
+YIELD_S = 0.003  # at most
 QUIET_NS = 1_500_000_000  # a thread that has not gone round for so long is no sign of life
 
 
@@ -84,12 +84,14 @@ class _Original:
         self._seat.board.stages["handover"].add(age_ns / 1e6)
         self._left.clear()
         self._publisher.publish_video(frame)
-        self._left.wait(YIELD_S)
+        if self._publisher.watched("video"):
+            self._left.wait(YIELD_S)
 
     def _obey(self, facts: dict[str, Any]) -> None:
         say = facts.pop("say")
         if say == "status":
             self._display.recovering, self._display.notice = facts["recovering"], facts["notice"]
+            self._display.behind = facts["behind"]
             self._publisher.set_status(facts["status"])
             self._seat.link.send("counts", counts=self._publisher.counts())
         elif say == "set":

@@ -107,12 +107,17 @@ class Seat:
                 self.config, self._early = said[0][0], said[1:]
 
 
+def end_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the signal sent to this process when its parent ends, however that is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        raise SystemExit(0)  # it died before we could ask to be told
+
+
 def sit_down(argument: str) -> Seat:
     """Take the seat that the command line describes, and wait for its configuration."""
     given = json.loads(argument)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != given["supervisor"]:
-        raise SystemExit(0)  # it died before we could ask to be told
+    end_with(given["supervisor"])
     # Ctrl-C is the supervisor's to hear; it ends its processes in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(_SWITCH_S)

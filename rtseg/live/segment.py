@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy as np
 
 from ..config import MemoryPlan, Recipe
 from ..engine import Engine, open_engine, spare_core
-from ..errors import PromptError
+from ..errors import PromptError, RtsegError
 from ..track import Tracker
 from ..types import Frame, now_ns
 from . import priority
 from .parcels import frame_of, masks_parcel, prompt_of
+from .rhythm import Rhythm
 from .ring import quiet
 from .seat import Seat
 
@@ -29,12 +31,18 @@ CATCH_UP, CATCH_UP_S = 8, 0.3  # frames between a click in the past and now that
 def work(seat: Seat) -> None:
     priority.last()
     with spare_core():
-        engine = open_engine(recipe_of(seat.config["recipe"]))
-        warm_ms = warm_up(engine)
-        tracker = Tracker(engine)
-        said = f"{engine.recipe.model}, {engine.description}, memory {tracker.policy}"
-        seat.link.send("ready", engine=engine.description, said=said, step_ms=warm_ms)
-        _Segment(seat, tracker).run()
+        recipe = recipe_of(seat.config["recipe"])
+        _Segment(seat, recipe, _opened(seat, recipe)).run()
+
+
+def _opened(seat: Seat, recipe: Recipe) -> Tracker:
+    """A tracker on its engine, warm; the supervisor is told."""
+    engine = open_engine(recipe)
+    warm_ms = warm_up(engine)
+    tracker = Tracker(engine)
+    said = f"{engine.recipe.model}, {engine.description}, memory {tracker.policy}"
+    seat.link.send("ready", engine=engine.description, said=said, step_ms=warm_ms)
+    return tracker
 
 
 def recipe_of(plain: dict[str, Any]) -> Recipe:
@@ -44,8 +52,10 @@ def recipe_of(plain: dict[str, Any]) -> Recipe:
 
 
 class _Segment:
-    def __init__(self, seat: Seat, tracker: Tracker) -> None:
-        self._seat, self._tracker, self._paused = seat, tracker, False
+    def __init__(self, seat: Seat, recipe: Recipe, tracker: Tracker) -> None:
+        self._seat, self._recipe, self._tracker, self._paused = seat, recipe, tracker, False
+        self._rhythm = Rhythm() if seat.config["overlay"] == "latest" else None
+        self._waited = -1  # the frame that was left for the one after it
         self._done = -1  # the latest frame that was looked at
         self._had = False  # whether there were objects on it: that there are none any more is said once
 
@@ -57,11 +67,22 @@ class _Segment:
                 self._obey(facts, fds)
                 seat.beat()
             newest = seat.frames.head - 1
-            if newest > self._done and not self._paused and (self._tracker.ids or self._had):
-                self._step(newest)
-            else:
-                seat.wait(0.1, seat.fds.frames_for_segment)
+            due = newest > self._done and not self._paused and bool(self._tracker.ids or self._had)
+            wait_s = self._wait_s(newest) if due else 0.1
+            if wait_s:
                 quiet(seat.fds.frames_for_segment)
+                if seat.frames.head - 1 == newest:
+                    seat.wait(wait_s, seat.fds.frames_for_segment)
+            else:
+                self._step(newest)
+
+    def _wait_s(self, newest: int) -> float:
+        """How long to leave this frame for the next one: once each."""
+        meta = self._seat.frames.meta(newest)
+        if self._rhythm is None or newest == self._waited or meta is None:
+            return 0.0
+        self._waited = newest
+        return self._rhythm.wait_s((now_ns() - frame_of(newest, meta).captured_ns) / 1e6)
 
     def _step(self, newest: int) -> None:
         frame = self._frame(newest)
@@ -71,7 +92,10 @@ class _Segment:
         start_ns = now_ns()
         masks = self._tracker.step(frame)
         board = self._seat.board
-        board.stages["segment"].add((masks.done_ns - start_ns) / 1e6)
+        took_ms = (masks.done_ns - start_ns) / 1e6
+        if self._rhythm is not None:
+            self._rhythm.stepped(newest, frame.captured_ns, took_ms)
+        board.stages["segment"].add(took_ms)
         board.stages["glass-to-mask"].add((masks.done_ns - frame.captured_ns) / 1e6)
         board["masks objects"] = len(masks.ids)
         board["masks captured_ns"] = frame.captured_ns
@@ -84,6 +108,9 @@ class _Segment:
 
     def _obey(self, facts: dict[str, Any], fds: list[int]) -> None:
         say = facts["say"]
+        if say == "resize":
+            self._resize(facts["image_size"])
+            return
         try:
             if say == "prompts":
                 self._prompt(_kept_frame(facts, fds[0]), facts["prompts"])
@@ -100,6 +127,16 @@ class _Segment:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _resize(self, image_size: int) -> None:
+        """Open the engine again for a picture of another size; the supervisor then says again what was prompted."""
+        recipe = replace(self._recipe, image_size=image_size)
+        try:
+            self._tracker = _opened(self._seat, recipe)
+            self._recipe = recipe
+        except RtsegError as e:
+            self._seat.link.send("kept", why=str(e))
+            self._tracker = _opened(self._seat, self._recipe)
 
     def _prompt(self, frame: Frame, prompts: list[dict[str, Any]]) -> None:
         """Let prompts act on their own frame, and carry what they say forward to the present."""
@@ -139,7 +176,7 @@ def warm_up(engine: Engine) -> float:
     black_hwc = np.zeros((engine.image_size, engine.image_size, 3), np.uint8)
     tracker.prompt(1, points=[(1, 1, 1)])
     took_ms = 0.0
-    for _ in range(2):
+    for _ in range(3):
         start_ns = now_ns()
         tracker.step(black_hwc)
         took_ms = (now_ns() - start_ns) / 1e6

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Recipe
+from ..cores import cores
 from ..grab.secret import redact
 from ..types import now_ns
 from .board import MASK_STATES, Board
 from .child import Child
 from .parcels import frame_of
+from .plan import Shares
 from .ring import Ring
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def plain_config(role: str, feed: Feed) -> dict[str, Any]:
         hold = not feed.began_ns  # what can never work is found at once, and the first picture waits for the network
         return {"hold": hold, **{name: getattr(profile, name) for name in ("source", "pace", "deinterlace", "crop")}}
     if role == "segment":
-        return {"recipe": recipe_plain(profile.engine)}
+        return {"recipe": recipe_plain(feed.remedy.recipe), "overlay": profile.overlay}
     if role == "publish":
         names = ("name", "target_fps", "overlay", "carry", "opacity", "mask_budget_ms")
         return {
@@ -61,7 +63,7 @@ class Counts:
 
     def __init__(self, board: Board, frames: Ring) -> None:
         self._board, self._frames = board, frames
-        self._start_ns = now_ns()
+        self._start_ns, self._shares = now_ns(), Shares(cores())
         self._before = (self._start_ns, 0, 0, 0)
         self._rates = {"in": 0.0, "shown": 0.0, "segmented": 0.0}
 
@@ -103,6 +105,7 @@ class Counts:
 
     def status(self, feed: Feed) -> dict[str, Any]:
         """For the displays."""
+        self._shares.look({role: child.pid for role, child in feed.children.items()})
         return {
             "state": feed.state,
             "faults": dict(feed.faults),
@@ -110,11 +113,12 @@ class Counts:
             "engine": feed.engine,
             "frames": self.frames(feed),
             "segmented": self._board["segmented"],
+            "behind": feed.remedy.plain(),
             "objects": [{"id": i, "label": feed.network.keep.label(i)} for i in feed.network.keep.ids],
             "mask_states": self.mask_states(),
             "settings": feed.settings,
             "paused": feed.network.paused,
-            "processes": {role: _process(child) for role, child in feed.children.items()},
+            "processes": {role: _process(child) | self._shares.of(role) for role, child in feed.children.items()},
             "recording": feed.recording if not feed.faults.get("record") else "",
             "fps": self.rates(),
             "stages_ms": self.stages(),
@@ -163,8 +167,10 @@ class Counts:
             "fps": {**fps, "segmented": self._board["segmented"] / seconds},
             "frames": frames,
             "mask_states": self.mask_states(),
+            **feed.remedy.report(),
             "published": {kind: counts["sent"] for kind, counts in feed.published.items()},
             "source_counts": {name: n for name, n in feed.source["counts"].items() if n},
+            "cores": self._shares.report(seconds),
             "stages_ms": self.stages(),
         }
 

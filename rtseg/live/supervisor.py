@@ -28,6 +28,7 @@ from .child import WORKER, Child
 from .network import Network, Ticket
 from .orders import Orders
 from .parcels import frame_of
+from .remedy import Remedy
 from .ring import Ring, new_bell
 from .seat import FRAMES, SHOWN, Fds, masks_plan
 from .state import Facts, has_recovered, state_of
@@ -102,7 +103,7 @@ class Feed:
         for fd in fds.all():
             stack.callback(os.close, fd)
         self.frames, self.masks = Ring(fds.frames, FRAMES), Ring(fds.masks, masks)
-        self.counts = Counts(self.board, self.frames)
+        self.counts, self.remedy = Counts(self.board, self.frames), Remedy(self)
         profile = self.profile
         roles = [role for role in ROLES if role != "record" or profile.record]
         once = ("grab", "record")
@@ -154,11 +155,10 @@ class Feed:
         if child.hangs(self.board[f"beat {child.role}"]):
             self.note("hung", child.role, f"no sign of life for {child.silent_s:g} s; it is ended")
             child.kill()
+        child.see_out()
         if child.ended:
             self._listen(child)  # why it ends is the last that a process says
-        how = child.reap()
-        if how is not None:
-            self._died(child, how)
+            self._died(child, child.reap())
         came = child.tick(lambda: plain_config(child.role, self))
         if came is not None:
             self.note("started", child.role, came)
@@ -195,6 +195,17 @@ class Feed:
         self.note("ready", child.role, said)
         self.network.begin()
         self.children["publish"].say("engine", engine=engine)
+        self.remedy.ready(step_ms)
+
+    def _on_kept(self, child: Child, why: str) -> None:
+        """The network could not be opened otherwise, and is there as it was."""
+        self.remedy.refused(why)
+
+    def restore(self, kind: str, text: str) -> None:
+        """The network opens again: until it is `ready`, it is as if it had not begun."""
+        self.children["segment"].up = False
+        self._recovery_ns, self.facts.recovering = now_ns(), bool(self.network.keep.ids)
+        self.note(kind, "segment", text)
 
     def _on_bound(self, child: Child, endpoint: str) -> None:
         child.worked()
@@ -305,6 +316,7 @@ class Feed:
         facts.paused = self.network.paused
         self.network.proved(self.board["masks captured_ns"])
         facts.source = self.source["state"] if self.began_ns else "opening"
+        self.remedy.turn()
         if not facts.recovering or facts.paused:
             return
         meta = self.frames.meta(self.frames.head - 1)
@@ -318,8 +330,9 @@ class Feed:
     def state_now(self) -> None:
         """Tell the displays, and the record, how the feed is."""
         self._status_ns = now_ns() + STATUS_NS
-        status, notice = self.counts.status(self), NOTICES.get(self.state, "")
-        self.children["publish"].say("status", status=status, recovering=self.facts.recovering, notice=notice)
+        status, notice, behind = self.counts.status(self), NOTICES.get(self.state, ""), self.remedy.now is not None
+        recovering = self.facts.recovering
+        self.children["publish"].say("status", status=status, recovering=recovering, notice=notice, behind=behind)
 
     def settle(self, **changed: float) -> None:
         """Change the settings of the display."""

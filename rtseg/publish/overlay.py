@@ -129,6 +129,7 @@ def draw_overlay(
     notice: str = "",
     carried: bool = False,
     before: Steady | None = None,
+    unseen: bool = False,
 ) -> Drawn:
     """Draw the masks on a copy of the frame's picture; the frame is left as it was.
 
@@ -137,15 +138,18 @@ def draw_overlay(
     0 leaves contour and label. `recovering` says that objects are being restored, which is then the state where there
     is no mask to show. `notice` is for the corner, in ASCII, whatever the masks are; only that objects are being
     restored goes before it. `before` is `Drawn.steady` of the frame before: with it masks near the budget do not
-    flicker.
+    flicker. `unseen`: nobody looks, so that the state is all that is found out, and the picture is the frame's own.
     """
     if not 0 <= opacity <= 1:
         raise OutputError(f"opacity {opacity:g}: expected 0 (outline only) to 1; correct it")
     by_age, age_ms = mask_state(frame, masks, budget_ms)
     now = steady(before, by_age, age_ms, budget_ms, frame.captured_ns)
+    gone = masks is None or age_ms is None or now.state == "expired"
+    state: State = "recovering" if gone and recovering else now.state
+    if unseen:
+        return Drawn(frame.image_hwc, state, age_ms, masks.seq if masks else None, carried=carried, steady=now)
     image_hwc = frame.image_hwc.copy()
-    if masks is None or age_ms is None or now.state == "expired":
-        state: State = "recovering" if recovering else now.state
+    if masks is None or age_ms is None or gone:
         why_bare = _TOO_OLD if state == "expired" else ""
         boxes = _say(image_hwc, _RECOVERING if recovering else notice or why_bare)
         return Drawn(image_hwc, state, age_ms, masks.seq if masks else None, label_boxes=boxes, steady=now)
@@ -157,4 +161,4 @@ def draw_overlay(
         _line_object(image_hwc, mask_hw, seen)
     boxes = _label_objects(image_hwc, found, age_ms, _corner(image_hwc, notice)) + _say(image_hwc, notice)
     objects = tuple(seen for _, seen in found)
-    return Drawn(image_hwc, now.state, age_ms, masks.seq, objects, boxes, carried, now)
+    return Drawn(image_hwc, state, age_ms, masks.seq, objects, boxes, carried, now)

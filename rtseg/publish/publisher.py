@@ -120,6 +120,16 @@ class Publisher:
         job = lambda: encode_overlay(frame, drawn, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
         self._offer("overlay", job, frame.captured_ns)
 
+    def watched(self, kind: Topic) -> bool:
+        """Whether somebody may want a topic now; what nobody wants need not be made: `pass_over` it."""
+        return kind in self._topics and self._audience.watches(kind)
+
+    def pass_over(self, kind: Topic) -> None:
+        """Count a message that was not made, since nobody watches."""
+        with self._lock:
+            self._offered[kind] += 1
+            self._dropped[kind]["unwatched" if kind in self._topics else "off"] += 1
+
     def publish_masks(self, masks: Masks, frame: Frame, budget_ms: float = MASK_BUDGET_MS) -> None:
         """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self.engine

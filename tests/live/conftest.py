@@ -98,9 +98,11 @@ class Running(threading.Thread):
         self.report: dict[str, Any] = {}
         self.watcher: Watcher | None = None
         self._is_ready = threading.Event()
+
+    def begin(self) -> Running:
         self.start()
-        assert self._is_ready.wait(20)
-        self.until(lambda: self.feed.frames.head > 0)
+        self.until(lambda: self._is_ready.is_set() and self.feed.frames.head > 0, 60)
+        return self
 
     def _ready(self, feed: Feed, endpoint: str) -> None:
         self.watcher = Watcher(endpoint)
@@ -113,6 +115,7 @@ class Running(threading.Thread):
         """Wait for something, and fail if it does not come; returns how long it took."""
         start = time.monotonic()
         while not true():
+            assert self.is_alive(), f"the feed has ended; {self.report or self.feed.events}"
             assert time.monotonic() - start < seconds, f"nothing came in {seconds} s; {self.feed.events}"
             time.sleep(0.005)
         return time.monotonic() - start
@@ -137,10 +140,12 @@ def running() -> Iterator[Callable[[StreamProfile], Running]]:
     all_of_them: list[Running] = []
 
     def start(profile: StreamProfile) -> Running:
-        all_of_them.append(Running(profile))
-        return all_of_them[-1]
+        all_of_them.append(Running(profile))  # before it begins: what does not come up is ended, too
+        return all_of_them[-1].begin()
 
     yield start
     for one in all_of_them:
         one.feed.stop()
+    for one in all_of_them:
         one.join(20)
+        assert not one.is_alive()

@@ -130,6 +130,8 @@ def test_nothing_outlives_a_supervisor_that_is_killed(faults: Faults, tmp_path: 
 PROGRAM = """
 import sys
 from rtseg.live import run_live
+from rtseg.live.seat import end_with
+end_with(int(sys.argv.pop(1)))
 from rtseg.config import Publish, StreamProfile
 from rtseg.types import Prompt
 box = Prompt(1, box=(20.0, 20.0, 120.0, 100.0))
@@ -142,7 +144,7 @@ run_live(profile, ready=ready, worker=sys.argv[2:])
 
 class outside:  # noqa: N801  # reads as what it is: `with outside(...)`
     def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-c", PROGRAM, SOURCE.format(60), *WORKER]
+        command = [sys.executable, "-c", PROGRAM, str(os.getpid()), SOURCE.format(60), *WORKER]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
         self.pid = self._process.pid
 

@@ -109,7 +109,8 @@ def test_a_recording_that_breaks_ends_the_feed_and_is_named_in_the_last_status(
 
 
 def test_an_engine_that_cannot_be_opened_is_refused_in_one_line(profile: StreamProfile, faults: Faults) -> None:
-    faults(refuse="no such plan; run: rtseg build")
+    """Also where the process is so slow to exit that it is killed on its way out."""
+    faults(refuse="no such plan; run: rtseg build", linger=30)
     with pytest.raises(EngineError, match="no such plan"):
         run_live(profile, worker=WORKER)
 

@@ -107,8 +107,10 @@ def test_a_link_carries_messages_of_any_length_and_says_when_the_other_end_is_go
     while ours.send("flood", data=b"z" * 10_000):  # nobody reads: it says so, and does not wait
         pass
     assert not ours.closed
-    theirs.close()
-    assert not ours.send("anybody?") and ours.closed
+    assert theirs.send("refused", text="its last words")
+    theirs.close()  # without having read what was said to it
+    assert not ours.send("anybody?")
+    assert ours.receive() == [({"say": "refused", "text": "its last words"}, [])] and ours.closed
 
 
 def test_a_board_outlives_who_counts_on_it() -> None:

@@ -1,22 +1,25 @@
 """A process of a feed with faults in it, as `python tests/live/worker.py SEAT`; RTSEG_TEST_FAULTS (JSON) says which.
 
 fake: true      a network of no weight, which imports no torch: an object's mask is the box it was prompted with
-slow: s         each step takes so many seconds more
+slow: s         each step takes so many seconds more; with `slow_above`, only at image sizes above that
 raise_at: n     the n-th step of the first process raises; with `always`, that of every process
 hang_at: n      the n-th step of the first process does not return
 ink: true       every overlay raises
 refuse: text    the engine cannot be opened
+linger: s       who ends takes so many seconds to exit, without its link
 break_at: n     the synthetic source breaks at frame n
 life: path      a file that counts the starts of `segment`
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
 import time
 import types
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +110,8 @@ def break_network() -> None:
     def step(self: Any, frame: Any) -> Masks:
         if isinstance(frame, Frame):  # not when it warms up
             steps[0] += 1
-            time.sleep(FAULTS.get("slow", 0.0))
+            if self.engine.recipe.image_size > FAULTS.get("slow_above", 0):
+                time.sleep(FAULTS.get("slow", 0.0))
             if steps[0] == FAULTS.get("raise_at") and (first or FAULTS.get("always")):
                 raise RuntimeError("out of memory")
             if steps[0] == FAULTS.get("hang_at") and first:
@@ -146,9 +150,23 @@ def break_source() -> None:
     EndoscopeSource.frame = frame  # type: ignore[method-assign]
 
 
+def linger() -> None:
+    """A large process on a slow machine lets go of all it holds long before it is gone."""
+
+    def wait() -> None:
+        for fd in range(3, 100):
+            with suppress(OSError):
+                os.close(fd)
+        time.sleep(FAULTS["linger"])
+
+    if "linger" in FAULTS:
+        atexit.register(wait)
+
+
 if __name__ == "__main__":
     if FAULTS.get("fake"):
         pretend()
+    linger()
     role = json.loads(sys.argv[1])["role"]
     {"segment": break_network, "publish": break_display, "grab": break_source, "record": lambda: None}[role]()
     main(sys.argv[1])
