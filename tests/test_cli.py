@@ -200,8 +200,10 @@ def test_eval_checks_before_it_works(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_eval_follows_a_synthetic_set_and_compares_with_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = "synthetic:laparoscopy?seed=10000-10001&seconds=0.4&width=160&height=120"
-    assert main(["eval", data, "--out", str(tmp_path / "a"), "--json"]) == 0
+    data = "synthetic:laparoscopy?seed=10000-10001&seconds=0.2&width=160&height=120"
+    engine = tmp_path / "small.toml"
+    engine.write_text('model = "micro"\nweights = "package:micro"\nimage_size = 128\nruntime = "torch"\n')
+    assert main(["eval", data, "--engine", str(engine), "--out", str(tmp_path / "a"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["summary"]["overall"]["iou"]["value"] > 0.3
     assert (tmp_path / "a" / "eval.json").is_file()

@@ -30,6 +30,7 @@ from rtseg.sam2 import Preset, Sam2
 onnx = pytest.importorskip("onnx", reason="there are no graphs without it")
 pytest.importorskip("onnxscript", reason="the exporter needs it")
 pytest.importorskip("onnxruntime", reason="the graphs are run by ONNX Runtime")
+pytestmark = pytest.mark.slow  # the exporter takes its time
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = ROOT.parent / "shared" / "facts" / "tensorrt-onnx-operators.txt"

@@ -17,6 +17,7 @@ from rtseg.config import Publish, Recipe, StreamProfile
 from rtseg.live import Feed, child, run_live
 
 SOURCE = "synthetic:laparoscopy?width=160&height=120&fps=50&seconds={}&seed=7"
+LONG_S = 60.0  # what comes at all comes by then, on a slow machine beside others
 WORKER = (sys.executable, str(Path(__file__).with_name("worker.py")))
 Watched = tuple[dict[str, Any], dict[str, list[Any]]]
 
@@ -67,7 +68,9 @@ class Watcher(threading.Thread):
         return self.got["status"][-1].header["state"] if self.got["status"] else None
 
     def finish(self) -> dict[str, list[Any]]:
-        time.sleep(0.1)
+        until = time.monotonic() + 3  # for the last status; a feed that was refused sends none
+        while self.state() != "ended" and time.monotonic() < until:
+            time.sleep(0.01)
         self.subscriber.close()
         self.join()
         return self.got
@@ -99,7 +102,9 @@ class Running(threading.Thread):
         self.watcher: Watcher | None = None
         self._is_ready = threading.Event()
         self.start()
-        assert self._is_ready.wait(20)
+
+    def wait_until_it_plays(self) -> None:
+        assert self._is_ready.wait(LONG_S), self.feed.events
         self.until(lambda: self.feed.frames.head > 0)
 
     def _ready(self, feed: Feed, endpoint: str) -> None:
@@ -109,13 +114,24 @@ class Running(threading.Thread):
     def run(self) -> None:
         self.report = self.feed.run()
 
-    def until(self, true: Callable[[], Any], seconds: float = 15.0) -> float:
+    def until(self, true: Callable[[], Any]) -> float:
         """Wait for something, and fail if it does not come; returns how long it took."""
         start = time.monotonic()
         while not true():
-            assert time.monotonic() - start < seconds, f"nothing came in {seconds} s; {self.feed.events}"
+            assert time.monotonic() - start < LONG_S, f"nothing came in {LONG_S} s; {self.feed.events}"
             time.sleep(0.005)
         return time.monotonic() - start
+
+    def steady(self, value: Callable[[], Any]) -> Any:
+        """Wait until a value stays as it is for a while; returns it."""
+        last, since = value(), time.monotonic()
+        start = since
+        while time.monotonic() - since < 0.5:
+            assert time.monotonic() - start < LONG_S, f"it does not stay: {last}"
+            time.sleep(0.005)
+            if value() != last:
+                last, since = value(), time.monotonic()
+        return last
 
     def pid(self, role: str) -> int:
         pid = self.feed.children[role].pid
@@ -124,7 +140,7 @@ class Running(threading.Thread):
 
     def finish(self) -> dict[str, Any]:
         self.feed.stop()
-        self.join(20)
+        self.join(LONG_S)
         assert not self.is_alive()
         assert self.watcher is not None
         self.watcher.finish()
@@ -137,10 +153,14 @@ def running() -> Iterator[Callable[[StreamProfile], Running]]:
     all_of_them: list[Running] = []
 
     def start(profile: StreamProfile) -> Running:
-        all_of_them.append(Running(profile))
-        return all_of_them[-1]
+        one = Running(profile)
+        all_of_them.append(one)  # before anything can go wrong with it
+        one.wait_until_it_plays()
+        return one
 
     yield start
     for one in all_of_them:
         one.feed.stop()
-        one.join(20)
+    for one in all_of_them:
+        one.join(LONG_S)
+        assert not one.is_alive()

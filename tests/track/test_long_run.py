@@ -110,6 +110,7 @@ def growth(*arguments: str) -> float:
     return max(pages) / pages[0] - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "policy"), [("shallow", "efp"), ("hollow", "fifo"), ("hollow", "efp-window")])
 def test_memory_does_not_grow(engine: str, policy: str) -> None:
     assert growth(engine, policy) < LIMIT
