@@ -31,9 +31,25 @@ from rtseg.engine.runtimes import settle
 from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Decoded, Sam2, get_preset, save_weights
 from rtseg.types import ImageU8
+from tests.engine.conftest import random_network
 
 
 FRAMES = 10  # of the gate's clip: what a proof takes is in test_gate.py
+TINY = """
+name = "tiny"
+embed_dim = 8
+heads = 1
+stages = [1, 1, 1, 1]
+global_blocks = []
+windows = [8, 4, 16, 8]
+background = 8
+dim = 32
+memory_dim = 16
+attention_layers = 1
+attention_ffn = 32
+decoder_ffn = 32
+decoder_heads = 2
+"""
 
 
 class Runtime:
@@ -80,11 +96,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runtime]:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe file for a network of random weights, in a folder of its own."""
-    torch.manual_seed(0)
-    save_weights(Sam2(get_preset("nano"), 64), tmp_path / "w.safetensors")
+    (tmp_path / "tiny.toml").write_text(TINY)
+    save_weights(random_network(str(tmp_path / "tiny.toml"), 64), tmp_path / "w.safetensors")
     path = tmp_path / "engines" / "small.toml"
     path.parent.mkdir()
     path.write_text(
+        f'model = "{tmp_path / "tiny.toml"}"\n'
         'weights = "../w.safetensors"\nimage_size = 64\nruntime = "cpu"\nprecision = "fp32"\nmax_objects = 2\n'
     )
     return path
@@ -112,7 +129,7 @@ def test_an_engine_is_built_proved_and_installed(recipe: Path, use: Callable[...
     assert seen[-1] == (FRAMES, FRAMES) and any("proving" in line for line in notes)
     json.dumps(report, allow_nan=False)
     weights = sidecar["identity"]["weights"]
-    assert find(settle(load_recipe(recipe)), get_preset("nano"), weights) == folder
+    assert find(settle(load_recipe(recipe)), get_preset(load_recipe(recipe).model), weights) == folder
 
 
 def test_what_fits_is_kept_and_what_does_not_is_built_again(recipe: Path, use: Callable[..., Runtime]) -> None:
@@ -199,8 +216,8 @@ def test_an_engine_of_the_cpu_serves_any_size_and_says_at_which_it_was_proved(
     build(recipe)
     settled = replace(settle(load_recipe(recipe)), image_size=96)
     weights = json.loads((recipe.parent / "built/small" / SIDECAR).read_text())["identity"]["weights"]
-    assert locate(settled, get_preset("nano"), weights) == (recipe.parent / "built" / "small", "proved at 64 px")
-    assert locate(replace(settled, image_size=64), get_preset("nano"), weights)[1] == ""
+    assert locate(settled, get_preset(settled.model), weights) == (recipe.parent / "built" / "small", "proved at 64 px")
+    assert locate(replace(settled, image_size=64), get_preset(settled.model), weights)[1] == ""
 
 
 @pytest.mark.parametrize(
