@@ -37,8 +37,10 @@ types: $(STAMP)
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find rtseg bench tests -name __pycache__ -prune -exec rm -rf {} +
+	find rtseg -name '*.so' -delete
 
-$(STAMP): setup.py constraints.txt
+# The kernels are compiled with it, where there is a compiler.
+$(STAMP): setup.py constraints.txt $(wildcard rtseg/engine/cpu/simd/*)
 	@$(or $(PYTHON),false) -c '$(OK)' || { echo "rtseg needs Python 3.11 or newer on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing into $(VENV): minutes the first time, then never again"
 	$(PYTHON) -m venv $(VENV)

@@ -33,7 +33,6 @@ from rtseg.sam2 import Decoded, Sam2, get_preset, save_weights
 from rtseg.types import ImageU8
 from tests.engine.conftest import random_network
 
-
 FRAMES = 10  # of the gate's clip: what a proof takes is in test_gate.py
 TINY = """
 name = "tiny"

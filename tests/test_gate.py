@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,11 +26,7 @@ from rtseg.grab import HELD_OUT_SEED
 from rtseg.probe import Errors, relative_error
 from rtseg.sam2 import Preset, get_preset
 from rtseg.types import ImageU8
-
-_SPEC = importlib.util.spec_from_file_location("random_networks", Path(__file__).parent / "engine" / "conftest.py")
-assert _SPEC and _SPEC.loader
-networks = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(networks)
+from tests.engine.conftest import random_network
 
 RECIPE = Recipe(image_size=64, runtime="torch", precision="fp32")
 
@@ -45,7 +40,7 @@ TINY = replace(
 def engine(precision: str = "fp32", preset: Preset = TINY) -> TorchEngine:
     """A small random network in which everything matters: every table, every pointer."""
     torch.manual_seed(0)  # of the points' positions, which are no parameter
-    return TorchEngine(networks.random_network(preset, 64), replace(RECIPE, precision=precision), "", "cpu")
+    return TorchEngine(random_network(preset, 64), replace(RECIPE, precision=precision), "", "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 from rtseg.grab import Source, paced
 from rtseg.types import Frame, now_ns
 
-
 LATE_MS = 1000  # what a busy machine may add to a time; what must not be waited for is an hour
 
 
