@@ -146,7 +146,11 @@ class Room:
         self.client = Client(f"ipc://{folder}/control", timeout=30.0, keys=anna)
 
     def __enter__(self) -> Self:
-        self.until(lambda: self.display.fresh_after(0), 60)
+        try:
+            self.until(lambda: self.display.fresh_after(0), 60)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -36,18 +36,18 @@ from tests.engine.conftest import random_network
 FRAMES = 10  # of the gate's clip: what a proof takes is in test_gate.py
 TINY = """
 name = "tiny"
-embed_dim = 8
+embed_dim = 16
 heads = 1
 stages = [1, 1, 1, 1]
 global_blocks = []
 windows = [8, 4, 16, 8]
 background = 8
-dim = 32
-memory_dim = 16
+dim = 128
+memory_dim = 64
 attention_layers = 1
-attention_ffn = 32
-decoder_ffn = 32
-decoder_heads = 2
+attention_ffn = 64
+decoder_ffn = 64
+decoder_heads = 4
 """
 
 

@@ -26,7 +26,7 @@ Watched = tuple[dict[str, Any], dict[str, list[Any]]]
 def profile() -> StreamProfile:
     box = Prompt(1, box=(20.0, 20.0, 120.0, 100.0), label="grasper")
     return StreamProfile(
-        SOURCE.format(2), "room", Recipe(), target_fps=50, publish=Publish("tcp://127.0.0.1:*"), objects=(box,)
+        SOURCE.format(1), "room", Recipe(), target_fps=50, publish=Publish("tcp://127.0.0.1:*"), objects=(box,)
     )
 
 

@@ -32,7 +32,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def test_the_real_network_and_every_topic(profile: StreamProfile, recipe: Recipe, overlay: str) -> None:
     """The budget is so large that a slow machine keeps to it: what is fresh then came through."""
     report, got = watch(replace(profile, engine=recipe, overlay=overlay, mask_budget_ms=5000.0))
-    assert report["ok"] and report["frames"]["in"] == 100 and accounted(report)
+    assert report["ok"] and report["frames"]["in"] == 50 and accounted(report)
     for kind, messages in got.items():
         assert messages, f"nothing on {kind}"
     assert report["mask_states"]["fresh"] > 0.5 * report["frames"]["shown"] > 0
@@ -53,7 +53,7 @@ def test_the_video_topic_is_the_source_bit_by_bit(profile: StreamProfile, faults
 
 def test_latest_never_waits_for_a_mask_and_says_how_old_it_is(profile: StreamProfile, faults: Faults) -> None:
     faults(slow=0.8)
-    report, _ = watch(profile)
+    report, _ = watch(replace(profile, source=SOURCE.format(2)))
     assert accounted(report) and report["frames"]["shown"] > 50
     assert report["stages_ms"]["glass-to-publish"]["p95"] < 0.5 * report["stages_ms"]["segment"]["p50"]
     states = report["mask_states"]
@@ -64,7 +64,7 @@ def test_sync_waits_and_shows_each_frame_with_its_own_mask(profile: StreamProfil
     """The negative control of the test above: here the masks' time is in the picture's."""
     faults(slow=0.2)
     report, got = watch(replace(profile, overlay="sync", mask_budget_ms=5000.0))
-    assert accounted(report) and report["frames"]["dropped"]["slot"] > 70
+    assert accounted(report) and report["frames"]["dropped"]["slot"] > 35
     assert report["stages_ms"]["glass-to-publish"]["p50"] > 200
     with_masks = [m for m in got["overlay"] if m.header["state"] == "fresh"]
     assert len(with_masks) > 1 and {m.header["mask_age_ms"] for m in with_masks} == {0.0}
@@ -86,7 +86,7 @@ def test_sync_goes_on_without_masks_when_none_come(
 def test_a_slower_target_drops_frames_by_name(profile: StreamProfile, faults: Faults, overlay: str) -> None:
     report, _ = watch(replace(profile, target_fps=10, overlay=overlay))
     assert accounted(report)
-    assert 60 <= report["frames"]["dropped"]["rate"] <= 85  # 80, but for frames that came late and in a bunch
+    assert 30 <= report["frames"]["dropped"]["rate"] <= 43  # 40, but for frames that came late and in a bunch
 
 
 def test_a_drawing_that_fails_leaves_the_bare_picture(profile: StreamProfile, faults: Faults) -> None:
