@@ -381,6 +381,7 @@ def wait_until_made(recipe: Path, count: int) -> None:
     assert len(log.read_text()) == count
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_make_one_engine(recipe: Path) -> None:
     first = start(recipe, 3)
     wait_until_made(recipe, 1)
@@ -394,6 +395,7 @@ def test_two_builds_at_once_make_one_engine(recipe: Path) -> None:
     assert set(contents(recipe)) == {"small/engine.json", "small/plan.bin"}
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_that_looks_finished(recipe: Path, use: Callable[..., Runtime]) -> None:
     process = start(recipe, 600)
     wait_until_made(recipe, 1)
@@ -406,7 +408,7 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(recipe: Path, use: Ca
     assert sorted(p.name for p in (recipe.parent / "built").iterdir()) == [".small.lock", "small"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_build_that_is_stopped_leaves_nothing(recipe: Path, number: int) -> None:
     process = start(recipe, 600)
     wait_until_made(recipe, 1)

@@ -265,7 +265,9 @@ def test_a_users_mistake_is_one_line_with_code_2(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGHUP, signal.SIGINT))]
+)
 def test_a_segment_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) -> None:
     """As a service manager does it: the process is told to end in the middle of its work."""
     (tmp_path / "e.toml").write_text('model = "micro"\nweights = "package:micro"\nimage_size = 64\nruntime = "torch"\n')

@@ -34,6 +34,7 @@ from rtseg.track import Tracker
 
 from .conftest import CPU, squares
 
+pytestmark = pytest.mark.slow  # it trains
 PHASE = Phase(8, image_size=64, length=3, objects=2, clips=2, lr=(8e-4, 8e-4))
 
 
@@ -81,7 +82,6 @@ def test_a_checkpoint_of_another_network_is_refused(tiny: str, clips: ClipMaker,
         trainer(tmp_path, "nano", clips)
 
 
-@pytest.mark.slow
 def test_one_batch_can_be_learnt_by_heart(tiny: str, clips: ClipMaker) -> None:
     torch.manual_seed(0)
     net = Sam2(get_preset(tiny), image_size=64)
@@ -352,7 +352,6 @@ def _train(folder: Path) -> None:
         run(in_bf16(folder, folder / "killed"), folder / "killed", lambda _: {})
 
 
-@pytest.mark.slow
 def test_kill_9_costs_nothing_that_was_saved(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "killed").mkdir()

@@ -101,7 +101,7 @@ def agreement(a: Masks, b: Masks) -> float:
     return min(float((a[k] & b[k]).sum() / max((a[k] | b[k]).sum(), 1)) if (a[k] | b[k]).any() else 1.0 for k in b)
 
 
-@pytest.mark.parametrize("policy", ["fifo", "efp", "efp-window"])
+@pytest.mark.parametrize("policy", ["efp", *(pytest.param(p, marks=pytest.mark.slow) for p in ("fifo", "efp-window"))])
 @pytest.mark.parametrize("act", [show({1: 0}), come_and_go], ids=["one", "three"])
 def test_masks_are_those_of_the_reference(frames: list[rtseg.Frame], policy: str, act: Act) -> None:
     ours = CudaEngine(network(), recipe(policy), "", "cpu")

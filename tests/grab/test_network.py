@@ -25,6 +25,7 @@ from rtseg.grab import open_source
 from rtseg.grab.intake import Intake
 from rtseg.types import Frame, now_ns
 
+pytestmark = pytest.mark.slow  # a camera's real time
 ROOT = Path(__file__).parents[2]
 SYSTEM_PYTHON = "/usr/bin/python3"
 FPS, LOOP, WIDTH, HEIGHT = 25, 25, 320, 240
