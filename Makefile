@@ -1,4 +1,4 @@
-# Two commands need nothing but Python 3.11+, git and make: `make demo` and `make test`.
+# Two commands need nothing but Python 3.11+, git and make: `make demo` and `make test`; `make test-all` runs every test.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,15 +10,22 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types clean
+# One worker a core, none with threads of its own; whoever is done takes tests over from the others.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+.PHONY: demo test test-slow test-all lint types clean
 
 demo: $(STAMP)
 	$(BIN)/rtseg demo
 
-# What watches the clock runs with nothing beside it.
+# What every change has to pass: all but what builds, exports, trains, or watches a feed for long.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,8 +37,10 @@ types: $(STAMP)
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find rtseg bench tests -name __pycache__ -prune -exec rm -rf {} +
+	find rtseg -name '*.so' -delete
 
-$(STAMP): setup.py constraints.txt
+# The kernels are compiled with it, where there is a compiler.
+$(STAMP): setup.py constraints.txt $(wildcard rtseg/engine/cpu/simd/*)
 	@$(or $(PYTHON),false) -c '$(OK)' || { echo "rtseg needs Python 3.11 or newer on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing into $(VENV): minutes the first time, then never again"
 	$(PYTHON) -m venv $(VENV)

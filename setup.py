@@ -97,6 +97,7 @@ setup(
             "nibabel>=5",
             "onnxscript>=0.3",
             "pytest>=8",
+            "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "scikit-image>=0.24",

@@ -27,7 +27,7 @@ from rtseg.types import now_ns
 ROOT = Path(__file__).parents[1]
 BOX = (40.0, 40.0, 600.0, 500.0)
 PROFILE = """source = "{source}"
-engine = "{root}/engines/nano-cpu.toml"
+engine = "{engine}"
 target_fps = 25
 {more}
 [publish]
@@ -125,7 +125,7 @@ class Room:
 
     def __init__(
         self, source: str, folder: Path, *, more: str = "", hashes: bool = False, record: Path | None = None,
-        locked: bool = False,
+        locked: bool = False, engine: Path = ROOT / "engines" / "nano-cpu.toml",
     ) -> None:  # fmt: skip
         keys = folder / "keys" if locked else None
         tables = "" if record is None else f'[record]\nfolder = "{record}"\n'
@@ -137,7 +137,7 @@ class Room:
         self.folder, self.endpoint = folder, f"ipc://{folder}/feed"
         profile = folder / "room.toml"
         profile.write_text(
-            PROFILE.format(source=source, root=ROOT, folder=folder, more=more, box=list(BOX), tables=tables)
+            PROFILE.format(source=source, engine=engine, folder=folder, more=more, box=list(BOX), tables=tables)
         )
         self._profile, self._log = profile, (folder / "log").open("w")
         self.begin()
@@ -173,7 +173,7 @@ class Room:
         """The process of a role, as soon as it works."""
         if role == "supervisor":
             return self.pid
-        self.until(lambda: self.client.status()["processes"][role]["up"], 10)
+        self.until(lambda: self.client.status()["processes"][role]["up"], 60)
         return int(self.client.status()["processes"][role]["pid"])
 
     def until(self, true: Callable[[], Any], seconds: float) -> float:
@@ -189,7 +189,7 @@ class Room:
         """End the feed in order, unless its source has; its report."""
         if self.display.status.get("state") != "ended":
             self._process.send_signal(signal.SIGTERM)
-        out, _ = self._process.communicate(timeout=20)
+        out, _ = self._process.communicate(timeout=60)
         if not out:
             raise RuntimeError(f"the feed said nothing; {(self.folder / 'log').read_text()[-2000:]}")
         return dict(json.loads(out.splitlines()[-1]))

@@ -27,12 +27,14 @@ WARM_UP_S = 120.0
 Sample = dict[str, Any]
 
 
-def soak(minutes: float, every_s: float) -> tuple[list[Sample], dict[str, Any]]:
+def soak(
+    minutes: float, every_s: float, size: tuple[int, int] = (1280, 720), **room_options: Any
+) -> tuple[list[Sample], dict[str, Any]]:
     """Samples over time, and the feed's own report."""
     folder = Path(tempfile.mkdtemp(prefix="rtseg-"))
     samples: list[Sample] = []
     try:
-        with Camera(size=(1280, 720)) as camera, Room(camera.url, folder) as room:
+        with Camera(size=size) as camera, Room(camera.url, folder, **room_options) as room:
             room.display.most = 500
             start = time.monotonic()
             while (now := time.monotonic() - start) < 60 * minutes:

@@ -1,34 +1,39 @@
-"""Settings of every test."""
+"""Settings of every test: threads, what tests share, and an end to every process that a test starts."""
+
+from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+
+from tests.leftovers import Leftovers, tag
+from tests.shared import Shared
 
 # The networks here are small: a second thread gains nothing, and where another process wants the same cores, threads
 # that wait for one another make a step 30 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests of processes that keep time: folders and files, relative to this one.
-ALONE = (
-    "bench/test_feed_benches.py",
-    "control",
-    "grab/test_intake.py",
-    "grab/test_network.py",
-    "grab/test_pace.py",
-    "grab/test_stream.py",
-    "live",
-    "metrics",
-    "publish/test_live.py",
-    "publish/test_viewer.py",
-    "test_example.py",
-    "test_loopback.py",
-)
+LEFTOVERS = Leftovers(tag())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make test` runs with nothing beside it."""
-    homes = [Path(__file__).parent / name for name in ALONE]
-    for item in items:
-        if any(home in (item.path, *item.path.parents) for home in homes):
-            item.add_marker(pytest.mark.alone)
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """A test that leaves a process behind fails, and the process ends."""
+    before = LEFTOVERS.running()
+    yield
+    left = LEFTOVERS.end(before)
+    if left:
+        pytest.fail("left running: " + "; ".join(left))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """Things that are made once for all tests, in whichever process they run."""
+    own = tmp_path_factory.getbasetemp()
+    return Shared((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared")
+
+
+def pytest_sessionfinish() -> None:
+    """Also what a worker of pytest that crashed has left."""
+    LEFTOVERS.end(set(), wait_s=0.0)

@@ -31,6 +31,24 @@ from rtseg.engine.runtimes import settle
 from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Decoded, Sam2, get_preset, save_weights
 from rtseg.types import ImageU8
+from tests.engine.conftest import random_network
+
+FRAMES = 10  # of the gate's clip: what a proof takes is in test_gate.py
+TINY = """
+name = "tiny"
+embed_dim = 16
+heads = 1
+stages = [1, 1, 1, 1]
+global_blocks = []
+windows = [8, 4, 16, 8]
+background = 8
+dim = 128
+memory_dim = 64
+attention_layers = 1
+attention_ffn = 64
+decoder_ffn = 64
+decoder_heads = 4
+"""
 
 
 class Runtime:
@@ -64,7 +82,7 @@ class Wrong(TorchEngine):
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runtime]:
     """Put a runtime of the tests in the place of every runtime."""
-    monkeypatch.setattr(clips, "FRAMES", 26)
+    monkeypatch.setattr(clips, "FRAMES", FRAMES)
 
     def put(**kwargs: Any) -> Runtime:
         runtime = Runtime(**kwargs)
@@ -77,11 +95,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runtime]:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe file for a network of random weights, in a folder of its own."""
-    torch.manual_seed(0)
-    save_weights(Sam2(get_preset("nano"), 64), tmp_path / "w.safetensors")
+    (tmp_path / "tiny.toml").write_text(TINY)
+    save_weights(random_network(str(tmp_path / "tiny.toml"), 64), tmp_path / "w.safetensors")
     path = tmp_path / "engines" / "small.toml"
     path.parent.mkdir()
     path.write_text(
+        f'model = "{tmp_path / "tiny.toml"}"\n'
         'weights = "../w.safetensors"\nimage_size = 64\nruntime = "cpu"\nprecision = "fp32"\nmax_objects = 2\n'
     )
     return path
@@ -103,13 +122,13 @@ def test_an_engine_is_built_proved_and_installed(recipe: Path, use: Callable[...
     sidecar = json.loads((folder / SIDECAR).read_text())
     assert sidecar["made"] == {"compiler": "none"} and sidecar["identity"]["recipe"]["precision"] == "fp32"
     (proof,) = sidecar["parity"]
-    assert (proof["ok"], proof["clip"], proof["frames"], proof["objects"]) == (True, "synthetic", 26, 2)
+    assert (proof["ok"], proof["clip"], proof["frames"], proof["objects"]) == (True, "synthetic", FRAMES, 2)
     assert set(sidecar["timings_ms"]) == {"encode_image", "attend", "decode", "remember", "track"}
     assert all(0 < ms < 10_000 for ms in sidecar["timings_ms"].values())
-    assert seen[-1] == (26, 26) and any("proving" in line for line in notes)
+    assert seen[-1] == (FRAMES, FRAMES) and any("proving" in line for line in notes)
     json.dumps(report, allow_nan=False)
     weights = sidecar["identity"]["weights"]
-    assert find(settle(load_recipe(recipe)), get_preset("nano"), weights) == folder
+    assert find(settle(load_recipe(recipe)), get_preset(load_recipe(recipe).model), weights) == folder
 
 
 def test_what_fits_is_kept_and_what_does_not_is_built_again(recipe: Path, use: Callable[..., Runtime]) -> None:
@@ -196,8 +215,8 @@ def test_an_engine_of_the_cpu_serves_any_size_and_says_at_which_it_was_proved(
     build(recipe)
     settled = replace(settle(load_recipe(recipe)), image_size=96)
     weights = json.loads((recipe.parent / "built/small" / SIDECAR).read_text())["identity"]["weights"]
-    assert locate(settled, get_preset("nano"), weights) == (recipe.parent / "built" / "small", "proved at 64 px")
-    assert locate(replace(settled, image_size=64), get_preset("nano"), weights)[1] == ""
+    assert locate(settled, get_preset(settled.model), weights) == (recipe.parent / "built" / "small", "proved at 64 px")
+    assert locate(replace(settled, image_size=64), get_preset(settled.model), weights)[1] == ""
 
 
 @pytest.mark.parametrize(
@@ -327,7 +346,7 @@ from rtseg import build, clips
 from rtseg.cli import main
 from rtseg.engine.reference import TorchEngine
 
-clips.FRAMES = 26
+clips.FRAMES = 10
 
 class Runtime:
     @staticmethod
@@ -362,6 +381,7 @@ def wait_until_made(recipe: Path, count: int) -> None:
     assert len(log.read_text()) == count
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_make_one_engine(recipe: Path) -> None:
     first = start(recipe, 3)
     wait_until_made(recipe, 1)
@@ -375,6 +395,7 @@ def test_two_builds_at_once_make_one_engine(recipe: Path) -> None:
     assert set(contents(recipe)) == {"small/engine.json", "small/plan.bin"}
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_that_looks_finished(recipe: Path, use: Callable[..., Runtime]) -> None:
     process = start(recipe, 600)
     wait_until_made(recipe, 1)
@@ -387,7 +408,7 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(recipe: Path, use: Ca
     assert sorted(p.name for p in (recipe.parent / "built").iterdir()) == [".small.lock", "small"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_build_that_is_stopped_leaves_nothing(recipe: Path, number: int) -> None:
     process = start(recipe, 600)
     wait_until_made(recipe, 1)

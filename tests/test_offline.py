@@ -141,7 +141,10 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(("room", "code"), [(0, 2), (3000, 2), (10_000_000, 0)])
+@pytest.mark.parametrize(
+    ("room", "code"),
+    [pytest.param(0, 2, marks=pytest.mark.slow), (3000, 2), pytest.param(10_000_000, 0, marks=pytest.mark.slow)],
+)
 def test_a_disk_without_room_is_one_line_and_leaves_nothing(
     tmp_path: Path, recipe: Recipe, room: int, code: int
 ) -> None:

@@ -78,6 +78,7 @@ def test_the_loss_is_a_share_of_the_variance() -> None:
     assert all(0.95 < part < 1.05 for part in features_loss(mean, taught).values())
 
 
+@pytest.mark.slow
 def test_an_encoder_learns_features_and_nothing_else_changes(
     tiny: str, smaller: str, clips: ClipMaker, tmp_path: Path
 ) -> None:

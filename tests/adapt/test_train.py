@@ -34,6 +34,7 @@ from rtseg.track import Tracker
 
 from .conftest import CPU, squares
 
+pytestmark = pytest.mark.slow  # it trains
 PHASE = Phase(8, image_size=64, length=3, objects=2, clips=2, lr=(8e-4, 8e-4))
 
 
@@ -335,11 +336,14 @@ decoder_heads = 2
 """
 
 
+STEPS = 12
+
+
 def in_bf16(folder: Path, out: Path) -> Trainer:
     """As on the command line: bf16, and all that a step needs is in files."""
     videos = [squares(0), squares(1)]
     clips = ClipMaker([Source("squares", 1.0, of(videos))], videos, seed=5, device=CPU)
-    config = TrainConfig((replace(PHASE, steps=30),), preset=str(folder / "tiny.toml"), warm_up=2)
+    config = TrainConfig((replace(PHASE, steps=STEPS),), preset=str(folder / "tiny.toml"), warm_up=2)
     return Trainer(config, lambda _: clips, out, CPU)
 
 
@@ -360,9 +364,9 @@ def test_kill_9_costs_nothing_that_was_saved(tmp_path: Path) -> None:
     process.join()
     assert process.exitcode == -signal.SIGKILL
     resumed, whole = in_bf16(tmp_path, tmp_path / "killed"), in_bf16(tmp_path, tmp_path / "whole")
-    assert 0 < resumed.step < 30
+    assert 0 < resumed.step < STEPS
     for made in (resumed, whole):
-        while made.step < 30:
+        while made.step < STEPS:
             made.run_step()
     for name, tensor in whole.average.weights.items():
         torch.testing.assert_close(resumed.average.weights[name], tensor, rtol=1e-4, atol=1e-6)

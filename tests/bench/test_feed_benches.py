@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,9 +64,12 @@ def test_soak_knows_what_is_not_flat() -> None:
     assert not soak.judge(samples(), {**report, "frames": {"in": 9, "shown": 8, "dropped": {}}})["ok"]
 
 
-def test_a_short_soak_of_the_real_thing() -> None:
-    """Too short to judge the memory; long enough to see a file or a clock that runs away."""
-    found = soak.judge(*soak.soak(0.12, 0.7))
+@pytest.mark.slow
+def test_a_short_soak_of_the_real_thing(tmp_path: Path) -> None:
+    """Too short to judge the memory; long enough to see a file or a clock that runs away. Masks may take their time."""
+    engine = tmp_path / "small.toml"
+    engine.write_text('model = "micro"\nweights = "package:micro"\nimage_size = 64\nruntime = "torch"\n')
+    found = soak.judge(*soak.soak(0.12, 0.7, (640, 512), engine=engine, more="mask_budget_ms = 5000.0"))
     assert set(found["processes"]) == {"supervisor", "grab", "segment", "publish"} and not found["restarts"]
-    assert all(len(row["files"]) == 1 and abs(row["growth"]) < 0.2 for row in found["processes"].values()), found
-    assert abs(found["drift_ms"]) < 40 and found["unaccounted"] == 0 and found["frames"]["in"] > 120
+    assert all(len(row["files"]) == 1 and abs(row["growth"]) < 0.5 for row in found["processes"].values()), found
+    assert abs(found["drift_ms"]) < 1000 and found["unaccounted"] == 0 and found["frames"]["in"] > 50

@@ -29,6 +29,7 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert "sees no CUDA device; see `rtseg doctor`" in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_dry_run_on_a_bare_machine(tmp_path: Path) -> None:
     written = tmp_path / "gpu.json"
     words = ["--device", "cpu", "--cases", "nano:64", "--warm", "2", "--rounds", "2", "--frames", "2", "--json"]

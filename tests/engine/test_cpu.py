@@ -291,6 +291,7 @@ def expected() -> dict[int, np.ndarray]:
     return follow(TorchEngine(nano(), RECIPE, "", "cpu"))
 
 
+@pytest.mark.slow
 def test_the_masks_are_the_references(built: Path, expected: dict[int, np.ndarray]) -> None:
     for precision, least, folder in (
         ("fp32", 0.999, None),

@@ -175,6 +175,7 @@ def ious(a_thw: np.ndarray, b_thw: np.ndarray) -> np.ndarray:
     return np.asarray([(a & b).sum() / max((a | b).sum(), 1) for a, b in zip(a_thw, b_thw, strict=True)])
 
 
+@pytest.mark.slow
 def test_half_precision_gives_the_same_masks() -> None:
     half, whole = (open_engine(image_size=256, runtime="torch", precision=p) for p in ("bf16", "fp32"))
     reference = follow(whole, 1)

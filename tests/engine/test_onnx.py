@@ -26,10 +26,12 @@ from rtseg.engine.tensorrt.operators import NAMES, OPERATORS, faults
 from rtseg.engine.tensorrt.quantize import big_layers, calibrate
 from rtseg.errors import EngineError
 from rtseg.sam2 import Preset, Sam2
+from tests.shared import Shared
 
 onnx = pytest.importorskip("onnx", reason="there are no graphs without it")
 pytest.importorskip("onnxscript", reason="the exporter needs it")
 pytest.importorskip("onnxruntime", reason="the graphs are run by ONNX Runtime")
+pytestmark = pytest.mark.slow  # the exporter takes its time
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = ROOT.parent / "shared" / "facts" / "tensorrt-onnx-operators.txt"
@@ -67,16 +69,19 @@ def network() -> Sam2:
 
 
 @pytest.fixture(scope="module")
-def paths(network: Sam2, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def paths(network: Sam2, shared: Shared) -> dict[str, Path]:
     """The graphs in fp32."""
-    return export(typed(network, "fp32"), shapes_of("fp32"), tmp_path_factory.mktemp("onnx"))
+    shapes = shapes_of("fp32")
+    folder = shared.folder("onnx-fp32", lambda folder: export(typed(network, "fp32"), shapes, folder))
+    return {name: folder / f"{name}.onnx" for name in shapes.graphs}
 
 
 @pytest.fixture(scope="module")
-def bf16(network: Sam2) -> dict[str, Any]:
+def bf16(network: Sam2, shared: Shared) -> dict[str, Any]:
     """The graphs in bf16, as models."""
-    static, shapes = typed(network, "bf16"), shapes_of("bf16")
-    return {name: graph(static, shapes, name) for name in shapes.graphs}
+    shapes = shapes_of("bf16")
+    folder = shared.folder("onnx-bf16", lambda folder: export(typed(network, "bf16"), shapes, folder))
+    return {name: onnx.load(folder / f"{name}.onnx") for name in shapes.graphs}
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ from rtseg.sam2 import Preset, Sam2
 
 pytest.importorskip("onnxruntime", reason="plans are run by ONNX Runtime here")
 pytest.importorskip("onnxscript", reason="the exporter needs it")
+pytestmark = pytest.mark.slow  # the exporter takes its time
 
 
 def script(path: Path) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -105,15 +106,22 @@ def test_no_wrong_number_of_10000_wrong_pictures() -> None:
         assert read(np.ascontiguousarray(wrong_hwc)) in (None, *((123456, 123457) if kind >= 2 else ())), k
 
 
-def test_reading_takes_under_two_milliseconds() -> None:
+def fastest_ns(act: Callable[[], object]) -> int:
+    times = []
+    for _ in range(9):
+        start_ns = now_ns()
+        act()
+        times.append(now_ns() - start_ns)
+    return min(times)
+
+
+def test_reading_costs_next_to_nothing() -> None:
+    """Of what it takes to code the picture as JPEG: about 0.02, and 0.2 where noise looks like a plate all over."""
     noise_hwc = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
-    for image_hwc, most_ms in ((picture(1280, 720, 5), 2), (noise_hwc, 8)):  # it is about 0.1 and 1.8
-        times = []
-        for _ in range(9):
-            start_ns = now_ns()
-            read(image_hwc)
-            times.append((now_ns() - start_ns) / 1e6)
-        assert min(times) < most_ms
+    picture_hwc = picture(1280, 720, 5)
+    coding_ns = fastest_ns(lambda: cv2.imencode(".jpg", noise_hwc))
+    assert fastest_ns(lambda: read(picture_hwc)) < 0.2 * coding_ns
+    assert fastest_ns(lambda: read(noise_hwc)) < coding_ns
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 5, 3), (720, 2, 3), (3, 4000, 3)])

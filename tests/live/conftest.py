@@ -17,6 +17,7 @@ from rtseg.config import Publish, Recipe, StreamProfile
 from rtseg.live import Feed, child, run_live
 
 SOURCE = "synthetic:laparoscopy?width=160&height=120&fps=50&seconds={}&seed=7"
+LONG_S = 60.0  # what comes at all comes by then, on a slow machine beside others
 WORKER = (sys.executable, str(Path(__file__).with_name("worker.py")))
 Watched = tuple[dict[str, Any], dict[str, list[Any]]]
 
@@ -25,7 +26,7 @@ Watched = tuple[dict[str, Any], dict[str, list[Any]]]
 def profile() -> StreamProfile:
     box = Prompt(1, box=(20.0, 20.0, 120.0, 100.0), label="grasper")
     return StreamProfile(
-        SOURCE.format(2), "room", Recipe(), target_fps=50, publish=Publish("tcp://127.0.0.1:*"), objects=(box,)
+        SOURCE.format(1), "room", Recipe(), target_fps=50, publish=Publish("tcp://127.0.0.1:*"), objects=(box,)
     )
 
 
@@ -67,7 +68,9 @@ class Watcher(threading.Thread):
         return self.got["status"][-1].header["state"] if self.got["status"] else None
 
     def finish(self) -> dict[str, list[Any]]:
-        time.sleep(0.1)
+        until = time.monotonic() + 3  # for the last status; a feed that was refused sends none
+        while self.state() != "ended" and time.monotonic() < until:
+            time.sleep(0.01)
         self.subscriber.close()
         self.join()
         return self.got
@@ -101,7 +104,7 @@ class Running(threading.Thread):
 
     def begin(self) -> Running:
         self.start()
-        self.until(lambda: self._is_ready.is_set() and self.feed.frames.head > 0, 60)
+        self.until(lambda: self._is_ready.is_set() and self.feed.frames.head > 0)
         return self
 
     def _ready(self, feed: Feed, endpoint: str) -> None:
@@ -111,14 +114,25 @@ class Running(threading.Thread):
     def run(self) -> None:
         self.report = self.feed.run()
 
-    def until(self, true: Callable[[], Any], seconds: float = 15.0) -> float:
+    def until(self, true: Callable[[], Any]) -> float:
         """Wait for something, and fail if it does not come; returns how long it took."""
         start = time.monotonic()
         while not true():
             assert self.is_alive(), f"the feed has ended; {self.report or self.feed.events}"
-            assert time.monotonic() - start < seconds, f"nothing came in {seconds} s; {self.feed.events}"
+            assert time.monotonic() - start < LONG_S, f"nothing came in {LONG_S} s; {self.feed.events}"
             time.sleep(0.005)
         return time.monotonic() - start
+
+    def steady(self, value: Callable[[], Any]) -> Any:
+        """Wait until a value stays as it is for a while; returns it."""
+        last, since = value(), time.monotonic()
+        start = since
+        while time.monotonic() - since < 0.5:
+            assert time.monotonic() - start < LONG_S, f"it does not stay: {last}"
+            time.sleep(0.005)
+            if value() != last:
+                last, since = value(), time.monotonic()
+        return last
 
     def pid(self, role: str) -> int:
         pid = self.feed.children[role].pid
@@ -127,7 +141,7 @@ class Running(threading.Thread):
 
     def finish(self) -> dict[str, Any]:
         self.feed.stop()
-        self.join(20)
+        self.join(LONG_S)
         assert not self.is_alive()
         assert self.watcher is not None
         self.watcher.finish()
@@ -147,5 +161,5 @@ def running() -> Iterator[Callable[[StreamProfile], Running]]:
     for one in all_of_them:
         one.feed.stop()
     for one in all_of_them:
-        one.join(20)
+        one.join(LONG_S)
         assert not one.is_alive()

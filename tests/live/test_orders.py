@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from rtseg import open_source
 from rtseg.config import StreamProfile
 from rtseg.control import Client
 from rtseg.errors import OutputError, PromptError
-from tests.live.conftest import SOURCE, Running, accounted
+from tests.live.conftest import LONG_S, SOURCE, Running, accounted
 
 Faults = Callable[..., None]
 
@@ -107,15 +106,14 @@ def test_a_snapshot_is_the_original_picture_with_its_masks(run: Running, client:
 def test_a_pause_rests_the_network_and_not_the_picture(run: Running, client: Client) -> None:
     assert run.watcher is not None
     client.pause()
-    time.sleep(0.2)
-    segmented, pictures = run.feed.board["segmented"], run.feed.board["shown"]
+    segmented = run.steady(lambda: run.feed.board["segmented"])
+    pictures = run.feed.board["shown"]
     run.until(lambda: run.feed.board["shown"] > pictures + 30)
     assert run.feed.board["segmented"] == segmented and run.feed.state == "paused"
     assert run.watcher.got["overlay"][-1].header["state"] == "expired"
     os.kill(run.pid("segment"), signal.SIGKILL)  # it is still paused when it comes back
     run.until(lambda: run.feed.children["segment"].up and run.feed.children["segment"].restarts == 1)
-    time.sleep(0.3)
-    assert run.feed.board["segmented"] == segmented
+    assert run.steady(lambda: run.feed.board["segmented"]) == segmented
     client.resume()
     run.until(lambda: run.feed.state == "running" and run.feed.board["segmented"] > segmented + 5)
 
@@ -127,15 +125,15 @@ def test_settings_change_what_is_drawn_and_outlive_the_publisher(run: Running, c
     before = run.feed.board["shown"]
     run.until(lambda: run.feed.board["shown"] > before + 20)
     assert client.get() == {"opacity": 0.0, "budget_ms": 77.0}
-    time.sleep(0.2)
-    message, truth = run.watcher.got["overlay"][-1], None
+    seq = run.feed.frames.head
+    run.until(lambda: (m := run.watcher.got["overlay"][-1]).seq > seq and m.header["state"] == "fresh")  # type: ignore[union-attr]
+    message = next(m for m in reversed(run.watcher.got["overlay"]) if m.header["state"] == "fresh")
     truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == message.seq)
     inside = np.s_[50:60, 60:80]  # of the object's box, away from its outline and its label
-    assert message.header["state"] == "fresh"
     np.testing.assert_array_equal(message.image_hwc()[inside], truth.image_hwc[inside])
 
 
 def test_shutdown_ends_the_feed_in_order(run: Running, client: Client) -> None:
     client.shutdown()
-    run.join(10)
+    run.join(LONG_S)
     assert not run.is_alive() and run.report["ok"] and accounted(run.report)

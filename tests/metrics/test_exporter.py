@@ -14,14 +14,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rtseg.errors import OutputError
-from rtseg.metrics import serve
+from rtseg.metrics import exporter, serve
 from rtseg.metrics.families import BOUNDS_MS, families
 from rtseg.timing import Histogram
 
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def text_of(address: str, path: str = "/metrics", timeout: float = 3) -> str:
+def text_of(address: str, path: str = "/metrics", timeout: float = 30) -> str:
     with urllib.request.urlopen(f"http://{address}{path}", timeout=timeout) as answer:
         return str(answer.read().decode())
 
@@ -142,7 +142,7 @@ def test_a_port_in_use_is_one_line_and_a_closed_one_is_free() -> None:
 
 def connected(address: str) -> socket.socket:
     host, port = address.split(":")
-    return socket.create_connection((host, int(port)), timeout=3)
+    return socket.create_connection((host, int(port)), timeout=30)
 
 
 def said(connection: socket.socket) -> bytes:
@@ -152,15 +152,14 @@ def said(connection: socket.socket) -> bytes:
         return b""
 
 
-def test_fifty_hanging_connections_do_not_keep_the_next_one_out() -> None:
+def test_fifty_hanging_connections_do_not_keep_the_next_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter._Handler, "timeout", 600.0)  # so that no silence of theirs lets the next one in
     before = threading.active_count()
     with serve("127.0.0.1:0", lambda: {"objects": 1}) as endpoint:
         hanging = [connected(endpoint.address) for _ in range(50)]
         for connection in hanging[::2]:
             connection.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")  # a header that never ends
-        start_s = time.monotonic()
         assert "rtseg_objects 1.0" in text_of(endpoint.address)
-        assert time.monotonic() - start_s < 1
         assert threading.active_count() - before <= 12  # not 50
         assert said(hanging[0]) == b""  # the oldest was cut off
         for connection in hanging:

@@ -26,6 +26,7 @@ from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.track import Bank, Memory
 
+pytestmark = pytest.mark.slow
 FRAMES, SETTLED = 3000, 500
 LIMIT = 0.01  # of the process's memory
 BREAK = 100  # frames between things that happen

@@ -34,6 +34,7 @@ from rtseg.track import Bank
 
 pytest.importorskip("sam2", reason="Meta's sam2 is not installed; the Makefile says how, and `make test` does it")
 
+pytestmark = pytest.mark.slow  # test_parity.py asks the same of transformers' model
 Said = dict[int, dict[str, Any]]  # frame to the keywords of one prompt
 SIZE = 128
 # The trunk and the memory attention are small; their code fixes the sizes of the decoder.

@@ -1,0 +1,28 @@
+"""What is made once and used by tests in several processes: builds, graphs, drawn clips."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Shared:
+    """A folder of folders, each made by whoever asks for it first; the others wait for it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The folder of this name, as `make(folder)` left it. What uses it must not change it."""
+        made, part = self._root / name, self._root / f"{name}.part"
+        self._root.mkdir(exist_ok=True)
+        with (self._root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # let go when it is closed, also by a crash
+            if not made.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                make(part)
+                part.rename(made)
+        return made
