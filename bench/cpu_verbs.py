@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from rtseg.engine.cpu.compile import compile_kernels, missing
 from torch import Tensor
 
 from bench.contenders import randomize
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import cpu, to_input
-from rtseg.engine.cpu.compile import compile_kernels, missing
 from rtseg.engine.tensorrt import onnx
 from rtseg.errors import RtsegError
 from rtseg.sam2 import Recall, Sam2, get_preset

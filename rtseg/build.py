@@ -1,4 +1,7 @@
-"""`rtseg build RECIPE`: compile an engine in a private folder, prove it on a clip, time it, and then install it."""
+"""`rtseg build RECIPE`: make an engine in a private folder, prove it on a clip, time it, and then install it.
+
+With `runtime = "auto"` every runtime and precision that can run here is proved, and the fastest that passes installed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +21,17 @@ from .clips import Clip, calibration, synthetic_clip, user_clip
 from .config import Recipe, file_sha256, load_recipe
 from .engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered, find_weights
 from .engine.artifact import check, folder_of, forgive, identity, refusal, refuse, write
+from .engine.artifact import fastest as fastest_built
 from .engine.base import Verbs
 from .engine.install import exclusive, install, workplace
 from .engine.reference import TorchEngine
-from .engine.runtimes import device_of, runtime_module, settle
+from .engine.runtimes import WITHOUT_TORCH, candidates, device_of, family, runtime_module, settle
 from .errors import ConfigError, EngineError, RtsegError
-from .gate import explain, gate
+from .fastest import Entry, fastest, measure
+from .gate import explain, gate, reference_masks
 from .sam2 import Sam2, get_preset, load_weights
 from .track import Tracker
-from .types import ImageU8, now_ns
+from .types import ImageU8, Masks, now_ns
 
 EIGHT_BITS = ("int8", "fp8")
 
@@ -70,20 +76,72 @@ def build(
         raise ConfigError("a recipe without a file cannot be built; write it to NAME.toml")
     if prompts is not None and clip is None:
         raise ConfigError(f"{prompts}: prompts for no clip; give --clip too")
-    settled = settle(given)
-    if settled.runtime == "torch":
+    if given.runtime == "torch":
         if clip is not None:
             raise ConfigError(f"{given.path}: runtime torch is the reference: there is nothing to prove on a clip")
         return {"ok": True, "recipe": str(given.path), "said": "torch is the reference: there is nothing to build"}
-    with _one_line(settled, final):
-        job = _Job(settled, note, progress)
-        clips = [synthetic_clip(settled.image_size, settled.max_objects)]
+    settled = candidates(given) if given.runtime == "auto" else [settle(given)]
+    with _one_line(given, final):
+        jobs = [_Job(recipe, note, progress) for recipe in settled]
+        clips = [synthetic_clip(given.image_size, given.max_objects)]
         if clip is not None:
-            clips.append(user_clip(clip, prompts, settled.max_objects))
+            clips.append(user_clip(clip, prompts, given.max_objects))
             if prompts is None:
                 note(f"{clip}: no --prompts: following boxes in its middle and at both sides")
         with exclusive(final, note):
-            return (None if force or clip is not None else job.kept(final)) or job.run(final, clips)
+            kept = None if force or clip is not None else _kept(given, jobs, final)
+            return kept or (_measured(jobs, final, clips) if given.runtime == "auto" else jobs[0].run(final, clips))
+
+
+def _kept(given: Recipe, jobs: Sequence[_Job], final: Path) -> Report | None:
+    """The report of what is installed, if it may be run as it is."""
+    measured = {(recipe.runtime, recipe.precision) for recipe in fastest_built(given)}
+    there = [job for job in jobs if len(jobs) == 1 or (job.recipe.runtime, job.recipe.precision) in measured]
+    return next((report for job in there if (report := job.kept(final))), None)
+
+
+def _measured(jobs: Sequence[_Job], final: Path, clips: list[Clip]) -> Report:
+    """Prove every candidate, time those that pass, and install the fastest."""
+    note, recipe = jobs[0].note, str(jobs[0].recipe.path)
+    with workplace(final) as part:
+        note("following the clip with the reference")
+        expected = [list(reference_masks(jobs[0].reference(), clip)) for clip in clips]
+        entries: dict[str, Entry] = {}
+        kept: dict[str, tuple[_Job, Path, Report]] = {}
+        for job in jobs:
+            name = f"{job.recipe.runtime}, {job.recipe.precision}"
+            folder = part / name.replace(", ", "-").replace(":", "-")
+            folder.mkdir()
+            entries[name] = Entry(name, partial(job.open, folder))
+            try:
+                made, engine = job.make(folder, clips)
+                proofs = [job.prove(engine, *given) for given in zip(clips, expected, strict=True)]
+            except EngineError as e:
+                entries[name].said = str(e)
+                continue
+            entries[name].least_iou = min(proof["least"] for proof in proofs)
+            entries[name].said = "; ".join(explain(proof) for proof in proofs if not proof["ok"])
+            kept[name] = job, folder, {"engine": engine.description, "made": made, "parity": proofs}
+        passed = [entry for entry in entries.values() if entry.ok]
+        if not passed:
+            said = "; ".join(f"{entry.name}: {entry.said}" for entry in entries.values())
+            return {
+                "ok": False,
+                "recipe": recipe,
+                "said": f"nothing that can run here gives the reference's masks: {said}",
+            }
+        measure(passed, clips[0], note)
+        best = fastest(passed)
+        job, folder, facts = kept[best.name]
+        table = [entry.row() for entry in entries.values()]
+        timings = {"timings_ms": times(job.open(folder), clips[0])}
+        sidecar = write(
+            folder, job.identity, facts | timings | {"image_size": job.recipe.image_size, "candidates": table}
+        )
+        install(folder, final)
+        forgive(final)
+    said = f"{best.name} is the fastest of {len(passed)} that passed; installed in {final}"
+    return {"ok": True, "recipe": recipe, "said": said, "built": str(final), **sidecar}
 
 
 class _Job:
@@ -143,14 +201,23 @@ class _Job:
                 pictures = calibration(self.recipe.image_size, own)
             # Copies: a runtime may change the types of the network that it is given.
             made = module.make(deepcopy(self.network), self.recipe, part, self.note, pictures)
-        engine: Engine = module.open(deepcopy(self.network), self.recipe, self.weights_hash, part)
-        return made, engine
+        return made, self.open(part)
 
-    def prove(self, engine: Engine, clip: Clip) -> Report:
-        self.note(f"proving on {clip.name}, with its memory, beside the reference in fp32")
+    def open(self, part: Path) -> Engine:
+        """The engine on the artifacts in `part`."""
+        module, network = runtime_module(self.recipe.runtime), deepcopy(self.network)
+        given = (lambda: network) if family(self.recipe.runtime) in WITHOUT_TORCH else network
+        engine: Engine = module.open(given, self.recipe, self.weights_hash, part)
+        return engine
+
+    def prove(self, engine: Engine, clip: Clip, expected: Sequence[Masks] | None = None) -> Report:
+        what = f"{self.recipe.runtime}, {self.recipe.precision}"
+        self.note(f"proving {what} on {clip.name}, with its memory, beside the reference in fp32")
+        return gate(self.reference(), engine, clip, self.progress, expected)
+
+    def reference(self) -> Engine:
         plain = replace(self.recipe, runtime="torch", precision="fp32")
-        reference = TorchEngine(deepcopy(self.network), plain, self.weights_hash, self.device)
-        return gate(reference, engine, clip, self.progress)
+        return TorchEngine(deepcopy(self.network), plain, self.weights_hash, self.device)
 
 
 def times(engine: Engine, clip: Clip) -> dict[str, float]:

@@ -24,7 +24,7 @@ RUNTIMES = (
     "torch", "cpu", "cuda", "tensorrt", "auto",
     "onnx", "onnx:cuda", "onnx:tensorrt", "onnx:openvino", "onnx:coreml", "onnx:directml",
 )  # fmt: skip
-PRECISIONS = ("fp32", "bf16", "fp16", "int8", "fp8", "auto")
+PRECISIONS = ("fp32", "bf16", "fp16", "int16", "int8", "fp8", "auto")
 CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
 POLICIES = ("fifo", "efp-window", "efp", "confident", "efp-confident", "anchor", "diverse", "distractor")
 PRUNED = ("efp", "efp-confident")  # policies that keep `spatial` memories for good
@@ -71,14 +71,14 @@ class Recipe:
     """An engine recipe: which network, with which weights, run how.
 
     `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or a name;
-    `image_size` is the side in pixels of the square that the network sees; `precision` "auto" is bf16 where the
-    machine multiplies it natively, else fp32; `path` is the recipe's own file.
+    `image_size` is the side in pixels of the square that the network sees; `runtime` and `precision` "auto" are
+    the fastest that `rtseg build` found here, or the best that needs no build; `path` is the recipe's own file.
     """
 
     model: str = "nano"
     weights: str = "package:nano"
     image_size: int = 320
-    runtime: str = "cpu"
+    runtime: str = "auto"
     precision: str = "auto"
     max_objects: int = 4
     memory: MemoryPlan = MemoryPlan()

@@ -13,8 +13,8 @@ closely, rounding alone may choose the other one. And a clip on which the refere
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -51,6 +51,7 @@ LIMITS = {
     "fp32": Limits(each=0.98, mean=0.999, step=1e-5),
     "bf16": Limits(each=0.98, mean=0.99, step=2**-8),
     "fp16": Limits(each=0.98, mean=0.99, step=2**-11),
+    "int16": Limits(each=0.98, mean=0.99, step=2**-11),
     "int8": Limits(each=0.90, mean=0.95, step=2**-6),
     "fp8": Limits(each=0.90, mean=0.95, step=2**-5),
 }
@@ -60,11 +61,17 @@ MOST_ERROR = 0.2  # and never more than this: what is further off does not compu
 
 
 def gate(
-    reference: Engine, candidate: Engine, clip: Clip, progress: Progress = lambda done, total: None
-) -> dict[str, Any]:
-    """Compare a candidate with the reference over a clip; the report's `ok` says whether it may be installed."""
+    reference: Engine, candidate: Engine, clip: Clip, progress: Progress = lambda done, total: None,
+    expected: Sequence[Masks] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare a candidate with the reference over a clip; the report's `ok` says whether it may be installed.
+
+    `expected` are the reference's masks, where several candidates are compared with the same ones: `reference_masks`.
+    """
     limits = LIMITS[candidate.recipe.precision]
-    seen = _follow(reference, candidate, clip, limits, progress)
+    seen = _follow(
+        reference_masks(reference, clip) if expected is None else expected, candidate, clip, limits, progress
+    )
     first = seen.first_failure
     late = min(max(clip.prompts) + FULL, max(PROBED, seen.frames - 1 - LATE))
     asked = probe(reference, candidate, clip, PROBED if first is None else int(first["frame"]) + 1, late)
@@ -211,19 +218,26 @@ class _Seen:
         return report
 
 
-def _follow(reference: Engine, candidate: Engine, clip: Clip, limits: Limits, progress: Progress) -> _Seen:
-    """Both engines through the clip, side by side. One that gives up has failed on that frame."""
-    seen, trackers = _Seen(limits), (Tracker(reference), Tracker(candidate))
+def reference_masks(reference: Engine, clip: Clip) -> Iterable[Masks]:
+    """The reference's masks on each frame of a clip, of which only the sign is kept."""
+    tracker = Tracker(reference)
     for frame in clip.frames():
-        for tracker in trackers:
-            _give(tracker, clip, frame)
-        expected = trackers[0].step(frame)
+        _give(tracker, clip, frame)
+        masks = tracker.step(frame)
+        yield replace(masks, mask_logits_bhw=(masks.mask_logits_bhw > 0).astype(np.int8))
+
+
+def _follow(expected: Iterable[Masks], candidate: Engine, clip: Clip, limits: Limits, progress: Progress) -> _Seen:
+    """The candidate through the clip, beside the reference's masks. One that gives up has failed on that frame."""
+    seen, tracker = _Seen(limits), Tracker(candidate)
+    for frame, masks in zip(clip.frames(), expected, strict=True):
+        _give(tracker, clip, frame)
         try:
-            found = trackers[1].step(frame)
+            found = tracker.step(frame)
         except EngineError as e:
-            seen.fail({"frame": frame.seq, "object": expected.ids[0], "iou": 0.0, "error": str(e)})
+            seen.fail({"frame": frame.seq, "object": masks.ids[0], "iou": 0.0, "error": str(e)})
             break
-        seen.add(frame, expected, found, clip)
+        seen.add(frame, masks, found, clip)
         progress(seen.frames, clip.count)
     return seen
 

@@ -95,6 +95,9 @@ def _built(engine: dict[str, Any]) -> Iterator[str]:
         if "iou_with_truth" in proof:
             line += "; with the truth {engine:.3f}, as the reference {reference:.3f}".format(**proof["iou_with_truth"])
         yield f"{'':9}{line}"
+    for row in engine.get("candidates", ()):
+        steps = ", ".join(f"{ms:g} ms with {n} thread{'s' * (int(n) > 1)}" for n, ms in row.get("step_ms", {}).items())
+        yield f"{'':9}{row['name']:14}{steps}{row.get('said', '')}"
     if "timings_ms" in engine:
         yield f"{'':9}{engine['engine']}; ms: {_line(engine['timings_ms'])}"
 

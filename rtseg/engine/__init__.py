@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import SHIPPED, Recipe, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
 from ..sam2 import CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
-from .artifact import folder_of, locate, stamp
+from .artifact import fastest, folder_of, locate, stamp
 from .base import Engine, Prepares, Rivals, to_planes
 from .runtimes import WITHOUT_TORCH, best_runtime, device_of, family, runtime_module, settle
 from .threads import spare_core
@@ -78,15 +78,18 @@ def _open(recipe: Recipe) -> Engine:
 def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
     """The recipe with a definite runtime and precision, its built engine or None, and what was not proved of it, or "".
 
-    "auto" is TensorRT where its engine is built, else CUDA where there is a GPU, else the CPU.
+    "auto" is what `rtseg build` has measured to be the fastest here; without a build TensorRT or CUDA where there is a
+    GPU, else our CPU kernels, else ONNX Runtime.
     """
     if recipe.runtime != "auto":
         recipe = settle(recipe)
         built, why = locate(recipe, preset, weights_hash)
-        # In fp32 the CPU's engines are the reference's arithmetic, and do not get better by a build.
-        plain = recipe.runtime == "torch" or (recipe.runtime in ("cpu", "onnx") and recipe.precision == "fp32")
-        return recipe, built, "" if plain else why
-    best = replace(recipe, runtime=best_runtime())
+        return recipe, built, "" if recipe.runtime == "torch" else why
+    for measured in fastest(recipe):
+        found, built, why = present(measured, preset, weights_hash)
+        if built is not None:
+            return found, built, why or "the fastest that rtseg build measured here"
+    best = replace(recipe, runtime=best_runtime(recipe))
     try:
         return present(best, preset, weights_hash)
     except EngineError as e:

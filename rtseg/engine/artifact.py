@@ -18,6 +18,7 @@ import json
 import platform
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -26,13 +27,12 @@ from typing import Any
 from .. import __version__
 from ..config import Recipe, cpu_flags, file_sha256
 from ..errors import EngineError
-from ..sam2 import Preset
+from ..sam2 import Preset, get_preset
 from .runtimes import ON_GPU, family, where
 
 FORMAT = 1
 SIDECAR = "engine.json"
 NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; the others only gain from one
-WITHOUT = (("cpu", "bf16"),)  # what runs otherwise, in torch, where its artifact may not
 FIXED_SHAPES = ("tensorrt", "cuda")  # runtimes whose plans or graphs hold one bank size and number of objects
 # What a runtime's artifacts are made by; the others', by torch alone.
 LIBRARIES = {"tensorrt": ("torch", "tensorrt"), "onnx": ("onnxruntime",)}
@@ -49,15 +49,12 @@ def folder_of(recipe: Recipe) -> Path | None:
 def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | None, str]:
     """The built engine of a settled recipe, or None; and what a person should know of it, or why there is none.
 
-    `EngineError` instead for a runtime that cannot do without, and for an engine whose proof failed, where this
-    runtime has no other one.
+    `EngineError` instead for a runtime that cannot do without, and for an engine whose proof failed.
     """
     if recipe.runtime == "torch":
         return None, "the reference; nothing to build"
     if why := refusal(recipe, identity(recipe, preset, weights_hash)):
-        if (recipe.runtime, recipe.precision) not in WITHOUT:
-            raise EngineError(why)
-        return None, f"not proved here: {why}"
+        raise EngineError(why)
     try:
         folder = find(recipe, preset, weights_hash)
     except EngineError as e:
@@ -66,6 +63,19 @@ def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | No
         return None, f"not proved here: {e}"
     size = read(folder, recipe).get("image_size", recipe.image_size)
     return folder, "" if size == recipe.image_size else f"proved at {size} px"
+
+
+def fastest(recipe: Recipe) -> list[Recipe]:
+    """What a build of a recipe with `runtime = "auto"` found to be the fastest, if anything; it may be stale."""
+    folder = folder_of(recipe)
+    if folder is None or not folder.is_dir():
+        return []
+    try:
+        found = read(folder, recipe)["identity"]["recipe"]
+        measured = replace(recipe, runtime=str(found["runtime"]), precision=str(found["precision"]))
+    except (EngineError, KeyError, TypeError):
+        return []  # what is wrong with it is said when an engine is looked for there
+    return [measured] if recipe.precision in ("auto", measured.precision) else []
 
 
 def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
@@ -191,7 +201,7 @@ def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Sidecar:
         "weights": weights_hash,
         "graph": graph_hash(),
         "versions": _versions(recipe.runtime),
-        "device": _gpu() if recipe.runtime in ON_GPU else _cpu(),
+        "device": _gpu() if recipe.runtime in ON_GPU else _cpu() | _isa(recipe),
     }
 
 
@@ -230,6 +240,16 @@ def _cpu() -> dict[str, str]:
     info = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*: (.+)$", info.read_text("utf-8", "replace"), re.M) if info.is_file() else None
     return {"cpu": model[1] if model else platform.machine(), "flags": " ".join(cpu_flags())}
+
+
+def _isa(recipe: Recipe) -> dict[str, str]:
+    """The instruction set that our kernels run a recipe on."""
+    if recipe.runtime != "cpu":
+        return {}
+    from .cpu import lacks
+    from .cpu.isa import isa_for
+
+    return {"isa": "none" if lacks(get_preset(recipe.model)) else isa_for(recipe.precision)}
 
 
 def _gpu() -> dict[str, str]:

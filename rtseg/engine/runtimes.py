@@ -17,10 +17,11 @@ from typing import Any
 
 from ..config import Recipe, cpu_flags
 from ..errors import EngineError
+from ..sam2 import get_preset
 
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "torch": ("fp32", "bf16", "fp16"),
-    "cpu": ("fp32", "bf16", "int8"),
+    "cpu": ("fp32", "bf16", "int16", "int8"),
     "cuda": ("fp32", "bf16", "fp16"),
     "tensorrt": ("fp32", "bf16", "fp16", "int8", "fp8"),
     "onnx": ("fp32",),
@@ -57,11 +58,11 @@ def torch_for(what: str) -> Any:
 
 def settle(recipe: Recipe) -> Recipe:
     """The recipe with a definite runtime and precision; `EngineError` where this machine cannot have them."""
-    runtime = best_runtime() if recipe.runtime == "auto" else recipe.runtime
+    runtime = best_runtime(recipe) if recipe.runtime == "auto" else recipe.runtime
     device, possible = device_of(runtime), PRECISIONS[family(runtime)]
     precision = recipe.precision
     if precision == "auto":
-        precision = best_precision(device) if len(possible) > 1 else possible[0]
+        precision = best_precision(runtime, device) if len(possible) > 1 else possible[0]
     if precision not in possible:
         others = " or ".join(f'runtime = "{name}"' for name, has in PRECISIONS.items() if precision in has)
         has = ", ".join(possible)
@@ -69,13 +70,44 @@ def settle(recipe: Recipe) -> Recipe:
     return replace(recipe, runtime=runtime, precision=precision)
 
 
-def best_runtime() -> str:
-    """What `runtime = "auto"` builds here."""
+def best_runtime(recipe: Recipe) -> str:
+    """What `runtime = "auto"` is where `rtseg build` has not measured it: the best that is likely to be."""
     if not has_torch():
         return "onnx"
-    if not torch_for('runtime = "auto"').cuda.is_available():
+    if torch_for('runtime = "auto"').cuda.is_available():
+        return "tensorrt" if tensorrt_loads() else "cuda"
+    kernels = kernel_precisions(recipe.model)
+    if recipe.precision in kernels or (recipe.precision == "auto" and kernels):
         return "cpu"
-    return "tensorrt" if tensorrt_loads() else "cuda"
+    return "onnx" if recipe.precision in ("auto", "fp32") and find_spec("onnxruntime") else "cpu"
+
+
+def candidates(recipe: Recipe) -> list[Recipe]:
+    """All that a recipe with `runtime = "auto"` could be on this machine, settled; the most exact first."""
+    found: list[tuple[str, str]] = []
+    if torch_for("rtseg build").cuda.is_available():
+        precision = best_precision("cuda", "cuda")
+        found = [("cuda", precision)] + ([("tensorrt", precision)] if tensorrt_loads() else [])
+    else:
+        found = [("cpu", precision) for precision in kernel_precisions(recipe.model) or ("fp32",)]
+        found += [("onnx", "fp32")] if find_spec("onnxruntime") else []
+    if recipe.precision != "auto":
+        found = [pair for pair in found if pair[1] == recipe.precision] or [(best_runtime(recipe), recipe.precision)]
+    return [settle(replace(recipe, runtime=runtime, precision=precision)) for runtime, precision in found]
+
+
+def kernel_precisions(model: str) -> tuple[str, ...]:
+    """The precisions that our CPU kernels run a network in here, the most exact first."""
+    from .cpu import lacks
+    from .cpu.isa import BYTES, PREFERRED, available_isas
+
+    if lacks(get_preset(model)):
+        return ()
+    here = set(available_isas())
+    here_too = {p: isas for p, isas in PREFERRED.items() if here & set(isas)}
+    if not here & set(BYTES):
+        del here_too["int8"]  # int16 stands in for it, and is there by its own name
+    return tuple(here_too)
 
 
 @cache
@@ -103,13 +135,20 @@ def device_of(runtime: str) -> str:
     return "cuda" if gpu and runtime != "cpu" else "cpu"
 
 
-def best_precision(device: str) -> str:
-    """What `precision = "auto"` is on a device: bf16 where it is multiplied natively, else fp32."""
+def best_precision(runtime: str, device: str) -> str:
+    """What `precision = "auto"` is: bf16 where it is multiplied natively, else fp32; for our CPU kernels, else int16.
+
+    int16 is nearer to fp32 than bf16 is, and AVX2 multiplies it faster than fp32.
+    """
     if device == "cuda":
         native = torch_for("a GPU").cuda.is_bf16_supported(False)
-    else:
-        native = any("bf16" in flag for flag in cpu_flags())
-    return "bf16" if native else "fp32"
+        return "bf16" if native else "fp32"
+    if runtime == "cpu":
+        from .cpu.isa import available_isas, why_not
+
+        if why_not() is None:
+            return "bf16" if "avx512bf16" in available_isas() else "int16"
+    return "bf16" if any("bf16" in flag for flag in cpu_flags()) else "fp32"
 
 
 def where(recipe: Recipe) -> str:

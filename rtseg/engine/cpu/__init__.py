@@ -5,6 +5,6 @@ network.py    encoder and memory attention on the kernels; mask.py: decoder and 
 kernels.py    the kernels from Python; simd/: their source; isa.py: instruction sets
 """
 
-from .engine import CpuEngine, KernelVerbs, TorchVerbs, open, remembered
+from .engine import CpuEngine, KernelVerbs, TorchVerbs, lacks, open, remembered
 
-__all__ = ["CpuEngine", "KernelVerbs", "TorchVerbs", "open", "remembered"]
+__all__ = ["CpuEngine", "KernelVerbs", "TorchVerbs", "lacks", "open", "remembered"]

@@ -23,6 +23,8 @@ PREFERRED = {
     "int8": ("avx512bf16", "avxvnni", "avx512", "avx2"),  # the last two have no byte products: int16 stands in
 }
 
+BYTES = ("avxvnni", "avx512bf16")  # what multiplies bytes
+
 
 @cache
 def library() -> ctypes.CDLL:

@@ -169,8 +169,8 @@ class Kernels:
         if image_hwc.strides[1:] != (3, 1):  # a mirrored one, say
             image_hwc = np.ascontiguousarray(image_hwc)
         out = rows(3, square.size, square.size)
-        self.call("picture", 
-            image_hwc.ctypes.data, image_hwc.strides[0], image_hwc.shape[1], square.size, byref(square.rows),
+        self.call(
+            "picture", image_hwc.ctypes.data, image_hwc.strides[0], image_hwc.shape[1], square.size, byref(square.rows),
             byref(square.columns), square.scale.ctypes.data, square.shift.ctypes.data, out.data_ptr(),
         )  # fmt: skip
         return out
@@ -258,10 +258,14 @@ class Kernels:
         """
         n, d, width = *q_nd.shape, values[0].shape[-1]
         out = rows(n, width, dtype=self.half)
-        self.call("read", 
-            q_nd.data_ptr(), n, d, width, self.scores, d**-0.5, len(keys), _pointers(keys), _pointers(scales) if scales else None,
-            _pointers(values), (c_int * len(counts))(*counts), out.data_ptr(),
-        )  # fmt: skip
+        tables = (
+            _pointers(keys),
+            _pointers(scales) if scales else None,
+            _pointers(values),
+            (c_int * len(counts))(*counts),
+        )
+        given = q_nd.data_ptr(), n, d, width, self.scores, d**-0.5, len(keys)
+        self.call("read", *given, *tables, out.data_ptr())
         return out
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
