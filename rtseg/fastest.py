@@ -62,16 +62,17 @@ def measure(entries: Sequence[Entry], clip: Clip, note: Callable[[str], None]) -
                     entry.steps_ms.setdefault(threads, []).extend(steps_ms(engine, clip))
 
 
-def steps_ms(engine: Engine, clip: Clip) -> Iterator[float]:
-    """The ms of each step, once memories are filled, and all objects of the clip followed."""
-    tracker, last = Tracker(engine), max(clip.prompts)
-    for place, frame in enumerate(islice(clip.frames(), max(FRAMES, last + COUNTED))):
+def steps_ms(engine: Engine, clip: Clip) -> list[float]:
+    """The ms of the last steps on the first frames of a clip, where nobody says anything; its objects are followed."""
+    tracker, took = Tracker(engine), []
+    for frame in islice(clip.frames(), max(FRAMES, max(clip.prompts) + COUNTED)):
         for prompt in clip.prompts.get(frame.seq, ()):
             tracker.give(prompt)
         start_ns = now_ns()
         tracker.step(frame)
-        if frame.seq not in clip.prompts and place >= FRAMES - COUNTED:
-            yield (now_ns() - start_ns) / 1e6
+        if frame.seq not in clip.prompts:
+            took.append((now_ns() - start_ns) / 1e6)
+    return took[-COUNTED:]
 
 
 def fastest(entries: Sequence[Entry]) -> Entry:

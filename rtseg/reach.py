@@ -68,8 +68,8 @@ def advice(recipe: Recipe, engine: str, step_ms: float, budget_ms: float, fps: f
     holds = f"about {found.step_ms:.0f} ms: " + ("within it" if found.step_ms <= allowed_ms else "the nearest there is")
     build = "rtseg build RECIPE may make it faster; " if "not built" in engine or "no engine is built" in engine else ""
     return (
-        f"a step takes {step_ms:.0f} ms, and may take {allowed_ms:.0f} for masks of {budget_ms:.0f} ms at {fps:.0f} fps;"
-        f" {build}{found.setting} takes {holds}"
+        f"a step takes {step_ms:.0f} ms, and may take {allowed_ms:.0f} for masks of {budget_ms:.0f} ms at {fps:.0f} fps"
+        f"; {build}{found.setting} takes {holds}"
     )
 
 

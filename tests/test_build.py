@@ -23,13 +23,15 @@ from rtseg import build as building
 from rtseg import clips
 from rtseg.build import build, build_all
 from rtseg.cli import main
-from rtseg.config import Recipe, load_recipe
+from rtseg.config import Recipe, cpu_cores, load_recipe
 from rtseg.engine import open_engine
-from rtseg.engine.artifact import SIDECAR, find, locate
+from rtseg.engine.artifact import SIDECAR, fastest, find, locate
 from rtseg.engine.reference import TorchEngine
-from rtseg.engine.runtimes import settle
+from rtseg.engine.runtimes import candidates, settle
 from rtseg.errors import ConfigError, EngineError, WeightsError
-from rtseg.sam2 import Decoded, Sam2, get_preset, save_weights
+from rtseg.fastest import Entry
+from rtseg.fastest import fastest as choose
+from rtseg.sam2 import Decoded, Features, Sam2, get_preset, save_weights
 from rtseg.types import ImageU8
 from tests.engine.conftest import random_network
 
@@ -189,23 +191,11 @@ def test_what_was_refused_is_not_run(recipe: Path, use: Callable[..., Runtime]) 
     with pytest.raises(EngineError, match=r"built/small: refused by the gate \(synthetic: .*decode drifted.*build"):
         open_engine(recipe)
     # What the proof was not of is not refused: another precision, the reference, another copy of the weights.
-    assert "bf16 (not proved here: " in open_engine(recipe, precision="bf16").description
+    assert "not proved here: " in open_engine(recipe, precision="auto").description
     assert open_engine(recipe, runtime="torch").description.endswith("fp32, cpu")
     use()
     assert "installed" in build(recipe)["said"]  # though what was there fits
     assert open_engine(recipe).description.endswith("fp32")
-
-
-def test_what_was_refused_in_bf16_runs_in_torch_and_says_why(
-    recipe: Path, use: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe.write_text(recipe.read_text().replace("fp32", "bf16"))
-    use(wrong=True)
-    assert not build(recipe)["ok"]
-    said = open_engine(recipe).description
-    assert "(not proved here: " in said and "refused by the gate (synthetic: " in said and "kernels" not in said
-    (recipe.parent / "built" / ".small.refused").write_text("{")
-    assert ".small.refused: cannot be read" in open_engine(recipe).description
 
 
 def test_an_engine_of_the_cpu_serves_any_size_and_says_at_which_it_was_proved(
@@ -254,7 +244,7 @@ def test_a_folder_that_may_not_be_written(recipe: Path, use: Callable[..., Runti
 @pytest.mark.parametrize(
     ("runtime", "precision", "expected"),
     [
-        ("cpu", "fp8", 'precision = "fp8": cpu has fp32, bf16, int8; for fp8: runtime = "tensorrt"'),
+        ("cpu", "fp8", 'precision = "fp8": cpu has fp32, bf16, int16, int8; for fp8: runtime = "tensorrt"'),
         ("torch", "int8", 'precision = "int8": torch has .*; for int8: runtime = "cpu" or runtime = "tensorrt"'),
         ("cuda", "int8", 'precision = "int8": cuda has .*; for int8: runtime = "cpu" or runtime = "tensorrt"'),
         ("cuda", "bf16", 'runtime = "cuda": torch .* sees no CUDA device; use "cpu", or see: rtseg doctor'),
@@ -310,6 +300,64 @@ def test_eight_bits_are_calibrated_on_another_clip(
     (pictures,) = runtime.pictures
     shown = [f.image_hwc for f in clips.synthetic_clip(64, 2).frames()]
     assert len(pictures) == clips.CALIBRATION and not any(np.array_equal(p, s) for p in pictures[:3] for s in shown)
+
+
+class Slow(TorchEngine):
+    """As exact as the reference, and it takes its time."""
+
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        time.sleep(0.02)
+        return super().encode_image(image_hwc)
+
+
+def test_auto_is_the_fastest_of_what_passes(
+    recipe: Path, use: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong one is faster still, and is not taken; what was chosen is what is opened, until something changes."""
+    use()
+    recipe.write_text(recipe.read_text().replace('"cpu"', '"auto"').replace('"fp32"', '"auto"'))
+    kinds = {"fp32": Slow, "int16": TorchEngine, "int8": Wrong}
+    monkeypatch.setattr(building, "candidates", lambda given: [
+        replace(given, runtime="cpu", precision=precision) for precision in kinds
+    ])  # fmt: skip
+    bare = SimpleNamespace(open=lambda network, r, weights, built: kinds[r.precision](network, r, weights, "cpu"))
+    monkeypatch.setattr(building, "runtime_module", lambda name: bare)
+    report = build(recipe)
+    assert report["ok"] and report["said"].startswith("cpu, int16 is the fastest of 2 that passed; installed in")
+    rows = {row["name"]: row for row in report["candidates"]}
+    assert [row["ok"] for row in rows.values()] == [True, True, False] and "decode drifted" in rows["cpu, int8"]["said"]
+    assert set(rows["cpu, int16"]["step_ms"]) <= {"1", "2", str(cpu_cores())} and "step_ms" not in rows["cpu, int8"]
+    (measured,) = fastest(load_recipe(recipe))
+    assert (measured.runtime, measured.precision) == ("cpu", "int16")
+    assert fastest(load_recipe(recipe, precision="fp32")) == []
+    assert "is there and fits" in build(recipe)["said"]
+    kinds |= {"fp32": Wrong, "int16": Wrong}
+    report = build(recipe, force=True)
+    assert not report["ok"] and "nothing that can run here gives the reference's masks: cpu, fp32: " in report["said"]
+    assert (recipe.parent / "built" / "small" / SIDECAR).exists()
+
+
+def test_a_more_exact_engine_wins_a_tie() -> None:
+    exact, same, faster = (Entry(name, lambda: None, least_iou=1.0) for name in ("exact", "same", "faster"))
+    exact.steps_ms, same.steps_ms, faster.steps_ms = (
+        {1: [100.0], 2: [60.0]},
+        {1: [97.0], 2: [59.0]},
+        {1: [80.0], 2: [60.0]},
+    )
+    assert choose([exact, same]) is exact and choose([exact, same, faster]) is faster
+
+
+@pytest.mark.slow
+def test_auto_on_what_this_machine_really_has(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proved, timed, installed and opened; a line says why. RTSEG_ISA makes it another machine."""
+    monkeypatch.setattr(clips, "FRAMES", FRAMES)
+    recipe.write_text(recipe.read_text().replace('"cpu"', '"auto"').replace('"fp32"', '"auto"'))
+    report = build(recipe)
+    names = [row["name"] for row in report["candidates"]]
+    assert report["ok"] and "onnx, fp32" in names and len(names) >= 2
+    assert "the fastest that rtseg build measured here" in open_engine(recipe).description
+    settled = candidates(load_recipe(recipe))
+    assert [f"{r.runtime}, {r.precision}" for r in settled] == names
 
 
 def test_one_of_several_that_fails_does_not_keep_the_others(recipe: Path, use: Callable[..., Runtime]) -> None:

@@ -1,4 +1,4 @@
-"""The compiled kernels against torch, and the `cpu` engine against the reference over whole clips."""
+"""The kernels against torch, on every instruction set that this CPU has, and the `cpu` engine on whole clips."""
 
 from __future__ import annotations
 
@@ -18,15 +18,32 @@ from torch import Tensor, nn
 import rtseg
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import Engine, cpu
-from rtseg.engine.cpu import compile as compiling
-from rtseg.engine.cpu.kernels import GELU, NONE, RELU, Kernels, Normed, Packed
+from rtseg.engine.cpu import isa as isas
+from rtseg.engine.cpu.kernels import F32, GELU, INT16, NONE, RELU, Kernels, Normed, Packed
 from rtseg.engine.cpu.network import CpuPicture
 from rtseg.engine.reference import TorchEngine, to_input
 from rtseg.errors import EngineError
 from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
 
 NANO = Path(__file__).parents[2] / "rtseg" / "weights" / "nano.safetensors"
-BF16, INT8 = 0.01, 0.03  # of the norm of the answer
+LIMITS = {"fp32": 1e-4, "int16": 0.004, "bf16": 0.01, "int8": 0.03}  # of the norm of the answer
+PAIRS = [(isa, precision) for isa in isas.ISAS for precision, runs_on in isas.PREFERRED.items() if isa in runs_on]
+
+
+def has(isa: str) -> bool:
+    return isas.why_not() is None and isa in isas.available_isas()
+
+
+def pairs(*precisions: str) -> list[object]:
+    """Every instruction set with every precision that it runs; what this CPU lacks is skipped, and says so."""
+    return [
+        pytest.param(
+            (isa, precision), id=f"{isa}-{precision}",
+            marks=pytest.mark.skipif(not has(isa), reason=f"not shown: {isas.why_not() or f'this CPU has no {isa}'}"),
+        )
+        for isa, precision in PAIRS
+        if precision in (precisions or LIMITS)
+    ]  # fmt: skip
 
 
 def error(ours: Tensor, reference: Tensor) -> float:
@@ -51,19 +68,14 @@ def norm_of(channels: int) -> nn.LayerNorm:
     return norm
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the kernels, as a build leaves it."""
-    if compiling.missing():
-        pytest.skip(f"the kernels: {compiling.missing()}")
-    folder = tmp_path_factory.mktemp("built")
-    compiling.compile_kernels(folder)
-    return folder
+@pytest.fixture(scope="session", params=pairs())
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    return Kernels(*request.param)
 
 
-@pytest.fixture(scope="session")
-def kernels(built: Path) -> Kernels:
-    return Kernels(built / compiling.LIBRARY)
+def limit_of(kernels: Kernels) -> float:
+    """What stands in for int8 where a CPU multiplies no bytes is as exact as int16."""
+    return LIMITS["int16" if kernels.kind == INT16 else kernels.precision]
 
 
 LEVEL = 1 / (255 * 0.224)  # one grey level of the middle plane, as the network sees it
@@ -93,20 +105,19 @@ def test_a_picture_of_another_kind_is_refused(kernels: Kernels) -> None:
         CpuPicture(kernels, 64)(np.zeros((90, 90, 3)))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 16, 16), (7, 48, 144), (97, 96, 80), (200, 384, 1536)])
 @pytest.mark.parametrize("activation", [NONE, RELU, GELU])
-def test_linear(kernels: Kernels, int8: bool, rows: int, inputs: int, outputs: int, activation: int) -> None:
+def test_linear(kernels: Kernels, rows: int, inputs: int, outputs: int, activation: int) -> None:
     layer, norm, x = layer_of(inputs, outputs), norm_of(inputs), random(rows, inputs)
     added = random(rows, outputs, seed=5)
-    packed, act = Packed(kernels, layer.weight, layer.bias, int8), [nn.Identity(), F.relu, F.gelu][activation]
-    limit = INT8 if int8 else BF16
+    packed, act = Packed(kernels, layer.weight, layer.bias), [nn.Identity(), F.relu, F.gelu][activation]
+    limit = limit_of(kernels)
     assert error(kernels.linear(packed, x, activation=activation), act(layer(x))) < limit
     normed = kernels.linear(packed, x, Normed(norm), activation, added)
     assert error(normed, act(layer(norm(x))) + added) < limit
     assert error(normed, act(layer(x)) + added) > limit
-    halves = kernels.linear(packed, x.bfloat16(), half=True)
-    assert halves.dtype == torch.bfloat16 and error(halves, layer(x.bfloat16().float())) < limit
+    halves = kernels.linear(packed, x.to(kernels.half), half=True)
+    assert halves.dtype == kernels.half and error(halves, layer(x.to(kernels.half).float())) < limit
     kernels.linear(packed, x, Normed(norm), activation, added, out=added)
     assert torch.equal(added, normed)
 
@@ -114,32 +125,32 @@ def test_linear(kernels: Kernels, int8: bool, rows: int, inputs: int, outputs: i
 def test_a_table_begins_anew(kernels: Kernels) -> None:
     layer, x, table = layer_of(32, 48), random(21, 32), random(7, 48, seed=6)
     packed = Packed(kernels, layer.weight, layer.bias)
-    assert error(kernels.linear(packed, x, added=table), layer(x) + table.repeat(3, 1)) < BF16
+    assert error(kernels.linear(packed, x, added=table), layer(x) + table.repeat(3, 1)) < limit_of(kernels)
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
 @pytest.mark.parametrize(("rows", "channels"), [(5, 48), (130, 96), (300, 256)])
-def test_mlp(kernels: Kernels, int8: bool, rows: int, channels: int) -> None:
+def test_mlp(kernels: Kernels, rows: int, channels: int) -> None:
     one, two, norm, x = (
         layer_of(channels, 4 * channels),
         layer_of(4 * channels, channels),
         norm_of(channels),
         random(rows, channels),
     )
-    packed = [Packed(kernels, layer.weight, layer.bias, int8) for layer in (one, two)]
+    packed = [Packed(kernels, layer.weight, layer.bias) for layer in (one, two)]
     expected = two(F.gelu(one(norm(x))))
-    limit = INT8 if int8 else BF16
+    limit = limit_of(kernels)
     assert error(kernels.mlp(*packed, x, Normed(norm), GELU), expected) < limit
     assert error(kernels.mlp(*packed, x, Normed(norm), RELU), expected) > limit
     assert error(kernels.mlp(*packed, x, Normed(norm), GELU, added=x.clone()), x + expected) < limit
 
 
 def test_gelu_is_the_exact_one(kernels: Kernels) -> None:
-    """An identity layer shows the activation alone, within what bf16 leaves of its argument."""
+    """An identity layer shows the activation alone, within what the precision leaves of its argument."""
     x = torch.linspace(-9, 9, 16 * 400).view(400, 16).bfloat16().float()
-    packed = Packed(kernels, torch.eye(16), None)
-    assert (kernels.linear(packed, x, activation=GELU) - F.gelu(x)).abs().max() < 4e-4
-    assert (kernels.linear(packed, x, activation=GELU) - F.gelu(x, approximate="tanh")).abs().max() > 4e-4
+    packed, close = Packed(kernels, torch.eye(16), None, exact=True), 4e-4 if kernels.exact != INT16 else 2e-3
+    assert (kernels.linear(packed, x, activation=GELU) - F.gelu(x)).abs().max() < close
+    if close < 1e-3:
+        assert (kernels.linear(packed, x, activation=GELU) - F.gelu(x, approximate="tanh")).abs().max() > close
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, windows: int, heads: int) -> Tensor:
@@ -147,7 +158,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, windows: int, heads: int) -> Tens
     return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
 @pytest.mark.parametrize(
     ("windows", "queries", "keys", "heads", "d", "width"),
     [
@@ -158,14 +168,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor, windows: int, heads: int) -> Tens
         (3, 33, 77, 1, 64, 128),
     ],
 )
-def test_attention(
-    kernels: Kernels, int8: bool, windows: int, queries: int, keys: int, heads: int, d: int, width: int
-) -> None:
-    q, k = random(windows * queries, heads * d).bfloat16(), random(windows * keys, heads * d, seed=1).bfloat16()
-    v = random(windows * keys, heads * width, seed=2).bfloat16()
-    out = torch.empty(windows * queries, heads * width, dtype=torch.bfloat16)
-    found = kernels.attention(q, k, v, heads, out, windows=windows, int8=int8)
-    assert error(found, attention(q, k, v, windows, heads)) < (INT8 if int8 else BF16)
+def test_attention(kernels: Kernels, windows: int, queries: int, keys: int, heads: int, d: int, width: int) -> None:
+    q, k = (
+        random(windows * queries, heads * d).to(kernels.half),
+        random(windows * keys, heads * d, seed=1).to(kernels.half),
+    )
+    v = random(windows * keys, heads * width, seed=2).to(kernels.half)
+    out = torch.empty(windows * queries, heads * width, dtype=kernels.half)
+    found = kernels.attention(q, k, v, heads, out, windows=windows)
+    assert error(found, attention(q, k, v, windows, heads)) < limit_of(kernels)
     assert error(found, attention(q, k, v.flip(0), windows, heads)) > 0.1
 
 
@@ -174,9 +185,9 @@ def test_attention_in_windows_of_a_map(kernels: Kernels) -> None:
     from rtseg.engine.cpu.network import real_first, windows_of
 
     index = windows_of(5, 7, 4)
-    qkv, absent = random(35, 96).bfloat16(), random(2, 32, seed=1).bfloat16()
+    qkv, absent = random(35, 96).to(kernels.half), random(2, 32, seed=1).to(kernels.half)
     q, k, v = (qkv[:, i : i + 32] for i in (0, 32, 64))
-    out = torch.zeros(35, 32, dtype=torch.bfloat16)
+    out = torch.zeros(35, 32, dtype=kernels.half)
     kernels.attention(
         q, k, v, 2, out, windows=len(index), q_index=real_first(index), k_index=index, absent=(absent[0], absent[1])
     )
@@ -184,26 +195,25 @@ def test_attention_in_windows_of_a_map(kernels: Kernels) -> None:
         seen = window.long()
         keys, values = (torch.where(seen[:, None] < 0, a, t[seen]) for a, t in zip(absent, (k, v), strict=True))
         rows = seen[seen >= 0]
-        assert error(out[rows], attention(q[rows], keys, values, 1, 2)) < BF16
+        assert error(out[rows], attention(q[rows], keys, values, 1, 2)) < limit_of(kernels)
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["bf16", "int8"])
-def test_read(kernels: Kernels, int8: bool) -> None:
+def test_read(kernels: Kernels) -> None:
     """Packed memories, each at its slot, are read as one row of keys."""
     counts, d, width = [300, 64, 20], 32, 16
-    q = random(50, d).bfloat16()
-    keys = [random(n, d, seed=n).bfloat16() for n in counts]
-    values = [random(n, width, seed=n + 1).bfloat16() for n in counts]
-    slots = [random(n, d, seed=n + 2).bfloat16() for n in counts]
+    q = random(50, d).to(kernels.half)
+    keys = [random(n, d, seed=n).to(kernels.half) for n in counts]
+    values = [random(n, width, seed=n + 1).to(kernels.half) for n in counts]
+    slots = [random(n, d, seed=n + 2).to(kernels.half) for n in counts]
     packed = [(kernels.pack_keys(k)[None], kernels.pack_keys(s)[None]) for k, s in zip(keys, slots, strict=True)]
     packed_values = [kernels.pack_values(v) for v in values]
-    if int8:
+    if kernels.scores != F32:
         rounded = [kernels.round_keys(k, s, n) for (k, s), n in zip(packed, counts, strict=True)]
         found = kernels.read(q, [k[0] for k, _ in rounded], [s[0] for _, s in rounded], packed_values, counts)
     else:
         found = kernels.read(q, [kernels.add(k, s)[0] for k, s in packed], None, packed_values, counts)
     at_slots = torch.cat(keys).float() + torch.cat(slots).float()
-    assert error(found, attention(q, at_slots, torch.cat(values), 1, 1)) < (INT8 if int8 else BF16)
+    assert error(found, attention(q, at_slots, torch.cat(values), 1, 1)) < limit_of(kernels)
     assert error(found, attention(q, torch.cat(keys), torch.cat(values), 1, 1)) > 0.1
 
 
@@ -212,20 +222,21 @@ def test_pooling_and_norm(kernels: Kernels) -> None:
     wide = F.max_pool2d(x[..., 32:64].permute(2, 0, 1), 2).permute(1, 2, 0)
     assert torch.equal(kernels.pool(x[..., 32:64]), wide)
     assert torch.equal(
-        kernels.pool(x.bfloat16()).float(), F.max_pool2d(x.bfloat16().float().permute(2, 0, 1), 2).permute(1, 2, 0)
+        kernels.pool(x.to(kernels.half)).float(),
+        F.max_pool2d(x.to(kernels.half).float().permute(2, 0, 1), 2).permute(1, 2, 0),
     )
     norm = norm_of(96)
     assert error(kernels.norm(Normed(norm), x.flatten(0, 1), half=False), norm(x.flatten(0, 1))) < 1e-5
 
 
-def test_as_many_threads_as_torch_has(built: Path) -> None:
-    """In a thread that has asked torch for nothing yet, too: there OpenMP's own default would be taken."""
-    engine = cpu.open(nano(), replace(RECIPE, precision="bf16"), "", built)
+def test_as_many_threads_as_torch_has(any_precision: str) -> None:
+    """In a thread that has asked torch for nothing yet, too."""
+    engine = cpu.open(nano(), replace(RECIPE, precision=any_precision), "", None)
     picture, found, before = np.zeros((64, 64, 3), np.uint8), [], torch.get_num_threads()
+    engine._verbs._kernels.use = found.append
 
     def segment() -> None:
         engine.encode_image(picture)
-        found.append(engine._verbs.encode.kernels.library.rt_threads())
 
     try:
         for threads in (1, 3):
@@ -238,18 +249,75 @@ def test_as_many_threads_as_torch_has(built: Path) -> None:
     assert found == [1, 3]
 
 
+def test_threads_share_the_work_and_change_nothing(kernels: Kernels) -> None:
+    """Also while two threads ask at once, and one of them finds the workers taken."""
+    layer, x = layer_of(96, 192), random(900, 96)
+    packed = Packed(kernels, layer.weight, layer.bias)
+    kernels.use(1)
+    alone, found = kernels.linear(packed, x), []
+
+    def ask() -> None:
+        kernels.use(3)
+        found.extend(torch.equal(kernels.linear(packed, x), alone) for _ in range(40))
+
+    askers = [Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(found) == 80 and all(found)
+
+
 def test_what_does_not_fit_is_refused(kernels: Kernels) -> None:
     with pytest.raises(EngineError, match="a layer of 32 to 20: the CPU kernels want multiples of 16"):
         Packed(kernels, random(20, 32), None)
 
 
-def test_a_missing_compiler_and_a_broken_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "compiler", lambda: None)
-    with pytest.raises(EngineError, match=r"no g\+\+ or c\+\+ \(Debian"):
-        compiling.compile_kernels(tmp_path)
-    (tmp_path / compiling.LIBRARY).write_bytes(b"no library")
-    with pytest.raises(EngineError, match="cannot be loaded .* build it again: rtseg build"):
-        Kernels(tmp_path / compiling.LIBRARY)
+def test_rtseg_isa_restricts_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    if isas.why_not():
+        pytest.skip(f"not shown: {isas.why_not()}")
+    monkeypatch.setenv("RTSEG_ISA", "avx2")
+    assert isas.available_isas() == ["avx2"] and isas.isa_for("int8") == "avx2"
+    with pytest.raises(
+        EngineError, match="bf16 wants avx512bf16; the CPU kernels have avx2 here: take fp32, int16, int8"
+    ):
+        isas.isa_for("bf16")
+    assert "avx2 kernels" in cpu.open(nano(), replace(RECIPE, precision="int16"), "", None).description
+    monkeypatch.setenv("RTSEG_ISA", "avx3")
+    with pytest.raises(
+        EngineError, match="RTSEG_ISA=avx3: no such instruction set; did you mean 'avx2'|nearest|expected"
+    ):
+        isas.available_isas()
+
+
+def test_an_isa_that_the_cpu_lacks_and_a_module_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old:
+        def rt_isas(self) -> int:
+            return self.bits
+
+        bits = 1
+
+    old = Old()
+    monkeypatch.setattr(isas, "library", lambda: old)
+    monkeypatch.setenv("RTSEG_ISA", "avx512")
+    with pytest.raises(EngineError, match="RTSEG_ISA=avx512: this CPU has avx2; set one of these, or unset RTSEG_ISA"):
+        isas.available_isas()
+    old.bits = 0
+    with pytest.raises(EngineError, match='want AVX2 and FMA, which this CPU lacks; take runtime = "onnx"'):
+        isas.available_isas()
+
+
+def test_without_the_extension_module_torch_or_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    isas.library.cache_clear()
+    monkeypatch.setattr(isas, "EXTENSION_SUFFIXES", [".nowhere"])
+    try:
+        assert "install a C++ compiler (Debian: g++) and rtseg again" in str(isas.why_not())
+        engine = cpu.open(nano(), RECIPE, "", None)
+        assert "cpu: torch" in engine.description and "were not built when rtseg was installed" in engine.description
+        with pytest.raises(EngineError, match="int8 runs on the CPU kernels only, and .*not built"):
+            cpu.open(nano(), replace(RECIPE, precision="int8"), "", None)
+    finally:
+        isas.library.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------------- whole clips
@@ -262,6 +330,25 @@ def nano() -> Sam2:
     net = Sam2(get_preset("nano"), RECIPE.image_size)
     load_weights(net, NANO)
     return net
+
+
+@pytest.fixture(params=pairs())
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture
+def any_precision() -> str:
+    """One that the kernels run in here."""
+    if isas.why_not():
+        pytest.skip(f"not shown: {isas.why_not()}")
+    return "bf16" if has("avx512bf16") and "avx512bf16" in isas.available_isas() else "int16"
+
+
+def on_kernels(pair: tuple[str, str], recipe: Recipe | None = None) -> cpu.CpuEngine:
+    """nano on the kernels of one instruction set and precision."""
+    recipe = recipe or RECIPE
+    return cpu.CpuEngine(nano(), replace(recipe, precision=pair[1]), "", Kernels(*pair))
 
 
 def follow(engine: Engine, ids: tuple[int, ...] = (1, 2)) -> dict[int, np.ndarray]:
@@ -291,30 +378,35 @@ def expected() -> dict[int, np.ndarray]:
     return follow(TorchEngine(nano(), RECIPE, "", "cpu"))
 
 
+LEAST = {"fp32": 0.99, "int16": 0.98, "bf16": 0.97, "int8": 0.9}
+
+
 @pytest.mark.slow
-def test_the_masks_are_the_references(built: Path, expected: dict[int, np.ndarray]) -> None:
-    for precision, least, folder in (
-        ("fp32", 0.999, None),
-        ("bf16", 0.97, None),
-        ("bf16", 0.97, built),
-        ("int8", 0.9, built),
-    ):
-        engine = cpu.open(nano(), replace(RECIPE, precision=precision), "", folder)
-        assert ("kernels" in engine.description) == (folder is not None)
-        assert overlap(follow(engine), expected).min() > least, (precision, folder)
+def test_the_masks_are_the_references(pair: tuple[str, str], expected: dict[int, np.ndarray]) -> None:
+    engine = on_kernels(pair)
+    assert f"{pair[0]} kernels" in engine.description
+    assert overlap(follow(engine), expected).min() > LEAST[pair[1]]
     assert overlap(follow(engine, (2, 1)), expected).mean() < 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_masks_in_torch_are_the_references(precision: str, expected: dict[int, np.ndarray]) -> None:
+    engine = cpu.CpuEngine(nano(), replace(RECIPE, precision=precision), "", None)
+    assert "cpu: torch" in engine.description and overlap(follow(engine), expected).min() > LEAST[precision]
+
+
 @pytest.mark.parametrize("policy", ["fifo", "efp-window"])
-def test_every_policy(built: Path, policy: str) -> None:
+def test_every_policy(any_precision: str, policy: str) -> None:
     recipe = replace(RECIPE, memory=MemoryPlan(policy))
     reference = follow(TorchEngine(nano(), recipe, "", "cpu"))
-    assert overlap(follow(cpu.open(nano(), replace(recipe, precision="bf16"), "", built)), reference).min() > 0.97
+    found = follow(cpu.open(nano(), replace(recipe, precision=any_precision), "", None))
+    assert overlap(found, reference).min() > 0.97
 
 
 @pytest.mark.parametrize("verb", ["encode", "attend", "decode", "_remember"])
-def test_a_verb_that_is_wrong_shows(built: Path, verb: str, expected: dict[int, np.ndarray]) -> None:
-    engine = cpu.open(nano(), replace(RECIPE, precision="bf16"), "", built)
+def test_a_verb_that_is_wrong_shows(any_precision: str, verb: str, expected: dict[int, np.ndarray]) -> None:
+    engine = cpu.open(nano(), replace(RECIPE, precision=any_precision), "", None)
     right = getattr(engine._verbs, verb)
 
     def wrong(*given: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -325,10 +417,14 @@ def test_a_verb_that_is_wrong_shows(built: Path, verb: str, expected: dict[int, 
     assert overlap(follow(engine), expected).min() < 0.9
 
 
-def test_what_is_prepared_is_what_is_encoded(built: Path) -> None:
+def test_what_is_prepared_is_what_is_encoded(any_precision: str) -> None:
     """By the kernel where there are kernels, which rounds otherwise than OpenCV, and by OpenCV where there are none."""
     picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    engines = [cpu.open(nano(), replace(RECIPE, precision="bf16"), "", folder) for folder in (built, None)]
+    kernels = Kernels(isas.isa_for(any_precision), any_precision)
+    engines = [
+        cpu.CpuEngine(nano(), replace(RECIPE, precision=precision), "", own)
+        for precision, own in ((any_precision, kernels), ("fp32", None))
+    ]
     own, opencv = (engine.prepare(picture) for engine in engines)
     expected = to_input(picture, own.shape[-1])
     assert torch.equal(opencv, expected) and not torch.equal(own, expected)
@@ -338,41 +434,39 @@ def test_what_is_prepared_is_what_is_encoded(built: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", ["sam2.1-tiny", "sam2.1-base+", "sam2.1-large"])
-def test_published_sizes(built: Path, make_network: Callable[..., Sam2], preset: str) -> None:
+def test_published_sizes(any_precision: str, make_network: Callable[..., Sam2], preset: str) -> None:
     """Heads of 96, and of 56 and 72, which the kernels fill up; fewer blocks, for time."""
     sizes = replace(get_preset(preset), stages=(1, 2, 2, 1), global_blocks=(4,))
     picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     recipe = Recipe(model=preset, image_size=96)
     reference = TorchEngine(make_network(sizes, 96), replace(recipe, precision="fp32"), "", "cpu")
-    engine = cpu.open(make_network(sizes, 96), replace(recipe, precision="bf16"), "", built)
+    engine = cpu.open(make_network(sizes, 96), replace(recipe, precision=any_precision), "", None)
     assert "kernels" in engine.description
     ours, theirs = engine.encode_image(picture), reference.encode_image(picture)
     for name in ("top", "mid", "fine"):
-        assert error(getattr(ours, name), getattr(theirs, name)) < 3 * BF16
+        assert error(getattr(ours, name), getattr(theirs, name)) < 3 * LIMITS["bf16"]
 
 
-def test_sizes_that_the_kernels_have_not(built: Path, tmp_path: Path) -> None:
-    """Such a network runs in torch, and says at build why."""
+def test_sizes_that_the_kernels_have_not(any_precision: str) -> None:
+    """Such a network runs in torch, and says why."""
     odd = replace(get_preset("nano"), name="odd", dim=64, decoder_heads=2)
-    recipe = Recipe(image_size=64, precision="bf16")
-    assert "torch" in cpu.open(Sam2(odd, 64), recipe, "", built).description
-    with pytest.raises(
-        EngineError, match="odd: the CPU kernels want .* multiples of 16, .*; dim / 8 = 8: nothing to build"
-    ):
-        cpu.make(Sam2(odd, 64), recipe, tmp_path, print, [])
+    engine = cpu.open(Sam2(odd, 64), Recipe(image_size=64, precision="fp32"), "", None)
+    assert "cpu: torch" in engine.description and "want sizes that are multiples of 16" in engine.description
+    with pytest.raises(EngineError, match="int8 runs on the CPU kernels only, and odd: .*; dim / 8 = 8"):
+        cpu.open(Sam2(odd, 64), Recipe(image_size=64, precision="int8"), "", None)
 
 
 def test_heads_that_do_not_fit_and_no_rows_at_all(kernels: Kernels) -> None:
-    q = random(4, 56).bfloat16()
+    q = random(4, 56).to(kernels.half)
     with pytest.raises(EngineError, match="heads of 56 and 56: the CPU kernels want multiples of 16"):
         kernels.attention(q, q, q, 1, torch.empty_like(q))
     assert kernels.linear(Packed(kernels, torch.eye(16), None), torch.empty(0, 16)).shape == (0, 16)
 
 
-def test_torch_s_defaults_are_not_ours(built: Path) -> None:
+def test_torch_s_defaults_are_not_ours(any_precision: str) -> None:
     """The kernels are given bare pointers: what lies behind them may not depend on a global of the caller's."""
     picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    engine = cpu.open(nano(), replace(RECIPE, precision="bf16"), "", built)
+    engine = cpu.open(nano(), replace(RECIPE, precision=any_precision), "", None)
     expected = engine.encode_image(picture).top
     try:
         torch.set_default_dtype(torch.bfloat16)
@@ -386,7 +480,7 @@ def test_another_type_is_refused(kernels: Kernels) -> None:
         kernels.linear(Packed(kernels, torch.eye(16), None), torch.zeros(4, 16, dtype=torch.float64))
 
 
-def test_a_memory_that_another_engine_wrote(built: Path) -> None:
+def test_a_memory_that_another_engine_wrote(pair: tuple[str, str]) -> None:
     """Its map is enough: the keys are made when they are missed."""
     picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     reference = TorchEngine(nano(), RECIPE, "", "cpu")
@@ -394,13 +488,5 @@ def test_a_memory_that_another_engine_wrote(built: Path) -> None:
     written = reference.remember(features, random(1, 1, 64, 64), torch.ones(1), [False])
     recall = Recall(written, (6,), torch.zeros(0, 128), ())
     expected = reference.attend(features, [recall])
-    for precision, folder in (("fp32", None), ("bf16", built), ("int8", built)):
-        engine = cpu.open(nano(), replace(RECIPE, precision=precision), "", folder)
-        assert error(engine.attend(features, [recall]), expected) < INT8
-
-
-def test_precisions_that_cannot_be() -> None:
-    with pytest.raises(EngineError, match='precision = "fp8" on the CPU; expected one of: fp32, bf16, int8'):
-        cpu.open(nano(), replace(RECIPE, precision="fp8"), "", None)
-    with pytest.raises(EngineError, match="int8 runs on built kernels only; write precision = .int8. in a recipe file"):
-        cpu.open(nano(), replace(RECIPE, precision="int8"), "", None)
+    for engine in (on_kernels(pair), cpu.CpuEngine(nano(), RECIPE, "", None)):
+        assert error(engine.attend(features, [recall]), expected) < LIMITS["int8"]

@@ -34,7 +34,7 @@ def engine() -> Engine:
 
 def test_the_default_recipe() -> None:
     opened = open_engine()
-    assert opened.recipe == Recipe(precision=runtimes.best_precision("cpu")) and opened.image_size == 320
+    assert opened.recipe == runtimes.settle(Recipe()) and opened.image_size == 320
     assert opened.preset == get_preset("nano")
     assert opened.weights_hash == sha256(NANO)
     assert opened.recipe.precision in opened.description
@@ -45,8 +45,25 @@ def test_auto_is_bf16_only_where_it_is_native(
     flags: list[str], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rtseg.engine.runtimes.cpu_flags", lambda: flags)
-    assert open_engine(image_size=64, runtime="cpu").recipe.precision == precision
-    assert open_engine(image_size=64, runtime="cpu", precision="fp32").recipe.precision == "fp32"
+    assert open_engine(image_size=64, runtime="torch").recipe.precision == precision
+    assert open_engine(image_size=64, runtime="torch", precision="fp32").recipe.precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("here", "precision"),
+    [(["avx2"], "int16"), (["avx2", "avx512"], "int16"), (["avx2", "avx512", "avx512bf16"], "bf16")],
+)
+def test_auto_on_the_kernels(here: list[str], precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtseg.engine.cpu.isa.available_isas", lambda: here)
+    assert runtimes.settle(Recipe()).precision == precision and runtimes.settle(Recipe()).runtime == "cpu"
+
+
+def test_auto_without_kernels_is_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And torch where that cannot be: another precision is asked for."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(runtimes, "kernel_precisions", lambda model: ())
+    assert runtimes.settle(Recipe()).runtime == "onnx"
+    assert runtimes.best_runtime(Recipe(precision="bf16")) == "cpu"
 
 
 def test_keywords_override_a_recipe(tmp_path: Path) -> None:
@@ -54,8 +71,10 @@ def test_keywords_override_a_recipe(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_weights(Sam2(get_preset("nano"), 64), other)
     path = ROOT / "engines" / "nano-cpu.toml"
-    plain = open_engine(path, image_size=64, precision="fp32")
-    changed = open_engine(path, image_size=64, weights=other, precision="bf16", max_objects=2, policy="fifo")
+    plain = open_engine(path, image_size=64, runtime="torch", precision="fp32")
+    changed = open_engine(
+        path, image_size=64, weights=other, runtime="torch", precision="bf16", max_objects=2, policy="fifo"
+    )
     assert plain.recipe.path == changed.recipe.path == path
     assert changed.weights_hash == sha256(other) != plain.weights_hash
     assert changed.recipe.memory == replace(plain.recipe.memory, policy="fifo")
@@ -80,22 +99,22 @@ def test_a_runtime_that_nobody_knows() -> None:
 
 def test_auto_is_the_best_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert runtimes.best_runtime() == "cpu"
-    assert open_engine(image_size=64, runtime="auto").recipe.runtime == "cpu"
+    assert runtimes.best_runtime(Recipe()) in ("cpu", "onnx")
+    assert open_engine(image_size=64, runtime="auto").recipe.runtime in ("cpu", "onnx")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(runtimes, "tensorrt_loads", lambda: False)
-    assert runtimes.best_runtime() == "cuda"
+    assert runtimes.best_runtime(Recipe()) == "cuda"
     monkeypatch.setattr(runtimes, "tensorrt_loads", lambda: True)
-    assert runtimes.best_runtime() == "tensorrt"
+    assert runtimes.best_runtime(Recipe()) == "tensorrt"
 
 
 def test_auto_without_a_built_plan_is_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And says what would be better, and how to have it."""
     file = tmp_path / "nano-cpu.toml"
     file.write_text((ROOT / "engines" / "nano-cpu.toml").read_text())
-    monkeypatch.setattr("rtseg.engine.best_runtime", lambda: "tensorrt")
+    monkeypatch.setattr("rtseg.engine.best_runtime", lambda recipe: "tensorrt")
     monkeypatch.setattr(runtimes, "device_of", lambda runtime: "cpu" if runtime == "torch" else "cuda")
-    monkeypatch.setattr(runtimes, "best_precision", lambda device: "bf16")
+    monkeypatch.setattr(runtimes, "best_precision", lambda runtime, device: "bf16")
     recipe, built, why = present(load_recipe(file, runtime="auto"), get_preset("nano"), "")
     assert (recipe.runtime, recipe.precision, built) == ("cuda", "bf16", None)
     assert "nano-cpu: not built yet; run: rtseg build" in why
@@ -103,8 +122,8 @@ def test_auto_without_a_built_plan_is_cuda(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_an_engine_that_is_not_built_says_so(tmp_path: Path) -> None:
     recipe = shutil.copy(ROOT / "engines" / "nano-cpu.toml", tmp_path)
-    opened = open_engine(recipe, image_size=64, precision="bf16")
-    assert "; run: rtseg build" in opened.description and "kernels" not in opened.description
+    opened = open_engine(recipe, image_size=64)
+    assert "not built yet; run: rtseg build" in opened.description
 
 
 def test_an_engine_that_is_replaced_while_it_is_opened_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -512,10 +512,10 @@ def test_auto_does_not_choose_what_cannot_be_loaded(error: Exception, monkeypatc
         runtimes.tensorrt_loads.cache_clear()
         with monkeypatch.context() as patch:
             importing(patch, error)
-            assert runtimes.best_runtime() == "cuda"
+            assert runtimes.best_runtime(Recipe()) == "cuda"
         runtimes.tensorrt_loads.cache_clear()
         pretend(monkeypatch)
-        assert runtimes.best_runtime() == "tensorrt"
+        assert runtimes.best_runtime(Recipe()) == "tensorrt"
     finally:
         runtimes.tensorrt_loads.cache_clear()
 
