@@ -41,7 +41,8 @@ def make(network: Sam2, recipe: Recipe, folder: Path, note: Note, pictures: Sequ
     need(provider_of(recipe.runtime))
     from .make import make_graphs
 
-    make_graphs(network, folder, lambda done, all_: note(f"making the ONNX graphs: {done} of {all_}"))
+    note("making the ONNX graphs")
+    make_graphs(network, folder)
     return {"graphs": sorted(path.name for path in folder.glob("*.onnx"))}
 
 

@@ -22,11 +22,15 @@ class TokenAttention(nn.Module):
         self.out = copied(source.out_proj)
 
     def forward(self, q_bnc: Tensor, k_bnc: Tensor, v_bnc: Tensor) -> Tensor:
-        q, k, v = (
-            t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (self.q(q_bnc), self.k(k_bnc), self.v(v_bnc))
-        )
-        out: Tensor = self.out(self.attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = (self.split(t) for t in (self.q(q_bnc), self.k(k_bnc), self.v(v_bnc)))
+        answer = self.attention(q, k, v).transpose(1, 2)
+        out: Tensor = self.out(answer.reshape(-1, int(answer.shape[1]), self.heads * int(answer.shape[3])))
         return out
+
+    def split(self, x_bnc: Tensor) -> Tensor:
+        """[b, heads, n, c / heads]; all but b are plain numbers, which an exporter takes for constants."""
+        n, c = int(x_bnc.shape[1]), int(x_bnc.shape[2])
+        return x_bnc.reshape(-1, n, self.heads, c // self.heads).transpose(1, 2)
 
 
 class Decode(nn.Module):
@@ -89,7 +93,8 @@ class Decode(nn.Module):
         return mix_bc, iou_bk.gather(1, best_b11[:, 0])[:, 0], score_b, pointer_bc
 
     def transform(self, conditioned_bdhw: Tensor) -> tuple[Tensor, Tensor]:
-        image = conditioned_bdhw.permute(0, 2, 3, 1).flatten(1, 2) + self.no_mask
+        d, h, w = sizes(conditioned_bdhw)
+        image = conditioned_bdhw.permute(0, 2, 3, 1).reshape(-1, h * w, d) + self.no_mask
         tokens = self.tokens.expand(image.shape[0], -1, -1)
         looks: Any = self.looks
         for i, look in enumerate(looks):
@@ -107,7 +112,7 @@ class Decode(nn.Module):
         """Logits [b, 4g, 4g]: the image upscaled twice, each time with the encoder's finer map added."""
         x = spread(self.up1(image_bnd.view(-1, grid, grid, int(image_bnd.shape[2])))) + mid.permute(0, 2, 3, 1)
         x = spread(self.up2(F.gelu(self.up_norm(x)))) + fine.permute(0, 2, 3, 1)
-        x = F.gelu(x).flatten(1, 2)
+        x = F.gelu(x).reshape(-1, 16 * grid * grid, int(x.shape[3]))
         return (x @ mix_bc[:, :, None].to(x.dtype)).view(-1, 4 * grid, 4 * grid)
 
 

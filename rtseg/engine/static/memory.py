@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...sam2 import Sam2, upsample
 from ...sam2.layers import rope_tables, sine_1d, sine_2d
-from .parts import Attention, Linear, Mlp, chained, copied, linear, norm_of
+from .parts import Attention, Linear, Mlp, chained, copied, linear, norm_of, sizes
 
 Read = Callable[[int, Tensor], Tensor]
 """(layer, rotated queries [1 or b, n, D]) -> what each object's memory answers [b, n, M]."""
@@ -92,7 +92,8 @@ class Attend(nn.Module):
 
     def keys_of(self, values_bnm: Tensor) -> Tensor:
         """The keys [b, L, n, D] of memories as tokens, without their temporal slots."""
-        keys = (self.keys(values_bnm) + self.cells).unflatten(2, (self.preset.attention_layers, -1))
+        p, n = self.preset, int(values_bnm.shape[1])
+        keys = (self.keys(values_bnm) + self.cells).reshape(-1, n, p.attention_layers, p.dim)
         turned: Tensor = self.rotate(keys.transpose(1, 2))
         return turned
 
@@ -111,7 +112,8 @@ class Attend(nn.Module):
         x = top_1dhw.permute(0, 2, 3, 1).flatten(1, 2) + self.position
         for i, layer in enumerate(self.layers):
             x = layer(x, i, read, self.rotate)
-        return self.norm(x).unflatten(1, top_1dhw.shape[2:]).permute(0, 3, 1, 2)
+        d, h, w = sizes(top_1dhw)
+        return self.norm(x).reshape(-1, h, w, d).permute(0, 3, 1, 2)
 
 
 class PaddedRead:
@@ -181,5 +183,6 @@ class Remember(nn.Module):
         for mixer, norm, mlp in zip(mixers, self.mix_norms, self.mlps, strict=True):
             mixed = mixer(x.permute(0, 3, 1, 2).to(mixer.weight.dtype)).permute(0, 2, 3, 1)
             x = x + mlp(norm(mixed.to(norm.weight.dtype)))
-        memory = self.out(x).flatten(1, 2).float()
+        h, w, c = sizes(x)
+        memory = self.out(x.reshape(-1, h * w, c)).float()
         return torch.where((score_b <= 0)[:, None, None], memory + self.absent.float(), memory)

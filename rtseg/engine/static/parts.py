@@ -61,7 +61,7 @@ def chained(first: nn.Module, then: nn.Module) -> Linear:
 
 
 def sizes(x_bhwc: Tensor) -> tuple[int, int, int]:
-    """Height, width and channels as plain numbers, which an exporter takes for the constants that they are."""
+    """All sizes but the first as plain numbers, which an exporter takes for the constants that they are."""
     return int(x_bhwc.shape[1]), int(x_bhwc.shape[2]), int(x_bhwc.shape[3])
 
 
