@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rtseg.engine.cpu.compile import compile_kernels, missing
 from torch import Tensor
 
 from bench.contenders import randomize
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import cpu, to_input
+from rtseg.engine.cpu.isa import PREFERRED, available_isas, why_not
+from rtseg.engine.cpu.kernels import Kernels
 from rtseg.engine.tensorrt import onnx
 from rtseg.errors import RtsegError
 from rtseg.sam2 import Recall, Sam2, get_preset
@@ -66,14 +67,16 @@ def smooth(n: int, c: int, side: int, g: torch.Generator) -> Tensor:
 
 
 def ours_in_fp32(network: Sam2) -> cpu.TorchVerbs:
-    return cpu.open(deepcopy(network), Recipe(image_size=network.image_size, precision="fp32"), "", None)._verbs
+    recipe = Recipe(image_size=network.image_size, precision="fp32")
+    return cpu.CpuEngine(deepcopy(network), recipe, "", None)._verbs
 
 
-def ours(network: Sam2, precision: str, built: Path | None, given: Inputs) -> dict[str, Run]:
-    """Our verbs, in torch or on the kernels in `built`."""
+def ours(network: Sam2, precision: str, kernels: Kernels | None, given: Inputs) -> dict[str, Run]:
+    """Our verbs, in torch or on kernels."""
     recipe = Recipe(image_size=network.image_size, precision=precision)
-    verbs: Any = cpu.open(deepcopy(network), recipe, "", built)._verbs
-    half = torch.bfloat16 if built else torch.float32
+    verbs: Any = cpu.CpuEngine(deepcopy(network), recipe, "", kernels)._verbs
+    verbs.begin()
+    half = kernels.half if kernels else torch.float32
     tokens = [m.flatten(1).T.to(half).contiguous() for m in given.maps]
     memories = [cpu.remembered(t, verbs.keys_of(t), network.grid) for t in tokens]
     recall = Recall(memories, given.slots, given.pointers, given.ages)
@@ -151,24 +154,20 @@ def error(answers: list[Tensor], reference: list[Tensor]) -> float:
 
 @torch.inference_mode()
 def measure(network: Sam2, slots: int, objects: int, rounds: int, vendor: bool) -> Table:
-    """For each way and verb the median in ms and the error. `vendor`: OpenVINO, beside our kernels in bf16."""
+    """For each way and verb the median in ms and the error. `vendor`: OpenVINO, beside our kernels."""
     given = Inputs(network, slots, objects)
     reference = ours(network, "fp32", None, given)
-    with tempfile.TemporaryDirectory() as folder:
-        ways: dict[str, dict[str, Run]] = {}
-        if not missing():
-            compile_kernels(Path(folder))
-            ways["kernels bf16"] = ours(network, "bf16", Path(folder), given)
-        if vendor:
-            conditioned = reference["attend"]()[0]
-            ways["OpenVINO bf16"] = openvino(network, slots, given, False, conditioned)
-            if importlib.util.find_spec("nncf"):
-                ways["OpenVINO int8 (NNCF)"] = openvino(network, slots, given, True, conditioned)
-        else:
-            if not missing():
-                ways["kernels int8"] = ours(network, "int8", Path(folder), given)
-            ways |= {"torch bf16": ours(network, "bf16", None, given), "torch fp32": reference}
-        return dict(rows(ways, reference, rounds))
+    here = [] if why_not() else available_isas()
+    pairs = [(isa, p) for isa in here for p, isas in PREFERRED.items() if isa in isas]
+    ways = {f"{isa} {p}": ours(network, p, Kernels(isa, p), given) for isa, p in pairs}
+    if vendor:
+        conditioned = reference["attend"]()[0]
+        ways["OpenVINO bf16"] = openvino(network, slots, given, False, conditioned)
+        if importlib.util.find_spec("nncf"):
+            ways["OpenVINO int8 (NNCF)"] = openvino(network, slots, given, True, conditioned)
+    else:
+        ways |= {"torch bf16": ours(network, "bf16", None, given), "torch fp32": reference}
+    return dict(rows(ways, reference, rounds))
 
 
 def rows(ways: dict[str, Any], reference: dict[str, Run], rounds: int) -> Iterator[tuple[str, dict[str, Cell]]]:

@@ -76,13 +76,13 @@ def build(
         raise ConfigError("a recipe without a file cannot be built; write it to NAME.toml")
     if prompts is not None and clip is None:
         raise ConfigError(f"{prompts}: prompts for no clip; give --clip too")
+    settled = [] if given.runtime == "auto" else [settle(given)]
     if given.runtime == "torch":
         if clip is not None:
             raise ConfigError(f"{given.path}: runtime torch is the reference: there is nothing to prove on a clip")
         return {"ok": True, "recipe": str(given.path), "said": "torch is the reference: there is nothing to build"}
-    settled = candidates(given) if given.runtime == "auto" else [settle(given)]
     with _one_line(given, final):
-        jobs = [_Job(recipe, note, progress) for recipe in settled]
+        jobs = [_Job(recipe, note, progress) for recipe in settled or candidates(given)]
         clips = [synthetic_clip(given.image_size, given.max_objects)]
         if clip is not None:
             clips.append(user_clip(clip, prompts, given.max_objects))

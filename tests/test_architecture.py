@@ -41,7 +41,8 @@ MAY: dict[str, set[str]] = {
     "clips": BASE | {"grab"},
     "probe": VALUES | {"engine"},
     "gate": VALUES | {"clips", "probe", "engine", "track"},
-    "build": BASE | {"sam2", "engine", "track", "clips", "gate"},
+    "build": BASE | {"sam2", "engine", "track", "clips", "gate", "fastest"},
+    "fastest": BASE | {"engine", "track", "clips"},
     "demo": BASE | {"live", "grab", "publish"},
     "cli": BASE
     | {"demo", "live", "offline", "publish", "adapt", "evaluate", "doctor", "report", "build", "benchmark"}
@@ -51,7 +52,7 @@ MAY: dict[str, set[str]] = {
 
 # Who may import a vendor library.
 HOMES: dict[str, set[str]] = {
-    "torch": {"grab", "sam2", "engine", "adapt", "doctor", "probe", "build", "benchmark", "machine"},
+    "torch": {"grab", "sam2", "engine", "adapt", "doctor", "probe", "build", "fastest", "benchmark", "machine"},
     "tensorrt": {"engine"},
     "pycuda": {"engine"},
     "openvino": {"engine"},

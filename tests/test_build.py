@@ -306,7 +306,7 @@ class Slow(TorchEngine):
     """As exact as the reference, and it takes its time."""
 
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        time.sleep(0.02)
+        time.sleep(0.1)
         return super().encode_image(image_hwc)
 
 
