@@ -67,6 +67,19 @@ def rtseg(place: Path, *arguments: str) -> tuple[int, dict[str, Any], list[str]]
     return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr.splitlines()
 
 
+def cost(place: Path, *arguments: str) -> tuple[float, float]:
+    """Processor seconds and the most memory in MB of a process that has torch; the least of two runs."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    runs = []
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, *arguments], cwd=place, env=env, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        runs.append((used.ru_utime + used.ru_stime, used.ru_maxrss / 1024))
+    return min(runs)
+
+
 # Points, a box, a mask, a correction, three objects of which one comes late; then the banks are full.
 TRACKED = """
 import json, sys
@@ -133,6 +146,17 @@ def test_a_recording_is_segmented(place: Path) -> None:
     assert report["frames"]["in"] == 3 and report["engine"].startswith("onnx")
     assert len(list((place / "out/masks").iterdir())) == 3
     assert any(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).any() for path in (place / "out/masks").iterdir())
+
+
+def test_the_first_mask_costs_less_than_torch_does(place: Path) -> None:
+    code = "from rtseg.cli import main; raise SystemExit(main())"
+    arguments = ("segment", "clip", "--prompts", "prompts.json", "--out", "cost", "--force", "--precision", "fp32")
+    torch_s, _ = cost(place, "-c", "import torch")
+    onnx_s, onnx_mb = cost(place, "-c", code, *arguments, "--engine", "onnx.toml")
+    reference_s, reference_mb = cost(place, "-c", code, *arguments, "--engine", "torch.toml")
+    assert onnx_s < 0.8 * torch_s and onnx_mb <= 200
+    # The reference adds little to torch; it is the negative control too.
+    assert torch_s < reference_s < 1.3 * torch_s and reference_mb > 200
 
 
 @pytest.mark.parametrize("runtime", ["torch", "cpu"])
