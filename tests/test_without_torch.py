@@ -67,17 +67,18 @@ def rtseg(place: Path, *arguments: str) -> tuple[int, dict[str, Any], list[str]]
     return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr.splitlines()
 
 
-def cost(place: Path, *arguments: str) -> tuple[float, float]:
-    """Processor seconds and the most memory in MB of a process that has torch; the least of two runs."""
+def costs(place: Path, *programs: tuple[str, ...]) -> list[tuple[float, float]]:
+    """Processor seconds and the most memory in MB of processes that have torch: each the least of three turns."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    runs = []
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, *arguments], cwd=place, env=env, stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        runs.append((used.ru_utime + used.ru_stime, used.ru_maxrss / 1024))
-    return min(runs)
+    seen: list[list[tuple[float, float]]] = [[] for _ in programs]
+    for _ in range(3):
+        for runs, program in zip(seen, programs, strict=True):
+            process = subprocess.Popen([sys.executable, *program], cwd=place, env=env, stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert process.returncode == 0
+            runs.append((used.ru_utime + used.ru_stime, used.ru_maxrss / 1024))
+    return [min(runs) for runs in seen]
 
 
 # Points, a box, a mask, a correction, three objects of which one comes late; then the banks are full.
@@ -139,8 +140,19 @@ def test_torch_is_not_imported_although_it_is_there(place: Path) -> None:
     assert not facts["torch"]
 
 
-def test_a_recording_is_segmented(place: Path) -> None:
-    arguments = ("segment", "clip", "--prompts", "prompts.json", "--out", "out", "--engine", "onnx.toml")
+@pytest.mark.parametrize("runtime", ["onnx", "auto"])
+def test_a_recording_is_segmented(place: Path, runtime: str) -> None:
+    arguments = (
+        "segment",
+        "clip",
+        "--prompts",
+        "prompts.json",
+        "--out",
+        "out",
+        "--force",
+        "--engine",
+        f"{runtime}.toml",
+    )
     code, report, errors = rtseg(place, *arguments)
     assert code == 0, errors
     assert report["frames"]["in"] == 3 and report["engine"].startswith("onnx")
@@ -150,13 +162,13 @@ def test_a_recording_is_segmented(place: Path) -> None:
 
 def test_the_first_mask_costs_less_than_torch_does(place: Path) -> None:
     code = "from rtseg.cli import main; raise SystemExit(main())"
-    arguments = ("segment", "clip", "--prompts", "prompts.json", "--out", "cost", "--force", "--precision", "fp32")
-    torch_s, _ = cost(place, "-c", "import torch")
-    onnx_s, onnx_mb = cost(place, "-c", code, *arguments, "--engine", "onnx.toml")
-    reference_s, reference_mb = cost(place, "-c", code, *arguments, "--engine", "torch.toml")
+    segment = ("-c", code, "segment", "clip", "--prompts", "prompts.json", "--out", "cost", "--force")
+    segment = (*segment, "--precision", "fp32", "--engine")
+    programs = (("-c", "import torch"), (*segment, "onnx.toml"), (*segment, "torch.toml"))
+    (torch_s, _), (onnx_s, onnx_mb), (reference_s, reference_mb) = costs(place, *programs)
     assert onnx_s < 0.8 * torch_s and onnx_mb <= 200
     # The reference adds little to torch; it is the negative control too.
-    assert torch_s < reference_s < 1.3 * torch_s and reference_mb > 200
+    assert torch_s < reference_s < 1.4 * torch_s and reference_mb > 200
 
 
 @pytest.mark.parametrize("runtime", ["torch", "cpu"])
