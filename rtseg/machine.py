@@ -17,16 +17,20 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def facts() -> dict[str, Any]:
-    """Processor, memory and GPU, and the threads that torch uses."""
-    import torch
-
+    """Processor, memory and GPU, and the threads that torch uses; without torch all cores, and no GPU."""
+    try:
+        import torch
+    except ImportError:
+        threads, gpu = cpu_cores(), None
+    else:
+        threads, gpu = torch.get_num_threads(), _gpu()
     return {
         "cpu": _cpu_model(),
         "cores": cpu_cores(),
         "flags": cpu_flags(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "threads": torch.get_num_threads(),
-        "gpu": _gpu(),
+        "threads": threads,
+        "gpu": gpu,
         "system": f"{platform.system()} {platform.release()}",
     }
 

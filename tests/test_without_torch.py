@@ -67,6 +67,16 @@ def rtseg(place: Path, *arguments: str) -> tuple[int, dict[str, Any], list[str]]
     return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr.splitlines()
 
 
+def memory(place: Path, *program: str) -> float:
+    """The most memory in MB of a process that has torch."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, *program], cwd=place, env=env, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_maxrss / 1024
+
+
 # Points, a box, a mask, a correction, three objects of which one comes late; then the banks are full.
 TRACKED = """
 import json, sys
@@ -126,13 +136,42 @@ def test_torch_is_not_imported_although_it_is_there(place: Path) -> None:
     assert not facts["torch"]
 
 
-def test_a_recording_is_segmented(place: Path) -> None:
-    arguments = ("segment", "clip", "--prompts", "prompts.json", "--out", "out", "--engine", "onnx.toml")
+@pytest.mark.parametrize("runtime", ["onnx", "auto"])
+def test_a_recording_is_segmented(place: Path, runtime: str) -> None:
+    arguments = (
+        "segment",
+        "clip",
+        "--prompts",
+        "prompts.json",
+        "--out",
+        "out",
+        "--force",
+        "--engine",
+        f"{runtime}.toml",
+    )
     code, report, errors = rtseg(place, *arguments)
     assert code == 0, errors
     assert report["frames"]["in"] == 3 and report["engine"].startswith("onnx")
     assert len(list((place / "out/masks").iterdir())) == 3
     assert any(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).any() for path in (place / "out/masks").iterdir())
+
+
+def test_masks_take_less_memory_than_torch_alone(place: Path) -> None:
+    code = "from rtseg.cli import main; raise SystemExit(main())"
+    segment = (
+        "-c",
+        code,
+        "segment",
+        "clip",
+        "--prompts",
+        "prompts.json",
+        "--out",
+        "lean",
+        "--force",
+        "--precision",
+        "fp32",
+    )
+    assert memory(place, *segment, "--engine", "onnx.toml") <= 200 < memory(place, "-c", "import torch")
 
 
 @pytest.mark.parametrize("runtime", ["torch", "cpu"])

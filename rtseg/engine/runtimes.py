@@ -8,10 +8,13 @@ works without torch `network` is a function that makes it, which such a runtime 
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +30,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("fp32",),
 }
 ON_GPU = ("cuda", "tensorrt")
+DRIVERS = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap", "/dev/dxg", "/dev/kfd")))  # of GPUs
 WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
 
 
@@ -47,12 +51,17 @@ def has_torch() -> bool:
 
 def torch_for(what: str) -> Any:
     """torch; `EngineError` where it is not installed, or does not load."""
+    collects = gc.isenabled()
+    gc.disable()  # of all that torch makes while it is imported nothing is garbage; looking costs a tenth of the time
     try:
         import torch
     except (ImportError, OSError) as e:  # a library that it loads may be missing
         why = f"which cannot be loaded ({e})" if has_torch() else "which is not installed"
         instead = 'runtime = "onnx" works without'
         raise EngineError(f"{what} needs torch, {why}: pip install 'rtseg[torch]'; {instead}") from e
+    finally:
+        if collects:
+            gc.enable()
     return torch
 
 
@@ -74,7 +83,7 @@ def best_runtime(recipe: Recipe) -> str:
     """What `runtime = "auto"` is where `rtseg build` has not measured it: the best that is likely to be."""
     if not has_torch():
         return "onnx"
-    if torch_for('runtime = "auto"').cuda.is_available():
+    if sees_gpu():
         return "tensorrt" if tensorrt_loads() else "cuda"
     kernels = kernel_precisions(recipe.model)
     if recipe.precision in kernels or (recipe.precision == "auto" and kernels):
@@ -98,8 +107,11 @@ def candidates(recipe: Recipe) -> list[Recipe]:
 
 def kernel_precisions(model: str) -> tuple[str, ...]:
     """The precisions that our CPU kernels run a network in here, the most exact first."""
+    from .cpu.isa import BYTES, PREFERRED, available_isas, why_not
+
+    if why_not():  # before torch is imported
+        return ()
     from .cpu import lacks
-    from .cpu.isa import BYTES, PREFERRED, available_isas
 
     if lacks(get_preset(model)):
         return ()
@@ -108,6 +120,13 @@ def kernel_precisions(model: str) -> tuple[str, ...]:
     if not here & set(BYTES):
         del here_too["int8"]  # int16 stands in for it, and is there by its own name
     return tuple(here_too)
+
+
+def sees_gpu() -> bool:
+    """Whether torch sees a GPU; where no driver for one is loaded, torch is not imported to say so."""
+    if "torch" not in sys.modules and sys.platform == "linux" and not any(path.exists() for path in DRIVERS):
+        return False
+    return bool(torch_for('runtime = "auto"').cuda.is_available())
 
 
 @cache

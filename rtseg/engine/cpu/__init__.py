@@ -2,9 +2,23 @@
 
 engine.py     the engine, and how it is made and opened
 network.py    encoder and memory attention on the kernels; mask.py: decoder and memory encoder
-kernels.py    the kernels from Python; simd/: their source; isa.py: instruction sets
+kernels.py    the kernels from Python; simd/: their source; isa.py: instruction sets, which can be asked for without
+torch: all else is imported when it is first used
 """
 
-from .engine import CpuEngine, KernelVerbs, TorchVerbs, lacks, open, remembered
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine import CpuEngine, KernelVerbs, TorchVerbs, lacks, open, remembered
 
 __all__ = ["CpuEngine", "KernelVerbs", "TorchVerbs", "lacks", "open", "remembered"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rtseg.engine.cpu' has no attribute {name!r}")
+    from . import engine
+
+    return getattr(engine, name)
