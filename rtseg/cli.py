@@ -111,6 +111,8 @@ def _live(args: argparse.Namespace) -> Result:
 
 
 def _segment(args: argparse.Namespace) -> Result:
+    # Before the network's libraries are loaded: its threads share the cores with those that read and write.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .config import load_recipe
     from .offline import segment
     from .prompts import load_prompts

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,14 @@ def test_a_feed_that_is_behind_says_so_and_takes_the_smaller_picture_that_it_may
     def said() -> list[dict[str, Any]]:
         return [m.status()["behind"] for m in run.watcher.got["status"] if m.status().get("behind")]  # type: ignore[union-attr]
 
-    run.until(said)
+    run.until(said, 60)
     assert said()[0]["segmented_fps"] < 10 < said()[0]["wanted_fps"] and said()[0]["fresh"] < 0.9
     assert "image_size" in said()[0]["advice"]
-    run.until(lambda: any("segment resize" in event for event in run.feed.events))
-    run.until(lambda: run.feed.state == "running" and run.feed.remedy.now is None)
+    run.until(lambda: any("segment resize" in event for event in run.feed.events), 60)
+    run.until(lambda: run.feed.state == "running" and run.feed.remedy.now is None, 60)
     assert run.feed.remedy.recipe.image_size == 64 and run.feed.children["segment"].restarts == 0
     fresh = run.feed.board["masks fresh"]
-    run.until(lambda: run.feed.board["masks fresh"] > fresh + 50)
+    run.until(lambda: run.feed.board["masks fresh"] > fresh + 50, 60)
     shares = run.watcher.got["status"][-1].status()["processes"]
     assert shares["segment"]["threads"] >= 1 and set(shares["grab"]) >= {"threads", "cores"}
     report = run.finish()
@@ -50,7 +50,7 @@ def test_a_feed_that_is_behind_says_so_and_takes_the_smaller_picture_that_it_may
 
 def test_one_that_keeps_up_says_nothing(profile: StreamProfile, faults: Faults, running: Start) -> None:
     run = running(replace(profile, source=SOURCE.format(120), least_image_size=64))
-    run.until(lambda: run.feed.board["masks fresh"] > 200)
+    run.until(lambda: run.feed.board["masks fresh"] > 200, 60)
     assert run.feed.remedy.now is None and run.feed.remedy.recipe.image_size == Recipe().image_size
     assert "behind" not in run.finish()
 
@@ -73,7 +73,7 @@ def paced(step_ms: float, apart_ms: float, use: bool, steps: int = 60) -> tuple[
         newest = max(frame for at, frame in drawn if at <= shown * apart_ms)
         ages.append((shown - newest) * apart_ms)
     frames = [frame for _, frame in drawn[20:]]
-    return {b - a for a, b in itertools.pairwise(frames)}, sum(ages) / len(ages)
+    return {b - a for a, b in pairwise(frames)}, sum(ages) / len(ages)
 
 
 @pytest.mark.parametrize(("step_ms", "apart"), [(25, {1}), (70, {2}), (76, {2}), (110, {3})])
