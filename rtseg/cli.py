@@ -111,8 +111,7 @@ def _live(args: argparse.Namespace) -> Result:
 
 
 def _segment(args: argparse.Namespace) -> Result:
-    # Before the network's libraries are loaded: its threads share the cores with those that read and write.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
     from .config import load_recipe
     from .offline import segment
     from .prompts import load_prompts

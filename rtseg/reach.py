@@ -70,8 +70,8 @@ def advice(recipe: Recipe, engine: str, step_ms: float, budget_ms: float, fps: f
     unbuilt = "not built" in engine or "no engine is built" in engine
     build = "rtseg build RECIPE may make it faster; " if unbuilt else ""
     return (
-        f"a step takes {step_ms:.0f} ms, and may take {allowed_ms:.0f} for masks of {budget_ms:.0f} ms at {fps:.0f} fps;"
-        f" {build}{found.setting} takes {holds}"
+        f"a step takes {step_ms:.0f} ms, may take {allowed_ms:.0f} for masks of {budget_ms:.0f} at {fps:.0f} fps; "
+        f"{build}{found.setting} takes {holds}"
     )
 
 
