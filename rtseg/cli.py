@@ -114,6 +114,7 @@ def _live(args: argparse.Namespace) -> Result:
 
 
 def _segment(args: argparse.Namespace) -> Result:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
     from .config import load_recipe
     from .offline import segment
     from .prompts import load_prompts

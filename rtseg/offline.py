@@ -1,5 +1,8 @@
 """A recording, every frame in order, to a folder of results: `rtseg segment`.
 
+Reading, the network and writing go on at the same time, each in a thread, and hand frames on in their order. The
+network leaves the others a core: threads that share out one product wait for the last of them.
+
 The folder holds `overlay.mp4` to look at, `masks/00000.png` (palette PNG: the id of the object at each pixel),
 `masks.json` (COCO RLE) and `run.json` (what made them). It appears when it is complete, or not at all.
 """
@@ -19,9 +22,10 @@ import numpy as np
 
 from .config import Recipe, file_sha256
 from .doctor import versions
-from .engine import Engine, open_engine
+from .engine import Engine, open_engine, spare_core
 from .errors import PromptError
 from .grab import Source, open_source
+from .overlap import Ahead, Trailing
 from .publish import Recorder, draw_overlay, write_palette_png
 from .publish.coco import CocoWriter
 from .publish.folder import atomic_folder
@@ -47,26 +51,35 @@ def segment(
     `prompts` maps a frame's number to the prompts on it; frames before the first prompt have empty masks. `progress`
     is called with (frames done, frames in all or None). Raises an `RtsegError`; then `out` is as it was.
     """
-    stages = Stages()
+    stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
     with open_source(source_uri) as source, atomic_folder(Path(out), force) as folder:
-        opened = open_engine(engine)
+        with spare_core():
+            opened = open_engine(engine)
         _check(prompts, source, opened.recipe.max_objects)
         tracker = Tracker(opened)
         count = 0
-        with _Results(folder, source, stages) as results:
-            for frame in source:
-                stages.add("grab", source.grab_ms)
+        with (
+            _Results(folder, source, stages) as results, Trailing(results.add) as trailing,
+            Ahead(_timed(source, stages)) as frames,
+        ):  # fmt: skip
+            for frame in frames:
                 with stages.time("segment"), _named(frame.seq):
                     for prompt in prompts.get(frame.seq, ()):
                         tracker.give(prompt)
                     masks = tracker.step(frame)
-                results.add(frame, masks)
+                trailing.give((frame, masks))
                 count += 1
                 progress(count, source.frame_count)
         _check_frames(prompts, count, source.uri)
         report = _report(source, opened, prompts, count, stages)
         (folder / "run.json").write_text(json.dumps(report, indent=2, default=str) + "\n", "utf-8")
     return {**report, "out": str(out)}
+
+
+def _timed(source: Source, stages: Stages) -> Iterator[Frame]:
+    for frame in source:
+        stages.add("grab", source.grab_ms)
+        yield frame
 
 
 class _Results:
@@ -82,7 +95,8 @@ class _Results:
             self._video = stack.enter_context(Recorder(folder / "overlay.mp4", source.width, source.height, source.fps))
             self._stack = stack.pop_all()
 
-    def add(self, frame: Frame, masks: Masks) -> None:
+    def add(self, done: tuple[Frame, Masks]) -> None:
+        frame, masks = done
         name = f"{frame.seq:0{self._digits}d}.png"
         with self._stages.time("overlay"):
             drawn = draw_overlay(frame, masks)

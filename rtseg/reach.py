@@ -56,7 +56,8 @@ def nearest(recipe: Recipe, step_ms: float, allowed_ms: float) -> Reach:
         ]
     gentle = [reach for reach in own if reach.step_ms > 0.5 * step_ms]  # half the pixels: it is another network's turn
     choices = [*gentle, *micro, *own] or [Reach("fewer objects, or a faster machine", step_ms)]
-    return next((reach for reach in choices if reach.step_ms <= allowed_ms), min(choices, key=lambda r: r.step_ms))
+    fastest = min(choices, key=lambda reach: reach.step_ms)
+    return next((reach for reach in choices if reach.step_ms <= allowed_ms), fastest)
 
 
 def advice(recipe: Recipe, engine: str, step_ms: float, budget_ms: float, fps: float) -> str:
@@ -66,10 +67,11 @@ def advice(recipe: Recipe, engine: str, step_ms: float, budget_ms: float, fps: f
         return f"a step takes {step_ms:.0f} ms, which is short enough: something else takes the machine's time"
     found = nearest(recipe, step_ms, allowed_ms)
     holds = f"about {found.step_ms:.0f} ms: " + ("within it" if found.step_ms <= allowed_ms else "the nearest there is")
-    build = "rtseg build RECIPE may make it faster; " if "not built" in engine or "no engine is built" in engine else ""
+    unbuilt = "not built" in engine or "no engine is built" in engine
+    build = "rtseg build RECIPE may make it faster; " if unbuilt else ""
     return (
-        f"a step takes {step_ms:.0f} ms, and may take {allowed_ms:.0f} for masks of {budget_ms:.0f} ms at {fps:.0f} fps"
-        f"; {build}{found.setting} takes {holds}"
+        f"a step takes {step_ms:.0f} ms, may take {allowed_ms:.0f} for masks of {budget_ms:.0f} at {fps:.0f} fps; "
+        f"{build}{found.setting} takes {holds}"
     )
 
 

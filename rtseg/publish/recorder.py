@@ -21,7 +21,7 @@ from .atomic import commit, discard, part_of, unwritable
 
 # The first that this build of FFmpeg has. All are near-transparent, and faster than real time at 720p on one core.
 _CODECS = {
-    "libx264": {"preset": "veryfast", "crf": "18"},
+    "libx264": {"preset": "superfast", "crf": "18"},
     "libopenh264": {"b": "12000000"},
     "mpeg4": {"qscale": "2", "flags": "qscale"},
 }

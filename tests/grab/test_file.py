@@ -11,9 +11,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 
 from rtseg.errors import SourceError
 from rtseg.grab import open_source
+from rtseg.grab.file import FULL, SCALING, SWSCALE, to_rgb
 from rtseg.types import Color, now_ns
 
 WEIGHTS = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114), "bt2020nc": (0.2627, 0.0593)}  # red, blue
@@ -117,6 +119,23 @@ def test_grey_is_grey_in_its_range(tmp_path: Path, pixfmt: str, bits: int, range
     frames = list(open_source(write(tmp_path / "a.mkv", pictures, color_range=range_)))
     assert frames[0].color.range == name
     assert all(error_by(f.image_hwc, (v, v, v)) <= 1 for f, v in zip(frames, levels, strict=True))
+
+
+@pytest.mark.parametrize("pixfmt", ["yuv420p", "nv12", "yuv422p10le", "yuv444p", "gray"])
+def test_through_planes_the_pixels_are_the_same(pixfmt: str) -> None:
+    picture = av.VideoFrame(322, 242, pixfmt)
+    noise = np.random.default_rng(0)
+    for plane in picture.planes:
+        if "10" in pixfmt:
+            plane.update(noise.integers(0, 1024, plane.buffer_size // 2, np.uint16).tobytes())
+        else:
+            plane.update(noise.integers(0, 256, plane.buffer_size, np.uint8).tobytes())
+    direct = VideoReformatter().reformat(
+        picture, format="rgb24", interpolation=SCALING, threads=1, src_colorspace=SWSCALE["bt709"],
+        dst_colorspace=SWSCALE["bt709"], src_color_range=FULL, dst_color_range=FULL,
+    )  # fmt: skip
+    image_hwc = to_rgb(picture, Color("bt709", "full"), VideoReformatter())
+    np.testing.assert_array_equal(image_hwc, direct.to_ndarray())
 
 
 def test_rgb_video_is_passed_through(tmp_path: Path) -> None:

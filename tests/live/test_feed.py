@@ -13,6 +13,7 @@ import torch
 from rtseg import Prompt, open_source
 from rtseg.config import Publish, Recipe, StreamProfile
 from rtseg.errors import EngineError, OutputError, PromptError, SourceError
+from rtseg.grab.endoscope import EndoscopeSource
 from rtseg.live import child, run_live
 from rtseg.sam2 import Sam2, get_preset, save_weights
 from tests.live.conftest import SOURCE, WORKER, accounted, watch
@@ -150,6 +151,7 @@ def test_nobody_watching_is_not_a_drop(profile: StreamProfile, faults: Faults) -
     report = run_live(replace(profile, source=SOURCE.format(0.5)), worker=WORKER)
     assert accounted(report) and report["frames"]["shown"] > 5
     assert report["frames"]["unwatched"] == report["frames"]["shown"] and report["published"]["overlay"] == 0
+    assert "overlay" not in report["stages_ms"] and sum(report["mask_states"].values()) == report["frames"]["shown"]
 
 
 def test_it_stops_after_so_many_seconds(profile: StreamProfile, faults: Faults) -> None:
@@ -179,6 +181,20 @@ def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypa
     assert (tmp_path / "out/overlay.mp4").stat().st_size > 10_000
     assert 0 <= report["iou"]["mean"] <= 1 and report["iou"]["frames judged"] > 0
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {"overlay.mp4", "poster.png"}
+
+
+def test_the_recording_of_the_demo_shows_what_its_truth_is_of() -> None:
+    """The synthetic endoscope may change: then `python -m rtseg.demo` makes the recording anew."""
+    from rtseg.demo import RECORDING, SOURCE
+
+    truth, apart = EndoscopeSource(SOURCE), []
+    with open_source(RECORDING) as recording:
+        assert (recording.frame_count, recording.width, recording.fps) == (500, truth.width, truth.fps)
+        for frame in recording:
+            if frame.seq % 100 == 50:
+                drawn, later = (truth.frame(seq).image_hwc.astype(float) for seq in (frame.seq, frame.seq + 25))
+                apart.append((abs(frame.image_hwc - drawn).mean(), abs(frame.image_hwc - later).mean()))
+    assert all(own < 2.5 and own < 0.5 * other for own, other in apart), apart
 
 
 def test_the_judge_knows_good_masks_from_bad_ones() -> None:

@@ -1,12 +1,13 @@
 """A process of a feed with faults in it, as `python tests/live/worker.py SEAT`; RTSEG_TEST_FAULTS (JSON) says which.
 
 fake: true      a network of no weight, which imports no torch: an object's mask is the box it was prompted with
-slow: s         each step takes so many seconds more; with `slow_above`, only at image sizes above that
+slow: s         each step takes so many seconds more; with `slow_above`, only at image sizes above that;
+                with `slow_warm`, also when it warms up
 raise_at: n     the n-th step of the first process raises; with `always`, that of every process
 hang_at: n      the n-th step of the first process does not return
 ink: true       every overlay raises
 refuse: text    the engine cannot be opened
-linger: s       who ends takes so many seconds to exit, without its link
+linger: s       `segment` takes so many seconds to exit, without its link
 break_at: n     the synthetic source breaks at frame n
 life: path      a file that counts the starts of `segment`
 """
@@ -108,6 +109,8 @@ def break_network() -> None:
     steps, real, open_engine = [0], segment.Tracker.step, segment.open_engine
 
     def step(self: Any, frame: Any) -> Masks:
+        if "slow_warm" in FAULTS and not isinstance(frame, Frame) and self.engine.recipe.image_size > 64:
+            time.sleep(FAULTS["slow"])
         if isinstance(frame, Frame):  # not when it warms up
             steps[0] += 1
             if self.engine.recipe.image_size > FAULTS.get("slow_above", 0):
@@ -166,7 +169,8 @@ def linger() -> None:
 if __name__ == "__main__":
     if FAULTS.get("fake"):
         pretend()
-    linger()
     role = json.loads(sys.argv[1])["role"]
+    if role == "segment":
+        linger()
     {"segment": break_network, "publish": break_display, "grab": break_source, "record": lambda: None}[role]()
     main(sys.argv[1])
