@@ -142,7 +142,7 @@ def encoders(ready: Sequence[Contender], task: Task, gflop: float, budget: Budge
     for name, engine in engines.items():
         if budget.left > 0:
             budget.say(f"encoder of {name}")
-            found.append({"name": name, **encoder_share(engine, task.pictures[0], gflop, task.device)})
+            found.append({"name": name, **encoder_share(engine, task.pictures[0], gflop, task.device, rounds=2)})
     return found
 
 

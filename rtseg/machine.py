@@ -17,20 +17,15 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def facts() -> dict[str, Any]:
-    """Processor, memory and GPU, and the threads that torch uses; without torch all cores, and no GPU."""
-    try:
-        import torch
-    except ImportError:
-        threads, gpu = cpu_cores(), None
-    else:
-        threads, gpu = torch.get_num_threads(), _gpu()
+    """Processor, memory and GPU, and the threads that torch uses, or would."""
+    torch = _torch()
     return {
         "cpu": _cpu_model(),
         "cores": cpu_cores(),
         "flags": cpu_flags(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "threads": threads,
-        "gpu": gpu,
+        "threads": cpu_cores() if torch is None else torch.get_num_threads(),
+        "gpu": _gpu(),
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -103,9 +98,8 @@ def _cpu_model() -> str:
 
 
 def _gpu() -> dict[str, Any] | None:
-    import torch
-
-    if not torch.cuda.is_available():
+    torch = _torch()
+    if torch is None or not torch.cuda.is_available():
         return None
     device = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
@@ -113,5 +107,14 @@ def _gpu() -> dict[str, Any] | None:
         "capability": f"{device.major}.{device.minor}",
         "memory_gib": round(device.total_memory / 2**30, 1),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "cudnn": torch.backends.cudnn.version(),
     }
+
+
+def _torch() -> Any:
+    """None where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch

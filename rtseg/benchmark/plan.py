@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Recipe, load_recipe
+from ..config import RUNTIMES, Recipe, load_recipe
 from ..errors import ConfigError, EngineError
 
 COMPARE = ("policy", "image_size")
@@ -90,12 +90,13 @@ def plan(
 
 def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[Entry]:
     """The recipe on each runtime in each precision, and the `cpu` runtime on each of its instruction sets."""
-    from ..engine.runtimes import PRECISIONS
+    from ..engine.runtimes import PRECISIONS, family
 
-    if unknown := sorted({*wanted} - {"all", *PRECISIONS}):
-        raise ConfigError(f"--runtimes {','.join(unknown)}: there are: all, {', '.join(PRECISIONS)}")
-    for runtime in PRECISIONS if "all" in wanted else dict.fromkeys(wanted):
-        for precision in PRECISIONS[runtime]:
+    known = [runtime for runtime in RUNTIMES if runtime != "auto"]
+    if unknown := sorted({*wanted} - {"all", *known}):
+        raise ConfigError(f"--runtimes {','.join(unknown)}: there are: all, {', '.join(known)}")
+    for runtime in known if "all" in wanted else dict.fromkeys(wanted):
+        for precision in PRECISIONS[family(runtime)]:
             made = load_recipe(recipe, runtime=runtime, precision=precision)
             for isa, limit in isas(made).items():
                 yield Entry(" ".join(filter(None, (name, runtime, precision, isa))), made, limit, unable(made))
@@ -106,11 +107,15 @@ def isas(recipe: Recipe) -> dict[str, str]:
 
     Of a recipe that takes none of them: "" alone.
     """
+    from ..engine.runtimes import has_torch
+
+    if recipe.runtime != "cpu" or not has_torch():
+        return {"": ""}
     from ..engine.cpu import isa
 
     found: dict[str, str] = {}
     with suppress(EngineError):
-        for limit in isa.available_isas() if recipe.runtime == "cpu" else ():
+        for limit in isa.available_isas():
             with suppress(EngineError), Entry("", recipe, limit).restricted():
                 found.setdefault(isa.isa_for(recipe.precision), limit)
     return found or {"": ""}

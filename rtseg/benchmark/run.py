@@ -64,21 +64,29 @@ def bench(
     _measure(found, questions, frames, rounds, budget)
     busy, warnings = load.report()
     answers, unlike = speedups(found, questions)
+    engines = _figures(found, footage, budget)
     document = Document(
         ok=bool(found),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=commit(),
-        versions=versions(),
-        machine={**facts(), "load": busy},
-        clip=_about(footage),
+        **_circumstances(footage, busy),
         settings={"frames": frames, "rounds": rounds, "seconds": seconds, "objects": list(numbers)},
-        engines=_figures(found, footage, budget),
+        engines=engines,
         speedups=answers,
         skipped=skipped + unlike,
         warnings=[*warnings, *doubts(found, frames, answers)],
         took_s=round(budget.spent, 1),
     )
     return document if out is None else _save(document, out)
+
+
+def _circumstances(clip: Clip, load: dict[str, Any]) -> dict[str, Any]:
+    """When, with what and on what it was measured."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": {**facts(), "load": load},
+        "clip": _about(clip),
+    }
 
 
 def _open_all(
