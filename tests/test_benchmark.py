@@ -650,6 +650,7 @@ def test_a_process_that_dies_is_an_engine_that_cannot_be_opened(
         cold.cold_start(Recipe(image_size=64), clip)
 
 
+@pytest.mark.slow
 def test_the_peak_is_the_processes_own(clip: Clip) -> None:
     """And not that of the process which started it, here larger by far."""
     ballast = np.ones(400 * 2**20, np.uint8)
@@ -669,6 +670,7 @@ BENCH = "from rtseg.cli import main\nsys.exit(main(sys.argv[1:]))"
 FILM = "from rtseg.benchmark.clip import load_clip\nload_clip(sys.argv[1])"
 
 
+@pytest.mark.slow
 def test_a_machine_without_torch_av_zmq_and_matplotlib(tmp_path: Path) -> None:
     """A real engine, all the way; only the plots are missing, and a video file cannot be read."""
     pytest.importorskip("onnxruntime")

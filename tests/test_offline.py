@@ -135,6 +135,7 @@ def test_an_earlier_result_is_kept_unless_forced(tmp_path: Path, recipe: Recipe)
 
 FULL_DISK = """
 import resource, sys
+sys.dont_write_bytecode = True  # Python would leave half a file of each module that it imports from now on
 from rtseg.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 sys.exit(main(sys.argv[2:]))

@@ -29,6 +29,7 @@ sys.path.append(str(ROOT))  # `bench` is a folder of scripts beside the package,
 
 from bench import contenders, edgetam, field, first_mask, peers, peers_table, rates  # noqa: E402
 from bench import exported as exported_module  # noqa: E402
+from tests.shared import Shared  # noqa: E402
 
 # The trunk and the memory attention are small; Meta's code fixes the sizes of the decoder.
 LITTLE = """
@@ -71,9 +72,14 @@ def task(preset: str) -> contenders.Task:
 
 
 @pytest.fixture(scope="module")
-def result(preset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def result(preset: str, shared: Shared) -> dict[str, Any]:
     """One whole run, by the command; without the CPU engine, whose kernels take long to compile."""
-    path = tmp_path_factory.mktemp("peers") / "out" / "peers.json"
+    folder = shared.folder("peers", lambda folder: compare(preset, folder / "out" / "peers.json"))
+    found: dict[str, Any] = json.loads((folder / "out" / "peers.json").read_text())
+    return found
+
+
+def compare(preset: str, path: Path) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(field, "OURS", (("torch", "fp32"), ("torch", "bf16"), ("cuda", "bf16"), ("tensorrt", "fp16")))
     patch.setattr(field, "emulated", lambda kind, device: "")
@@ -83,11 +89,10 @@ def result(preset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     words = ["--size", "64", "--preset", preset, "--frames", "4", "--rounds", "2", "--json", str(path)]
     assert peers.main([*words, "--policies", "fifo,efp"]) == 0
     patch.undo()
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 @has_transformers
+@pytest.mark.slow
 def test_every_row_computes_the_same(result: dict[str, Any]) -> None:
     rows = {(row["name"], row["policy"]): row for row in result["rows"]}
     for name in ("transformers fp32", "transformers bf16 autocast", "transformers bf16 cast", "rtseg torch fp32"):
@@ -102,6 +107,7 @@ def test_every_row_computes_the_same(result: dict[str, Any]) -> None:
 
 
 @has_sam2
+@pytest.mark.slow
 def test_metas_predictor_is_a_row_and_so_are_its_graphs(result: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in result["rows"]}
     assert rows["sam2 fp32"]["iou"] >= 0.999 and rows["sam2 bf16 autocast"]["iou"] >= 0.97
@@ -109,6 +115,7 @@ def test_metas_predictor_is_a_row_and_so_are_its_graphs(result: dict[str, Any]) 
 
 
 @has_sam2
+@pytest.mark.slow
 def test_an_exported_tracker_that_forgets_is_seen(task: contenders.Task) -> None:
     reference = contenders.Meta("sam2", task)
     right, forgetful = (exported_module.Exported("graphs", task) for _ in range(2))
@@ -119,6 +126,7 @@ def test_an_exported_tracker_that_forgets_is_seen(task: contenders.Task) -> None
     assert peers.mean_iou(forgetful.masks, reference.masks) < 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: nothing is absent")
 def test_what_is_absent_is_named(result: dict[str, Any]) -> None:
     assert "CUDA" in result["absent"]["rtseg cuda bf16 fifo"] or "cuda" in result["absent"]["rtseg cuda bf16 fifo"]
@@ -127,6 +135,7 @@ def test_what_is_absent_is_named(result: dict[str, Any]) -> None:
     assert grouped == {"x": ["a", "c"], "y": ["b"]}
 
 
+@pytest.mark.slow
 def test_the_machine_is_described(result: dict[str, Any]) -> None:
     assert result["product_rates_tera"]["fp32"] > 0 and result["encoder_gflop"] > 0.01
     assert {row["name"] for row in result["encoders"]} >= {"rtseg torch fp32", "rtseg torch bf16"}
@@ -271,6 +280,7 @@ def test_another_process_is_given_the_same_task(task: contenders.Task, preset: s
 
 
 @has_transformers
+@pytest.mark.slow
 def test_a_first_mask_is_timed_from_the_start_of_its_process(
     task: contenders.Task, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +315,7 @@ def test_what_torch_emulates_is_left_out_unless_it_is_named(monkeypatch: pytest.
         field.worth_while(makers, "cpu", "abacus")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not importlib.util.find_spec("timm") or not importlib.util.find_spec("transformers"), reason="timm is not installed"
 )

@@ -270,6 +270,7 @@ def test_the_gate_refuses_another_network_s_graphs(pair: tuple[Any, Any], frames
 # Graphs: shipped, cached, made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED_SIZES)
 def test_the_shipped_graphs_are_what_the_code_and_the_weights_give(name: str, tmp_path: Path) -> None:
     """Node by node; constants may differ in their last bits, by the machine that multiplied them."""
@@ -316,6 +317,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_graphs_of_another_size_are_made_once(
     cache: Path, frames: list[Frame], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -330,6 +332,7 @@ def test_graphs_of_another_size_are_made_once(
     assert not list(cache.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_damaged_graph_in_the_cache_is_made_again(
     cache: Path, filled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -343,6 +346,7 @@ def test_a_damaged_graph_in_the_cache_is_made_again(
     assert graph.read_bytes() == sound and len(list((cache / "onnx").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -382,6 +386,7 @@ def test_shipped_graphs_of_another_version_are_not_run(
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_damaged_shipped_graphs_are_made_anew(
     package: Path, cache: Path, frames: list[Frame], pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -395,6 +400,7 @@ def test_damaged_shipped_graphs_are_made_anew(
     open_engine(recipe())  # those of the cache
 
 
+@pytest.mark.slow
 def test_other_weights_have_other_graphs(
     cache: Path, filled: Path, tmp_path: Path, make_network: Callable[..., Sam2], frames: list[Frame]
 ) -> None:
@@ -435,6 +441,7 @@ pointer_time = false
 """
 
 
+@pytest.mark.slow
 def test_another_kind_of_network(
     cache: Path, make_network: Callable[..., Sam2], frames: list[Frame], tmp_path: Path
 ) -> None:

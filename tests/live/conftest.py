@@ -14,7 +14,7 @@ import pytest
 
 from rtseg import Prompt, Subscriber
 from rtseg.config import Publish, Recipe, StreamProfile
-from rtseg.live import Feed, child, run_live
+from rtseg.live import Feed, run_live
 
 SOURCE = "synthetic:laparoscopy?width=160&height=120&fps=50&seconds={}&seed=7"
 LONG_S = 60.0  # what comes at all comes by then, on a slow machine beside others
@@ -34,9 +34,9 @@ def profile() -> StreamProfile:
 def faults(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Say what is to go wrong in the processes; the network is a fake one unless `fake=False`.
 
-    Who gives no sign of life is given up sooner than in an operating room.
+    They are given longer to end in order than in an operating room.
     """
-    monkeypatch.setattr("rtseg.live.child.SILENT_S", dict.fromkeys(child.SILENT_S, 1.0))
+    monkeypatch.setattr("rtseg.live.supervisor.STOP_S", LONG_S)
 
     def say(**what: Any) -> None:
         monkeypatch.setenv("RTSEG_TEST_FAULTS", json.dumps({"fake": True, **what}))

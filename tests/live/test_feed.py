@@ -14,7 +14,7 @@ from rtseg import Prompt, open_source
 from rtseg.config import Publish, Recipe, StreamProfile
 from rtseg.errors import EngineError, OutputError, PromptError, SourceError
 from rtseg.grab.endoscope import EndoscopeSource
-from rtseg.live import child, run_live
+from rtseg.live import child, run_live, supervisor
 from rtseg.sam2 import Sam2, get_preset, save_weights
 from tests.live.conftest import SOURCE, WORKER, accounted, watch
 
@@ -76,7 +76,8 @@ def test_sync_goes_on_without_masks_when_none_come(
     profile: StreamProfile, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults(hang_at=3)
-    monkeypatch.setattr(child, "SILENT_S", {**child.SILENT_S, "segment": 60.0})  # it hangs as long as the feed plays
+    monkeypatch.setitem(child.SILENT_S, "segment", 60.0)  # it hangs as long as the feed plays
+    monkeypatch.setattr(supervisor, "STOP_S", 1.0)
     report, got = watch(replace(profile, overlay="sync", mask_budget_ms=60.0))
     shown = [m.header["captured_ns"] for m in got["overlay"]]
     assert accounted(report) and max(np.diff(shown)) / 1e6 < 1000 and len(shown) > 5
@@ -176,7 +177,7 @@ def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(demo_module, "Recipe", lambda: recipe)
     monkeypatch.setattr(demo_module, "POSTER_AFTER", 0.0)
-    report = demo_module.demo(tmp_path / "out", seconds=1.5)
+    report = demo_module.demo(tmp_path / "out", seconds=3.0)
     assert accounted(report) and report["display"]["received"]["overlay"] > 0
     assert (tmp_path / "out/overlay.mp4").stat().st_size > 10_000
     assert 0 <= report["iou"]["mean"] <= 1 and report["iou"]["frames judged"] > 0

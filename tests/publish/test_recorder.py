@@ -97,6 +97,7 @@ def test_misuse_is_one_line(tmp_path):
 
 _FULL = """
 import resource, sys
+sys.dont_write_bytecode = True  # Python would leave half a file of each module that it imports from now on
 from pathlib import Path
 import numpy as np
 from rtseg.errors import OutputError

@@ -354,6 +354,7 @@ def test_bytes_that_a_killed_recorder_left_unsealed_are_sealed_by_the_next(tmp_p
 
 _FULL = """
 import resource, sys
+sys.dont_write_bytecode = True  # Python would leave half a file of each module that it imports from now on
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np
