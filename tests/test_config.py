@@ -191,7 +191,7 @@ def test_the_default_recipe_is_the_one_in_the_repository() -> None:
         ('image_size = "512"', "image_size = '512'; expected a whole number, 64 to 4096"),
         ("image_size = true", "image_size = True; expected a whole number, 64 to 4096"),
         ('runtime = "gpu"', "runtime = 'gpu'; expected one of: torch, cpu, cuda, tensorrt, auto"),
-        ("precision = 16", "precision = 16; expected one of: fp32, bf16, fp16, int8, fp8, auto"),
+        ("precision = 16", "precision = 16; expected one of: fp32, bf16, fp16, int16, int8, fp8, auto"),
         ("max_objects = 0", "max_objects = 0; expected a whole number, 1 to 255"),
         ("weights = 3", "weights = 3; expected a text"),
         ('memory = "efp"', "memory: found 'efp'; expected a table of: policy, spatial, pointers"),
