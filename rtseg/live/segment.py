@@ -133,7 +133,7 @@ class _Segment:
         recipe = replace(self._recipe, image_size=image_size)
         try:
             self._tracker = _opened(self._seat, recipe)
-            self._recipe = recipe
+            self._recipe, self._had = recipe, False
         except RtsegError as e:
             self._seat.link.send("kept", why=str(e))
             self._tracker = _opened(self._seat, self._recipe)
