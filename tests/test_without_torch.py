@@ -125,6 +125,7 @@ def iou(one: Any, other: Any) -> float:
     return float((one & other).sum() / union) if union else 1.0
 
 
+@pytest.mark.slow
 def test_every_policy_tracks_as_the_reference_does(place: Path) -> None:
     facts, found = tracked(place, "onnx", POLICIES, hidden=True)
     assert facts["engine"].startswith("onnx") and not facts["torch"]

@@ -32,11 +32,7 @@ def profile() -> StreamProfile:
 
 @pytest.fixture()
 def faults(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Say what is to go wrong in the processes; the network is a fake one unless `fake=False`.
-
-    They are given longer to end in order than in an operating room.
-    """
-    monkeypatch.setattr("rtseg.live.supervisor.STOP_S", LONG_S)
+    """Say what is to go wrong in the processes; the network is a fake one unless `fake=False`."""
 
     def say(**what: Any) -> None:
         monkeypatch.setenv("RTSEG_TEST_FAULTS", json.dumps({"fake": True, **what}))

@@ -22,6 +22,7 @@ Start = Callable[[StreamProfile], Running]
 Faults = Callable[..., None]
 
 
+@pytest.mark.slow
 def test_a_feed_that_is_behind_says_so_and_takes_the_smaller_picture_that_it_may(
     profile: StreamProfile, faults: Faults, running: Start
 ) -> None:
