@@ -166,7 +166,19 @@ def test_a_recording_is_segmented(place: Path, runtime: str) -> None:
 
 def test_masks_take_less_memory_than_torch_alone(place: Path) -> None:
     code = "from rtseg.cli import main; raise SystemExit(main())"
-    words = "segment clip --prompts prompts.json --out lean --force --precision fp32 --engine onnx.toml".split()
+    words = [
+        "segment",
+        "clip",
+        "--prompts",
+        "prompts.json",
+        "--out",
+        "lean",
+        "--force",
+        "--precision",
+        "fp32",
+        "--engine",
+        "onnx.toml",
+    ]
     assert memory(place, code, *words) <= 200 < memory(place, "import torch")
 
 
