@@ -17,6 +17,7 @@ constexpr int ROWS = 6;      // rows of A at once
 constexpr int CHUNK = 96;    // rows that a thread takes through a whole layer: they stay in its L2
 constexpr int QUERIES = 24;  // rows of an attention tile
 constexpr int KEYS = 256;    // and its columns: the scores stay in L1
+constexpr int FEW = 96;      // queries of a window that do not pay for rounding its keys to int16
 constexpr float INF = INFINITY;
 
 enum Kind { F32 = 0, BF16 = 1, INT16 = 2, INT8 = 3 };

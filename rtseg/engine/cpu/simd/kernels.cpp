@@ -77,10 +77,16 @@ void RT(patches)(const Linear* l, const float* image, int size, const Output* o)
         for (int r = 0; r < n; r++) {
             float patch[3 * 49] = {};
             const int y = 4 * ((first + r) / side) - 3, x = 4 * ((first + r) % side) - 3, left = std::max(0, -x);
+            const bool inside = y >= 0 && x >= 0 && y + 7 <= size && x + 7 <= size;
             for (int c = 0; c < 3; c++)
-                for (int v = std::max(0, -y); v < std::min(7, size - y); v++)
-                    std::memcpy(patch + c * 49 + v * 7 + left, image + (long(c) * size + y + v) * size + x + left,
-                                sizeof(float) * (std::min(7, size - x) - left));
+                for (int v = std::max(0, -y); v < std::min(7, size - y); v++) {
+                    const float* from = image + (long(c) * size + y + v) * size + x;
+                    if (inside)
+                        std::memcpy(patch + c * 49 + v * 7, from, sizeof(float) * 7);  // of a known size: two moves
+                    else
+                        std::memcpy(patch + c * 49 + v * 7 + left, from + left,
+                                    sizeof(float) * (std::min(7, size - x) - left));
+                }
             round_row(patch, 3 * 49, l->k, l->kind, levels, a, r);
         }
         product(a, n, *l, [&](int r, int c, F v) { put(*o, first + r, c, v); });
@@ -128,7 +134,8 @@ void RT(norm)(const Input* in, int rows, float* out_float, half* out_half) {
 }
 
 void RT(attention)(const Attention* given) {
-    const Attention a = *given;
+    Attention a = *given;
+    if (a.kind == INT16 && a.queries < FEW) a.kind = F32;
     const int tiles = (a.queries + QUERIES - 1) / QUERIES, whole = a.windows * a.heads;
     if (whole >= 2 * rt::threads()) {
         rt::parallel(whole, [&](int i) {

@@ -76,12 +76,11 @@ void RT(convolution)(const Linear* l, const half* x, int side, int c, const Norm
         for (int r = 0; r < n; r++) {
             half *to = l->kind == INT16 ? taps.data() : (half*)a.data.data() + size_t(r) * l->k, *begin = to;
             const int y = 2 * ((first + r) / low) - 1, z = 2 * ((first + r) % low) - 1;
-            for (int tap = 0; tap < 9; tap++, to += c) {
-                const int v = y + tap / 3, h = z + tap % 3;
-                if (v < 0 || h < 0)
-                    std::memset(to, 0, size_t(c) * sizeof(half));
-                else
-                    std::memcpy(to, x + (long(v) * side + h) * c, size_t(c) * sizeof(half));
+            for (int v = y; v < y + 3; v++, to += 3 * c) {  // three taps are neighbours in memory, too
+                const int missing = z < 0 || v < 0 ? (v < 0 ? 3 : 1) * c : 0;
+                std::fill_n(to, missing, half(0));
+                if (missing < 3 * c)
+                    std::memcpy(to + missing, x + (long(v) * side + z) * c + missing, size_t(3 * c - missing) * sizeof(half));
             }
 #if !RT_BF16
             if (l->kind == INT16) round_row(begin, l->k, l->k, INT16, l->levels(), a, r);
