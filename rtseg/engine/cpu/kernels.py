@@ -21,6 +21,7 @@ NONE, RELU, GELU = 0, 1, 2
 F32, BF16, INT16, INT8 = range(4)  # what a product multiplies
 GROUPS = {F32: 1, BF16: 2, INT16: 2, INT8: 4}  # numbers in four bytes
 HALVES = {2: torch.bfloat16, 4: torch.float32}
+KINDS = {torch.float32: 0, torch.bfloat16: 1}
 LANES = 16
 
 
@@ -112,9 +113,10 @@ def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def _bytes(x: Tensor) -> int:
     """0 for float32, 1 for bf16; `EngineError` for a type that the kernels would read as another."""
-    if x.dtype not in HALVES.values() or x.device.type != "cpu":
+    kind = KINDS.get(x.dtype)
+    if kind is None or not x.is_cpu:
         raise EngineError(f"{x.dtype} on {x.device}: the CPU kernels take float32 or bfloat16 on the CPU")
-    return int(x.dtype == torch.bfloat16)
+    return kind
 
 
 def _input(x: Tensor, norm: Normed | None) -> _Input:

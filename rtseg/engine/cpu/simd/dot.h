@@ -92,14 +92,14 @@ inline void tile(const char* a, long stride, const char* panel, int steps, int r
         : "m"(*(const int*)a), "x"(b0), "x"(b1))
 
 struct F32Dot {
-    static F sum_at(const char* p) { return load((const float*)p); }
+    static F sum_at(const __m256i* p) { return load((const float*)p); }
     static void add(__m256i& c0, __m256i& c1, const char* a, __m256i b0, __m256i b1) {
         RT_DOT("vbroadcastss", "vfmadd231ps %4, %2, %0", "vfmadd231ps %5, %2, %1");
     }
 };
 
 struct Int16Dot {
-    static I sum_at(const char* p) { return iload(p); }
+    static I sum_at(const __m256i* p) { return iload(p); }
     static void add(__m256i& c0, __m256i& c1, const char* a, __m256i b0, __m256i b1) {
 #if RT_VNNI
         RT_DOT("vpbroadcastd", "%{vex%} vpdpwssd %4, %2, %0", "%{vex%} vpdpwssd %5, %2, %1");
@@ -115,15 +115,17 @@ struct Int16Dot {
 
 #if RT_VNNI
 struct Int8Dot {  // with unsigned weights, as above
-    static I sum_at(const char* p) { return iload(p); }
+    static I sum_at(const __m256i* p) { return iload(p); }
     static void add(__m256i& c0, __m256i& c1, const char* a, __m256i b0, __m256i b1) {
         RT_DOT("vpbroadcastd", "%{vex%} vpdpbusd %2, %4, %0", "%{vex%} vpdpbusd %2, %5, %1");
     }
 };
 #endif
 
+// A function of its own, and its sums to memory by asm: within a larger one GCC runs out of registers, and keeps the sums
+// in memory at every step.
 template <class Dot, int MR, int NV, class Out>
-inline void tile(const char* a, long stride, const char* panel, int steps, int row, int col, Out& out) {
+__attribute__((noinline)) void tile(const char* a, long stride, const char* panel, int steps, int row, int col, Out& out) {
     static_assert(NV == 1, "the sums of one panel of 16 columns fill the registers");
     __m256i c0[MR], c1[MR];
 #pragma GCC unroll 6
@@ -133,14 +135,13 @@ inline void tile(const char* a, long stride, const char* panel, int steps, int r
 #pragma GCC unroll 6
         for (int r = 0; r < MR; r++) Dot::add(c0[r], c1[r], a + r * stride, b0, b1);
     }
-    // By way of memory: were the sums themselves looked up by a loop that is not unrolled, GCC would keep them there.
-    alignas(64) char kept[MR * 64];
+    alignas(64) __m256i kept[MR][2];
 #pragma GCC unroll 6
     for (int r = 0; r < MR; r++) {
-        _mm256_store_si256((__m256i*)(kept + r * 64), c0[r]);
-        _mm256_store_si256((__m256i*)(kept + r * 64 + 32), c1[r]);
+        asm("vmovdqa %1, %0" : "=m"(kept[r][0]) : "x"(c0[r]));
+        asm("vmovdqa %1, %0" : "=m"(kept[r][1]) : "x"(c1[r]));
     }
-    for (int r = 0; r < MR; r++) out(row + r, col, Dot::sum_at(kept + r * 64));
+    for (int r = 0; r < MR; r++) out(row + r, col, Dot::sum_at(kept[r]));
 }
 
 #endif

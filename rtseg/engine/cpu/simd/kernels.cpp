@@ -112,11 +112,12 @@ void RT(mlp)(const Linear* one, const Linear* two, int activation, int rows, con
             });
         } else {
             hidden.resize(size_t(n) * one->n);
-            product(a, n, *one,
-                    [&](int r, int c, F v) { store(&hidden[size_t(r) * one->n + c], activate(v, activation)); });
+            float* to = hidden.data();  // a thread's own variable is looked up by a call at every use
+            const int width = one->n;
+            product(a, n, *one, [=](int r, int c, F v) { store(to + size_t(r) * width + c, activate(v, activation)); });
             const int levels = two->levels();
             for (int r = 0; r < n; r++)
-                round_row(&hidden[size_t(r) * one->n], one->n, two->k, two->kind, levels, b, r);
+                round_row(to + size_t(r) * width, width, two->k, two->kind, levels, b, r);
         }
         product(b, n, *two, [&](int r, int c, F v) { put(*o, first + r, c, v); });
     });

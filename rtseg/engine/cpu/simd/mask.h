@@ -88,9 +88,11 @@ void RT(convolution)(const Linear* l, const half* x, int side, int c, const Norm
             (void)begin;  // bf16 already
 #endif
         }
-        product(a, n, *l, [&](int r, int col, F v) { store(&found[size_t(r) * l->n + col], v); });
+        float* to_found = found.data();
+        const int width = l->n;
+        product(a, n, *l, [=](int r, int col, F v) { store(to_found + size_t(r) * width + col, v); });
         for (int r = 0; r < n; r++) {
-            float* row = &found[size_t(r) * l->n];
+            float* row = to_found + size_t(r) * width;
             normalise(row, l->n, *norm, row);
             for (int i = 0; i < l->n; i += LANES) store(out + long(first + r) * l->n + i, gelu(load(row + i)));
         }
