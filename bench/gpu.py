@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 import rtseg
-from bench.contenders import Contender, Ours, Task, Transformers, randomize
+from bench.contenders import Contender, Ours, Task, Transformers, pixels_of, randomize
 from rtseg.benchmark.statistics import speedup, summary
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.doctor import versions
@@ -83,7 +83,8 @@ def make_task(case: Case, height: int, width: int) -> Task:
     there_and_back = [*range(SHOWN), *range(SHOWN - 2, 0, -1)]
     count = case.warm + case.rounds * case.frames
     pictures = [seen[there_and_back[t % len(there_and_back)]].image_hwc for t in range(count)]
-    return Task(case.network(), pictures, (x, y, x + w, y + h), case.device)
+    network = case.network()
+    return Task(network, pictures, pixels_of(pictures, network.image_size), (x, y, x + w, y + h), case.device)
 
 
 def makers(case: Case) -> dict[str, Callable[[], Contender]]:
