@@ -26,8 +26,9 @@ import numpy as np
 import torch
 
 import rtseg
-from bench.contenders import Contender, Ours, Task, Transformers, randomize
+from bench.contenders import Contender, Ours, Task, Transformers, pixels_of, randomize
 from rtseg.benchmark.statistics import speedup, summary
+from rtseg.benchmark.turns import SETTLE
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.doctor import versions
 from rtseg.engine import Engine
@@ -81,9 +82,10 @@ def make_task(case: Case, height: int, width: int) -> Task:
     assert truth_hw is not None
     x, y, w, h = cv2.boundingRect((truth_hw == 1).astype(np.uint8))
     there_and_back = [*range(SHOWN), *range(SHOWN - 2, 0, -1)]
-    count = case.warm + case.rounds * case.frames
+    count = case.warm + case.rounds * (case.frames + SETTLE)
     pictures = [seen[there_and_back[t % len(there_and_back)]].image_hwc for t in range(count)]
-    return Task(case.network(), pictures, (x, y, x + w, y + h), case.device)
+    network = case.network()
+    return Task(network, pictures, pixels_of(pictures, network.image_size), (x, y, x + w, y + h), case.device)
 
 
 def makers(case: Case) -> dict[str, Callable[[], Contender]]:
@@ -120,8 +122,7 @@ def prepare(case: Case) -> tuple[dict[str, Contender], dict[str, str]]:
         print(f"{case.name}: preparing {name}", file=sys.stderr, flush=True)
         try:
             contender = make()
-            for _ in range(case.warm):
-                contender.step()
+            contender.warm_up(case.warm)
         except Exception as e:
             absent[name] = " ".join(f"{type(e).__name__}: {e}".split())[:300]
         else:
@@ -130,8 +131,8 @@ def prepare(case: Case) -> tuple[dict[str, Contender], dict[str, str]]:
 
 
 def agreement(row: Contender, reference: Contender) -> dict[str, float]:
-    """IoU with the reference's masks; a frame that is empty in both counts as 1."""
-    pairs = [((a & b).sum(), (a | b).sum()) for a, b in zip(row.masks, reference.masks, strict=True)]
+    """IoU with the reference's masks on the frames that both saw; one that is empty in both counts as 1."""
+    pairs = [((a & b).sum(), (a | b).sum()) for a, b in zip(row.masks, reference.masks, strict=False)]
     ious = [float(i / u) if u else 1.0 for i, u in pairs]
     return {"mean": round(float(np.mean(ious)), 4), "min": round(min(ious), 4)}
 

@@ -310,6 +310,7 @@ class Slow(TorchEngine):
         return super().encode_image(image_hwc)
 
 
+@pytest.mark.slow
 def test_auto_is_the_fastest_of_what_passes(
     recipe: Path, use: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
 ) -> None:

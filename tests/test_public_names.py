@@ -80,6 +80,7 @@ except ImportError:
 """
 
 
+@pytest.mark.slow
 def test_the_network_and_the_tracker_need_only_torch_numpy_and_opencv(tmp_path: Path) -> None:
     """Where every other library is hidden, a tracker still follows an object."""
     command = [sys.executable, "-c", ALONE, str(tmp_path / "x.pt")]

@@ -165,6 +165,7 @@ def test_a_recording_is_segmented(place: Path, runtime: str) -> None:
     assert any(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).any() for path in (place / "out/masks").iterdir())
 
 
+@pytest.mark.slow
 def test_masks_take_less_memory_than_torch_alone(place: Path) -> None:
     code = "from rtseg.cli import main; raise SystemExit(main())"
     words = ["segment", "clip", "--prompts", "prompts.json", "--out", "lean", "--force"]

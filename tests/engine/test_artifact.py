@@ -149,7 +149,7 @@ def _not_installed(name: str) -> str:
 
 
 def test_a_cpu_that_lacks_an_instruction_is_another_machine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = replace(recipe, runtime="cpu")
+    recipe = replace(recipe, runtime="cpu", precision="fp32")  # which every CPU has
     monkeypatch.setattr(artifact, "cpu_flags", lambda: ["avx2", "avx512f"])
     built(recipe)
     monkeypatch.setattr(artifact, "cpu_flags", lambda: ["avx2"])
@@ -157,7 +157,7 @@ def test_a_cpu_that_lacks_an_instruction_is_another_machine(recipe: Recipe, monk
 
 
 def test_a_runtime_that_can_do_without_says_why_it_does(recipe: Recipe) -> None:
-    cpu = replace(recipe, runtime="cpu")
+    cpu = replace(recipe, runtime="cpu", precision="fp32")  # which every CPU has
     folder, why = locate(cpu, NANO, WEIGHTS)
     assert folder is None and "not built yet; run: rtseg build" in why
     with pytest.raises(EngineError, match="not built yet"):

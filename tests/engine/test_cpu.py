@@ -396,6 +396,7 @@ def test_the_masks_in_torch_are_the_references(precision: str, expected: dict[in
     assert "cpu: torch" in engine.description and overlap(follow(engine), expected).min() > LEAST[precision]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["fifo", "efp-window"])
 def test_every_policy(any_precision: str, policy: str) -> None:
     recipe = replace(RECIPE, memory=MemoryPlan(policy))
@@ -433,6 +434,7 @@ def test_what_is_prepared_is_what_is_encoded(any_precision: str) -> None:
         assert torch.equal(engine.encode_image(picture).top, engine._verbs.encode(prepared)[0].float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sam2.1-tiny", "sam2.1-base+", "sam2.1-large"])
 def test_published_sizes(any_precision: str, make_network: Callable[..., Sam2], preset: str) -> None:
     """Heads of 96, and of 56 and 72, which the kernels fill up; fewer blocks, for time."""

@@ -110,6 +110,7 @@ def test_masks_are_those_of_the_reference(frames: list[rtseg.Frame], policy: str
     assert sum(mask.any() for mask in expected.values()) > 0.8 * len(expected)
 
 
+@pytest.mark.slow
 def test_another_policy_than_the_recipes(engine: CudaEngine, reference: TorchEngine, frames: list[rtseg.Frame]) -> None:
     """A tracker's policy may look at more memories than the recipe's plan: there is a bucket for them."""
     assert engine.recipe.memory.policy == "efp"
@@ -328,6 +329,7 @@ def test_objects_with_and_without_memory(engine: CudaEngine, reference: TorchEng
         assert float((found - expected).norm() / expected.norm()) < 1e-4
 
 
+@pytest.mark.slow
 def test_two_threads_take_turns(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
     """Two trackers on one engine, each in a thread of its own, see what each sees alone."""
     acts = (show({1: 0}), show({2: 0}))
@@ -337,6 +339,7 @@ def test_two_threads_take_turns(engine: CudaEngine, frames: list[rtseg.Frame]) -
     assert [agreement(found, expected) for found, expected in zip(together, alone, strict=True)] == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_the_encoder_can_be_compiled_whole(engine: CudaEngine) -> None:
     """Dynamo finds one graph, without a break; inductor itself runs where the GPU is."""
     image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))

@@ -391,6 +391,6 @@ def test_the_table_is_onnx_tensorrt_s() -> None:
 
 
 def test_every_precision_has_a_type() -> None:
-    from rtseg.config import PRECISIONS
+    from rtseg.engine.runtimes import PRECISIONS
 
-    assert set(PRODUCTS) == set(PRECISIONS) - {"auto"}
+    assert set(PRODUCTS) == set(PRECISIONS["tensorrt"])

@@ -59,6 +59,7 @@ def test_a_network_that_is_known_to_be_too_slow_begins_with_the_smaller_picture(
     assert "behind" not in run.finish()
 
 
+@pytest.mark.slow
 def test_one_that_keeps_up_says_nothing(profile: StreamProfile, faults: Faults, running: Start) -> None:
     run = running(replace(profile, source=SOURCE.format(120), least_image_size=64))
     run.until(lambda: run.feed.board["masks fresh"] > 200)

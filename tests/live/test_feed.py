@@ -29,7 +29,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return Recipe(weights=str(path), image_size=64)
 
 
-@pytest.mark.parametrize("overlay", ["latest", "sync"])
+@pytest.mark.parametrize("overlay", ["latest", pytest.param("sync", marks=pytest.mark.slow)])
 def test_the_real_network_and_every_topic(profile: StreamProfile, recipe: Recipe, overlay: str) -> None:
     """The budget is so large that a slow machine keeps to it: what is fresh then came through."""
     report, got = watch(replace(profile, engine=recipe, overlay=overlay, mask_budget_ms=5000.0))
