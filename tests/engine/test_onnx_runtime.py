@@ -24,7 +24,7 @@ from rtseg.engine import Prompts, Recall, Remembered
 from rtseg.engine.onnx import folder as graph_folder
 from rtseg.engine.onnx import opening, session
 from rtseg.engine.onnx.folder import SIDECAR, WEIGHTS, Identity, cached_folder, shipped_folder
-from rtseg.engine.onnx.make import SHIPPED_SIZES, make_shipped
+from rtseg.engine.onnx.export import SHIPPED_SIZES, make_shipped
 from rtseg.engine.onnx.ports import VERBS
 from rtseg.errors import ConfigError, EngineError
 from rtseg.gate import gate
@@ -279,7 +279,7 @@ def test_the_shipped_graphs_are_what_the_code_and_the_weights_give(name: str, tm
     identities = [json.loads((folder / SIDECAR).read_text()) for folder in (tmp_path, shipped)]
     assert [{**i, "files": sorted(i["files"])} for i in identities[:1]] == [
         {**i, "files": sorted(i["files"])} for i in identities[1:]
-    ], "run: python -m rtseg.engine.onnx.make"
+    ], "run: python -m rtseg.engine.onnx.export"
     for verb in VERBS:
         made, kept = (onnx.load(folder / f"{verb}.onnx") for folder in (tmp_path, shipped))
         constants = [{i.name: onnx.numpy_helper.to_array(i) for i in m.graph.initializer} for m in (made, kept)]
@@ -288,7 +288,7 @@ def test_the_shipped_graphs_are_what_the_code_and_the_weights_give(name: str, tm
             np.testing.assert_allclose(value, constants[1][key], rtol=1e-4, atol=1e-5, err_msg=key)
         for model in (made, kept):
             del model.graph.initializer[:]
-        assert made == kept, f"{verb}: run: python -m rtseg.engine.onnx.make"
+        assert made == kept, f"{verb}: run: python -m rtseg.engine.onnx.export"
 
 
 def test_the_shipped_graphs_take_no_more_room_than_their_weights() -> None:
@@ -492,3 +492,18 @@ def test_the_threads_are_those_that_were_given(monkeypatch: pytest.MonkeyPatch) 
     assert "cpu, fp32, 3 threads" in open_engine(recipe()).description
     with at_most(1):
         assert "cpu, fp32, 1 thread" in open_engine(recipe()).description
+
+
+def test_what_a_runtime_is_asked_for_is_no_module_of_the_same_name() -> None:
+    """A module of a package takes the place of what the package has under that name, once it is imported."""
+    import importlib
+    import pkgutil
+
+    from rtseg.engine.runtimes import PRECISIONS, runtime_module
+
+    for runtime in PRECISIONS.keys() - {"torch"}:
+        package = runtime_module(runtime)
+        names = {found.name for found in pkgutil.iter_modules(package.__path__)}
+        assert not names & {"make", "open"}, runtime
+    importlib.import_module("rtseg.engine.onnx.export")
+    assert callable(runtime_module("onnx").make)

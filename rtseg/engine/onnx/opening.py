@@ -39,7 +39,7 @@ def open(network: Network, recipe: Recipe, weights_hash: str, built: Path | None
 def make(network: Sam2, recipe: Recipe, folder: Path, note: Note, pictures: Sequence[ImageU8]) -> dict[str, object]:
     """The graphs of a network in `folder`."""
     need(provider_of(recipe.runtime))
-    from .make import make_graphs
+    from .export import make_graphs
 
     note("making the ONNX graphs")
     make_graphs(network, folder)
@@ -84,7 +84,7 @@ def _made_now(network: Network, final: Path, expected: Identity, why: str) -> Pa
 def _fill(network: Network, part: Path, expected: Identity, why: str, kept: str) -> None:
     print(f"rtseg: {why}; making them, {kept}", file=sys.stderr)
     try:
-        from .make import make_graphs
+        from .export import make_graphs
 
         make_graphs(network(), part, _progress)
         write_sidecar(part, expected)

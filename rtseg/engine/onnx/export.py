@@ -1,6 +1,6 @@
 """Graphs made from a network: exported, simplified, and written as one folder. Needs torch and onnx; a second or two.
 
-`python -m rtseg.engine.onnx.make` writes those that the package ships.
+`python -m rtseg.engine.onnx.export` writes those that the package ships.
 """
 
 from __future__ import annotations
