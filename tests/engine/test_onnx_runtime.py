@@ -23,8 +23,8 @@ from rtseg.config import POLICIES, Recipe, load_recipe
 from rtseg.engine import Prompts, Recall, Remembered
 from rtseg.engine.onnx import folder as graph_folder
 from rtseg.engine.onnx import opening, session
-from rtseg.engine.onnx.folder import SIDECAR, WEIGHTS, Identity, cached_folder, shipped_folder
 from rtseg.engine.onnx.export import SHIPPED_SIZES, make_shipped
+from rtseg.engine.onnx.folder import SIDECAR, WEIGHTS, Identity, cached_folder, shipped_folder
 from rtseg.engine.onnx.ports import VERBS
 from rtseg.errors import ConfigError, EngineError
 from rtseg.gate import gate
