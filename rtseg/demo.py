@@ -49,7 +49,7 @@ class Display(threading.Thread):
         self.delay = Histogram()
         self._kept: list[ImageU8] = []  # JPEGs of the overlay, of a tenth of its size
         self._poster_hwc: ImageU8 | None = None
-        self._best = -1
+        self._best = (False, -1)
 
     def run(self) -> None:
         for message in self.subscriber:
@@ -63,13 +63,14 @@ class Display(threading.Thread):
                 self._consider(message.header, image_hwc)
 
     def _consider(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
-        """The poster shows both objects apart, and of those pictures it is the one with the larger smaller object."""
+        """The poster shows both objects, apart if they ever are, and of those pictures the larger smaller one."""
         seconds = header["seq"] * header["time_base"][0] / header["time_base"][1]
         areas, boxes = [o["area"] for o in header["objects"]], [o["box"] for o in header["objects"]]
         if header["state"] != "fresh" or len(areas) < len(LABELS) or seconds < POSTER_AFTER:
             return
-        if min(areas) > self._best and _apart(boxes[0], boxes[1], header["width"] // 6):
-            self._best, self._poster_hwc = min(areas), image_hwc
+        value = _apart(boxes[0], boxes[1], header["width"] // 6), min(areas)
+        if value > self._best:
+            self._best, self._poster_hwc = value, image_hwc
 
     def finish(self) -> None:
         """Stop receiving."""
