@@ -64,7 +64,7 @@ class Display(threading.Thread):
 
     def _consider(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
         """The poster shows both objects, apart if they ever are, and of those pictures the larger smaller one."""
-        seconds = header["seq"] * header["time_base"][0] / header["time_base"][1]
+        seconds = header["pts"] * header["time_base"][0] / header["time_base"][1]
         areas, boxes = [o["area"] for o in header["objects"]], [o["box"] for o in header["objects"]]
         if header["state"] != "fresh" or len(areas) < len(LABELS) or seconds < POSTER_AFTER:
             return
