@@ -184,6 +184,21 @@ def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypa
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {"overlay.mp4", "poster.png"}
 
 
+def test_the_poster_of_the_demo_is_of_a_time_after_the_prompts() -> None:
+    """In the source's own time, whatever its time base; and the instruments may lie close together on all pictures."""
+    from rtseg.demo import Display
+
+    display = object.__new__(Display)
+    display._best, display._poster_hwc = (False, -1), None
+    objects = [{"area": 50, "box": [0, 0, 40, 9]}, {"area": 70, "box": [42, 0, 90, 9]}]
+    header = {"seq": 90, "time_base": [1, 12800], "width": 100, "state": "fresh", "objects": objects}
+    picture = np.zeros((9, 90, 3), np.uint8)
+    display._consider({**header, "pts": 2 * 12800}, picture)
+    assert display._poster_hwc is None
+    display._consider({**header, "pts": 4 * 12800}, picture)
+    assert display._poster_hwc is picture
+
+
 def test_the_recording_of_the_demo_shows_what_its_truth_is_of() -> None:
     """The synthetic endoscope may change: then `python -m rtseg.demo` makes the recording anew."""
     from rtseg.demo import RECORDING, SOURCE
