@@ -64,7 +64,7 @@ def test_a_network_that_raises_comes_back_and_says_why(
     assert report["ok"] and report["restarts"] == {"segment": 1} and accounted(report)
     events = [event for m in got["status"] for event in m.status().get("events", [])]
     assert any("RuntimeError: out of memory" in event for event in events)
-    assert "recovering" in {m.header["state"] for m in got["overlay"]}
+    assert any("segment recovered: " in event for event in events)  # a picture says so only where that takes a while
 
 
 @pytest.mark.slow
