@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,12 @@ from tests.shared import Shared
 # The networks here are small: a second thread gains nothing, and where another process wants the same cores, threads
 # that wait for one another make a step 30 times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Who is started in the background may inherit that Ctrl-C and a hang-up are ignored, and would pass it on.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
+
 
 LEFTOVERS = Leftovers(tag())
 
