@@ -75,7 +75,8 @@ def ours(network: Sam2, precision: str, kernels: Kernels | None, given: Inputs) 
     """Our verbs, in torch or on kernels."""
     recipe = Recipe(image_size=network.image_size, precision=precision)
     verbs: Any = cpu.CpuEngine(deepcopy(network), recipe, "", kernels)._verbs
-    verbs.begin()
+    if kernels:
+        kernels.use(torch.get_num_threads())
     half = kernels.half if kernels else torch.float32
     tokens = [m.flatten(1).T.to(half).contiguous() for m in given.maps]
     memories = [cpu.remembered(t, verbs.keys_of(t), network.grid) for t in tokens]

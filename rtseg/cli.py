@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     as_json = "--json" in argv
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
     fail = partial(_fail, " ".join(["rtseg", *argv[:1]]), as_json)
     _end_gently()
     atexit.register(gc.freeze)  # to look for garbage among all of torch's objects takes a process that ends 0.35 s
@@ -114,7 +115,6 @@ def _live(args: argparse.Namespace) -> Result:
 
 
 def _segment(args: argparse.Namespace) -> Result:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
     from .config import load_recipe
     from .offline import segment
     from .prompts import load_prompts

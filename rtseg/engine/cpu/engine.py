@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -35,41 +36,43 @@ class CpuEngine(TorchEngine):
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
-        self._verbs.begin()
-        return self._verbs.picture(image_hwc)
+        with self._verbs.at_work():
+            return self._verbs.picture(image_hwc)
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        return Features(*(t.float() for t in self._verbs.encode(self.prepare(image_hwc))))
+        with self._verbs.at_work():
+            return Features(*(t.float() for t in self._verbs.encode(self._verbs.picture(image_hwc))))
 
     @torch.inference_mode()
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
-        self._verbs.begin()
         known = [r for r in recalls if r is not None]
         fresh_1dhw = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
         if not known:
             return fresh_1dhw.expand(len(recalls), -1, -1, -1)
-        attended = iter(self._verbs.attend(features.top, known))
+        with self._verbs.at_work():
+            attended = iter(self._verbs.attend(features.top, known))
         return torch.stack([fresh_1dhw[0] if r is None else next(attended) for r in recalls])
 
     @torch.inference_mode()
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
         if prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None:
             return super().decode(conditioned_bchw, features, prompts)
-        self._verbs.begin()
-        return Decoded(*self._verbs.decode(conditioned_bchw, features.mid, features.fine))
+        with self._verbs.at_work():
+            return Decoded(*self._verbs.decode(conditioned_bchw, features.mid, features.fine))
 
     @torch.inference_mode()
     def remember(
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:
-        self._verbs.begin()
-        tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
         side = self.image_size // 16
-        # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
-        return [
-            remembered(tokens_nm, self._verbs.keys_of(tokens_nm), side) for tokens_nm in map(Tensor.clone, tokens_bnm)
-        ]
+        with self._verbs.at_work():
+            tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
+            # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
+            return [
+                remembered(tokens_nm, self._verbs.keys_of(tokens_nm), side)
+                for tokens_nm in map(torch.clone, tokens_bnm)
+            ]
 
 
 def remembered(tokens_nm: Tensor, keys_lnd: Tensor, side: int) -> Remembered:
@@ -85,9 +88,11 @@ class TorchVerbs:
         self.picture = partial(to_input, size=static.image_size)
         self.encode, self.decode, self.remember = static.encoder, static.decode, static.remember
 
-    def begin(self) -> None:
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
         """Tells OpenMP, in a thread that has not asked torch for anything yet."""
         torch.get_num_threads()
+        yield
 
     def keys_of(self, tokens_nm: Tensor) -> Tensor:
         keys: Tensor = self._net.attend.keys_of(tokens_nm[None])[0]
@@ -123,9 +128,19 @@ class KernelVerbs:
         self.decode = CpuDecode(pack, static.decode)
         self._remember = CpuRemember(pack, static.remember)
 
-    def begin(self) -> None:
-        """The kernels take as many threads as torch has."""
-        self._kernels.use(torch.get_num_threads())
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The kernels take as many threads as torch has, and torch takes one.
+
+        What torch does in between is small, and its OpenMP threads would then wait busily on the kernels' cores.
+        """
+        threads = torch.get_num_threads()
+        self._kernels.use(threads)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def remember(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> Tensor:
         return self._remember(top, logits_b1hw, score_b, certain_b).to(self._kernels.half)

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 
@@ -14,7 +15,15 @@ namespace rt {
 namespace {
 
 thread_local int allowed = 1;
-constexpr auto SPIN = std::chrono::microseconds(40);
+
+// How long a worker looks out for the next kernel: waking one that sleeps takes longer than most kernels do. Where cores
+// are shared, as a feed says by OMP_WAIT_POLICY, hardly at all.
+std::chrono::microseconds patience() {
+    const char* policy = std::getenv("OMP_WAIT_POLICY");
+    const bool passive = policy && (policy[0] == 'p' || policy[0] == 'P');
+    return std::chrono::microseconds(passive ? 20 : 100);
+}
+const auto SPIN = patience();
 
 // One job at a time. A worker that comes late finds it closed, and nobody waits for it.
 struct Pool {

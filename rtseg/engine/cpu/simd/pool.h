@@ -1,5 +1,5 @@
-// The kernels' own threads: one pool a process, asleep while nobody asks. A worker spins for a few microseconds after
-// its work, because the next kernel of a frame comes at once, and then sleeps, because other processes want the core.
+// The kernels' own threads: one pool a process, asleep while nobody asks. A worker looks out for the next kernel of a
+// frame, which comes at once, for a tenth of a millisecond at most, and then sleeps, because other processes want the core.
 #pragma once
 
 namespace rt {
