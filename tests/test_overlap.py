@@ -31,7 +31,7 @@ def test_the_order_is_kept_and_little_is_held() -> None:
 
 def test_they_go_on_beside_one_another() -> None:
     """Each step can only end while the other two are at work."""
-    meet = threading.Barrier(3, timeout=20)
+    meet, done = threading.Barrier(3, timeout=20), []
 
     def source() -> Iterator[int]:
         yield from range(2)
@@ -42,12 +42,14 @@ def test_they_go_on_beside_one_another() -> None:
     def work(n: int) -> None:
         if 0 < n < 5:
             meet.wait()
+        done.append(n)
 
     with Trailing(work) as trailing, Ahead(source()) as ahead:
         for n in ahead:
             trailing.give(n)
             if 0 < n < 5:
                 meet.wait()
+    assert done == list(range(6)) and not meet.broken
 
 
 def test_the_error_of_the_earlier_thing_is_raised() -> None:

@@ -220,7 +220,7 @@ class Exporter:
         examples = self.examples()
         axes = {port: open_axes(port) for port in (*inputs, *outputs)}
         into: Any = io.BytesIO()  # which the exporter takes, and its annotation does not name
-        with _exporting(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             torch.onnx.export(
                 self.module(name), tuple(examples[i] for i in inputs), into, dynamo=False, opset_version=OPSET,
                 input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes,
@@ -229,8 +229,8 @@ class Exporter:
 
 
 @contextmanager
-def _exporting() -> Iterator[None]:
-    """The exporter without its warnings: shapes are constants on purpose, and there will be another exporter."""
+def quiet_exporter() -> Iterator[None]:
+    """torch's exporter without its warnings: of its future, of packages not needed, of shapes constant on purpose."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -10,10 +10,7 @@ A tensor has one name wherever it goes in or comes out, so that a graph's output
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from torch import Tensor, nn
 from ...config import Recipe
 from ...errors import EngineError
 from ...sam2 import Preset, Sam2
+from ..onnx.graphs import quiet_exporter
 from ..static import Attention, PaddedRead, StaticNetwork
 from .operators import faults
 from .quantize import quantized
@@ -207,7 +205,7 @@ def graph(static: StaticNetwork, shapes: Shapes, name: str) -> Any:
     examples = tuple(torch.zeros(ports[name].of(2), dtype=ports[name].dtype) for name in inputs)
     objects = torch.export.Dim("objects", min=1, max=max(2, shapes.max_objects))
     axes = tuple({} if ports[name].shared else {0: objects} for name in inputs)
-    with _quietly(), torch.no_grad():
+    with quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             _module(static, shapes, verb), examples, dynamo=True, verbose=False, opset_version=OPSET,
             dynamic_shapes=axes, input_names=list(inputs), output_names=list(outputs),
@@ -235,20 +233,6 @@ def _constant_axes(model: Any, ports: Mapping[str, Port]) -> list[str]:
     return [
         f"{name} has a fixed number of objects" for name, axis in firsts.items() if not (axis or ports[name].shared)
     ]
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The exporter warns of its own future, and of packages that nobody here needs."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _strip(model: Any) -> None:
