@@ -290,6 +290,12 @@ def test_rtseg_isa_restricts_the_choice(monkeypatch: pytest.MonkeyPatch) -> None
         isas.available_isas()
 
 
+def test_a_mistake_in_rtseg_isa_is_not_passed_over_by_auto(any_precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTSEG_ISA", "avx3")
+    with pytest.raises(EngineError, match="RTSEG_ISA=avx3: no such instruction set"):
+        rtseg.open_engine(image_size=64)
+
+
 def test_an_isa_that_the_cpu_lacks_and_a_module_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old:
         def rt_isas(self) -> int:

@@ -44,11 +44,7 @@ def library() -> ctypes.CDLL:
 
 def available_isas() -> list[str]:
     """The instruction sets that the kernels may use here, plainest first. Raises `EngineError`."""
-    has = library().rt_isas()
-    found = [isa for bit, isa in enumerate(ISAS) if has >> bit & 1]
-    if not found:
-        raise EngineError('the CPU kernels want AVX2 and FMA, which this CPU lacks; take runtime = "onnx"')
-    limit = os.environ.get("RTSEG_ISA")
+    found, limit = _of_this_cpu(), os.environ.get("RTSEG_ISA")
     if not limit:
         return found
     if limit not in ISAS:
@@ -56,6 +52,14 @@ def available_isas() -> list[str]:
     if limit not in found:
         raise EngineError(f"RTSEG_ISA={limit}: this CPU has {', '.join(found)}; set one of these, or unset RTSEG_ISA")
     return [isa for isa in found if ISAS.index(isa) <= ISAS.index(limit)]
+
+
+def _of_this_cpu() -> list[str]:
+    has = library().rt_isas()
+    found = [isa for bit, isa in enumerate(ISAS) if has >> bit & 1]
+    if not found:
+        raise EngineError('the CPU kernels want AVX2 and FMA, which this CPU lacks; take runtime = "onnx"')
+    return found
 
 
 def isa_for(precision: str) -> str:
@@ -70,9 +74,10 @@ def isa_for(precision: str) -> str:
 
 
 def why_not() -> str | None:
-    """Why the kernels cannot run here, or None."""
+    """Why the kernels cannot run here, or None. A mistake in RTSEG_ISA is no reason to do without: `EngineError`."""
     try:
-        available_isas()
+        _of_this_cpu()
     except EngineError as e:
         return str(e)
+    available_isas()
     return None
