@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from ..types import Frame, now_ns
+from .account import Account
 
 Mode = Literal["off", "auto", "on"]  # of deinterlacing: never, the pictures marked as interlaced, all
 MODES: tuple[Mode, ...] = ("off", "auto", "on")
@@ -25,6 +26,7 @@ class Source(ABC):
 
     def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
         self.uri, self.width, self.height, self.fps, self.frame_count = uri, width, height, fps, frame_count
+        self.account = Account(declared=frame_count, count=frame_count)
         self.session = secrets.token_hex(6)
         self._grab_ns = 0
         self._closed = threading.Event()

@@ -18,11 +18,12 @@ from av.video.reformatter import VideoReformatter
 from ..errors import SourceError
 from ..types import Frame, now_ns
 from .address import Address, live_address
+from .color import color_of, to_rgb
 from .deinterlace import Deinterlacer
-from .file import Turn, color_of, to_rgb
 from .secret import guard_logs, scrub
 from .source import Mode, Source
 from .srt import SrtReader
+from .turn import Turn
 
 OPEN_S, READ_S = 6.0, 2.0  # time limits of FFmpeg's calls
 # Without a good picture for so long, although data comes, a connection is given up; on joining, the next key frame may

@@ -15,7 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from rtseg.errors import SourceError
 from rtseg.grab import open_source
-from rtseg.grab.file import FULL, SCALING, SWSCALE, to_rgb
+from rtseg.grab.color import FULL, SCALING, SWSCALE, to_rgb
 from rtseg.types import Color, now_ns
 
 WEIGHTS = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114), "bt2020nc": (0.2627, 0.0593)}  # red, blue
