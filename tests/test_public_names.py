@@ -41,7 +41,7 @@ def test_the_names_are_these() -> None:
 
 def test_the_signatures_are_these() -> None:
     assert parameters(rtseg.open_engine) == ["recipe", "overrides"]
-    assert parameters(rtseg.open_source) == ["uri", "fps"]
+    assert parameters(rtseg.open_source) == ["uri", "fps", "deinterlace", "damaged", "bits"]
     assert parameters(rtseg.Tracker) == ["engine", "policy"]
     assert parameters(rtseg.Tracker.prompt) == ["object_id", "points", "box", "mask", "label"]
     assert parameters(rtseg.Tracker.step) == ["frame"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,31 +13,52 @@ from .folder import FolderSource
 from .pace import paced
 from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
-from .source import Mode, Source
+from .source import DAMAGED, MODES, Damaged, Mode, Source
 
 __all__ = ["HELD_OUT_SEED", "Source", "open_source", "paced"]
 
+Uri = str | Path
 
-def open_source(uri: str | Path, *, fps: float | None = None) -> Source:
+
+def open_source(
+    uri: Uri | Sequence[Uri],
+    *,
+    fps: float | None = None,
+    deinterlace: Mode | None = None,
+    damaged: Damaged = "skip",
+    bits: int | None = None,
+) -> Source:
     """Open a source of frames.
 
     `uri` is a video file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`, `/dev/video0`, ...), or
     `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). `fps` sets the rate of a
     folder (else 25) and of a synthetic source; a video has its own times. A live input is one connection, and its loss
     a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can be read.
+
+    Several uris are one recording, in the order given. `deinterlace` makes interlaced pictures whole: `off`, `auto`
+    (those marked as interlaced) or `on` (all); None is `off` for a recording and `auto` for a live input. `damaged`
+    says what is done where the data is damaged: `skip` and go on, or `stop` with a `SourceError`. `bits` is how many
+    bits of an image's 16 are used, where the file does not say so itself.
     """
+    if not isinstance(uri, (str, Path)):
+        raise SourceError(f"{len(uri)} uris: several files as one recording are not supported yet; give one")
     uri = str(uri)
     if live_address(uri) is None:
-        return open_recording(uri, fps)
+        return open_recording(uri, fps, deinterlace or "off", damaged, bits)
     if fps is not None:
         raise SourceError(f"{redact(uri)}: fps={fps:g}, but a live input has its own times; leave fps out")
     from .stream import StreamSource
 
-    return StreamSource(uri)
+    return StreamSource(uri, deinterlace=deinterlace or "auto")
 
 
-def open_recording(uri: str, fps: float | None = None, deinterlace: Mode = "off") -> Source:
-    """What `open_source` opens, but for live inputs; `deinterlace` is for video files."""
+def open_recording(
+    uri: str, fps: float | None = None, deinterlace: Mode = "off", damaged: Damaged = "skip", bits: int | None = None
+) -> Source:
+    """What `open_source` opens, but for live inputs."""
+    for key, value, known in (("deinterlace", deinterlace, MODES), ("damaged", damaged, DAMAGED)):
+        if value not in known:
+            raise SourceError(f"{uri}: {key} {value!r}; {did_you_mean(str(value), known)}")
     if fps is not None and not 0.01 <= fps <= 1000:
         raise SourceError(f"{uri}: fps={fps:g}; expected a number from 0.01 to 1000")
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits

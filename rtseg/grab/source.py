@@ -6,6 +6,7 @@ import secrets
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from fractions import Fraction
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,6 +15,8 @@ from .account import Account
 
 Mode = Literal["off", "auto", "on"]  # of deinterlacing: never, the pictures marked as interlaced, all
 MODES: tuple[Mode, ...] = ("off", "auto", "on")
+Damaged = Literal["skip", "stop"]  # what is done where the data is damaged
+DAMAGED: tuple[Damaged, ...] = ("skip", "stop")
 
 
 class Source(ABC):
@@ -21,11 +24,13 @@ class Source(ABC):
 
     Iterating again starts again at the first frame (a file is opened anew), with the same session: the same
     (session, seq) is the same picture. At most a few frames are held at any time. `fps` is nominal; a frame's own
-    time is `pts * time_base`. `frame_count` is what the source declares, None if it does not know.
+    time is `pts * time_base`. `frame_count` is what the source declares, None if it does not know. `sample_aspect` is
+    how wide a pixel is shown, for its height: 64/45 for PAL that is shown at 16:9.
     """
 
     def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
         self.uri, self.width, self.height, self.fps, self.frame_count = uri, width, height, fps, frame_count
+        self.sample_aspect = Fraction(1)
         self.account = Account(declared=frame_count, count=frame_count)
         self.session = secrets.token_hex(6)
         self._grab_ns = 0
