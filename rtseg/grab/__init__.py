@@ -78,7 +78,7 @@ def open_recording(
             raise SourceError(f"{uri}: fps={fps:g}, but a video has its own times; leave fps out")
         from .file import FileSource  # PyAV is needed for video files and live inputs alone
 
-        return FileSource(path, deinterlace=deinterlace)
+        return FileSource(path, deinterlace=deinterlace, damaged=damaged)
     raise _unopened(uri)
 
 

@@ -46,6 +46,11 @@ class Account:
     assumed: dict[str, str] = field(default_factory=dict)
     ended: str = ""
 
+    def begin(self) -> None:
+        """The source is read from its start again; what it promises stays, and what was taken for granted."""
+        self.shown = self.leading = self.damaged = 0
+        self.gaps, self.start_s, self.ended = [], 0.0, ""
+
     def gap(self, gap: Gap) -> None:
         """Count a gap, and list it."""
         self.damaged += gap.lost or 1

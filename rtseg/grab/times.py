@@ -1,0 +1,65 @@
+"""When each picture is shown: the file's own times where it has them, in order, and going on where they begin anew."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+
+NO_TIMES = ("avi",)  # formats that hold no time for a picture, only its place in the order of decoding
+
+
+class Times:
+    """The times of one recording's pictures, in the order in which they are shown."""
+
+    def __init__(self, rate: Fraction, *, placed: bool) -> None:
+        self._rate, self._placed = rate, placed
+        self._places: dict[int, int] = {}  # when each packet is due in decoding
+        self._delay: int | None = None  # packets that have to be there before a picture can be shown
+        self._start = self._rank = 0
+        self._last: int | None = None
+        self._step = 0
+        self._added = 0
+        self._joint = False
+        self.joints = 0
+
+    def begin(self, number: int, due: int | None) -> None:
+        """Packet `number` is about to be decoded; it is `due` then, in the stream's time base."""
+        if due is not None:
+            self._places[number] = due
+            before = self._places.get(number - 1)
+            if before is not None and due > before:
+                self._step = due - before
+        self._places.pop(number - 1000, None)
+
+    def joint(self) -> None:
+        """What follows is of another part, whose times begin anew."""
+        self._joint = True
+
+    def of(self, picture: av.VideoFrame, seq: int, start: int, rank: int, fed: int) -> tuple[int, Fraction]:
+        """pts and time base of the picture that is shown next.
+
+        It is number `rank` of those since the key frame in packet `start`; packet `fed` brought it out.
+        """
+        pts, time_base = picture.pts, picture.time_base
+        if self._placed:
+            pts = self._by_place(start, rank, fed)
+        if pts is None or time_base is None:
+            # A bare stream, as in a .h264 file, has no clock of its own: count.
+            return seq, 1 / self._rate
+        step = picture.duration or self._step or max(1, round(1 / self._rate / time_base))
+        if self._joint and self._last is not None:
+            self._added = self._last + step - pts
+            self.joints += 1
+        self._joint = False
+        self._last = pts + self._added
+        return self._last, time_base
+
+    def _by_place(self, start: int, rank: int, fed: int) -> int | None:
+        if self._delay is None:
+            self._delay = fed - start - rank
+        number = start + rank + self._delay
+        if number in self._places:
+            return self._places[number]
+        known = max((n for n in self._places if n < number), default=None)
+        return None if known is None else self._places[known] + (number - known) * self._step

@@ -1,0 +1,155 @@
+"""What MPEG-TS itself says of its losses: packets are counted, so each that is missing leaves a hole in the count.
+
+FFmpeg sees the hole too, but hangs the mark on another picture than the one that it tore, because its parser is one
+picture late. So the packets are counted here, by the places in the file that FFmpeg gives each picture.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import ImageU8
+
+PACKET = 188
+SIZES = (188, 192, 204)  # bare, with a clock before it (Blu-ray, AVCHD), with parity behind it
+CHUNK = 1 << 20
+LOST, GARBLED = "packets of the stream are missing", "packets of the stream are garbled"
+Rows = npt.NDArray[np.int64]
+
+
+class Transport:
+    """Which pictures of one stream (`pid`) lost packets; reads the file on its own, as far as it is asked about."""
+
+    def __init__(self, file: BinaryIO, pid: int) -> None:
+        self._file, self._pid = file, pid
+        self._rest, self._at = b"", 0  # bytes that are no whole packet yet, and where in the file they are
+        self._size = 0
+        self._count = -1  # of the latest packet of this stream
+        self._stuffed = False  # the latest packet is the last of its picture, for it is filled up
+        self._starts: list[int] = []  # where pictures (PES packets) start
+        self._torn: dict[int, str] = {}  # pictures by their start
+        self._before: dict[int, str] = {}  # pictures before which something is missing
+        self._aligned = True
+        self.ended = self.cut = False
+
+    def torn(self, start: int, end: int | None) -> str:
+        """Why the picture that starts at byte `start` is damaged, "" if it is not; the next one starts at `end`."""
+        self._read_to(end)
+        if not self._aligned and end is not None:
+            end += 1  # pictures do not start where PES packets do: this one reaches into the next packet
+        first, last = bisect_left(self._starts, start), len(self._starts)
+        last = last if end is None else bisect_left(self._starts, end)
+        return next((why for s in self._starts[first:last] if (why := self._torn.get(s))), "")
+
+    def before(self, start: int, last_start: int | None) -> str:
+        """Why something is missing between the picture at `start` and the one before it; "" if nothing is."""
+        self._read_to(start + 1)
+        first = 0 if last_start is None else bisect_right(self._starts, last_start)
+        among = self._starts[first : bisect_right(self._starts, start)]
+        return next((why for s in among if (why := self._before.get(s))), "")
+
+    def _read_to(self, end: int | None) -> None:
+        """Have read beyond the PES packet that starts at `end`; all of the file, if that is None."""
+        while not self.ended and (end is None or not self._starts or self._starts[-1] <= end):
+            data = self._file.read(CHUNK)
+            self.ended = len(data) == 0
+            self._scan(data)
+        if len(self._starts) > 4096 and end is not None:  # an hour's pictures need not be remembered
+            self._forget(self._starts[bisect_left(self._starts, end) // 2])
+
+    def _forget(self, place: int) -> None:
+        self._starts = self._starts[bisect_left(self._starts, place) :]
+        self._torn = {s: why for s, why in self._torn.items() if s >= place}
+        self._before = {s: why for s, why in self._before.items() if s >= place}
+
+    def _scan(self, data: bytes) -> None:
+        data = self._rest + data
+        if not self._size:
+            self._size = _packet_size(data)
+        lead = self._size - PACKET if self._size == 192 else 0
+        while len(data) >= self._size:
+            number = len(data) // self._size
+            rows = np.frombuffer(data, np.uint8, number * self._size).reshape(number, -1)[:, lead : lead + PACKET]
+            good = int(np.argmin(rows[:, 0] == 0x47)) if (rows[:, 0] != 0x47).any() else number
+            self._packets(rows[:good], self._at + lead)
+            data, self._at = data[good * self._size :], self._at + good * self._size
+            if good < number:  # bytes are missing, or too many: find the next packet
+                skip = _next_sync(data, self._size, lead)
+                data, self._at, self._count = data[skip:], self._at + skip, -2
+        self._rest = data
+        self.cut = self.ended and bool(data)
+        if self.cut and self._starts:
+            self._torn.setdefault(self._starts[-1], "the file was cut off")
+
+    def _packets(self, rows: ImageU8, at: int) -> None:
+        """Note where the stream's pictures start among these packets, and where packets are missing."""
+        pid = ((rows[:, 1] & 0x1F).astype(np.int64) << 8) | rows[:, 2]
+        ours = np.flatnonzero((pid == self._pid) & ((rows[:, 3] & 0x10) > 0))  # that carry some of it
+        if not len(ours):
+            return
+        mine = rows[ours]
+        counts = (mine[:, 3] & 15).astype(np.int64)
+        steps = (counts - np.concatenate([[self._count if self._count >= 0 else counts[0] - 1], counts[:-1]])) & 15
+        filled = (mine[:, 3] & 0x20) > 0
+        told = filled & (mine[:, 4] > 0) & ((mine[:, 5] & 0x80) > 0)  # a break that the sender announces
+        garbled = (mine[:, 1] & 0x80) > 0
+        odd = ((steps != 1) & ~told) | garbled
+        odd[1:] &= ~((steps[1:] == 0) & (mine[1:, 4:] == mine[:-1, 4:]).all(axis=1))  # sent twice, which is allowed
+        odd[0] |= self._count == -2
+        begins = (mine[:, 1] & 0x40) > 0
+        for i in np.flatnonzero(odd | begins).tolist():
+            place = int(ours[i]) * self._size + at
+            if odd[i]:
+                stuffed = self._stuffed if i == 0 else _is_stuffed(mine[i - 1])
+                self._gap(place, bool(begins[i]), stuffed, GARBLED if garbled[i] else LOST)
+            if begins[i]:
+                self._starts.append(place)
+                self._aligned &= _is_aligned(mine[i])
+                if garbled[i]:
+                    self._torn[place] = GARBLED
+        self._count, self._stuffed = int(counts[-1]), _is_stuffed(mine[-1])
+
+    def _gap(self, place: int, begins: bool, stuffed: bool, why: str) -> None:
+        if begins and (stuffed or not self._starts):
+            self._before[place] = why
+        elif self._starts:
+            self._torn.setdefault(self._starts[-1], why)
+
+
+def _packet_size(data: bytes) -> int:
+    for size in SIZES:
+        lead = 4 if size == 192 else 0
+        heads = data[lead : lead + 20 * size : size]
+        if heads and heads.count(0x47) >= 0.9 * len(heads):
+            return size
+    return PACKET
+
+
+def _next_sync(data: bytes, size: int, lead: int) -> int:
+    """How many bytes to skip to what looks like the start of a packet, three times in a row."""
+    place = data.find(b"\x47", lead + 1)
+    while place >= 0 and any(data[p] != 0x47 for p in range(place, min(place + 3 * size, len(data)), size)):
+        place = data.find(b"\x47", place + 1)
+    return place - lead if place >= 0 else len(data)
+
+
+def _is_stuffed(packet: ImageU8) -> bool:
+    """Whether a packet is filled up, as only the last one of a picture is."""
+    if not packet[3] & 0x20:
+        return False
+    length, flags = int(packet[4]), int(packet[5])
+    if length == 0:
+        return True
+    needed = 1 + 6 * (flags >> 4 & 1) + 6 * (flags >> 3 & 1) + (flags >> 2 & 1)
+    return not flags & 3 and length > needed
+
+
+def _is_aligned(packet: ImageU8) -> bool:
+    """Whether a PES packet begins with a picture, rather than in the middle of one."""
+    data = bytes(packet[4 + (1 + int(packet[4]) if packet[3] & 0x20 else 0) :])
+    payload = data[9 + data[8] :] if len(data) > 8 else b""
+    return len(payload) < 4 or payload.startswith((b"\0\0\1", b"\0\0\0\1"))

@@ -1,0 +1,156 @@
+"""Pictures that are whole: what is damaged, and what was predicted from it, is left out and counted.
+
+A decoder that meets damage conceals it: it repeats and smears what it has, and hands the result on as if it were a
+picture. Every picture after that is predicted from it, to the next key frame. So after a fault nothing is taken until
+a key frame comes, and of that one not the pictures that are shown before it: they look back, past the fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+
+# `explode`: an error is an error, and is not concealed. `crccheck`: FFV1's and HEVC's own checksums.
+STRICT = "crccheck+explode"
+# `aggressive`: also that a slice has to end where its data ends. Only of H.264: in MPEG-2 padding there is common.
+STRICTER = {"h264": STRICT + "+aggressive"}
+IN_STEP = ("h264", "hevc", "mpeg2video")  # one packet, one picture (or field), in the order of their times
+MOST_WAITING = 2000
+
+
+@dataclass(slots=True)
+class Loss:
+    """What is missing between two pictures: how many packets held it, None if packets are missing too; and why."""
+
+    lost: int | None
+    why: str
+
+
+class WholePictures:
+    """The decoder of one stream. `loss` is what is missing before the next picture, for the caller to take."""
+
+    def __init__(self, stream: av.VideoStream, *, any_start: bool = False) -> None:
+        self._decoder = stream.codec_context
+        self._decoder.options = {"err_detect": STRICTER.get(self._decoder.name, STRICT)}
+        self._decoder.copy_opaque = True  # each picture brings back the number of its packet
+        self._in_step = self._decoder.name in IN_STEP
+        self._any_start = any_start
+        self.number = -1  # of the latest packet
+        self.start_number = self.rank = 0  # the key frame that decoding began at; pictures that came since
+        self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
+        self._await_start = True
+        self._waiting: dict[int, int | None] = {}  # packets that have not become a picture yet: number to pts
+        self._alone: set[int] = set()  # damaged packets that no other picture needs
+        self._after_field = -1  # the number of the latest interlaced picture
+        self._why, self._holes = "", False
+        self.leading = 0
+        self.loss: Loss | None = None
+
+    def feed(self, packet: av.Packet[av.VideoStream], broken: str = "", hole: str = "") -> Iterator[av.VideoFrame]:
+        """The whole pictures that this packet brings out.
+
+        `broken`: why its data is damaged; `hole`: why data is missing between it and the packet before.
+        """
+        self.number += 1
+        number = self.number
+        if hole:
+            self._holes = True
+            yield from self._fault(number, hole)
+        if not packet.is_discard:
+            self._waiting[number] = packet.pts
+        if len(self._waiting) > MOST_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        if broken:
+            yield from self._fault(number, broken)
+            return
+        if self._start is None:
+            if not (packet.is_keyframe or self._any_start):
+                return
+            self._start, self._await_start = (number, packet.pts), True
+            self.start_number, self.rank = number, -1
+        packet.opaque = number
+        try:
+            pictures = packet.decode()
+        except av.FFmpegError as e:
+            yield from self._fault(number, f"its data is damaged: {e.strerror}")
+            return
+        yield from self._good(pictures)
+
+    def finish(self) -> Iterator[av.VideoFrame]:
+        """What the decoder still holds at the end, or at a joint: after it, decoding begins anew."""
+        pictures = self._drained()
+        yield from self._good(pictures)
+        self._settle(self.number + 1, None, end=True)
+        self._start = None
+
+    def _drained(self) -> list[av.VideoFrame]:
+        try:
+            pictures = self._decoder.decode(None) if self._decoder.is_open else []
+        except av.FFmpegError:
+            pictures = []
+        if self._decoder.is_open:
+            self._decoder.flush_buffers()
+        return pictures
+
+    def _fault(self, number: int, why: str) -> Iterator[av.VideoFrame]:
+        """Packet `number` is the first that cannot be trusted; what was decoded before it is still handed on."""
+        self._why = self._why or why
+        if self._start is None:
+            return
+        pictures = [p for p in self._drained() if self._number_of(p) < number - bool(p.interlaced_frame)]
+        yield from self._good(pictures)
+        self._start = None
+
+    def _good(self, pictures: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for index, picture in enumerate(pictures):
+            number = self._number_of(picture)
+            if picture.is_corrupt or self._overtaken(picture, number):
+                why = "its data is damaged" if picture.is_corrupt else "a picture is missing"
+                held = pictures[index + 1 :]
+                yield from self._good([p for p in held if self._number_of(p) < number])
+                yield from self._fault(min(number, self.number), why)
+                return
+            self.rank += 1
+            if self._await_start:
+                if not self._begins(picture, number):
+                    continue
+                self._await_start = False
+                self._settle(*(self._start or (number, picture.pts)))
+            self._waiting.pop(number, None)
+            if picture.interlaced_frame:
+                self._after_field = number
+            yield picture
+
+    def _begins(self, picture: av.VideoFrame, number: int) -> bool:
+        """Whether a picture is the key frame that decoding began at, or shown after it."""
+        if self._start is None or number == self._start[0] or self._any_start:
+            return True
+        return picture.pts is not None and self._start[1] is not None and picture.pts >= self._start[1]
+
+    def _overtaken(self, picture: av.VideoFrame, number: int) -> bool:
+        """Whether a picture that is due before this one never came: the decoder swallowed it."""
+        if not self._in_step or self._await_start or picture.pts is None or picture.interlaced_frame:
+            return False
+        early = [n for n, pts in self._waiting.items() if n < number and pts is not None and pts < picture.pts]
+        return any(n != self._after_field + 1 for n in early)
+
+    def _settle(self, start: int, start_pts: int | None, *, end: bool = False) -> None:
+        """All packets before a key frame, in decoding or in showing, that did not become a picture are lost."""
+        missing = [
+            n for n, pts in self._waiting.items()
+            if n < start or (pts is not None and start_pts is not None and pts < start_pts)
+        ]  # fmt: skip
+        for number in missing:
+            del self._waiting[number]
+        if self._why:
+            before = self.loss.lost or 0 if self.loss else 0
+            self.loss = Loss(None if self._holes else before + len(missing), self._why)
+        elif not end:
+            self.leading += len(missing)
+        self._why, self._holes = "", False
+
+    def _number_of(self, picture: av.VideoFrame) -> int:
+        number = picture.opaque
+        return number if isinstance(number, int) else self.number
