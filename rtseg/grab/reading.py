@@ -38,7 +38,7 @@ class Reading:
         self._demuxer, self._account, self._damaged = demuxer, account, damaged
         self._whole = WholePictures(demuxer.stream, any_start=any_start)
         self._placed = bool(demuxer.format & set(NO_TIMES))
-        self._times = Times(rate, placed=self._placed)
+        self._times = Times(rate, demuxer.stream.time_base, placed=self._placed)
         self._seq, self._end_s, self._packets = 0, 0.0, 0
         self.why_none = ""  # why there is no picture at all
 

@@ -12,8 +12,8 @@ NO_TIMES = ("avi",)  # formats that hold no time for a picture, only its place i
 class Times:
     """The times of one recording's pictures, in the order in which they are shown."""
 
-    def __init__(self, rate: Fraction, *, placed: bool) -> None:
-        self._rate, self._placed = rate, placed
+    def __init__(self, rate: Fraction, time_base: Fraction | None, *, placed: bool) -> None:
+        self._rate, self._time_base, self._placed = rate, time_base, placed
         self._places: dict[int, int] = {}  # when each packet is due in decoding
         self._delay: int | None = None  # packets that have to be there before a picture can be shown
         self._start = self._rank = 0
@@ -41,7 +41,7 @@ class Times:
 
         It is number `rank` of those since the key frame in packet `start`; packet `fed` brought it out.
         """
-        pts, time_base = picture.pts, picture.time_base
+        pts, time_base = picture.pts, self._time_base  # pictures that are held back to the end bring none
         if self._placed:
             pts = self._by_place(start, rank, fed)
         if pts is None or time_base is None:
