@@ -9,6 +9,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..errors import SourceError
 from ..types import Color, ImageU8
+from .light import ImageU16, light_of
 
 # FFmpeg's numbers (ITU-T H.273) and names, and the swscale matrix that undoes each.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
@@ -20,51 +21,83 @@ SWSCALE = {
     "smpte240m": Colorspace.SMPTE240M,
     "bt2020nc": Colorspace.BT2020,
 }
-RGB, UNSPECIFIED, LIMITED, FULL = 0, 2, 1, 2
+RGB, LIMITED, FULL = 0, 1, 2
+UNSPECIFIED = (0, 2, 3)  # with the two reserved numbers, which say no more
 PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
-             11: "smpte431", 12: "smpte432", 22: "ebu3213"}  # fmt: skip
-TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear",
-             11: "iec61966-2-4", 13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084",
-             18: "arib-std-b67"}  # fmt: skip
+             10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213"}  # fmt: skip
+TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100",
+             10: "log316", 11: "iec61966-2-4", 13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12",
+             16: "smpte2084", 17: "smpte428", 18: "arib-std-b67"}  # fmt: skip
+# What a person may have heard of among those that are refused.
+_KNOWN = {"matrix": {8: "YCgCo", 10: "BT.2020 with constant luminance", 12: "chromaticity-derived", 14: "ICtCp",
+                     15: "IPT of Dolby Vision", 16: "YCgCo-Re", 17: "YCgCo-Ro"},
+          "transfer": {12: "BT.1361 extended gamut"}, "primaries": {}}  # fmt: skip
 HD_HEIGHT = 720  # from here on an unmarked video is taken as BT.709, below as BT.601
 # Without these two, swscale is off by up to 3 of 255 and repeats chroma instead of interpolating it.
 SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 EXPAND = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
+def is_rgb(picture: av.VideoFrame) -> bool:
+    """Whether the picture is coded as RGB, or as what swscale makes RGB of by itself."""
+    return picture.format.is_rgb or picture.format.name.startswith(("pal", "xyz"))
+
+
+def is_grey(picture: av.VideoFrame) -> bool:
+    """Whether it has no colours, with or without an alpha channel."""
+    return len(picture.format.components) <= 2 and not is_rgb(picture)
+
+
 def color_of(picture: av.VideoFrame) -> Color:
-    """How a decoded picture is coded, where unmarked by default: BT.709 or 601 by height; limited, but grey full."""
-    name, components = picture.format.name, picture.format.components
+    """How a decoded picture is coded, where unmarked by default: BT.709 or 601 by height; limited, but grey full.
+
+    `SourceError` where nothing here can undo it.
+    """
     # yuvj420p and its kin are full-range by definition, whatever else the stream says.
-    full = name.startswith("yuvj") or picture.color_range == FULL
-    primaries = PRIMARIES.get(picture.color_primaries, "unknown")
-    transfer = TRANSFERS.get(picture.color_trc, "unknown")
-    if picture.format.is_rgb or name.startswith("pal"):
-        return Color("rgb", "full", primaries, transfer)
-    if len(components) == 1:
+    full = picture.format.name.startswith("yuvj") or picture.color_range == FULL
+    if picture.format.name.startswith("xyz"):  # swscale brings it to sRGB
+        return Color()
+    primaries = _named("primaries", picture.color_primaries, PRIMARIES)
+    transfer = _named("transfer", picture.color_trc, TRANSFERS)
+    if is_rgb(picture) or is_grey(picture):
         full = picture.color_range != LIMITED
+    if is_rgb(picture):
+        return Color("rgb", "full" if full else "limited", primaries, transfer)
     number = picture.colorspace
-    if number in (RGB, UNSPECIFIED):
+    if number in UNSPECIFIED or is_grey(picture):
         number = 1 if picture.height >= HD_HEIGHT else 6
-    if number not in MATRICES:
-        raise SourceError(f"colour matrix {number} (ITU-T H.273) is not supported; convert the video to BT.709")
-    return Color(MATRICES[number], "full" if full else "limited", primaries, transfer)
+    return Color(_named("matrix", number, MATRICES), "full" if full else "limited", primaries, transfer)
+
+
+def _named(what: str, number: int, known: dict[int, str]) -> str:
+    if number in known:
+        return known[number]
+    if number in UNSPECIFIED:
+        return "unknown"
+    name = _KNOWN[what].get(number)
+    raise SourceError(
+        f"colour {what} {number} (ITU-T H.273{', ' + name if name else ''}) is not supported; "
+        "convert the video to BT.709"
+    )
 
 
 def to_rgb(picture: av.VideoFrame, color: Color, reformatter: VideoReformatter) -> ImageU8:
-    """Full-range RGB, uint8 [H, W, 3], of a picture coded as `color` says."""
-    limited = color.range == "limited"
-    matrix = SWSCALE.get(color.matrix, Colorspace.ITU709)
+    """Full-range RGB as an ordinary display shows it, uint8 [H, W, 3], of a picture coded as `color` says."""
+    light = light_of(color)
     # swscale writes planes twice as fast as it writes pixels, and OpenCV makes pixels of them in a tenth of the time.
-    planar = not picture.format.is_rgb and color.matrix != "rgb"
+    planar = light is not None or not (is_rgb(picture) or color.matrix == "rgb")
+    limited, not_yuv = color.range == "limited", is_grey(picture) or is_rgb(picture)
+    matrix = SWSCALE.get(color.matrix, Colorspace.ITU709)
     rgb = reformatter.reformat(
-        picture, format="gbrp" if planar else "rgb24", interpolation=SCALING, threads=1,
+        picture, format="gbrp16le" if light else "gbrp" if planar else "rgb24", interpolation=SCALING, threads=1,
         src_colorspace=matrix, dst_colorspace=matrix,
         src_color_range=LIMITED if limited else FULL, dst_color_range=FULL,
     )  # fmt: skip
+    if light is not None:
+        return light(_merged_deep(rgb, limited and not_yuv))
     image_hwc = _merged(rgb) if planar else np.asarray(rgb.to_ndarray(), np.uint8)
-    # swscale takes every grey as full-range, whatever it is told.
-    return EXPAND[image_hwc] if limited and len(picture.format.components) == 1 else image_hwc
+    # swscale takes every grey and every RGB as full-range, whatever it is told.
+    return EXPAND[image_hwc] if limited and not_yuv else image_hwc
 
 
 def _merged(planes: av.VideoFrame) -> ImageU8:
@@ -74,3 +107,16 @@ def _merged(planes: av.VideoFrame) -> ImageU8:
         for plane in planes.planes
     )
     return np.asarray(cv2.merge([red_hw, green_hw, blue_hw]), np.uint8)
+
+
+def _merged_deep(planes: av.VideoFrame, limited: bool) -> ImageU16:
+    """The same of 16 bits; `limited` ones are brought to the full range."""
+    green_hw, blue_hw, red_hw = (
+        np.frombuffer(memoryview(plane), "<u2").reshape(plane.height, plane.line_size // 2)[:, : plane.width]
+        for plane in planes.planes
+    )
+    image_hwc = cv2.merge([red_hw, green_hw, blue_hw])
+    if limited:
+        scaled_hwc = (image_hwc.astype(np.float32) - 4096) * np.float32(65535 / (60160 - 4096))
+        image_hwc = np.clip(np.rint(scaled_hwc), 0, 65535).astype(np.uint16)
+    return np.asarray(image_hwc, np.uint16)

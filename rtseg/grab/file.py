@@ -7,14 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from ..errors import SourceError
 from ..types import Frame, now_ns
 from .account import Account
-from .color import color_of, to_rgb
+from .convert import Converter, checked_color
 from .count import count_frames
-from .deinterlace import Deinterlacer
 from .demux import Demuxer
 from .reading import Broken, Reading, Timed, broken
 from .source import Damaged, Mode, Source
@@ -33,10 +31,12 @@ class FileSource(Source):
         with self._open() as demuxer:
             stream = demuxer.stream
             self._rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-            declared = stream.frames or None
+            declared, coded_aspect = stream.frames or None, stream.sample_aspect_ratio
         first = self._first()
+        checked_color(str(path), first)
         self._turn = Turn.of(first)
         super().__init__(str(path), *self._turn.size(first), float(self._rate), None)
+        self.sample_aspect = self._turn.aspect(coded_aspect)
         self.account.declared = declared
         self.account.count = self.frame_count = count_frames(path, interlaced=bool(first.interlaced_frame))
 
@@ -58,29 +58,25 @@ class FileSource(Source):
         raise SourceError(f"{self._path}: holds no picture that can be decoded{why}; expected a video")
 
     def frames(self) -> Iterator[Frame]:
-        reformatter, whole = VideoReformatter(), Deinterlacer(self._mode)
         self.account.begin()
+        convert = Converter(str(self._path), self._mode, self.account, self._turn)
         with self._open() as demuxer:
             reading = Reading(demuxer, self._rate, self.account, self._damaged, self._any_start)
             try:
                 for seq, timed in enumerate(reading.pictures()):
-                    yield self._frame(timed, seq, reformatter, whole)
+                    yield self._frame(timed, seq, convert)
             except Broken as e:
                 raise SourceError(f"{self._path}: {e}") from None
 
-    def _frame(self, timed: Timed, seq: int, reformatter: VideoReformatter, whole: Deinterlacer) -> Frame:
+    def _frame(self, timed: Timed, seq: int, convert: Converter) -> Frame:
         captured_ns = now_ns()
         picture, pts, time_base = timed
-        size = self._turn.size(picture)
+        size = convert.size(picture)
         if size != (self.width, self.height):
             why = f"the size changes from {self.width}x{self.height} to {size[0]}x{size[1]}"
             raise broken(self.account, seq, why)
-        try:
-            color = color_of(picture)
-        except SourceError as e:
-            raise SourceError(f"{self._path}: {e}") from e
-        image_hwc = self._turn.upright(to_rgb(whole(picture), color, reformatter))
+        image_hwc, color = convert(picture)
         return Frame(
             image_hwc, seq, self.session, pts, time_base, captured_ns,
-            color=color, interlaced=bool(picture.interlaced_frame),
+            color=color, interlaced=bool(picture.interlaced_frame), sample_aspect=self.sample_aspect,
         )  # fmt: skip

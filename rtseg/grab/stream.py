@@ -13,13 +13,11 @@ from fractions import Fraction
 import av
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.video.reformatter import VideoReformatter
 
 from ..errors import SourceError
 from ..types import Frame, now_ns
 from .address import Address, live_address
-from .color import color_of, to_rgb
-from .deinterlace import Deinterlacer
+from .convert import Converter
 from .secret import guard_logs, scrub
 from .source import Mode, Source
 from .srt import SrtReader
@@ -55,26 +53,24 @@ class StreamSource(Source):
         self._ready = [connection]  # list.pop is atomic: `close` may come from another thread
         size = connection.turn.size(connection.first)
         super().__init__(address.shown, *size, connection.fps or FPS, None)
+        self.sample_aspect = connection.aspect
         self.rate_known = connection.fps > 0
 
     def frames(self) -> Iterator[Frame]:
         connection = self._ready.pop() if self._ready else self._again()
-        reformatter, whole = VideoReformatter(), Deinterlacer(self._mode)
+        convert = Converter(self.uri, self._mode, self.account, connection.turn)
         with connection:
             for seq, (picture, captured_ns) in enumerate(connection.pictures()):
                 self.corrupt = connection.corrupt
-                try:
-                    color = color_of(picture)
-                except SourceError as e:
-                    raise SourceError(f"{self.uri}: {e}") from e
                 pts, time_base = picture.pts, picture.time_base
                 if pts is None or time_base is None:
                     pts, time_base = seq, 1 / Fraction(self.fps).limit_denominator(1001)
                 interlaced = bool(picture.interlaced_frame)
-                image_hwc = connection.turn.upright(to_rgb(whole(picture), color, reformatter))
+                image_hwc, color = convert(picture)
                 yield Frame(
                     image_hwc, seq, self.session, pts, time_base, captured_ns,
                     pixfmt=picture.format.name, color=color, interlaced=interlaced,
+                    sample_aspect=connection.aspect,
                 )  # fmt: skip
 
     def _connect(self) -> _Connection:
@@ -127,6 +123,7 @@ class _Connection:
             self._coming = self._decoded()
             self.first, self._first_ns = next(self._coming)
             self.turn = Turn.of(self.first)
+            self.aspect = self.turn.aspect(stream.sample_aspect_ratio)
         except BaseException:
             self._stack.close()
             raise

@@ -1,0 +1,171 @@
+"""Colours that an ordinary display does not show as they are (HDR, wide gamut, linear light) as it would show them.
+
+What a camera's curve made (BT.709, BT.601, BT.2020, SMPTE 240M) becomes what the same camera would have sent in
+BT.709; what is made for a display (HDR, linear light, a pure gamma, DCI) becomes what an sRGB display shows. Of HDR,
+light up to 1,000 cd/m2 is brought into the range of an ordinary display, whose white is 203 cd/m2 (BT.2408), by
+BT.2390's curve: what is below 98 cd/m2 keeps its brightness, what is above is compressed. Colours outside the gamut of
+BT.709 are clipped to it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from cv2.typing import MatLike
+
+from ..types import Color, Float32, ImageU8
+
+Float64 = npt.NDArray[np.float64]
+ImageU16 = npt.NDArray[np.uint16]
+
+# x, y of red, green, blue and white (ITU-T H.273, table 2).
+_D65, _C, _E, _DCI = (0.3127, 0.3290), (0.310, 0.316), (1 / 3, 1 / 3), (0.314, 0.351)
+CHROMATICITIES = {
+    "bt709": ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), _D65),
+    "bt470m": ((0.67, 0.33), (0.21, 0.71), (0.14, 0.08), _C),
+    "film": ((0.681, 0.319), (0.243, 0.692), (0.145, 0.049), _C),
+    "bt2020": ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),
+    "smpte428": ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0), _E),
+    "smpte431": ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _DCI),
+    "smpte432": ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),
+}
+# BT.601's two sets differ from BT.709's by less than cameras do, and no ordinary player converts them.
+ALIKE = ("bt709", "bt470bg", "smpte170m", "smpte240m", "ebu3213", "unknown")
+CAMERA = ("bt709", "smpte170m", "bt2020-10", "bt2020-12", "iec61966-2-4", "unknown")  # one curve
+HDR = ("smpte2084", "arib-std-b67")
+PEAK, WHITE = 1000.0, 203.0  # cd/m2: the brightest light that is told apart, and the ordinary display's white
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_STEPS = 4095  # of the tables by the square root of light
+_STRIP = 32  # rows at a time: what is between the steps stays in the processor's cache
+
+
+def pq_light(code: Float64) -> Float64:
+    """Light in cd/m2 of SMPTE ST 2084's codes from 0 to 1."""
+    power = np.maximum(code, 0) ** (1 / 78.84375)
+    return np.asarray(
+        10000 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
+    )
+
+
+def pq_code(light: Float64) -> Float64:
+    """The inverse of `pq_light`."""
+    power = (np.maximum(light, 0) / 10000) ** 0.1593017578125
+    return np.asarray(((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375)
+
+
+def _hlg_scene(code: Float64) -> Float64:
+    """Scene light from 0 to 1 of BT.2100's HLG."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(code <= 0.5, code**2 / 3, (np.exp((np.maximum(code, 0.5) - c) / a) + b) / 12)
+
+
+def compressed(light: Float64) -> Float64:
+    """Light in cd/m2 up to `PEAK` as light up to `WHITE`: BT.2390's curve, on black that is black."""
+    peak = float(pq_code(np.array(PEAK)))
+    most = float(pq_code(np.array(WHITE))) / peak
+    knee = 1.5 * most - 0.5
+    code = np.minimum(pq_code(light) / peak, 1.0)
+    t = (np.maximum(code, knee) - knee) / (1 - knee)
+    bent = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * most
+    return np.asarray(pq_light(np.where(code < knee, code, bent) * peak))
+
+
+def _light(transfer: str, code: Float64) -> Float64:
+    """Linear light of codes from 0 to 1: 1 is white; of PQ cd/m2, of HLG the scene's."""
+    if transfer in CAMERA:
+        return np.where(
+            code < 4.5 * 0.018053968510807, code / 4.5, ((code + 0.09929682680944) / 1.09929682680944) ** (1 / 0.45)
+        )
+    if transfer == "smpte240m":
+        return np.where(code < 0.0913, code / 4, ((code + 0.1115) / 1.1115) ** (1 / 0.45))
+    if transfer == "iec61966-2-1":
+        return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    if transfer in ("log100", "log316"):
+        decades = 2.0 if transfer == "log100" else 2.5
+        return np.where(code <= 0, 0, 10 ** ((code - 1) * decades))
+    if transfer == "smpte428":
+        return 52.37 / 48 * code**2.6
+    if transfer in HDR:
+        return pq_light(code) if transfer == "smpte2084" else _hlg_scene(code)
+    return code ** {"linear": 1.0, "gamma22": 2.2, "gamma28": 2.8}[transfer]
+
+
+def _code(transfer: str, light: Float64) -> Float64:
+    """Codes from 0 to 1 for light, as a BT.709 camera makes them or as an sRGB display wants them."""
+    if transfer in (*CAMERA, "smpte240m", "log100", "log316"):
+        return np.where(light < 0.018053968510807, 4.5 * light, 1.09929682680944 * light**0.45 - 0.09929682680944)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def _xyz(primaries: str) -> Float64:
+    """The matrix from linear RGB to CIE XYZ."""
+    *colours, white = (np.array([x / y, 1, (1 - x - y) / y]) if y else np.array([x, y, 1 - x - y])
+                       for x, y in CHROMATICITIES[primaries])  # fmt: skip
+    matrix = np.stack(colours, axis=1)
+    return np.asarray(matrix * np.linalg.solve(matrix, white))
+
+
+def to_bt709(primaries: str) -> Float64:
+    """The matrix from linear RGB of these primaries to linear RGB of BT.709; white stays white."""
+    whites = [_BRADFORD @ (_xyz(name) @ np.ones(3)) for name in (primaries, "bt709")]
+    adapt = np.linalg.solve(_BRADFORD, np.diag(whites[1] / whites[0]) @ _BRADFORD)
+    return np.asarray(np.linalg.solve(_xyz("bt709"), adapt @ _xyz(primaries)))
+
+
+class Light:
+    """The way from one description of colours to what an ordinary display shows."""
+
+    def __init__(self, primaries: str, transfer: str) -> None:
+        self._transfer = transfer
+        codes = np.arange(65536) / 65535
+        self._light = _light(transfer, codes).astype(np.float32)
+        self._matrix = to_bt709(primaries).astype(np.float32)
+        self._luma = _xyz(primaries)[1].astype(np.float32)
+        root = np.linspace(0, 1, _STEPS + 1)
+        self._codes = np.rint(255 * _code(transfer, root**2).clip(0, 1)).astype(np.uint8)
+        light = np.maximum(root**2 * PEAK, 1e-6)
+        self._gain = (compressed(light) / light / WHITE).astype(np.float32)  # by the root of light / PEAK
+        self._ootf = (PEAK * np.maximum(root**2, 1e-6) ** 0.2).astype(np.float32)  # HLG's, by the root of luma
+
+    def __call__(self, image_hwc: ImageU16) -> ImageU8:
+        """A picture of 16-bit codes, [H, W, 3], as full-range RGB of 8 bits."""
+        shown_hwc = np.empty(image_hwc.shape, np.uint8)
+        for top in range(0, len(image_hwc), _STRIP):
+            light_hwc = self._light[image_hwc[top : top + _STRIP]]
+            if self._transfer in HDR:
+                light_hwc = self._toned(light_hwc)
+            shown_hwc[top : top + _STRIP] = self._codes[_step(cv2.transform(light_hwc, self._matrix))]
+        return shown_hwc
+
+    def _toned(self, light_hwc: Float32) -> Float32:
+        """Light as a factor of the ordinary display's white."""
+        planes = cv2.split(light_hwc)
+        if self._transfer == "arib-std-b67":
+            luma_hw = cv2.transform(light_hwc, self._luma[None])
+            gain_hw = self._ootf[_step(luma_hw)]
+            planes = [plane * gain_hw for plane in planes]
+        most_hw = np.maximum(
+            np.maximum(planes[0], planes[1]), planes[2]
+        )  # no hue changes by the brightest of the three
+        gain_hw = self._gain[_step(most_hw * np.float32(1 / PEAK))]
+        return np.asarray(cv2.merge([plane * gain_hw for plane in planes]))
+
+
+def _step(light: MatLike) -> npt.NDArray[np.uint16]:
+    """Where light from 0 to 1 is in a table by its square root, in which the eye's steps are about even."""
+    return (np.sqrt(np.clip(light, 0, 1)) * np.float32(_STEPS) + np.float32(0.5)).astype(np.uint16)
+
+
+@lru_cache(maxsize=8)
+def light_of(color: Color) -> Light | None:
+    """What brings colours coded like this to an ordinary display; None where that shows them as they are."""
+    same_light = color.transfer in (*CAMERA, "iec61966-2-1")
+    primaries = color.primaries
+    if primaries == "unknown" and color.transfer in HDR:
+        primaries = "bt2020"
+    if primaries in ALIKE:
+        return None if same_light else Light("bt709", color.transfer)
+    return Light(primaries, color.transfer)
