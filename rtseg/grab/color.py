@@ -9,7 +9,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..errors import SourceError
 from ..types import Color, ImageU8
-from .light import ImageU16, light_of
+from .light import ImageU16, light_of, shown_as_it_is
 
 # FFmpeg's numbers (ITU-T H.273) and names, and the swscale matrix that undoes each.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
@@ -83,21 +83,29 @@ def _named(what: str, number: int, known: dict[int, str]) -> str:
 
 def to_rgb(picture: av.VideoFrame, color: Color, reformatter: VideoReformatter) -> ImageU8:
     """Full-range RGB as an ordinary display shows it, uint8 [H, W, 3], of a picture coded as `color` says."""
-    light = light_of(color)
+    deep = not shown_as_it_is(color)
     # swscale writes planes twice as fast as it writes pixels, and OpenCV makes pixels of them in a tenth of the time.
-    planar = light is not None or not (is_rgb(picture) or color.matrix == "rgb")
+    planar = deep or not (is_rgb(picture) or color.matrix == "rgb")
     limited, not_yuv = color.range == "limited", is_grey(picture) or is_rgb(picture)
     matrix = SWSCALE.get(color.matrix, Colorspace.ITU709)
     rgb = reformatter.reformat(
-        picture, format="gbrp16le" if light else "gbrp" if planar else "rgb24", interpolation=SCALING, threads=1,
+        picture, format="gbrp16le" if deep else "gbrp" if planar else "rgb24", interpolation=SCALING, threads=1,
         src_colorspace=matrix, dst_colorspace=matrix,
         src_color_range=LIMITED if limited else FULL, dst_color_range=FULL,
     )  # fmt: skip
-    if light is not None:
-        return light(_merged_deep(rgb, limited and not_yuv))
+    if deep:
+        return light_of(color.primaries, color.transfer, *_span(picture, limited, not_yuv))(_merged_deep(rgb))
     image_hwc = _merged(rgb) if planar else np.asarray(rgb.to_ndarray(), np.uint8)
     # swscale takes every grey and every RGB as full-range, whatever it is told.
     return EXPAND[image_hwc] if limited and not_yuv else image_hwc
+
+
+def _span(picture: av.VideoFrame, limited: bool, not_yuv: bool) -> tuple[int, int]:
+    """Black and white among swscale's 16 bits: it shifts what it has, and of limited YUV makes a little less."""
+    if limited:
+        return (16 << 8, 235 << 8) if not_yuv else (0, 65283)
+    bits = min(16, picture.format.components[0].bits)
+    return 0, (2**bits - 1) << (16 - bits)
 
 
 def _merged(planes: av.VideoFrame) -> ImageU8:
@@ -109,14 +117,10 @@ def _merged(planes: av.VideoFrame) -> ImageU8:
     return np.asarray(cv2.merge([red_hw, green_hw, blue_hw]), np.uint8)
 
 
-def _merged_deep(planes: av.VideoFrame, limited: bool) -> ImageU16:
-    """The same of 16 bits; `limited` ones are brought to the full range."""
+def _merged_deep(planes: av.VideoFrame) -> ImageU16:
+    """The same of 16 bits."""
     green_hw, blue_hw, red_hw = (
         np.frombuffer(memoryview(plane), "<u2").reshape(plane.height, plane.line_size // 2)[:, : plane.width]
         for plane in planes.planes
     )
-    image_hwc = cv2.merge([red_hw, green_hw, blue_hw])
-    if limited:
-        scaled_hwc = (image_hwc.astype(np.float32) - 4096) * np.float32(65535 / (60160 - 4096))
-        image_hwc = np.clip(np.rint(scaled_hwc), 0, 65535).astype(np.uint16)
-    return np.asarray(image_hwc, np.uint16)
+    return np.asarray(cv2.merge([red_hw, green_hw, blue_hw]), np.uint16)

@@ -10,7 +10,7 @@ from ..types import Color, ImageU8
 from .account import Account
 from .color import UNSPECIFIED, color_of, is_grey, is_rgb, to_rgb
 from .deinterlace import Deinterlacer
-from .light import HDR, light_of
+from .light import HDR, shown_as_it_is
 from .source import Mode
 from .turn import Turn
 
@@ -37,10 +37,7 @@ class Converter:
 
     def __call__(self, picture: av.VideoFrame) -> tuple[ImageU8, Color]:
         """Full-range RGB, uint8 [H, W, 3], and how it was coded; `SourceError` where nothing can undo that."""
-        try:
-            color = color_of(picture)
-        except SourceError as e:
-            raise SourceError(f"{self._where}: {e}") from e
+        color = checked_color(self._where, picture)
         self.size(picture)
         if color != self._color:
             self._color = color
@@ -49,6 +46,14 @@ class Converter:
         if picture.interlaced_frame and self._mode == "off":
             self._account.assumed["interlacing"] = "none, though marked as interlaced; --deinterlace auto removes it"
         return self.turn.upright(to_rgb(self._whole(picture), color, self._reformatter)), color
+
+
+def checked_color(where: str, picture: av.VideoFrame) -> Color:
+    """How a picture is coded; the `SourceError` about what cannot be undone names the source."""
+    try:
+        return color_of(picture)
+    except SourceError as e:
+        raise SourceError(f"{where}: {e}") from e
 
 
 def _add(notes: dict[str, str], name: str, text: str) -> None:
@@ -60,7 +65,7 @@ def _add(notes: dict[str, str], name: str, text: str) -> None:
 
 def converted(color: Color) -> str:
     """What was done to the colours beyond their matrix and range, "" for nothing."""
-    if light_of(color) is None:
+    if shown_as_it_is(color):
         return ""
     primaries = color.primaries if color.primaries != "unknown" else "bt2020" if color.transfer in HDR else "bt709"
     what = f"{primaries} with {color.transfer if color.transfer != 'unknown' else 'bt709'}"

@@ -1,9 +1,10 @@
 """Colours that an ordinary display does not show as they are (HDR, wide gamut, linear light) as it would show them.
 
-What a camera's curve made (BT.709, BT.601, BT.2020, SMPTE 240M) becomes what the same camera would have sent in
-BT.709; what is made for a display (HDR, linear light, a pure gamma, DCI) becomes what an sRGB display shows. Of HDR,
+All is the light of a display, as in ITU-R BT.2087 and in players that manage colours. The curves of cameras (BT.601,
+709, 2020, SMPTE 240M) are one there, BT.1886's power of 2.4, and stay as they are; only the primaries are brought to
+BT.709's. What has another curve (HDR, linear light, a pure gamma, DCI) becomes what an sRGB display shows. Of HDR,
 light up to 1,000 cd/m2 is brought into the range of an ordinary display, whose white is 203 cd/m2 (BT.2408), by
-BT.2390's curve: what is below 98 cd/m2 keeps its brightness, what is above is compressed. Colours outside the gamut of
+BT.2390's curve: what is below 88 cd/m2 keeps its brightness, what is above is compressed. Colours outside the gamut of
 BT.709 are clipped to it.
 """
 
@@ -34,7 +35,7 @@ CHROMATICITIES = {
 }
 # BT.601's two sets differ from BT.709's by less than cameras do, and no ordinary player converts them.
 ALIKE = ("bt709", "bt470bg", "smpte170m", "smpte240m", "ebu3213", "unknown")
-CAMERA = ("bt709", "smpte170m", "bt2020-10", "bt2020-12", "iec61966-2-4", "unknown")  # one curve
+CAMERA = ("bt709", "smpte170m", "smpte240m", "bt2020-10", "bt2020-12", "iec61966-2-4", "unknown")
 HDR = ("smpte2084", "arib-std-b67")
 PEAK, WHITE = 1000.0, 203.0  # cd/m2: the brightest light that is told apart, and the ordinary display's white
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -76,11 +77,7 @@ def compressed(light: Float64) -> Float64:
 def _light(transfer: str, code: Float64) -> Float64:
     """Linear light of codes from 0 to 1: 1 is white; of PQ cd/m2, of HLG the scene's."""
     if transfer in CAMERA:
-        return np.where(
-            code < 4.5 * 0.018053968510807, code / 4.5, ((code + 0.09929682680944) / 1.09929682680944) ** (1 / 0.45)
-        )
-    if transfer == "smpte240m":
-        return np.where(code < 0.0913, code / 4, ((code + 0.1115) / 1.1115) ** (1 / 0.45))
+        return np.asarray(code**2.4)
     if transfer == "iec61966-2-1":
         return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
     if transfer in ("log100", "log316"):
@@ -94,9 +91,9 @@ def _light(transfer: str, code: Float64) -> Float64:
 
 
 def _code(transfer: str, light: Float64) -> Float64:
-    """Codes from 0 to 1 for light, as a BT.709 camera makes them or as an sRGB display wants them."""
-    if transfer in (*CAMERA, "smpte240m", "log100", "log316"):
-        return np.where(light < 0.018053968510807, 4.5 * light, 1.09929682680944 * light**0.45 - 0.09929682680944)
+    """Codes from 0 to 1 for light: for a camera's curve that curve, else what an sRGB display wants."""
+    if transfer in CAMERA:
+        return np.asarray(light ** (1 / 2.4))
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
@@ -116,11 +113,14 @@ def to_bt709(primaries: str) -> Float64:
 
 
 class Light:
-    """The way from one description of colours to what an ordinary display shows."""
+    """The way from one description of colours to what an ordinary display shows.
 
-    def __init__(self, primaries: str, transfer: str) -> None:
+    `black` and `white` are the codes of these among the 16 bits that come.
+    """
+
+    def __init__(self, primaries: str, transfer: str, black: int = 0, white: int = 65535) -> None:
         self._transfer = transfer
-        codes = np.arange(65536) / 65535
+        codes = ((np.arange(65536) - black) / (white - black)).clip(0, 1)
         self._light = _light(transfer, codes).astype(np.float32)
         self._matrix = to_bt709(primaries).astype(np.float32)
         self._luma = _xyz(primaries)[1].astype(np.float32)
@@ -159,13 +159,14 @@ def _step(light: MatLike) -> npt.NDArray[np.uint16]:
     return (np.sqrt(np.clip(light, 0, 1)) * np.float32(_STEPS) + np.float32(0.5)).astype(np.uint16)
 
 
+def shown_as_it_is(color: Color) -> bool:
+    """Whether an ordinary display shows colours coded like this as they are meant."""
+    return color.transfer in (*CAMERA, "iec61966-2-1") and color.primaries in ALIKE
+
+
 @lru_cache(maxsize=8)
-def light_of(color: Color) -> Light | None:
-    """What brings colours coded like this to an ordinary display; None where that shows them as they are."""
-    same_light = color.transfer in (*CAMERA, "iec61966-2-1")
-    primaries = color.primaries
-    if primaries == "unknown" and color.transfer in HDR:
+def light_of(primaries: str, transfer: str, black: int = 0, white: int = 65535) -> Light:
+    """The way for what is not shown as it is. HDR that names no primaries has BT.2020's."""
+    if primaries == "unknown" and transfer in HDR:
         primaries = "bt2020"
-    if primaries in ALIKE:
-        return None if same_light else Light("bt709", color.transfer)
-    return Light(primaries, color.transfer)
+    return Light("bt709" if primaries in ALIKE else primaries, transfer, black, white)

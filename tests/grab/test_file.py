@@ -40,7 +40,7 @@ def coded(rgb: Sequence[int], matrix: str, full: bool, bits: int) -> tuple[int, 
 def flat(values: Sequence[int], pixfmt: str, width: int = WIDTH, height: int = HEIGHT) -> av.VideoFrame:
     """A picture of one colour, given plane by plane."""
     picture = av.VideoFrame(width, height, pixfmt)
-    kind = "<u2" if "10le" in pixfmt else "u1"
+    kind = "<u2" if pixfmt.endswith("le") else "u1"
     for plane, value in zip(picture.planes, values, strict=False):
         plane.update(np.full(plane.buffer_size // np.dtype(kind).itemsize, value, kind).tobytes())
     return picture
