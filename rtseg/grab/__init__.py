@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import SourceError, did_you_mean
 from .address import LIVE, live_address
-from .folder import FolderSource
+from .folder import FolderSource, picture_file
+from .header import holds_stills
 from .pace import paced
 from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
@@ -72,7 +73,9 @@ def open_recording(
         return CodedSource(uri, rate)
     path = Path(uri)
     if uri and path.is_dir():  # "" would be the current folder
-        return FolderSource(path, rate or Fraction(25))
+        return FolderSource(path, rate, bits)
+    if path.is_file() and holds_stills(path):
+        return picture_file(path, rate, bits)
     if path.is_file():
         if rate is not None:
             raise SourceError(f"{uri}: fps={fps:g}, but a video has its own times; leave fps out")

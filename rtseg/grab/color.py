@@ -9,7 +9,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..errors import SourceError
 from ..types import Color, ImageU8
-from .light import ImageU16, light_of, shown_as_it_is
+from .light import PRIMARIES, TRANSFERS, ImageU16, light_of, shown_as_it_is
 
 # FFmpeg's numbers (ITU-T H.273) and names, and the swscale matrix that undoes each.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
@@ -23,11 +23,6 @@ SWSCALE = {
 }
 RGB, LIMITED, FULL = 0, 1, 2
 UNSPECIFIED = (0, 2, 3)  # with the two reserved numbers, which say no more
-PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
-             10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213"}  # fmt: skip
-TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100",
-             10: "log316", 11: "iec61966-2-4", 13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12",
-             16: "smpte2084", 17: "smpte428", 18: "arib-std-b67"}  # fmt: skip
 # What a person may have heard of among those that are refused.
 _KNOWN = {"matrix": {8: "YCgCo", 10: "BT.2020 with constant luminance", 12: "chromaticity-derived", 14: "ICtCp",
                      15: "IPT of Dolby Vision", 16: "YCgCo-Re", 17: "YCgCo-Ro"},

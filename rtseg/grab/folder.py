@@ -1,65 +1,72 @@
-"""Frames from a folder of numbered images."""
+"""Frames from picture files: those of a folder, or those in one file."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from ..errors import SourceError
-from ..types import Frame, ImageU8, now_ns
+from ..types import Frame, now_ns
+from .order import SUFFIXES, frames_among
 from .source import Source
+from .still import Stills, loaded
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-
-def natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which frame10 follows frame9."""
-    parts = re.findall(r"\d+|\D+", path.name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+RATE = Fraction(25)
 
 
-def read_picture(path: Path) -> ImageU8:
-    # OpenCV, not FFmpeg: it reads every TIFF, obeys EXIF orientation, and upsamples JPEG chroma as the readers of
-    # datasets do. From memory, because imread pads a JPEG that was cut off with grey and says nothing.
-    try:
-        coded = np.fromfile(path, np.uint8)
-    except OSError as e:
-        raise SourceError(f"{path}: cannot be read ({e.strerror}); check the file's permissions") from e
-    image_hwc = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB) if coded.size else None
-    if image_hwc is None:
-        raise SourceError(f"{path}: not a readable image; expected PNG, JPEG, BMP or TIFF; copy it again")
-    return np.asarray(image_hwc, np.uint8)
+class StillSource(Source):
+    """Pictures all of one size, as 8-bit RGB at a stated rate; each has the name of its file.
 
+    `pictures` are files, and the number of a picture in each, None where it holds one. `bits` is how many of 16 a value
+    has, where the files do not say so. How wide a pixel is shown is not read from PNG and JPEG: it is for printers.
+    """
 
-class FolderSource(Source):
-    """The images of one folder in natural order, all of one size, as 8-bit RGB at a stated rate."""
-
-    def __init__(self, folder: Path, rate: Fraction) -> None:
-        # A leading dot marks what a file manager left behind: "._0001.jpg" is not an image.
-        try:
-            files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-        except OSError as e:
-            raise SourceError(f"{folder}: cannot be listed ({e.strerror}); check the folder's permissions") from e
-        self._paths = sorted(files, key=natural)
-        if not self._paths:
-            raise SourceError(f"{folder}: no images in this folder; expected files ending in {', '.join(SUFFIXES)}")
-        height, width, _ = read_picture(self._paths[0]).shape
-        super().__init__(str(folder), width, height, float(rate), len(self._paths))
-        self._time_base = 1 / rate
+    def __init__(
+        self, uri: str, pictures: Sequence[tuple[Path, int | None]], rate: Fraction | None, bits: int | None
+    ) -> None:
+        self._pictures, self._bits = pictures, bits
+        super().__init__(uri, 0, 0, float(rate or RATE), len(pictures))
+        self._stills = Stills(self.account, bits)
+        self.height, self.width, _ = self._stills.read(*pictures[0]).shape
+        if rate is None and len(pictures) > 1:
+            self.account.assumed["rate"] = f"{RATE} frames a second, for pictures name none; --fps sets it"
+        self._time_base = 1 / (rate or RATE)
 
     def frames(self) -> Iterator[Frame]:
-        for seq, path in enumerate(self._paths):
-            image_hwc = read_picture(path)
+        for seq, (path, number) in enumerate(self._pictures):
+            image_hwc = self._stills.read(path, number)
             captured_ns = now_ns()
             height, width, _ = image_hwc.shape
+            where = path if number is None else f"{path}: picture {number + 1}"
             if (width, height) != (self.width, self.height):
                 raise SourceError(
-                    f"{path}: {width}x{height}, but the first image is {self.width}x{self.height}; "
-                    "expected one size in a folder"
+                    f"{where}: {width}x{height}, but the first image is {self.width}x{self.height}; "
+                    f"expected one size in a {'folder' if number is None else 'file'}"
                 )
-            yield Frame(image_hwc, seq, self.session, seq, self._time_base, captured_ns)
+            name = path.stem if number is None else f"{path.stem}_{number + 1:0{len(str(len(self._pictures)))}}"
+            yield Frame(image_hwc, seq, self.session, seq, self._time_base, captured_ns, name=name)
+
+
+class FolderSource(StillSource):
+    """The images of one folder, in the order of their names; `order` says which are its frames."""
+
+    def __init__(self, folder: Path, rate: Fraction | None, bits: int | None = None) -> None:
+        try:
+            paths, left_out = frames_among(list(folder.iterdir()))
+        except OSError as e:
+            raise SourceError(f"{folder}: cannot be listed ({e.strerror}); check the folder's permissions") from e
+        if not paths:
+            raise SourceError(f"{folder}: no images in this folder; expected files ending in {', '.join(SUFFIXES)}")
+        super().__init__(str(folder), [(path, None) for path in paths], rate, bits)
+        if left_out:
+            self.account.assumed["pictures"] = f"no frames are {left_out}; they were left out"
+
+
+def picture_file(path: Path, rate: Fraction | None, bits: int | None) -> StillSource:
+    """All pictures of one file: more than one of a TIFF, or of a JPEG with several (MPO)."""
+    _, header = loaded(path)
+    count = len(header.starts)
+    if header.kind == "WebP" and count > 1:
+        raise SourceError(f"{path}: holds {count} pictures, and animated WebP is not read; convert it to a video")
+    return StillSource(str(path), [(path, number if count > 1 else None) for number in range(count)], rate, bits)

@@ -22,6 +22,12 @@ from ..types import Color, Float32, ImageU8
 Float64 = npt.NDArray[np.float64]
 ImageU16 = npt.NDArray[np.uint16]
 
+# FFmpeg's names of ITU-T H.273's numbers.
+PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
+             10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213"}  # fmt: skip
+TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100",
+             10: "log316", 11: "iec61966-2-4", 13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12",
+             16: "smpte2084", 17: "smpte428", 18: "arib-std-b67"}  # fmt: skip
 # x, y of red, green, blue and white (ITU-T H.273, table 2).
 _D65, _C, _E, _DCI = (0.3127, 0.3290), (0.310, 0.316), (1 / 3, 1 / 3), (0.314, 0.351)
 CHROMATICITIES = {
@@ -87,7 +93,7 @@ def _light(transfer: str, code: Float64) -> Float64:
         return 52.37 / 48 * code**2.6
     if transfer in HDR:
         return pq_light(code) if transfer == "smpte2084" else _hlg_scene(code)
-    return code ** {"linear": 1.0, "gamma22": 2.2, "gamma28": 2.8}[transfer]
+    return code ** (1.0 if transfer == "linear" else int(transfer.removeprefix("gamma")) / 10)
 
 
 def _code(transfer: str, light: Float64) -> Float64:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ...errors import SourceError
-from ...grab.folder import SUFFIXES as PICTURES
-from ...grab.folder import natural, read_picture
+from ...grab.order import SUFFIXES as PICTURES
+from ...grab.order import frames_among, in_order, natural
+from ...grab.still import read_picture
 from ...types import MAX_ID, BoolMask, ImageU8
 
 __all__ = ["PICTURES", "natural", "read_picture"]
@@ -56,7 +57,12 @@ def folders(folder: Path) -> list[Path]:
 def files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files with these endings in a folder, in natural order; none where there is no such folder."""
     found = entries(folder) if folder.is_dir() else []
-    return sorted((Path(entry.path) for entry in found if entry.name.lower().endswith(suffixes)), key=natural)
+    return in_order(Path(entry.path) for entry in found if entry.name.lower().endswith(suffixes))
+
+
+def frames(folder: Path) -> list[Path]:
+    """The pictures that a folder has as a source of frames, in order; none where there is no such folder."""
+    return frames_among([Path(entry.path) for entry in entries(folder)])[0] if folder.is_dir() else []
 
 
 def below(folder: Path, depth: int, wanted: Callable[[Path], bool]) -> list[Path]:

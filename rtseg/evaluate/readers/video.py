@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ...errors import SourceError
 from ..dataset import Sequence, Target
-from .files import MAPS, PICTURES, files, folders, pair, read_json
+from .files import MAPS, PICTURES, files, folders, frames, pair, read_json
 from .id_maps import IdMaps, fits
 from .lazy import Found, Lazy, of_pictures
 from .player import VIDEOS, Player, frame_count, frame_size
@@ -81,14 +81,14 @@ def _of_source(name: str, source: Path, folder: Path, player: Player) -> Sequenc
     maps = {_number(path): path for path in files(folder, MAPS)}
     if not maps:
         raise SourceError(f"{folder}: holds no 00000.png; expected a map for each frame that is annotated")
-    pictures = files(source, PICTURES)  # none for a video
+    pictures = frames(source)  # none for a video
 
     @lru_cache(maxsize=1)
     def count() -> int:
-        frames = len(pictures) or frame_count(source)
-        if max(maps) >= frames:
-            raise SourceError(f"{maps[max(maps)]}: {source} has {frames} frames; expected the number of one for a name")
-        return frames
+        number = len(pictures) or frame_count(source)
+        if max(maps) >= number:
+            raise SourceError(f"{maps[max(maps)]}: {source} has {number} frames; expected the number of one for a name")
+        return number
 
     ids = IdMaps(maps, fits(pictures) if pictures else _check(source))
     if pictures and count():

@@ -1,0 +1,123 @@
+"""Which files of a folder are its frames, and in which order, by their names alone.
+
+Names are compared piece by piece, text as text and numbers as numbers: frame10 follows frame9, and t1.5 follows t1.25.
+Two numbers with a dot between them are one with decimals, unless a longer fraction in the folder ends with 0 (1.8, 1.9,
+1.10 are counters), or more dots follow (2024.01.31).
+
+A folder may hold other kinds of pictures of the same moments: masks, labels, depth. Names that differ in numbers alone
+are of one kind. A kind is left out where another one has at least half of its numbers, and
+
+- it is called like that one with something appended: `frame_80_endo_mask.png` beside `frame_80_endo.png`;
+- it has a word for a mask in its name, and that one has none: `mask_0001.png` beside `image_0001.png`;
+- it differs in its suffix alone: of `0001.jpg` and `0001.png` the JPEG is the picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # the earlier, the likelier a camera's picture
+# Of files that are pictures or videos too, and are not read from a folder.
+OTHERS = (".gif", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".apng", ".mpo", ".jfif", ".jpe", ".pgm", ".ppm",
+          ".pnm", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".raw", ".dcm", ".psd", ".svg", ".npy", ".npz",
+          ".mp4", ".mov", ".avi", ".mkv", ".ts", ".mpg", ".webm")  # fmt: skip
+MASK_WORDS = frozenset(("mask", "masks", "label", "labels", "gt", "groundtruth", "annotation", "annotations", "anno",
+                        "seg", "segmentation", "watershed", "depth"))  # fmt: skip
+_NUMBER = re.compile(r"\d+(?:\.\d+)*")
+_DECIMAL = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?![\d.]*\d)")
+Piece = tuple[Fraction, str]
+
+
+def natural(path: Path, *, decimals: bool = False) -> list[Piece]:
+    """Sort key by which frame10 follows frame9; with `decimals`, t1.5 follows t1.25."""
+    stem, suffix = (path.stem, path.suffix) if path.suffix[1:2].isalpha() else (path.name, "")
+    pieces: list[Piece] = []
+    for piece in re.findall(r"\d+(?:\.\d+)*|\D+", stem.lower()):
+        numbers = piece.split(".") if piece[0].isdecimal() else []
+        if decimals and len(numbers) == 2:
+            pieces.append((Fraction(piece), ""))
+        elif numbers:
+            for number in numbers:
+                pieces += [(Fraction(number), ""), (Fraction(-1), ".")]
+            pieces.pop()
+        else:
+            pieces.append((Fraction(-1), piece))
+    return [*pieces, (Fraction(-2), suffix.lower())]
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Paths by their names, as the rule above says."""
+    paths = list(paths)
+    fractions = [found[2] for path in paths for found in _DECIMAL.finditer(path.stem)]
+    shortest = min(map(len, fractions), default=0)
+    counters = any(len(fraction) > shortest and fraction.endswith("0") for fraction in fractions)
+    return sorted(paths, key=lambda path: (natural(path, decimals=not counters), path.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Files whose names differ in numbers alone: `stem` and `suffix` with # for each number."""
+
+    stem: str
+    suffix: str
+    paths: tuple[Path, ...]
+    numbers: frozenset[tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        return self.stem + self.suffix
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a word in the name says that these are masks or the like."""
+        return not MASK_WORDS.isdisjoint(re.findall(r"[a-z]+", self.stem))
+
+    def belongs_to(self, other: Kind) -> bool:
+        """Whether these show the same moments as `other`, which are the pictures."""
+        shared, marked = len(self.numbers & other.numbers), self.is_marked and not other.is_marked
+        least = len(self.numbers) if not marked else min(len(self.numbers), len(other.numbers))
+        if not shared or 2 * shared < least:
+            return False
+        if self.stem == other.stem:
+            return SUFFIXES.index(self.suffix) > SUFFIXES.index(other.suffix)
+        appended = self.stem.removeprefix(other.stem) if self.stem.startswith(other.stem) else ""
+        return marked or (appended[:1] in ("_", "-", ".", " ", "(") and "#" not in appended and appended != "")
+
+
+def kinds(paths: Iterable[Path]) -> list[Kind]:
+    """The kinds of files among these."""
+    found: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for path in paths:
+        found[_NUMBER.sub("#", path.stem.lower()), path.suffix.lower()].append(path)
+    return [
+        Kind(stem, suffix, tuple(members), frozenset(_numbers(member) for member in members))
+        for (stem, suffix), members in found.items()
+    ]
+
+
+def _numbers(path: Path) -> tuple[str, ...]:
+    return tuple(number.lstrip("0") for number in _NUMBER.findall(path.stem))
+
+
+def frames_among(paths: Sequence[Path]) -> tuple[list[Path], str]:
+    """The frames of a folder's files, in order, and what was left out, in words ("" for nothing).
+
+    Hidden files and folders are no pictures, and are not mentioned.
+    """
+    # A leading dot marks what a file manager left behind: "._0001.jpg" is not an image.
+    seen = [path for path in paths if not path.name.startswith(".") and not path.is_dir()]
+    pictures = kinds(path for path in seen if path.suffix.lower() in SUFFIXES)
+    companions = [(kind, next((o for o in pictures if kind.belongs_to(o)), None)) for kind in pictures]
+    frames = [path for kind, base in companions if base is None for path in kind.paths]
+    left = [f"{len(kind.paths)} {kind.name} beside {base.name}" for kind, base in companions if base is not None]
+    other: dict[str, int] = defaultdict(int)
+    for path in seen:
+        if path.suffix.lower() in OTHERS:
+            other[path.suffix.lower()] += 1
+    left += [f"{count} {suffix}" for suffix, count in sorted(other.items())] if frames else []
+    return in_order(frames), ", ".join(left)

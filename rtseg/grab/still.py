@@ -1,0 +1,192 @@
+"""Picture files as 8-bit RGB: all values of a source's pictures are brought down from 16 bits alike, or refused."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SourceError
+from ..types import ImageU8
+from .account import Account
+from .header import Header, header_of
+from .light import HDR, light_of
+
+EXPECTED = "expected PNG, JPEG, BMP, TIFF or WebP"
+DEPTHS = (8, 10, 12, 14)  # of sensors, whose values are often kept in 16 bits as they are
+_SAME = 2  # levels by which a profile may change colours and be sRGB all the same
+
+
+class Stills:
+    """Reads the picture files of one source. `bits` is how many of a value's 16 are used, None: as the files say."""
+
+    def __init__(self, account: Account, bits: int | None = None) -> None:
+        self._account, self._given = account, bits
+        self._bits = bits  # that all deep pictures have, once the first is seen
+        self._most = 0
+
+    def read(self, path: Path, number: int | None = None) -> ImageU8:
+        """One of a file's pictures, the only one if no number is given, as uint8 RGB [H, W, 3]; `SourceError`."""
+        data, header = loaded(path)
+        if number is None and len(header.starts) > 1:
+            raise SourceError(
+                f"{path}: holds {len(header.starts)} pictures; expected one in each file of a folder; split it, "
+                "or give it as a source of its own"
+            )
+        image_hwc = _decoded(path, data, header, header.starts[number or 0])
+        if image_hwc.dtype == np.uint8 and self._given not in (None, 8):
+            raise SourceError(f"{path}: has 8 bits a value; bits={self._given} is for pictures of 16; leave it out")
+        if header.color is not None:
+            return self._undone(path, image_hwc, header)
+        shallow_hwc = self._shallow(path, image_hwc, header)
+        return self._profiled(path, data, shallow_hwc) if header.has_icc else shallow_hwc
+
+    def _shallow(self, path: Path, image_hwc: npt.NDArray[Any], header: Header) -> ImageU8:
+        if image_hwc.dtype == np.uint16:
+            return np.asarray(_table(self._depth(path, image_hwc, header.bits))[image_hwc], np.uint8)
+        if image_hwc.dtype == np.uint8:
+            return np.asarray(image_hwc, np.uint8)
+        low, high = float(image_hwc.min()), float(image_hwc.max())
+        if not 0 <= low <= high <= 1:  # also where one is not a number
+            found = f"from {low:g} to {high:g}" if low <= high else "that are no numbers"
+            raise SourceError(f"{path}: floating-point values {found}; expected 0 to 1; save it with 8 or 16 bits")
+        self._account.assumed["depth"] = "floating-point values from 0 to 1"
+        return np.asarray(np.rint(image_hwc * 255), np.uint8)
+
+    def _depth(self, path: Path, image_hwc: npt.NDArray[np.uint16], declared: int | None) -> int:
+        """How many bits hold a value: as given, as the file says, or all; what contradicts is refused."""
+        most = int(image_hwc.max())
+        if self._bits is None and most:
+            self._bits = declared if declared and _is_low(image_hwc, declared) else 16
+        bits = self._bits or 16
+        if most >> bits:
+            how = f"bits={bits}" if self._given else f"the {bits} bits of the pictures before it"
+            raise SourceError(f"{path}: holds the value {most}; {how} end at {2**bits - 1}; give bits={_held(most)}")
+        if self._given is None and bits < 16:
+            self._account.repaired["depth"] = f"values of {bits} bits, as the files say, to 8"
+        elif self._given is None and (declared is None or _is_low(image_hwc, declared)):
+            self._wonder(most)
+        return bits
+
+    def _wonder(self, most: int) -> None:
+        """Say so if no value that was seen needs the 16 bits that are taken for granted."""
+        self._most = max(most, self._most)
+        looks = next((bits for bits in DEPTHS if 0 < self._most < 2**bits), None)
+        if looks:
+            text = f"16 bits, although no value is above {2**looks - 1}; if they have {looks}, say --bits {looks}"
+            self._account.assumed["depth"] = text
+        else:
+            self._account.assumed.pop("depth", None)
+
+    def _undone(self, path: Path, image_hwc: npt.NDArray[Any], header: Header) -> ImageU8:
+        """Colours that the file says are not sRGB's, as an ordinary display shows them."""
+        assert header.color is not None
+        deep_hwc = image_hwc.astype(np.uint16) * 257 if image_hwc.dtype == np.uint8 else image_hwc
+        white = 2 ** self._depth(path, deep_hwc, header.bits) - 1 if image_hwc.dtype == np.uint16 else 65535
+        toned = ", toned down to an ordinary display's" if header.color.transfer in HDR else ", shown as sRGB"
+        self._account.repaired["colours"] = f"{header.color.primaries} with {header.color.transfer}{toned}"
+        return light_of(header.color.primaries, header.color.transfer, 0, white)(deep_hwc)
+
+    def _profiled(self, path: Path, data: bytes, image_hwc: ImageU8) -> ImageU8:
+        from PIL import Image
+
+        profile = Image.open(BytesIO(data)).info.get("icc_profile")
+        transform = _transform(profile) if profile else None
+        if transform is None:
+            return image_hwc
+        name, apply = transform
+        self._account.repaired["colours"] = f"of the ICC profile {name!r}, shown as sRGB"
+        return np.asarray(apply(image_hwc), np.uint8)
+
+
+def loaded(path: Path) -> tuple[bytes, Header]:
+    """A picture file's bytes, and what they say of it."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise SourceError(f"{path}: cannot be read ({e.strerror}); check the file's permissions") from e
+    header = header_of(data)
+    if header is None:
+        raise SourceError(f"{path}: not a readable image; {EXPECTED}; copy it again")
+    if header.unread:
+        raise SourceError(f"{path}: {header.unread}; expected whole numbers of 8 or 16 bits; convert it")
+    return data, header
+
+
+def _decoded(path: Path, data: bytes, header: Header, start: int) -> npt.NDArray[Any]:
+    """The picture as it is coded, [H, W, 3] RGB of 8 or 16 bits, or of floating-point numbers."""
+    # OpenCV, not FFmpeg: it reads every TIFF, obeys EXIF orientation, and upsamples JPEG chroma as the readers of
+    # datasets do. From memory, because imread pads a JPEG that was cut off with grey and says nothing.
+    if header.by_pillow:
+        return _by_pillow(path, data, start)
+    coded = np.frombuffer(data, np.uint8)[start if header.kind == "JPEG" else 0 :]
+    image: Any = None
+    if header.kind == "TIFF":
+        # Not as RGB at once: of 16 bits OpenCV 5 then makes noise.
+        flags = cv2.IMREAD_UNCHANGED if header.is_float else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        found, pages = cv2.imdecodemulti(coded, flags, range=(start, start + 1))
+        if found and len(pages):
+            way = cv2.COLOR_GRAY2RGB if pages[0].ndim == 2 else cv2.COLOR_BGR2RGB
+            image = cv2.cvtColor(pages[0].astype(np.float32) if header.is_float else pages[0], way)
+    elif coded.size:
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    if image is None:
+        raise SourceError(f"{path}: not a readable image; {EXPECTED}; copy it again")
+    return np.asarray(image)
+
+
+def _by_pillow(path: Path, data: bytes, page: int) -> ImageU8:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(BytesIO(data)) as image:
+            image.seek(page)
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
+    except (OSError, ValueError, SyntaxError) as e:
+        raise SourceError(f"{path}: not a readable image; {EXPECTED}; copy it again") from e
+
+
+def _is_low(image_hwc: npt.NDArray[np.uint16], bits: int) -> bool:
+    """Whether values of so many bits are kept as they are, and not spread over all 16, as PNG's standard wants."""
+    return not (int(image_hwc.max()) >> bits) and bool((image_hwc & (2 ** (16 - bits) - 1)).any())
+
+
+def _held(most: int) -> int:
+    return next((bits for bits in (*DEPTHS, 16) if most < 2**bits), 16)
+
+
+@lru_cache(maxsize=4)
+def _table(bits: int) -> ImageU8:
+    """What brings values of so many bits down to 8."""
+    table: ImageU8 = np.rint(np.minimum(np.arange(65536) * (255 / (2**bits - 1)), 255)).astype(np.uint8)
+    return table
+
+
+@lru_cache(maxsize=8)
+def _transform(profile: bytes) -> tuple[str, Any] | None:
+    """A profile's name, and what brings colours from it to sRGB; None where that changes nothing, or is impossible."""
+    from PIL import Image, ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        way = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+        name = ImageCms.getProfileDescription(source).strip()
+    except (ImageCms.PyCMSError, OSError):  # of CMYK or grey: the decoder has made RGB of it
+        return None
+
+    def apply(image_hwc: ImageU8) -> ImageU8:
+        return np.asarray(ImageCms.applyTransform(Image.fromarray(image_hwc), way), np.uint8)
+
+    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), axis=-1).reshape(-1, 36, 3)
+    changed = np.abs(apply(np.ascontiguousarray(grid)).astype(int) - grid).max() > _SAME
+    return (name, apply) if changed else None
+
+
+def read_picture(path: Path) -> ImageU8:
+    """The only picture of a file, uint8 RGB [H, W, 3]; `SourceError` if there is none, or more."""
+    return Stills(Account()).read(path)
