@@ -48,7 +48,8 @@ class CocoWriter:
 
         `file_name` is the name of the frame's picture, `mask_file` the path of its mask beside this file.
         """
-        seen, unseen = [], {}
+        seen: list[dict[str, Any]] = []
+        unseen: dict[str, float] = {}
         for object_id in masks.ids:
             self._names[object_id] = masks.label(object_id) or f"object {object_id}"
             mask_hw, found = measure(masks, object_id)
@@ -75,7 +76,7 @@ class CocoWriter:
         self._count, self._images = self._count + len(seen), self._images + 1
 
     def _categories(self) -> list[dict[str, Any]]:
-        """Every object under a name of its own, by which some readers know a class: those of one label get their ids."""
+        """Every object under a name of its own, by which some readers know a class: those of one label have ids."""
         often = Counter(self._names.values())
         named: dict[str, int] = {}
         for id_, name in sorted(self._names.items()):

@@ -1,4 +1,4 @@
-"""A folder of results that appears under its name when it is ready: complete, or marked as incomplete; never in between.
+"""A folder of results that appears under its name when it is ready: complete, or marked as incomplete.
 
 Till then the work goes on in `NAME.partial-0123abcd`, beside it. Its maker holds a lock (flock) on that folder, which
 the kernel frees if the maker is killed: so what a killed one left behind is told from what another is at work in.
@@ -19,7 +19,9 @@ from ..errors import ConfigError, OutputError
 from .lock import MAKER, claimed, leftovers, short, sign
 
 PROOFS = ("run.json", "eval.json")  # a folder that holds one of these is a result of ours
-OURS = {*PROOFS, "overlay.mp4", "masks", "masks.json", "frames", "masks.json.gz", "report.md", "plots", "worst", "sheets"}
+SEGMENTED = {"overlay.mp4", "masks", "masks.json", "frames"}
+EVALUATED = {"masks.json.gz", "report.md", "plots", "worst", "sheets"}
+OURS = {*PROOFS, *SEGMENTED, *EVALUATED}
 LITTER = {".DS_Store", "Thumbs.db"}  # of file managers
 Reason = (OSError, RuntimeError, ValueError)  # of a path: the latter two for loops of links, and zeros in it
 
@@ -49,7 +51,7 @@ def atomic_folder(out: Path, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def result_folder(out: Path, force: bool = False) -> Iterator[Part]:
-    """Work in `path` of what this yields; it becomes `out` on a clean exit, and is gone after any other, but see `Part`.
+    """Work in `path` of what this yields; it becomes `out` on a clean exit, and is gone after any other (but: `Part`).
 
     Refused with `ConfigError` before any work: a folder that another run is at work on, and one that holds something,
     unless `force` is set and it is a result of an earlier run and nothing else. `OutputError` where the disk is full or

@@ -102,7 +102,7 @@ def _held(part: Path) -> Iterator[State]:
 
 
 def _lock(handle: int) -> State:
-    """Try to lock an open folder: `free` if we hold it now, `held` if another does, `unknown` where locks do not work."""
+    """Try to lock an open folder: `free` if it is ours now, `held` if another's, `unknown` where locks do not work."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from ..types import Frame
 
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".dib", ".ppm", ".pgm", ".pnm"}
 MOST = 200  # bytes of a name that are kept: a suffix and a number have to fit into the 255 of a file system
 
 
@@ -25,8 +26,12 @@ class Names:
     stem (`a.jpg` and `a.png`; on some file systems also `A.png`) the later ones are told apart by a number.
     """
 
-    def __init__(self, count: int | None, suffix: str) -> None:
-        """`count`: how many frames are expected, if that is known; `suffix`: of pictures without a file, as `.jpg`."""
+    def __init__(self, count: int | None, suffix: str, own_suffix: bool = True) -> None:
+        """`count`: how many frames are expected, if that is known; `suffix`: of pictures without a file, as `.jpg`.
+
+        `own_suffix` is False where all pictures are written anew, and so have that suffix.
+        """
+        self._own_suffix = own_suffix
         self._digits, self._suffix = max(5, len(str(count or 0))), suffix  # names sort in order, also after an hour
         self._taken: set[str] = set()
         self._pictures: set[str] = set()
@@ -39,7 +44,8 @@ class Names:
         own = PurePosixPath(frame.name.replace("\\", "/")).name
         suffix = _suffix(own)
         stem = self._free(_cut(own.removesuffix(suffix)) or f"{frame.seq:0{self._digits}d}")
-        picture = own if suffix and own.casefold() not in self._pictures else stem + (suffix or self._suffix)
+        keeps = bool(suffix) and self._own_suffix and own.casefold() not in self._pictures
+        picture = own if keeps else stem + (suffix if self._own_suffix and suffix else self._suffix)
         self._pictures.add(picture.casefold())
         return Named(stem, picture)
 
@@ -52,9 +58,9 @@ class Names:
 
 
 def _suffix(name: str) -> str:
-    """The suffix of a picture's name: `t1.25` has none."""
+    """The suffix of a picture's file, "" where the name is of something else: `t1.25` has none."""
     suffix = PurePosixPath(name).suffix
-    return suffix if suffix[1:2].isalpha() and len(suffix) <= 5 else ""
+    return suffix if suffix.lower() in PICTURES else ""
 
 
 def _cut(stem: str) -> str:

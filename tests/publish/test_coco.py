@@ -68,7 +68,7 @@ def test_memory_does_not_hold_masks_and_a_failure_leaves_no_valid_file(tmp_path:
 
 
 def score(path: Path, kind: str, results: list[dict[str, Any]]) -> list[float]:
-    """COCO's twelve figures of annotations against the file that they may be from; -1 where there is nothing to judge."""
+    """COCO's twelve figures of annotations against a file; -1 where there is nothing to judge."""
     with redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
         judge = COCOeval(truth, truth.loadRes(results), kind)

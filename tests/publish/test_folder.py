@@ -179,7 +179,8 @@ def test_only_one_of_many_that_begin_at_once_gets_a_folder(tmp_path: Path) -> No
 def test_what_a_killed_run_began_is_kept_and_told(tmp_path: Path) -> None:
     kills_itself = (
         "import os, pathlib, sys; from rtseg.publish.folder import result_folder\n"
-        "with result_folder(pathlib.Path(sys.argv[1])) as p: (p.path / 'run.json').write_text('1'); os.kill(os.getpid(), 9)"
+        "with result_folder(pathlib.Path(sys.argv[1])) as p:\n"
+        "    (p.path / 'run.json').write_text('1'); os.kill(os.getpid(), 9)"
     )
     out = tmp_path / "out"
     assert subprocess.run([sys.executable, "-c", kills_itself, str(out)], check=False).returncode == -9
