@@ -303,7 +303,7 @@ def test_a_users_mistake_is_one_line_with_code_2(
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGHUP, signal.SIGINT))]
 )
-def test_a_segment_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) -> None:
+def test_a_segment_that_is_stopped_keeps_what_is_whole(tmp_path: Path, number: int) -> None:
     """As a service manager does it: the process is told to end in the middle of its work."""
     (tmp_path / "e.toml").write_text('model = "micro"\nweights = "package:micro"\nimage_size = 64\nruntime = "torch"\n')
     (tmp_path / "p.json").write_text('[{"frame": 0, "id": 1, "points": [[60, 60, 1]]}]')
@@ -318,6 +318,10 @@ def test_a_segment_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) -
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "interrupted" in err
+    assert process.returncode == 130, err
+    whole = len(list((tmp_path / "out/masks").iterdir()))
+    assert whole > 3 and err == f"rtseg segment: interrupted; {whole} frames are whole, and lie in out\n"
     assert json.loads(out.splitlines()[-1])["ok"] is False
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.toml", "p.json"]
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert (run["complete"], run["ended"], run["frames"]["shown"]) == (False, "interrupted", whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.toml", "out", "p.json"]

@@ -78,7 +78,8 @@ def segment(
         if ending.ok:
             for path in same:
                 shutil.rmtree(path, ignore_errors=True)
-    said = {**report.said, "out": str(part.final or out)}
+    beside = part.final is not None and part.final != Path(out).resolve()
+    said = {**report.said, "out": str(part.final if beside else out)}
     if not ending.ok:
         raise _incomplete(run, reading, said)
     return said
