@@ -47,10 +47,14 @@ class Report:
 
     def changed(self) -> str:
         """The line about a file of the source that is no longer what it was when it was opened, "" if all are."""
-        for before, now in zip(self._files, files_of([file["path"] for file in self._files]), strict=False):
-            if before != now:
-                grown = f" from {before['bytes']} to {now['bytes']} bytes" if before["bytes"] != now["bytes"] else ""
-                return f"{before['path']}: changed{grown} while it was read; run again when nobody writes it"
+        now = {file["uri"]: file for file in files_of([file["uri"] for file in self._files])}
+        for before in self._files:
+            after = now.get(before["uri"], before)  # one that was moved away was still read to its end
+            if after != before:
+                grown = (
+                    f" from {before['bytes']} to {after['bytes']} bytes" if before["bytes"] != after["bytes"] else ""
+                )
+                return f"{before['uri']}: changed{grown} while it was read; run again when nobody writes to it"
         return ""
 
     def end(self, folder: Path, count: int, ending: Ending) -> None:

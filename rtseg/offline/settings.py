@@ -32,14 +32,17 @@ def uris_of(source: Uri | Sequence[Uri]) -> list[str]:
 
 
 def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
-    """Those parts that are plain files: path, size in bytes and time of the last change."""
+    """Those parts that lie on a disk: path, and of a file its size in bytes and the time of its last change."""
     found = []
     for uri in uris:
         path = Path(uri)
         try:
             if path.is_file():
                 stat = path.stat()
-                found.append({"path": str(path.resolve()), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns})
+                told = {"bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+                found.append({"uri": uri, "path": str(path.resolve()), **told})
+            elif uri and path.is_dir():
+                found.append({"uri": uri, "path": str(path.resolve())})
         except (OSError, ValueError):  # no path, but a uri
             continue
     return found
