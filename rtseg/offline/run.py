@@ -147,8 +147,10 @@ def _finish(part: Part, run: _Run, report: Report, say: Say) -> None:
     changed = report.changed()
     if changed:
         run.ending.wrong(changed)
-    for line in run.source.account.lines():
-        say(f"{run.source.uri}: {line}")
+    account = run.source.account
+    for line in account.lines():
+        if not (account.ended and account.ended in line):  # that is the last line's to say
+            say(f"{run.source.uri}: {line}")
     part.incomplete = not run.ending.ok
     report.end(part.path, run.results.count, run.ending)
 
