@@ -1,6 +1,7 @@
 """`rtseg VERB`: reads arguments, calls one function of a room, and shows what it returned.
 
-Exit codes: 0 done; 2 a mistake of the user's (one line on stderr says which); 1 a failure of ours; 130 Ctrl-C.
+Exit codes: 0 done; 2 a mistake of the user's (one line on stderr says which); 1 a failure, of ours or of what was read;
+130 Ctrl-C. The last line on stderr says why it is not 0.
 With `--json` the last line of stdout is one JSON document, also for an error. Progress goes to stderr.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import __version__
-from .errors import RtsegError
+from .errors import IncompleteError, RtsegError
 
 Result = dict[str, Any]
 N = TypeVar("N", int, float)
@@ -51,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         result = args.run(args)
         _show(result, as_json)
+    except IncompleteError as e:
+        if os.environ.get("RTSEG_DEBUG") and not isinstance(e.__cause__, (RtsegError, KeyboardInterrupt, type(None))):
+            raise
+        return fail(e, str(e), e.code, e.report)
     except RtsegError as e:
         return fail(e, str(e), 2)
     except KeyboardInterrupt as e:
@@ -88,13 +93,14 @@ def _show(result: Result, as_json: bool) -> None:
         print(json.dumps(result, default=str, allow_nan=False), flush=True)
 
 
-def _fail(name: str, as_json: bool, error: BaseException, text: str, code: int) -> int:
+def _fail(name: str, as_json: bool, error: BaseException, text: str, code: int, report: Result | None = None) -> int:
     line = " ".join(text.split())
     with suppress(OSError, AttributeError):  # nobody may be listening on stderr
         print(f"{name}: {line}", file=sys.stderr)
     if as_json:
         with suppress(OSError):
-            print(json.dumps({"ok": False, "error": line, "kind": type(error).__name__.lstrip("_")}), flush=True)
+            said = {**(report or {}), "ok": False, "error": line, "kind": type(error).__name__.lstrip("_")}
+            print(json.dumps(said, default=str), flush=True)
     return code
 
 
@@ -112,19 +118,6 @@ def _live(args: argparse.Namespace) -> Result:
 
     _log_to_stderr()
     return run_live(profile, args.seconds)
-
-
-def _segment(args: argparse.Namespace) -> Result:
-    from .config import load_recipe
-    from .offline import segment
-    from .prompts import load_prompts
-    from .report import progress_bar
-
-    keys = ("weights", "runtime", "precision", "policy")
-    recipe = load_recipe(args.engine, **{key: getattr(args, key) for key in keys if getattr(args, key) is not None})
-    prompts = load_prompts(args.prompts)
-    with progress_bar("segment") as progress:
-        return segment(args.source, prompts, args.out, recipe, force=args.force, progress=progress)
 
 
 def _view(args: argparse.Namespace) -> Result:
@@ -198,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     from .adapt.commands import add_parsers as add_training
     from .control.commands import add_parsers as add_control
     from .evaluate.commands import add_parsers as add_evaluation
+    from .offline.commands import add_parser as add_offline
 
     parser = _Parser(
         prog="rtseg",
@@ -213,15 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     live.add_argument("stream", type=Path, metavar="STREAM.toml", help="a stream profile")
     live.add_argument("--seconds", type=_positive, help="stop after so long; without it, at the end of the source")
 
-    example = "rtseg segment clip.mp4 --prompts p.json --out out/clip"
-    segment = _verb(verbs, "segment", _segment, "every frame of a video, in order", example)
-    segment.add_argument("source", help="a video file, a folder of images, or synthetic:...")
-    segment.add_argument("--prompts", type=Path, required=True, help="what to follow: a JSON file")
-    segment.add_argument("--out", type=Path, required=True, help="folder for overlay.mp4, masks/, masks.json, run.json")
-    segment.add_argument("--force", action="store_true", help="replace the folder if it is there")
-    segment.add_argument("--engine", type=Path, metavar="RECIPE.toml", help="an engine recipe; else nano on the CPU")
-    for key in ("weights", "runtime", "precision", "policy"):
-        segment.add_argument(f"--{key}", help=f"instead of the recipe's {key}")
+    add_offline(verbs, _verb)
 
     view = _verb(verbs, "view", _view, "a display: the overlay of a feed", "rtseg view tcp://127.0.0.1:5555")
     view.add_argument("address", nargs="?", default="tcp://127.0.0.1:5555", help="where the feed is published")

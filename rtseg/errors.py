@@ -1,7 +1,8 @@
 """Every error that rtseg raises on purpose.
 
 A user error says in one line what is wrong and where, what was expected, and what to do. The command
-line prints that line and exits with 2; anything else is a bug or a machine in trouble, and exits with 1.
+line prints that line and exits with 2, for an `IncompleteError` with 1; anything else is a bug or a machine in
+trouble, and exits with 1.
 
     RtsegError
     ├── ConfigError    a recipe, a stream profile or an argument is wrong
@@ -9,12 +10,14 @@ line prints that line and exits with 2; anything else is a bug or a machine in t
     ├── PromptError    a prompt does not fit its frame or its object
     ├── WeightsError   a weights file does not fit the network
     ├── EngineError    an engine cannot be opened or built on this machine
-    └── OutputError    a result cannot be written or published where it was asked for
+    ├── OutputError    a result cannot be written or published where it was asked for
+    └── IncompleteError  a run ended early; what was whole by then is kept
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class RtsegError(Exception):
@@ -43,6 +46,17 @@ class EngineError(RtsegError):
 
 class OutputError(RtsegError):
     """A result cannot be written or published where it was asked for."""
+
+
+class IncompleteError(RtsegError):
+    """A run ended early; what was whole by then is kept.
+
+    `report` is what the run says of itself, `code` its exit code.
+    """
+
+    def __init__(self, line: str, report: dict[str, Any], code: int = 1) -> None:
+        super().__init__(line)
+        self.report, self.code = report, code
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

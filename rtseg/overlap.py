@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 _T = TypeVar("_T")
 DEPTH = 4
+PATIENCE_S = 3.0  # for a source that does not answer
 
 
 class Ahead(Generic[_T]):
-    """What `source` gives, made by a thread of its own; a context manager, which ends that thread."""
+    """What `source` gives, made by a thread of its own; a context manager, which ends that thread, and the source.
 
-    def __init__(self, source: Iterable[_T]) -> None:
+    `stop` tells the source to give nothing more. One that does not answer, as a pipe that nobody writes to, is waited
+    for a little, where something went wrong, and then left to the end of the process.
+    """
+
+    def __init__(self, source: Iterable[_T], stop: Callable[[], None] = lambda: None) -> None:
+        self._stop = stop
         self._queue: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(DEPTH)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(source,), name="ahead", daemon=True)
 
     def _run(self, source: Iterable[_T]) -> None:
         try:
-            for thing in source:
-                if not self._put(True, thing):
-                    return
+            try:
+                for thing in source:
+                    if not self._put(True, thing):
+                        return
+            finally:
+                if isinstance(source, Generator):
+                    source.close()  # what it has open is closed here, not when somebody looks for garbage
             self._put(False, None)
         except BaseException as e:
             self._put(False, e)
@@ -54,9 +64,11 @@ class Ahead(Generic[_T]):
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._over.set()
-        self._thread.join()
+        if kind is not None:
+            self._stop()
+        self._thread.join(None if kind is None else PATIENCE_S)
 
 
 class Trailing(Generic[_T]):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
 WIDE = 150  # columns of the widest table
+FOR_FILES = ("files", "reading", "source_account")  # what a person has to know of them was said when it was found
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
 
@@ -25,6 +26,8 @@ def show(result: dict[str, Any], to_stderr: bool = False) -> None:
         console.print(result)
         return
     for key, value in result.items():
+        if key in FOR_FILES or value in ([], ""):
+            continue
         if key == "findings":
             for finding in value:
                 _plain(console, _finding(finding))

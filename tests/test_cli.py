@@ -17,6 +17,7 @@ from rtseg import __version__
 from rtseg.cli import main
 from rtseg.config import StreamProfile
 from rtseg.errors import PromptError
+from rtseg.offline import Reading
 
 VERBS = ("demo", "live", "segment", "view", "build", "bench", "train", "doctor")
 
@@ -149,8 +150,8 @@ def test_debug_shows_the_traceback(room: Room, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_segment_overrides_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Room("rtseg.offline", "segment")
-    monkeypatch.setitem(sys.modules, "rtseg.offline", fake)
+    fake = Room("rtseg.offline.run", "segment")
+    monkeypatch.setitem(sys.modules, "rtseg.offline.run", fake)
     prompts = tmp_path / "p.json"
     prompts.write_text('[{"frame": 0, "id": 1, "points": [[1, 2, 1]]}]')
     words = ["segment", "c.mp4", "--prompts", str(prompts), "--out", "o", "--policy", "fifo", "--weights", "w.pt"]
@@ -159,7 +160,41 @@ def test_segment_overrides_the_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (source, out, list(given)) == ("c.mp4", Path("o"), [0])
     assert (recipe.memory.policy, recipe.weights, recipe.precision) == ("fifo", "w.pt", "auto")
     assert options["force"] is False
+    assert options["reading"] == Reading() and options["frames"] is None
     assert main([*words[:-4], "--policy", "lru"]) == 2
+    fake.calls.clear()
+    more = ["--join", "--fps", "12.5", "--deinterlace", "auto", "--damaged", "stop", "--bits", "12", "--frames"]
+    assert main(["segment", "d.mp4", *words[1:], *more, "--max-objects", "9"]) == 0
+    ((_, (source, _, _, recipe), options),) = fake.calls
+    assert (source, recipe.max_objects) == (["d.mp4", "c.mp4"], 9)
+    assert options["reading"] == Reading(12.5, "auto", "stop", 12) and options["frames"] == "jpg"
+
+
+def test_several_files_need_a_word_that_says_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "a.ts", "b.ts", "--prompts", "p.json", "--out", "o"]) == 2
+    line = capsys.readouterr().err
+    assert "add --join" in line and "run once for each" in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--fps", "0"],
+        ["--fps", "nan"],
+        ["--fps", "inf"],
+        ["--bits", "17"],
+        ["--bits", "0"],
+        ["--max-objects", "0"],
+        ["--max-objects", "256"],
+        ["--max-objects", "9" * 5000],
+        ["--frames", "gif"],
+        ["--damaged", "ignore"],
+        ["--deinterlace", "maybe"],
+    ],
+)
+def test_words_of_segment_that_make_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "c.mp4", "--prompts", "p.json", "--out", "o", *words]) == 2
+    assert words[0] in capsys.readouterr().err
 
 
 def test_view_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +303,7 @@ def test_a_users_mistake_is_one_line_with_code_2(
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGHUP, signal.SIGINT))]
 )
-def test_a_segment_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) -> None:
+def test_a_segment_that_is_stopped_keeps_what_is_whole(tmp_path: Path, number: int) -> None:
     """As a service manager does it: the process is told to end in the middle of its work."""
     (tmp_path / "e.toml").write_text('model = "micro"\nweights = "package:micro"\nimage_size = 64\nruntime = "torch"\n')
     (tmp_path / "p.json").write_text('[{"frame": 0, "id": 1, "points": [[60, 60, 1]]}]')
@@ -283,6 +318,10 @@ def test_a_segment_that_is_stopped_leaves_nothing(tmp_path: Path, number: int) -
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "interrupted" in err
+    assert process.returncode == 130, err
+    whole = len(list((tmp_path / "out/masks").iterdir()))
+    assert whole > 3 and err == f"rtseg segment: interrupted; {whole} frames are whole, and lie in out\n"
     assert json.loads(out.splitlines()[-1])["ok"] is False
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.toml", "p.json"]
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert (run["complete"], run["ended"], run["frames"]["shown"]) == (False, "interrupted", whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.toml", "out", "p.json"]

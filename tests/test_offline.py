@@ -61,7 +61,8 @@ def test_results_agree_with_one_another(tmp_path: Path, recipe: Recipe) -> None:
     assert [len(coco.getAnnIds(imgIds=[i])) for i in range(FRAMES)] == [0, 1, 1, 2]
     assert {c["id"]: c["name"] for c in coco.loadCats([1, 2])} == {1: "grasper", 2: "tissue"}
     for image in coco.loadImgs(coco.getImgIds()):
-        picture = Image.open(out / image["file_name"])
+        assert image["file_name"] == f"{image['id']:05d}.jpg"
+        picture = Image.open(out / image["mask_file"])
         assert picture.mode == "P"
         ids_hw = np.asarray(picture)
         covered_hw = np.zeros(ids_hw.shape, bool)
@@ -75,6 +76,7 @@ def test_results_agree_with_one_another(tmp_path: Path, recipe: Recipe) -> None:
     assert iou(prompted_hw, given_hw[:, ::-1]) < 0.5
 
     run = json.loads((out / "run.json").read_text())
+    assert (run["complete"], run["ended"], run["faults"]) == (True, "", [])
     assert run["frames"] == {"in": FRAMES, "shown": FRAMES, "dropped": {}}
     assert {"grab", "segment", "overlay", "write"} == set(run["stages_ms"])
     assert run["stages_ms"]["segment"]["count"] == FRAMES
@@ -101,7 +103,10 @@ def test_the_hash_of_the_prompts_follows_the_prompts(tmp_path: Path, recipe: Rec
         ({3: [Prompt(1, points=((160.0, 5.0, 1),))]}, "frame 3: .*lies outside the 160x120 frame"),
         ({3: [Prompt(1, mask=np.ones((4, 4), bool))]}, "frame 3: .*the mask is 4x4, the frame is 160x120"),
         ({3: [Prompt(1, points=((5.0, 5.0, 0),))]}, "frame 3: .*only background points"),
-        ({0: [Prompt(i, box=BOX.box) for i in range(1, 6)]}, "prompts for 5 objects; the recipe says max_objects = 4"),
+        (
+            {0: [Prompt(i, box=BOX.box) for i in range(1, 6)]},
+            "prompts for 5 objects; the recipe says max_objects = 4; .* --max-objects 5",
+        ),
     ],
 )
 def test_a_wrong_prompt_leaves_nothing(

@@ -82,7 +82,7 @@ class ClipMaker:
 class Ahead:
     """Batches of a maker, one made in another thread while the one before is trained on: for a GPU, which would wait.
 
-    A batch depends on its step alone, so it is the same either way.
+    A batch depends on its step alone, so it is the same either way. `close` ends the thread.
     """
 
     def __init__(self, maker: ClipMaker) -> None:
@@ -97,6 +97,11 @@ class Ahead:
         self._asked = (step + 1, clips, length, size, objects)
         self._made = self._thread.submit(self._maker.batch, *self._asked)
         return batch
+
+    def close(self) -> None:
+        """Let go of the batch that was begun, and end the thread; may be called again."""
+        self._made, self._asked = None, ()
+        self._thread.shutdown(cancel_futures=True)
 
 
 def _targets(rng: Rng, owner_nhw: Tensor, objects: int) -> tuple[list[int], list[int]]:

@@ -69,6 +69,7 @@ def run(trainer: Trainer, out: Path, report: Report) -> Record:
         try:
             last = _loop(trainer, write, judge)
         finally:
+            trainer.close()
             if trainer.whole:
                 trainer.save()
         trainer.export(out / "weights.safetensors")

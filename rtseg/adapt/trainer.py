@@ -116,6 +116,11 @@ class Trainer:
     def _maker(self, phase: Phase) -> ClipMaker | Ahead:
         return Ahead(self._make(phase)) if self.device.type == "cuda" else self._make(phase)
 
+    def close(self) -> None:
+        """End what is made ahead: after the last step, or a failed one."""
+        if isinstance(self.clips, Ahead):
+            self.clips.close()
+
     def _enter(self, phase: Phase) -> None:
         """Go on with another phase. Nothing in the weights depends on the image size."""
         if phase.image_size != self.phase.image_size:
@@ -123,6 +128,7 @@ class Trainer:
             self._settle(Sam2(self.preset, phase.image_size))
             self.net.load_state_dict(weights)
             self.optimizer.load_state_dict(moments)
+            self.close()
             self.clips = self._maker(phase)
         self.phase, self.teacher = phase, self._teaching(phase)
 

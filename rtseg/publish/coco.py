@@ -1,56 +1,106 @@
 """Masks of a whole video as one COCO-style JSON file, written frame by frame: memory does not grow with masks.
 
-There is one annotation for each object on each frame since its first prompt, also where nothing of it is seen (its
-`area` is then 0, and its `score` says how sure that is). `track_id` is the object's id; so is `category_id`, because
-every tracked object is a class of its own here.
+    images       one a frame: `file_name` is that of its picture, `mask_file` that of its mask, `seconds` the source's
+                 own time of it; `rtseg.unseen` holds, by id, the score of each object of which nothing is seen
+    annotations  one for each object that is seen on a frame. `track_id` is the object's id; so is `category_id`,
+                 because every tracked object is a class of its own here
+    categories   the objects, each with a name of its own
+
+Whoever evaluates or trains reads an annotation without pixels as an object without pixels, so there is none.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..types import Masks
+from ..errors import OutputError
+from ..types import BoolMask, Masks
+from .atomic import unwritable
+from .events import write_whole
 from .rle import encode_rle
-from .shown import measure
+from .shown import Seen, measure
 
 
 class CocoWriter:
-    """Writes `path` as frames come; used as a context. The file is valid JSON only after a clean exit."""
+    """Writes `path` as frames come; used as a context. What it holds is valid JSON once it is closed, and not before.
+
+    A frame that does not fit on the disk is taken back, so that the file can be closed with those before it.
+    """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
-        self._file = path.open("w", encoding="ascii")
-        self._file.write(f'{{"info": {json.dumps(info)},\n"annotations": [')
-        self._images: list[dict[str, Any]] = []
+        """Begin the file, or raise `OutputError`."""
+        self.path = path
+        # The images come last. Till then they lie in a file, whose room on the disk is theirs at the end.
+        self._main, self._rows = _Part(path, path), _Part(path.with_name(f".{path.name}.images"), path)
         self._names: dict[int, str] = {}
-        self._count = 0
+        self._images = self._count = 0
+        self._open = True
+        self._main.append(f'{{"info": {json.dumps(info)},\n"annotations": [')
 
-    def add(self, masks: Masks, seconds: float, file_name: str) -> None:
-        """One image, and an annotation for each object on it."""
-        image = {"id": masks.seq, "file_name": file_name, "width": masks.width, "height": masks.height}
-        self._images.append({**image, "seconds": round(seconds, 6)})
+    def add(self, masks: Masks, seconds: float, file_name: str, mask_file: str) -> None:
+        """One image, and an annotation for each object that is seen on it; all of it or, with `OutputError`, nothing.
+
+        `file_name` is the name of the frame's picture, `mask_file` the path of its mask beside this file.
+        """
+        seen: list[dict[str, Any]] = []
+        unseen: dict[str, float] = {}
         for object_id in masks.ids:
             self._names[object_id] = masks.label(object_id) or f"object {object_id}"
-            self._annotate(masks, object_id)
-
-    def _annotate(self, masks: Masks, object_id: int) -> None:
-        mask_hw, seen = measure(masks, object_id)
-        x0, y0, x1, y1 = seen.box
-        self._count += 1
-        entry = {
-            "id": self._count,
-            "image_id": masks.seq,
-            "category_id": object_id,
-            "track_id": object_id,
-            "segmentation": {"size": [masks.height, masks.width], "counts": encode_rle(mask_hw).decode("ascii")},
-            "area": seen.area,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": round(seen.score, 6),
-            "iscrowd": 0,
+            mask_hw, found = measure(masks, object_id)
+            if found.area:
+                seen.append(_annotation(self._count + len(seen) + 1, masks.seq, mask_hw, found))
+            else:
+                unseen[str(object_id)] = round(found.score, 6)
+        image = {
+            "id": masks.seq,
+            "file_name": file_name,
+            "width": masks.width,
+            "height": masks.height,
+            "seconds": round(seconds, 6),
+            "mask_file": mask_file,
         }
-        self._file.write(f"{',' if self._count > 1 else ''}\n{json.dumps(entry)}")
+        row = json.dumps(image | ({"rtseg": {"unseen": unseen}} if unseen else {}))
+        before = self._rows.size
+        self._rows.append(f",\n{row}" if self._images else f"\n{row}")
+        try:
+            self._main.append("".join(f"{',' if entry['id'] > 1 else ''}\n{json.dumps(entry)}" for entry in seen))
+        except OutputError:
+            self._rows.cut(before)
+            raise
+        self._count, self._images = self._count + len(seen), self._images + 1
+
+    def _categories(self) -> list[dict[str, Any]]:
+        """Every object under a name of its own, by which some readers know a class: those of one label have ids."""
+        often = Counter(self._names.values())
+        named: dict[str, int] = {}
+        for id_, name in sorted(self._names.items()):
+            own = name if often[name] == 1 else f"{name} {id_}"
+            while own in named or (own != name and own in often):
+                own += "_"
+            named[own] = id_
+        return [{"id": id_, "name": name, "supercategory": "object"} for name, id_ in named.items()]
+
+    def close(self) -> None:
+        """Finish the file with the frames that it has; `OutputError` if that fails. May be called again."""
+        if not self._open:
+            return
+        self._open = False
+        with self._main, self._rows:
+            images = self._rows.take()
+            end = f'],\n"images": [{images}],\n"categories": {json.dumps(self._categories())}}}\n'
+            self._main.append(end)
+
+    def abort(self) -> None:
+        """Let go of the file, which stays as it is: no valid JSON."""
+        self._open = False
+        self._main.close()
+        self._rows.close()
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +108,67 @@ class CocoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file:
-            if error is None:
-                names = [{"id": id_, "name": name} for id_, name in sorted(self._names.items())]
-                self._file.write(f'],\n"images": {json.dumps(self._images)},\n"categories": {json.dumps(names)}}}\n')
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def _annotation(number: int, image: int, mask_hw: BoolMask, seen: Seen) -> dict[str, Any]:
+    x0, y0, x1, y1 = seen.box
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": seen.id,
+        "track_id": seen.id,
+        "segmentation": {"size": list(mask_hw.shape), "counts": encode_rle(mask_hw).decode("ascii")},
+        "area": seen.area,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "score": round(seen.score, 6),
+        "iscrowd": 0,
+    }
+
+
+class _Part:
+    """A file that text is appended to, all of it or nothing; an `OutputError` says which."""
+
+    def __init__(self, path: Path, final: Path) -> None:
+        self._path, self._final, self.size = path, final, 0
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        except OSError as e:
+            raise unwritable(final, e) from e
+
+    def append(self, text: str) -> None:
+        data = text.encode("ascii")
+        try:
+            write_whole(self._file, data, self.size)
+        except OSError as e:
+            raise unwritable(self._final, e) from e
+        self.size += len(data)
+
+    def cut(self, size: int) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._file, size)
+        self.size = size
+
+    def take(self) -> str:
+        """All of it; the file is gone, and its room on the disk free."""
+        try:
+            text = self._path.read_text("ascii")
+            self._path.unlink()
+        except OSError as e:
+            raise unwritable(self._final, e) from e
+        self.close()
+        return text
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

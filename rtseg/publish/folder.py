@@ -1,105 +1,206 @@
-"""A folder of results that appears under its name when it is complete, or not at all."""
+"""A folder of results that appears under its name when it is ready: complete, or marked as incomplete.
+
+Till then the work goes on in `NAME.partial-0123abcd`, beside it. Its maker holds a lock (flock) on that folder, which
+the kernel frees if the maker is killed: so what a killed one left behind is told from what another is at work in.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import json
 import os
-import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, OutputError
+from .lock import MAKER, claimed, leftovers, short, sign
 
-FRESH_S = 60.0  # a folder younger than this may be one that its maker has not locked yet
 PROOFS = ("run.json", "eval.json")  # a folder that holds one of these is a result of ours
+SEGMENTED = {"overlay.mp4", "masks", "masks.json", "frames"}
+EVALUATED = {"masks.json.gz", "report.md", "plots", "worst", "sheets"}
+OURS = {*PROOFS, *SEGMENTED, *EVALUATED}
+LITTER = {".DS_Store", "Thumbs.db"}  # of file managers
+Reason = (OSError, RuntimeError, ValueError)  # of a path: the latter two for loops of links, and zeros in it
+
+
+@dataclass(slots=True)
+class Part:
+    """A result in the making: work in `path`.
+
+    `incomplete` is set for one that ended early: it never takes the place of a complete one. `keep` says that it is
+    worth something already, so that no failure from now on removes it. `left` are folders in which a killed run left a
+    result that was begun. `final` is where the result lies in the end.
+    """
+
+    path: Path
+    left: tuple[Path, ...] = ()
+    incomplete: bool = False
+    keep: bool = False
+    final: Path | None = None
 
 
 @contextmanager
 def atomic_folder(out: Path, force: bool = False) -> Iterator[Path]:
-    """Work in the folder that this yields; it becomes `out` on a clean exit, and is gone after any other.
-
-    Its maker holds a lock (flock) on the folder, which the kernel frees if the maker is killed: so what a killed one
-    left behind is told from what another is at work in, and removed by the next that makes the same `out`.
-
-    A folder that holds something is refused with `ConfigError`, unless `force` is set and it holds a result of an
-    earlier run. `OutputError` where the disk is full or may not be written.
-    """
-    final = out.resolve()
-    _sweep(final)
-    _check(out, force)
-    # Beside the folder; inside it if it is there and empty, for it may be a mount point, which cannot be replaced.
-    hidden = f"{final.name}.partial-{secrets.token_hex(4)}"
-    part = final / f".{hidden}" if final.is_dir() and not any(final.iterdir()) else final.with_name(hidden)
-    try:
-        part.mkdir(parents=True)
-        with _locked(part):
-            yield part
-            _install(part, final, force)
-    except OutputError as e:  # about a file in there: the user knows it by its final name
-        raise OutputError(str(e).replace(str(part), str(out))) from e
-    except OSError as e:
-        where = f" at {e.filename}" if e.filename else ""
-        reason = f"{e.strerror or e}{where}"
-        raise OutputError(f"{out}: cannot be written ({reason}); free the space or choose another folder") from e
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    """Work in the folder that this yields; it becomes `out` on a clean exit, and is gone after any other."""
+    with result_folder(out, force) as part:
+        yield part.path
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[bool]:
-    """Hold the lock of a folder, if it is free and the file system has locks; whether that is so."""
-    folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+def result_folder(out: Path, force: bool = False) -> Iterator[Part]:
+    """Work in `path` of what this yields; it becomes `out` on a clean exit, and is gone after any other (but: `Part`).
+
+    Refused with `ConfigError` before any work: a folder that another run is at work on, and one that holds something,
+    unless `force` is set and it is a result of an earlier run and nothing else. `OutputError` where the disk is full or
+    may not be written. What came to hold something meanwhile is left alone: the result then lies beside it.
+    """
+    made: list[Path] = []
+    with _one_line(out):
+        final = out.resolve()
+        made += _make_parents(final)
+    part: Part | None = None
+    try:
+        with _one_line(out):
+            _check(out, final, force)
+        with claimed(final.parent), _one_line(out):
+            part = Part(_place(final), leftovers(out, final))
+            part.path.mkdir()
+            lock = sign(part.path)
+        try:
+            with _one_line(out, part):
+                yield part
+                (part.path / MAKER).unlink(missing_ok=True)
+            _install(part, out, final, force)
+        finally:
+            os.close(lock)
+    finally:
+        if part is not None and part.final is None and not part.keep:
+            shutil.rmtree(part.path, ignore_errors=True)
+        for folder in made:  # those that nothing came to lie in
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def _one_line(out: Path, part: Part | None = None) -> Iterator[None]:
+    """A failure of the file system as an `OutputError` about `out`; one about a file in it by its final name."""
+    try:
+        yield
+    except OutputError as e:
+        if part is None or str(part.path) not in str(e):
+            raise
+        raise OutputError(str(e).replace(str(part.path), str(out))) from e
+    except Reason as e:
+        if not isinstance(e, OSError) and part is not None:
+            raise  # of the work, not of the path
+        where = getattr(e, "filename", None)
+        place = f" at {where}" if where and part is not None else ""
+        why = f"{getattr(e, 'strerror', None) or e}{place}"
+        raise OutputError(f"{out}: cannot be written ({why}); free the space or choose another folder") from e
+
+
+def _make_parents(final: Path) -> list[Path]:
+    """Make the folders that it is to lie in; those that were not there, the innermost first."""
+    missing = [folder for folder in final.parents if not folder.exists()]
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _place(final: Path) -> Path:
+    """Beside the folder; inside it if it is there and empty or a mount point, which cannot be replaced."""
+    hidden = f"{short(final.name)}.partial-{secrets.token_hex(4)}"
+    inside = final.is_dir() and (os.path.ismount(final) or not any(final.iterdir()))
+    return final / f".{hidden}" if inside else final.with_name(hidden)
+
+
+def _check(out: Path, final: Path, force: bool, part: Path | None = None) -> None:
+    with suppress(FileNotFoundError):
+        final.stat()  # which says that a name is too long; `exists` would say no
+    if not final.exists():
+        return
+    if not final.is_dir():
+        raise OutputError(f"{out}: is a file; expected the name of a folder")
+    found = {child.name for child in final.iterdir() if child != part and not _in_work(child, final)} - LITTER
+    if not found:
+        return
+    if not force:
+        more = "; it is the incomplete result of an earlier run" if incomplete(final) else ""
+        raise ConfigError(f"{out}: the folder is not empty{more}; choose another one, or replace it with --force")
+    if not found & set(PROOFS):
+        known = " or ".join(PROOFS)
+        raise ConfigError(f"{out}: --force replaces only an earlier result, and there is no {known} in it")
+    if found - OURS:
+        foreign = ", ".join(sorted(found - OURS)[:3])
+        raise ConfigError(f"{out}: --force replaces an earlier result and nothing else; move away {foreign}")
+
+
+def _in_work(child: Path, final: Path) -> bool:
+    """Whether it is what a run makes, or made, within its own empty folder."""
+    return child.name.startswith(f".{short(final.name)}.partial-")
+
+
+def incomplete(folder: Path) -> bool:
+    """Whether a folder says of itself that it is an incomplete result."""
+    try:
+        said = json.loads((folder / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("complete") is False
+
+
+def _install(part: Part, out: Path, final: Path, force: bool) -> None:
+    """Give the result its name; where that is taken by now, one beside it, which an error then says."""
+    part.keep = True
+    place = part.path
     try:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
+            _check(out, final, force, place)  # again: hours may have passed
+        except (ConfigError, OutputError) as e:
+            part.final = _beside(place, final)
+            raise ConfigError(f"{e} (what this run made lies in {part.final})") from e
+        if part.incomplete and _holds_result(final) and not incomplete(final):
+            part.final = _beside(place, final)  # which is not worth what is there
+            return
+        _replace(place, final)
+        part.final = final
+    except OSError as e:
+        why = e.strerror or str(e)
+        raise OutputError(f"{out}: cannot be put there ({why}); what this run made lies in {place}") from e
+
+
+def _holds_result(final: Path) -> bool:
+    return any((final / proof).is_file() for proof in PROOFS)
+
+
+def _beside(place: Path, final: Path) -> Path:
+    """Move it to a free name beside the one that is taken, `NAME-2` for one."""
+    number = 2
+    while (free := place.with_name(f"{short(final.name)}-{number}")).exists():
+        number += 1
+    place.rename(free)
+    return free
+
+
+def _replace(place: Path, final: Path) -> None:
+    if not final.exists():
+        place.rename(final)
+        return
+    old = place.with_name(f"{short(final.name)}.replaced-{secrets.token_hex(4)}")
+    if place.parent == final:
+        old.mkdir()
+        for child in [child for child in final.iterdir() if child not in (place, old) and child.name in OURS | LITTER]:
+            child.rename(old / child.name)
+        for child in sorted(place.iterdir(), key=lambda child: child.name in PROOFS):  # the proof comes last
+            child.rename(final / child.name)
+        place.rmdir()
+    else:
+        final.rename(old)
+        try:
+            place.rename(final)
         except OSError:
-            held = False
-        yield held
-    finally:
-        os.close(folder)
-
-
-def _sweep(final: Path) -> None:
-    """Remove what makers of this folder left behind when they were killed. What cannot be removed stays."""
-    ours = re.compile(rf"\.?{re.escape(final.name)}\.partial-[0-9a-f]{{8}}")
-    for place in (final.parent, final):
-        with suppress(OSError):
-            for part in (path for path in place.iterdir() if ours.fullmatch(path.name)):
-                if part.is_symlink() or not part.is_dir() or time.time() - part.stat().st_mtime < FRESH_S:
-                    continue
-                with _locked(part) as abandoned:
-                    if abandoned:
-                        shutil.rmtree(part)
-
-
-def _check(out: Path, force: bool, part: Path | None = None) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise OutputError(f"{out}: is a file; expected the name of a folder")
-    if any(child != part for child in out.iterdir()):
-        if not force:
-            raise ConfigError(f"{out}: the folder is not empty; choose another one, or replace it with --force")
-        if not any((out / proof).is_file() for proof in PROOFS):
-            known = " or ".join(PROOFS)
-            raise ConfigError(f"{out}: --force replaces only an earlier result, and there is no {known} in it")
-
-
-def _install(part: Path, out: Path, force: bool) -> None:
-    _check(out, force, part)  # again: hours may have passed
-    if part.parent == out:
-        for child in sorted(part.iterdir(), key=lambda child: child.name in PROOFS):  # the proof comes last
-            child.rename(out / child.name)
-        return
-    if not out.exists():
-        part.rename(out)
-        return
-    old = out.with_name(f"{out.name}.replaced-{secrets.token_hex(4)}")
-    out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old)
+            old.rename(final)
+            raise
+    shutil.rmtree(old, ignore_errors=True)

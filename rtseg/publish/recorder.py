@@ -1,7 +1,11 @@
-"""Pictures into an MP4 that any player shows in the right colours, and that is there whole or not at all."""
+"""Pictures into an MP4 that any player shows in the right colours, and that is there whole or not at all; or, where
+the folder that it lies in says whether it is whole, at once, so that it plays up to wherever its writer came.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from fractions import Fraction
@@ -30,6 +34,11 @@ TICK = Fraction(
     1, 60_000
 )  # seconds; whole for 25, 30, 50, 60 and 59.94 fps, and the finest that MPEG-4 takes is 1/65,535
 FAILURES = (OSError, av.FFmpegError)
+# In fragments of half a second until it is closed, which makes a plain file of it. Without `delay_moov` the pictures
+# that B-frames hold back would come late by as much. FFmpeg has it since 7.1.
+_HYBRID = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000", "flush_packets": "1"}
+_HYBRID_SINCE = (61, 7)  # libavformat
+_SQUARE = Fraction(1)
 
 
 def codec_of(path: Path, codecs: Mapping[str, dict[str, str]]) -> str:
@@ -41,15 +50,24 @@ def codec_of(path: Path, codecs: Mapping[str, dict[str, str]]) -> str:
 
 
 def add_stream(
-    container: OutputContainer, codec: str, options: dict[str, str], size: tuple[int, int], rate: Fraction
+    container: OutputContainer,
+    codec: str,
+    options: dict[str, str],
+    size: tuple[int, int],
+    rate: Fraction,
+    sample_aspect: Fraction = _SQUARE,
 ) -> VideoStream:
-    """A video stream of (width, height) `size`, made even: yuv420p, BT.709 limited range, and flagged so."""
+    """A video stream of (width, height) `size`, made even: yuv420p, BT.709 limited range, and flagged so.
+
+    `sample_aspect` is how wide a pixel is shown, for its height.
+    """
     stream = container.add_stream(codec, rate=rate, options=options)
     assert isinstance(stream, VideoStream)
     stream.width, stream.height = (side + side % 2 for side in size)
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.time_base = TICK
+    context.sample_aspect_ratio = sample_aspect
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
     context.color_primaries = context.color_trc = _BT709
     return stream
@@ -74,27 +92,83 @@ def as_yuv(image_hwc: ImageU8, pts: int) -> av.VideoFrame:
     return frame
 
 
+class Tape:
+    """A file that a muxer writes to; after a failure, or when it is `over`, it takes no byte more."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self.over = path.open("wb", buffering=0), False
+        self.seek, self.tell = self._file.seek, self._file.tell
+
+    def write(self, data: bytes) -> int:
+        if self.over:
+            raise OSError(errno.EIO, "nothing more is written after a failure")
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        except OSError:
+            self.over = True
+            raise
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def whole_bytes(path: Path) -> int:
+    """Where the last whole fragment, or piece of data, of an MP4 ends; `OSError` if it cannot be read."""
+    start = end = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while len(head := file.read(16)) >= 8:
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:  # it does not fit into four bytes, and follows
+                length = int.from_bytes(head[8:], "big")
+            start += length
+            if length < 8 or start > size:
+                break
+            end = start if head[4:8] == b"mdat" else end
+            file.seek(start)
+    return end
+
+
 class Recorder:
     """Writes pictures of one size, one after another, at a fixed rate; a context manager.
 
-    Nothing lies under `path` before `close`; a failure, or `abort`, leaves nothing. MP4, H.264 where FFmpeg can,
-    yuv420p, BT.709 limited range, and flagged so. An odd side gets one more row or column, a repeat of the last.
+    Nothing lies under `path` before `close`; a failure, or `abort`, leaves nothing. With `at_once` it lies there from
+    the beginning, and plays up to its last whole half second whatever becomes of its writer. MP4, H.264 where FFmpeg
+    can, yuv420p, BT.709 limited range, and flagged so. An odd side gets one more row or column, a repeat of the last.
+    `sample_aspect` is how wide a pixel is shown, for its height.
     """
 
-    def __init__(self, path: Path, width: int, height: int, fps: float | Fraction) -> None:
+    def __init__(
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        fps: float | Fraction,
+        *,
+        sample_aspect: Fraction = _SQUARE,
+        at_once: bool = False,
+    ) -> None:
         """Open the file, or raise `OutputError`."""
         self.path, self._width, self._height = path, width, height
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder; expected the name of a video file; add one, such as overlay.mp4")
-        codec = codec_of(path, _CODECS)
-        self._rate, self._last_pts = Fraction(fps).limit_denominator(1001), -1
-        self._part = part_of(path)
         try:
-            self._part.touch()
-            self._container = av.open(str(self._part), "w", format="mp4")
-            self._stream = add_stream(self._container, codec, _CODECS[codec], (width, height), self._rate)
+            if path.is_dir():
+                raise OutputError(f"{path}: is a folder; expected the name of a video file; add one, as overlay.mp4")
+            codec = codec_of(path, _CODECS)
+            self._rate, self._last_pts = Fraction(fps).limit_denominator(1001), -1
+            self._at_once = at_once
+            self._part = path if at_once else part_of(path)
+            self._tape = Tape(self._part)
+            muxer = _HYBRID if at_once and av.library_versions["libavformat"] >= _HYBRID_SINCE else {}
+            self._container = av.open(self._tape, "w", format="mp4", options=muxer)
+            options, size = _CODECS[codec], (width, height)
+            self._stream = add_stream(self._container, codec, options, size, self._rate, sample_aspect)
         except FAILURES as e:
-            discard(self._part)
+            if hasattr(self, "_tape"):
+                self._tape.close()
+                discard(self._part)
             raise unwritable(path, e) from e
         self._open = True
         self.frames = 0
@@ -132,18 +206,27 @@ class Recorder:
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
+            self._tape.close()
             commit(self._part, self.path)
+            self._open = False
         except FAILURES as e:
             raise unwritable(self.path, e) from e
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Stop, and leave nothing behind."""
-        if self._open:
-            self._open = False
-            with suppress(*FAILURES):  # the trailer may not fit either, and the part goes anyway
-                self._container.close()
+        """Stop, and leave nothing behind; with `at_once`, what is whole."""
+        if not self._open:
+            return
+        self._open = False
+        self._tape.over = True  # an index that cannot be written whole would hide what plays without it
+        with suppress(*FAILURES):
+            self._container.close()
+        self._tape.close()
+        if self._at_once and self.frames:
+            with suppress(OSError):
+                os.truncate(self._part, whole_bytes(self._part))
+        else:
             discard(self._part)
 
     def __enter__(self) -> Self:

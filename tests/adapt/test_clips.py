@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -149,3 +151,14 @@ def test_batches_made_ahead_are_the_same(clips: ClipMaker) -> None:
         made, wanted = ahead.batch(step, 2, 2, 64, 1), clips.batch(step, 2, 2, 64, 1)
         assert torch.equal(made.image_ntchw, wanted.image_ntchw) and torch.equal(made.mask_bthw, wanted.mask_bthw)
     assert ahead.batch(9, 1, 3, 64, 1).image_ntchw.shape == (1, 3, 3, 64, 64)
+    ahead.close()
+
+
+def test_who_makes_batches_ahead_ends_with_the_training(clips: ClipMaker) -> None:
+    before = threading.active_count()
+    ahead = Ahead(clips)
+    ahead.batch(0, 2, 2, 64, 1)
+    assert threading.active_count() == before + 1
+    ahead.close()
+    ahead.close()
+    assert threading.active_count() == before

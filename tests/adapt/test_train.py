@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -17,7 +19,7 @@ import torch
 from rtseg import open_engine
 from rtseg.adapt import workshop
 from rtseg.adapt.checkpoint import Checkpoint, export
-from rtseg.adapt.clips import Batch, ClipMaker, Source, of
+from rtseg.adapt.clips import Ahead, Batch, ClipMaker, Source, of
 from rtseg.adapt.config import Endoscope, Phase, TrainConfig
 from rtseg.adapt.losses import FROM_SCRATCH
 from rtseg.adapt.objective import clip_loss, normalised
@@ -350,6 +352,21 @@ def in_bf16(folder: Path, out: Path) -> Trainer:
 def _train(folder: Path) -> None:
     with mock.patch("rtseg.adapt.train.SAVE_S", 0.0):
         run(in_bf16(folder, folder / "killed"), folder / "killed", lambda _: {})
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_what_makes_batches_ahead_ends_with_the_training_however_that_ends(
+    tiny: str, clips: ClipMaker, tmp_path: Path, stops: bool
+) -> None:
+    made = trainer(tmp_path, tiny, clips, replace(PHASE, steps=1))
+    made.clips = Ahead(clips)
+    made.clips.batch(0, 2, 3, 64, 2)
+    if stops:
+        made.run_step = lambda: (_ for _ in ()).throw(RuntimeError("stop"))  # type: ignore[method-assign]
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="stop") if stops else nullcontext():
+        run(made, tmp_path, lambda _: {})
+    assert threading.active_count() == before - 1
 
 
 def test_kill_9_costs_nothing_that_was_saved(tmp_path: Path) -> None:

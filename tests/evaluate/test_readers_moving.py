@@ -76,7 +76,7 @@ def test_going_forward_and_a_little_back_decodes_each_frame_once(
 ) -> None:
     starts: list[Path] = []
     original = player.open_source
-    monkeypatch.setattr(player, "open_source", lambda path: starts.append(path) or original(path))
+    monkeypatch.setattr(player, "open_source", lambda path, **how: starts.append(path) or original(path, **how))
     plays, clip = player.Player(), record(tmp_path / "clip.mp4")
     order = [0, 1, 2, 10, 9, 4, 11, 12]
     assert [number_of(plays.image(clip, t)) for t in order] == order and len(starts) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rtseg.errors import ConfigError, OutputError
-from rtseg.publish.folder import atomic_folder
+from rtseg.publish.folder import atomic_folder, result_folder
 
 
 def write(out: Path, text: str, force: bool = False) -> None:
@@ -92,12 +93,13 @@ def test_an_empty_folder_is_filled_and_a_file_refused(tmp_path: Path) -> None:
 
 def test_what_came_meanwhile_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match="not empty"), atomic_folder(out) as folder:
+    with pytest.raises(ConfigError, match="not empty.*lies in .*out-2"), atomic_folder(out) as folder:
         (folder / "run.json").write_text("ours")
         out.mkdir()
         (out / "thesis.txt").write_text("precious")
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert [p.name for p in out.iterdir()] == ["thesis.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["out", "out-2"]  # hours of work are not thrown away
+    assert (tmp_path / "out-2/run.json").read_text() == "ours"
 
 
 def test_an_empty_folder_is_filled_from_within_as_a_mount_point_must_be(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_what_a_killed_run_left_behind_is_removed_by_the_next(tmp_path: Path, em
     if empty:
         out.mkdir()
     kills_itself = (
-        "import os, pathlib, sys; from rtseg.publish.folder import atomic_folder\n"
+        "import os, pathlib, sys; from rtseg.publish.folder import atomic_folder, result_folder\n"
         "with atomic_folder(pathlib.Path(sys.argv[1])) as f: (f / 'x').write_text('1'); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", kills_itself, str(out)], check=False).returncode == -9
@@ -136,10 +138,11 @@ def test_what_another_run_is_at_work_in_is_left_alone_and_so_is_what_is_not_ours
         (folder / "run.json").write_text("first")
         for path in (folder, foreign, file):
             long_ago(path)
-        with pytest.raises(ValueError, match="x"), atomic_folder(tmp_path / "out"):
-            raise ValueError("x")
+        with pytest.raises(ConfigError, match="another run is at work on it .process .*, since .*"):
+            write(tmp_path / "out", "second", force=True)
+        write(tmp_path / "out2", "another")  # the control: it is of another name
         assert (folder / "run.json").read_text() == "first"
-    assert sorted(os.listdir(tmp_path)) == sorted(["out", file.name, foreign.name])
+    assert sorted(os.listdir(tmp_path)) == sorted(["out", "out2", file.name, foreign.name])
 
 
 def test_what_has_just_been_made_is_left_alone(tmp_path: Path) -> None:
@@ -147,6 +150,117 @@ def test_what_has_just_been_made_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out.partial-01234567").mkdir()
     write(tmp_path / "out", "1")
     assert sorted(os.listdir(tmp_path)) == ["out", "out.partial-01234567"]
+
+
+def test_two_runs_into_one_empty_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with atomic_folder(out) as folder:
+        with pytest.raises(ConfigError, match="another run is at work on it"):
+            write(tmp_path / "elsewhere" / ".." / "out", "second")
+        (folder / "run.json").write_text("first")
+    assert (out / "run.json").read_text() == "first"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_only_one_of_many_that_begin_at_once_gets_a_folder(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, time; from rtseg.publish.folder import atomic_folder, result_folder\n"
+        "with atomic_folder(pathlib.Path(sys.argv[1])) as f: (f / 'run.json').write_text('1'); time.sleep(1.5)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "out")]
+    runs = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [run.communicate(timeout=60)[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 1, 1, 1]
+    assert all("ConfigError" in text for run, text in zip(runs, said, strict=True) if run.returncode)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_a_killed_run_began_is_kept_and_told(tmp_path: Path) -> None:
+    kills_itself = (
+        "import os, pathlib, sys; from rtseg.publish.folder import result_folder\n"
+        "with result_folder(pathlib.Path(sys.argv[1])) as p:\n"
+        "    (p.path / 'run.json').write_text('1'); os.kill(os.getpid(), 9)"
+    )
+    out = tmp_path / "out"
+    assert subprocess.run([sys.executable, "-c", kills_itself, str(out)], check=False).returncode == -9
+    with result_folder(out) as part:
+        (part.path / "run.json").write_text("2")
+        (left,) = part.left
+    assert (left / "run.json").read_text() == "1" and (out / "run.json").read_text() == "2"
+    write(tmp_path / "other", "3")
+    with result_folder(tmp_path / "third") as part:
+        assert part.left == ()  # the control
+
+
+@pytest.mark.parametrize(("before", "now", "taken"), [(True, False, False), (False, False, True), (True, True, True)])
+def test_what_is_incomplete_takes_no_complete_ones_place(tmp_path: Path, before: bool, now: bool, taken: bool) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text(json.dumps({"complete": before}))
+    with result_folder(out, force=True) as part:
+        (part.path / "run.json").write_text("new")
+        part.incomplete = not now
+    assert part.final == (out if taken else tmp_path / "out-2")
+    assert ((out / "run.json").read_text() == "new") is taken
+    assert (part.final / "run.json").read_text() == "new"
+
+
+def test_force_names_what_it_would_have_deleted(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "1")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="move away notes.txt"):
+        write(out, "2", force=True)
+    (out / "notes.txt").unlink()
+    (out / ".DS_Store").write_text("")
+    write(out, "2", force=True)
+
+
+def test_what_is_worth_keeping_stays_where_it_is_when_it_cannot_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt), result_folder(tmp_path / "out") as part:
+        (part.path / "run.json").write_text("1")
+        part.keep = True
+        raise KeyboardInterrupt
+    assert (part.path / "run.json").read_text() == "1"
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OutputError, match="what this run made lies in .*other.partial-"):
+        write(tmp_path / "other", "2")
+    assert len(list(tmp_path.glob("other.partial-*/run.json"))) == 1
+
+
+def test_a_mount_point_is_replaced_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    write(out, "1")
+    inode = out.stat().st_ino
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == out)
+    write(out, "2", force=True)
+    assert out.stat().st_ino == inode
+    assert (out / "run.json").read_text() == "2" and os.listdir(out) == ["run.json"]
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "ü" * 128, "deep/" + "n" * 256, "file/out", "file", "loop/out", "a\0b"])
+def test_a_name_that_cannot_be_is_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError) as caught, atomic_folder(tmp_path / name):
+        pytest.fail("the work has begun")
+    assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a\nb", "10:20:30", "link", "deep/er/out", "-o", "%05d"])
+def test_a_name_that_can_be_is_taken(tmp_path: Path, name: str) -> None:
+    (tmp_path / "link").symlink_to("target")
+    write(tmp_path / name, "1")
+    write(tmp_path / name, "2", force=True)
+    assert (tmp_path / name / "run.json").read_text() == "2"
 
 
 def long_ago(path: Path) -> None:

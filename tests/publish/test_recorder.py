@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -146,3 +147,69 @@ def test_no_picture_no_file(tmp_path):
     with Recorder(tmp_path / "a.mp4", 256, 64, 25):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+_AT_ONCE = """
+import os, resource, sys
+sys.dont_write_bytecode = True
+from pathlib import Path
+import numpy as np
+from rtseg.errors import OutputError
+from rtseg.publish.recorder import Recorder
+path, limit, kill = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+rng = np.random.default_rng(0)
+try:
+    with Recorder(path, 64, 48, 25, at_once=True) as recorder:
+        for i in range(100):
+            if i == kill:
+                os.kill(os.getpid(), 9)
+            recorder.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    print("written")
+except OutputError as e:
+    print(e)
+"""
+
+
+def _at_once(path, limit: int = 1 << 24, kill: int = -1) -> str:
+    command = [sys.executable, "-c", _AT_ONCE, str(path), str(limit), str(kill)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_what_lies_there_at_once_plays_whenever_its_writer_ends(tmp_path):
+    """Killed, or on a full disk: in the pictures, in the index at the end, and just before its last byte."""
+    path = tmp_path / "10:20.mp4"  # a colon, as in a time, is no protocol
+    assert _at_once(path) == "written\n"
+    frames, _ = _frames(path)
+    assert len(frames) == 100 and frames[0].time == 0  # the control: all of it, from the beginning
+    size = path.stat().st_size
+    path.unlink()
+    assert _at_once(path, kill=80) == ""
+    assert 55 <= len(_frames(path)[0]) <= 80
+    path.unlink()
+    for limit, least in ((size // 2, 30), (size - 1000, 85), (size - 1, 85)):
+        assert "cannot be written (file too large)" in _at_once(path, limit)
+        frames, _ = _frames(path)
+        assert least <= len(frames) <= 100 and [f.time for f in frames[:3]] == [0, 0.04, 0.08]
+        path.unlink()
+
+
+def test_what_lies_there_at_once_is_kept_when_it_is_given_up_and_not_without_a_picture(tmp_path):
+    path = tmp_path / "a.mp4"
+    with pytest.raises(RuntimeError, match="mine"), Recorder(path, 256, 64, 25, at_once=True) as recorder:
+        for _ in range(50):
+            recorder.write(_bars())
+        raise RuntimeError("mine")
+    assert 25 <= len(_frames(path)[0]) <= 50
+    path.unlink()
+    Recorder(path, 256, 64, 25, at_once=True).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("aspect", [Fraction(64, 45), Fraction(1)])
+def test_pixels_that_are_not_square_are_said(tmp_path, aspect):
+    path = tmp_path / "a.mp4"
+    with Recorder(path, 256, 64, 25, sample_aspect=aspect) as recorder:
+        recorder.write(_bars())
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == aspect

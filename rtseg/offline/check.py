@@ -1,0 +1,63 @@
+"""What can be known of prompts before the first frame is segmented, and what is left to say after the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+
+from ..errors import PromptError
+from ..grab import Source
+from ..types import Prompt
+
+Prompts = Mapping[int, Sequence[Prompt]]
+
+
+@contextmanager
+def on_frame(frame: int) -> Iterator[None]:
+    """An error about a prompt says on which frame."""
+    try:
+        yield
+    except PromptError as e:
+        raise PromptError(f"frame {frame}: {e}") from e
+
+
+def check_prompts(prompts: Prompts, source: Source, max_objects: int) -> None:
+    """`PromptError` for what makes no sense on this source, or is more than the recipe follows."""
+    if not prompts:
+        raise PromptError(f"{source.uri}: no prompts; expected at least one")
+    beyond = beyond_end(prompts, source.account.count, source.uri)
+    if beyond:
+        raise PromptError(beyond)
+    known: set[int] = set()
+    for frame, given in sorted(prompts.items()):
+        with on_frame(frame):
+            for prompt in given:
+                prompt.check(source.height, source.width, first=prompt.id not in known)
+                known.add(prompt.id)
+    if len(known) > max_objects:
+        raise PromptError(
+            f"prompts for {len(known)} objects; the recipe says max_objects = {max_objects}; "
+            f"raise it there, or run with --max-objects {len(known)}"
+        )
+
+
+def beyond_end(prompts: Prompts, count: int | None, uri: str) -> str:
+    """The line about a prompt on a frame that is not there, "" if there is none or nobody can say."""
+    last = max(prompts)
+    if count is None or last < count:
+        return ""
+    return f"prompt on frame {last}: {uri} has {count} frames; expected a frame from 0 to {count - 1}"
+
+
+def hash_of(prompts: Prompts) -> str:
+    """The SHA-256 of what the prompts say, however their file was written."""
+    digest = sha256()
+    for frame, given in sorted(prompts.items()):
+        for prompt in sorted(given, key=lambda prompt: prompt.id):
+            digest.update(repr((frame, replace(prompt, mask=None))).encode())
+            digest.update(b"" if prompt.mask is None else np.packbits(prompt.mask).tobytes())
+    return digest.hexdigest()

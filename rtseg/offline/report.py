@@ -1,0 +1,107 @@
+"""`run.json`: what was read, by what it was segmented, and how that ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..config import file_sha256
+from ..doctor import versions
+from ..ending import Ending
+from ..engine import Engine
+from ..grab import Source
+from ..publish.atomic import discard, unwritable
+from ..timing import Stages
+from .check import Prompts, hash_of
+from .settings import Reading, files_of
+
+FILE = "run.json"
+SAME = ("source", "reading", "engine", "recipe", "prompts_sha256")  # of two runs that make the same
+UNENDED = "killed: this run did not come to its end"
+
+
+class Report:
+    """What a run says of itself. It is on the disk from the beginning: a killed run cannot say how it ended."""
+
+    def __init__(
+        self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading,
+        source: Source, engine: Engine, prompts: Prompts, stages: Stages,
+    ) -> None:  # fmt: skip
+        """`files` are those of the source, as they were before it was opened."""
+        self._uris, self._files, self._source, self._stages = list(uris), files, source, stages
+        self._prompts, self._weights = hash_of(prompts), engine.weights_hash
+        self.said: dict[str, Any] = {
+            "source": self._uris[0] if len(uris) == 1 else self._uris,
+            "reading": asdict(reading),
+            "files": files,
+            "engine": engine.description,
+            "recipe": asdict(engine.recipe),
+        }
+
+    def begin(self, folder: Path) -> None:
+        """Write what is known before the first frame; `OutputError`."""
+        _write(folder / FILE, {"complete": False, "ended": UNENDED, **self.said, "prompts_sha256": self._prompts})
+
+    def changed(self) -> str:
+        """The line about a file of the source that is no longer what it was when it was opened, "" if all are."""
+        now = {file["uri"]: file for file in files_of([file["uri"] for file in self._files])}
+        for before in self._files:
+            after = now.get(before["uri"], before)  # one that was moved away was still read to its end
+            if after != before:
+                grown = (
+                    f" from {before['bytes']} to {after['bytes']} bytes" if before["bytes"] != after["bytes"] else ""
+                )
+                return f"{before['uri']}: changed{grown} while it was read; run again when nobody writes to it"
+        return ""
+
+    def end(self, folder: Path, count: int, ending: Ending) -> None:
+        """Write all of it; `count` frames are whole. `OutputError`."""
+        whole = [Path(uri) for uri in self._uris]
+        hashes = [file_sha256(path) if path.is_file() and not ending.interrupted else None for path in whole]
+        frames = {"in": count, "shown": count, "dropped": {}}
+        self.said = {
+            "complete": ending.ok,
+            "ended": ending.line,
+            "faults": ending.faults,
+            **self.said,
+            "frames": frames,
+            "source_account": self._source.account.plain(),
+            "stages_ms": self._stages.summary(),
+            "sha256": {
+                "source": hashes[0] if len(hashes) == 1 else hashes,
+                "weights": self._weights,
+                "prompts": self._prompts,
+            },
+            "versions": versions(),
+        }
+        _write(folder / FILE, self.said)
+
+    def same_as(self, other: dict[str, Any]) -> bool:
+        """Whether a run that said this of itself was to make the same."""
+        ours = json.loads(json.dumps({**self.said, "prompts_sha256": self._prompts}, default=str))
+        return all(ours[key] == other.get(key) for key in SAME)
+
+
+def leftover_of(folder: Path, report: Report) -> tuple[int, bool]:
+    """What a killed run left: how many masks, and whether `report`'s run makes the same."""
+    masks = len(list((folder / "masks").glob("*.png")))
+    try:
+        said = json.loads((folder / FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return masks, False
+    return masks, isinstance(said, dict) and report.same_as(said)
+
+
+def _write(path: Path, said: dict[str, Any]) -> None:
+    """All of it or nothing: what was there before is kept until it is written."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(json.dumps(said, indent=2, default=str) + "\n", "utf-8")
+        part.replace(path)
+    except OSError as e:
+        raise unwritable(path, e) from e
+    finally:
+        discard(part)

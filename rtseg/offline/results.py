@@ -1,0 +1,125 @@
+"""The files of a result, one frame at a time, so that at any time what is whole can be closed and kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+
+from ..doctor import versions
+from ..errors import OutputError
+from ..grab import Source
+from ..publish import Recorder, draw_overlay, write_palette_png
+from ..publish.atomic import discard, unwritable
+from ..publish.coco import CocoWriter
+from ..publish.names import Names
+from ..timing import Stages
+from ..types import Frame, ImageU8, Masks
+
+RESERVE = 1 << 20  # bytes: where the disk is full, what is there is still closed properly
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+class Results:
+    """Writes frames into an empty folder. `count` is how many are whole there: mask, annotations and picture."""
+
+    def __init__(self, folder: Path, source: Source, stages: Stages, pictures: str | None) -> None:
+        """`pictures`: the format in which the frames themselves are written, None for not. `OutputError`."""
+        self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
+        self._names = Names(source.account.count, f".{pictures or 'jpg'}", own_suffix=pictures is None)
+        self._start_s: float | None = None
+        self._lock, self._open = threading.Lock(), True
+        try:
+            (folder / "masks").mkdir()
+            if pictures:
+                (folder / "frames").mkdir()
+            _reserve(folder / ".reserve")
+        except OSError as e:
+            raise unwritable(folder, e) from e
+        info = {
+            "description": f"rtseg segment {source.uri}",
+            "version": versions()["rtseg"],
+            "pictures": "frames" if pictures else source.uri,
+        }
+        self._coco = CocoWriter(folder / "masks.json", info)
+        try:
+            self._video = Recorder(
+                folder / "overlay.mp4", source.width, source.height, source.fps,
+                sample_aspect=source.sample_aspect, at_once=True,
+            )  # fmt: skip
+        except OutputError:
+            self._coco.abort()
+            raise
+
+    def add(self, done: tuple[Frame, Masks]) -> None:
+        """Write a frame and its masks; `OutputError` if they do not fit, and then no mask of it is there."""
+        with self._lock:
+            if self._open:
+                self._add(*done)
+
+    def _add(self, frame: Frame, masks: Masks) -> None:
+        named = self._names.of(frame)
+        mask, picture = self._folder / "masks" / f"{named.stem}.png", self._folder / "frames" / named.picture
+        if self._start_s is None:
+            self._start_s = frame.seconds
+        with self._stages.time("overlay"):
+            drawn = draw_overlay(frame, masks)
+        with self._stages.time("write"):
+            self._video.write(drawn.image_hwc, frame.seconds - self._start_s)
+            try:
+                write_palette_png(mask, masks.id_map())
+                if self._format:
+                    write_picture(picture, frame.image_hwc)
+                self._coco.add(masks, frame.seconds, named.picture, f"masks/{mask.name}")
+            except OutputError:
+                discard(mask)
+                if self._format:
+                    discard(picture)
+                raise
+        self.count += 1
+
+    def close(self) -> list[str]:
+        """Finish every file with the frames that it has; a line for each that could not be finished."""
+        faults = []
+        with self._lock:
+            self._open = False
+            discard(self._folder / ".reserve")
+            for file in (self._coco, self._video):
+                try:
+                    file.close()
+                except OutputError as e:
+                    faults.append(str(e))
+        return faults
+
+    def abort(self) -> None:
+        """Let go of every file; the folder is not worth keeping."""
+        with self._lock:
+            self._open = False
+            self._coco.abort()
+            self._video.abort()
+
+
+def write_picture(path: Path, image_hwc: ImageU8) -> None:
+    """Write a frame, uint8 RGB [H, W, 3], in the format of the path's suffix; `OutputError` if it cannot be."""
+    options = JPEG if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    try:
+        _, coded = cv2.imencode(path.suffix, image_hwc[..., ::-1], options)
+        path.write_bytes(coded.tobytes())
+    except (OSError, cv2.error) as e:
+        discard(path)
+        raise unwritable(path, e) from e
+
+
+def _reserve(path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, RESERVE)
+        except OSError as e:
+            if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            with suppress(OSError):
+                file.write(bytes(RESERVE))

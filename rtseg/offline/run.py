@@ -1,0 +1,176 @@
+"""The run itself: reading, the network and writing at the same time, each in a thread, frames in their order.
+
+The network leaves the others a core: threads that share out one product wait for the last of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..config import Recipe, load_recipe
+from ..ending import Ending
+from ..engine import open_engine, spare_core
+from ..errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
+from ..grab import Source, open_source
+from ..overlap import Ahead, Trailing
+from ..publish.folder import Part, result_folder
+from ..timing import Stages
+from ..track import Tracker
+from ..types import Frame
+from .check import Prompts, beyond_end, check_prompts, on_frame
+from .report import Report, leftover_of
+from .results import Results
+from .settings import PICTURES, Reading, Uri, check_apart, files_of, uris_of
+
+Progress = Callable[[int, int | None], None]
+Say = Callable[[str], None]
+
+
+def segment(
+    source: Uri | Sequence[Uri],
+    prompts: Prompts,
+    out: str | Path,
+    engine: str | Path | Recipe | None = None,
+    *,
+    reading: Reading = Reading(),  # noqa: B008  # it is frozen
+    frames: str | None = None,
+    force: bool = False,
+    progress: Progress = lambda done, total: None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Segment every frame of a source and write the folder `out`; returns what `run.json` says.
+
+    `source` is what `open_source` opens, as `reading` says; several uris are one recording. `prompts` maps a frame's
+    number to the prompts on it; frames before the first prompt have empty masks. `frames`, "jpg" or "png": write the
+    frames themselves, too. `progress` is called with (frames done, frames in all or None), `say` with each line that
+    somebody has to know. Raises an `RtsegError`, and then `out` is as it was; but an `IncompleteError` where the run
+    ended after some frames: then these are kept, and it says where.
+    """
+    uris = uris_of(source)
+    recipe = load_recipe(engine)
+    if frames not in (None, *PICTURES):
+        raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
+    check_apart(uris, Path(out))
+    ending, stages = Ending(), Stages("grab", "segment", "overlay", "write")  # each is one thread's
+    with result_folder(Path(out), force) as part:
+        files = files_of(uris)
+        with open_source(uris if len(uris) > 1 else uris[0], **asdict(reading)) as opened:
+            check_prompts(prompts, opened, recipe.max_objects)
+            with spare_core():
+                tracker = Tracker(open_engine(recipe))
+            report = Report(uris, files, reading, opened, tracker.engine, prompts, stages)
+            same = _tell_of_killed(part, report, Path(out), say)
+            results = Results(part.path, opened, stages, frames)
+            run = _Run(opened, tracker, prompts, results, stages, ending, progress)
+            try:
+                report.begin(part.path)
+                run.follow()
+            except (Exception, KeyboardInterrupt) as e:
+                if not results.count:
+                    results.abort()
+                    raise
+                run.note(e)
+            _finish(part, run, report, say)
+        if ending.ok:
+            for path in same:
+                shutil.rmtree(path, ignore_errors=True)
+    beside = part.final is not None and part.final != Path(out).resolve()
+    said = {**report.said, "out": str(part.final if beside else out)}
+    if not ending.ok:
+        raise _incomplete(run, reading, said)
+    return said
+
+
+class _Run:
+    """One pass over a source."""
+
+    def __init__(
+        self, source: Source, tracker: Tracker, prompts: Prompts, results: Results,
+        stages: Stages, ending: Ending, progress: Progress,
+    ) -> None:  # fmt: skip
+        self.source, self.ending, self.results = source, ending, results
+        self.cause: BaseException | None = None
+        self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
+
+    def follow(self) -> None:
+        """Segment the source to its end."""
+        count, total = 0, self.source.account.count
+        # Their exits are in this order: no frame more, then what is done is written, then it is counted.
+        with Trailing(self.results.add) as trailing, Ahead(self._read(), self.source.close) as frames:
+            for frame in frames:
+                with self._stages.time("segment"), on_frame(frame.seq):
+                    for prompt in self._prompts.get(frame.seq, ()):
+                        self._tracker.give(prompt)
+                    masks = self._tracker.step(frame)
+                trailing.give((frame, masks))
+                count += 1
+                if self.source.account.count != total:  # it has come to light meanwhile
+                    total = self.source.account.count
+                    self._check_end(total)
+                self._progress(count, total)
+        if not count:
+            raise SourceError(f"{self.source.uri}: holds no frame; expected at least one")
+        self._check_end(count)
+        if self.source.account.ended:
+            self.ending.wrong(f"{self.source.uri}: ended early: {self.source.account.ended}")
+
+    def _read(self) -> Iterator[Frame]:
+        for frame in self.source:
+            self._stages.add("grab", self.source.grab_ms)
+            yield frame
+
+    def _check_end(self, count: int | None) -> None:
+        beyond = beyond_end(self._prompts, count, self.source.uri)
+        if beyond and not any(fault.startswith("prompt on frame ") for fault in self.ending.faults):
+            self.ending.wrong(beyond)
+
+    def note(self, error: BaseException) -> None:
+        """What ended the run early."""
+        self.cause = error
+        if isinstance(error, KeyboardInterrupt):
+            self.ending.interrupt()
+        elif isinstance(error, RtsegError):
+            self.ending.wrong(str(error))
+        else:
+            self.ending.wrong(f"{type(error).__name__}: {error} (a bug, or this machine; RTSEG_DEBUG=1 shows where)")
+
+
+def _finish(part: Part, run: _Run, report: Report, say: Say) -> None:
+    """Close what is whole, and write what became of it; a failure from here on leaves all where it lies."""
+    part.keep = True
+    for fault in run.results.close():
+        run.ending.wrong(fault)
+    changed = report.changed()
+    if changed:
+        run.ending.wrong(changed)
+    account = run.source.account
+    for line in account.lines():
+        if not (account.ended and account.ended in line):  # that is the last line's to say
+            say(f"{run.source.uri}: {line}")
+    part.incomplete = not run.ending.ok
+    report.end(part.path, run.results.count, run.ending)
+
+
+def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Path]:
+    """Say where the masks of killed runs lie; those folders that this run makes anew, if it comes to its end."""
+    same = []
+    for path in part.left:
+        masks, is_same = leftover_of(path, report)
+        fate = "removed once this run is complete" if is_same else "remove them when you have what you need"
+        say(f"{out}: an earlier run was killed; its {masks} masks lie in {path} ({fate})")
+        same += [path] if is_same else []
+    return same
+
+
+def _incomplete(run: _Run, reading: Reading, said: dict[str, Any]) -> IncompleteError:
+    """The one line about a run that ended early: why, what is whole and where, and how to go on."""
+    line = f"{run.ending.line}; {run.results.count} frames are whole, and lie in {said['out']}"
+    if reading.damaged == "stop" and isinstance(run.cause, SourceError):
+        line += "; to go on past the damage, run with --damaged skip"
+    error = IncompleteError(line, {**said, "ok": False}, run.ending.code)
+    error.__cause__ = run.cause
+    return error

@@ -1,0 +1,57 @@
+"""What a run was asked to read, and how: as it is written to run.json, and as an evaluation reads it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ConfigError
+
+Uri = str | Path
+PICTURES = ("jpg", "png")  # formats in which frames are written
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a source is read: the keywords of `open_source`, as it explains them."""
+
+    fps: float | None = None
+    deinterlace: Literal["off", "auto", "on"] | None = None
+    damaged: Literal["skip", "stop"] = "skip"
+    bits: int | None = None
+
+
+def uris_of(source: Uri | Sequence[Uri]) -> list[str]:
+    """The parts of a recording, in order; `ConfigError` where there are none."""
+    uris = [str(source)] if isinstance(source, (str, Path)) else [str(uri) for uri in source]
+    if not uris:
+        raise ConfigError("no source; expected a video file, a folder of images, or synthetic:...")
+    return uris
+
+
+def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
+    """Those parts that lie on a disk: path, and of a file its size in bytes and the time of its last change."""
+    found = []
+    for uri in uris:
+        path = Path(uri)
+        try:
+            if path.is_file():
+                stat = path.stat()
+                told = {"bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+                found.append({"uri": uri, "path": str(path.resolve()), **told})
+            elif uri and path.is_dir():
+                found.append({"uri": uri, "path": str(path.resolve())})
+        except (OSError, ValueError):  # no path, but a uri
+            continue
+    return found
+
+
+def check_apart(uris: Sequence[str], out: Path) -> None:
+    """`ConfigError` where a source lies in the folder that its own result would replace."""
+    final = out.resolve()
+    for uri in uris:
+        path = Path(uri)
+        if path.exists() and (path.resolve() == final or final in path.resolve().parents):
+            raise ConfigError(f"{out}: the source {uri} lies in it, and would be replaced; choose another folder")
