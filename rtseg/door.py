@@ -91,7 +91,8 @@ def as_mask(value: object, said: str, error: type[RtsegError], advice: Advice | 
         raise error(
             f"{said} covers all of its {size} pixels; expected background too; an object that fills the frame: a box"
         )
-    if type(mask_hw) is np.ndarray and isinstance(mask_hw.base, bytes):
+    owner: object = mask_hw.base
+    if isinstance(owner, bytes):
         return mask_hw  # ours already
     return np.ndarray(mask_hw.shape, np.bool_, mask_hw.tobytes())
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from .engine import Engine, open_engine, spare_core
 from .errors import PromptError
 from .grab import Source, open_source
 from .overlap import Ahead, Trailing
+from .prompts import as_prompts
 from .publish import Recorder, draw_overlay, write_palette_png
 from .publish.coco import CocoWriter
 from .publish.folder import atomic_folder
@@ -51,6 +52,7 @@ def segment(
     `prompts` maps a frame's number to the prompts on it; frames before the first prompt have empty masks. `progress`
     is called with (frames done, frames in all or None). Raises an `RtsegError`; then `out` is as it was.
     """
+    prompts = as_prompts(prompts)
     stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
     with open_source(source_uri) as source, atomic_folder(Path(out), force) as folder:
         with spare_core():
@@ -149,7 +151,8 @@ def _prompts_hash(prompts: Prompts) -> str:
     digest = sha256()
     for frame, on_frame in sorted(prompts.items()):
         for prompt in sorted(on_frame, key=lambda prompt: prompt.id):
-            digest.update(repr((frame, replace(prompt, mask=None))).encode())
+            shape = None if prompt.mask is None else prompt.mask.shape
+            digest.update(repr((frame, prompt.id, prompt.points, prompt.box, prompt.label, shape)).encode())
             digest.update(b"" if prompt.mask is None else np.packbits(prompt.mask).tobytes())
     return digest.hexdigest()
 
