@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from .bind import bind_mistake
+from .documents import as_path, is_there, read_toml
+from .door import MAX_ID, MAX_SIDE
 from .errors import ConfigError
-from .prompts import PROMPT_KEYS, read_prompt
-from .tables import Table
-from .types import MAX_ID, Prompt
+from .prompts import FILE_KEYS, read_prompt
+from .tables import Table, expanded, listed, short, whole
+from .types import Prompt
 
 RUNTIMES = (
     "torch", "cpu", "cuda", "tensorrt", "auto",
@@ -132,27 +135,33 @@ def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     `policy` stands for `memory.policy`. Raises `ConfigError`.
     """
     if not isinstance(recipe, Recipe):
-        recipe = Recipe() if recipe is None else _recipe(_read_toml(Path(recipe)), str(recipe), Path(recipe))
-    if not overrides:
-        return recipe
+        path = None if recipe is None else as_path(recipe)
+        recipe = Recipe() if path is None else _recipe(read_toml(path), str(path), path)
     values = {key: value for key, value in asdict(recipe).items() if key != "path"}
+    policy = {"policy": overrides.pop("policy")} if "policy" in overrides else {}
     for key, value in overrides.items():
-        if key == "policy":
-            values["memory"]["policy"] = value
-        else:
-            values[key] = str(value) if isinstance(value, Path) else value
+        if isinstance(value, MemoryPlan):
+            value = asdict(value)
+        values[key] = str(value) if isinstance(value, Path) else value
+    if isinstance(values["memory"], dict):
+        values["memory"] = values["memory"] | policy
     made = _recipe(values, f"{recipe.path or 'default recipe'} with keywords", Path())
     return replace(made, path=recipe.path)
 
 
 def load_stream(path: str | Path) -> StreamProfile:
     """Read a stream profile and the engine recipe that it names. Raises `ConfigError`."""
-    path = Path(path)
+    path = as_path(path)
     folder = path.parent
-    table = Table(_read_toml(path), str(path), STREAM_KEYS, ConfigError)
-    engine = load_recipe(folder / table.text("engine")) if "engine" in table else Recipe()
+    table = Table(read_toml(path), str(path), STREAM_KEYS, ConfigError)
+    engine = load_recipe(table.path("engine", folder)) if "engine" in table else Recipe()
+    keys = _folder(table, "security", "keys", folder)
+    control = _bind(_table(table, "control", ("bind",)), None, keys) if "control" in table else None
+    publish = _publish(_table(table, "publish", [f.name for f in fields(Publish)]), keys)
+    if control == publish.bind and not control.endswith((":0", ":*")):
+        raise ConfigError(f"{table.where}: control: bind = {control!r} is that of publish; expected another address")
     return StreamProfile(
-        source=_source(table.text("source"), folder),
+        source=_source(table, folder),
         name=re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem),
         pace=table.choice("pace", "native", PACES),
         deinterlace=table.choice("deinterlace", "auto", DEINTERLACES),
@@ -164,11 +173,11 @@ def load_stream(path: str | Path) -> StreamProfile:
         least_image_size=_least(table, engine.image_size),
         opacity=table.number("opacity", OPACITY, 0.0, 1.0),
         mask_budget_ms=table.number("mask_budget_ms", MASK_BUDGET_MS, 1.0, 10_000.0),
-        publish=_publish(table.values.get("publish", {}), str(path)),
-        control=_only(table, "control", "bind"),
-        metrics=_only(table, "metrics", "bind"),
-        record=_folder(_only(table, "record", "folder"), folder),
-        keys=_folder(_only(table, "security", "keys"), folder),
+        publish=publish,
+        control=control,
+        metrics=_table(table, "metrics", ("bind",)).text("bind") if "metrics" in table else None,
+        record=_folder(table, "record", "folder", folder),
+        keys=keys,
         objects=_objects(table, folder),
         path=path,
     )
@@ -200,8 +209,8 @@ def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
         raise table.bad("image_size", "a multiple of 32")
     memory = Table(values.get("memory", {}), f"{where}: memory", [f.name for f in fields(MemoryPlan)], ConfigError)
     return Recipe(
-        model=_name_or_path(table.text("model", default.model), path.parent),
-        weights=_name_or_path(table.text("weights", default.weights), path.parent),
+        model=_name_or_path(table, "model", default.model, path.parent),
+        weights=_name_or_path(table, "weights", default.weights, path.parent),
         image_size=size,
         runtime=table.choice("runtime", default.runtime, RUNTIMES),
         precision=table.choice("precision", default.precision, PRECISIONS),
@@ -226,39 +235,45 @@ def _least(table: Table, image_size: int) -> int | None:
 
 def _crop(table: Table) -> str | tuple[int, int, int, int]:
     value = table.values.get("crop", "off")
-    if value in ("off", "auto"):
-        return str(value)
-    whole = isinstance(value, list) and len(value) == 4 and all(type(n) is int for n in value)
-    if not whole or not (0 <= value[0] < value[2] and 0 <= value[1] < value[3]):
-        raise table.bad("crop", '"off", "auto" or a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1')
-    return tuple(value)
+    if isinstance(value, str) and value in ("off", "auto"):
+        return value
+    sides = [whole(side) for side in listed(value) or ()]
+    if len(sides) == 4:
+        x0, y0, x1, y1 = (-1 if side is None else side for side in sides)
+        if 0 <= x0 < x1 <= MAX_SIDE and 0 <= y0 < y1 <= MAX_SIDE:
+            return x0, y0, x1, y1
+    raise table.bad("crop", '"off", "auto" or a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1')
 
 
-def _only(table: Table, name: str, key: str) -> str | None:
-    """The one key of a table that may be left out."""
-    if name not in table:
-        return None
-    return Table(table.values[name], f"{table.where}: {name}", (key,), ConfigError).text(key)
+def _table(table: Table, name: str, known: Iterable[str]) -> Table:
+    """A table in a table; an empty one where there is none."""
+    return Table(table.values.get(name, {}), f"{table.where}: {name}", known, ConfigError)
 
 
-def _folder(text: str | None, folder: Path) -> Path | None:
-    return None if text is None else folder / Path(text).expanduser()
+def _folder(table: Table, name: str, key: str, folder: Path) -> Path | None:
+    """The folder that a table names by its one key; None without that table."""
+    return _table(table, name, (key,)).path(key, folder) if name in table else None
 
 
-def _publish(values: object, where: str) -> Publish:
-    table = Table(values, f"{where}: publish", [f.name for f in fields(Publish)], ConfigError)
-    bind = table.text("bind", Publish().bind)
-    if not re.fullmatch(r"tcp://[^/]+:(\d+|\*)|ipc://.+", bind):
-        raise table.bad("bind", "an address like tcp://127.0.0.1:5555 or ipc:///run/rtseg/room1")
-    return Publish(bind=bind, topics=cast("tuple[Topic, ...]", table.names("topics", TOPICS, TOPICS)))
+def _bind(table: Table, default: str | None, keys: Path | None) -> str:
+    bind = table.text("bind", default)
+    mistake = bind_mistake(bind, keys is not None)
+    if mistake is not None:
+        raise ConfigError(f"{table.where}: bind = {short(bind)}; {mistake}")
+    return bind
+
+
+def _publish(table: Table, keys: Path | None) -> Publish:
+    topics = cast("tuple[Topic, ...]", table.names("topics", TOPICS, TOPICS))
+    return Publish(_bind(table, Publish().bind, keys), topics)
 
 
 def _objects(table: Table, folder: Path) -> tuple[Prompt, ...]:
     entries = table.values.get("object", [])
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or len(entries) > MAX_ID:
         raise table.bad("object", "tables headed [[object]]")
     prompts = [
-        read_prompt(Table(entry, f"{table.where}: object {number}", PROMPT_KEYS, ConfigError), folder)
+        read_prompt(Table(entry, f"{table.where}: object {number}", FILE_KEYS, ConfigError), folder)
         for number, entry in enumerate(entries, 1)
     ]
     ids = [prompt.id for prompt in prompts]
@@ -268,21 +283,15 @@ def _objects(table: Table, folder: Path) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
-def _source(text: str, folder: Path) -> str:
-    """A URI stays as it is (`rtsp://...`, `synthetic:...`); anything else is a path."""
-    return text if re.match(r"[a-z][a-z0-9+.-]+:", text) else str(folder / Path(text).expanduser())
+def _source(table: Table, folder: Path) -> str:
+    """What is there as a file is a file, whatever its name; a URI stays as it is (`rtsp://...`, `synthetic:...`)."""
+    text = table.text("source")
+    is_uri = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) and not is_there(folder / text)
+    return text if is_uri else str(table.path("source", folder))
 
 
-def _name_or_path(text: str, folder: Path) -> str:
+def _name_or_path(table: Table, key: str, default: str, folder: Path) -> str:
     """A name stays as it is; with a slash or a file's suffix it is a path."""
+    text = table.text(key, default)
     is_path = not text.startswith("package:") and ("/" in text or text.endswith(FILE_SUFFIXES))
-    return str(folder / Path(text).expanduser()) if is_path else text
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read ({e.strerror}); expected a TOML file") from e
-    except ValueError as e:
-        raise ConfigError(f"{path}: not TOML ({e}); expected lines like: key = value") from e
+    return str(folder / expanded(text, f"{table.where}: {key}", ConfigError)) if is_path else text

@@ -2,43 +2,45 @@
 
     [{"frame": 0, "id": 1, "label": "grasper", "points": [[412, 260, 1]]},
      {"frame": 0, "id": 2, "box": [100, 80, 300, 220]},
-     {"frame": 40, "id": 1, "mask": "grasper.png"}]
+     {"frame": 40, "id": 1, "mask": "grasper.png"},
+     {"frame": 40, "id": 2, "mask": "all-tools.png", "value": 7}]
 
 Coordinates are pixels of the frame. A point's third number is 1 (on the object) or 0 (not on it). A mask image
-has the size of the frame; every pixel that is not black is the object. Its path is relative to the prompt file.
+has the size of the frame: black, and white (or 1) on the object; `value` picks one object of an id map (a number), or
+of a colour-coded picture ([r, g, b]). Its path is relative to the prompt file; of prompts from a pipe or stdin ("-"),
+to the working directory.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from .documents import as_path, read_json
+from .door import PROMPT_KEYS
 from .errors import PromptError, RtsegError
-from .tables import Table
-from .types import MAX_ID, BoolMask, Prompt, as_points
+from .tables import Table, listed, short, whole
+from .types import BoolMask, Prompt, as_prompt
 
-PROMPT_KEYS = ("id", "label", "points", "box", "mask")
-POINTS = "points like [[x, y, 1 or 0], ...]"
-BOX = "a box like [x0, y0, x1, y1] with x0 < x1 and y0 < y1"
+FILE_KEYS = (*PROMPT_KEYS, "value")  # of a prompt in a file
+EXAMPLE = '[{"frame": 0, "id": 1, "points": [[x, y, 1]]}, ...]'
 
 
 def load_prompts(path: str | Path) -> dict[int, list[Prompt]]:
-    """Read a prompt file: frame number to the prompts on it, in the order of the file.
+    """Read a prompt file: frame number to the prompts on it, in the order of the file. "-" is stdin.
 
     Raises `PromptError` in one line that names the file, the entry and what was expected.
     """
-    path = Path(path)
-    entries = _read_json(path)
+    path = as_path(path, PromptError)
+    entries = read_json(path, "prompts", PromptError)
     if not isinstance(entries, list) or not entries:
-        raise PromptError(f'{path}: expected a list of prompts: [{{"frame": 0, "id": 1, "points": [[x, y, 1]]}}, ...]')
+        raise PromptError(f"{path}: found {short(entries)}; expected a list of prompts: {EXAMPLE}")
+    folder = path.parent if path.is_file() else Path()
     prompts: dict[int, list[Prompt]] = {}
     for number, entry in enumerate(entries, 1):
-        table = Table(entry, f"{path}: entry {number}", ("frame", *PROMPT_KEYS), PromptError)
+        table = Table(entry, f"{path}: entry {number}", ("frame", *FILE_KEYS), PromptError)
         frame = table.integer("frame", None, 0)
-        prompt = read_prompt(table, path.parent)
+        prompt = read_prompt(table, folder)
         on_frame = prompts.setdefault(frame, [])
         if any(other.id == prompt.id for other in on_frame):
             raise PromptError(
@@ -48,42 +50,48 @@ def load_prompts(path: str | Path) -> dict[int, list[Prompt]]:
     return prompts
 
 
+def as_prompts(prompts: object) -> dict[int, list[Prompt]]:
+    """The prompts of a caller, frame number to the prompts on it, as `load_prompts` gives them: checked, and a copy."""
+    if not isinstance(prompts, Mapping):
+        raise PromptError(f"prompts = {short(prompts)}; expected a map of frame numbers to lists of Prompt")
+    found: dict[int, list[Prompt]] = {}
+    for frame, on_frame in prompts.items():
+        number = Table({"frame": frame}, "prompts", ("frame",), PromptError).integer("frame", None, 0)
+        if isinstance(on_frame, Prompt | str | Mapping) or not isinstance(on_frame, Iterable) or number in found:
+            raise PromptError(f"prompts on frame {number}: found {short(on_frame)}; expected one list of Prompt")
+        found[number] = [as_prompt(prompt) for prompt in on_frame]
+    return found
+
+
 def read_prompt(table: Table, folder: Path) -> Prompt:
-    """One prompt out of a table with the keys `PROMPT_KEYS`; mask paths are relative to `folder`."""
-    kinds = [key for key in ("points", "box", "mask") if key in table]
-    if not kinds or ("mask" in kinds and len(kinds) > 1):
-        found = " and ".join(kinds) or "neither points, box nor mask"
-        raise table.error(f"{table.where}: found {found}; expected points, a box, points with a box, or a mask alone")
-    box = table.numbers("box", 4, BOX) if "box" in table else None
-    if box is not None and not (box[0] < box[2] and box[1] < box[3]):
-        raise table.bad("box", BOX)
-    points = table.rows("points", 3, POINTS) if "points" in table else ()
-    if any(kind not in (0, 1) for _, _, kind in points):
-        raise table.bad("points", POINTS)
-    return Prompt(
-        id=table.integer("id", None, 1, MAX_ID),
-        points=as_points(points),
-        box=(box[0], box[1], box[2], box[3]) if box else None,
-        mask=read_mask(folder / table.text("mask"), table.where, table.error) if "mask" in table else None,
-        label=table.text("label") if "label" in table else None,
-    )
+    """One prompt out of a table with the keys `FILE_KEYS`; mask paths are relative to `folder`."""
+    if "value" in table and "mask" not in table:
+        raise table.error(f"{table.where}: found a value without a mask; expected the mask image that it picks from")
+
+    def mask(table: Table) -> BoolMask:
+        value = picked(table.values["value"], table.where, table.error) if "value" in table else None
+        return read_mask(table.path("mask", folder), table.where, table.error, value)
+
+    return Prompt.read(table, mask)
 
 
-def read_mask(path: Path, where: str, error: type[RtsegError] = PromptError) -> BoolMask:
-    """A mask image as bool [H, W]: true where the picture is not black."""
-    image_hwc = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if path.is_file() else None
-    if image_hwc is None:
-        raise error(f"{where}: mask = {str(path)!r} cannot be read as an image; expected a PNG of the frame's size")
-    mask_hw = np.asarray(image_hwc.any(axis=2), np.bool_)
-    if not mask_hw.any():
-        raise error(f"{where}: mask = {str(path)!r} is empty; expected pixels that are not black on the object")
-    return mask_hw
+def picked(value: object, where: str, error: type[RtsegError] = PromptError) -> int | tuple[int, ...]:
+    """The `value` of a mask image: the number of an object in an id map, or its colour."""
+    number = whole(value)
+    if number is not None and 0 <= number <= 65535:
+        return number
+    color = tuple(whole(part) for part in listed(value) or ())
+    found = tuple(part for part in color if part is not None and 0 <= part <= 255)
+    if len(color) != 3 or len(found) != 3:
+        expected = "the number of an object, 0 to 65535, or a colour [r, g, b]"
+        raise error(f"{where}: value = {short(value)}; expected {expected}")
+    return found
 
 
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as e:
-        raise PromptError(f"{path}: cannot be read ({e.strerror}); expected a JSON file of prompts") from e
-    except ValueError as e:
-        raise PromptError(f"{path}: not JSON ({e}); expected a list of prompts") from e
+def read_mask(
+    path: Path, where: str, error: type[RtsegError] = PromptError, value: int | tuple[int, ...] | None = None
+) -> BoolMask:
+    """A mask image as bool [H, W]; `value` as in a prompt file. `error` in one line where it could mean two things."""
+    from .masks import mask_of_image  # a prompt of clicks needs no reader of pictures
+
+    return mask_of_image(path, f"{where}: mask = {str(path)!r}", error, value)

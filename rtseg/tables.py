@@ -1,18 +1,19 @@
 """Reading what people write: one table of a TOML or JSON file, where each mistake costs one clear line.
 
 A `Table` is asked for its keys by type. Whatever is wrong names the place, the key, the value found and what
-was expected; a key that nobody knows names the nearest one that is known.
+was expected; a key that nobody knows names the nearest one that is known. What comes by the public API is read as a
+table too: so a number is a number, whole or not, by one rule, and the same mistake gives the same line.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypeGuard, TypeVar
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
 
 from .errors import RtsegError, did_you_mean
-
-Number = TypeVar("Number", int, float)
 
 
 class Table:
@@ -25,12 +26,12 @@ class Table:
     def __init__(self, values: object, where: str, known: Iterable[str], error: type[RtsegError]) -> None:
         self.where, self.error = where, error
         if not isinstance(values, dict):
-            raise error(f"{where}: found {_short(values)}; expected a table of: {', '.join(known)}")
+            raise error(f"{where}: found {short(values)}; expected a table of: {', '.join(known)}")
         self.values: dict[str, Any] = values
         known = list(known)
         for key in values:
             if key not in known:
-                raise error(f"{where}: unknown key {key!r}; {did_you_mean(str(key), known)}")
+                raise error(f"{where}: unknown key {short(key)}; {did_you_mean(str(key), known)}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.values
@@ -39,75 +40,138 @@ class Table:
         """The error for a key whose value is not what was expected."""
         if key not in self.values:
             return self.error(f"{self.where}: {key!r} is missing; expected {expected}")
-        return self.error(f"{self.where}: {key} = {_short(self.values[key])}; expected {expected}")
+        return self.error(f"{self.where}: {key} = {short(self.values[key])}; expected {expected}")
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A non-empty string; without a default the key must be there."""
+        """A non-empty string that can be written anywhere; without a default the key must be there."""
         value = self.values.get(key, default)
         if not isinstance(value, str) or not value:
             raise self.bad(key, "a text")
-        return value
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise self.bad(key, "a text without NUL and half characters (surrogates)")
+        return str(value)
+
+    def path(self, key: str, folder: Path) -> Path:
+        """A path, relative to `folder`; `~` is the home folder."""
+        return folder / expanded(self.text(key), f"{self.where}: {key}", self.error)
 
     def choice(self, key: str, default: str, choices: Iterable[str]) -> str:
         """One of a few names."""
         value, choices = self.values.get(key, default), list(choices)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise self.bad(key, "one of: " + ", ".join(choices))
         return str(value)
 
     def integer(self, key: str, default: int | None, low: int, high: int | None = None) -> int:
         """A whole number in low..high."""
-        value = self.values.get(key, default)
-        if type(value) is not int or value < low or (high is not None and value > high):
+        value = whole(self.values.get(key, default))
+        if value is None or value < low or (high is not None and value > high):
             raise self.bad(key, f"a whole number, {_range(low, high)}")
         return value
 
     def number(self, key: str, default: float, low: float, high: float) -> float:
         """A number in low..high."""
-        value = self.values.get(key, default)
-        if type(value) not in (int, float) or not low <= value <= high:
+        value = real(self.values.get(key, default))
+        if value is None or not low <= value <= high:
             raise self.bad(key, f"a number, {_range(low, high)}")
-        return float(value)
+        return value
 
     def numbers(self, key: str, count: int, expected: str) -> tuple[float, ...]:
         """A list of `count` numbers."""
-        value = self.values.get(key)
-        if not _is_numbers(value, count):
+        row = _row(self.values.get(key), count)
+        if row is None:
             raise self.bad(key, expected)
-        return tuple(float(number) for number in value)
+        return row
 
     def rows(self, key: str, count: int, expected: str) -> tuple[tuple[float, ...], ...]:
         """A list of one or more lists of `count` numbers."""
-        value = self.values.get(key)
-        if not isinstance(value, list) or not value or not all(_is_numbers(row, count) for row in value):
+        value = listed(self.values.get(key))
+        rows = [_row(row, count) for row in value or ()]
+        found = tuple(row for row in rows if row is not None)
+        if not rows or len(found) < len(rows):
             raise self.bad(key, expected)
-        return tuple(tuple(map(float, row)) for row in value)
+        return found
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of non-empty strings; none where the key is missing."""
         value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+        if not isinstance(value, list | tuple) or not all(isinstance(text, str) and text for text in value):
             raise self.bad(key, "a list of texts")
-        return tuple(value)
+        return tuple(map(str, value))
 
     def names(self, key: str, default: Iterable[str], choices: Iterable[str]) -> tuple[str, ...]:
         """A list of different names, each one of a few; may be empty."""
         value, choices = self.values.get(key, list(default)), list(choices)
-        if not isinstance(value, list) or any(name not in choices for name in value) or len(set(value)) < len(value):
+        if not isinstance(value, list | tuple) or any(
+            not isinstance(name, str) or name not in choices for name in value
+        ):
             raise self.bad(key, "a list of: " + ", ".join(choices))
-        return tuple(value)
+        if len(set(value)) < len(value):
+            raise self.bad(key, "each of them once")
+        return tuple(map(str, value))
 
 
-def _is_numbers(value: object, count: int) -> TypeGuard[list[float]]:
-    if not isinstance(value, list) or len(value) != count:
-        return False
-    return all(type(number) in (int, float) and math.isfinite(number) for number in value)
+def expanded(text: str, said: str, error: type[RtsegError]) -> Path:
+    """A path that somebody wrote, with `~` made the home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as e:  # ~somebody who has no home here
+        raise error(f"{said} = {short(text)}; expected a home folder that is there: write the path in full") from e
 
 
-def _range(low: Number, high: Number | None) -> str:
-    return f"{low} or more" if high is None else f"{low} to {high}"
+def real(value: object) -> float | None:
+    """A finite number, whatever library it is of, as a float; None for anything else, and for a truth value."""
+    number = _number(value)
+    try:
+        found = None if number is None else float(number) + 0.0  # a zero has no sign
+    except OverflowError:
+        return None
+    return found if found is not None and math.isfinite(found) else None
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+def whole(value: object) -> int | None:
+    """A whole number, whatever its type (3, 3.0, a number of numpy, a tensor of one), as an int; else None."""
+    number = _number(value)
+    if isinstance(number, Integral):
+        return int(number)
+    found = real(number)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def listed(value: object) -> list[Any] | None:
+    """The items of a list, a tuple, an array or a tensor; None for anything else, a text or a table, say."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
+        found = value.tolist()
+        return found if isinstance(found, list) else None
+    return None
+
+
+def short(value: object) -> str:
+    """A value as a part of one line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of 5000 digits, a list in a list in a list..., somebody's own class
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _number(value: Any) -> Any:
+    """The number that a value is; None if it is none. Of an array without axes, the one in it."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    return value if not isinstance(value, bool) and isinstance(value, Real) else None
+
+
+def _row(value: object, count: int) -> tuple[float, ...] | None:
+    """So many finite numbers."""
+    items = listed(value)
+    if items is None or len(items) != count:
+        return None
+    found = tuple(number for number in map(real, items) if number is not None)
+    return found if len(found) == count else None
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"{low} or more" if high is None else f"{low} to {high}"

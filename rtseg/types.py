@@ -6,17 +6,19 @@ A value is made once, by one owner, and never changed after; so threads share it
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .door import MAX_ID as MAX_ID  # noqa: PLC0414 (who knows masks and ids by this file goes on to)
+from .door import PROMPT_KEYS, as_id, mask_of, prompt_fields
 from .errors import PromptError
-
-MAX_ID = 255  # of an object: ids are pixel values in palette images, where 0 is the background
+from .tables import Table, listed, short, whole
 
 ImageU8 = npt.NDArray[np.uint8]
 BoolMask = npt.NDArray[np.bool_]
@@ -76,12 +78,12 @@ class Frame:
         return float(self.pts * self.time_base)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Prompt:
     """What a person says about one object on one frame, in pixels of that frame.
 
     Exactly one of: `points` (x, y, 1 for object or 0 for background), with or without `box` (x0, y0, x1, y1);
-    or `mask`, bool [H, W].
+    or `mask`, bool [H, W]. A prompt that exists is sound: making one checks it, by rtseg/door.py, and copies it.
     """
 
     id: int
@@ -90,33 +92,55 @@ class Prompt:
     mask: BoolMask | None = None
     label: str | None = None
 
+    def __init__(
+        self,
+        id: int,
+        points: Sequence[Sequence[float]] = (),
+        box: Sequence[float] | None = None,
+        mask: Any = None,
+        label: str | None = None,
+    ) -> None:
+        """Numbers may be of any library, `mask` is as in `door.as_mask`. `PromptError` if it makes no sense."""
+        number = whole(id)
+        given = {"points": None if listed(points) == [] else points, "box": box, "mask": mask, "label": label}
+        values = {"id": id, **{key: value for key, value in given.items() if value is not None}}
+        where = "prompt" if number is None or not 1 <= number <= MAX_ID else f"prompt for object {number}"
+        self._fill(prompt_fields(Table(values, where, PROMPT_KEYS, PromptError), mask_of))
+
+    @classmethod
+    def read(cls, table: Table, mask: Callable[[Table], BoolMask]) -> Self:
+        """The prompt that somebody wrote, as a table with the keys `PROMPT_KEYS`; `mask` reads that key."""
+        prompt = cls.__new__(cls)
+        prompt._fill(prompt_fields(table, mask))
+        return prompt
+
+    def _fill(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
     def check(self, height: int, width: int, *, first: bool) -> None:
-        """Raise `PromptError` unless the prompt makes sense on a frame of this size.
+        """Raise `PromptError` unless the prompt fits a frame of this size.
 
         The first prompt of an object has to point at it; a correction may also be a click on the background alone.
         """
         who, size = f"prompt for object {self.id}", f"{width}x{height}"
-        if self.mask is None and not self.points and self.box is None:
-            raise PromptError(f"{who}: it is empty; expected points, a box or a mask")
-        if self.mask is not None:
-            if self.points or self.box is not None:
-                raise PromptError(f"{who}: a mask stands alone; give points and box in a prompt of their own")
-            if self.mask.shape != (height, width):
-                shape = "x".join(map(str, self.mask.shape[::-1]))
-                raise PromptError(f"{who}: the mask is {shape}, the frame is {size}; expected the same size")
-            if not self.mask.any():
-                raise PromptError(f"{who}: the mask is empty; expected at least one pixel of the object")
-        for x, y, kind in self.points:
-            if not (0 <= x < width and 0 <= y < height):
+        if self.mask is not None and self.mask.shape != (height, width):
+            shape = "x".join(map(str, self.mask.shape[::-1]))
+            raise PromptError(f"{who}: the mask is {shape}, the frame is {size}; expected the same size")
+        for x, y, _ in self.points:
+            if not (x < width and y < height):
                 raise PromptError(f"{who}: point ({x:g}, {y:g}) lies outside the {size} frame")
-            if kind not in (0, 1):
-                raise PromptError(f"{who}: point label {kind}; expected 1 (object) or 0 (background)")
         if first and self.mask is None and self.box is None and not any(kind for _, _, kind in self.points):
             raise PromptError(f"first {who}: only background points; expected a point with label 1, a box or a mask")
-        if self.box is not None:
-            x0, y0, x1, y1 = self.box
-            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-                raise PromptError(f"{who}: box {self.box}; expected x0 < x1 and y0 < y1 inside the {size} frame")
+        if self.box is not None and not (self.box[2] <= width and self.box[3] <= height):
+            raise PromptError(f"{who}: box {self.box}; expected x0 < x1 and y0 < y1 inside the {size} frame")
+
+
+def as_prompt(value: object) -> Prompt:
+    """A value of the public API that has to be a `Prompt`."""
+    if not isinstance(value, Prompt):
+        raise PromptError(f"prompt = {short(value)}; expected a Prompt: rtseg.Prompt(1, points=[(x, y, 1)])")
+    return value
 
 
 @dataclass(frozen=True)
@@ -141,6 +165,7 @@ class Masks:
     _full: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def _index(self, object_id: int) -> int:
+        object_id = as_id(object_id, "masks")
         try:
             return self.ids.index(object_id)
         except ValueError:
@@ -148,12 +173,15 @@ class Masks:
             raise KeyError(f"no object {object_id} on frame {self.seq}; there are: {known}") from None
 
     def logits(self, object_id: int) -> Float32:
-        """Mask logits of one object, float32 [H, W] at frame size (bilinear, half-pixel centres)."""
+        """Mask logits of one object, float32 [H, W] at frame size (bilinear, half-pixel centres); read-only."""
+        object_id = as_id(object_id, "masks")
         full_hw = self._full.get(object_id)
         if full_hw is None:  # two threads may both do this; the result is the same
             small = self.mask_logits_bhw[self._index(object_id)]
             full = cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
-            full_hw = self._full[object_id] = np.asarray(full, np.float32)
+            full_hw = np.asarray(full, np.float32)
+            full_hw.flags.writeable = False  # `mask` and `id_map` are made of it
+            self._full[object_id] = full_hw
         return full_hw
 
     def mask(self, object_id: int) -> BoolMask:
@@ -181,11 +209,3 @@ class Masks:
             ids_hw[wins_hw] = object_id
             best_hw[wins_hw] = logits_hw[wins_hw]
         return ids_hw
-
-
-def as_points(points: Sequence[Sequence[float]]) -> tuple[tuple[float, float, int], ...]:
-    """Points as a user writes them, `[[x, y, label], ...]`, as a value; `PromptError` if they are not triples."""
-    try:
-        return tuple((float(x), float(y), int(kind)) for x, y, kind in points)
-    except (TypeError, ValueError) as e:
-        raise PromptError(f"points {points!r}: expected [[x, y, 1 or 0], ...]") from e

@@ -9,20 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"types", "errors", "tables", "prompts", "config", "timing", "cores"}
-VALUES = {"types", "errors", "config", "cores"}
+BASE = {"types", "errors", "tables", "documents", "door", "prompts", "config", "timing", "cores"}
+VALUES = {"types", "errors", "tables", "documents", "door", "config", "cores"}
 
 # What a room may import of rtseg, beside itself.
 MAY: dict[str, set[str]] = {
     "errors": set(),
     "cores": set(),
-    "types": {"errors"},
     "tables": {"errors"},
+    "documents": {"errors", "tables"},
+    "door": {"errors", "tables"},
+    "bind": set(),
+    "types": {"errors", "tables", "door"},
     "timing": {"types"},
-    "prompts": {"errors", "tables", "types"},
-    "config": {"errors", "tables", "types", "prompts"},
+    "masks": {"errors", "door", "types"},
+    "prompts": {"errors", "tables", "documents", "door", "types", "masks"},
+    "config": {"errors", "tables", "documents", "door", "types", "prompts", "bind"},
     "grab": VALUES,
-    "keys": {"errors"},
+    "keys": {"errors", "bind"},
     "publish": VALUES | {"keys"},
     "control": BASE | {"keys", "publish"},
     "metrics": VALUES | {"timing"},

@@ -101,7 +101,7 @@ def test_the_hash_of_the_prompts_follows_the_prompts(tmp_path: Path, recipe: Rec
         ({}, "no prompts; expected at least one"),
         ({FRAMES: [BOX]}, f"prompt on frame {FRAMES}: {SOURCE} has {FRAMES} frames; expected a frame from 0 to 3"),
         ({3: [Prompt(1, points=((160.0, 5.0, 1),))]}, "frame 3: .*lies outside the 160x120 frame"),
-        ({3: [Prompt(1, mask=np.ones((4, 4), bool))]}, "frame 3: .*the mask is 4x4, the frame is 160x120"),
+        ({3: [Prompt(1, mask=np.eye(4, dtype=bool))]}, "frame 3: .*the mask is 4x4, the frame is 160x120"),
         ({3: [Prompt(1, points=((5.0, 5.0, 0),))]}, "frame 3: .*only background points"),
         (
             {0: [Prompt(i, box=BOX.box) for i in range(1, 6)]},

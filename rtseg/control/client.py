@@ -14,7 +14,7 @@ import zmq
 from ..errors import ConfigError, OutputError, PromptError
 from ..keys import Handshakes, present
 from ..publish.rle import decode_rle
-from ..types import BoolMask, Prompt, as_points, now_ns
+from ..types import BoolMask, Prompt, now_ns
 from .messages import (
     PROMPTED,
     Add,
@@ -89,7 +89,7 @@ class Client:
         seq: int | None = None,
     ) -> dict[str, Any]:
         """Follow a new object, pointed at on frame `seq` (None: the newest), in pixels of the frame."""
-        return self._ask(Add(Prompt(id, as_points(points), box, mask, label), seq))
+        return self._ask(Add(Prompt(id, points, box, mask, label), seq))
 
     def correct(
         self,
@@ -101,7 +101,7 @@ class Client:
         seq: int | None = None,
     ) -> dict[str, Any]:
         """Say more about an object that is followed."""
-        return self._ask(Correct(Prompt(id, as_points(points), box, mask, label), seq))
+        return self._ask(Correct(Prompt(id, points, box, mask, label), seq))
 
     def remove(self, id: int) -> dict[str, Any]:
         return self._ask(Remove(id))

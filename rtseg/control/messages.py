@@ -7,26 +7,22 @@ and nil is taken. A mask travels as COCO compressed RLE with its size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import msgpack
-import numpy as np
 
+from ..door import MAX_ID, MAX_LABEL, MAX_SIDE, PROMPT_KEYS, as_label, as_mask
 from ..errors import OutputError, PromptError, did_you_mean
-from ..prompts import PROMPT_KEYS, read_prompt
 from ..publish.rle import decode_rle, encode_rle
 from ..tables import Table
-from ..types import MAX_ID, BoolMask, Prompt
+from ..types import BoolMask, Prompt
 
 VERSION = 1
 MAX_BYTES = 1 << 20  # of a request
 _MAX_DEPTH, _MAX_ITEMS, _MAX_TEXT = 6, 1024, 256  # of a request; the items are those of one list or map
 _MAX_INT = (1 << 63) - 1
-_MAX_SIDE, _MAX_POINTS, _MAX_LABEL = 16384, 64, 64
 _MAX_PIXELS = 4096 * 4096  # of a mask: its bytes once unpacked
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
@@ -121,19 +117,21 @@ def verb_of(request: Request) -> str:
 
 def pack_request(number: int, request: Request) -> bytes:
     """A request as it is sent; `PromptError` or `OutputError`, as `request_of`, if it would be refused."""
+    verb, error = verb_of(request), PromptError if isinstance(request, PROMPTED) else OutputError
     if isinstance(request, PROMPTED):
         prompt = request.prompt
         about: dict[str, Any] = {"id": prompt.id, "points": [list(point) for point in prompt.points] or None}
         about |= {"box": prompt.box, "label": prompt.label, "mask": None if prompt.mask is None else _rle(prompt.mask)}
-        args = {"prompt": _given(about), "seq": request.seq}
+        args = _given({"prompt": _given(about), "seq": request.seq})
+        _seq(Table(args, verb, _VERBS[verb][0], error))
     else:
-        args = asdict(request)
-    values = {"v": VERSION, "n": number, "verb": verb_of(request), "args": _given(args)}
-    error = PromptError if isinstance(request, PROMPTED) else OutputError
+        args = _given(asdict(request))
+        _VERBS[verb][1](Table(args, verb, _VERBS[verb][0], error))
+    values = {"v": VERSION, "n": number, "verb": verb, "args": args}
     try:
-        packed = cast(bytes, msgpack.packb(values))
+        packed = cast(bytes, msgpack.packb(values, default=_number))
     except (TypeError, ValueError, OverflowError) as e:
-        raise error(f"{verb_of(request)}: cannot be sent ({e}); expected plain numbers and text") from e
+        raise error(f"{verb}: cannot be sent ({e}); expected plain numbers and text") from e
     try:
         request_of(opened(packed))
     except OutputError as e:
@@ -192,8 +190,8 @@ def _check_plain(values: dict[str, Any]) -> None:
         value, depth = waiting.pop()
         inner: list[Any] = []
         if isinstance(value, dict):
-            if any(type(key) is not str or len(key) > _MAX_LABEL for key in value):
-                raise OutputError(f"request: a key that is no text of 1 to {_MAX_LABEL} characters; expected names")
+            if any(type(key) is not str or len(key) > MAX_LABEL for key in value):
+                raise OutputError(f"request: a key that is no text of 1 to {MAX_LABEL} characters; expected names")
             inner = list(value.values())
         elif isinstance(value, list):
             inner = value
@@ -208,23 +206,12 @@ def _prompt(table: Table) -> Prompt:
     if "prompt" not in table:
         raise table.bad("prompt", "a table of: " + ", ".join(PROMPT_KEYS))
     inner = Table(table.values["prompt"], f"{table.where}: prompt", PROMPT_KEYS, PromptError)
-    label = _label(inner) if "label" in inner else None
-    if "mask" in inner:
-        if "points" in inner or "box" in inner:
-            raise PromptError(f"{inner.where}: a mask stands alone; give points and box in a prompt of their own")
-        return Prompt(_id(inner), mask=_mask(inner), label=label)
-    prompt = read_prompt(inner, Path())  # without a mask it reads no file
-    if len(prompt.points) > _MAX_POINTS:
-        raise PromptError(f"{inner.where}: {len(prompt.points)} points; expected at most {_MAX_POINTS}")
-    for value in (*(side for point in prompt.points for side in point), *(prompt.box or ())):
-        if not (math.isfinite(value) and 0 <= value <= _MAX_SIDE):
-            raise PromptError(f"{inner.where}: coordinate {value:g}; expected pixels, 0 to {_MAX_SIDE}")
-    return prompt
+    return Prompt.read(inner, _mask)
 
 
 def _mask(table: Table) -> BoolMask:
     inner = Table(table.values["mask"], f"{table.where}: mask", ("rle", "height", "width"), PromptError)
-    height, width = (inner.integer(side, None, 1, _MAX_SIDE) for side in ("height", "width"))
+    height, width = (inner.integer(side, None, 1, MAX_SIDE) for side in ("height", "width"))
     if height * width > _MAX_PIXELS:
         raise PromptError(f"{inner.where}: {width}x{height}; expected at most {_MAX_PIXELS} pixels")
     counts = inner.values.get("rle")
@@ -234,9 +221,7 @@ def _mask(table: Table) -> BoolMask:
         mask_hw = decode_rle(counts, height, width)
     except OutputError as e:
         raise PromptError(f"{inner.where}: not an RLE of {width}x{height} pixels; is its sender sound?") from e
-    if not mask_hw.any():
-        raise PromptError(f"{inner.where}: is empty; expected at least one pixel of the object")
-    return mask_hw
+    return as_mask(mask_hw, inner.where, PromptError)
 
 
 def _set(table: Table) -> Set:
@@ -248,13 +233,6 @@ def _set(table: Table) -> Set:
 
 def _id(table: Table) -> int:
     return table.integer("id", None, 1, MAX_ID)
-
-
-def _label(table: Table) -> str:
-    label = table.text("label")
-    if len(label) > _MAX_LABEL or not label.isprintable():
-        raise table.bad("label", f"one line of 1 to {_MAX_LABEL} characters")
-    return label
 
 
 def _seq(table: Table) -> int | None:
@@ -271,7 +249,7 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, np.generic):
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} {value!r:.40}")
 
@@ -280,7 +258,7 @@ _VERBS: dict[str, tuple[tuple[str, ...], Callable[[Table], Request]]] = {
     "add": (("prompt", _SEQ), lambda table: Add(_prompt(table), _seq(table))),
     "correct": (("prompt", _SEQ), lambda table: Correct(_prompt(table), _seq(table))),
     "remove": (("id",), lambda table: Remove(_id(table))),
-    "rename": (("id", "label"), lambda table: Rename(_id(table), _label(table))),
+    "rename": (("id", "label"), lambda table: Rename(_id(table), as_label(table))),
     "reset": ((), lambda table: Reset()),
     "pause": ((), lambda table: Pause()),
     "resume": ((), lambda table: Resume()),

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ConfigError, PromptError, did_you_mean
 from ..publish.rle import decode_rle, encode_rle
-from ..types import BoolMask, Float32, Prompt, as_points
+from ..types import BoolMask, Float32, Prompt
 from .dataset import Sequence, Target
 
 CLICKS = {"points-1": 1, "points-3": 3, "points-5": 5}
@@ -43,14 +43,14 @@ def prompter(kind: str, seed: int, sequence: Sequence) -> Prompter:
 def make_prompt(truth_hw: BoolMask, kind: str, seed: int, sequence: str, target: Target, frame: int) -> Prompt:
     """The prompt of a kind in `PROMPTS` for an object that is visible as `truth_hw`, bool [H, W], not empty.
 
-    `mask` is the truth itself, `box` its tight box. `points-1` is a click where the object is thickest. `points-3` and
-    `points-5` start with it; the others are drawn by the seed, spread out well inside. An object of fewer pixels gets
-    a click on each.
+    `mask` is the truth itself, or the box of an object that fills the frame; `box` is its tight box. `points-1` is a
+    click where the object is thickest. `points-3` and `points-5` start with it; the others are drawn by the seed,
+    spread out well inside. An object of fewer pixels gets a click on each.
     """
     label = target.label or None
-    if kind == "mask":
+    if kind == "mask" and not truth_hw.all():
         return Prompt(target.id, mask=truth_hw, label=label)
-    if kind == "box":
+    if kind in ("mask", "box"):
         x, y, width, height = cv2.boundingRect(truth_hw.view(np.uint8))
         return Prompt(target.id, box=(float(x), float(y), float(x + width), float(y + height)), label=label)
     rng = np.random.default_rng((seed, zlib.crc32(sequence.encode()), target.id, frame))
@@ -91,8 +91,8 @@ def from_entry(entry: dict[str, Any]) -> Prompt:
     box, mask = entry.get("box"), entry.get("mask")
     return Prompt(
         id=entry["id"],
-        points=as_points(entry.get("points", ())),
-        box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+        points=entry.get("points", ()),
+        box=box,
         mask=None if mask is None else decode_rle(mask["counts"].encode("ascii"), *mask["size"]),
         label=entry.get("label"),
     )

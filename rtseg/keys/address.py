@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
-import re
 import socket as sockets
 import stat
 import threading
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import zmq
 
+from ..bind import bind_mistake, split_bind
 from ..errors import ConfigError, OutputError
 from .files import server_pair
 from .gate import secure
@@ -33,25 +32,13 @@ def check_bind(bind: str, keys: Path | None = None) -> str:
             server_pair(keys)
         except ConfigError as e:
             raise OutputError(f"bind address {bind}: {e}") from e
-    if bind.startswith("ipc://"):
+    mistake = bind_mistake(bind, keys is not None)
+    if mistake is not None:
+        raise OutputError(f"bind address {bind!r}: {mistake}")
+    parts = split_bind(bind)
+    if parts is None:
         return _checked_path(bind)
-    match = re.fullmatch(r"tcp://(\[(?P<v6>[^\]]+)\]|(?P<v4>[^:\[\]]+)):(?P<port>\*|\d{1,5})", bind)
-    if match is None or (match["port"] != "*" and int(match["port"]) > 65535):
-        raise OutputError(f"bind address {bind!r}: expected tcp://127.0.0.1:PORT or ipc:///PATH; correct it")
-    host = match["v6"] or match["v4"].replace("localhost", "127.0.0.1")
-    try:
-        loopback: bool | None = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False if host == "*" else None
-    if not loopback and keys is None:
-        raise OutputError(
-            f"bind address {bind}: not loopback, so anyone could watch; expected tcp://127.0.0.1:PORT, or CURVE keys "
-            "with an allow-list; run: rtseg keys new server, and name the folder as keys under [security]"
-        )
-    if loopback is None:
-        raise OutputError(f"bind address {bind}: {host!r:.60} is no IP address; expected one; correct it")
-    port = "*" if match["port"] == "0" else match["port"]
-    return f"tcp://[{host}]:{port}" if match["v6"] else f"tcp://{host}:{port}"
+    return f"tcp://[{parts.host}]:{parts.port}" if parts.v6 else f"tcp://{parts.host}:{parts.port}"
 
 
 def listen(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], bind: str, keys: Path | None) -> str:
@@ -84,8 +71,6 @@ def release(endpoint: str) -> None:
 
 def _checked_path(bind: str) -> str:
     name = bind.removeprefix("ipc://")
-    if name.startswith(("@", "*")) or not name or "\0" in name:
-        raise OutputError(f"bind address {bind!r}: no file, so no file mode keeps others out; expected ipc:///PATH")
     if len(os.fsencode(name)) > _MAX_PATH:
         raise OutputError(f"bind address {bind}: a path of over {_MAX_PATH} bytes; expected a shorter one")
     path = Path(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -58,6 +57,7 @@ def hash_of(prompts: Prompts) -> str:
     digest = sha256()
     for frame, given in sorted(prompts.items()):
         for prompt in sorted(given, key=lambda prompt: prompt.id):
-            digest.update(repr((frame, replace(prompt, mask=None))).encode())
+            shape = None if prompt.mask is None else prompt.mask.shape
+            digest.update(repr((frame, prompt.id, prompt.points, prompt.box, prompt.label, shape)).encode())
             digest.update(b"" if prompt.mask is None else np.packbits(prompt.mask).tobytes())
     return digest.hexdigest()

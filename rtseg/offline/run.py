@@ -17,6 +17,7 @@ from ..engine import open_engine, spare_core
 from ..errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
 from ..grab import Source, open_source
 from ..overlap import Ahead, Trailing
+from ..prompts import as_prompts
 from ..publish.folder import Part, result_folder
 from ..timing import Stages
 from ..track import Tracker
@@ -50,7 +51,7 @@ def segment(
     somebody has to know. Raises an `RtsegError`, and then `out` is as it was; but an `IncompleteError` where the run
     ended after some frames: then these are kept, and it says where.
     """
-    uris = uris_of(source)
+    uris, prompts = uris_of(source), as_prompts(prompts)
     recipe = load_recipe(engine)
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")

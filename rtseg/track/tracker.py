@@ -13,10 +13,12 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
+from ..door import as_id, as_ids, as_label
 from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, sigmoid, to_host
 from ..errors import EngineError, PromptError, SourceError
-from ..types import MAX_ID, BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_points, now_ns
+from ..tables import Table, short, whole
+from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt, now_ns
 from .bank import Bank
 from .policy import NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .policy.held import rivalry
@@ -74,28 +76,28 @@ class Tracker:
         """Say where an object is on the next frame: a new object, or a correction of a known one.
 
         `points` are (x, y, 1 for object or 0 for background), `box` is (x0, y0, x1, y1), both in pixels of the
-        frame; `mask` is bool [H, W]. Points and boxes given before the next step add up; a mask replaces them, and
-        they replace a mask. Raises `PromptError`; what does not fit the next frame is found, and dropped, there.
+        frame; `mask` is bool [H, W], or 0/1, or 0/255. Points and boxes given before the next step add up; a mask
+        replaces them, and they replace a mask. All is checked and copied here. Raises `PromptError`; what does not fit
+        the next frame is found, and dropped, there.
         """
-        corners = None if box is None else _corners(object_id, box)
-        given = None if mask is None else np.asarray(mask, bool)
-        self.give(Prompt(object_id, as_points(points), corners, given, label))
+        self.give(Prompt(object_id, points, box, mask, label))
 
     def give(self, prompt: Prompt) -> None:
         """`prompt`, with the prompt as a value."""
-        if not 1 <= prompt.id <= MAX_ID:
-            raise PromptError(f"object id {prompt.id}: expected 1 to {MAX_ID}")
-        if prompt.mask is None and not prompt.points and prompt.box is None:
-            raise PromptError(f"prompt for object {prompt.id}: it is empty; expected points, a box or a mask")
+        prompt = as_prompt(prompt)
         limit = self.engine.recipe.max_objects
         with self._lock:
             if prompt.id not in self.ids and len(self.ids) >= limit:
                 full = f"{limit} objects are tracked already"
                 raise PromptError(f"object {prompt.id}: {full}; remove one, or raise max_objects in the recipe")
-            self._prompts[int(prompt.id)] = _merged(self._prompts.get(prompt.id), prompt)
+            self._prompts[prompt.id] = _merged(self._prompts.get(prompt.id), prompt)
 
     def rename(self, object_id: int, label: str) -> None:
-        """Change an object's label; what is remembered of it stays."""
+        """Change an object's label; what is remembered of it stays. `PromptError` if there is no such object."""
+        object_id, label = (
+            as_id(object_id, "rename"),
+            as_label(Table({"label": label}, "rename", ("label",), PromptError)),
+        )
         with self._lock:
             self._known(object_id)
             if object_id in self._prompts:
@@ -104,7 +106,8 @@ class Tracker:
                 self._objects[object_id].label = label
 
     def remove(self, object_id: int) -> None:
-        """Forget an object and free its memory."""
+        """Forget an object and free its memory. `PromptError` if there is no such object."""
+        object_id = as_id(object_id, "remove")
         with self._lock:
             self._known(object_id)
             self._objects.pop(object_id, None)
@@ -117,6 +120,7 @@ class Tracker:
         later frames, then `adopt` the outcome, which replaces what is remembered here; so do not go back behind an
         object's latest prompt. Ids that are not tracked may be new objects there.
         """
+        ids, seq = as_ids(ids, "fork"), _frame_number(seq)
         with self._lock:
             fork = Tracker(self.engine, self.policy)
             fork._steps = self._steps - sum(seen >= seq for seen in self._seqs)
@@ -129,6 +133,8 @@ class Tracker:
 
     def adopt(self, fork: Tracker) -> None:
         """Take over the objects of a fork in place of what is remembered of them here. `PromptError`: no room."""
+        if not isinstance(fork, Tracker):
+            raise PromptError(f"adopt: found {short(fork)}; expected what `fork` gave")
         with self._lock:
             limit = self.engine.recipe.max_objects
             if len({*self.ids, *fork._objects}) > limit:
@@ -318,12 +324,12 @@ def _verdicts(masks: Masks, rivals_bkhw: Float32 | None) -> list[Verdict]:
     return [Verdict(*both, *seen) for both, seen in zip(said, against, strict=True)]
 
 
-def _corners(object_id: int, box: Sequence[float]) -> tuple[float, float, float, float]:
-    try:
-        x0, y0, x1, y1 = (float(v) for v in box)
-    except (TypeError, ValueError):
-        raise PromptError(f"prompt for object {object_id}: box {box!r}; expected (x0, y0, x1, y1)") from None
-    return x0, y0, x1, y1
+def _frame_number(seq: object) -> int:
+    """The `seq` of a frame, as a whole number."""
+    number = whole(seq)
+    if number is None:
+        raise PromptError(f"fork: seq = {short(seq)}; expected the number of a frame")
+    return number
 
 
 def _mask_input(mask_hw: BoolMask, side: int) -> Float32:

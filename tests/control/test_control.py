@@ -143,7 +143,7 @@ def test_a_request_comes_back_as_it_was(request_):
         (_add(mask={"rle": b"@0", "height": 4, "width": 4}), "not an RLE"),
         (_add(mask={"rle": b"0", "height": 16384, "width": 16384}), "at most 16777216 pixels"),
         (_add(mask={"rle": "text", "height": 4, "width": 4}), "the bytes of"),
-        (_add(mask={"rle": b"0", "height": 4, "width": 4}, box=[1, 2, 3, 4]), "stands alone"),
+        (_add(mask={"rle": b"0", "height": 4, "width": 4}, box=[1, 2, 3, 4]), "found box and mask; expected"),
         ({"v": 1, "a": [[[[[[1]]]]]]}, "nested deeper"), ({1: 2}, "msgpack"), ({b"v": 1}, "no text"),
         ([1, 2], "a list; expected a map"), (_values(args={"x": list(range(1025))}), "within the limits"),
         (_values(verb="x" * 257), "within the limits"), (_values(args=msgpack.ExtType(5, b"")), "found a ExtType"),

@@ -184,7 +184,7 @@ def test_another_address_than_loopback_is_refused(bind):
     "bind", ["127.0.0.1:5555", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "udp://127.0.0.1:5", ""]
 )
 def test_an_address_that_is_none_is_refused(bind):
-    with pytest.raises(OutputError, match="expected tcp://127"):
+    with pytest.raises(OutputError, match="expected an address like tcp://127"):
         Publisher(bind)
 
 

@@ -69,7 +69,7 @@ def alone(
             masks = timed_step(tracker, frame, t, times)
             record(tracked, t, masks)
             for i, given in prompts.items():
-                corrected = _correct(open_tracker(), frame, truth[i], given, masks, clicks, times)
+                corrected = _correct(open_tracker(), frame, i, truth[i], given, masks, clicks, times)
                 if corrected is not None:
                     record(tracked, t, corrected.masks, [i])
                 tracked.prompts.append(to_entry(t, given if corrected is None else corrected.prompt))
@@ -109,7 +109,7 @@ class _Session:
             said = prompts.get(i)
             if i in truth:
                 clicks = self._clicks(i, said, truth[i], masks)
-                corrected = _correct(before, frame, truth[i], said or Prompt(i), masks, clicks, self._times)
+                corrected = _correct(before, frame, i, truth[i], said, masks, clicks, self._times)
                 if corrected is not None:
                     self._tracker.adopt(corrected.tracker)
                     record(self._tracked, t, corrected.masks, [i])
@@ -136,8 +136,9 @@ class _Corrected:
 
 
 def _correct(
-    before: Tracker, frame: Frame, truth_hw: BoolMask, prompt: Prompt, masks: Masks, clicks: int, times: Times
-) -> _Corrected | None:
+    before: Tracker, frame: Frame, i: int, truth_hw: BoolMask, prompt: Prompt | None, masks: Masks, clicks: int,
+    times: Times,
+) -> _Corrected | None:  # fmt: skip
     """Add clicks to a prompt, each where the mask it made so far is most wrong; None where there is nothing to add.
 
     Each time the frame is looked at anew, with all clicks there are, by what remembers the frames `before` it. So the
@@ -145,11 +146,11 @@ def _correct(
     """
     found = None
     for _ in range(clicks):
-        click = next_click(truth_hw, masks.mask(prompt.id))
+        click = next_click(truth_hw, masks.mask(i))
         if click is None:
             break
-        prompt = replace(prompt, points=(*prompt.points, click))
-        tracker = before.fork([prompt.id], frame.seq)
+        prompt = Prompt(i, (click,)) if prompt is None else replace(prompt, points=(*prompt.points, click))
+        tracker = before.fork([i], frame.seq)
         tracker.give(prompt)
         masks = timed_step(tracker, frame, frame.seq, times)
         found = _Corrected(prompt, masks, tracker)
