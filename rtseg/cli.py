@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import __version__
+from .documents import is_there
 from .errors import IncompleteError, RtsegError
 
 Result = dict[str, Any]
@@ -42,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = [_as_path(word) for word in (sys.argv[1:] if argv is None else argv)]
     as_json = "--json" in argv
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
     fail = partial(_fail, " ".join(["rtseg", *argv[:1]]), as_json)
@@ -67,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return fail(e, f"{type(e).__name__}: {e} (a bug, or this machine; RTSEG_DEBUG=1 shows where)", 1)
     return 1 if result.get("ok") is False else 0
+
+
+def _as_path(word: str) -> str:
+    """A file called `-a.mp4` as what no parser takes for an option."""
+    return f"./{word}" if word.startswith("-") and "." in word and is_there(Path(word)) else word
 
 
 def _end_gently() -> None:
@@ -99,6 +105,7 @@ def _fail(name: str, as_json: bool, error: BaseException, text: str, code: int, 
         print(f"{name}: {line}", file=sys.stderr)
     if as_json:
         with suppress(OSError):
+            line = getattr(error, "public", line)  # some advice is for the terminal alone: a password is in it
             said = {**(report or {}), "ok": False, "error": line, "kind": type(error).__name__.lstrip("_")}
             print(json.dumps(said, default=str), flush=True)
     return code

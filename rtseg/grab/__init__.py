@@ -12,6 +12,7 @@ from .address import LIVE, live_address
 from .folder import FolderSource, picture_file
 from .header import holds_stills
 from .pace import paced
+from .place import kind_of
 from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
 from .source import DAMAGED, MODES, Damaged, Mode, Source
@@ -31,38 +32,58 @@ def open_source(
 ) -> Source:
     """Open a source of frames.
 
-    `uri` is a video file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`, `/dev/video0`, ...), or
-    `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). `fps` sets the rate of a
-    folder (else 25) and of a synthetic source; a video has its own times. A live input is one connection, and its loss
-    a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can be read.
+    `uri` is a video file, a picture file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`,
+    `/dev/video0`, ...), or `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). What
+    exists as a file or a folder is one, whatever it is called. Several uris are one recording, in the order given. A
+    live input is one connection, and its loss a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can
+    be read.
 
-    Several uris are one recording, in the order given. `deinterlace` makes interlaced pictures whole: `off`, `auto`
-    (those marked as interlaced) or `on` (all); None is `off` for a recording and `auto` for a live input. `damaged`
-    says what is done where the data is damaged: `skip` and go on, or `stop` with a `SourceError`. `bits` is how many
-    bits of an image's 16 are used, where the file does not say so itself.
+    `fps` is the rate of images (else 25), of a synthetic source and of a bare stream, such as a .h264 file; other
+    videos have their own times. `deinterlace` makes interlaced pictures whole: `off`, `auto` (those marked as
+    interlaced) or `on` (all); None is `off` for a recording and `auto` for a live input. `damaged` says what is done
+    where the data is damaged: `skip` and go on, or `stop` with a `SourceError`. `bits` is how many of a value's 16 an
+    image uses, where it does not say so itself.
     """
     if not isinstance(uri, (str, Path)):
         raise SourceError(f"{len(uri)} uris: several files as one recording are not supported yet; give one")
     uri = str(uri)
     if live_address(uri) is None:
         return open_recording(uri, fps, deinterlace or "off", damaged, bits)
-    if fps is not None:
-        raise SourceError(f"{redact(uri)}: fps={fps:g}, but a live input has its own times; leave fps out")
+    _check(uri, deinterlace or "auto", damaged, fps, bits)
+    for name, value in (("fps", fps), ("bits", bits)):
+        if value is not None:
+            raise SourceError(f"{redact(uri)}: {name}={value:g}, but {_OWN[name]}; leave {name} out")
     from .stream import StreamSource
 
     return StreamSource(uri, deinterlace=deinterlace or "auto")
+
+
+_OWN = {
+    "fps": "a live input has its own times",
+    "bits": "a video says itself how deep its values are",
+}
 
 
 def open_recording(
     uri: str, fps: float | None = None, deinterlace: Mode = "off", damaged: Damaged = "skip", bits: int | None = None
 ) -> Source:
     """What `open_source` opens, but for live inputs."""
-    for key, value, known in (("deinterlace", deinterlace, MODES), ("damaged", damaged, DAMAGED)):
-        if value not in known:
-            raise SourceError(f"{uri}: {key} {value!r}; {did_you_mean(str(value), known)}")
-    if fps is not None and not 0.01 <= fps <= 1000:
-        raise SourceError(f"{uri}: fps={fps:g}; expected a number from 0.01 to 1000")
+    _check(uri, deinterlace, damaged, fps, bits)
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits
+    kind, path = kind_of(uri), Path(uri)
+    if not kind and uri.startswith("~"):
+        path = path.expanduser()
+        kind = kind_of(str(path))
+    if kind == "folder":
+        return FolderSource(path, rate, bits)
+    if kind == "file" and holds_stills(path):
+        return picture_file(path, rate, bits)
+    if bits is not None:
+        raise SourceError(f"{uri}: bits={bits}, but {_OWN['bits']}; leave bits out")
+    if kind == "file":
+        from .file import FileSource  # PyAV is needed for video files and live inputs alone
+
+        return FileSource(path, deinterlace=deinterlace, damaged=damaged, rate=rate)
     if uri.startswith("synthetic:"):
         from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
 
@@ -71,18 +92,18 @@ def open_recording(
         from .coded import CodedSource
 
         return CodedSource(uri, rate)
-    path = Path(uri)
-    if uri and path.is_dir():  # "" would be the current folder
-        return FolderSource(path, rate, bits)
-    if path.is_file() and holds_stills(path):
-        return picture_file(path, rate, bits)
-    if path.is_file():
-        if rate is not None:
-            raise SourceError(f"{uri}: fps={fps:g}, but a video has its own times; leave fps out")
-        from .file import FileSource  # PyAV is needed for video files and live inputs alone
-
-        return FileSource(path, deinterlace=deinterlace, damaged=damaged)
     raise _unopened(uri)
+
+
+def _check(uri: str, deinterlace: Mode, damaged: Damaged, fps: float | None, bits: int | None) -> None:
+    shown = redact(uri)
+    for key, value, known in (("deinterlace", deinterlace, MODES), ("damaged", damaged, DAMAGED)):
+        if value not in known:
+            raise SourceError(f"{shown}: {key} {value!r}; {did_you_mean(str(value), known)}")
+    if fps is not None and not (isinstance(fps, (int, float, Fraction)) and 0.01 <= fps <= 1000):
+        raise SourceError(f"{shown}: fps={fps!r}; expected a number from 0.01 to 1000")
+    if bits is not None and not (type(bits) is int and 8 <= bits <= 16):
+        raise SourceError(f"{shown}: bits={bits!r}; expected a whole number from 8 to 16")
 
 
 def _unopened(uri: str) -> SourceError:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from ..errors import SourceError, did_you_mean
-from .secret import redact
+from .place import kind_of
+from .secret import redact, unescaped
 from .srt import srt_settings
 
 LIVE = ("rtsp", "rtsps", "rtmp", "srt", "udp", "tcp", "rtp", "http", "https", "v4l2")
@@ -49,7 +50,12 @@ class Address:
 
 
 def live_address(uri: str) -> Address | None:
-    """What a live uri leads to, None if the uri is not a live one; `SourceError` if it can never work."""
+    """What a live uri leads to, None if the uri is not a live one; `SourceError` if it can never work.
+
+    What exists as a file or a folder is one, whatever it is called.
+    """
+    if kind_of(uri) in ("file", "folder", "pipe"):
+        return None
     if re.match(r"/dev/(video|v4l/)", uri):
         return _v4l2(uri, f"v4l2://{uri}")
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", uri)  # with one colon alone it may be a file's name
@@ -66,13 +72,25 @@ def live_address(uri: str) -> Address | None:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
     except ValueError:  # its text may hold the password
-        raise SourceError(f"{shown}: not a uri; expected {form}") from None
+        raise unescaped(uri) or SourceError(f"{shown}: not a uri; expected {form}") from None
+    advice = unescaped(uri) if _cut_short(parts) else None
+    if advice:
+        raise advice
     listens = scheme in PORT_NEEDED and port is not None  # udp://:5000
     if not parts.netloc or not (host or listens):
-        raise SourceError(f"{shown}: no host; expected {form}")
+        raise unescaped(uri) or SourceError(f"{shown}: no host; expected {form}")
     if port is None and scheme in PORT_NEEDED:
         raise SourceError(f"{shown}: no port; expected {form}")
     return _with_options(uri, scheme)
+
+
+def _cut_short(parts: SplitResult) -> bool:
+    """Whether what was taken for host and port is the beginning of a user name and a password."""
+    if "@" in parts.netloc:
+        return False
+    behind = parts.path.rpartition("@")
+    is_name = parts.port is not None and "." not in (parts.hostname or ".") and parts.hostname != "localhost"
+    return "@" in parts.fragment or bool(is_name and behind[1] and set(behind[2]) & set(".["))
 
 
 def _with_options(uri: str, scheme: str) -> Address:

@@ -12,12 +12,14 @@ import av
 from av.container import InputContainer
 
 from ..errors import SourceError
+from .place import for_ffmpeg
 from .transport import Transport
 
 WRAP = 1 << 33  # the clocks of MPEG-TS and MPEG-PS begin anew after 26.5 hours
 MPEG = ("mpegts", "mpeg")
 # FFmpeg would take a second recording that starts earlier than the first for a clock that ran over.
-OPTIONS = {"correct_ts_overflow": "0"}
+OPTIONS = {"correct_ts_overflow": "0", "pattern_type": "none"}
+NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 MOST_ERRORS = 8  # of reading in a row, until the rest is given up
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
@@ -40,7 +42,7 @@ class Demuxer:
         self._stack = ExitStack()
         self.ended = ""
         try:
-            container = av.open(str(path) if file is None else file, options=OPTIONS)
+            container = av.open(for_ffmpeg(path) if file is None else file, options=OPTIONS)
         except (av.FFmpegError, OSError, ValueError) as e:
             why = getattr(e, "strerror", None) or e
             raise SourceError(f"{path}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
@@ -53,6 +55,8 @@ class Demuxer:
             stream.thread_type = "SLICE"
             self.stream = stream
             self.format = set(container.format.name.split(","))
+            # A bare stream has no times of its own, but those that FFmpeg counts.
+            self.bare = bool(container.format.flags & NO_TIMESTAMPS) or container.format.name.endswith("_pipe")
             self._transport = self._opened_transport()
         except BaseException:
             self.close()

@@ -18,6 +18,7 @@ from .reading import Broken, Reading, Timed, broken
 from .source import Damaged, Mode, Source
 from .turn import Turn
 
+
 class FileSource(Source):
     """The best video stream of a file, every frame that is whole, at the times the file gives.
 
@@ -26,17 +27,26 @@ class FileSource(Source):
     `account` says so; `stop` is a `SourceError` there. A file that was cut off is one at its end, either way.
     """
 
-    def __init__(self, path: Path, *, deinterlace: Mode = "off", damaged: Damaged = "skip") -> None:
+    def __init__(
+        self, path: Path, *, deinterlace: Mode = "off", damaged: Damaged = "skip", rate: Fraction | None = None
+    ) -> None:
         self._path, self._mode, self._damaged, self._any_start = path, deinterlace, damaged, False
         with self._open() as demuxer:
             stream = demuxer.stream
-            self._rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            if rate is not None and not demuxer.bare:
+                raise SourceError(f"{path}: fps={float(rate):g}, but a video has its own times; leave fps out")
+            self._rate = rate or Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self._counted, bare = rate is not None, demuxer.bare
             declared, coded_aspect = stream.frames or None, stream.sample_aspect_ratio
         first = self._first()
         checked_color(str(path), first)
         self._turn = Turn.of(first)
         super().__init__(str(path), *self._turn.size(first), float(self._rate), None)
         self.sample_aspect = self._turn.aspect(coded_aspect)
+        if bare and rate is None:
+            self.account.assumed["rate"] = (
+                f"{self.fps:g} frames a second, for a bare stream has no times; --fps sets it"
+            )
         self.account.declared = declared
         self.account.count = self.frame_count = count_frames(path, interlaced=bool(first.interlaced_frame))
 
@@ -70,7 +80,7 @@ class FileSource(Source):
 
     def _frame(self, timed: Timed, seq: int, convert: Converter) -> Frame:
         captured_ns = now_ns()
-        picture, pts, time_base = timed
+        picture, pts, time_base = timed if not self._counted else (timed[0], seq, 1 / self._rate)
         size = convert.size(picture)
         if size != (self.width, self.height):
             why = f"the size changes from {self.width}x{self.height} to {size[0]}x{size[1]}"

@@ -14,6 +14,7 @@ from .address import live_address
 from .crop import Cropper
 from .health import Health
 from .pace import GAP_S, paced
+from .secret import UnescapedError
 from .source import MODES, Mode, Source
 
 Pace = Literal["native", "flat-out"]
@@ -43,7 +44,10 @@ class Intake:
         self._closed = threading.Event()
         self.health = Health()
         self._crop = Cropper(crop, self.health.misfit)
-        address = live_address(uri)
+        try:
+            address = live_address(uri)
+        except UnescapedError as e:  # what is said here is logged, and sent to everybody
+            raise SourceError(e.public) from None
         self.live = address is not None
         self.uri = address.shown if address else uri
         self._source: Source | None = None

@@ -12,7 +12,9 @@ import base64
 import logging
 import re
 from typing import Any
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
+
+from ..errors import SourceError
 
 HIDDEN = "***"
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=/)")
@@ -32,6 +34,29 @@ _HARMLESS = """
 HARMLESS = frozenset(_HARMLESS.split())
 _LOCAL = ("v4l2:", "file:")  # whose paths have colons of their own: /dev/v4l/by-path/pci-0000:00:14.0-usb
 SHORTEST = 3  # of what is struck out of other people's words, where one letter would take half of them
+
+
+class UnescapedError(SourceError):
+    """A secret with a character that ends it. The text tells the person who typed it how to write it.
+
+    It is for that person alone: what is logged, sent or kept gets `public`.
+    """
+
+    def __init__(self, shown: str, what: str, secret: str) -> None:
+        self.public = f"{shown}: a character in the {what} ends it; escape the {what}"
+        super().__init__(f"{self.public}: {quote(secret, safe='')}")
+
+
+def unescaped(uri: str) -> UnescapedError | None:
+    """What to say of a uri that cannot be taken apart, if an `@` shows that its password is why."""
+    scheme, _, rest = uri.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not at or user.startswith("/") or not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?([/?].*)?", host):
+        return None
+    name, colon, password = user.partition(":")
+    name_is_plain = not set(name) & set("/?#@[]")
+    what, secret = ("password", password) if colon and name_is_plain else ("user name", name if colon else user)
+    return UnescapedError(f"{scheme}://{HIDDEN}@{redact(f'{scheme}://{host}').partition('://')[2]}", what, secret)
 
 
 def redact(uri: str) -> str:

@@ -6,14 +6,16 @@ In this process, not by a helper program: what is on a command line, such as a p
 from __future__ import annotations
 
 import ctypes
+import re
 import socket
 import struct
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import SourceError, did_you_mean
-from .secret import redact
+from .secret import UnescapedError, redact
 
 NAMES = ("libsrt-gnutls.so.1.5", "libsrt-openssl.so.1.5", "libsrt.so.1.5", "libsrt.so.1", "libsrt.1.5.dylib")
 # From libsrt's srt.h; the numbers are part of its ABI.
@@ -28,9 +30,14 @@ def srt_settings(uri: str) -> dict[str, str]:
     """The query of an srt:// uri, checked; `SourceError` names what is wrong with it, but no secret."""
     shown = redact(uri)
     given = dict(parse_qsl(urlsplit(uri).query, keep_blank_values=True))
+    passphrase = re.search(rf"[?&]passphrase=(.*?)(?=&(?:{'|'.join(KEYS)})=|$)", uri)
     for key in given:
+        if key not in KEYS and passphrase and not get_close_matches(key, KEYS):  # it may be a part of the secret
+            raise UnescapedError(shown.partition("?")[0], "passphrase", passphrase[1])
         if key not in KEYS:
             raise SourceError(f"{shown}: unknown key {key!r}; {did_you_mean(key, KEYS)}")
+    if passphrase and "#" in passphrase[1]:
+        raise UnescapedError(shown.partition("?")[0], "passphrase", passphrase[1])
     if given.get("mode", "caller") not in ("caller", "listener"):
         raise SourceError(f"{shown}: mode={given['mode']!r}; expected caller or listener")
     latency = given.get("latency", "120")

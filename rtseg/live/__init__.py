@@ -41,9 +41,11 @@ def run_live(
 
     `ready` is called with the feed and the address it is published at, when all is open and nothing has begun.
     """
+    from ..grab.address import live_address
     from .child import WORKER
     from .supervisor import Feed
 
+    live_address(profile.source)  # what can never work is told to whoever starts the feed, not to who watches it
     feed = Feed(profile, worker or WORKER)
     feed.on_ready = ready
     return feed.run(seconds)
