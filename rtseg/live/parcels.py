@@ -21,6 +21,7 @@ def frame_meta(frame: Frame) -> bytes:
                 "session": frame.session, "pts": frame.pts, "captured_ns": frame.captured_ns, "pixfmt": frame.pixfmt,
                 "time_base": [frame.time_base.numerator, frame.time_base.denominator], "color": asdict(frame.color),
                 "interlaced": frame.interlaced, "size": [frame.height, frame.width],
+                "sample_aspect": [frame.sample_aspect.numerator, frame.sample_aspect.denominator],
             }
         )
     )  # fmt: skip
@@ -32,7 +33,8 @@ def frame_of(seq: int, meta: bytes, flat: ImageU8 | None = None) -> Frame:
     height, width = facts.pop("size")
     image_hwc = np.broadcast_to(np.uint8(0), (height, width, 3)) if flat is None else flat.reshape(height, width, 3)
     color, time_base = Color(**facts.pop("color")), Fraction(*facts.pop("time_base"))
-    return Frame(image_hwc, seq, color=color, time_base=time_base, **facts)
+    aspect = Fraction(*facts.pop("sample_aspect"))
+    return Frame(image_hwc, seq, color=color, time_base=time_base, sample_aspect=aspect, **facts)
 
 
 _PLAIN = ("seq", "session", "captured_ns", "done_ns", "height", "width", "ids", "labels", "scores", "ious")

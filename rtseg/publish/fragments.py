@@ -22,7 +22,7 @@ from ..errors import OutputError
 from ..types import ImageU8
 from .atomic import unwritable
 from .events import check_there, write_whole
-from .recorder import FAILURES, TICK, add_stream, as_yuv, codec_of
+from .recorder import FAILURES, SQUARE, TICK, add_stream, as_yuv, codec_of
 
 # Cheap before small, and no picture held back: this runs beside a network. 720p costs 8 ms, and 30 MB a minute.
 _CODECS = {
@@ -70,7 +70,13 @@ class Fragments:
     """
 
     def __init__(
-        self, path: Path, width: int, height: int, fps: float | Fraction, sealed: Callable[[Seal], None]
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        fps: float | Fraction,
+        sealed: Callable[[Seal], None],
+        sample_aspect: Fraction = SQUARE,
     ) -> None:
         """Create the file; `OutputError` if it is there already or cannot be."""
         self.path, self._sealed = path, sealed
@@ -82,7 +88,7 @@ class Fragments:
         self._sink, self._bytes, self._open = _Sink(), 0, True
         self._container = av.open(self._sink, "w", format="mp4", options=_MUXER)
         rate = Fraction(fps).limit_denominator(1001)
-        self._stream = add_stream(self._container, codec, _CODECS[codec], (width, height), rate)
+        self._stream = add_stream(self._container, codec, _CODECS[codec], (width, height), rate, sample_aspect)
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.gop_size = _NO_KEY
         self._first_ns, self._pts, self._key_pts = 0, -1, -_FRAGMENT

@@ -38,7 +38,7 @@ FAILURES = (OSError, av.FFmpegError)
 # that B-frames hold back would come late by as much. FFmpeg has it since 7.1.
 _HYBRID = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000", "flush_packets": "1"}
 _HYBRID_SINCE = (61, 7)  # libavformat
-_SQUARE = Fraction(1)
+SQUARE = Fraction(1)
 
 
 def codec_of(path: Path, codecs: Mapping[str, dict[str, str]]) -> str:
@@ -55,7 +55,7 @@ def add_stream(
     options: dict[str, str],
     size: tuple[int, int],
     rate: Fraction,
-    sample_aspect: Fraction = _SQUARE,
+    sample_aspect: Fraction = SQUARE,
 ) -> VideoStream:
     """A video stream of (width, height) `size`, made even: yuv420p, BT.709 limited range, and flagged so.
 
@@ -148,7 +148,7 @@ class Recorder:
         height: int,
         fps: float | Fraction,
         *,
-        sample_aspect: Fraction = _SQUARE,
+        sample_aspect: Fraction = SQUARE,
         at_once: bool = False,
     ) -> None:
         """Open the file, or raise `OutputError`."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from ..types import ImageU8, now_ns
 from .atomic import unwritable
 from .events import GENESIS, Event, EventLog, UnsayableError, backwards
 from .fragments import Fragments, Seal, seal_rest
-from .wire import CLOCK, check_stream
+from .wire import CLOCK, aspect_of, check_stream
 
 LOG = "events.jsonl"
 FORMAT = 1
@@ -89,7 +90,7 @@ class Recording:
         self.frames, self.warning = 0, ""
         self._video: Fragments | None = None
         self._state: str | None = None
-        self._fps, self._size = fps if 0 < fps < 1000 else 25.0, (0, 0)
+        self._fps, self._size = fps if 0 < fps < 1000 else 25.0, (0, 0, Fraction(1))
         self._number, self._index, self._last_ns, self._looked_s = 0, 0, 0, time.monotonic()
         self._log = self._open_log()
         about = {"stream": stream, "engine": engine, "recipe": recipe_hash, "config": config_hash, "fps": fps}
@@ -151,18 +152,18 @@ class Recording:
         try:
             if time.monotonic() - self._looked_s >= _LOOK_S:
                 self._look()
-            self._write(told, image_hwc)
+            self._write(told, image_hwc, aspect_of(header))
         except UnsayableError:
             raise
         except OutputError as e:
             self._fail(str(e))
             raise
 
-    def _write(self, told: Event, image_hwc: ImageU8) -> None:
+    def _write(self, told: Event, image_hwc: ImageU8, sample_aspect: Fraction) -> None:
         size = (image_hwc.shape[1], image_hwc.shape[0])
         pause_ns, self._last_ns = told["captured_ns"] - self._last_ns, told["captured_ns"]
-        if self._video is None or size != self._size or pause_ns > _LONGEST_NS:
-            self._next_file(*size)
+        if self._video is None or (*size, sample_aspect) != self._size or pause_ns > _LONGEST_NS:
+            self._next_file(*size, sample_aspect)
         assert self._video is not None
         if told["state"] != self._state:
             self._log.add("state", was=self._state, now=told["state"], seq=told["seq"])
@@ -178,19 +179,19 @@ class Recording:
             self._video.check()
         self._looked_s = time.monotonic()
 
-    def _next_file(self, width: int, height: int) -> None:
+    def _next_file(self, width: int, height: int, sample_aspect: Fraction) -> None:
         if self._video is not None:
             self._video.close()
         elif not self._number:
             self._warn_of_room(width, height)
-        self._number, self._index, self._size = self._number + 1, 0, (width, height)
+        self._number, self._index, self._size = self._number + 1, 0, (width, height, sample_aspect)
         name = video_name(self._number)
         self._log.add("file", file=name, number=self._number, width=width, height=height)
 
         def sealed(seal: Seal) -> None:
             self._log.add("seal", file=name, **asdict(seal))
 
-        self._video = Fragments(self.folder / name, width, height, self._fps, sealed)
+        self._video = Fragments(self.folder / name, width, height, self._fps, sealed, sample_aspect)
 
     def _warn_of_room(self, width: int, height: int) -> None:
         minute = width * height * self._fps * _BITS / 8 * 60

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from contextlib import closing, suppress
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from ..errors import OutputError
 from ..types import ImageU8
 from .atomic import atomic_path, unwritable
 from .subscriber import Subscriber
-from .wire import Message
+from .wire import Message, aspect_of
 
 _SILENT_S = 1.0
 _QUIT = (27, ord("q"))
@@ -81,6 +82,15 @@ def veiled(image_hwc: ImageU8, text: str) -> ImageU8:
     return np.asarray(veiled_hwc, np.uint8)
 
 
+def displayed(image_hwc: ImageU8, sample_aspect: Fraction) -> ImageU8:
+    """The picture on square pixels, which is what a window has."""
+    if sample_aspect == 1:
+        return image_hwc
+    height, width = image_hwc.shape[:2]
+    wide, tall = (round(width * sample_aspect), height) if sample_aspect > 1 else (width, round(height / sample_aspect))
+    return np.asarray(cv2.resize(image_hwc, (wide, tall), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
 class _Watch:
     """What was seen so far, and what is to be on the screen now."""
 
@@ -108,6 +118,7 @@ class _Watch:
             self._mask_ages_ms.append(mask_age_ms)
         if self._save is not None:
             _save_png(self._save / f"{message.seq:08d}.png", self._image_hwc)
+        self._image_hwc = displayed(self._image_hwc, aspect_of(message.header))
         if age_ms is None:
             return self._image_hwc
         self._ages_ms.append(age_ms)

@@ -1,9 +1,10 @@
 """What goes over the wire, version 1: `[topic, header, payload...]`.
 
 The topic is `STREAM/video`, `/overlay`, `/masks` or `/status`. The header is a msgpack map; every message has every
-key, with nil for what it has nothing to say of, and only an overlay whose masks were moved along with the picture has
-`carried`, which is true. The payload is the pixels (rgb24, or one JPEG), one COCO compressed RLE per object, or, for a
-status, one msgpack map. Times are nanoseconds on the monotonic clock that `clock` names.
+key, with nil for what it has nothing to say of. Two more are there only where they say something: `carried`, which is
+true, of an overlay whose masks were moved along with the picture, and `sample_aspect`, two integers, of pixels that are
+not square: how wide one is shown, for its height. The payload is the pixels (rgb24, or one JPEG), one COCO compressed
+RLE per object, or, for a status, one msgpack map. Times are nanoseconds on the monotonic clock that `clock` names.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -30,6 +32,7 @@ VERSION = 1
 Parts = list[bytes | memoryview]
 
 _MAX_SIDE, _MAX_HEADER = 16384, 1 << 16
+_WIDEST = 16  # of a pixel, for its height; more would be damage
 _INT, _TEXT, _REAL, _NIL = (int,), (str,), (int, float), type(None)
 _KEYS: dict[str, tuple[type, ...]] = {
     "v": _INT, "session": _TEXT, "seq": _INT, "pts": (int, _NIL), "time_base": (list, _NIL),
@@ -37,9 +40,10 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "pixfmt": (str, _NIL), "color": (dict, _NIL), "mask_seq": (int, _NIL), "mask_age_ms": (*_REAL, _NIL),
     "state": _TEXT, "engine": _TEXT, "objects": (list,),
 }  # fmt: skip
-_SOME_KEYS: dict[str, tuple[type, ...]] = {"carried": (bool,)}  # that a message may lack, and an older reader ignores
+# That a message may lack, and an older reader ignores.
+_SOME_KEYS: dict[str, tuple[type, ...]] = {"carried": (bool,), "sample_aspect": (list,)}
 _OBJECT_KEYS: dict[str, tuple[type, ...]] = {"id": _INT, "label": _TEXT, "score": _REAL, "area": _INT, "box": (list,)}
-_COUNTS = {"time_base": 2, "box": 4}  # of integers, in those that are lists
+_COUNTS = {"time_base": 2, "box": 4, "sample_aspect": 2}  # of integers, in those that are lists
 
 
 def _clock() -> str:
@@ -95,6 +99,13 @@ class Message:
         return _unpack_map(bytes(self.payload[0]), self.topic)
 
 
+def aspect_of(header: Mapping[str, Any]) -> Fraction:
+    """How wide a pixel is shown, for its height, by the header of a message; 1 where it says nothing sensible."""
+    width, height = header.get("sample_aspect") or (1, 1)
+    sensible = width > 0 < height and max(width, height) <= _WIDEST * min(width, height)
+    return Fraction(width, height) if sensible else Fraction(1)
+
+
 def check_stream(stream: str) -> None:
     """`OutputError` unless the name can stand in a topic, a file name and a one-line message."""
     if not re.fullmatch(r"[\w.-]{1,64}", stream):
@@ -122,6 +133,8 @@ def _head(frame: Frame, stream: str, kind: Topic, pixfmt: str, engine: str, **ab
         "width": frame.width, "height": frame.height, "pixfmt": pixfmt, "color": asdict(frame.color),
         "mask_seq": None, "mask_age_ms": None, "state": "none", "engine": engine, "objects": [], **about_masks,
     }  # fmt: skip
+    if frame.sample_aspect != 1:
+        header["sample_aspect"] = [frame.sample_aspect.numerator, frame.sample_aspect.denominator]
     return [f"{stream}/{kind}".encode(), _pack(header, f"{stream}/{kind} {frame.seq}")]
 
 
