@@ -286,8 +286,9 @@ def _objects(table: Table, folder: Path) -> tuple[Prompt, ...]:
 def _source(table: Table, folder: Path) -> str:
     """What is there as a file is a file, whatever its name; a URI stays as it is (`rtsp://...`, `synthetic:...`)."""
     text = table.text("source")
-    is_uri = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) and not is_there(folder / text)
-    return text if is_uri else str(table.path("source", folder))
+    if is_there(folder / text):
+        return str(folder / text)
+    return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) else str(table.path("source", folder))
 
 
 def _name_or_path(table: Table, key: str, default: str, folder: Path) -> str:

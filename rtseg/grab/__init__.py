@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def open_recording(
     rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits
     kind, path = kind_of(uri), Path(uri)
     if not kind and uri.startswith("~"):
-        path = path.expanduser()
+        with suppress(RuntimeError):  # of somebody who has no home here
+            path = path.expanduser()
         kind = kind_of(str(path))
     if kind == "folder":
         return FolderSource(path, rate, bits)
