@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rtseg.errors import OutputError
 from rtseg.publish import overlay
-from rtseg.publish.colors import PALETTE, color_of
+from rtseg.publish.colors import COLORS, PALETTE, color_of
 from rtseg.publish.overlay import Drawn, draw_overlay
 from rtseg.publish.shown import measure
 from rtseg.types import BoolMask, Frame
@@ -165,6 +165,7 @@ def _closest(colors, eye: str) -> float:
 def test_colours_are_distinct_to_all_eyes(eye):
     assert _closest(PALETTE[:4], eye) > 35
     assert _closest(PALETTE, eye) > 18
+    assert _closest(COLORS, eye) > (25 if eye == "normal" else 13)
 
 
 def test_the_measure_of_colours_sees_a_confusion():
@@ -179,6 +180,12 @@ def test_no_colour_is_that_of_tissue():
     lab, tissue_lab = _lab(PALETTE, "normal"), _lab(tissue, "normal")
     assert np.linalg.norm(lab[:, None] - tissue_lab[None], axis=2).min() > 35
     assert len({color_of(i) for i in range(1, 9)}) == 8
+    assert np.linalg.norm(_lab(COLORS, "normal")[:, None] - tissue_lab[None], axis=2).min() > 30
+
+
+def test_twenty_four_objects_have_colours_of_their_own():
+    assert len({color_of(i) for i in range(1, 25)}) == 24 and color_of(25) == color_of(1)
+    assert _lab(COLORS, "normal")[:, 0].min() > 35  # what is darker is lost in the shadows and the corners
 
 
 def test_drawing_needs_only_numpy_and_opencv():
