@@ -29,16 +29,20 @@ class Loss:
 
 
 class WholePictures:
-    """The decoder of one stream. `loss` is what is missing before the next picture, for the caller to take."""
+    """The decoder of one stream. `loss` is what is missing before the next picture, for the caller to take.
 
-    def __init__(self, stream: av.VideoStream, *, any_start: bool = False) -> None:
+    `any_start`: begin at any packet, for files that mark no key frame. `keep_held`: at a fault, show what the decoder
+    still holds back; not where nothing tells how far from one another these pictures are.
+    """
+
+    def __init__(self, stream: av.VideoStream, *, any_start: bool = False, keep_held: bool = True) -> None:
         self._decoder = stream.codec_context
         self._decoder.options = {"err_detect": STRICTER.get(self._decoder.name, STRICT)}
         self._decoder.copy_opaque = True  # each picture brings back the number of its packet
         self._in_step = self._decoder.name in IN_STEP
-        self._any_start = any_start
+        self._any_start, self._keep_held = any_start, keep_held
         self.number = -1  # of the latest packet
-        self.start_number = self.rank = 0  # the key frame that decoding began at; pictures that came since
+        self._timed = False  # packets have times
         self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
         self._await_start = True
         self._waiting: dict[int, int | None] = {}  # packets that have not become a picture yet: number to pts
@@ -66,15 +70,15 @@ class WholePictures:
             yield from self._fault(number, broken)
             return
         if self._start is None:
-            if not (packet.is_keyframe or self._any_start):
+            if not (packet.is_keyframe or self._any_start) or (self._timed and packet.pts is None):
                 return
             self._start, self._await_start = (number, packet.pts), True
-            self.start_number, self.rank = number, -1
+        self._timed |= packet.pts is not None
         packet.opaque = number
         try:
             pictures = packet.decode()
         except av.FFmpegError as e:
-            yield from self._fault(number, f"its data is damaged: {e.strerror}")
+            yield from self._fault(number, "its data is damaged")
             return
         yield from self._good(pictures)
 
@@ -99,8 +103,9 @@ class WholePictures:
         self._why = self._why or why
         if self._start is None:
             return
-        pictures = [p for p in self._drained() if self._number_of(p) < number - bool(p.interlaced_frame)]
-        yield from self._good(pictures)
+        held = self._drained()
+        if self._keep_held:
+            yield from self._good([p for p in held if self._number_of(p) < number - bool(p.interlaced_frame)])
         self._start = None
 
     def _good(self, pictures: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -112,7 +117,6 @@ class WholePictures:
                 yield from self._good([p for p in held if self._number_of(p) < number])
                 yield from self._fault(min(number, self.number), why)
                 return
-            self.rank += 1
             if self._await_start:
                 if not self._begins(picture, number):
                     continue
