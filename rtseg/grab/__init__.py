@@ -50,7 +50,7 @@ def open_source(
         raise SourceError(f"{redact(uri)}: fps={fps:g}, but a live input has its own times; leave fps out")
     from .stream import StreamSource
 
-    return StreamSource(uri, deinterlace=deinterlace or "auto")
+    return StreamSource(uri, deinterlace=deinterlace or "auto", damaged=damaged)
 
 
 def open_recording(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import av
 
+from .keys import is_key
+
 # `explode`: an error is an error, and is not concealed. `crccheck`: FFV1's and HEVC's own checksums.
 STRICT = "crccheck+explode"
 # `aggressive`: also that a slice has to end where its data ends. Only of H.264: in MPEG-2 padding there is common.
@@ -40,7 +42,7 @@ class WholePictures:
         self._decoder.options = {"err_detect": STRICTER.get(self._decoder.name, STRICT)}
         self._decoder.copy_opaque = True  # each picture brings back the number of its packet
         self._in_step = self._decoder.name in IN_STEP
-        self._any_start, self._keep_held = any_start, keep_held
+        self.any_start, self._keep_held = any_start, keep_held
         self.number = -1  # of the latest packet
         self._timed = False  # packets have times
         self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
@@ -70,7 +72,7 @@ class WholePictures:
             yield from self._fault(number, broken)
             return
         if self._start is None:
-            if not (packet.is_keyframe or self._any_start) or (self._timed and packet.pts is None):
+            if not self._can_begin(packet):
                 return
             self._start, self._await_start = (number, packet.pts), True
         self._timed |= packet.pts is not None
@@ -81,6 +83,16 @@ class WholePictures:
             yield from self._fault(number, "its data is damaged")
             return
         yield from self._good(pictures)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be shown before a key frame comes."""
+        return self._start is None or self._await_start
+
+    def _can_begin(self, packet: av.Packet[av.VideoStream]) -> bool:
+        if self._timed and packet.pts is None:  # its head is gone
+            return False
+        return self.any_start or packet.is_keyframe or is_key(self._decoder.name, bytes(packet))
 
     def finish(self) -> Iterator[av.VideoFrame]:
         """What the decoder still holds at the end, or at a joint: after it, decoding begins anew."""
@@ -111,6 +123,8 @@ class WholePictures:
     def _good(self, pictures: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         for index, picture in enumerate(pictures):
             number = self._number_of(picture)
+            if picture.is_corrupt and self._await_start:
+                continue  # refreshed little by little: it is not whole yet
             if picture.is_corrupt or self._overtaken(picture, number):
                 why = "its data is damaged" if picture.is_corrupt else "a picture is missing"
                 held = pictures[index + 1 :]
@@ -129,7 +143,7 @@ class WholePictures:
 
     def _begins(self, picture: av.VideoFrame, number: int) -> bool:
         """Whether a picture is the key frame that decoding began at, or shown after it."""
-        if self._start is None or number == self._start[0] or self._any_start:
+        if self._start is None or number == self._start[0] or self.any_start:
             return True
         return picture.pts is not None and self._start[1] is not None and picture.pts >= self._start[1]
 
