@@ -66,7 +66,7 @@ class StreamSource(Source):
             self.account.begin()
             for seq, (picture, captured_ns, loss) in enumerate(connection.pictures()):
                 self.corrupt = connection.corrupt
-                pts, time_base = picture.pts, picture.time_base
+                pts, time_base = picture.pts, connection.time_base  # what was held back brings none
                 if pts is None or time_base is None:
                     pts, time_base = seq, 1 / Fraction(self.fps).limit_denominator(1001)
                 self._note(seq, float(pts * time_base), loss, connection.whole.leading)
@@ -130,7 +130,7 @@ class _Connection:
             stream.thread_type = "SLICE"  # frame threads hold one picture back each
             if stream.codec_context.name in REORDERED:
                 stream.codec_context.flags |= Flags.low_delay
-            self._stream = stream
+            self._stream, self.time_base = stream, stream.time_base
             # Without a parser, a packet has to be a picture, or pictures would be lost without a word.
             self._mark = MARKS.get(stream.codec_context.name, b"") if address.parsed() else None
             self._packets = self._container.demux()

@@ -124,7 +124,7 @@ def test_what_lost_a_packet_is_not_shown_nor_what_was_predicted_from_it(tmp_path
     data, torn = whole.read_bytes(), tmp_path / "torn.ts"
     with sent(whole) as uri:
         clean = {frame.pts: frame.image_hwc for frame in received(uri)}
-    for place in range(40, len(data) // 188, len(data) // 188 // 9):
+    for place in range(40, len(data) // 188, len(data) // 188 // 5):
         torn.write_bytes(data[: 188 * place] + data[188 * (place + 1) :])
         frames: list[Frame] = []
         with sent(torn) as uri, open_source(uri) as source, pytest.raises(SourceError, match="ended by its sender"):
@@ -133,7 +133,8 @@ def test_what_lost_a_packet_is_not_shown_nor_what_was_predicted_from_it(tmp_path
         for frame in frames:
             np.testing.assert_array_equal(frame.image_hwc, clean[frame.pts])
         missing = len(clean) - len(frames)
-        assert 0 < missing <= 10 and (source.corrupt > 0) == (source.account.damaged > 0)
-        assert source.corrupt or missing <= 8, "lost in the last group of pictures: nothing came after it"
+        assert missing <= 10 and source.corrupt == source.account.damaged
+        # What was lost before we joined is not counted, nor what comes to light when the sender is gone.
+        assert source.corrupt or frames[0].pts > min(clean) or frames[-1].pts < max(clean)
         with sent(torn) as uri, pytest.raises(SourceError, match=r"missing; damaged = skip goes on|ended by its"):
             list(open_source(uri, damaged="stop"))
