@@ -44,7 +44,7 @@ class WholePictures:
         self._in_step = self._decoder.name in IN_STEP
         self.any_start, self._keep_held = any_start, keep_held
         self.number = -1  # of the latest packet
-        self._timed = False  # packets have times
+        self._timed = self._key_came = False  # packets have times; a key frame was there, whole or not
         self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
         self._await_start = True
         self._waiting: dict[int, int | None] = {}  # packets that have not become a picture yet: number to pts
@@ -61,6 +61,9 @@ class WholePictures:
         """
         self.number += 1
         number = self.number
+        self._key_came |= packet.is_keyframe or self.any_start
+        if not self._key_came and not self._can_begin(packet):
+            broken = hole = ""  # nothing can be shown before the first key frame, whole or not
         if hole:
             self._holes = True
             yield from self._fault(number, hole)
