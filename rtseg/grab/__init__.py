@@ -56,7 +56,7 @@ def open_source(
             raise SourceError(f"{redact(uri)}: {name}={value:g}, but {_OWN[name]}; leave {name} out")
     from .stream import StreamSource
 
-    return StreamSource(uri, deinterlace=deinterlace or "auto")
+    return StreamSource(uri, deinterlace=deinterlace or "auto", damaged=damaged)
 
 
 _OWN = {

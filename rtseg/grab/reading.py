@@ -36,8 +36,8 @@ class Reading:
         self, demuxer: Demuxer, rate: Fraction, account: Account, damaged: Damaged = "skip", any_start: bool = False
     ) -> None:
         self._demuxer, self._account, self._damaged = demuxer, account, damaged
-        self._whole = WholePictures(demuxer.stream, any_start=any_start)
         self._placed = bool(demuxer.format & set(NO_TIMES))
+        self._whole = WholePictures(demuxer.stream, any_start=any_start, keep_held=not self._placed)
         self._times = Times(rate, demuxer.stream.time_base, placed=self._placed)
         self._seq, self._end_s, self._packets = 0, 0.0, 0
         self.why_none = ""  # why there is no picture at all
@@ -48,7 +48,7 @@ class Reading:
         for unit in self._demuxer.units():
             packet = unit.packet
             if unit.joint:
-                yield from self._timed(whole.finish())
+                yield from self._timed(whole.finish(), ahead=1)
                 times.joint()
             if self._placed:
                 packet.pts = None
@@ -57,13 +57,16 @@ class Reading:
             self._packets += 1
             times.begin(whole.number + 1, packet.dts)
             yield from self._timed(whole.feed(packet, unit.broken, unit.hole))
-        yield from self._timed(whole.finish())
+        yield from self._timed(whole.finish(), ahead=1)
         self._finish()
 
-    def _timed(self, pictures: Iterable[av.VideoFrame]) -> Iterator[Timed]:
+    def _timed(self, pictures: Iterable[av.VideoFrame], ahead: int = 0) -> Iterator[Timed]:
         whole, account = self._whole, self._account
-        for picture in pictures:
-            pts, time_base = self._times.of(picture, self._seq, whole.start_number, whole.rank, whole.number)
+        if self._placed:  # the last of them belongs to the latest packet; at an end, the first to the one after
+            pictures = list(pictures)
+            ahead = ahead or 1 - len(pictures)
+        for place, picture in enumerate(pictures, whole.number + ahead):
+            pts, time_base = self._times.of(picture, self._seq, place)
             seconds = float(pts * time_base)
             account.leading = whole.leading
             if whole.loss:

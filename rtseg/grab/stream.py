@@ -1,6 +1,6 @@
 """Frames from a live input, through FFmpeg (PyAV): the newest as soon as it is decoded, for as long as the feed lives.
 
-A file that is damaged is an error; a feed that is damaged goes on: what is broken is skipped and counted.
+What is damaged is skipped, with what was predicted from it, and counted, as in a recording.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from av.container import InputContainer
 from ..errors import SourceError
 from ..types import Frame, now_ns
 from .address import Address, live_address
+from .account import Gap
 from .convert import Converter
 from .secret import guard_logs, scrub
-from .source import Mode, Source
+from .source import Damaged, Mode, Source
 from .srt import SrtReader
 from .turn import Turn
+from .whole import Loss, WholePictures
 
 OPEN_S, READ_S = 6.0, 2.0  # time limits of FFmpeg's calls
 # Without a good picture for so long, although data comes, a connection is given up; on joining, the next key frame may
 # be far away.
 FIRST_S, GOOD_S = 12.0, 5.0
-CALL_S = GOOD_S + READ_S  # until the next frame, or an error
+CALL_S = FIRST_S + READ_S  # until the next frame, or an error
 OPENING_S = 2 * (2 * OPEN_S + FIRST_S + READ_S)  # until the first, at worst: with and without a parser
 # What each picture in MPEG-TS begins with: a delimiter, which that standard demands, or MPEG-2's picture header.
 MARKS = {"h264": b"\0\0\1\x09", "hevc": b"\0\0\1\x46", "mpeg2video": b"\0\0\1\0"}
 REORDERED = ("h264", "hevc")  # right with `low_delay` too; MPEG-2 would come in the order of coding
 FPS = 25.0  # where the feed does not say
 FASTEST = 300
+Seen = tuple[av.VideoFrame, int, Loss | None]
 
 
 class StreamSource(Source):
@@ -43,11 +46,11 @@ class StreamSource(Source):
     `frame.interlaced` says how the feed is coded, also where `deinterlace` has made the picture whole.
     """
 
-    def __init__(self, uri: str, *, deinterlace: Mode = "auto") -> None:
+    def __init__(self, uri: str, *, deinterlace: Mode = "auto", damaged: Damaged = "skip") -> None:
         address = live_address(uri)
         if address is None:
             raise SourceError(f"{uri}: not a live input; expected rtsp://, srt://, udp://, /dev/video0, ...")
-        self._address, self._mode = address, deinterlace
+        self._address, self._mode, self._damaged = address, deinterlace, damaged
         self.corrupt = 0  # packets and pictures that were damaged, and skipped
         connection = self._connect()
         self._ready = [connection]  # list.pop is atomic: `close` may come from another thread
@@ -60,11 +63,13 @@ class StreamSource(Source):
         connection = self._ready.pop() if self._ready else self._again()
         convert = Converter(self.uri, self._mode, self.account, connection.turn)
         with connection:
-            for seq, (picture, captured_ns) in enumerate(connection.pictures()):
+            self.account.begin()
+            for seq, (picture, captured_ns, loss) in enumerate(connection.pictures()):
                 self.corrupt = connection.corrupt
-                pts, time_base = picture.pts, picture.time_base
+                pts, time_base = picture.pts, connection.time_base  # what was held back brings none
                 if pts is None or time_base is None:
                     pts, time_base = seq, 1 / Fraction(self.fps).limit_denominator(1001)
+                self._note(seq, float(pts * time_base), loss, connection.whole.leading)
                 interlaced = bool(picture.interlaced_frame)
                 image_hwc, color = convert(picture)
                 yield Frame(
@@ -72,6 +77,18 @@ class StreamSource(Source):
                     pixfmt=picture.format.name, color=color, interlaced=interlaced,
                     sample_aspect=connection.aspect,
                 )  # fmt: skip
+
+    def _note(self, seq: int, seconds: float, loss: Loss | None, leading: int) -> None:
+        account = self.account
+        account.leading = leading
+        if loss is not None:
+            account.gap(Gap(seq, seconds, loss.lost, loss.why))
+            if self._damaged == "stop":
+                account.ended = loss.why
+                raise SourceError(f"{self.uri}: frame {seq}: {loss.why}; damaged = skip goes on")
+        if seq == 0:
+            account.start_s = seconds
+        account.shown = seq + 1
 
     def _connect(self) -> _Connection:
         try:
@@ -105,7 +122,6 @@ class _Connection:
         self._address = address
         self._stack = ExitStack()
         self.corrupt = 0
-        self._good = False
         try:
             self._container = self._stack.enter_context(_open(address, self._stack))
             stream = self._container.streams.best("video")
@@ -114,14 +130,16 @@ class _Connection:
             stream.thread_type = "SLICE"  # frame threads hold one picture back each
             if stream.codec_context.name in REORDERED:
                 stream.codec_context.flags |= Flags.low_delay
-            self._stream = stream
+            self._stream, self.time_base = stream, stream.time_base
             # Without a parser, a packet has to be a picture, or pictures would be lost without a word.
             self._mark = MARKS.get(stream.codec_context.name, b"") if address.parsed() else None
             self._packets = self._container.demux()
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             self.fps = rate if 1 <= rate <= FASTEST else 0.0
+            self.whole = WholePictures(stream)
+            self._joined = self._torn = False
             self._coming = self._decoded()
-            self.first, self._first_ns = next(self._coming)
+            self.first, self._first_ns, self._first_loss = next(self._coming)
             self.turn = Turn.of(self.first)
             self.aspect = self.turn.aspect(stream.sample_aspect_ratio)
         except BaseException:
@@ -134,24 +152,32 @@ class _Connection:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def pictures(self) -> Iterator[tuple[av.VideoFrame, int]]:
-        """Good pictures with the moment each left the decoder, from the first; `SourceError` at the end."""
+    def pictures(self) -> Iterator[Seen]:
+        """Whole pictures, when each left the decoder, and what is missing before; `SourceError` at the end."""
         first = self.first
         del self.first  # a picture that is kept would keep a buffer of the decoder's
-        yield first, self._first_ns
+        yield first, self._first_ns, self._first_loss
         del first
         yield from self._coming
 
-    def _decoded(self) -> Iterator[tuple[av.VideoFrame, int]]:
+    def _decoded(self) -> Iterator[Seen]:
         good_ns = now_ns()
         while True:
             packet = self._packet()
             if packet.stream_index == self._stream.index:
                 for picture in self._decode(packet):
                     good_ns = now_ns()
-                    yield picture, good_ns
-            limit_s = GOOD_S if self._good else FIRST_S
-            if now_ns() - good_ns > limit_s * 1e9:
+                    loss, self.whole.loss = self.whole.loss, None
+                    if not self._joined:  # what was sent before we joined is not ours
+                        loss = None
+                    self.corrupt += 0 if loss is None else loss.lost or 1
+                    self._joined = True
+                    yield picture, good_ns, loss
+            silent_ns = now_ns() - good_ns
+            if not self._joined and silent_ns > FIRST_S / 2 * 1e9:
+                self.whole.any_start = True  # some senders mark no key frame at all
+            limit_s = FIRST_S if self.whole.waits else GOOD_S
+            if silent_ns > limit_s * 1e9:
                 raise _NoPictureError(f"{self._address.shown}: data comes, but no good picture for {limit_s:g} s")
 
     def _packet(self) -> av.Packet[av.stream.Stream]:
@@ -166,20 +192,15 @@ class _Connection:
             raise SourceError(f"{self._address.shown}: the feed was ended by its sender")
         return packet
 
-    def _decode(self, packet: av.Packet[av.stream.Stream]) -> list[av.VideoFrame]:
-        """The packet's good pictures; what is damaged is counted, but not before the first good one."""
-        if not (self._good or packet.is_corrupt):
+    def _decode(self, packet: av.Packet[av.stream.Stream]) -> Iterator[av.VideoFrame]:
+        """The whole pictures that a packet brings out."""
+        if not (self._joined or packet.is_corrupt):
             self._check_joined(packet)
-        try:
-            pictures = [] if packet.is_corrupt else packet.decode()
-        except av.FFmpegError:
-            pictures = []
-            self.corrupt += self._good
-        self.corrupt += self._good and packet.is_corrupt
-        good = [p for p in pictures if isinstance(p, av.VideoFrame) and not p.is_corrupt]
-        self.corrupt += (len(pictures) - len(good)) if self._good else 0
-        self._good = self._good or bool(good)
-        return good
+        # With a parser, FFmpeg hangs the mark on the packet before the one that is torn.
+        late = self._torn and self._mark is None
+        self._torn = packet.is_corrupt
+        broken = "packets of the stream are missing" if packet.is_corrupt or late else ""
+        return self.whole.feed(packet, broken)
 
     def _check_joined(self, packet: av.Packet[av.stream.Stream]) -> None:
         if self._mark is not None and (not self._mark or bytes(packet).count(self._mark) != 1):

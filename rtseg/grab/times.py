@@ -15,8 +15,6 @@ class Times:
     def __init__(self, rate: Fraction, time_base: Fraction | None, *, placed: bool) -> None:
         self._rate, self._time_base, self._placed = rate, time_base, placed
         self._places: dict[int, int] = {}  # when each packet is due in decoding
-        self._delay: int | None = None  # packets that have to be there before a picture can be shown
-        self._start = self._rank = 0
         self._last: int | None = None
         self._step = 0
         self._added = 0
@@ -36,14 +34,14 @@ class Times:
         """What follows is of another part, whose times begin anew."""
         self._joint = True
 
-    def of(self, picture: av.VideoFrame, seq: int, start: int, rank: int, fed: int) -> tuple[int, Fraction]:
-        """pts and time base of the picture that is shown next.
-
-        It is number `rank` of those since the key frame in packet `start`; packet `fed` brought it out.
-        """
+    def of(self, picture: av.VideoFrame, seq: int, place: int) -> tuple[int, Fraction]:
+        """pts and time base of the picture that is shown next; the decoder gave it when it had packet `place`."""
         pts, time_base = picture.pts, self._time_base  # pictures that are held back to the end bring none
         if self._placed:
-            pts = self._by_place(start, rank, fed)
+            # A picture comes out when the packet is there that is decoded at the time when the picture is shown.
+            pts = self._places.get(place)
+            if pts is None and self._last is not None:
+                pts = self._last - self._added + self._step
         if pts is None or time_base is None:
             # A bare stream, as in a .h264 file, has no clock of its own: count.
             return seq, 1 / self._rate
@@ -54,12 +52,3 @@ class Times:
         self._joint = False
         self._last = pts + self._added
         return self._last, time_base
-
-    def _by_place(self, start: int, rank: int, fed: int) -> int | None:
-        if self._delay is None:
-            self._delay = fed - start - rank
-        number = start + rank + self._delay
-        if number in self._places:
-            return self._places[number]
-        known = max((n for n in self._places if n < number), default=None)
-        return None if known is None else self._places[known] + (number - known) * self._step

@@ -34,11 +34,18 @@ class Transport:
         self._torn: dict[int, str] = {}  # pictures by their start
         self._before: dict[int, str] = {}  # pictures before which something is missing
         self._aligned = True
+        self._others: dict[int, tuple[int, int]] = {}  # of each other stream: count and place of its latest packet
+        self._missed: tuple[int, int, int] | None = None  # another stream lost packets: which, and between which places
+        self._doubted: list[tuple[int, int]] = []  # between these places, something was lost
+        self._open = False  # nothing says that the latest picture is complete
         self.ended = self.cut = False
 
     def torn(self, start: int, end: int | None) -> str:
         """Why the picture that starts at byte `start` is damaged, "" if it is not; the next one starts at `end`."""
         self._read_to(end)
+        for begin, stop in self._doubted:
+            if start < stop and (end is None or end > begin):
+                return LOST
         if not self._aligned and end is not None:
             end += 1  # pictures do not start where PES packets do: this one reaches into the next packet
         first, last = bisect_left(self._starts, start), len(self._starts)
@@ -65,6 +72,7 @@ class Transport:
         self._starts = self._starts[bisect_left(self._starts, place) :]
         self._torn = {s: why for s, why in self._torn.items() if s >= place}
         self._before = {s: why for s, why in self._before.items() if s >= place}
+        self._doubted = [pair for pair in self._doubted if pair[1] >= place]
 
     def _scan(self, data: bytes) -> None:
         data = self._rest + data
@@ -82,12 +90,13 @@ class Transport:
                 data, self._at, self._count = data[skip:], self._at + skip, -2
         self._rest = data
         self.cut = self.ended and bool(data)
-        if self.cut and self._starts:
+        if self.ended and self._starts and (self.cut or self._open):
             self._torn.setdefault(self._starts[-1], "the file was cut off")
 
     def _packets(self, rows: ImageU8, at: int) -> None:
         """Note where the stream's pictures start among these packets, and where packets are missing."""
         pid = ((rows[:, 1] & 0x1F).astype(np.int64) << 8) | rows[:, 2]
+        self._watch_others(rows, pid, at)
         ours = np.flatnonzero((pid == self._pid) & ((rows[:, 3] & 0x10) > 0))  # that carry some of it
         if not len(ours):
             return
@@ -111,7 +120,25 @@ class Transport:
                 self._aligned &= _is_aligned(mine[i])
                 if garbled[i]:
                     self._torn[place] = GARBLED
+                self._open = not _says_its_length(mine[i])
         self._count, self._stuffed = int(counts[-1]), _is_stuffed(mine[-1])
+        self._open = self._open and not self._stuffed
+
+    def _watch_others(self, rows: ImageU8, pid: Rows, at: int) -> None:
+        """The count has four bits: sixteen packets may be lost without a hole in it. Then other streams lost some too.
+
+        One of them alone proves nothing: it may be all that was lost.
+        """
+        carry = (pid != self._pid) & (pid != 0x1FFF) & ((rows[:, 3] & 0x10) > 0)
+        for i in np.flatnonzero(carry).tolist():
+            key, count, place = int(pid[i]), int(rows[i, 3] & 15), i * self._size + at
+            last = self._others.get(key)
+            self._others[key] = (count, place)
+            if last is None or count in (last[0], (last[0] + 1) & 15):
+                continue
+            missed, self._missed = self._missed, (key, last[1], place)
+            if missed and missed[0] != key and missed[1] < place and last[1] < missed[2]:
+                self._doubted.append((max(missed[1], last[1]), min(missed[2], place)))
 
     def _gap(self, place: int, begins: bool, stuffed: bool, why: str) -> None:
         if begins and (stuffed or not self._starts):
@@ -146,6 +173,12 @@ def _is_stuffed(packet: ImageU8) -> bool:
         return True
     needed = 1 + 6 * (flags >> 4 & 1) + 6 * (flags >> 3 & 1) + (flags >> 2 & 1)
     return not flags & 3 and length > needed
+
+
+def _says_its_length(packet: ImageU8) -> bool:
+    """Whether a PES packet says how long it is; then FFmpeg finds that it is cut."""
+    data = bytes(packet[4 + (1 + int(packet[4]) if packet[3] & 0x20 else 0) :])
+    return len(data) > 5 and data[4:6] != b"\0\0"
 
 
 def _is_aligned(packet: ImageU8) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import av
 
+from .keys import is_key
+
 # `explode`: an error is an error, and is not concealed. `crccheck`: FFV1's and HEVC's own checksums.
 STRICT = "crccheck+explode"
 # `aggressive`: also that a slice has to end where its data ends. Only of H.264: in MPEG-2 padding there is common.
@@ -29,16 +31,20 @@ class Loss:
 
 
 class WholePictures:
-    """The decoder of one stream. `loss` is what is missing before the next picture, for the caller to take."""
+    """The decoder of one stream. `loss` is what is missing before the next picture, for the caller to take.
 
-    def __init__(self, stream: av.VideoStream, *, any_start: bool = False) -> None:
+    `any_start`: begin at any packet, for files that mark no key frame. `keep_held`: at a fault, show what the decoder
+    still holds back; not where nothing tells how far from one another these pictures are.
+    """
+
+    def __init__(self, stream: av.VideoStream, *, any_start: bool = False, keep_held: bool = True) -> None:
         self._decoder = stream.codec_context
         self._decoder.options = {"err_detect": STRICTER.get(self._decoder.name, STRICT)}
         self._decoder.copy_opaque = True  # each picture brings back the number of its packet
         self._in_step = self._decoder.name in IN_STEP
-        self._any_start = any_start
+        self.any_start, self._keep_held = any_start, keep_held
         self.number = -1  # of the latest packet
-        self.start_number = self.rank = 0  # the key frame that decoding began at; pictures that came since
+        self._timed = self._key_came = False  # packets have times; a key frame was there, whole or not
         self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
         self._await_start = True
         self._waiting: dict[int, int | None] = {}  # packets that have not become a picture yet: number to pts
@@ -55,6 +61,9 @@ class WholePictures:
         """
         self.number += 1
         number = self.number
+        self._key_came |= packet.is_keyframe or self.any_start
+        if not self._key_came and not self._can_begin(packet):
+            broken = hole = ""  # nothing can be shown before the first key frame, whole or not
         if hole:
             self._holes = True
             yield from self._fault(number, hole)
@@ -66,17 +75,27 @@ class WholePictures:
             yield from self._fault(number, broken)
             return
         if self._start is None:
-            if not (packet.is_keyframe or self._any_start):
+            if not self._can_begin(packet):
                 return
             self._start, self._await_start = (number, packet.pts), True
-            self.start_number, self.rank = number, -1
+        self._timed |= packet.pts is not None
         packet.opaque = number
         try:
             pictures = packet.decode()
         except av.FFmpegError as e:
-            yield from self._fault(number, f"its data is damaged: {e.strerror}")
+            yield from self._fault(number, "its data is damaged")
             return
         yield from self._good(pictures)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be shown before a key frame comes."""
+        return self._start is None or self._await_start
+
+    def _can_begin(self, packet: av.Packet[av.VideoStream]) -> bool:
+        if self._timed and packet.pts is None:  # its head is gone
+            return False
+        return self.any_start or packet.is_keyframe or is_key(self._decoder.name, bytes(packet))
 
     def finish(self) -> Iterator[av.VideoFrame]:
         """What the decoder still holds at the end, or at a joint: after it, decoding begins anew."""
@@ -99,20 +118,22 @@ class WholePictures:
         self._why = self._why or why
         if self._start is None:
             return
-        pictures = [p for p in self._drained() if self._number_of(p) < number - bool(p.interlaced_frame)]
-        yield from self._good(pictures)
+        held = self._drained()
+        if self._keep_held:
+            yield from self._good([p for p in held if self._number_of(p) < number - bool(p.interlaced_frame)])
         self._start = None
 
     def _good(self, pictures: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         for index, picture in enumerate(pictures):
             number = self._number_of(picture)
+            if picture.is_corrupt and self._await_start:
+                continue  # refreshed little by little: it is not whole yet
             if picture.is_corrupt or self._overtaken(picture, number):
                 why = "its data is damaged" if picture.is_corrupt else "a picture is missing"
                 held = pictures[index + 1 :]
                 yield from self._good([p for p in held if self._number_of(p) < number])
                 yield from self._fault(min(number, self.number), why)
                 return
-            self.rank += 1
             if self._await_start:
                 if not self._begins(picture, number):
                     continue
@@ -125,7 +146,7 @@ class WholePictures:
 
     def _begins(self, picture: av.VideoFrame, number: int) -> bool:
         """Whether a picture is the key frame that decoding began at, or shown after it."""
-        if self._start is None or number == self._start[0] or self._any_start:
+        if self._start is None or number == self._start[0] or self.any_start:
             return True
         return picture.pts is not None and self._start[1] is not None and picture.pts >= self._start[1]
 

@@ -298,7 +298,7 @@ def test_a_broken_file_gives_its_good_frames_then_says_where(tmp_path: Path, nam
     broken.write_bytes(harm(whole.read_bytes()))
     good = []
     with pytest.raises(SourceError) as error:
-        good.extend(f.image_hwc for f in open_source(broken))
+        good.extend(f.image_hwc for f in open_source(broken, damaged="stop"))
     assert 5 <= len(good) < 60
     assert f"{broken}: frame {len(good)}: " in str(error.value)
     assert "\n" not in str(error.value)

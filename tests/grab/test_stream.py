@@ -116,3 +116,25 @@ def test_data_that_is_no_video_is_said(tmp_path: Path) -> None:
     with sent(path) as uri, pytest.raises(SourceError, match=f"^{uri}: ") as error:
         open_source(uri)
     assert "\n" not in str(error.value)
+
+
+def test_what_lost_a_packet_is_not_shown_nor_what_was_predicted_from_it(tmp_path: Path) -> None:
+    template, packets = coded("libx264", {"g": "8", "bf": "2", "qmin": "2", "qmax": "6"})
+    whole = transport(tmp_path / "a.ts", template, packets)
+    data, torn = whole.read_bytes(), tmp_path / "torn.ts"
+    with sent(whole) as uri:
+        clean = {frame.pts: frame.image_hwc for frame in received(uri)}
+    for place in range(40, len(data) // 188, len(data) // 188 // 5):
+        torn.write_bytes(data[: 188 * place] + data[188 * (place + 1) :])
+        frames: list[Frame] = []
+        with sent(torn) as uri, open_source(uri) as source, pytest.raises(SourceError, match="ended by its sender"):
+            frames.extend(source)
+        assert isinstance(source, StreamSource)
+        for frame in frames:
+            np.testing.assert_array_equal(frame.image_hwc, clean[frame.pts])
+        missing = len(clean) - len(frames)
+        assert missing <= 10 and source.corrupt == source.account.damaged
+        # What was lost before we joined is not counted, nor what comes to light when the sender is gone.
+        assert source.corrupt or frames[0].pts > min(clean) or frames[-1].pts < max(clean)
+        with sent(torn) as uri, pytest.raises(SourceError, match=r"missing; damaged = skip goes on|ended by its"):
+            list(open_source(uri, damaged="stop"))
