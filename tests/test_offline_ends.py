@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from rtseg.cli import main
 from rtseg.config import load_recipe
 from rtseg.errors import ConfigError, IncompleteError, OutputError, PromptError, SourceError
+from rtseg.evaluate import open_dataset
 from rtseg.grab import Source
 from rtseg.grab.account import Gap
 from rtseg.offline import Reading, results, run, segment
@@ -234,10 +237,28 @@ def test_frames_that_have_names_keep_them(tmp_path: Path, play: Callable[[Played
     assert sorted(os.listdir(out / "frames")) == sorted(f"{stem}.png" for stem in stems)
 
 
+def test_the_images_of_a_folder_lend_their_names(tmp_path: Path) -> None:
+    """To masks, and to the pictures that masks.json speaks of; and an evaluation finds them again."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for frame in Played(3):
+        cv2.imwrite(str(folder / f"t1.{5 * frame.seq + 5}.png"), frame.image_hwc)
+    out = tmp_path / "out"
+    segment(folder, {0: [BOX]}, out, RECIPE)
+    images = json.loads((out / "masks.json").read_text())["images"]
+    assert sorted(image["file_name"] for image in images) == ["t1.10.png", "t1.15.png", "t1.5.png"]
+    assert all((folder / image["file_name"]).is_file() for image in images)
+    (sequence,) = open_dataset(out).sequences
+    assert sequence.count == 3
+    for t, image in enumerate(images):
+        wanted_hwc = cv2.imread(str(folder / image["file_name"]))[..., ::-1]
+        assert np.array_equal(sequence.image(t), wanted_hwc)
+        ids_hw = np.asarray(Image.open(out / image["mask_file"]))
+        assert np.array_equal((sequence.truth(t) or {}).get(2, np.zeros(ids_hw.shape, bool)), ids_hw == 2)
+
+
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_pictures_are_written_as_they_are_named(tmp_path: Path, play: Callable[[Played], Played], kind: str) -> None:
-    from PIL import Image
-
     play(Played(3))
     out = tmp_path / "out"
     segment("played.ts", {0: [BOX]}, out, RECIPE, frames=kind)

@@ -18,6 +18,7 @@ from .reading import Broken, Reading, Timed, broken
 from .source import Damaged, Mode, Source
 from .turn import Turn
 
+
 class FileSource(Source):
     """The best video stream of a file, every frame that is whole, at the times the file gives.
 
