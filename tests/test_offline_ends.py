@@ -287,7 +287,9 @@ def test_a_full_disk_keeps_what_fits(
     monkeypatch.setattr(results, "write_palette_png", full)
     play(Played(200))
     out = tmp_path / "out"
-    with pytest.raises(IncompleteError, match="00004.png: cannot be written .no space left.*; 4 frames are whole"):
+    with pytest.raises(
+        IncompleteError, match=f"^{out}/masks/00004.png: cannot be written .no space left.*; 4 frames are whole"
+    ):
         segment("played.ts", {0: [BOX]}, out, RECIPE)
     assert whole(out) == 4 and 4 <= len(played(out)) <= 5
 

@@ -66,7 +66,10 @@ def segment(
             report = Report(uris, files, reading, opened, tracker.engine, prompts, stages)
             same = _tell_of_killed(part, report, Path(out), say)
             results = Results(part.path, opened, stages, frames)
-            run = _Run(opened, tracker, prompts, results, stages, ending, progress)
+            inside, outside = str(part.path), str(out)
+            run = _Run(
+                opened, tracker, prompts, results, stages, ending, progress, lambda s: s.replace(inside, outside)
+            )
             try:
                 report.begin(part.path)
                 run.follow()
@@ -91,10 +94,12 @@ class _Run:
 
     def __init__(
         self, source: Source, tracker: Tracker, prompts: Prompts, results: Results,
-        stages: Stages, ending: Ending, progress: Progress,
+        stages: Stages, ending: Ending, progress: Progress, shown: Callable[[str], str],
     ) -> None:  # fmt: skip
+        """`shown` makes of a line one that names files as the user knows them."""
         self.source, self.ending, self.results = source, ending, results
         self.cause: BaseException | None = None
+        self.shown = shown
         self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
 
     def follow(self) -> None:
@@ -135,7 +140,7 @@ class _Run:
         if isinstance(error, KeyboardInterrupt):
             self.ending.interrupt()
         elif isinstance(error, RtsegError):
-            self.ending.wrong(str(error))
+            self.ending.wrong(self.shown(str(error)))
         else:
             self.ending.wrong(f"{type(error).__name__}: {error} (a bug, or this machine; RTSEG_DEBUG=1 shows where)")
 
@@ -144,7 +149,7 @@ def _finish(part: Part, run: _Run, report: Report, say: Say) -> None:
     """Close what is whole, and write what became of it; a failure from here on leaves all where it lies."""
     part.keep = True
     for fault in run.results.close():
-        run.ending.wrong(fault)
+        run.ending.wrong(run.shown(fault))
     changed = report.changed()
     if changed:
         run.ending.wrong(changed)
