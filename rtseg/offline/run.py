@@ -18,14 +18,14 @@ from ..errors import ConfigError, IncompleteError, RtsegError, SourceError, did_
 from ..grab import Source, open_source
 from ..overlap import Ahead, Trailing
 from ..prompts import as_prompts
-from ..publish.folder import Part, result_folder
+from ..publish.folder import Part, check_apart, result_folder
 from ..timing import Stages
 from ..track import Tracker
 from ..types import Frame
 from .check import Prompts, beyond_end, check_prompts, on_frame
 from .report import Report, leftover_of
 from .results import Results
-from .settings import PICTURES, Reading, Uri, check_apart, files_of, uris_of
+from .settings import PICTURES, Reading, Uri, files_of, uris_of
 
 Progress = Callable[[int, int | None], None]
 Say = Callable[[str], None]
