@@ -88,7 +88,7 @@ def _eval(args: argparse.Namespace) -> Result:
     from . import Settings, evaluate, open_dataset
     from .report import table, write_report
 
-    if args.out:
+    if args.out and args.force:
         from ..publish.folder import check_apart
 
         check_apart([args.dataset], args.out)

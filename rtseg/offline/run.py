@@ -55,7 +55,8 @@ def segment(
     recipe = load_recipe(engine)
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
-    check_apart(uris, folder)
+    if force:
+        check_apart(uris, folder)
     with result_folder(folder, force) as part:
         files = files_of(uris)  # before it is opened: whoever changes it from now on is noticed
         with open_source(uris if len(uris) > 1 else uris[0], **asdict(reading)) as opened:

@@ -6,6 +6,7 @@ the kernel frees if the maker is killed: so what a killed one left behind is tol
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -22,6 +23,7 @@ OURS = {  # what a result holds, by the file that proves it to be one
     "run.json": {"run.json", "overlay.mp4", "masks", "masks.json", "frames"},
     "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LITTER = {".DS_Store", "Thumbs.db"}  # of file managers
 Reason = (OSError, RuntimeError, ValueError)  # of a path: the latter two for loops of links, and zeros in it
 
@@ -46,6 +48,8 @@ def check_apart(sources: Iterable[str | Path], out: Path) -> None:
     """`ConfigError` where something that is read lies in the folder that what is made of it would replace."""
     with _one_line(out):
         final = out.resolve()
+        if not final.is_dir():
+            return
     for source in sources:
         with suppress(*Reason):  # no path, but a uri
             path = Path(source)
@@ -112,7 +116,8 @@ def _one_line(out: Path, part: Part | None = None) -> Iterator[None]:
         where = getattr(e, "filename", None)
         place = f" at {where}" if where and part is not None else ""
         why = f"{getattr(e, 'strerror', None) or e}{place}"
-        raise OutputError(f"{out}: cannot be written ({why}); free the space or choose another folder") from e
+        remedy = "free the space or choose" if getattr(e, "errno", None) in FULL else "choose"
+        raise OutputError(f"{out}: cannot be written ({why}); {remedy} another folder") from e
 
 
 def _make_parents(final: Path) -> list[Path]:
