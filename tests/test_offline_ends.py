@@ -152,6 +152,17 @@ def prompt_file(tmp_path: Path, frame: int = 0) -> list[str]:
     return ["segment", "played.ts", "--prompts", str(tmp_path / "p.json"), "--engine", str(tmp_path / "e.toml")]
 
 
+def test_a_prompt_after_damage_is_told_for_its_number_may_be_another_programs(
+    tmp_path: Path, play: Callable[[Played], Played], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for before, told in ((2, True), (4, False)):  # the control: damage after the prompt
+        source = play(Played(5))
+        source.account.gap(Gap(before, 0.1, 12, "a packet is missing"))
+        assert main([*prompt_file(tmp_path, 3), "--out", str(tmp_path / f"out{before}")]) == 0
+        said = capsys.readouterr().err
+        assert ("prompt on frame 3: it is at 0.120 s, with 12 frames before it left out" in said) is told
+
+
 def test_the_last_line_the_code_and_the_document_agree(
     tmp_path: Path, play: Callable[[Played], Played], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from ..publish.folder import Part, check_apart, result_folder
 from ..timing import Stages
 from ..track import Tracker
 from ..types import Frame
-from .check import Prompts, beyond_end, check_prompts, on_frame
+from .check import Prompts, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
 from .results import Results
 from .settings import PICTURES, Reading, Uri, files_of, uris_of
@@ -66,7 +66,7 @@ def segment(
             stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
             report = Report(uris, files, reading, opened, tracker.engine, prompts, stages)
             same = _tell_of_killed(part, report, folder, say)
-            run = _Run(opened, tracker, prompts, Results(part.path, opened, stages, frames), stages, progress)
+            run = _Run(opened, tracker, prompts, Results(part.path, opened, stages, frames), stages, progress, say)
             run.attempt(lambda: report.begin(part.path))
             _finish(part, run, report, folder, say)
         if run.ending.ok:
@@ -83,11 +83,13 @@ class _Run:
     """One pass over a source, and how it ended; `cause` is the error that ended it early."""
 
     def __init__(
-        self, source: Source, tracker: Tracker, prompts: Prompts, results: Results, stages: Stages, progress: Progress
-    ) -> None:
+        self, source: Source, tracker: Tracker, prompts: Prompts, results: Results,
+        stages: Stages, progress: Progress, say: Say,
+    ) -> None:  # fmt: skip
         self.source, self.results, self.ending = source, results, Ending()
         self.cause: BaseException | None = None
         self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
+        self._say, self._told = say, False
 
     def attempt(self, begin: Callable[[], None]) -> None:
         """Segment the source to its end, or to whatever ends it earlier; raises that where no frame is whole."""
@@ -106,8 +108,7 @@ class _Run:
         with Trailing(self.results.add) as trailing, Ahead(self._read(), self.source.close) as frames:
             for frame in frames:
                 with self._stages.time("segment"), on_frame(frame.seq):
-                    for prompt in self._prompts.get(frame.seq, ()):
-                        self._tracker.give(prompt)
+                    self._prompt(frame)
                     masks = self._tracker.step(frame)
                 trailing.give((frame, masks))
                 count += 1
@@ -120,6 +121,16 @@ class _Run:
         self._check_end(count)
         if self.source.account.ended:
             self.ending.wrong(f"{self.source.uri}: ended early: {self.source.account.ended}")
+
+    def _prompt(self, frame: Frame) -> None:
+        """Give what is said on this frame."""
+        given = self._prompts.get(frame.seq, ())
+        for prompt in given:
+            self._tracker.give(prompt)
+        line = shifted(frame, self.source.account) if given else ""
+        if line and not self._told:
+            self._told = True
+            self._say(line)
 
     def _read(self) -> Iterator[Frame]:
         for frame in self.source:
