@@ -46,7 +46,7 @@ class Frame:
 
     `image_hwc` is uint8 [H, W, 3], full-range RGB. `seq` counts the source's frames from 0, also those that are
     dropped later. `pts * time_base` is the source's own time in seconds. `captured_ns` is `now_ns()` at the
-    moment the picture left the decoder. `name` is what the source calls it, as an image's file without its suffix;
+    moment the picture left the decoder. `name` is what the source calls it, as the name of an image's file;
     `sample_aspect` how wide a pixel is shown, for its height. `truth_hw` (synthetic source only) is uint8 [H, W]: the
     id of the object that is visible at each pixel, 0 for none.
     """

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from rtseg.cli import main
 from rtseg.config import load_recipe
 from rtseg.errors import ConfigError, IncompleteError, OutputError, PromptError, SourceError
+from rtseg.evaluate import open_dataset
 from rtseg.grab import Source
 from rtseg.grab.account import Gap
 from rtseg.offline import Reading, results, run, segment
@@ -149,6 +152,17 @@ def prompt_file(tmp_path: Path, frame: int = 0) -> list[str]:
     return ["segment", "played.ts", "--prompts", str(tmp_path / "p.json"), "--engine", str(tmp_path / "e.toml")]
 
 
+def test_a_prompt_after_damage_is_told_for_its_number_may_be_another_programs(
+    tmp_path: Path, play: Callable[[Played], Played], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for before, told in ((2, True), (4, False)):  # the control: damage after the prompt
+        source = play(Played(5))
+        source.account.gap(Gap(before, 0.1, 12, "a packet is missing"))
+        assert main([*prompt_file(tmp_path, 3), "--out", str(tmp_path / f"out{before}")]) == 0
+        said = capsys.readouterr().err
+        assert ("prompt on frame 3: it is at 0.120 s, with 12 frames before it left out" in said) is told
+
+
 def test_the_last_line_the_code_and_the_document_agree(
     tmp_path: Path, play: Callable[[Played], Played], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,10 +248,28 @@ def test_frames_that_have_names_keep_them(tmp_path: Path, play: Callable[[Played
     assert sorted(os.listdir(out / "frames")) == sorted(f"{stem}.png" for stem in stems)
 
 
+def test_the_images_of_a_folder_lend_their_names(tmp_path: Path) -> None:
+    """To masks, and to the pictures that masks.json speaks of; and an evaluation finds them again."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for frame in Played(3):
+        cv2.imwrite(str(folder / f"t1.{5 * frame.seq + 5}.png"), frame.image_hwc)
+    out = tmp_path / "out"
+    segment(folder, {0: [BOX]}, out, RECIPE)
+    images = json.loads((out / "masks.json").read_text())["images"]
+    assert sorted(image["file_name"] for image in images) == ["t1.10.png", "t1.15.png", "t1.5.png"]
+    assert all((folder / image["file_name"]).is_file() for image in images)
+    (sequence,) = open_dataset(out).sequences
+    assert sequence.count == 3
+    for t, image in enumerate(images):
+        wanted_hwc = cv2.imread(str(folder / image["file_name"]))[..., ::-1]
+        assert np.array_equal(sequence.image(t), wanted_hwc)
+        ids_hw = np.asarray(Image.open(out / image["mask_file"]))
+        assert np.array_equal((sequence.truth(t) or {}).get(2, np.zeros(ids_hw.shape, bool)), ids_hw == 2)
+
+
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_pictures_are_written_as_they_are_named(tmp_path: Path, play: Callable[[Played], Played], kind: str) -> None:
-    from PIL import Image
-
     play(Played(3))
     out = tmp_path / "out"
     segment("played.ts", {0: [BOX]}, out, RECIPE, frames=kind)
@@ -266,7 +298,9 @@ def test_a_full_disk_keeps_what_fits(
     monkeypatch.setattr(results, "write_palette_png", full)
     play(Played(200))
     out = tmp_path / "out"
-    with pytest.raises(IncompleteError, match="00004.png: cannot be written .no space left.*; 4 frames are whole"):
+    with pytest.raises(
+        IncompleteError, match=f"^{out}/masks/00004.png: cannot be written .no space left.*; 4 frames are whole"
+    ):
         segment("played.ts", {0: [BOX]}, out, RECIPE)
     assert whole(out) == 4 and 4 <= len(played(out)) <= 5
 
@@ -326,7 +360,7 @@ def test_a_source_in_the_folder_that_would_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "out/frames").mkdir(parents=True)
     (tmp_path / "out/run.json").write_text("{}")
     for source in (tmp_path / "out/frames", tmp_path / "out"):
-        with pytest.raises(ConfigError, match="the source .* lies in it, and would be replaced"):
+        with pytest.raises(ConfigError, match="out.* lies in it, and would be replaced"):
             segment(source, {0: [BOX]}, tmp_path / "out", RECIPE, force=True)
     assert (tmp_path / "out/frames").is_dir()
 

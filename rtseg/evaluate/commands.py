@@ -88,6 +88,10 @@ def _eval(args: argparse.Namespace) -> Result:
     from . import Settings, evaluate, open_dataset
     from .report import table, write_report
 
+    if args.out and args.force:
+        from ..publish.folder import check_apart
+
+        check_apart([args.dataset], args.out)
     settings = Settings(**{name: getattr(args, name) for name in SETTINGS})
     dataset = open_dataset(args.dataset, args.layout, args.sequences)
     engine = open_engine(args.engine)

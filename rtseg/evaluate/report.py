@@ -38,7 +38,7 @@ def write_report(make: Callable[[], Result], dataset: Dataset, out: Path, force:
     `ConfigError` where `out` holds something, unless `force` is set and it is an earlier report; `OutputError` where
     it cannot be written; `SourceError` where a picture of the data set can no longer be read.
     """
-    with atomic_folder(out, force) as folder:
+    with atomic_folder(out, force, store.FILE) as folder:
         report = fill(folder, make(), dataset)
     report["out"] = str(out)
     report.notes.append(f"saved {out}: {', '.join(report['saved'])}")

@@ -44,7 +44,7 @@ class StillSource(Source):
                     f"{where}: {width}x{height}, but the first image is {self.width}x{self.height}; "
                     f"expected one size in a {'folder' if number is None else 'file'}"
                 )
-            name = path.stem if number is None else f"{path.stem}_{number + 1:0{len(str(len(self._pictures)))}}"
+            name = path.name if number is None else f"{path.stem}_{number + 1:0{len(str(len(self._pictures)))}}"
             yield Frame(image_hwc, seq, self.session, seq, self._time_base, captured_ns, name=name)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import PromptError
 from ..grab import Source
-from ..types import Prompt
+from ..grab.account import Account
+from ..types import Frame, Prompt
 
 Prompts = Mapping[int, Sequence[Prompt]]
 
@@ -50,6 +51,17 @@ def beyond_end(prompts: Prompts, count: int | None, uri: str) -> str:
     if count is None or last < count:
         return ""
     return f"prompt on frame {last}: {uri} has {count} frames; expected a frame from 0 to {count - 1}"
+
+
+def shifted(frame: Frame, account: Account) -> str:
+    """The line about a prompt on a frame whose number is another one where all frames are counted, "" if it is not."""
+    missing = account.leading + sum(gap.lost or 1 for gap in account.gaps if gap.before <= frame.seq)
+    if not missing:
+        return ""
+    return (
+        f"prompt on frame {frame.seq}: it is at {frame.seconds:.3f} s, with {missing} frames before it left out; "
+        f"frames are counted as they are shown, so check it where its number comes from another program"
+    )
 
 
 def hash_of(prompts: Prompts) -> str:

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _say(line: str) -> None:
-    print(f"rtseg segment: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError, AttributeError):  # nobody may be listening on stderr
+        print(f"rtseg segment: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _rate(text: str) -> float:

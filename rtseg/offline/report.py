@@ -59,8 +59,7 @@ class Report:
 
     def end(self, folder: Path, count: int, ending: Ending) -> None:
         """Write all of it; `count` frames are whole. `OutputError`."""
-        whole = [Path(uri) for uri in self._uris]
-        hashes = [file_sha256(path) if path.is_file() and not ending.interrupted else None for path in whole]
+        hashes = [None if ending.interrupted else _hash_of(Path(uri)) for uri in self._uris]
         frames = {"in": count, "shown": count, "dropped": {}}
         self.said = {
             "complete": ending.ok,
@@ -93,6 +92,14 @@ def leftover_of(folder: Path, report: Report) -> tuple[int, bool]:
     except (OSError, ValueError):
         return masks, False
     return masks, isinstance(said, dict) and report.same_as(said)
+
+
+def _hash_of(path: Path) -> str | None:
+    """Of a file; None for anything else, and where somebody has no patience for it."""
+    try:
+        return file_sha256(path) if path.is_file() else None
+    except (OSError, ValueError, KeyboardInterrupt):
+        return None
 
 
 def _write(path: Path, said: dict[str, Any]) -> None:

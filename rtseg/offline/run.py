@@ -18,14 +18,14 @@ from ..errors import ConfigError, IncompleteError, RtsegError, SourceError, did_
 from ..grab import Source, open_source
 from ..overlap import Ahead, Trailing
 from ..prompts import as_prompts
-from ..publish.folder import Part, result_folder
+from ..publish.folder import Part, check_apart, result_folder
 from ..timing import Stages
 from ..track import Tracker
 from ..types import Frame
-from .check import Prompts, beyond_end, check_prompts, on_frame
+from .check import Prompts, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
 from .results import Results
-from .settings import PICTURES, Reading, Uri, check_apart, files_of, uris_of
+from .settings import PICTURES, Reading, Uri, files_of, uris_of
 
 Progress = Callable[[int, int | None], None]
 Say = Callable[[str], None]
@@ -51,61 +51,64 @@ def segment(
     somebody has to know. Raises an `RtsegError`, and then `out` is as it was; but an `IncompleteError` where the run
     ended after some frames: then these are kept, and it says where.
     """
-    uris, prompts = uris_of(source), as_prompts(prompts)
+    uris, prompts, folder = uris_of(source), as_prompts(prompts), Path(out)
     recipe = load_recipe(engine)
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
-    check_apart(uris, Path(out))
-    ending, stages = Ending(), Stages("grab", "segment", "overlay", "write")  # each is one thread's
-    with result_folder(Path(out), force) as part:
-        files = files_of(uris)
+    if force:
+        check_apart(uris, folder)
+    with result_folder(folder, force) as part:
+        files = files_of(uris)  # before it is opened: whoever changes it from now on is noticed
         with open_source(uris if len(uris) > 1 else uris[0], **asdict(reading)) as opened:
             check_prompts(prompts, opened, recipe.max_objects)
             with spare_core():
                 tracker = Tracker(open_engine(recipe))
+            stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
             report = Report(uris, files, reading, opened, tracker.engine, prompts, stages)
-            same = _tell_of_killed(part, report, Path(out), say)
-            results = Results(part.path, opened, stages, frames)
-            run = _Run(opened, tracker, prompts, results, stages, ending, progress)
-            try:
-                report.begin(part.path)
-                run.follow()
-            except (Exception, KeyboardInterrupt) as e:
-                if not results.count:
-                    results.abort()
-                    raise
-                run.note(e)
-            _finish(part, run, report, say)
-        if ending.ok:
+            same = _tell_of_killed(part, report, folder, say)
+            run = _Run(opened, tracker, prompts, Results(part.path, opened, stages, frames), stages, progress, say)
+            run.attempt(lambda: report.begin(part.path))
+            _finish(part, run, report, folder, say)
+        if run.ending.ok:
             for path in same:
                 shutil.rmtree(path, ignore_errors=True)
-    beside = part.final is not None and part.final != Path(out).resolve()
+    beside = part.final is not None and part.final != folder.resolve()
     said = {**report.said, "out": str(part.final if beside else out)}
-    if not ending.ok:
+    if not run.ending.ok:
         raise _incomplete(run, reading, said)
     return said
 
 
 class _Run:
-    """One pass over a source."""
+    """One pass over a source, and how it ended; `cause` is the error that ended it early."""
 
     def __init__(
         self, source: Source, tracker: Tracker, prompts: Prompts, results: Results,
-        stages: Stages, ending: Ending, progress: Progress,
+        stages: Stages, progress: Progress, say: Say,
     ) -> None:  # fmt: skip
-        self.source, self.ending, self.results = source, ending, results
+        self.source, self.results, self.ending = source, results, Ending()
         self.cause: BaseException | None = None
         self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
+        self._say, self._told = say, False
 
-    def follow(self) -> None:
-        """Segment the source to its end."""
+    def attempt(self, begin: Callable[[], None]) -> None:
+        """Segment the source to its end, or to whatever ends it earlier; raises that where no frame is whole."""
+        try:
+            begin()
+            self._follow()
+        except (Exception, KeyboardInterrupt) as e:
+            if not self.results.count:
+                self.results.abort()
+                raise
+            self._note(e)
+
+    def _follow(self) -> None:
         count, total = 0, self.source.account.count
         # Their exits are in this order: no frame more, then what is done is written, then it is counted.
         with Trailing(self.results.add) as trailing, Ahead(self._read(), self.source.close) as frames:
             for frame in frames:
                 with self._stages.time("segment"), on_frame(frame.seq):
-                    for prompt in self._prompts.get(frame.seq, ()):
-                        self._tracker.give(prompt)
+                    self._prompt(frame)
                     masks = self._tracker.step(frame)
                 trailing.give((frame, masks))
                 count += 1
@@ -119,6 +122,16 @@ class _Run:
         if self.source.account.ended:
             self.ending.wrong(f"{self.source.uri}: ended early: {self.source.account.ended}")
 
+    def _prompt(self, frame: Frame) -> None:
+        """Give what is said on this frame."""
+        given = self._prompts.get(frame.seq, ())
+        for prompt in given:
+            self._tracker.give(prompt)
+        line = shifted(frame, self.source.account) if given else ""
+        if line and not self._told:
+            self._told = True
+            self._say(line)
+
     def _read(self) -> Iterator[Frame]:
         for frame in self.source:
             self._stages.add("grab", self.source.grab_ms)
@@ -129,8 +142,7 @@ class _Run:
         if beyond and not any(fault.startswith("prompt on frame ") for fault in self.ending.faults):
             self.ending.wrong(beyond)
 
-    def note(self, error: BaseException) -> None:
-        """What ended the run early."""
+    def _note(self, error: BaseException) -> None:
         self.cause = error
         if isinstance(error, KeyboardInterrupt):
             self.ending.interrupt()
@@ -140,7 +152,7 @@ class _Run:
             self.ending.wrong(f"{type(error).__name__}: {error} (a bug, or this machine; RTSEG_DEBUG=1 shows where)")
 
 
-def _finish(part: Part, run: _Run, report: Report, say: Say) -> None:
+def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
     """Close what is whole, and write what became of it; a failure from here on leaves all where it lies."""
     part.keep = True
     for fault in run.results.close():
@@ -152,6 +164,7 @@ def _finish(part: Part, run: _Run, report: Report, say: Say) -> None:
     for line in account.lines():
         if not (account.ended and account.ended in line):  # that is the last line's to say
             say(f"{run.source.uri}: {line}")
+    run.ending.faults = [fault.replace(str(part.path), str(out)) for fault in run.ending.faults]
     part.incomplete = not run.ending.ok
     report.end(part.path, run.results.count, run.ending)
 

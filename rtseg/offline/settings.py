@@ -46,12 +46,3 @@ def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
         except (OSError, ValueError):  # no path, but a uri
             continue
     return found
-
-
-def check_apart(uris: Sequence[str], out: Path) -> None:
-    """`ConfigError` where a source lies in the folder that its own result would replace."""
-    final = out.resolve()
-    for uri in uris:
-        path = Path(uri)
-        if path.exists() and (path.resolve() == final or final in path.resolve().parents):
-            raise ConfigError(f"{out}: the source {uri} lies in it, and would be replaced; choose another folder")

@@ -6,11 +6,12 @@ the kernel frees if the maker is killed: so what a killed one left behind is tol
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from pathlib import Path
 from ..errors import ConfigError, OutputError
 from .lock import MAKER, claimed, leftovers, short, sign
 
-PROOFS = ("run.json", "eval.json")  # a folder that holds one of these is a result of ours
-SEGMENTED = {"overlay.mp4", "masks", "masks.json", "frames"}
-EVALUATED = {"masks.json.gz", "report.md", "plots", "worst", "sheets"}
-OURS = {*PROOFS, *SEGMENTED, *EVALUATED}
+OURS = {  # what a result holds, by the file that proves it to be one
+    "run.json": {"run.json", "overlay.mp4", "masks", "masks.json", "frames"},
+    "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
+}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LITTER = {".DS_Store", "Thumbs.db"}  # of file managers
 Reason = (OSError, RuntimeError, ValueError)  # of a path: the latter two for loops of links, and zeros in it
 
@@ -42,20 +44,35 @@ class Part:
     final: Path | None = None
 
 
+def check_apart(sources: Iterable[str | Path], out: Path) -> None:
+    """`ConfigError` where something that is read lies in the folder that what is made of it would replace."""
+    with _one_line(out):
+        final = out.resolve()
+        if not final.is_dir():
+            return
+    for source in sources:
+        with suppress(*Reason):  # no path, but a uri
+            path = Path(source)
+            inside = path.exists() and (path.resolve() == final or final in path.resolve().parents)
+            if inside:
+                raise ConfigError(f"{out}: {source} lies in it, and would be replaced; choose another folder")
+
+
 @contextmanager
-def atomic_folder(out: Path, force: bool = False) -> Iterator[Path]:
+def atomic_folder(out: Path, force: bool = False, proof: str = "run.json") -> Iterator[Path]:
     """Work in the folder that this yields; it becomes `out` on a clean exit, and is gone after any other."""
-    with result_folder(out, force) as part:
+    with result_folder(out, force, proof) as part:
         yield part.path
 
 
 @contextmanager
-def result_folder(out: Path, force: bool = False) -> Iterator[Part]:
+def result_folder(out: Path, force: bool = False, proof: str = "run.json") -> Iterator[Part]:
     """Work in `path` of what this yields; it becomes `out` on a clean exit, and is gone after any other (but: `Part`).
 
     Refused with `ConfigError` before any work: a folder that another run is at work on, and one that holds something,
-    unless `force` is set and it is a result of an earlier run and nothing else. `OutputError` where the disk is full or
-    may not be written. What came to hold something meanwhile is left alone: the result then lies beside it.
+    unless `force` is set and that is an earlier result of the kind that holds `proof`, and nothing else. `OutputError`
+    where the disk is full or may not be written. What came to hold something meanwhile is left alone: the result then
+    lies beside it.
     """
     made: list[Path] = []
     with _one_line(out):
@@ -64,7 +81,7 @@ def result_folder(out: Path, force: bool = False) -> Iterator[Part]:
     part: Part | None = None
     try:
         with _one_line(out):
-            _check(out, final, force)
+            _check(out, final, force, proof)
         with claimed(final.parent), _one_line(out):
             part = Part(_place(final), leftovers(out, final))
             part.path.mkdir()
@@ -73,7 +90,7 @@ def result_folder(out: Path, force: bool = False) -> Iterator[Part]:
             with _one_line(out, part):
                 yield part
                 (part.path / MAKER).unlink(missing_ok=True)
-            _install(part, out, final, force)
+            _install(part, out, final, force, proof)
         finally:
             os.close(lock)
     finally:
@@ -99,7 +116,8 @@ def _one_line(out: Path, part: Part | None = None) -> Iterator[None]:
         where = getattr(e, "filename", None)
         place = f" at {where}" if where and part is not None else ""
         why = f"{getattr(e, 'strerror', None) or e}{place}"
-        raise OutputError(f"{out}: cannot be written ({why}); free the space or choose another folder") from e
+        remedy = "free the space or choose" if getattr(e, "errno", None) in FULL else "choose"
+        raise OutputError(f"{out}: cannot be written ({why}); {remedy} another folder") from e
 
 
 def _make_parents(final: Path) -> list[Path]:
@@ -116,7 +134,7 @@ def _place(final: Path) -> Path:
     return final / f".{hidden}" if inside else final.with_name(hidden)
 
 
-def _check(out: Path, final: Path, force: bool, part: Path | None = None) -> None:
+def _check(out: Path, final: Path, force: bool, proof: str, part: Path | None = None) -> None:
     with suppress(FileNotFoundError):
         final.stat()  # which says that a name is too long; `exists` would say no
     if not final.exists():
@@ -129,11 +147,10 @@ def _check(out: Path, final: Path, force: bool, part: Path | None = None) -> Non
     if not force:
         more = "; it is the incomplete result of an earlier run" if incomplete(final) else ""
         raise ConfigError(f"{out}: the folder is not empty{more}; choose another one, or replace it with --force")
-    if not found & set(PROOFS):
-        known = " or ".join(PROOFS)
-        raise ConfigError(f"{out}: --force replaces only an earlier result, and there is no {known} in it")
-    if found - OURS:
-        foreign = ", ".join(sorted(found - OURS)[:3])
+    if proof not in found:
+        raise ConfigError(f"{out}: --force replaces only an earlier result, and there is no {proof} in it")
+    if found - OURS[proof]:
+        foreign = ", ".join(sorted(found - OURS[proof])[:3])
         raise ConfigError(f"{out}: --force replaces an earlier result and nothing else; move away {foreign}")
 
 
@@ -151,28 +168,24 @@ def incomplete(folder: Path) -> bool:
     return isinstance(said, dict) and said.get("complete") is False
 
 
-def _install(part: Part, out: Path, final: Path, force: bool) -> None:
+def _install(part: Part, out: Path, final: Path, force: bool, proof: str) -> None:
     """Give the result its name; where that is taken by now, one beside it, which an error then says."""
     part.keep = True
     place = part.path
     try:
         try:
-            _check(out, final, force, place)  # again: hours may have passed
+            _check(out, final, force, proof, place)  # again: hours may have passed
         except (ConfigError, OutputError) as e:
             part.final = _beside(place, final)
             raise ConfigError(f"{e} (what this run made lies in {part.final})") from e
-        if part.incomplete and _holds_result(final) and not incomplete(final):
+        if part.incomplete and (final / proof).is_file() and not incomplete(final):
             part.final = _beside(place, final)  # which is not worth what is there
             return
-        _replace(place, final)
+        _replace(place, final, proof)
         part.final = final
     except OSError as e:
         why = e.strerror or str(e)
         raise OutputError(f"{out}: cannot be put there ({why}); what this run made lies in {place}") from e
-
-
-def _holds_result(final: Path) -> bool:
-    return any((final / proof).is_file() for proof in PROOFS)
 
 
 def _beside(place: Path, final: Path) -> Path:
@@ -184,16 +197,16 @@ def _beside(place: Path, final: Path) -> Path:
     return free
 
 
-def _replace(place: Path, final: Path) -> None:
+def _replace(place: Path, final: Path, proof: str) -> None:
     if not final.exists():
         place.rename(final)
         return
     old = place.with_name(f"{short(final.name)}.replaced-{secrets.token_hex(4)}")
     if place.parent == final:
         old.mkdir()
-        for child in [child for child in final.iterdir() if child not in (place, old) and child.name in OURS | LITTER]:
+        for child in [child for child in final.iterdir() if child.name in OURS[proof] | LITTER]:
             child.rename(old / child.name)
-        for child in sorted(place.iterdir(), key=lambda child: child.name in PROOFS):  # the proof comes last
+        for child in sorted(place.iterdir(), key=lambda child: child.name == proof):  # the proof comes last
             child.rename(final / child.name)
         place.rmdir()
     else:

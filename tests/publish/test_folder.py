@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rtseg.errors import ConfigError, OutputError
-from rtseg.publish.folder import atomic_folder, result_folder
+from rtseg.publish.folder import atomic_folder, check_apart, result_folder
 
 
 def write(out: Path, text: str, force: bool = False) -> None:
@@ -120,7 +120,7 @@ def test_what_a_killed_run_left_behind_is_removed_by_the_next(tmp_path: Path, em
     if empty:
         out.mkdir()
     kills_itself = (
-        "import os, pathlib, sys; from rtseg.publish.folder import atomic_folder, result_folder\n"
+        "import os, pathlib, sys; from rtseg.publish.folder import atomic_folder, check_apart, result_folder\n"
         "with atomic_folder(pathlib.Path(sys.argv[1])) as f: (f / 'x').write_text('1'); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", kills_itself, str(out)], check=False).returncode == -9
@@ -165,7 +165,7 @@ def test_two_runs_into_one_empty_folder(tmp_path: Path) -> None:
 
 def test_only_one_of_many_that_begin_at_once_gets_a_folder(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys, time; from rtseg.publish.folder import atomic_folder, result_folder\n"
+        "import pathlib, sys, time; from rtseg.publish.folder import atomic_folder, check_apart, result_folder\n"
         "with atomic_folder(pathlib.Path(sys.argv[1])) as f: (f / 'run.json').write_text('1'); time.sleep(1.5)"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "out")]
@@ -265,3 +265,15 @@ def test_a_name_that_can_be_is_taken(tmp_path: Path, name: str) -> None:
 
 def long_ago(path: Path) -> None:
     os.utime(path, (time.time() - 3600,) * 2)
+
+
+def test_an_evaluation_replaces_no_segmentation_and_nothing_replaces_what_it_reads(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "1")
+    with pytest.raises(ConfigError, match=r"no eval\.json in it"), atomic_folder(out, True, "eval.json"):
+        pytest.fail("the work has begun")
+    for source in (out, out / "run.json", str(out)):
+        with pytest.raises(ConfigError, match="lies in it, and would be replaced"):
+            check_apart([source], out)
+    check_apart([tmp_path, "rtsp://host/path", "-", "a\0b"], out)  # the control
+    assert (out / "run.json").read_text() == "1"

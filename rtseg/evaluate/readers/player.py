@@ -59,7 +59,8 @@ class Player:
 
     def _short(self, played: Played, t: int) -> SourceError:
         said = self._source.account.lines() if self._source is not None else []
-        why = f" ({'; '.join(said)})" if said else ""
+        lost = [line for line in said if line.startswith(("skipped", "ended"))]
+        why = f" ({'; '.join(lost)})" if lost else ""
         return SourceError(f"{played}: ends after {self._next} frames{why}; expected a frame {t}; copy it again")
 
     def _start(self, played: Played) -> None:
