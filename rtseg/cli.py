@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import __version__
+from .documents import as_path
 from .errors import IncompleteError, RtsegError
 
 Result = dict[str, Any]
 N = TypeVar("N", int, float)
+MAYBE_PATHS = {"source", "clip", "loopback", "weights", "server_key"}  # words that are a path, or something else
 
 
 class _UsageError(RtsegError):
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _end_gently()
     atexit.register(gc.freeze)  # to look for garbage among all of torch's objects takes a process that ends 0.35 s
     try:
-        args = _parser().parse_args(argv)
+        args = _at_home(_parser().parse_args(argv))
         result = args.run(args)
         _show(result, as_json)
     except IncompleteError as e:
@@ -67,6 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return fail(e, f"{type(e).__name__}: {e} (a bug, or this machine; RTSEG_DEBUG=1 shows where)", 1)
     return 1 if result.get("ok") is False else 0
+
+
+def _at_home(args: argparse.Namespace) -> argparse.Namespace:
+    """The words with `~` made the home folder in every path: a shell does not do so in --out=~/x, nor in quotes."""
+
+    def path(value: Any) -> Any:
+        if isinstance(value, list):
+            return [path(one) for one in value]
+        return as_path(value) if isinstance(value, Path) else value
+
+    said = {name: path(value) for name, value in vars(args).items()}
+    for name in MAYBE_PATHS & said.keys():
+        if isinstance(said[name], str) and said[name].startswith("~"):
+            said[name] = str(as_path(said[name]))
+    return argparse.Namespace(**said)
 
 
 def _end_gently() -> None:
