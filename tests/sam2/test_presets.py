@@ -133,5 +133,5 @@ def test_a_wrong_number_is_named(own: Path, old: str, new: str, said: str) -> No
 def test_a_file_that_is_no_preset(tmp_path: Path) -> None:
     (tmp_path / "picture.toml").write_bytes(b"\xff\xd8\xff\xe0")
     for name in ("absent.toml", "picture.toml", "."):
-        with pytest.raises(ConfigError, match="cannot be read|not TOML|no such preset"):
+        with pytest.raises(ConfigError, match="cannot be read|not TOML|not text|no such preset"):
             get_preset(str(tmp_path / name))
