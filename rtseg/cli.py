@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import __version__
-from .documents import is_there
+from .documents import as_path, is_there
 from .errors import IncompleteError, RtsegError
 
 Result = dict[str, Any]
 N = TypeVar("N", int, float)
+MAYBE_PATHS = {"source", "clip", "loopback", "weights", "server_key"}  # words that are a path, or something else
 
 
 class _UsageError(RtsegError):
@@ -43,14 +44,14 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    argv = [_as_path(word) for word in (sys.argv[1:] if argv is None else argv)]
+    argv = [_not_option(word) for word in (sys.argv[1:] if argv is None else argv)]
     as_json = "--json" in argv
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
     fail = partial(_fail, " ".join(["rtseg", *argv[:1]]), as_json)
     _end_gently()
     atexit.register(gc.freeze)  # to look for garbage among all of torch's objects takes a process that ends 0.35 s
     try:
-        args = _parser().parse_args(argv)
+        args = _at_home(_parser().parse_args(argv))
         result = args.run(args)
         _show(result, as_json)
     except IncompleteError as e:
@@ -70,9 +71,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if result.get("ok") is False else 0
 
 
-def _as_path(word: str) -> str:
+def _not_option(word: str) -> str:
     """A file called `-a.mp4` as what no parser takes for an option."""
     return f"./{word}" if word.startswith("-") and "." in word and is_there(Path(word)) else word
+
+
+def _at_home(args: argparse.Namespace) -> argparse.Namespace:
+    """The words with `~` made the home folder in every path: a shell does not do so in --out=~/x, nor in quotes."""
+
+    def path(value: Any) -> Any:
+        if isinstance(value, list):
+            return [path(one) for one in value]
+        return as_path(value) if isinstance(value, Path) else value
+
+    said = {name: path(value) for name, value in vars(args).items()}
+    for name in MAYBE_PATHS & said.keys():
+        if isinstance(said[name], str) and said[name].startswith("~"):
+            said[name] = str(as_path(said[name]))
+    return argparse.Namespace(**said)
 
 
 def _end_gently() -> None:

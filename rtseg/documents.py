@@ -30,11 +30,19 @@ def as_path(path: object, error: type[RtsegError] = ConfigError) -> Path:
     return expanded(str(path), "path", error)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is that of a file; a name that no file can have is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, say, or a NUL in it
+        return False
+
+
 def is_there(path: Path) -> bool:
-    """Whether a path is there; a name that no file can have is not."""
+    """Whether there is anything at a path."""
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long, say, or a NUL in it
+    except (OSError, ValueError):
         return False
 
 

@@ -135,8 +135,10 @@ def _span(values_hw: npt.NDArray[Any]) -> str:
 
 def _advice(values_hw: npt.NDArray[Any]) -> str:
     """How to make a mask of what is none."""
+    if values_hw.dtype.kind != "f" and values_hw.min() < 0:
+        return ""
     if values_hw.dtype.kind != "f":
-        one = next(value for value in values_hw.flat if value != 0)
+        one = values_hw[values_hw != 0][0]
         return f"; for one object of an id map: mask=(ids == {one})"
     if np.isnan(values_hw).any():
         return "; for logits: mask=(logits > 0), which takes NaN for background"

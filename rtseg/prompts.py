@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .documents import as_path, read_json
+from .documents import as_path, is_file, read_json
 from .door import PROMPT_KEYS
 from .errors import PromptError, RtsegError
 from .tables import Table, listed, short, whole
@@ -35,7 +35,7 @@ def load_prompts(path: str | Path) -> dict[int, list[Prompt]]:
     entries = read_json(path, "prompts", PromptError)
     if not isinstance(entries, list) or not entries:
         raise PromptError(f"{path}: found {short(entries)}; expected a list of prompts: {EXAMPLE}")
-    folder = path.parent if path.is_file() else Path()
+    folder = path.parent if is_file(path) else Path()
     prompts: dict[int, list[Prompt]] = {}
     for number, entry in enumerate(entries, 1):
         table = Table(entry, f"{path}: entry {number}", ("frame", *FILE_KEYS), PromptError)

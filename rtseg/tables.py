@@ -153,7 +153,7 @@ def short(value: object) -> str:
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a number of 5000 digits, a list in a list in a list..., somebody's own class
-        text = f"a {type(value).__name__}"
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"types", "errors", "tables", "documents", "door", "prompts", "config", "timing", "cores"}
-VALUES = {"types", "errors", "tables", "documents", "door", "config", "cores"}
+BASE = {"types", "errors", "tables", "documents", "door", "forks", "prompts", "config", "timing", "cores"}
+VALUES = {"types", "errors", "tables", "documents", "door", "forks", "config", "cores"}
 
 # What a room may import of rtseg, beside itself.
 MAY: dict[str, set[str]] = {
@@ -20,6 +20,7 @@ MAY: dict[str, set[str]] = {
     "documents": {"errors", "tables"},
     "door": {"errors", "tables"},
     "bind": set(),
+    "forks": {"errors"},
     "types": {"errors", "tables", "door"},
     "timing": {"types"},
     "masks": {"errors", "door", "types"},

@@ -6,12 +6,12 @@ and the seed say what comes out.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ..documents import as_path, read_toml
 from ..errors import ConfigError
 from ..sam2 import get_preset
 from ..tables import Table
@@ -132,13 +132,8 @@ class TrainConfig:
 
 def read_config(path: str | Path) -> TrainConfig:
     """Read a training's file. `ConfigError` in one line that names the file, the key and what was expected."""
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read ({e.strerror}); expected a TOML file of a training") from e
-    except ValueError as e:
-        raise ConfigError(f"{path}: not TOML ({e})") from e
+    path = as_path(path)
+    values = read_toml(path)
     table = Table(values, str(path), KEYS, ConfigError)
     phases = tuple(_phase(t) for t in _tables(table, "phase", PHASE_KEYS))
     if not phases:

@@ -12,6 +12,7 @@ import msgpack
 import zmq
 
 from ..errors import ConfigError, OutputError, PromptError
+from ..forks import ADVICE, in_child, refuse
 from ..keys import Handshakes, present
 from ..publish.rle import decode_rle
 from ..types import BoolMask, Prompt, now_ns
@@ -78,6 +79,7 @@ class Client:
             if isinstance(e, ConfigError):
                 raise
             raise OutputError(f"endpoint {endpoint!r}: {str(e).lower()}; expected tcp://HOST:PORT; correct it") from e
+        in_child(self, _put_out)
 
     def add(
         self,
@@ -215,3 +217,9 @@ class Client:
         if not isinstance(answer, dict):
             raise OutputError(f"{self._endpoint}: an answer that is no map; is this rtseg live?")
         return answer if answer.get("n") in (self._number, None) else None
+
+
+def _put_out(client: Client) -> None:
+    text = f"this client was made before the process was forked, and its sockets are the parent's; {ADVICE}"
+    refuse(client, ("_ask",), OutputError(text))
+    client.close = lambda: None  # type: ignore[method-assign]

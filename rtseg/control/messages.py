@@ -125,7 +125,7 @@ def pack_request(number: int, request: Request) -> bytes:
         args = _given({"prompt": _given(about), "seq": request.seq})
         _seq(Table(args, verb, _VERBS[verb][0], error))
     else:
-        args = _given(asdict(request))
+        args = asdict(request) if isinstance(request, Remove | Rename) else _given(asdict(request))
         _VERBS[verb][1](Table(args, verb, _VERBS[verb][0], error))
     values = {"v": VERSION, "n": number, "verb": verb, "args": args}
     try:

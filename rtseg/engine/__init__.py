@@ -6,13 +6,16 @@ engines that run in it, and by nothing that is needed before.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import SHIPPED, Recipe, file_sha256, load_recipe
+from ..documents import is_file
 from ..errors import EngineError, WeightsError
+from ..forks import ADVICE, in_child, refuse, was_forked
 from ..sam2 import CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
 from .artifact import fastest, folder_of, locate, stamp
 from .base import Engine, Prepares, Rivals, to_planes
@@ -28,6 +31,8 @@ __all__ = [
     "Rivals", "open_engine", "spare_core", "to_input", "to_planes",
 ]  # fmt: skip
 
+VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "rivals")
+
 
 def __getattr__(name: str) -> Any:
     if name != "to_input":
@@ -41,9 +46,23 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     """Open the engine of a recipe file (None: the shipped default). Keywords override the recipe's keys.
 
     What `rtseg build` installed is used where it fits; the engine's `description` says what runs, and why not better.
+    An engine belongs to the process that opened it: in a child that is forked later its verbs raise `EngineError`.
     Raises `ConfigError`, `WeightsError` or `EngineError`.
     """
     recipe = load_recipe(recipe, **overrides)
+    if was_forked() and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # the parent's OpenMP threads are not here, and would be waited for
+    engine = _opened(recipe)
+    in_child(engine, _put_out)
+    return engine
+
+
+def _put_out(engine: Engine) -> None:
+    text = f"this engine was opened before the process was forked, and its threads are the parent's; {ADVICE}"
+    refuse(engine, VERBS, EngineError(text))
+
+
+def _opened(recipe: Recipe) -> Engine:
     folder = folder_of(recipe)
     before = stamp(folder)
     try:
@@ -114,11 +133,11 @@ def find_weights(weights: str) -> Path:
     """The file behind the `weights` of a recipe; `WeightsError` if there is none."""
     if weights.startswith("package:"):
         path = SHIPPED / (weights.removeprefix("package:") + ".safetensors")
-        if not path.is_file():
+        if not is_file(path):
             shipped = ", ".join(sorted(f"package:{p.stem}" for p in SHIPPED.glob("*.safetensors"))) or "none"
             raise WeightsError(f"weights = {weights!r}: not shipped in this package; there are: {shipped}")
         return path
     path = Path(weights)
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(f"{path}: no such file; expected weights as .pt or .safetensors")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from abc import ABC, abstractmethod
@@ -10,6 +11,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Literal, Self
 
+from ..errors import SourceError
 from ..types import Frame, now_ns
 from .account import Account
 
@@ -46,8 +48,10 @@ class Source(ABC):
         return self._grab_ns / 1e6
 
     def __iter__(self) -> Iterator[Frame]:
-        frames = self.frames()
+        frames, owner = self.frames(), os.getpid()
         while True:
+            if os.getpid() != owner:  # a decoder's threads, and its place in the file, are the parent's
+                raise SourceError(f"{self.uri}: the process was forked while it was read; expected one to begin there")
             start_ns = now_ns()
             frame = next(frames, None)
             self._grab_ns = now_ns() - start_ns

@@ -41,7 +41,7 @@ def _opened(seat: Seat, recipe: Recipe) -> Tracker:
     warm_ms = warm_up(engine)
     tracker = Tracker(engine)
     said = f"{engine.recipe.model}, {engine.description}, memory {tracker.policy}"
-    seat.link.send("ready", engine=engine.description, said=said, step_ms=warm_ms)
+    seat.link.send("ready", engine=said, step_ms=warm_ms)
     return tracker
 
 

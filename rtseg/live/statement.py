@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..config import Recipe
 from ..cores import cores
@@ -55,7 +58,17 @@ def recipe_plain(recipe: Recipe) -> dict[str, Any]:
 
 def sha256_of(plain: dict[str, Any]) -> str:
     """Of a configuration as canonical JSON; the source's URI in it must be free of credentials."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=_canonical).encode()).hexdigest()
+
+
+def _canonical(value: object) -> str | dict[str, Any]:
+    """What JSON has no word for: a path, and a mask by its own hash, for numpy's text leaves most of it out."""
+    if isinstance(value, np.ndarray):
+        flat = np.ascontiguousarray(value).tobytes()
+        return {"dtype": str(value.dtype), "shape": list(value.shape), "sha256": hashlib.sha256(flat).hexdigest()}
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} in a configuration has no hash")
 
 
 class Counts:
@@ -184,6 +197,9 @@ def _memory(pid: int | None) -> dict[str, int]:
     folder = Path(f"/proc/{pid}")
     try:
         pages = int((folder / "statm").read_text().split()[1])
-        return {"rss_bytes": pages * 4096, "open_files": sum(1 for _ in (folder / "fd").iterdir())}
+        return {
+            "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
+            "open_files": sum(1 for _ in (folder / "fd").iterdir()),
+        }
     except (OSError, IndexError):
         return {}

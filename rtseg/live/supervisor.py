@@ -187,12 +187,12 @@ class Feed:
             heard: Callable[..., None] = getattr(self, f"_on_{facts.pop('say')}")
             heard(child, **facts)
 
-    def _on_ready(self, child: Child, engine: str, said: str, step_ms: float) -> None:
+    def _on_ready(self, child: Child, engine: str, step_ms: float) -> None:
         """The network is there: say again what was said to the one before."""
         child.worked()
         child.silent_s = max(child.silent_s, STEPS_OF_SILENCE * step_ms / 1e3)
-        self.engine = said
-        self.note("ready", child.role, said)
+        self.engine = engine
+        self.note("ready", child.role, engine)
         self.network.begin()
         self.children["publish"].say("engine", engine=engine)
         self.remedy.ready(step_ms)

@@ -17,6 +17,7 @@ import zmq
 
 from ..config import TOPICS, Topic
 from ..errors import ConfigError, OutputError, did_you_mean
+from ..forks import ADVICE, in_child, refuse
 from ..keys import Handshakes, present
 from ..types import now_ns
 from .wake import Wake
@@ -83,6 +84,7 @@ class Subscriber:
         self._poller.register(self._wake.fileno(), zmq.POLLIN)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {endpoint}", daemon=True)
         self._thread.start()
+        in_child(self, _put_out)
 
     def get(self, kind: Topic | None = None, timeout: float | None = None) -> Message | None:
         """The newest message of `kind` (None: of any) that was not given out yet; waits up to `timeout` seconds.
@@ -205,3 +207,9 @@ class Subscriber:
             self._newest.pop(kind, None)
             self._newest[kind] = message
             self._news.notify_all()
+
+
+def _put_out(subscriber: Subscriber) -> None:
+    text = f"this subscriber was made before the process was forked, and its thread is the parent's; {ADVICE}"
+    refuse(subscriber, ("get",), OutputError(text))
+    subscriber.close = lambda: None  # type: ignore[method-assign]  # sockets are the parent's to close

@@ -75,11 +75,14 @@ class Message:
         return (now_ns() - self.header["captured_ns"]) / 1e6 if self.header["clock"] == CLOCK else None
 
     def image_hwc(self) -> ImageU8:
-        """The picture of a video or overlay message, uint8 RGB [H, W, 3]; `OutputError` if it is not one."""
+        """The picture of a video or overlay message, uint8 RGB [H, W, 3], a copy of your own to draw on.
+
+        `OutputError` if it is not one.
+        """
         height, width = self.header["height"], self.header["width"]
         flat = np.frombuffer(self.payload[0], np.uint8)
         if self.header["pixfmt"] == "rgb24":
-            return flat.reshape(height, width, 3)
+            return flat.reshape(height, width, 3).copy()
         try:
             image_hwc = cv2.imdecode(flat, cv2.IMREAD_COLOR)
         except cv2.error:

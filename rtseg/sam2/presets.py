@@ -6,11 +6,14 @@ own is a TOML file with the fields of `Preset`.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from ..documents import read_toml
 from ..errors import ConfigError, did_you_mean
+from ..tables import short
+
+MOST = 8192  # of any number of a network: beyond, its weights fit into no machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,7 @@ def get_preset(name: str) -> Preset:
 
 
 def _read_preset(path: Path) -> Preset:
-    try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"{path}: not a readable preset ({e}); expected TOML with the numbers of a network") from e
+    values = read_toml(path)
     known = [f.name for f in fields(Preset)]
     for key in values:
         if key not in known:
@@ -99,12 +98,14 @@ def _check(path: Path, p: Preset) -> None:
     for f in fields(Preset):
         value = getattr(p, f.name)
         if not _is_a(str(f.type), value):
-            raise ConfigError(f"{path}: {f.name} = {value!r}; expected {str(f.type).replace('tuple', '')}")
+            raise ConfigError(
+                f"{path}: {f.name} = {short(value)}; expected {str(f.type).replace('tuple', '')}, {MOST} at most"
+            )
     blocks = sum(p.stages)
     for key, fits, expected in (
         ("heads", p.embed_dim % p.heads == 0, "a divisor of embed_dim"),
         ("stages", all(p.stages), "at least one block in each"),
-        ("windows", p.windows[0] in (1, 2, 4, 8), "1, 2, 4 or 8 first"),
+        ("windows", p.windows[0] in (1, 2, 4, 8) and all(p.windows), "1, 2, 4 or 8 first, and no 0"),
         ("global_blocks", all(b < blocks for b in p.global_blocks), f"blocks from 0 to {blocks - 1}"),
         ("dim", p.dim % 8 == 0, "a multiple of 8"),
         ("memory_dim", p.memory_dim % 4 == 0 and p.dim % p.memory_dim == 0, "a multiple of 4 that divides dim"),
@@ -117,5 +118,5 @@ def _check(path: Path, p: Preset) -> None:
 def _is_a(kind: str, value: object) -> bool:
     if isinstance(value, tuple):
         long_enough = kind.endswith("...]") or len(value) == kind.count("int")
-        return kind.startswith("tuple") and long_enough and all(type(n) is int and n >= 0 for n in value)
-    return type(value).__name__ == kind and (type(value) is not int or value > 0)
+        return kind.startswith("tuple") and long_enough and all(type(n) is int and 0 <= n <= MOST for n in value)
+    return type(value).__name__ == kind and (type(value) is not int or 0 < value <= MOST)

@@ -17,6 +17,7 @@ from ..door import as_id, as_ids, as_label
 from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, sigmoid, to_host
 from ..errors import EngineError, PromptError, SourceError
+from ..forks import in_child
 from ..tables import Table, short, whole
 from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt, now_ns
 from .bank import Bank
@@ -56,6 +57,11 @@ class Tracker:
         self._prompts: dict[int, Prompt] = {}
         self._steps = 0
         self._seqs: deque[int] = deque(maxlen=RECENT)  # of the frames of the latest steps
+        self._lock = threading.RLock()
+        in_child(self, Tracker._freed)
+
+    def _freed(self) -> None:
+        """In a child that was forked: whoever held the lock is not there to let it go."""
         self._lock = threading.RLock()
 
     @property
