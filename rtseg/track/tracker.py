@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-import cv2
 import numpy as np
 
 from ..door import as_id, as_ids, as_label
@@ -23,6 +22,7 @@ from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt,
 from .bank import Bank
 from .policy import NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .policy.held import rivalry
+from .small import is_doubtful, mask_input, read_back, warnings
 
 RECENT = 256  # steps whose frames are known by number; more than a live feed keeps pictures of
 
@@ -170,8 +170,10 @@ class Tracker:
                 return _masks(frame, objects, self.engine.image_size, None)
             recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
             given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
-            decoded, written, rivals = self._answer(frame.image_hwc, recalls, given)
+            doubtful = [is_doubtful(self._prompts.get(o.id), self.engine.image_size) for o in objects]
+            decoded, written, rivals = self._answer(frame.image_hwc, recalls, given, doubtful)
             masks = _masks(frame, objects, self.engine.image_size, decoded)
+            masks = replace(masks, warnings=warnings(self._prompts.values(), frame, masks, self.engine.image_size))
             self._commit(frame.seq, objects, given, decoded.pointer_bc, _verdicts(masks, rivals), written)
             self._count(frame)
             return masks
@@ -181,7 +183,7 @@ class Tracker:
         self._seqs.append(frame.seq)
 
     def _answer(
-        self, image_hwc: ImageU8, recalls: list[Recall | None], given: list[Prompts | None]
+        self, image_hwc: ImageU8, recalls: list[Recall | None], given: list[Prompts | None], doubtful: list[bool]
     ) -> tuple[Decoded, list[Remembered], Float32 | None]:
         """What the network says of this frame, what is to be remembered of it, and, for whom it matters, what lost."""
         engine, rivals = self.engine, None
@@ -194,7 +196,8 @@ class Tracker:
         if self._asks is not None:
             rivals = to_host(self._asks.rivals(conditioned_bchw, features))
         prompted = [p is not None for p in given]
-        return decoded, engine.remember(features, decoded.logits_b1hw, decoded.score_b, prompted), rivals
+        written = engine.remember(features, decoded.logits_b1hw, decoded.score_b, prompted)
+        return read_back(engine, features, decoded, written, doubtful), written, rivals
 
     def _check_prompts(self, frame: Frame) -> None:
         for prompt in self._prompts.values():
@@ -222,7 +225,7 @@ class Tracker:
         side = self.engine.image_size
         if prompt.mask is not None:
             blank = Prompts.none(1)
-            return Prompts(blank.points_bpc, blank.labels_bp, answer_b1hw=_mask_input(prompt.mask, side))
+            return Prompts(blank.points_bpc, blank.labels_bp, answer_b1hw=mask_input(prompt.mask, side))
         corners = () if prompt.box is None else ((*prompt.box[:2], 2), (*prompt.box[2:], 3))
         scale = (side / frame.width, side / frame.height)
         points = [(x * scale[0], y * scale[1]) for x, y, _ in (*corners, *prompt.points)]
@@ -336,12 +339,3 @@ def _frame_number(seq: object) -> int:
     if number is None:
         raise PromptError(f"fork: seq = {short(seq)}; expected the number of a frame")
     return number
-
-
-def _mask_input(mask_hw: BoolMask, side: int) -> Float32:
-    """A person's mask at the network's size, [1, 1, S, S] of 0 and 1; a thin one does not vanish."""
-    cover_hw = cv2.resize(mask_hw.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-    inside_hw = cover_hw >= 0.5
-    if not inside_hw.any():
-        inside_hw = cover_hw > 0
-    return inside_hw.astype(np.float32)[None, None]

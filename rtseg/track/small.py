@@ -1,0 +1,132 @@
+"""What is too small for the network: how it is given a better chance, and what a person is told of it.
+
+The network sees a picture squeezed to a square of S pixels a side, draws its masks in cells of 4 x 4 of these pixels,
+and remembers them in cells of 16 x 16. Averaged to cells, a mask less than a cell wide is no mask at all: nothing was
+remembered of it, and so nothing followed. Such a mask is made wider by one or two network pixels before it is given.
+
+Measured with nano and micro on pasted objects, tools and drawn threads (docs/small.md): where a mask covers as much as
+a square of `SMALLEST` network pixels a side, more than half are followed; below, ever fewer. Boxes need a little more.
+Who prompts something smaller is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from ..engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered
+from ..engine.arrays import namespace, to_host
+from ..types import BoolMask, Float32, Frame, Masks, Prompt
+
+SMALLEST = 9.0  # network pixels: the side of a square of the same area
+SMALLEST_BOX = 12.0  # the same of a box around such a thing
+TINY = 6.0  # a mask below this is made wider by two pixels on each side, one below SMALLEST by one
+THIN, THINNEST = 2.3, 1.1  # of the farthest pixel from the edge: so are masks up to 4 and up to 2 pixels wide
+NOT_FOUND = 0.2  # IoU with what the network finds again on the same picture: below, none of 37 were followed
+CERTAIN = 10.0  # the logit with which SAM 2 reports a mask that a person drew
+_CELL = 4  # network pixels to a cell of its masks
+
+
+def mask_input(mask_hw: BoolMask, side: int) -> Float32:
+    """A person's mask at the network's size, [1, 1, S, S] of 0 and 1, wide enough to be drawn in the network's cells.
+
+    A mask that is neither thin as a whole nor small is only averaged to that size.
+    """
+    inside_hw = _shrunk(mask_hw, side)
+    more = _widen_by(inside_hw)
+    if more:
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * more + 1, 2 * more + 1))
+        inside_hw = np.asarray(cv2.dilate(inside_hw, disk), np.uint8)
+    return inside_hw.astype(np.float32)[None, None]
+
+
+def is_doubtful(prompt: Prompt | None, side: int) -> bool:
+    """Whether a prompt is a mask of which it cannot be taken for granted that the network can follow it."""
+    return prompt is not None and prompt.mask is not None and _widen_by(_shrunk(prompt.mask, side)) > 0
+
+
+def warnings(prompts: Iterable[Prompt], frame: Frame, masks: Masks, side: int) -> tuple[str, ...]:
+    """What to tell of prompts whose objects are too small for the network; `masks` are its answers to them."""
+    pixel = frame.height * frame.width / side**2  # the area of a network pixel in the picture's
+    said = []
+    for prompt in prompts:
+        what, area, smallest = _extent(prompt, masks, pixel)
+        lost = prompt.mask is not None and (masks.score(prompt.id) < 0.5 or masks.iou(prompt.id) < NOT_FOUND)
+        if area < smallest**2 * pixel or lost:
+            least = int(np.ceil(smallest * pixel**0.5))
+            said.append(
+                f"object {prompt.id}: {what} {area:.0f} pixels"
+                f"{', and is not found again even on the same picture' if lost else ''}; smaller than {least}x{least} "
+                f"or thinner than {int(np.ceil(_CELL * pixel**0.5))} of {frame.width}x{frame.height} pixels is often "
+                f"lost at image_size {side}; crop the picture to where the object is, or raise image_size"
+            )
+    return tuple(said)
+
+
+def _extent(prompt: Prompt, masks: Masks, pixel: float) -> tuple[str, float, float]:
+    """What says how large the object is, its area in pixels of the picture, and the least side in the network's.
+
+    Of clicks alone that is the answer; a click on the background has no extent.
+    """
+    if prompt.mask is not None:
+        return "the mask covers", float(np.count_nonzero(prompt.mask)), SMALLEST
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        return "the box covers", (x1 - x0) * (y1 - y0), SMALLEST_BOX
+    if not any(label for _, _, label in prompt.points):
+        return "", np.inf, SMALLEST
+    cells = np.count_nonzero(masks.mask_logits_bhw[masks.ids.index(prompt.id)] > 0)
+    return "the network found", float(cells) * _CELL**2 * pixel, SMALLEST
+
+
+def read_back(
+    engine: Engine, features: Features, decoded: Decoded, written: Sequence[Remembered], doubtful: Sequence[bool]
+) -> Decoded:
+    """The same answers, but with scores of doubtful masks that say whether the network finds them again.
+
+    SAM 2 reports a mask that a person gave with a score and an IoU of 1: the network was not asked. Here it is asked
+    what it would answer on the same picture if it remembered that mask alone. What it does not find even there will
+    not be found on the next frame; the mask itself stays as it was given.
+    """
+    rows = [i for i, doubt in enumerate(doubtful) if doubt]
+    if not rows:
+        return decoded
+    slot = engine.preset.num_maskmem - 1
+    recalls = [Recall([written[i]], (slot,), decoded.pointer_bc[i : i + 1], (1,)) for i in rows]
+    again = engine.decode(engine.attend(features, recalls), features, Prompts.none(len(rows)))
+    scores_b, ious_b = to_host(decoded.score_b).copy(), to_host(decoded.iou_b).copy()
+    scores_b[rows] = np.minimum(to_host(again.score_b), CERTAIN)
+    found_bhw, given_bhw = to_host(again.logits_b1hw)[:, 0] > 0, to_host(decoded.logits_b1hw)[rows, 0] > 0
+    both_b, either_b = ((a).sum((1, 2)) for a in (found_bhw & given_bhw, found_bhw | given_bhw))
+    ious_b[rows] = both_b / np.maximum(either_b, 1)
+    return replace(decoded, score_b=_like(scores_b, decoded.score_b), iou_b=_like(ious_b, decoded.iou_b))
+
+
+def _like(values_b: Float32, of: Array) -> Array:
+    """Values as an array of the same library, on the same device."""
+    return values_b if isinstance(of, np.ndarray) else namespace(of).asarray(values_b, device=of.device)
+
+
+def _shrunk(mask_hw: BoolMask, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A mask averaged to the network's size, uint8 [S, S] of 0 and 1; a thin one does not vanish."""
+    cover_hw = cv2.resize(mask_hw.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    inside_hw = cover_hw >= 0.5
+    if not inside_hw.any():
+        inside_hw = cover_hw > 0
+    return inside_hw.astype(np.uint8)
+
+
+def _widen_by(inside_hw: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
+    """By how many network pixels a mask has to grow on each side for the network to see it: 0 for an ordinary one."""
+    area = cv2.countNonZero(inside_hw)
+    x, y, width, height = cv2.boundingRect(inside_hw)
+    padded_hw = cv2.copyMakeBorder(inside_hw[y : y + height, x : x + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    deepest = float(cv2.distanceTransform(padded_hw, cv2.DIST_L2, 5).max())
+    if area < _CELL:
+        return 4
+    if deepest <= THINNEST or area < TINY**2:
+        return 2
+    return int(deepest <= THIN or area < SMALLEST**2)
