@@ -148,7 +148,8 @@ class Masks:
     """What the tracker says about one frame: for each object a mask, a label, and two confidences.
 
     `mask_logits_bhw` is float32 [B, h, w], at the network's resolution; `logits` and `mask` bring one object to
-    frame size, once, when asked. A logit above 0 is the object.
+    frame size, once, when asked. A logit above 0 is the object. `cut`: another scene begins with this frame. `lost`: the
+    ids of objects whose scene has gone; their masks are empty, and their scores 0, until they are found again.
     """
 
     seq: int
@@ -162,6 +163,8 @@ class Masks:
     scores: tuple[float, ...]
     ious: tuple[float, ...]
     mask_logits_bhw: Float32 = field(repr=False)
+    cut: bool = False
+    lost: tuple[int, ...] = ()
     _full: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def _index(self, object_id: int) -> int:

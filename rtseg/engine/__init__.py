@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import SHIPPED, Recipe, file_sha256, load_recipe
 from ..errors import EngineError, WeightsError
-from ..sam2 import CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
+from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
 from .artifact import fastest, folder_of, locate, stamp
 from .base import Engine, Prepares, Rivals, to_planes
 from .runtimes import WITHOUT_TORCH, best_runtime, device_of, family, runtime_module, settle
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .reference import to_input
 
 __all__ = [
-    "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Recall", "Remembered",
-    "Rivals", "open_engine", "spare_core", "to_input", "to_planes",
+    "ABSENT_LOGIT", "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Recall",
+    "Remembered", "Rivals", "open_engine", "spare_core", "to_input", "to_planes",
 ]  # fmt: skip
 
 
