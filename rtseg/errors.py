@@ -10,6 +10,7 @@ trouble, and exits with 1.
     ├── PromptError    a prompt does not fit its frame or its object
     ├── WeightsError   a weights file does not fit the network
     ├── EngineError    an engine cannot be opened or built on this machine
+    │   └── AnswerError    what it said of one frame is no answer; the next frame may be given
     ├── OutputError    a result cannot be written or published where it was asked for
     └── IncompleteError  a run ended early; what was whole by then is kept
 """
@@ -42,6 +43,10 @@ class WeightsError(RtsegError):
 
 class EngineError(RtsegError):
     """An engine cannot be opened or built on this machine."""
+
+
+class AnswerError(EngineError):
+    """What a network said of one frame is no answer, and nothing of it is remembered; the next frame may be given."""
 
 
 class OutputError(RtsegError):

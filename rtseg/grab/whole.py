@@ -82,7 +82,7 @@ class WholePictures:
         packet.opaque = number
         try:
             pictures = packet.decode()
-        except av.FFmpegError as e:
+        except av.FFmpegError:
             yield from self._fault(number, "its data is damaged")
             return
         yield from self._good(pictures)

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from ..door import as_id, as_ids, as_label
 from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered, Rivals
-from ..engine.arrays import namespace, sigmoid, to_host
+from ..engine.arrays import namespace, to_host
 from ..errors import EngineError, PromptError, SourceError
 from ..forks import in_child
 from ..tables import Table, short, whole
 from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt, now_ns
+from .answer import Answer, read
 from .bank import Bank
+from .evidence import Lost, Witness
 from .policy import NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .policy.held import rivalry
+from .scene import Scene
 from .small import is_doubtful, mask_input, read_back, warnings
 
 RECENT = 256  # steps whose frames are known by number; more than a live feed keeps pictures of
@@ -32,6 +35,7 @@ class _Object:
     id: int
     label: str
     bank: Bank
+    lost: Lost | None = None  # its scene has gone, and it has not been found again
 
 
 class Tracker:
@@ -40,6 +44,10 @@ class Tracker:
     Objects are prompted, corrected, renamed and removed at any time, from any thread; a call waits for a step that
     is under way. Each object is tracked as if it were alone; they only share the work. `policy` names a memory
     policy; None takes the recipe's.
+
+    Where another scene begins, all objects are lost: their masks are empty, and nothing is remembered, until what the
+    network shows agrees with what is remembered of their scene, or a person prompts them. Set `cuts` to False where
+    pictures are no film, as stills and slices are not.
     """
 
     def __init__(self, engine: Engine, policy: str | None = None) -> None:
@@ -55,6 +63,9 @@ class Tracker:
         self._size = Size(engine.preset.num_maskmem, plan.spatial)
         self._objects: dict[int, _Object] = {}
         self._prompts: dict[int, Prompt] = {}
+        self.cuts = True
+        self._scene = Scene()
+        self._cut_at: deque[int] = deque(maxlen=RECENT)  # frames with which another scene began
         self._steps = 0
         self._seqs: deque[int] = deque(maxlen=RECENT)  # of the frames of the latest steps
         self._lock = threading.RLock()
@@ -129,11 +140,13 @@ class Tracker:
         ids, seq = as_ids(ids, "fork"), _frame_number(seq)
         with self._lock:
             fork = Tracker(self.engine, self.policy)
+            fork.cuts = self.cuts
             fork._steps = self._steps - sum(seen >= seq for seen in self._seqs)
             for i in set(ids) & set(self._objects):
-                bank = self._objects[i].bank.before(seq)
+                bank, lost = self._objects[i].bank.before(seq), self._objects[i].lost
                 if len(bank):
-                    fork._objects[i] = _Object(i, self._objects[i].label, bank)
+                    known = lost if lost and lost.since < seq else None
+                    fork._objects[i] = _Object(i, self._objects[i].label, bank, known)
                     fork._steps = max(fork._steps, 1 + bank.memories[-1].step)
             return fork
 
@@ -145,7 +158,10 @@ class Tracker:
             limit = self.engine.recipe.max_objects
             if len({*self.ids, *fork._objects}) > limit:
                 raise PromptError(f"{limit} objects are tracked already; remove one, or raise it in the recipe")
-            self._objects |= fork._objects
+            last = fork._seqs[-1] if fork._seqs else -1
+            missed = [seq for seq in self._cut_at if seq > last]  # what the fork did not get to
+            adopted = fork._objects
+            self._objects |= _losing(adopted, adopted, missed[0]) if missed else adopted
             self._steps = max(self._steps, fork._steps)
 
     def _known(self, object_id: int) -> None:
@@ -157,30 +173,36 @@ class Tracker:
         """Take the next frame, a `Frame` or uint8 [H, W, 3] RGB, and return the masks of all objects on it.
 
         A step that raises did not happen: the same frame, or the next one, can be given. `SourceError` if it is no
-        picture; `PromptError` if a waiting prompt does not fit it, and that prompt is dropped; `EngineError` if the
-        network's answer is not a number.
+        picture; `PromptError` if a waiting prompt does not fit it, and that prompt is dropped; `AnswerError`, an
+        `EngineError`, if the network's answer is not a number.
         """
         with self._lock:
             frame = frame if isinstance(frame, Frame) else Frame(np.asarray(frame), seq=self._steps)
             _check_picture(frame)
             self._check_prompts(frame)
-            objects = self._with_new_ones()
-            if not objects:
-                self._count(frame)
-                return _masks(frame, objects, self.engine.image_size, None)
-            recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
-            given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
-            doubtful = [is_doubtful(self._prompts.get(o.id), self.engine.image_size) for o in objects]
-            decoded, written, rivals = self._answer(frame.image_hwc, recalls, given, doubtful)
-            masks = _masks(frame, objects, self.engine.image_size, decoded)
-            masks = replace(masks, warnings=warnings(self._prompts.values(), frame, masks, self.engine.image_size))
-            self._commit(frame.seq, objects, given, decoded.pointer_bc, _verdicts(masks, rivals), written)
-            self._count(frame)
-            return masks
+            scene, cut = self._scene.see(frame.image_hwc) if self.cuts else (self._scene, False)
+            objects = self._with_new_ones(frame.seq if cut else None)
+            side = self.engine.image_size // 4
+            answer, prompts = Answer.none(side), list(self._prompts.values())
+            if objects:
+                recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
+                given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
+                doubtful = [is_doubtful(self._prompts.get(o.id), self.engine.image_size) for o in objects]
+                decoded, written, rivals = self._answer(frame.image_hwc, recalls, given, doubtful)
+                answer = read(decoded, written, frame.seq, side, self.engine.recipe)
+                objects = _found(objects, answer, written)
+                self._commit(frame.seq, objects, given, decoded.pointer_bc, _verdicts(answer, rivals), written)
+            self._count(frame, scene, cut)
+            masks = _masks(frame, objects, answer, cut)
+            told = warnings(prompts, frame, masks, self.engine.image_size)
+            return replace(masks, warnings=told) if told else masks
 
-    def _count(self, frame: Frame) -> None:
+    def _count(self, frame: Frame, scene: Scene, cut: bool) -> None:
         self._steps += 1
         self._seqs.append(frame.seq)
+        self._scene = scene
+        if cut:
+            self._cut_at.append(frame.seq)
 
     def _answer(
         self, image_hwc: ImageU8, recalls: list[Recall | None], given: list[Prompts | None], doubtful: list[bool]
@@ -207,9 +229,14 @@ class Tracker:
                 del self._prompts[prompt.id]
                 raise
 
-    def _with_new_ones(self) -> list[_Object]:
-        """All objects of this frame, by id. Prompted ones are values of their own until the step has succeeded."""
+    def _with_new_ones(self, cut: int | None) -> list[_Object]:
+        """All objects of this frame, by id; with a `cut` at this frame they are lost, but for those that are prompted.
+
+        What changes in an object is a value of its own until the step has succeeded.
+        """
         objects = dict(self._objects)
+        if cut is not None:
+            objects |= _losing(objects, objects.keys() - self._prompts.keys(), cut)
         for i, prompt in self._prompts.items():
             if i in objects:
                 objects[i] = _Object(i, prompt.label or objects[i].label, objects[i].bank)
@@ -262,6 +289,8 @@ class Tracker:
         (In Meta's predictor that is the option `add_all_frames_to_correct_as_cond`, on in training.)
         """
         for i, o in enumerate(objects):
+            if o.lost:
+                continue  # of a scene that is not its own it remembers nothing
             # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
             pointer_c = namespace(pointer_bc).asarray(pointer_bc[i], copy=True)
             o.bank.add(Memory(self._steps, written[i], pointer_c, given[i] is not None, seq, verdicts[i]))
@@ -298,17 +327,31 @@ def _check_picture(frame: Frame) -> None:
         raise SourceError(f"frame {frame.seq} is {found}; expected uint8, H x W x 3, RGB")
 
 
-def _masks(frame: Frame, objects: list[_Object], image_size: int, decoded: Decoded | None) -> Masks:
-    """The network's answer as a value for people; `EngineError` if it is not a number."""
-    side = image_size // 4
-    logits_bhw, scores, ious = (np.zeros(shape, np.float32) for shape in ((0, side, side), 0, 0))
-    if decoded is not None:
-        # All that a person sees comes over in one copy: on a GPU, the one place where the host waits for the frame.
-        columns = (sigmoid(decoded.score_b)[:, None], decoded.iou_b[:, None], decoded.logits_b1hw.reshape(-1, side**2))
-        answer_bn = to_host(namespace(decoded.score_b).concat(columns, axis=1))
-        scores, ious, logits_bhw = answer_bn[:, 0], answer_bn[:, 1], answer_bn[:, 2:].reshape(-1, side, side)
-        if not np.isfinite((scores, ious)).all():
-            raise EngineError(f'frame {frame.seq}: the network\'s answer is not a number; use precision = "fp32"')
+def _losing(objects: Mapping[int, _Object], ids: Iterable[int], cut: int) -> dict[int, _Object]:
+    """Those of the objects, lost from frame `cut` on; those that were lost before still are, by what they were."""
+    return {
+        i: o if o.lost else replace(o, lost=Lost(cut, Witness(o.bank.memories)))
+        for i, o in ((i, objects[i]) for i in ids)
+    }
+
+
+def _found(objects: list[_Object], answer: Answer, written: list[Remembered]) -> list[_Object]:
+    """The objects, of which those that are seen again are no longer lost; the answers of the others are withheld."""
+    after = []
+    for row, o in enumerate(objects):
+        if o.lost:
+            logits_hw = answer.logits_bhw[row]
+            shown = answer.scores_b[row] > 0.5 and bool((logits_hw > 0).any())
+            if shown and o.lost.witness.agrees(to_host(written[row].map_chw), logits_hw):
+                o = replace(o, lost=None)
+            else:
+                answer.withhold(row)
+        after.append(o)
+    return after
+
+
+def _masks(frame: Frame, objects: list[_Object], answer: Answer, cut: bool) -> Masks:
+    """The network's answer as a value for people."""
     return Masks(
         seq=frame.seq,
         session=frame.session,
@@ -318,18 +361,20 @@ def _masks(frame: Frame, objects: list[_Object], image_size: int, decoded: Decod
         width=frame.width,
         ids=tuple(o.id for o in objects),
         labels=tuple(o.label for o in objects),
-        scores=tuple(float(v) for v in scores),
-        ious=tuple(float(v) for v in ious),
-        mask_logits_bhw=logits_bhw,
+        scores=tuple(float(v) for v in answer.scores_b),
+        ious=tuple(float(v) for v in answer.ious_b),
+        mask_logits_bhw=answer.logits_bhw,
+        cut=cut,
+        lost=tuple(o.id for o in objects if o.lost),
     )
 
 
-def _verdicts(masks: Masks, rivals_bkhw: Float32 | None) -> list[Verdict]:
+def _verdicts(answer: Answer, rivals_bkhw: Float32 | None) -> list[Verdict]:
     """What the network says of its masks; they have come over already, and so this costs no wait."""
-    said = zip(masks.scores, masks.ious, strict=True)
+    said = zip(map(float, answer.scores_b), map(float, answer.ious_b), strict=True)
     if rivals_bkhw is None:
         return [Verdict(*both) for both in said]
-    against = map(rivalry, masks.mask_logits_bhw, rivals_bkhw)
+    against = map(rivalry, answer.logits_bhw, rivals_bkhw)
     return [Verdict(*both, *seen) for both, seen in zip(said, against, strict=True)]
 
 

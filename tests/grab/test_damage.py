@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from bench.damage import CASES, PACKET, cut, flip, lose_many, lose_one, made, measured
+from bench.damage import CASES, PACKET, cut, flip, lose_many, lose_one, measured
 from rtseg.errors import SourceError
 from rtseg.grab import open_source
 from rtseg.grab.source import Source
@@ -99,7 +99,9 @@ def test_stop_hands_on_what_is_whole_and_names_the_place(tmp_path: Path) -> None
         for frame in source:
             images[round(frame.seconds, 3)] = frame.image_hwc
     same(images, clean)
-    assert len(images) >= GROUP and f"{torn}: frame {len(images)}: packets of the stream are missing" in str(error.value)
+    assert len(images) >= GROUP and f"{torn}: frame {len(images)}: packets of the stream are missing" in str(
+        error.value
+    )
     assert source.account.ended == "packets of the stream are missing"
     assert len(seen(open_source(tmp_path / "whole.ts", damaged="stop"))) == COUNT
 

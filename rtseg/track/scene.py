@@ -1,0 +1,134 @@
+"""Where one scene ends and another begins, found from the pictures alone.
+
+Each picture is sampled to 64 x 48 grey pixels, whatever its size, and freed of its light: every pixel is counted in
+deviations from the mean around it, so that a lamp that dims, a flash or smoke changes little. If the two pictures
+differ nearly everywhere, the second is compared again with the first moved along its optical flow: what a pan or an
+instrument did can be explained so, another scene cannot. Areas without texture, washed out or black, have no say; a
+picture that is all like this (a white flash, a black frame, static) is no scene, and is passed over.
+
+A dissolve has no frame that differs from the one before; it is not found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..types import Float32, ImageU8
+
+SIZE = (64, 48)  # of the small picture; sampled from twice as many pixels a side
+CELLS = (8, 6)  # the places that are compared
+AROUND = (15, 15)  # pixels of the small picture that light is averaged over
+UNIT = 40.0  # grey values of a deviation
+FLAT, DARK, BRIGHT = 3.0, 12.0, 243.0  # grey values: less contrast, or beyond these, and a pixel has no say
+LEAST = 0.15  # of the picture has to have a say
+STATIC = 1.1  # of a deviation: neighbours differ by 1.4 in white noise, and by less than 0.9 in pictures
+DIFFERENT = 0.42  # deviations by which all but `ALIKE` of the cells differ
+# What has to remain of that once the picture was moved along the flow: more where so little of the hues is other.
+REMAINS = ((0.15, 0.55), (0.3, 0.38), (1.0, 0.32))
+GREY, GREY_REMAINS = 0.9, 0.38  # of a picture is of one hue: its hues say nothing
+ALIKE = 0.35  # of the cells may be the same: a frame around the picture, a menu on it
+STANDS_OUT = 1.2  # times the usual difference: where all is in motion, a cut is more than that
+WASHED, PATIENCE = 0.3, 3  # of what had a say has none for want of light: a flash; wait, for so many frames
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One picture without its light: `shape_hw` uint8, where it has a say, and its hues."""
+
+    shape_hw: ImageU8
+    counts_hw: Float32
+    hues: Float32
+    washed_hw: ImageU8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What has been seen so far: a value, so that a step which fails has not looked.
+
+    `view` is the latest picture that showed a scene, None before the first; `usual` how far pictures in a row differ.
+    """
+
+    view: View | None = None
+    usual: float = 0.0
+    waited: int = 0
+
+    def see(self, image_hwc: ImageU8) -> tuple[Scene, bool]:
+        """The scene with one picture more, uint8 [H, W, 3] RGB, and whether another one begins with it."""
+        view = _view(image_hwc)
+        if view is None:
+            return self, False
+        if self.view is None:
+            return Scene(view), False
+        both_hw = view.counts_hw * self.view.counts_hw
+        lost = float((self.view.counts_hw * view.washed_hw).mean())
+        if lost > WASHED * float(self.view.counts_hw.mean()) and self.waited < PATIENCE:
+            return Scene(self.view, self.usual, self.waited + 1), False
+        if both_hw.mean() < LEAST:  # nothing to compare: what had a say before has none now
+            return Scene(view, self.usual), False
+        change = _difference(view.shape_hw, self.view.shape_hw, both_hw)
+        cut = change > max(DIFFERENT, STANDS_OUT * self.usual) and _unexplained(view, self.view, both_hw)
+        usual = self.usual if cut else 0.7 * self.usual + 0.3 * change
+        return Scene(view, usual), cut
+
+
+def _view(image_hwc: ImageU8) -> View | None:
+    """A picture as it is compared; None if it shows no scene."""
+    double = (2 * SIZE[0], 2 * SIZE[1])
+    picked_hwc = cv2.resize(image_hwc, double, interpolation=cv2.INTER_NEAREST)  # reads no more than these pixels
+    small_hwc = cv2.resize(picked_hwc, SIZE, interpolation=cv2.INTER_AREA)
+    grey_hw = cv2.cvtColor(small_hwc, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    mean_hw = cv2.blur(grey_hw, AROUND, borderType=cv2.BORDER_REFLECT)
+    square_hw = cv2.sqrBoxFilter(grey_hw, -1, AROUND, borderType=cv2.BORDER_REFLECT)
+    spread_hw = np.sqrt(np.maximum(square_hw - mean_hw * mean_hw, 0))
+    shape_hw = np.clip(128 + UNIT * (grey_hw - mean_hw) / (spread_hw + 4), 0, 255).astype(np.uint8)
+    washed_hw = (mean_hw <= DARK) | (mean_hw >= BRIGHT)
+    counts_hw = ((spread_hw > FLAT) & ~washed_hw).astype(np.float32)
+    if counts_hw.mean() < LEAST or _roughness(shape_hw) > STATIC:
+        return None
+    hues_hwc = cv2.cvtColor(small_hwc, cv2.COLOR_RGB2YCrCb)
+    hues = cv2.calcHist([hues_hwc], [1, 2], None, [16, 16], [64, 192, 64, 192]).ravel()
+    return View(shape_hw, counts_hw, np.asarray(hues / max(float(hues.sum()), 1), np.float32), washed_hw.view(np.uint8))
+
+
+def _roughness(shape_hw: ImageU8) -> float:
+    """How far neighbours differ, in deviations."""
+    spread = cv2.mean(cv2.absdiff(shape_hw, np.full_like(shape_hw, 128)))[0]
+    return float(cv2.mean(cv2.absdiff(shape_hw[:, 1:], shape_hw[:, :-1]))[0] / max(spread, 1.0))
+
+
+def _difference(one_hw: ImageU8, other_hw: ImageU8, counts_hw: Float32) -> float:
+    """By how many deviations two pictures differ at least, in all but `ALIKE` of the cells that have a say."""
+    differ_hw = cv2.absdiff(one_hw, other_hw).astype(np.float32) * counts_hw
+    weight = cv2.resize(counts_hw, CELLS, interpolation=cv2.INTER_AREA).ravel()
+    total = cv2.resize(differ_hw, CELLS, interpolation=cv2.INTER_AREA).ravel()
+    valid = weight > 0.3
+    if not valid.any():
+        return 0.0
+    cells = np.sort(total[valid] / weight[valid])
+    return float(cells[int(ALIKE * len(cells))]) / UNIT
+
+
+def _unexplained(new: View, old: View, counts_hw: Float32) -> bool:
+    """Whether the new picture is another one, and not the old one in motion."""
+    flow_hw2 = _FLOW.calc(new.shape_hw, old.shape_hw, None)  # type: ignore[call-overload]
+    moved_hw = cv2.remap(  # type: ignore[call-overload]
+        old.shape_hw, _PLACES_HW2 + flow_hw2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    remains = _difference(new.shape_hw, moved_hw, counts_hw)
+    if min(new.hues.max(), old.hues.max()) > GREY:
+        return remains > GREY_REMAINS
+    other_hues = 1 - float(np.minimum(new.hues, old.hues).sum())
+    return remains > next(needed for most, needed in REMAINS if other_hues <= most or most == 1.0)
+
+
+def _flow() -> cv2.DISOpticalFlow:
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow.setFinestScale(1)  # the finest of all takes four times as long, and finds no more
+    return flow
+
+
+_FLOW = _flow()
+_PLACES_HW2 = np.stack(np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1])), axis=-1).astype(np.float32)
