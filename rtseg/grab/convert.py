@@ -21,7 +21,7 @@ class Converter:
     """For one pass through the pictures of a stream; what it repairs and assumes goes into `account`."""
 
     def __init__(self, where: str, mode: Mode, account: Account, turn: Turn) -> None:
-        self._where, self._mode, self._account, self.turn = where, mode, account, turn
+        self._where, self._account, self.turn = where, account, turn
         self._reformatter, self._whole = VideoReformatter(), Deinterlacer(mode)
         self._angle: int | None = None
         self._color: Color | None = None
@@ -43,9 +43,12 @@ class Converter:
             self._color = color
             _add(self._account.repaired, "colours", converted(color))
             _add(self._account.assumed, "colours", assumed(picture, color))
-        if picture.interlaced_frame and self._mode == "off":
+        whole = self._whole(picture)
+        if whole is not picture:
+            self._account.repaired["interlacing"] = "each picture made whole of its newer field"
+        elif picture.interlaced_frame:
             self._account.assumed["interlacing"] = "none, though marked as interlaced; --deinterlace auto removes it"
-        return self.turn.upright(to_rgb(self._whole(picture), color, self._reformatter)), color
+        return self.turn.upright(to_rgb(whole, color, self._reformatter)), color
 
 
 def checked_color(where: str, picture: av.VideoFrame) -> Color:

@@ -11,6 +11,7 @@ from ..types import Color
 from .light import PRIMARIES, TRANSFERS, shown_as_it_is
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # of pictures; `.mjpeg` is a video
+HEIC = (b"heic", b"heix", b"heim", b"heis")
 PNG, TIFF, BIG_TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _GAIN_MAPS = (b"hdrgm:", b"apple:photo:2020:aux:hdrgainmap")  # a second JPEG that brightens the first, no picture
 _REDUCED, _MASK = 1, 4  # of TIFF's NewSubfileType: a page that is a smaller copy, or a transparency mask
@@ -54,7 +55,7 @@ def holds_stills(path: Path) -> bool:
 
 
 def header_of(data: bytes) -> Header | None:
-    """What a file's bytes say; None if it is no PNG, JPEG, BMP, WebP or TIFF."""
+    """What a file's bytes say; None if it is no PNG, JPEG, BMP, WebP, TIFF or HEIC."""
     if data.startswith(PNG):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -66,6 +67,10 @@ def header_of(data: bytes) -> Header | None:
         return Header("WebP", tuple(range(max(1, count))), has_icc=b"ICCP" in data[12:64])
     if data.startswith((*TIFF, *BIG_TIFF)):
         return _tiff(data)
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC:
+        return Header(
+            "HEIC", unread="a HEIC picture, of which a video's decoder would show a tile; expected a PNG or JPEG"
+        )
     return None
 
 
@@ -142,7 +147,7 @@ def _tiff(data: bytes) -> Header:
         return Header("TIFF")
     whole = [(number, tags) for number, tags in pages if not tags[254] & (_REDUCED | _MASK)]
     if pages and not whole:
-        return Header("TIFF", unread="small copies of a picture alone, as in a camera's raw file")
+        return Header("TIFF", unread="small copies of a picture alone, as in a camera's raw file; expected a whole one")
     return _of_pages(whole) if whole else Header("TIFF")
 
 
@@ -178,6 +183,7 @@ def _of_pages(pages: list[tuple[int, dict[int, int]]]) -> Header:
         unread = f"floating-point values of {depth} bits" + (" that are to be turned" if tags[274] > 1 else "")
     elif depth > 8 and tags[284] == 2:
         unread = f"{depth} bits a value, each colour in a plane of its own"
+    unread += "; expected whole numbers of 8 or 16 bits, pixel by pixel" if unread else ""
     bits = depth if 8 < depth < 16 else most.bit_length() if 0 < most < 65535 and depth == 16 else None
     return Header(
         "TIFF", tuple(number for number, _ in pages), bits, has_icc=bool(tags[34675]),

@@ -114,7 +114,7 @@ def loaded(path: Path) -> tuple[bytes, Header]:
     if header is None:
         raise SourceError(f"{path}: not a readable image; {EXPECTED}; copy it again")
     if header.unread:
-        raise SourceError(f"{path}: {header.unread}; expected whole numbers of 8 or 16 bits; convert it")
+        raise SourceError(f"{path}: {header.unread}; convert it")
     return data, header
 
 

@@ -96,3 +96,22 @@ def test_a_feed_may_change_between_both_and_in_size(tmp_path: Path) -> None:
 def _pictures(path: Path) -> list[av.VideoFrame]:
     with av.open(str(path)) as container:
         return list(container.decode(video=0))
+
+
+def test_what_is_marked_as_interlaced_is_told_and_how_it_was_read(tmp_path: Path) -> None:
+    marked, plain = clip(tmp_path / "i.mp4", marked=True), clip(tmp_path / "p.mp4", marked=False, interlaced=False)
+    for mode, repaired, assumed in (("off", False, True), ("auto", True, False), ("on", True, False)):
+        source = open_source(marked, deinterlace=mode)
+        frames = list(source)
+        assert ("interlacing" in source.account.repaired, "interlacing" in source.account.assumed) == (
+            repaired, assumed,
+        )  # fmt: skip
+        assert all((combing(frame.image_hwc) > 10) == assumed for frame in frames)
+    assert "--deinterlace auto" in open_account(marked)["interlacing"]
+    assert "interlacing" not in open_account(plain)
+
+
+def open_account(path: Path) -> dict[str, str]:
+    source = open_source(path)
+    list(source)
+    return source.account.assumed

@@ -48,7 +48,7 @@ def test_the_masks_of_cholecseg8k_are_no_frames(tmp_path: Path) -> None:
         stem = f"frame_{number}_endo"
         write(tmp_path, f"{stem}.png", f"{stem}_mask.png", f"{stem}_color_mask.png", f"{stem}_watershed_mask.png")
     source = open_source(tmp_path)
-    assert [frame.name for frame in source] == ["frame_80_endo", "frame_81_endo", "frame_100_endo"]
+    assert [frame.name for frame in source] == ["frame_80_endo.png", "frame_81_endo.png", "frame_100_endo.png"]
     said = source.account.assumed["pictures"]
     assert "3 frame_#_endo_color_mask.png beside frame_#_endo.png" in said and "3 frame_#_endo_watershed_mask" in said
 
@@ -83,7 +83,7 @@ def test_pictures_that_are_not_read_are_said_and_others_are_not(tmp_path: Path) 
     (tmp_path / "notes.txt").write_text("none")
     (tmp_path / "7.png").mkdir()
     source = open_source(tmp_path)
-    assert [frame.name for frame in source] == ["1", "2", "3"]
+    assert [frame.name for frame in source] == ["1.png", "2.PNG", "3.WebP"]
     assert source.account.assumed["pictures"] == "no frames are 1 .avif, 1 .gif, 1 .heic; they were left out"
 
 

@@ -66,7 +66,7 @@ def test_folders_and_pictures_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Image.new("RGB", (8, 6), (200, 0, 0)).save(name)
         for uri in (name, str(Path(name).parent)):
             (frame,) = open_source(uri, fps=25)
-            assert frame.name == Path(name).stem and frame.image_hwc[0, 0, 0] > 190
+            assert frame.name == Path(name).name and frame.image_hwc[0, 0, 0] > 190
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "a\0b", "~nobody-of-this-name/a.mp4"])

@@ -286,3 +286,9 @@ def test_a_video_of_jpegs_with_exif_plays_the_right_way_up(tmp_path: Path, suffi
         assert frame.image_hwc.shape == wanted_hwc.shape
         assert np.abs(frame.image_hwc.astype(int) - wanted_hwc).mean() < 6
     assert ("rotation" in source.account.repaired) == (orientation != 1)
+
+
+def test_a_heic_picture_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    with pytest.raises(SourceError, match=r"a HEIC picture.*; expected a PNG or JPEG; convert it"):
+        open_source(tmp_path / "a.heic")
