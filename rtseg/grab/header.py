@@ -59,7 +59,7 @@ def header_of(data: bytes) -> Header | None:
     if data.startswith(PNG):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
-        return Header("JPEG", tuple(_jpegs(data)), has_icc=b"ICC_PROFILE\0" in data[: 1 << 20])
+        return Header("JPEG", tuple(_jpegs(data)) or (0,), has_icc=b"ICC_PROFILE\0" in data[: _first_scan(data, 0)])
     if data.startswith(b"BM"):
         return Header("BMP")
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
@@ -118,14 +118,11 @@ def _gamma(value: int) -> str:
 def _jpegs(data: bytes) -> Iterator[int]:
     """Where each JPEG in the file begins: in a stereo or multi-angle picture (MPO) there are several."""
     at = 0
-    while at >= 0:
+    while scan := _first_scan(data, at):
         yield at
-        scan = _first_scan(data, at)
-        end = data.find(b"\xff\xd9", scan) if scan else -1
-        if end < 0 or any(mark in data[:scan] or mark in data[end : end + (1 << 16)] for mark in _GAIN_MAPS):
-            return
-        at = data.find(b"\xff\xd8\xff", end)
-        if at >= 0 and not _first_scan(data, at):
+        begin = at
+        at = data.find(b"\xff\xd8\xff", scan)  # in the pixels of a JPEG, no such bytes can be
+        if at < 0 or any(mark in data[begin:scan] or mark in data[at : at + (1 << 16)] for mark in _GAIN_MAPS):
             return
 
 
