@@ -72,7 +72,7 @@ setup(
     },
     entry_points={"console_scripts": ["rtseg = rtseg.cli:main"]},
     install_requires=[
-        "av>=14",
+        "av>=14.1",
         "msgpack>=1.0.8",
         "numpy>=2",
         "onnxruntime>=1.20",
