@@ -1,4 +1,4 @@
-"""Damaged recordings: are damaged frames passed as good, is anything missing without a word, how much of the good is kept.
+"""Damaged recordings: are damaged frames passed as good, is anything missing without a word, how much is kept.
 
     python -m bench.damage [--runs 200] [--clip CLIP.mp4] [--only h264.ts]
 
@@ -32,10 +32,10 @@ from rtseg.errors import SourceError
 
 FRAMES, WIDTH, HEIGHT = 40, 320, 240
 PACKET, MOST = 188, 20
-H264 = "-c:v libx264 -g 12 -pix_fmt yuv420p -threads 1".split()
-HEVC = "-c:v libx265 -g 12 -x265-params log-level=none:pools=1 -pix_fmt yuv420p".split()
-MPEG2 = "-c:v mpeg2video -bf 2 -g 12 -b:v 1500k -pix_fmt yuv420p".split()
-MPEG4 = "-c:v mpeg4 -bf 2 -g 12 -b:v 1500k -pix_fmt yuv420p".split()
+H264 = ["-c:v", "libx264", "-g", "12", "-pix_fmt", "yuv420p", "-threads", "1"]
+HEVC = ["-c:v", "libx265", "-g", "12", "-x265-params", "log-level=none:pools=1", "-pix_fmt", "yuv420p"]
+MPEG2 = ["-c:v", "mpeg2video", "-bf", "2", "-g", "12", "-b:v", "1500k", "-pix_fmt", "yuv420p"]
+MPEG4 = ["-c:v", "mpeg4", "-bf", "2", "-g", "12", "-b:v", "1500k", "-pix_fmt", "yuv420p"]
 Images = dict[float, npt.NDArray[np.uint8]]
 Harm = Callable[[bytes, random.Random], bytes]
 
@@ -122,7 +122,8 @@ def shown(path: Path) -> tuple[Images, bool]:
             images[round(frame.seconds, 3)] = frame.image_hwc
     except SourceError:
         return images, True
-    return images, bool(source.account.lines())
+    account = source.account
+    return images, bool(account.gaps or account.leading or account.ended)
 
 
 def everything(path: Path) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
@@ -200,7 +201,10 @@ def main() -> None:
             t = measured(name, harm, given.runs, given.clip, given.verbose)
             passed = f"{t.passed} ({t.slight})"
             kept = t.kept / t.whole if t.whole else 1.0
-            print(f"{name:10} {harm.__name__:10} {t.runs:5} {t.silent:7} {passed:>14} {t.worst:11.2f} {kept:6.1%}", flush=True)
+            print(
+                f"{name:10} {harm.__name__:10} {t.runs:5} {t.silent:7} {passed:>14} {t.worst:11.2f} {kept:6.1%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from .address import LIVE, live_address
 from .folder import FolderSource, picture_file
 from .header import holds_stills
 from .pace import paced
+from .pipe import is_pipe
 from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
 from .source import DAMAGED, MODES, Damaged, Mode, Source
+from .web import is_web_recording
 
 __all__ = ["HELD_OUT_SEED", "Source", "open_source", "paced"]
 
@@ -42,9 +44,11 @@ def open_source(
     bits of an image's 16 are used, where the file does not say so itself.
     """
     if not isinstance(uri, (str, Path)):
-        raise SourceError(f"{len(uri)} uris: several files as one recording are not supported yet; give one")
+        from .join import open_joined
+
+        return open_joined([str(each) for each in uri], fps, deinterlace or "off", damaged)
     uri = str(uri)
-    if live_address(uri) is None:
+    if live_address(uri) is None or is_web_recording(uri):
         return open_recording(uri, fps, deinterlace or "off", damaged, bits)
     if fps is not None:
         raise SourceError(f"{redact(uri)}: fps={fps:g}, but a live input has its own times; leave fps out")
@@ -71,18 +75,35 @@ def open_recording(
         from .coded import CodedSource
 
         return CodedSource(uri, rate)
+    if is_web_recording(uri):
+        from .file import FileSource
+        from .inputs import WebInput
+
+        _check_no_rate(redact(uri), fps)
+        return FileSource([WebInput(uri, redact(uri))], deinterlace=deinterlace, damaged=damaged)
     path = Path(uri)
     if uri and path.is_dir():  # "" would be the current folder
         return FolderSource(path, rate, bits)
     if path.is_file() and holds_stills(path):
         return picture_file(path, rate, bits)
     if path.is_file():
-        if rate is not None:
-            raise SourceError(f"{uri}: fps={fps:g}, but a video has its own times; leave fps out")
+        _check_no_rate(uri, fps)
         from .file import FileSource  # PyAV is needed for video files and live inputs alone
+        from .inputs import file_inputs
 
-        return FileSource(path, deinterlace=deinterlace, damaged=damaged)
+        return FileSource(file_inputs([path]), deinterlace=deinterlace, damaged=damaged)
+    if is_pipe(uri):
+        from .file import FileSource
+        from .inputs import PipeInput
+
+        _check_no_rate(uri, fps)
+        return FileSource([PipeInput(uri)], deinterlace=deinterlace, damaged=damaged)
     raise _unopened(uri)
+
+
+def _check_no_rate(uri: str, fps: float | None) -> None:
+    if fps is not None:
+        raise SourceError(f"{uri}: fps={fps:g}, but a video has its own times; leave fps out")
 
 
 def _unopened(uri: str) -> SourceError:

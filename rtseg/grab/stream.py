@@ -16,8 +16,8 @@ from av.container import InputContainer
 
 from ..errors import SourceError
 from ..types import Frame, now_ns
-from .address import Address, live_address
 from .account import Gap
+from .address import Address, live_address
 from .convert import Converter
 from .secret import guard_logs, scrub
 from .source import Damaged, Mode, Source
