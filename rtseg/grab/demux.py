@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import av
 from av.container import InputContainer
@@ -14,13 +13,13 @@ from ..errors import SourceError
 from .parts import Part
 from .tee import Tee
 from .transport import Transport
+from .whole import Packet
 
 WRAP = 1 << 33  # the clocks of MPEG-TS and MPEG-PS begin anew after 26.5 hours
 MPEG = ("mpegts", "mpeg")
 # FFmpeg would take a second recording that starts earlier than the first for a clock that ran over.
 OPTIONS = {"correct_ts_overflow": "0"}
 MOST_ERRORS = 8  # of reading in a row, until the rest is given up
-Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 
 @dataclass(slots=True)
@@ -55,7 +54,8 @@ class Demuxer:
         except (av.FFmpegError, OSError, ValueError) as e:
             why = getattr(e, "strerror", None) or e
             raise SourceError(f"{name}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
-        self.container: InputContainer = self._stack.enter_context(container)
+        assert isinstance(container, InputContainer)
+        self.container = self._stack.enter_context(container)
         try:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import av
 import numpy as np
 
+from .whole import Packet
+
 TAILS = (b"\x00" * 16, b"\xff" * 16, b"\x55" * 16)
 
 
-def is_complete(stream: av.VideoStream, group: Sequence[av.Packet[av.VideoStream]]) -> bool:
+def is_complete(stream: av.VideoStream, group: Sequence[Packet]) -> bool:
     """Whether the last packet of `group`, which begins with a key frame, holds a whole picture.
 
     It is decoded with different bytes behind it: where the decoder reads on into them, the pictures differ.
@@ -20,14 +22,15 @@ def is_complete(stream: av.VideoStream, group: Sequence[av.Packet[av.VideoStream
 
 
 def _last_picture(
-    stream: av.VideoStream, group: Sequence[av.Packet[av.VideoStream]], tail: bytes
+    stream: av.VideoStream, group: Sequence[Packet], tail: bytes
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
-    decoder = av.VideoCodecContext.create(stream.codec_context.name, "r")
+    decoder = av.CodecContext.create(stream.codec_context.name, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.extradata = stream.codec_context.extradata
     decoder.options = {"err_detect": "explode"}
     decoder.copy_opaque = True
     try:
-        pictures = []
+        pictures: list[av.VideoFrame] = []
         for number, packet in enumerate(group):
             data = bytes(packet) + (tail if number == len(group) - 1 else b"")
             copy = av.Packet(data)

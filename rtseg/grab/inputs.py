@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from .count import count_frames
 from .demux import Demuxer
 from .parts import Part, parts_of
 from .pipe import STDIN
+from .secret import scrub
 from .tee import Tee
 from .web import WebFile
 
@@ -21,8 +23,12 @@ from .web import WebFile
 class Input(Protocol):
     """One of the files that a recording is made of."""
 
-    name: str
-    once: bool  # it can be opened only once
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def once(self) -> bool:
+        """Whether it can be opened only once."""
 
     def open(self) -> Demuxer: ...
 
@@ -56,7 +62,13 @@ class WebInput:
     once = False
 
     def open(self) -> Demuxer:
-        return Demuxer(Tee(WebFile(self.url)), self.name)
+        try:
+            file = WebFile(self.url)
+        except (OSError, HTTPException) as e:
+            raise SourceError(
+                f"{self.name}: cannot be opened ({scrub(e, self.url)}); check it and the network"
+            ) from None
+        return Demuxer(Tee(file), self.name)
 
     def count(self, *, interlaced: bool) -> int | None:
         return None

@@ -14,7 +14,9 @@ from .address import live_address
 from .crop import Cropper
 from .health import Health
 from .pace import GAP_S, paced
+from .secret import redact
 from .source import MODES, Mode, Source
+from .web import is_web_recording
 
 Pace = Literal["native", "flat-out"]
 PACES: tuple[Pace, ...] = ("native", "flat-out")
@@ -43,9 +45,9 @@ class Intake:
         self._closed = threading.Event()
         self.health = Health()
         self._crop = Cropper(crop, self.health.misfit)
-        address = live_address(uri)
+        address = None if is_web_recording(uri) else live_address(uri)
         self.live = address is not None
-        self.uri = address.shown if address else uri
+        self.uri = redact(uri)
         self._source: Source | None = None
         if self.live:
             _check_live(self.uri, uri, fps)

@@ -10,11 +10,11 @@ import av
 
 from ..errors import SourceError
 from .account import Account, Gap
-from .demux import Demuxer, Packet
+from .demux import Demuxer
 from .ending import is_complete
 from .source import Damaged
 from .times import NO_TIMES, Times
-from .whole import Loss, WholePictures
+from .whole import Loss, Packet, WholePictures
 
 SHORT_S = 1.0  # a file that ends this much before the end it declares was cut off
 NEAR_S = 0.05
@@ -60,7 +60,7 @@ class Reading:
             if self._placed:
                 packet.pts = None
             elif packet.pts is not None:
-                self._end_s = max(self._end_s, float((packet.pts + packet.duration) * (packet.time_base or 0)))
+                self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * (packet.time_base or 0)))
             if packet.is_keyframe:
                 self._group.clear()
             self._group.append(packet)

@@ -17,12 +17,12 @@ TRIES = 4  # to go on, without a byte between them
 NO_RECORDING = ("mpegurl", "multipart/", "dash+xml")  # playlists and cameras
 
 
-def _asked(url: str, start: int, end: str = "") -> Any:
+def _asked(url: str, start: int) -> Any:
     """The server's answer to a request for the bytes from `start` on."""
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=place)))
-    request.add_header("Range", f"bytes={start}-{end}")
+    request.add_header("Range", f"bytes={start}-")
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
@@ -39,7 +39,7 @@ def is_web_recording(url: str) -> bool:
     try:
         with _asked(url, 0) as answer:
             kind = str(answer.headers.get("Content-Type", "")).lower()
-            return bool(_size_of(answer)) and not any(word in kind for word in NO_RECORDING)
+            return _size_of(answer) > 0 and all(word not in kind for word in NO_RECORDING)
     except (OSError, http.client.HTTPException, ValueError):
         return False
 
@@ -59,10 +59,10 @@ class WebFile:
         self.ended = ""
         self._answer: Any = _asked(url, 0)
         self._size = _size_of(self._answer)
-        self._ranges = self._answer.status == 206
+        self._ranges: bool = self._answer.status == 206
 
     def seekable(self) -> bool:
-        return self._ranges
+        return bool(self._ranges)
 
     def read(self, size: int, /) -> bytes:
         """The next bytes, at most `size`; none at the end, or where the server does not go on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import av
 
@@ -20,6 +21,7 @@ STRICT = "crccheck+explode"
 STRICTER = {"h264": STRICT + "+aggressive"}
 IN_STEP = ("h264", "hevc", "mpeg2video")  # one packet, one picture (or field), in the order of their times
 MOST_WAITING = 2000
+Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 
 @dataclass(slots=True)
@@ -48,13 +50,12 @@ class WholePictures:
         self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
         self._await_start = True
         self._waiting: dict[int, int | None] = {}  # packets that have not become a picture yet: number to pts
-        self._alone: set[int] = set()  # damaged packets that no other picture needs
         self._after_field = -1  # the number of the latest interlaced picture
         self._why, self._holes = "", 0
         self.leading = 0
         self.loss: Loss | None = None
 
-    def feed(self, packet: av.Packet[av.VideoStream], broken: str = "", hole: str = "", missing: int = 0) -> Iterator[av.VideoFrame]:
+    def feed(self, packet: Packet, broken: str = "", hole: str = "", missing: int = 0) -> Iterator[av.VideoFrame]:
         """The whole pictures that this packet brings out.
 
         `broken`: why its data is damaged; `hole`: why `missing` pictures are missing between it and the one before.
@@ -92,7 +93,7 @@ class WholePictures:
         """Whether nothing can be shown before a key frame comes."""
         return self._start is None or self._await_start
 
-    def _can_begin(self, packet: av.Packet[av.VideoStream]) -> bool:
+    def _can_begin(self, packet: Packet) -> bool:
         if self._timed and packet.pts is None:  # its head is gone
             return False
         return self.any_start or packet.is_keyframe or is_key(self._decoder.name, bytes(packet))
