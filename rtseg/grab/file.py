@@ -71,7 +71,7 @@ class FileSource(Source):
                 rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
                 kept = account if each.once else Account()
                 damaged = self._damaged if each.once else "skip"
-                reading = Reading(demuxer, Times(rate), kept, damaged, any_start=any_start)
+                reading = Reading(demuxer, Times(rate), kept, damaged, any_start=any_start, prove=each.once)
                 pictures = reading.pictures()
                 timed = next(pictures, None)
                 if timed is not None:

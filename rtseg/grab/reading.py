@@ -10,8 +10,9 @@ import av
 
 from ..errors import SourceError
 from .account import Account, Gap
-from .demux import Demuxer
+from .demux import Demuxer, Unit
 from .ending import is_complete
+from .proof import can_prove, proven
 from .source import Damaged
 from .times import NO_TIMES, Times
 from .whole import Loss, Packet, WholePictures
@@ -19,6 +20,7 @@ from .whole import Loss, Packet, WholePictures
 SHORT_S = 1.0  # a file that ends this much before the end it declares was cut off
 NEAR_S = 0.05
 MOST_GROUP = 300
+MOST_PROVEN = 1 << 40  # pixels of a picture whose slices are asked for their ends
 Timed = tuple[av.VideoFrame, int, Fraction]
 
 
@@ -37,10 +39,10 @@ class Reading:
 
     def __init__(
         self, demuxer: Demuxer, times: Times, account: Account, damaged: Damaged = "skip", *,
-        any_start: bool = False, lacks: int = 0, last: bool = True,
+        any_start: bool = False, lacks: int = 0, last: bool = True, prove: bool = True,
     ) -> None:  # fmt: skip
         self._demuxer, self._times, self._account, self._damaged = demuxer, times, account, damaged
-        self._lacks, self._last = lacks, last
+        self._lacks, self._last, self._prove = lacks, last, prove
         self._placed = bool(demuxer.format & set(NO_TIMES))
         self._whole = WholePictures(demuxer.stream, any_start=any_start, keep_held=not self._placed)
         self._leading = account.leading  # of the files before
@@ -52,7 +54,7 @@ class Reading:
     def pictures(self) -> Iterator[Timed]:
         """Whole pictures in the order in which they are shown; `BrokenError` where the recording was cut off."""
         whole, times = self._whole, self._times
-        for unit in self._demuxer.units():
+        for unit in self._units():
             packet = unit.packet
             if unit.joint:
                 yield from self._timed(whole.finish(), ahead=1)
@@ -70,6 +72,11 @@ class Reading:
             yield from self._timed(whole.feed(packet, unit.broken, unit.hole, unit.missing))
         yield from self._timed(whole.finish(), ahead=1)
         self._finish()
+
+    def _units(self) -> Iterator[Unit]:
+        units, stream = self._demuxer.units(), self._demuxer.stream
+        area = stream.codec_context.width * stream.codec_context.height
+        return proven(units, stream) if self._prove and area <= MOST_PROVEN and can_prove(stream) else units
 
     def _timed(self, pictures: Iterable[av.VideoFrame], ahead: int = 0) -> Iterator[Timed]:
         whole, account = self._whole, self._account
