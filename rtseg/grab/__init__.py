@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
+from numbers import Integral, Real
 from pathlib import Path
 
 from ..errors import SourceError, did_you_mean
@@ -13,10 +14,12 @@ from .address import LIVE, live_address
 from .folder import FolderSource, picture_file
 from .header import holds_stills
 from .pace import paced
+from .pipe import STDIN
 from .place import kind_of
 from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
 from .source import DAMAGED, MODES, Damaged, Mode, Source
+from .web import is_web_recording
 
 __all__ = ["HELD_OUT_SEED", "Source", "open_source", "paced"]
 
@@ -46,9 +49,19 @@ def open_source(
     image uses, where it does not say so itself.
     """
     if not isinstance(uri, (str, Path)):
-        raise SourceError(f"{len(uri)} uris: several files as one recording are not supported yet; give one")
+        from .join import open_joined
+
+        uris = list(uri) if isinstance(uri, Sequence) and not isinstance(uri, bytes) else [uri]
+        if not all(isinstance(each, (str, Path)) for each in uris):
+            raise SourceError(
+                f"source {uri!r:.80}: a {type(uri).__name__}; expected a uri, a path, or several in a list"
+            )
+        _check(" + ".join(map(str, uris)), deinterlace or "off", damaged, fps, bits)
+        if bits is not None:
+            raise SourceError(f"{uris[0]}: bits={bits}, but {_OWN['bits']}; leave bits out")
+        return open_joined([str(each) for each in uris], fps, deinterlace or "off", damaged)
     uri = str(uri)
-    if live_address(uri) is None:
+    if live_address(uri) is None or is_web_recording(uri):
         return open_recording(uri, fps, deinterlace or "off", damaged, bits)
     _check(uri, deinterlace or "auto", damaged, fps, bits)
     for name, value in (("fps", fps), ("bits", bits)):
@@ -70,8 +83,10 @@ def open_recording(
 ) -> Source:
     """What `open_source` opens, but for live inputs."""
     _check(uri, deinterlace, damaged, fps, bits)
-    rate = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97 is 2997/100, not a float's 51 bits
-    kind, path = kind_of(uri), Path(uri)
+    rate = (
+        None if fps is None else Fraction(float(fps)).limit_denominator(1001)
+    )  # 29.97 is 2997/100, not a float's 51 bits
+    kind, path = "" if uri == STDIN else kind_of(uri), Path(uri)
     if not kind and uri.startswith("~"):
         with suppress(RuntimeError):  # of somebody who has no home here
             path = path.expanduser()
@@ -82,10 +97,11 @@ def open_recording(
         return picture_file(path, rate, bits)
     if bits is not None:
         raise SourceError(f"{uri}: bits={bits}, but {_OWN['bits']}; leave bits out")
-    if kind == "file":
-        from .file import FileSource  # PyAV is needed for video files and live inputs alone
+    if kind in ("file", "pipe") or (not kind and (uri == STDIN or is_web_recording(uri))):
+        from .file import FileSource  # PyAV is needed for videos and live inputs alone
+        from .inputs import inputs_of
 
-        return FileSource(path, deinterlace=deinterlace, damaged=damaged, rate=rate)
+        return FileSource(inputs_of(uri, path, kind), deinterlace=deinterlace, damaged=damaged, rate=rate)
     if uri.startswith("synthetic:"):
         from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
 
@@ -102,9 +118,9 @@ def _check(uri: str, deinterlace: Mode, damaged: Damaged, fps: float | None, bit
     for key, value, known in (("deinterlace", deinterlace, MODES), ("damaged", damaged, DAMAGED)):
         if value not in known:
             raise SourceError(f"{shown}: {key} {value!r}; {did_you_mean(str(value), known)}")
-    if fps is not None and not (isinstance(fps, (int, float, Fraction)) and 0.01 <= fps <= 1000):
+    if fps is not None and not (isinstance(fps, Real) and type(fps) is not bool and 0.01 <= fps <= 1000):
         raise SourceError(f"{shown}: fps={fps!r}; expected a number from 0.01 to 1000")
-    if bits is not None and not (type(bits) is int and 8 <= bits <= 16):
+    if bits is not None and not (isinstance(bits, Integral) and type(bits) is not bool and 8 <= bits <= 16):
         raise SourceError(f"{shown}: bits={bits!r}; expected a whole number from 8 to 16")
 
 

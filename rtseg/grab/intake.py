@@ -14,8 +14,9 @@ from .address import live_address
 from .crop import Cropper
 from .health import Health
 from .pace import GAP_S, paced
-from .secret import UnescapedError
+from .secret import UnescapedError, redact
 from .source import MODES, Mode, Source
+from .web import is_web_recording
 
 Pace = Literal["native", "flat-out"]
 PACES: tuple[Pace, ...] = ("native", "flat-out")
@@ -48,8 +49,10 @@ class Intake:
             address = live_address(uri)
         except UnescapedError as e:  # what is said here is logged, and sent to everybody
             raise SourceError(e.public) from None
+        if address is not None and is_web_recording(uri):
+            address = None
         self.live = address is not None
-        self.uri = address.shown if address else uri
+        self.uri = redact(uri)
         self._source: Source | None = None
         if self.live:
             _check_live(self.uri, uri, fps)

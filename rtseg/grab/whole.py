@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import av
 
@@ -20,13 +21,14 @@ STRICT = "crccheck+explode"
 STRICTER = {"h264": STRICT + "+aggressive"}
 IN_STEP = ("h264", "hevc", "mpeg2video")  # one packet, one picture (or field), in the order of their times
 MOST_WAITING = 2000
+Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 
 @dataclass(slots=True)
 class Loss:
-    """What is missing between two pictures: how many packets held it, None if packets are missing too; and why."""
+    """What is missing between two pictures: how many, and why."""
 
-    lost: int | None
+    lost: int
     why: str
 
 
@@ -48,16 +50,15 @@ class WholePictures:
         self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
         self._await_start = True
         self._waiting: dict[int, int | None] = {}  # packets that have not become a picture yet: number to pts
-        self._alone: set[int] = set()  # damaged packets that no other picture needs
         self._after_field = -1  # the number of the latest interlaced picture
-        self._why, self._holes = "", False
+        self._why, self._holes = "", 0
         self.leading = 0
         self.loss: Loss | None = None
 
-    def feed(self, packet: av.Packet[av.VideoStream], broken: str = "", hole: str = "") -> Iterator[av.VideoFrame]:
+    def feed(self, packet: Packet, broken: str = "", hole: str = "", missing: int = 0) -> Iterator[av.VideoFrame]:
         """The whole pictures that this packet brings out.
 
-        `broken`: why its data is damaged; `hole`: why data is missing between it and the packet before.
+        `broken`: why its data is damaged; `hole`: why `missing` pictures are missing between it and the one before.
         """
         self.number += 1
         number = self.number
@@ -65,7 +66,7 @@ class WholePictures:
         if not self._key_came and not self._can_begin(packet):
             broken = hole = ""  # nothing can be shown before the first key frame, whole or not
         if hole:
-            self._holes = True
+            self._holes += missing
             yield from self._fault(number, hole)
         if not packet.is_discard:
             self._waiting[number] = packet.pts
@@ -92,7 +93,7 @@ class WholePictures:
         """Whether nothing can be shown before a key frame comes."""
         return self._start is None or self._await_start
 
-    def _can_begin(self, packet: av.Packet[av.VideoStream]) -> bool:
+    def _can_begin(self, packet: Packet) -> bool:
         if self._timed and packet.pts is None:  # its head is gone
             return False
         return self.any_start or packet.is_keyframe or is_key(self._decoder.name, bytes(packet))
@@ -167,10 +168,10 @@ class WholePictures:
             del self._waiting[number]
         if self._why:
             before = self.loss.lost or 0 if self.loss else 0
-            self.loss = Loss(None if self._holes else before + len(missing), self._why)
+            self.loss = Loss(before + len(missing) + self._holes, self._why)
         elif not end:
             self.leading += len(missing)
-        self._why, self._holes = "", False
+        self._why, self._holes = "", 0
 
     def _number_of(self, picture: av.VideoFrame) -> int:
         number = picture.opaque

@@ -49,6 +49,11 @@ def seen(source: Source) -> Images:
     return {round(frame.seconds, 3): frame.image_hwc for frame in source}
 
 
+def said(source: Source) -> list[str]:
+    """What the account says, but for colours, of which these files say nothing."""
+    return [line for line in source.account.lines() if "colours" not in line]
+
+
 def same(images: Images, clean: Images) -> None:
     for time, image_hwc in images.items():
         np.testing.assert_array_equal(image_hwc, clean[time], err_msg=f"at {time} s")
@@ -60,7 +65,7 @@ def test_after_any_lost_packet_what_is_shown_is_whole_and_what_is_missing_is_sai
     data, torn = whole.read_bytes(), tmp_path / "torn.ts"
     source = open_source(whole)
     clean = seen(source)
-    assert len(clean) == COUNT == source.account.count and source.account.lines() == []
+    assert len(clean) == COUNT == source.account.count and said(source) == []
     video = [p for p in range(len(data) // PACKET) if data[PACKET * p + 1] & 31 == 1 and data[PACKET * p + 2] == 0]
     for place in video[:: max(1, len(video) // 40)]:
         torn.write_bytes(data[: PACKET * place] + data[PACKET * (place + 1) :])
@@ -116,7 +121,7 @@ def test_frames_before_the_first_key_frame_are_counted_as_leading(tmp_path: Path
     frames = list(source)
     assert (source.account.leading, source.account.damaged, len(frames)) == (GROUP - 4, 0, COUNT - GROUP)
     assert source.account.start_s == frames[0].seconds and source.account.count == COUNT - GROUP
-    assert source.account.lines() == [f"skipped {GROUP - 4} leading frames, which precede the first key frame"]
+    assert said(source) == [f"skipped {GROUP - 4} leading frames, which precede the first key frame"]
 
 
 @pytest.mark.parametrize("sound", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,45 @@ def test_a_file_may_be_called_what_it_likes(tmp_path: Path, monkeypatch: pytest.
 def test_an_impossible_rate_is_refused(tmp_path: Path, fps: float) -> None:
     with pytest.raises(SourceError, match="expected a number from"):
         open_source(tmp_path, fps=fps)
+
+
+@pytest.mark.parametrize("uri", [None, 7, b"a.mp4", object(), ["a.mp4", None]])
+def test_what_is_no_uri_is_one_line(uri: Any) -> None:
+    with pytest.raises(SourceError, match="expected a uri, a path, or several in a list") as error:
+        open_source(uri)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"fps": "25"}, "fps='25'; expected a number"), ({"fps": True}, "expected a number"),
+        ({"fps": float("inf")}, "expected a number"), ({"bits": 12.0}, "bits=12.0; expected a whole number"),
+        ({"bits": 7}, "expected a whole number from 8 to 16"), ({"deinterlace": "yes"}, "deinterlace 'yes'; expected"),
+        ({"damaged": "skipp"}, "damaged 'skipp'; did you mean 'skip'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("uri", ["a.mp4", ["a.mp4", "b.mp4"], "rtsp://u:hunter22@127.0.0.1:1/"])
+def test_an_option_that_makes_no_sense_is_one_line(uri: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(SourceError) as error:
+        open_source(uri, **options)
+    assert says in str(error.value) and "hunter22" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_rate_for_a_bare_stream_is_taken_and_one_that_is_missing_is_told(tmp_path: Path) -> None:
+    from .test_file import moving, write
+
+    path = write(tmp_path / "a.h264", moving(6), "libx264")
+    source = open_source(path, fps=50)
+    assert [frame.seconds for frame in source][:3] == [0.0, 0.02, 0.04] and source.fps == 50
+    assert "rate" not in source.account.assumed
+    source = open_source(path)
+    assert [frame.seconds for frame in source][:3] == [0.0, 0.04, 0.08]
+    assert "25 frames a second" in source.account.assumed["rate"]
+    mp4 = write(tmp_path / "a.mp4", moving(6), "libx264")
+    assert "rate" not in open_source(mp4).account.assumed
+    with pytest.raises(SourceError, match="a video has its own times; leave fps out"):
+        open_source(mp4, fps=50)
 
 
 def test_the_synthetic_source_needs_no_pyav() -> None:
