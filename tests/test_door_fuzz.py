@@ -87,7 +87,8 @@ def mutant(document: Any, rng: random.Random) -> Any:
             inner = inner[key]
         kind = rng.random()
         if kind < 0.75:
-            inner[last] = deepcopy(rng.choice(ODD))
+            odd = [value for value in ODD if isinstance(value, str)] if last == "label" and rng.random() < 0.7 else ODD
+            inner[last] = deepcopy(rng.choice(odd))
         elif kind < 0.85:
             del inner[last]
         elif isinstance(inner, dict):
@@ -448,7 +449,7 @@ def tried(folder: Path, seed: int) -> tuple[dict[str, int], list[str]]:
                 wrong.append(f"traceback: {type(e).__name__}: {e} of {case.shown!r:.300}")
                 continue
             counts[kind] += 1
-            if found is not expected and found != expected:
+            if found is not expected and repr(found) != repr(expected):
                 wrong.append(f"{found!r:.300} and not {expected!r:.300} of {case.shown!r:.500}")
     return counts, wrong
 
@@ -473,7 +474,12 @@ def careless_whole(value: object) -> int | None:
 
 HOLES: dict[str, tuple[Any, str, Any]] = {
     "1.7, true and text are whole numbers": (rtseg.tables, "whole", careless_whole),
-    "NaN is a number": (math, "isfinite", lambda value: True),
+    "a coordinate may be anywhere": (rtseg.door, "_check_pixels", lambda table, coordinates: None),
+    "a number may be any": (
+        rtseg.tables.Table,
+        "integer",
+        lambda table, key, *limits: table.values.get(key, limits[0]),
+    ),
     "a box may be turned round": (rtseg.door, "_box", lambda table: table.numbers("box", 4, "")),
     "a label may be anything": (rtseg.door, "as_label", lambda table: table.text("label")),
 }
@@ -482,8 +488,5 @@ HOLES: dict[str, tuple[Any, str, Any]] = {
 @pytest.mark.parametrize("name", HOLES)
 def test_a_hole_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     where, what, instead = HOLES[name]
-    if where is math:  # the judge keeps its own
-        monkeypatch.setattr(rtseg.tables, "math", type("Careless", (), {"isfinite": staticmethod(instead)}))
-    else:
-        monkeypatch.setattr(where, what, instead)
+    monkeypatch.setattr(where, what, instead)
     assert len(tried(tmp_path, 20261130)[1]) >= 1
