@@ -46,7 +46,7 @@ class NonsenseError(Exception):
 
 ODD: list[Any] = [
     None, True, False, 0, 1, 2, -1, 254, 255, 256, 320, 321, 4096, 4097, 1.0, 1.5, -0.0, 0.1, 25, 1e9, 1e308, 10**401,
-    float("nan"), float("inf"), -float("inf"), "", " ", "1", "grasper", "é", "x" * 64, "x" * 65, "a\nb", "\u202e", "\0",
+    float("nan"), float("inf"), -float("inf"), "", " ", "1", "grasper", "é", "x" * 64, "x" * 65, "a\nb", "\u202e", "\0", "\t", "\x7f", "a\u2028b", "\ue000", "z" * 99,
     "auto", "off", "m.png", "ids.png", "white.png", "absent.png", "~nobody-here/x", "y" * 300, [], {}, [1], [[]],
     [[1, 2, 1]], [[1, 2, 1.0], [3, 4.5, 0]], [[1, 2, 2]], [[1, 2]], [[1, 2, True]], [["1", 2, 1]], [[-1, 2, 1]],
     [[1, 16385, 1]], [[1, 2, 1]] * 64, [[1, 2, 1]] * 65, [1, 2, 30, 40], [30, 40, 1, 2], [1, 2, 3.5, 4.5], [1, 2, 3],
@@ -87,8 +87,7 @@ def mutant(document: Any, rng: random.Random) -> Any:
             inner = inner[key]
         kind = rng.random()
         if kind < 0.75:
-            odd = [value for value in ODD if isinstance(value, str)] if last == "label" and rng.random() < 0.7 else ODD
-            inner[last] = deepcopy(rng.choice(odd))
+            inner[last] = deepcopy(rng.choice(alike(inner[last]) if rng.random() < 0.6 else ODD))
         elif kind < 0.85:
             del inner[last]
         elif isinstance(inner, dict):
@@ -96,6 +95,13 @@ def mutant(document: Any, rng: random.Random) -> Any:
         else:
             inner.append(deepcopy(rng.choice(ODD)))
     return document
+
+
+def alike(value: Any) -> list[Any]:
+    """What might be taken for such a value."""
+    if isinstance(value, str | list):
+        return [odd for odd in ODD if isinstance(odd, type(value))]
+    return [odd for odd in ODD if isinstance(odd, int | float) or odd == "1"]
 
 
 def scribbled(text: str, rng: random.Random) -> bytes:
@@ -119,7 +125,7 @@ def number(value: Any) -> float:
         raise NonsenseError
     with suppress(OverflowError):
         if math.isfinite(value):
-            return float(value)
+            return float(value) + 0.0  # a zero has no sign
     raise NonsenseError
 
 
