@@ -125,8 +125,8 @@ def _widen_by(inside_hw: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int
     x, y, width, height = cv2.boundingRect(inside_hw)
     padded_hw = cv2.copyMakeBorder(inside_hw[y : y + height, x : x + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     deepest = float(cv2.distanceTransform(padded_hw, cv2.DIST_L2, 5).max())
-    if area < _CELL:
-        return 4
+    if area < 9:
+        return 3
     if deepest <= THINNEST or area < TINY**2:
         return 2
     return int(deepest <= THIN or area < SMALLEST**2)
