@@ -25,7 +25,7 @@ SMALLEST = 9.0  # network pixels: the side of a square of the same area
 SMALLEST_BOX = 12.0  # the same of a box around such a thing
 TINY = 6.0  # a mask below this is made wider by two pixels on each side, one below SMALLEST by one
 THIN, THINNEST = 2.3, 1.1  # of the farthest pixel from the edge: so are masks up to 4 and up to 2 pixels wide
-NOT_FOUND = 0.2  # IoU with what the network finds again on the same picture: below, none of 37 were followed
+NOT_FOUND = 0.2  # IoU with what the network finds again on the same picture: below, none of 29 were followed
 CERTAIN = 10.0  # the logit with which SAM 2 reports a mask that a person drew
 _CELL = 4  # network pixels to a cell of its masks
 
