@@ -9,12 +9,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"types", "errors", "tables", "documents", "door", "forks", "prompts", "config", "timing", "cores"}
+BASE = {
+    "descriptors",
+    "types",
+    "errors",
+    "tables",
+    "documents",
+    "door",
+    "forks",
+    "prompts",
+    "config",
+    "timing",
+    "cores",
+}
 VALUES = {"types", "errors", "tables", "documents", "door", "forks", "config", "cores"}
 
 # What a room may import of rtseg, beside itself.
 MAY: dict[str, set[str]] = {
     "errors": set(),
+    "descriptors": set(),
     "cores": set(),
     "tables": {"errors"},
     "documents": {"errors", "tables"},

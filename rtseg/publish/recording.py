@@ -119,8 +119,9 @@ class Recording:
             for line in backwards((self.folder / LOG).read_bytes()):
                 event = json.loads(line)
                 if event["event"] == "end":
+                    how = f"has ended ({event['error']})" if event["error"] else "has ended"
                     raise OutputError(
-                        f"{self.folder}: this recording has ended; expected one that broke off; begin another"
+                        f"{self.folder}: this recording {how}; expected one that broke off; begin another"
                     )
                 if event["event"] == "seal":
                     end = max(end, int(event["end"]))

@@ -14,16 +14,10 @@ import pytest
 
 from rtseg.config import StreamProfile
 from rtseg.publish.verify import verify
-from tests.live.conftest import LONG_S, SOURCE, Running, accounted, watch
+from tests.live.conftest import SOURCE, Running, accounted, watch
 
 Faults = Callable[..., None]
 Start = Callable[[StreamProfile], Running]
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recorder is given longer to close its files than in an operating room."""
-    monkeypatch.setattr("rtseg.live.supervisor.STOP_S", LONG_S)
 
 
 def events(folder: Path) -> list[dict[str, object]]:
