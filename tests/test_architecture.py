@@ -9,19 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {
-    "descriptors",
-    "types",
-    "errors",
-    "tables",
-    "documents",
-    "door",
-    "forks",
-    "prompts",
-    "config",
-    "timing",
-    "cores",
-}
+BASE = {"types", "errors", "tables", "documents", "door", "forks", "prompts", "config", "timing", "cores"}
 VALUES = {"types", "errors", "tables", "documents", "door", "forks", "config", "cores"}
 
 # What a room may import of rtseg, beside itself.
@@ -56,7 +44,8 @@ MAY: dict[str, set[str]] = {
     "overlap": set(),
     "ending": set(),
     "offline": BASE | {"ending", "report", "overlap", "grab", "engine", "track", "publish", "doctor"},
-    "live": BASE | {"grab", "engine", "track", "publish", "control", "keys", "metrics", "reach"},
+    "live": BASE
+    | {"descriptors", "ending", "grab", "engine", "track", "publish", "control", "keys", "metrics", "reach"},
     "benchmark": BASE | {"grab", "engine", "track", "publish", "doctor", "live", "machine"},
     "clips": BASE | {"grab"},
     "probe": VALUES | {"engine"},
@@ -65,7 +54,19 @@ MAY: dict[str, set[str]] = {
     "fastest": BASE | {"engine", "track", "clips"},
     "demo": BASE | {"live", "grab", "publish"},
     "cli": BASE
-    | {"demo", "live", "offline", "publish", "adapt", "evaluate", "doctor", "report", "build", "benchmark"}
+    | {
+        "descriptors",
+        "demo",
+        "live",
+        "offline",
+        "publish",
+        "adapt",
+        "evaluate",
+        "doctor",
+        "report",
+        "build",
+        "benchmark",
+    }
     | {"control", "keys", "metrics"},
     "__init__": BASE | {"grab", "engine", "track", "publish"},
 }
