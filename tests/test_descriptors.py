@@ -12,7 +12,8 @@ import pytest
 from tests.live.conftest import SOURCE, WORKER
 
 ROOT = Path(__file__).parents[1]
-CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
+ALL = "<&- >&- 2>&-"
+EACH = [pytest.param(one, marks=pytest.mark.slow) for one in ("<&-", ">&-", "2>&-")]
 LIVE = f"""
 import json, sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def started(closed: str, *command: str) -> int:
     return subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], cwd=ROOT, timeout=120, check=False).returncode
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", ["<&-", ALL, *EACH[1:]])
 def test_a_feed_plays_without_them(closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTSEG_TEST_FAULTS", json.dumps({"fake": True}))
     profile, code = tmp_path / "room.toml", tmp_path / "code"
@@ -40,7 +41,7 @@ def test_a_feed_plays_without_them(closed: str, tmp_path: Path, monkeypatch: pyt
     assert json.loads(code.read_text()) == 0
 
 
-@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize("closed", [ALL, *EACH])
 @pytest.mark.parametrize(
     "verb", [["doctor", "--help"], ["verify", "nowhere"], ["eval", "--nonsense"], ["keys", "list"]]
 )

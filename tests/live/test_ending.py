@@ -20,6 +20,7 @@ from tests.live.conftest import SOURCE, WORKER, Running, accounted, watch
 
 Start = Callable[[StreamProfile], Running]
 Faults = Callable[..., None]
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture()
@@ -42,7 +43,7 @@ def test_exit_code_and_last_line_follow_from_the_list() -> None:
     assert ending.code == 2 and ending.line == "no such plan"
 
 
-@pytest.mark.parametrize("role", ["record", "segment", "publish", "grab"])
+@pytest.mark.parametrize("role", ["record", *(pytest.param(r, marks=SLOW) for r in ("segment", "publish", "grab"))])
 def test_a_part_that_is_stopped_makes_the_end_a_failure(
     endless: StreamProfile, running: Start, tmp_path: Path, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +70,10 @@ def test_a_feed_that_ends_in_order_says_nothing(endless: StreamProfile, running:
     assert report["recording"] == {"folder": str(folder), "frames": verify(folder)["frames"], "missed": 0}
 
 
-@pytest.mark.parametrize(("close", "why"), [("work", ""), ("hang", "did not end within"), ("full", "no space left")])
+@pytest.mark.parametrize(
+    ("close", "why"),
+    [("work", ""), pytest.param("hang", "did not end within", marks=SLOW), ("full", "no space left")],
+)
 def test_a_recording_is_waited_for_while_its_process_gets_on(
     endless: StreamProfile, faults: Faults, running: Start, tmp_path: Path, close: str, why: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -85,7 +89,7 @@ def test_a_recording_is_waited_for_while_its_process_gets_on(
     assert verify(folder)["closed"] == (not why)
 
 
-@pytest.mark.parametrize("role", ["segment", "publish", "grab"])
+@pytest.mark.parametrize("role", ["segment", *(pytest.param(r, marks=SLOW) for r in ("publish", "grab"))])
 def test_a_part_that_is_not_back_at_the_end_is_a_fault_and_one_that_came_back_is_none(
     endless: StreamProfile, running: Start, role: str
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_tally_adds_up_lives() -> None:
     assert tally.heard({"a": 2, "of": {}})["a"] == 5
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_whole_while_everything_changes(profile: StreamProfile, running: Start, faults: Faults) -> None:
     run = running(replace(profile, source=SOURCE.format(120), control="tcp://127.0.0.1:*"))
     from rtseg.control import Client

@@ -132,7 +132,7 @@ def test_a_correction_that_is_refused_pushes_nothing_out_and_gives_no_label() ->
     assert network.keep.ids == () and answers[-1] is ENDED
 
 
-@pytest.mark.parametrize("role", ["grab", "publish"])
+@pytest.mark.parametrize("role", ["grab", pytest.param("publish", marks=pytest.mark.slow)])
 def test_a_part_that_never_works_ends_the_feed_with_its_reason(
     profile: StreamProfile, faults: Faults, role: str
 ) -> None:
