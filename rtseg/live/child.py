@@ -29,7 +29,6 @@ BEGIN_S = {"segment": 120.0, "grab": 60.0, "publish": 60.0, "record": 60.0}
 SILENT_S = {"segment": 4.0, "grab": 2.0, "publish": 2.0, "record": 10.0}
 EXIT_S = 0.5  # what a process may take to exit once it has let go of its link
 STOP_S = 2.0  # what a process that was told to end may be without any sign of life
-STOP_MOST_S = 60.0  # and what it may take in all
 STEPS_OF_SILENCE = 10  # a network may be silent for so many of its steps,
 SILENT_MOST_S = 20.0  # but not for longer than this beyond two of them
 SIZING_S = 30.0  # while it prepares for pictures of a new size
@@ -49,6 +48,11 @@ def silence_s(role: str, step_ms: float) -> float:
 def back_off_s(failures: int, chance: float) -> float:
     """Seconds to the next start after so many failures in a row: none, then doubling, with jitter by `chance` 0..1."""
     return 0.0 if failures <= 1 else min(_LONGEST_S, 0.25 * 2 ** (failures - 2)) * (0.75 + 0.5 * chance)
+
+
+def _signal(number: int) -> str:
+    """Its name; most real-time ones have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
 
 
 class Child:
@@ -116,7 +120,8 @@ class Child:
         except OSError as e:  # no memory, no number for it: it is tried again
             ours.close()
             self._again()
-            return f"cannot be started ({e.strerror or e}); it is tried again"
+            self.last = f"cannot be started ({e.strerror or e})"
+            return f"{self.last}; it is tried again"
         finally:
             theirs.close()
         self.link = Link(ours)
@@ -144,8 +149,8 @@ class Child:
         return f"no sign of life for {limit_s:g} s" if self.up else f"not ready within {limit_s:g} s"
 
     def see_out(self) -> None:
-        """Kill it if it has let go of its link and yet does not exit: it is no use any more."""
-        if self._process is not None and self.link is not None and self.link.closed:
+        """Kill it if it has finished, or let go of its link, and yet does not exit: it is no use any more."""
+        if self._process is not None and self.link is not None and (self.link.closed or self.finished):
             self._closed_ns = self._closed_ns or now_ns()
             if now_ns() - self._closed_ns > EXIT_S * 1e9:
                 self._process.kill()
@@ -168,7 +173,7 @@ class Child:
         """How it ended: why it says that it did, if it does."""
         if self.error is not None:
             return str(self.error)
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"signal {_signal(-code)}" if code < 0 else f"exit code {code}"
         how = f"{self._why_killed}; it was killed" if self._why_killed else how
         return f"{how}: {self.last_fault}" if self.last_fault else how
 
@@ -198,8 +203,8 @@ class Child:
         self.rest()
         if self._process is None:
             return self.last if self._failures else "it was not there at the end"
-        loading = not self.up
-        if loading:  # it has nothing to put in order
+        loading = not self.up and self.role != "record"
+        if loading:  # it has nothing to put in order; what was shown waits to be recorded
             self._process.kill()
         self.say("stop")
         vitals, start_ns, why = Vitals(self._process.pid, beat()), now_ns(), ""
@@ -209,7 +214,8 @@ class Child:
             vitals.look(beat())
             why = "" if self.finished else self._stuck(vitals, beat(), start_ns)
             self.see_out()
-        self.kill(why)
+        if why:
+            self.kill(why)
         with suppress(subprocess.TimeoutExpired):  # of one that waits for a disk, not even SIGKILL is the end
             self._process.wait(STOP_S)
         listen()
@@ -222,8 +228,7 @@ class Child:
         now, silent_s = now_ns(), self.silent_s
         idle = now - vitals.stirred_ns > STOP_S * 1e9
         circling = now - max(vitals.worked_ns, beat_ns, start_ns) > max(silent_s, STOP_S) * 1e9
-        late = now - start_ns > STOP_MOST_S * 1e9
-        return f"did not end within {(now - start_ns) / 1e9:.1f} s" if idle or circling or late else ""
+        return f"did not end within {(now - start_ns) / 1e9:.1f} s" if idle or circling else ""
 
     def _ended_badly(self, loading: bool, why: str) -> str:
         assert self._process is not None

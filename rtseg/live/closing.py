@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..types import now_ns
 from .opening import waits_for
+from .statement import plain_config
 
 if TYPE_CHECKING:
     from .supervisor import Feed
@@ -25,7 +26,8 @@ def close(feed: Feed) -> None:
     feed.board.add("dropped restart", feed.frames.head - feed.board.decided())
     missed = feed.board["missed"]
     if missed and "record" not in feed.ending.plain():
-        feed.fault("record", f"{missed} frames that were shown are not in the recording: it could not keep up")
+        why = "its process was killed" if feed.children["record"].restarts else "it could not keep up"
+        feed.fault("record", f"{missed} frames that were shown are not in the recording: {why}")
 
 
 def cut_short(feed: Feed) -> None:
@@ -48,6 +50,9 @@ def _stop(feed: Feed, role: str) -> None:
     child = feed.children[role]
     if not child.starts:
         return
+    if role == "record" and child.pid is None and child.refused is None:  # it finishes what the one before left open
+        child.begin()
+        child.tick(lambda: plain_config(role, feed))
     how = child.stop(lambda: feed.board[f"beat {role}"], lambda: feed.heard.listen(child))
     if not how or not feed.began_ns or feed.ending.refusal is not None:
         return
