@@ -78,7 +78,8 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        process = self._process  # others ask, too
+        return process.pid if process else None
 
     @property
     def hopeless(self) -> bool:

@@ -60,7 +60,6 @@ class Heard:
 
     def _on_source(self, child: Child, **facts: Any) -> None:
         child.worked()
-        child.once = not facts["live"]
         size = facts.pop("size")
         self._feed.input.opened(facts)
         if size is not None and not self._feed.began_ns:
@@ -69,6 +68,8 @@ class Heard:
     def _on_state(self, child: Child, **facts: Any) -> None:
         if self._feed.input.heard(**facts):
             child.rest()
+        if self._feed.input.live and self._feed.source["counts"].get("frames"):
+            child.once = False  # what was seen once may come again
 
     def _on_account(self, child: Child, account: dict[str, Any], lines: list[str]) -> None:
         self._feed.input.accounted(account, lines)

@@ -216,7 +216,7 @@ class Feed:
 
     def _refused(self, child: Child, why: RtsegError) -> None:
         """Before the first picture a refusal is the end; after that, the feed goes on as far as it can."""
-        if not self.began_ns:
+        if not self.began_ns or (child.role == "grab" and not self.frames.head):
             self.ending.refuse(child.role, why)
             return
         self.fault(child.role, str(why))

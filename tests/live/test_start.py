@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -162,8 +164,6 @@ def test_a_device_that_is_not_there_is_refused_at_once(profile: StreamProfile, g
 def test_a_camera_that_is_not_there_yet_is_waited_for_and_said_while_the_network_loads(
     profile: StreamProfile, gate: Callable[[], None]
 ) -> None:
-    from threading import Thread
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     feed = Feed(replace(profile, source=f"tcp://127.0.0.1:{port}"), WORKER)
@@ -178,6 +178,27 @@ def test_a_camera_that_is_not_there_yet_is_waited_for_and_said_while_the_network
     feed.stop()
     thread.join(LONG_S)
     assert "refused" in feed.ending.line and feed.ending.code == 1
+
+
+def test_a_camera_that_asks_for_another_password_is_refused_at_once(
+    profile: StreamProfile, gate: Callable[[], None]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client:
+                        while request := client.recv(4096):
+                            number = request.split(b"CSeq: ")[1].split(b"\r\n")[0]
+                            client.sendall(b"RTSP/1.0 401 Unauthorized\r\nCSeq: " + number + b"\r\n\r\n")
+
+        Thread(target=answer, daemon=True).start()
+        uri = f"rtsp://anna:secret@127.0.0.1:{server.getsockname()[1]}/live"
+        with pytest.raises(SourceError, match="(?i)unauthorized") as caught:
+            run_live(replace(profile, source=uri), worker=WORKER)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_refusal_in_the_words_of_a_room_is_one_of_ours() -> None:
