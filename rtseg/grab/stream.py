@@ -5,10 +5,13 @@ What is damaged is skipped, with what was predicted from it, and counted, as in 
 
 from __future__ import annotations
 
+import errno
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from fractions import Fraction
+from urllib.parse import urlsplit
 
 import av
 from av.codec.context import Flags
@@ -226,10 +229,22 @@ def _open(address: Address, stack: ExitStack) -> InputContainer:
     except av.ExitError:
         raise SourceError(f"{address.shown}: no video within {OPEN_S:g} s; check address and network") from None
     except (av.FFmpegError, OSError, ValueError) as e:  # its text holds the whole uri
-        kind = HopelessError if isinstance(e, HOPELESS) else SourceError
+        gone = isinstance(e, av.HTTPNotFoundError) and address.scheme in ("http", "https")  # of a camera, it may come
+        kind = HopelessError if gone or isinstance(e, HOPELESS) else SourceError
         raise kind(f"{address.shown}: cannot be opened ({_reason(e, address)}); check it and the network") from None
 
 
 def _reason(error: Exception, address: Address) -> str:
     """What FFmpeg or libsrt says, without the uri, which they like to repeat."""
+    if getattr(error, "errno", None) == errno.EIO and _nameless(address):  # of which FFmpeg says no more than that
+        return "no host of this name is known here"
     return scrub(getattr(error, "strerror", None) or error, address.uri)
+
+
+def _nameless(address: Address) -> bool:
+    """Whether an address has a host whose name leads nowhere."""
+    host = None if address.scheme == "v4l2" else urlsplit(address.uri).hostname
+    try:
+        return bool(host) and not socket.getaddrinfo(host, None)
+    except OSError:
+        return True

@@ -274,3 +274,8 @@ def test_the_account_of_a_live_input_is_over_all_its_connections() -> None:
 def test_the_size_of_a_recording_is_known_before_it_is_read() -> None:
     assert Intake(CLIP).size == (64, 96) and Intake(CLIP, crop=[0, 0, 32, 48]).size == (48, 32)
     assert Intake(CLIP, crop="auto").size is None and Intake("rtsp://camera/live").size is None
+
+
+def test_a_name_that_leads_nowhere_is_said() -> None:
+    with pytest.raises(SourceError, match="no host of this name is known here"):
+        open_source("rtsp://no-such-host.invalid/live")
