@@ -23,7 +23,7 @@ def close(feed: Feed) -> None:
             feed.state_now()
         if role in feed.children:
             _stop(feed, role)
-    feed.board.add("dropped restart", feed.frames.head - feed.board.decided())
+    _settle(feed)
     missed = feed.board["missed"]
     if missed and "record" not in feed.ending.plain():
         why = "its process was killed" if feed.children["record"].restarts else "it could not keep up"
@@ -36,6 +36,12 @@ def cut_short(feed: Feed) -> None:
         if child.pid is not None:
             child.kill("its end was not waited for")
             feed.fault(role, _of(role, child.leave()))
+    _settle(feed)
+
+
+def _settle(feed: Feed) -> None:
+    """What nobody decided on was dropped with the process that should have."""
+    feed.board.add("dropped restart", feed.frames.head - feed.board.decided())
 
 
 def _say_why_nothing_came(feed: Feed) -> None:

@@ -138,6 +138,22 @@ def test_what_was_wrong_with_the_source_is_in_status_record_and_report(
     assert bool(notes) == bool(account) and (account != "gap" or notes[-1]["damaged"] == 3)
 
 
+def test_an_end_that_is_not_waited_for_is_said(
+    profile: StreamProfile, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C for the second time."""
+
+    def interrupt(feed: Feed) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rtseg.live.supervisor.close", interrupt)
+    feed = Feed(replace(profile, source=SOURCE.format(0.4), record=tmp_path), WORKER)
+    report = feed.run()
+    assert "its end was not waited for; it was killed; the recording is not closed" in report["faults"]["record"]
+    assert set(report["faults"]) == set(feed.children) and accounted(report)
+    assert all(child.pid is None and child.link is None for child in feed.children.values())
+
+
 def test_nothing_stays_open_after_a_run(profile: StreamProfile, faults: Faults) -> None:
     def sockets() -> int:
         links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
