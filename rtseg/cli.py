@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import __version__
+from .descriptors import fill_standard
 from .documents import as_path, is_there
 from .errors import IncompleteError, RtsegError
 
@@ -44,6 +45,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    fill_standard()
     argv = [_not_option(word) for word in (sys.argv[1:] if argv is None else argv)]
     as_json = "--json" in argv
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
@@ -54,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _at_home(_parser().parse_args(argv))
         result = args.run(args)
         _show(result, as_json)
+        if result.get("ok") is False and result.get("why"):  # the last line, as of what was refused
+            return fail(None, str(result["why"]), 1)
     except IncompleteError as e:
         if os.environ.get("RTSEG_DEBUG") and not isinstance(e.__cause__, (RtsegError, KeyboardInterrupt, type(None))):
             raise
@@ -115,11 +119,13 @@ def _show(result: Result, as_json: bool) -> None:
         print(json.dumps(result, default=str, allow_nan=False), flush=True)
 
 
-def _fail(name: str, as_json: bool, error: BaseException, text: str, code: int, report: Result | None = None) -> int:
+def _fail(
+    name: str, as_json: bool, error: BaseException | None, text: str, code: int, report: Result | None = None
+) -> int:
     line = " ".join(text.split())
     with suppress(OSError, AttributeError):  # nobody may be listening on stderr
         print(f"{name}: {line}", file=sys.stderr)
-    if as_json:
+    if as_json and error is not None:
         with suppress(OSError):
             line = getattr(error, "public", line)  # some advice is for the terminal alone: a password is in it
             said = {**(report or {}), "ok": False, "error": line, "kind": type(error).__name__.lstrip("_")}

@@ -294,5 +294,7 @@ def _source(table: Table, folder: Path) -> str:
 def _name_or_path(table: Table, key: str, default: str, folder: Path) -> str:
     """A name stays as it is; with a slash or a file's suffix it is a path."""
     text = table.text(key, default)
+    if "://" in text:
+        raise table.bad(key, "a name, or the path of a file on this machine")
     is_path = not text.startswith("package:") and ("/" in text or text.endswith(FILE_SUFFIXES))
     return str(folder / expanded(text, f"{table.where}: {key}", ConfigError)) if is_path else text

@@ -118,6 +118,8 @@ def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, An
     finally:
         for display in displays:
             display.finish()
+    if not displays:  # it was ended before anything could be seen
+        return report
     seen = displays[0]
     wrote = seen.write(folder, source.width, source.height, source.fps)
     return {

@@ -17,6 +17,7 @@ from .errors import PromptError, RtsegError
 from .tables import Table, listed, short
 
 MAX_ID = 255  # of an object: ids are pixel values in palette images, where 0 is the background
+MAX_INT = (1 << 63) - 1  # of the number of a frame: what travels in eight bytes
 MAX_SIDE = 16384  # of a picture
 MAX_POINTS, MAX_LABEL = 64, 64  # of a prompt; of a label, in characters
 PROMPT_KEYS = ("id", "label", "points", "box", "mask")

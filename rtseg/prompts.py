@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .documents import as_path, is_file, read_json
-from .door import PROMPT_KEYS
+from .door import MAX_INT, PROMPT_KEYS
 from .errors import PromptError, RtsegError
 from .tables import Table, listed, short, whole
 from .types import BoolMask, Prompt, as_prompt
@@ -39,7 +39,7 @@ def load_prompts(path: str | Path) -> dict[int, list[Prompt]]:
     prompts: dict[int, list[Prompt]] = {}
     for number, entry in enumerate(entries, 1):
         table = Table(entry, f"{path}: entry {number}", ("frame", *FILE_KEYS), PromptError)
-        frame = table.integer("frame", None, 0)
+        frame = table.integer("frame", None, 0, MAX_INT)
         prompt = read_prompt(table, folder)
         on_frame = prompts.setdefault(frame, [])
         if any(other.id == prompt.id for other in on_frame):
@@ -56,7 +56,7 @@ def as_prompts(prompts: object) -> dict[int, list[Prompt]]:
         raise PromptError(f"prompts = {short(prompts)}; expected a map of frame numbers to lists of Prompt")
     found: dict[int, list[Prompt]] = {}
     for frame, on_frame in prompts.items():
-        number = Table({"frame": frame}, "prompts", ("frame",), PromptError).integer("frame", None, 0)
+        number = Table({"frame": frame}, "prompts", ("frame",), PromptError).integer("frame", None, 0, MAX_INT)
         if isinstance(on_frame, Prompt | str | Mapping) or not isinstance(on_frame, Iterable) or number in found:
             raise PromptError(f"prompts on frame {number}: found {short(on_frame)}; expected one list of Prompt")
         found[number] = [as_prompt(prompt) for prompt in on_frame]

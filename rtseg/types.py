@@ -172,6 +172,11 @@ class Masks:
     lost: tuple[int, ...] = ()
     _full: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        logits_bhw = self.mask_logits_bhw.view()
+        logits_bhw.flags.writeable = False
+        object.__setattr__(self, "mask_logits_bhw", logits_bhw)
+
     def _index(self, object_id: int) -> int:
         object_id = as_id(object_id, "masks")
         try:

@@ -15,6 +15,7 @@ VALUES = {"types", "errors", "tables", "documents", "door", "forks", "config", "
 # What a room may import of rtseg, beside itself.
 MAY: dict[str, set[str]] = {
     "errors": set(),
+    "descriptors": set(),
     "cores": set(),
     "tables": {"errors"},
     "documents": {"errors", "tables"},
@@ -43,7 +44,8 @@ MAY: dict[str, set[str]] = {
     "overlap": set(),
     "ending": set(),
     "offline": BASE | {"ending", "report", "overlap", "grab", "engine", "track", "publish", "doctor"},
-    "live": BASE | {"grab", "engine", "track", "publish", "control", "keys", "metrics", "reach"},
+    "live": BASE
+    | {"descriptors", "ending", "grab", "engine", "track", "publish", "control", "keys", "metrics", "reach"},
     "benchmark": BASE | {"grab", "engine", "track", "publish", "doctor", "live", "machine"},
     "clips": BASE | {"grab"},
     "probe": VALUES | {"engine"},
@@ -52,7 +54,19 @@ MAY: dict[str, set[str]] = {
     "fastest": BASE | {"engine", "track", "clips"},
     "demo": BASE | {"live", "grab", "publish"},
     "cli": BASE
-    | {"demo", "live", "offline", "publish", "adapt", "evaluate", "doctor", "report", "build", "benchmark"}
+    | {
+        "descriptors",
+        "demo",
+        "live",
+        "offline",
+        "publish",
+        "adapt",
+        "evaluate",
+        "doctor",
+        "report",
+        "build",
+        "benchmark",
+    }
     | {"control", "keys", "metrics"},
     "__init__": BASE | {"grab", "engine", "track", "publish"},
 }

@@ -11,8 +11,10 @@ import pytest
 
 import rtseg.track
 from rtseg.config import POLICIES, MemoryPlan, Publish, Recipe, load_recipe, load_stream
-from rtseg.errors import ConfigError
+from rtseg.engine import open_engine
+from rtseg.errors import ConfigError, OutputError
 from rtseg.grab import open_source
+from rtseg.keys.address import check_bind
 
 ROOT = Path(__file__).parents[1]
 
@@ -239,3 +241,104 @@ def test_a_mistake_in_a_stream_is_one_line(stream: Path, old: str, new: str, exp
         load_stream(stream)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["2026-01-01T10:20:30.mp4", "clip:1.mp4", "rtsp:cam.mp4", "synthetic:x", "http:"])
+def test_what_is_there_as_a_file_is_a_file(tmp_path: Path, name: str) -> None:
+    profile = write(tmp_path / "s.toml", f'source = "{name}"')
+    absent = load_stream(profile).source
+    assert absent == (str(tmp_path / name) if name[0] == "2" else name)  # a name of a scheme, while it is no file
+    (tmp_path / name).touch()
+    assert load_stream(profile).source == str(tmp_path / name)
+
+
+BINDS = {
+    "tcp://127.0.0.1:65536": "expected an address like tcp://127.0.0.1:5555 or ipc:///run/rtseg/room1",
+    "tcp://127.0.0.1": "expected an address like tcp://",
+    "tcp://a b:1": "expected an address like tcp://",
+    "tcp://127.0.0.1:-1": "expected an address like tcp://",
+    "udp://127.0.0.1:1": "expected an address like tcp://",
+    "ipc://@room": "no file, so no file mode keeps others out",
+    "ipc://": "no file, so no file mode keeps others out",
+    "tcp://*:5555": "not loopback, so anyone could watch; expected tcp://127.0.0.1:PORT, or CURVE keys",
+    "tcp://0.0.0.0:5555": "not loopback, so anyone could watch; expected tcp://127.0.0.1:PORT, or CURVE keys",
+}
+
+
+@pytest.mark.parametrize("bind", BINDS)
+def test_an_address_that_is_none_is_refused_in_the_profile_as_at_the_socket(tmp_path: Path, bind: str) -> None:
+    for table in ("publish", "control"):
+        path = write(tmp_path / "s.toml", f'source = "clip.mp4"\n[{table}]\nbind = "{bind}"')
+        with pytest.raises(ConfigError) as caught:
+            load_stream(path)
+        assert str(caught.value).startswith(f"{path}: {table}: bind = '{bind}'; {BINDS[bind]}")
+        with pytest.raises(OutputError) as refused:
+            check_bind(bind)
+        assert str(refused.value).endswith(str(caught.value).split("; ", 1)[1])
+
+
+def test_addresses_that_are_right_are_taken(tmp_path: Path) -> None:
+    for bind in ("tcp://127.0.0.1:0", "tcp://127.0.0.1:*", "tcp://localhost:5555", "tcp://[::1]:1", "ipc:///tmp/x"):
+        path = write(tmp_path / "s.toml", f'source = "clip.mp4"\n[publish]\nbind = "{bind}"')
+        assert load_stream(path).publish.bind == bind
+    keys = '[security]\nkeys = "k"'
+    path = write(tmp_path / "s.toml", f'source = "clip.mp4"\n[publish]\nbind = "tcp://0.0.0.0:5555"\n{keys}')
+    assert load_stream(path).publish.bind == "tcp://0.0.0.0:5555"
+    both = '[publish]\nbind = "tcp://127.0.0.1:5555"\n[control]\nbind = "tcp://127.0.0.1:5555"'
+    with pytest.raises(ConfigError, match="control: bind = .* is that of publish"):
+        load_stream(write(tmp_path / "s.toml", f'source = "clip.mp4"\n{both}'))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("target_fps = nan", "target_fps = nan; expected a number, 0.1 to 1000.0"),
+        ("target_fps = inf", "target_fps = inf; expected a number, 0.1 to 1000.0"),
+        ("mask_budget_ms = 0", "mask_budget_ms = 0; expected a number, 1.0 to 10000.0"),
+        ("opacity = true", "opacity = True; expected a number, 0.0 to 1.0"),
+        ("crop = [0, 0, 10.5, 10]", "crop = [0, 0, 10.5, 10]; expected"),
+        ("crop = [0, 0, 20000, 10]", "crop = [0, 0, 20000, 10]; expected"),
+        ("crop = [-1, 0, 10, 10]", "crop = [-1, 0, 10, 10]; expected"),
+        ("crop = true", "crop = True; expected"),
+        ('overlay = ["sync"]', "overlay = ['sync']; expected one of: latest, sync"),
+        ("least_image_size = 1e9", "least_image_size = 1000000000.0; expected a whole number, 64 to 320"),
+        ('[publish]\ntopics = ["video", "video"]', "topics = ['video', 'video']; expected each of them once"),
+        ('[publish]\ntopics = "video"', "topics = 'video'; expected a list of: video"),
+        ("[[publish]]", "publish: found [{}]; expected a table of: bind, topics"),
+        ("control = 5", "control: found 5; expected a table of: bind"),
+        ("[object]\nid = 1", "object = {'id': 1}; expected tables headed [[object]]"),
+        ("object = [1]", "object 1: found 1; expected a table of: id, label"),
+        ('engine = "~nobody-here/e.toml"', "expected a home folder that is there"),
+        ('engine = "a\\u0000b"', "expected a text without NUL"),
+        ('record = { folder = "" }', "record: folder = ''; expected a text"),
+    ],
+)
+def test_numbers_and_tables_that_are_none_are_one_line(tmp_path: Path, line: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_stream(write(tmp_path / "s.toml", f'source = "clip.mp4"\n{line}'))
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_recipe_is_checked_however_it_comes_in(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.toml", "image_size = 1000000000")
+    said = r": image_size = (np.int64\()?1000000000\)?; expected a whole number, 64 to 4096$"
+    for come_in in (
+        lambda: load_recipe(path), lambda: load_recipe(image_size=10**9), lambda: load_recipe(Recipe(image_size=10**9)),
+        lambda: open_engine(image_size=np.int64(10**9)),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            come_in()
+        assert re.search(said, str(caught.value))
+    for keywords, expected in (
+        ({"image_size": "320"}, "image_size = '320'; expected a whole number"),
+        ({"weights": None}, "weights = None; expected a text"),
+        ({"weights": "https://host/w.pt"}, "expected a name, or the path of a file on this machine"),
+        ({"memory": 5}, "memory: found 5; expected a table of: policy, spatial, pointers"),
+        ({"runtime": np.array(["cpu", "torch"])}, "expected one of: torch, cpu"),
+        ({"path": "x"}, "unknown key 'path'"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_recipe(**keywords)  # type: ignore[arg-type]
+        assert expected in str(caught.value) and "\n" not in str(caught.value)
+    found = load_recipe(image_size=np.float32(256), memory=MemoryPlan(spatial=3), policy="fifo")  # type: ignore[arg-type]
+    assert found == Recipe(image_size=256, memory=MemoryPlan("fifo", 3)) and type(found.image_size) is int

@@ -257,9 +257,9 @@ def test_the_prompts_of_a_caller_are_read_as_a_files_are() -> None:
     bad: list[tuple[Any, str]] = [
         ([prompt], "expected a map of frame numbers"),
         ("p.json", "expected a map of frame numbers"),
-        ({"0": [prompt]}, "prompts: frame = '0'; expected a whole number, 0 or more"),
-        ({1.5: [prompt]}, "prompts: frame = 1.5; expected a whole number, 0 or more"),
-        ({-1: [prompt]}, "prompts: frame = -1; expected a whole number, 0 or more"),
+        ({"0": [prompt]}, "prompts: frame = '0'; expected a whole number, 0 to"),
+        ({1.5: [prompt]}, "prompts: frame = 1.5; expected a whole number, 0 to"),
+        ({-1: [prompt]}, "prompts: frame = -1; expected a whole number, 0 to"),
         ({0: prompt}, "prompts on frame 0: found Prompt"),
         ({0: [{"id": 1}]}, "expected a Prompt: rtseg.Prompt"),
     ]

@@ -171,3 +171,18 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(
         assert sorted(os.listdir(tmp_path)) == ["e.toml", "p.json"]
     else:
         assert result["frames"]["in"] == FRAMES
+
+
+def test_a_prompt_that_is_too_small_is_told_of(tmp_path: Path, recipe: Recipe) -> None:
+    said: list[str] = []
+    prompts = {0: [Prompt(1, mask=rectangle(80, 30, 86, 36))], 2: [Prompt(2, box=(50, 10, 51, 100))]}
+    result = segment(SOURCE, prompts, tmp_path / "small", recipe, say=said.append)
+    assert result["warnings"] == said == json.loads((tmp_path / "small" / "run.json").read_text())["warnings"]
+    assert len(said) == 2 and said[0].startswith("frame 0: object 1: the mask covers 36 pixels")
+    assert said[1].startswith("frame 2: object 2: the box covers 90 pixels") and "image_size 64" in said[1]
+
+
+def test_of_an_ordinary_prompt_nothing_is_said(tmp_path: Path, recipe: Recipe) -> None:
+    said: list[str] = []
+    prompts = {0: [Prompt(1, mask=rectangle(80, 30, 140, 100))], 2: [BOX]}
+    assert segment(SOURCE, prompts, tmp_path / "out", recipe, say=said.append)["warnings"] == said == []

@@ -48,7 +48,7 @@ def test_points_boxes_and_masks_are_read_by_frame(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ({"pionts": []}, "entry 2: unknown key 'pionts'; did you mean 'points'?"),
-        ({"frame": -1}, "entry 2: frame = -1; expected a whole number, 0 or more"),
+        ({"frame": -1}, "entry 2: frame = -1; expected a whole number, 0 to"),
         ({"frame": None}, "entry 2: frame = None; expected a whole number"),
         ({"id": 0}, "entry 2: id = 0; expected a whole number, 1 to 255"),
         ({"id": 256}, "entry 2: id = 256; expected a whole number, 1 to 255"),

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgpack
 
-from ..door import MAX_ID, MAX_LABEL, MAX_SIDE, PROMPT_KEYS, as_label, as_mask
+from ..door import MAX_ID, MAX_INT, MAX_LABEL, MAX_SIDE, PROMPT_KEYS, as_label, as_mask
 from ..errors import OutputError, PromptError, did_you_mean
 from ..publish.rle import decode_rle, encode_rle
 from ..tables import Table
@@ -22,7 +22,6 @@ from ..types import BoolMask, Prompt
 VERSION = 1
 MAX_BYTES = 1 << 20  # of a request
 _MAX_DEPTH, _MAX_ITEMS, _MAX_TEXT = 6, 1024, 256  # of a request; the items are those of one list or map
-_MAX_INT = (1 << 63) - 1
 _MAX_PIXELS = 4096 * 4096  # of a mask: its bytes once unpacked
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
@@ -165,7 +164,7 @@ def opened(body: bytes | memoryview) -> dict[str, Any]:
 def number_of(values: Mapping[str, Any]) -> int | None:
     """The client's number of a request; None if it has none that can be given back."""
     number = values.get("n")
-    return number if type(number) is int and 0 <= number <= _MAX_INT else None
+    return number if type(number) is int and 0 <= number <= MAX_INT else None
 
 
 def request_of(values: dict[str, Any]) -> Request:
@@ -173,7 +172,7 @@ def request_of(values: dict[str, Any]) -> Request:
     table = Table(values, "request", ("v", "n", "verb", "args"), OutputError)
     if values.get("v") != VERSION or type(values["v"]) is not int:
         raise OutputError(f"request: version {values.get('v')!r:.40}; expected {VERSION}; update the older side")
-    table.integer("n", None, 0, _MAX_INT)
+    table.integer("n", None, 0, MAX_INT)
     verb = table.text("verb")
     if verb not in _VERBS:
         raise OutputError(f"request: unknown verb {verb!r}; {did_you_mean(verb, _VERBS)}")
@@ -236,7 +235,7 @@ def _id(table: Table) -> int:
 
 
 def _seq(table: Table) -> int | None:
-    return table.integer(_SEQ, None, 0, _MAX_INT) if _SEQ in table else None
+    return table.integer(_SEQ, None, 0, MAX_INT) if _SEQ in table else None
 
 
 def _rle(mask_hw: BoolMask) -> dict[str, Any]:

@@ -51,11 +51,7 @@ def open_source(
     if not isinstance(uri, (str, Path)):
         from .join import open_joined
 
-        uris = list(uri) if isinstance(uri, Sequence) and not isinstance(uri, bytes) else [uri]
-        if not all(isinstance(each, (str, Path)) for each in uris):
-            raise SourceError(
-                f"source {uri!r:.80}: a {type(uri).__name__}; expected a uri, a path, or several in a list"
-            )
+        uris = _several(uri)
         _check(" + ".join(map(str, uris)), deinterlace or "off", damaged, fps, bits)
         if bits is not None:
             raise SourceError(f"{uris[0]}: bits={bits}, but {_OWN['bits']}; leave bits out")
@@ -118,10 +114,24 @@ def _check(uri: str, deinterlace: Mode, damaged: Damaged, fps: float | None, bit
     for key, value, known in (("deinterlace", deinterlace, MODES), ("damaged", damaged, DAMAGED)):
         if value not in known:
             raise SourceError(f"{shown}: {key} {value!r}; {did_you_mean(str(value), known)}")
-    if fps is not None and not (isinstance(fps, Real) and type(fps) is not bool and 0.01 <= fps <= 1000):
+    if fps is not None and not (_is_number(fps, Real) and 0.01 <= fps <= 1000):
         raise SourceError(f"{shown}: fps={fps!r}; expected a number from 0.01 to 1000")
-    if bits is not None and not (isinstance(bits, Integral) and type(bits) is not bool and 8 <= bits <= 16):
+    if bits is not None and not (_is_number(bits, Integral) and 8 <= bits <= 16):
         raise SourceError(f"{shown}: bits={bits!r}; expected a whole number from 8 to 16")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _several(given: object) -> list[Uri]:
+    """What is no single uri, as a list of uris."""
+    members = list(given) if isinstance(given, Sequence) and not isinstance(given, bytes) else [given]
+    uris = [each for each in members if isinstance(each, (str, Path))]
+    if len(uris) < len(members):
+        what = f"source {str(given)!r:.80}: {type(given).__name__}"
+        raise SourceError(f"{what}; expected a uri, a path, or several in a list")
+    return uris
 
 
 def _unopened(uri: str) -> SourceError:

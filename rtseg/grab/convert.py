@@ -11,7 +11,7 @@ from .account import Account
 from .color import UNSPECIFIED, color_of, is_grey, is_rgb, to_rgb
 from .deinterlace import Deinterlacer
 from .light import HDR, shown_as_it_is
-from .source import Mode
+from .source import HopelessError, Mode
 from .turn import Turn
 
 MOST_NOTES = 4  # ways of coding that are told apart in the account, should they change on the way
@@ -56,7 +56,7 @@ def checked_color(where: str, picture: av.VideoFrame) -> Color:
     try:
         return color_of(picture)
     except SourceError as e:
-        raise SourceError(f"{where}: {e}") from e
+        raise HopelessError(f"{where}: {e}") from e
 
 
 def _add(notes: dict[str, str], name: str, text: str) -> None:

@@ -115,7 +115,7 @@ class Cropper:
     """
 
     def __init__(self, crop: Any, misfit: Callable[[], None]) -> None:
-        self._auto, self._misfit = crop == "auto", misfit
+        self.auto, self._misfit = crop == "auto", misfit
         self.box: Box | None = None if crop in ("off", "auto") else even_box(crop)
         self._boxes: dict[tuple[int, int], Box] = {}
         self._size = (0, 0)
@@ -124,7 +124,7 @@ class Cropper:
 
     def __call__(self, frame: Frame) -> list[Frame]:
         """The frames that go on, as what follows shall see them: none while one waits, then several."""
-        if not self._auto:
+        if not self.auto:
             return [self._cut(frame, self.box)]
         size, waiting = (frame.width, frame.height), []
         if size != self._size:
@@ -136,7 +136,7 @@ class Cropper:
     @property
     def now(self) -> Box | None:
         """The box of the pictures that come; None: they pass whole."""
-        return self._boxes.get(self._size) if self._auto else self.box
+        return self._boxes.get(self._size) if self.auto else self.box
 
     def _look(self, frame: Frame, size: tuple[int, int]) -> list[Frame]:
         self._seen.append(frame)

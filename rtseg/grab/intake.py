@@ -6,16 +6,19 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import SourceError, did_you_mean
 from ..types import Frame
-from .address import live_address
+from .account import MOST_GAPS, Account
+from .address import Address, live_address
 from .crop import Cropper
 from .health import Health
 from .pace import GAP_S, paced
 from .secret import UnescapedError, redact
-from .source import MODES, Mode, Source
+from .source import MODES, HopelessError, Mode, Source
 from .web import is_web_recording
 
 Pace = Literal["native", "flat-out"]
@@ -31,13 +34,15 @@ class Intake:
     `pace`: a recording is played as if it were live (`native`), or as fast as it can be read. `deinterlace` is for
     live inputs and video files; `frame.interlaced` says how they are coded all the same. `crop`: what follows sees
     only the box, or with `auto` the endoscope's field, found in the first frames once for each size of picture.
+    `first`: no frame of this input was ever seen, so that what trying again cannot mend is an error, also of a live
+    one; else it may have been unplugged, and is waited for.
     """
 
     def __init__(
         self, uri: str, *, fps: float | None = None, pace: Pace = "native", deinterlace: Mode = "auto",
-        crop: Any = "off",
+        crop: Any = "off", first: bool = True,
     ) -> None:  # fmt: skip
-        self._uri = uri
+        self._uri, self._first = uri, first
         for key, value, known in (("pace", pace, PACES), ("deinterlace", deinterlace, MODES)):
             if value not in known:
                 raise SourceError(f"{key} {value!r}: {did_you_mean(str(value), known)}")
@@ -54,8 +59,10 @@ class Intake:
         self.live = address is not None
         self.uri = redact(uri)
         self._source: Source | None = None
-        if self.live:
-            _check_live(self.uri, uri, fps)
+        self._read: Source | None = None  # the same without its pace: it owns the account
+        self._before = Account()  # of the connections before this one
+        if address is not None:
+            _check_live(address, fps, first)
         else:
             self._source = self._recording(fps)
 
@@ -70,6 +77,21 @@ class Intake:
         """How long the latest frame took to read and decode; of a live input, with the wait for it."""
         source = self._source
         return source.grab_ms if source else 0.0
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of a recording's pictures, as what follows sees them; None where only reading it tells."""
+        source = None if self.live else self._source
+        if source is None or self._crop.auto:
+            return None
+        box = self._crop.box or (0, 0, source.width, source.height)
+        return box[3] - box[1], box[2] - box[0]
+
+    @property
+    def account(self) -> Account:
+        """What the source turned out to hold so far; of a live input, over all connections."""
+        now = self._read.account if self._read else Account()
+        return added(self._before, now) if self.live else now
 
     @property
     def crop(self) -> list[int] | None:
@@ -99,6 +121,7 @@ class Intake:
         if box and (box[2] > source.width or box[3] > source.height):
             size = f"{source.width}x{source.height}"
             raise SourceError(f"{self.uri}: crop {list(box)} does not lie inside the {size} picture")
+        self._read = source
         return paced(source) if self._pace == "native" else source
 
     def _played(self) -> Iterator[Frame]:
@@ -117,11 +140,13 @@ class Intake:
             try:
                 with closing(StreamSource(self._uri, deinterlace=self._deinterlace)) as source:
                     self.health.returned()
-                    self._source, fps = source, source.fps
+                    self._before, self._source, self._read, fps = self.account, source, source, source.fps
                     self.health.opened(fps if source.rate_known else 0.0)
                     yield from self._each(source, CALL_S)
             except SourceError as e:
                 self.health.returned()
+                if isinstance(e, HopelessError) and self._first and not self.health.counters["frames"]:
+                    raise
                 self.health.lost(str(e))
             steady = self.health.counters["frames"] - before > STEADY_S * fps > 0
             wait_s = 0.0 if steady else min(LONGEST_WAIT_S, max(FIRST_WAIT_S, 2 * wait_s))
@@ -149,10 +174,23 @@ class Intake:
         yield from self._crop.held()
 
 
-def _check_live(shown: str, uri: str, fps: float | None) -> None:
+def _check_live(address: Address, fps: float | None, first: bool) -> None:
     if fps is not None:
-        raise SourceError(f"{shown}: fps={fps:g}, but a live input has its own times; leave fps out")
-    if uri.lower().startswith("srt:"):
+        raise SourceError(f"{address.shown}: fps={fps:g}, but a live input has its own times; leave fps out")
+    if address.scheme == "srt":
         from .srt import require_srt
 
         require_srt()
+    if first and address.scheme == "v4l2" and not Path(address.url).exists():
+        there = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
+        raise SourceError(f"{address.shown}: no such device; there are: {there}; plug it in, or correct the number")
+
+
+def added(before: Account, now: Account) -> Account:
+    """The account of several connections, one after another; that one ended is no end."""
+    gaps = [replace(gap, before=gap.before + before.shown) for gap in now.gaps]
+    return Account(
+        shown=before.shown + now.shown, leading=before.leading + now.leading, damaged=before.damaged + now.damaged,
+        gaps=[*before.gaps, *gaps][:MOST_GAPS], start_s=now.start_s, repaired=before.repaired | now.repaired,
+        assumed=before.assumed | now.assumed,
+    )  # fmt: skip

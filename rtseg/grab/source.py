@@ -21,6 +21,10 @@ Damaged = Literal["skip", "stop"]  # what is done where the data is damaged
 DAMAGED: tuple[Damaged, ...] = ("skip", "stop")
 
 
+class HopelessError(SourceError):
+    """A live input that cannot be opened, and will not be by itself: to try again is no use."""
+
+
 class Source(ABC):
     """Frames in order, from the first: `for frame in source`.
 

@@ -5,11 +5,14 @@ What is damaged is skipped, with what was predicted from it, and counted, as in 
 
 from __future__ import annotations
 
+import errno
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from fractions import Fraction
 from typing import cast
+from urllib.parse import urlsplit
 
 import av
 from av.codec.context import Flags
@@ -21,7 +24,7 @@ from .account import Gap
 from .address import Address, live_address
 from .convert import Converter
 from .secret import guard_logs, scrub
-from .source import Damaged, Mode, Source
+from .source import Damaged, HopelessError, Mode, Source
 from .srt import SrtReader
 from .turn import Turn
 from .whole import Loss, WholePictures
@@ -35,6 +38,11 @@ OPENING_S = 2 * (2 * OPEN_S + FIRST_S + READ_S)  # until the first, at worst: wi
 # What each picture in MPEG-TS begins with: a delimiter, which that standard demands, or MPEG-2's picture header.
 MARKS = {"h264": b"\0\0\1\x09", "hevc": b"\0\0\1\x46", "mpeg2video": b"\0\0\1\0"}
 REORDERED = ("h264", "hevc")  # right with `low_delay` too; MPEG-2 would come in the order of coding
+# What opening it again does not mend: a wrong password, a device that we may not read, what FFmpeg was built without.
+HOPELESS = (
+    av.HTTPUnauthorizedError, av.HTTPForbiddenError, av.ProtocolNotFoundError, av.DemuxerNotFoundError,
+    av.DecoderNotFoundError, PermissionError,
+)  # fmt: skip
 FPS = 25.0  # where the feed does not say
 FASTEST = 300
 Seen = tuple[av.VideoFrame, int, Loss | None]
@@ -72,7 +80,10 @@ class StreamSource(Source):
                     pts, time_base = seq, 1 / Fraction(self.fps).limit_denominator(1001)
                 self._note(seq, float(pts * time_base), loss, connection.whole.leading)
                 interlaced = bool(picture.interlaced_frame)
-                image_hwc, color = convert(picture)
+                try:
+                    image_hwc, color = convert(picture)
+                except SourceError as e:  # colours that cannot be converted
+                    raise HopelessError(str(e)) from e
                 yield Frame(
                     image_hwc, seq, self.session, pts, time_base, captured_ns,
                     pixfmt=picture.format.name, color=color, interlaced=interlaced,
@@ -219,11 +230,22 @@ def _open(address: Address, stack: ExitStack) -> InputContainer:
     except av.ExitError:
         raise SourceError(f"{address.shown}: no video within {OPEN_S:g} s; check address and network") from None
     except (av.FFmpegError, OSError, ValueError) as e:  # its text holds the whole uri
-        raise SourceError(
-            f"{address.shown}: cannot be opened ({_reason(e, address)}); check it and the network"
-        ) from None
+        gone = isinstance(e, av.HTTPNotFoundError) and address.scheme in ("http", "https")  # of a camera, it may come
+        kind = HopelessError if gone or isinstance(e, HOPELESS) else SourceError
+        raise kind(f"{address.shown}: cannot be opened ({_reason(e, address)}); check it and the network") from None
 
 
 def _reason(error: Exception, address: Address) -> str:
     """What FFmpeg or libsrt says, without the uri, which they like to repeat."""
+    if getattr(error, "errno", None) == errno.EIO and _nameless(address):  # of which FFmpeg says no more than that
+        return "no host of this name is known here"
     return scrub(getattr(error, "strerror", None) or error, address.uri)
+
+
+def _nameless(address: Address) -> bool:
+    """Whether an address has a host whose name leads nowhere."""
+    host = None if address.scheme == "v4l2" else urlsplit(address.uri).hostname
+    try:
+        return bool(host) and not socket.getaddrinfo(host, None)
+    except OSError:
+        return True

@@ -56,7 +56,7 @@ class Display(threading.Thread):
         self._steady: Steady | None = None
         self._waiting: deque[int] = deque()  # frames that wait for their own masks
         self._alone = False  # whether they have given that up
-        self._lost: dict[str, int] = {}
+        self._settled: dict[str, int] = {}
         self._bell, self._over = new_bell(), False
         # Frames that came while nobody published are gone: a late picture is worse than none.
         self._next = self._end = seat.frames.head
@@ -80,14 +80,15 @@ class Display(threading.Thread):
         if jitter_ms is not None:
             self._board.stages["jitter"].add(jitter_ms)
 
-    def count_lost(self) -> None:
-        """What was drawn and yet did not leave was not shown."""
-        dropped = self._publisher.counts()["overlay"]["dropped"]
-        for cause in ("slot", "failed", "off"):
-            lost = dropped.get(cause, 0) - self._lost.get(cause, 0)
-            self._lost[cause] = dropped.get(cause, 0)
-            self._board.add("shown", -lost)
-            self._board.add(f"dropped {cause}", lost)
+    def settle(self) -> None:
+        """Count what became of the overlays that were handed over, once it is known: what is counted stays so."""
+        overlay = self._publisher.counts()["overlay"]
+        dropped = overlay["dropped"]
+        fates = {f"dropped {cause}": dropped.get(cause, 0) for cause in ("slot", "failed", "off")}
+        fates["shown"] = overlay["sent"] + dropped.get("unwatched", 0) + dropped.get("closed", 0)
+        for name, count in fates.items():
+            self._board.add(name, count - self._settled.get(name, 0))
+        self._settled = fates
 
     def run(self) -> None:
         poll = select.poll()
@@ -109,7 +110,7 @@ class Display(threading.Thread):
             self._next += 1
             self.turned_ns = now_ns()
         self._give_up_waiting()
-        self.count_lost()
+        self.settle()
         self.turned_ns = now_ns()
 
     # Masks.
@@ -184,7 +185,6 @@ class Display(threading.Thread):
         seen = self._seen()
         drawn = self._draw(frame, masks, seen)
         self._board.add(f"masks {drawn.state}")
-        self._board.add("shown")
         self._pace.shown(frame.captured_ns, frame.seconds)
         if drawn.age_ms is not None:
             self._board.stages["mask age"].add(abs(drawn.age_ms))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
 
 from ..errors import SourceError
 from ..grab.intake import Intake
@@ -17,43 +16,79 @@ from .parcels import frame_meta
 from .seat import HUNG, Seat
 
 _WATCH_S = 0.05
+_ACCOUNT_NS, _ACCOUNT_MOST_NS = 1_000_000_000, 60_000_000_000  # between two accounts of a source that goes on changing
 
 
 def work(seat: Seat) -> None:
     priority.first()
     options = {name: seat.config[name] for name in ("pace", "deinterlace", "crop")}
-    intake = Intake(seat.config["source"], **options)
-    seat.link.send("source", uri=intake.uri, live=intake.live)
-    while seat.config["hold"]:
-        seat.beat()
-        seat.wait(_WATCH_S)
-        seat.config["hold"] = all(facts["say"] != "go" for facts, _ in seat.heard())
-    threading.Thread(target=_watch, args=(seat, intake), daemon=True).start()
+    held = bool(seat.config["hold"])
+    intake = Intake(seat.config["source"], **options, first=held)
+    seat.link.send("source", uri=intake.uri, live=intake.live, size=intake.size)
+    begun = threading.Event()
+    if not held:
+        begun.set()
+    watch = threading.Thread(target=_Watch(seat, intake, begun).run, daemon=True)
+    watch.start()
+    if not intake.live:  # it waits for the feed; what is live is connected meanwhile, and its first pictures are let go
+        begun.wait()
     for frame in intake.frames():
+        if not begun.is_set():
+            continue
         try:
             seat.frames.write(frame_meta(frame), frame.image_hwc)
         except ValueError as e:
             raise SourceError(f"{intake.uri}: a frame of {frame.width}x{frame.height} ({e}); crop it") from e
         seat.board.stages["grab"].add(intake.grab_ms)
-    seat.link.send("state", **_facts(intake))
     threading.Event().wait()  # the watch goes on until the supervisor has seen what it needs
 
 
-def _facts(intake: Intake) -> dict[str, Any]:
-    state = intake.health.state(now_ns())
-    why = intake.health.why if state in ("opening", "lost") else ""
-    return {"state": state, "why": why, "crop": intake.crop, "counts": intake.health.counters}
+class _Watch:
+    """The second thread: it alone hears the supervisor, and tells it how the source is."""
 
+    def __init__(self, seat: Seat, intake: Intake, begun: threading.Event) -> None:
+        self._seat, self._intake, self._begun = seat, intake, begun
+        self._told: list[str] = []
+        self._due_ns, self._pause_ns = 0, _ACCOUNT_NS
 
-def _watch(seat: Seat, intake: Intake) -> None:
-    try:
-        while True:
-            seat.beat()
-            seat.link.send("state", **_facts(intake))
-            if intake.health.hung(now_ns()):
-                seat.link.send("fault", text="the source does not answer, and cannot be interrupted")
-                os._exit(HUNG)
-            seat.wait(_WATCH_S)
-            seat.heard()
-    except SystemExit:
-        os._exit(0)
+    def run(self) -> None:
+        seat = self._seat
+        try:
+            while True:
+                seat.beat()
+                self._tell()
+                if self._intake.health.hung(now_ns()):
+                    seat.link.send("fault", text="the source does not answer, and cannot be interrupted")
+                    os._exit(HUNG)
+                seat.wait(_WATCH_S)
+                if any(facts["say"] == "go" for facts, _ in seat.heard()):
+                    self._begun.set()
+        except SystemExit:
+            self._account(now_ns(), last=True)
+            seat.link.send("done")
+            os._exit(0)
+        except Exception as e:  # without this thread nobody hears of the source
+            seat.link.send("fault", text=f"{type(e).__name__}: {e}")
+            os._exit(1)
+
+    def _tell(self) -> None:
+        """The source's account first: whoever hears that the source has ended knows how."""
+        health, now = self._intake.health, now_ns()
+        state = health.state(now)
+        why = health.why if state in ("opening", "lost") else ""
+        self._account(now, last=state == "ended")
+        self._seat.link.send("state", state=state, why=why, crop=self._intake.crop, counts=health.counters)
+
+    def _account(self, at_ns: int, last: bool) -> None:
+        """What the source turned out to hold, where that has changed, and is worth a line."""
+        try:
+            account = self._intake.account
+            lines = account.lines()
+            if lines == self._told or (not last and at_ns < self._due_ns):
+                return
+            plain = account.plain()
+        except RuntimeError:  # the reader writes into it just now: it is looked at again
+            return
+        if self._seat.link.send("account", account=plain, lines=lines):
+            self._told, self._due_ns = lines, at_ns + self._pause_ns
+            self._pause_ns = min(2 * self._pause_ns, _ACCOUNT_MOST_NS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ..config import CONDITIONING
 from ..errors import PromptError
@@ -38,12 +38,50 @@ class Picture:
         os.close(self.fd)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """A prompt, the picture that it was given on, and the label that it gives."""
+
+    picture: Picture
+    prompt: Prompt
+    label: str | None
+
+    def of(self, picture: Picture, prompt: Prompt) -> bool:
+        return self.picture is picture and self.prompt is prompt
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
-    """One object: its label, and its prompts with their pictures, oldest first."""
+    """One object: its label, and what was said of it, oldest first.
+
+    What is `asked` waits for the network's answer: it pushes nothing out, and gives no label, before that is yes.
+    """
 
     label: str | None = None
-    said: list[tuple[Picture, Prompt]] = field(default_factory=list)
+    said: tuple[Said, ...] = ()
+    asked: tuple[Said, ...] = ()
+
+    @property
+    def all(self) -> tuple[Said, ...]:
+        return tuple(sorted((*self.said, *self.asked), key=lambda one: one.picture.seq))
+
+    @property
+    def latest_label(self) -> str | None:
+        return next((one.label for one in reversed(self.asked) if one.label), self.label)
+
+    def without(self, picture: Picture, prompt: Prompt) -> Kept:
+        """The same without a prompt, whether it was answered or not."""
+        said, asked = (tuple(s for s in them if not s.of(picture, prompt)) for them in (self.said, self.asked))
+        return Kept(self.label, said, asked)
+
+    def accepted(self, new: Said) -> Kept:
+        """The same once the network has taken a prompt: of more pictures than a bank keeps, the second goes."""
+        found = self.without(new.picture, new.prompt)
+        said = sorted((*found.said, new), key=lambda one: one.picture.seq)
+        seqs = sorted({one.picture.seq for one in said})
+        if len(seqs) > CONDITIONING:
+            said = [one for one in said if one.picture.seq != seqs[1]]
+        return replace(found, label=new.label or self.label, said=tuple(said))
 
 
 class Keep:
@@ -62,7 +100,7 @@ class Keep:
 
     def picture(self, frame: Frame) -> Picture:
         """The picture of a frame: the one that is kept already, or a new one."""
-        kept = (p for o in self._objects.values() for p, _ in o.said if p.seq == frame.seq)
+        kept = (s.picture for o in self._objects.values() for s in o.all if s.picture.seq == frame.seq)
         return next(kept, None) or Picture.of(frame)
 
     def check(self, prompt: Prompt, frame: Frame, *, new: bool) -> None:
@@ -76,7 +114,7 @@ class Keep:
                 f"object {prompt.id}: {self._most} objects are tracked already; remove one, "
                 "or raise max_objects in the recipe"
             )
-        latest = -1 if new else self._objects[prompt.id].said[-1][0].seq
+        latest = -1 if new else self._objects[prompt.id].all[-1].picture.seq
         if frame.seq < latest:
             raise PromptError(
                 f"object {prompt.id}: more was said of it on frame {latest}; point at that frame, or at a later one"
@@ -89,22 +127,30 @@ class Keep:
             tracked = ", ".join(map(str, self.ids)) or "none"
             raise PromptError(f"no object {object_id} is tracked; there are: {tracked}")
 
+    def ask(self, picture: Picture, prompt: Prompt) -> None:
+        """Keep a prompt for as long as the network has not answered."""
+        kept = self._objects.get(prompt.id, Kept())
+        self._objects[prompt.id] = replace(kept, asked=(*kept.asked, Said(picture, prompt, prompt.label)))
+
+    def accept(self, picture: Picture, prompts: Sequence[Prompt]) -> None:
+        """Keep prompts that the network has taken, but for those whose object was removed meanwhile."""
+        for prompt in prompts:
+            kept = self._objects.get(prompt.id, Kept())
+            for asked in [one for one in kept.asked if one.of(picture, prompt)]:
+                self._objects[prompt.id] = kept.accepted(asked)
+
     def add(self, picture: Picture, prompt: Prompt) -> None:
         """Keep a prompt that was accepted."""
-        kept = self._objects.setdefault(prompt.id, Kept())
-        kept.label = prompt.label or kept.label
-        kept.said = sorted([*kept.said, (picture, prompt)], key=lambda said: said[0].seq)
-        if len({picture.seq for picture, _ in kept.said}) > CONDITIONING:
-            second = sorted({picture.seq for picture, _ in kept.said})[1]
-            kept.said = [said for said in kept.said if said[0].seq != second]
+        kept = self._objects.get(prompt.id, Kept())
+        self._objects[prompt.id] = kept.accepted(Said(picture, prompt, prompt.label))
 
     def said_on(self, picture: Picture, ids: Sequence[int]) -> list[Prompt]:
         """All that was said of these objects on one picture, in order, under their present labels."""
         return [
-            replace(prompt, label=self._objects[i].label)
+            replace(said.prompt, label=self._objects[i].latest_label)
             for i in sorted(set(ids) & set(self._objects))
-            for where, prompt in self._objects[i].said
-            if where.seq == picture.seq
+            for said in self._objects[i].all
+            if said.picture.seq == picture.seq
         ]
 
     def forget(self, picture: Picture, prompts: Sequence[Prompt]) -> None:
@@ -112,13 +158,15 @@ class Keep:
         for prompt in prompts:
             kept = self._objects.get(prompt.id)
             if kept is not None:
-                kept.said = [said for said in kept.said if said != (picture, prompt)]
-                if not kept.said:
+                self._objects[prompt.id] = left = kept.without(picture, prompt)
+                if not left.all:
                     del self._objects[prompt.id]
 
     def rename(self, object_id: int, label: str) -> None:
         self.known(object_id)
-        self._objects[object_id].label = label
+        kept = self._objects[object_id]
+        asked = tuple(replace(one, label=None) for one in kept.asked)  # which was said before
+        self._objects[object_id] = replace(kept, label=label, asked=asked)
 
     def remove(self, object_id: int) -> None:
         self.known(object_id)
@@ -126,6 +174,6 @@ class Keep:
 
     def replay(self) -> Iterator[tuple[Picture, list[Prompt]]]:
         """All that was said, picture by picture, oldest first, under the present labels."""
-        pictures = {p.seq: p for o in self._objects.values() for p, _ in o.said}
+        pictures = {s.picture.seq: s.picture for o in self._objects.values() for s in o.all}
         for _, picture in sorted(pictures.items()):
             yield picture, self.said_on(picture, self.ids)

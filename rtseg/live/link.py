@@ -19,13 +19,13 @@ Said = tuple[dict[str, Any], list[int]]
 
 
 class Link:
-    """One end. `closed` is set once the other end is gone."""
+    """One end. `gone` is set once the other end is seen to be gone, `closed` when all that it said was received."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-        self.closed = False
+        self.closed = self.gone = False
 
     @staticmethod
     def pair() -> tuple[socket.socket, socket.socket]:
@@ -44,7 +44,10 @@ class Link:
             packed, fds = msgpack.packb({"say": "long", "size": len(packed)}), (*fds, long)
         try:
             socket.send_fds(self._socket, [packed], fds)
+        except BlockingIOError:
+            return False
         except OSError:  # what the other end said before it went can still be received: that is where its end is seen
+            self.gone = True
             return False
         finally:
             if long >= 0:
@@ -64,7 +67,7 @@ class Link:
             except OSError:
                 packed, fds = b"", []
             if not packed:
-                self.closed = True
+                self.closed = self.gone = True
                 break
             facts = msgpack.unpackb(packed)
             if facts["say"] == "long":
@@ -76,4 +79,4 @@ class Link:
     def close(self) -> None:
         with suppress(OSError):
             self._socket.close()
-        self.closed = True
+        self.closed = self.gone = True

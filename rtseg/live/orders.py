@@ -90,9 +90,11 @@ class Orders:
 
     @_obey.register
     def _reset(self, order: m.Reset) -> Answer:
-        removed = self._feed.network.keep.ids
+        removed, refused = self._feed.network.keep.ids, list[str]()
         for i in removed:
-            self._feed.network.remove(i, lambda error: None)
+            self._feed.network.remove(i, lambda error: refused.append(error) if error else None)
+        if refused:  # the first ones are gone; who asks again has the others removed
+            raise OutputError(refused[0])
         return {"removed": list(removed)}
 
     @_obey.register(m.Pause)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..cores import Cores
 from ..types import now_ns
+from .vitals import seconds_of
 
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IDLE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
@@ -48,7 +48,7 @@ class Shares:
         """Take note of the processes as they are now, by role; about twice a second."""
         at_ns = now_ns()
         for role, pid in pids.items():
-            used_s = None if pid is None else _seconds_of(pid)
+            used_s = None if pid is None else seconds_of(pid)
             if pid is None or used_s is None:
                 self._now[role] = 0.0
                 continue
@@ -66,12 +66,3 @@ class Shares:
         """For the end: the mean of all of the feed."""
         used = {role: f"{total / seconds:.2f}" for role, total in sorted(self._total_s.items())}
         return {"machine": str(self._cores), "network threads": threads_of("segment", self._cores), "used": used}
-
-
-def _seconds_of(pid: int) -> float | None:
-    """The processor time that a process has had; None if it has gone."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

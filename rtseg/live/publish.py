@@ -59,7 +59,7 @@ class _Original:
             self._take_frames()
             self._display.finish()
             self._publisher.close()
-            self._display.count_lost()
+            self._display.settle()
             seat.link.send("counts", counts=self._publisher.counts())
 
     def _beat(self) -> None:

@@ -20,6 +20,7 @@ def work(seat: Seat) -> None:
     resume = None if config["resume"] is None else Path(config["resume"])
     with Recording(Path(config["folder"]), **about, resume=resume) as recording:
         seat.link.send("recording", folder=str(recording.folder))
+        seat.board.add("missed", recording.lost)
         _Tape(seat, recording).run()
 
 

@@ -66,8 +66,9 @@ class Remedy:
         """Let the network open again with a smaller picture; what was said to it is said again, as after a crash."""
         feed, least = self._feed, self._feed.profile.least_image_size or self.recipe.image_size
         size = min(size_for(self.recipe, step_ms, allowed_ms, least), self.recipe.image_size - SIDES)
-        self._larger, self.recipe = self.recipe, replace(self.recipe, image_size=max(size, least))
-        if feed.children["segment"].say("resize", image_size=self.recipe.image_size):
+        smaller = replace(self.recipe, image_size=max(size, least))
+        if feed.children["segment"].say("resize", image_size=smaller.image_size):  # else it is said in the next turn
+            self._larger, self.recipe = self.recipe, smaller
             feed.restore("resize", f"image_size {self._larger.image_size} -> {self.recipe.image_size}")
 
     def refused(self, why: str) -> None:

@@ -24,7 +24,7 @@ _BARRIER = threading.Lock()
 
 
 def _fence() -> None:
-    """Keep the stores before this before those after it: x86 does so anyway, ARM needs a lock's barrier."""
+    """Keep the loads and stores before this before those after it: x86 does so anyway, ARM needs a lock's barrier."""
     with _BARRIER:
         pass
 
@@ -116,17 +116,21 @@ class Ring:
         row = index % self._plan.entries
         if not self.holds(index):
             return None
+        _fence()  # what is read from here on was written before the index that was seen,
         _, start, size, meta_size = (int(n) for n in self._fields[row])
         at = start % self._plan.arena
         meta = self._metas[row, :meta_size].tobytes()
         flat = self._arena[at : at + size].copy()
-        _fence()
+        _fence()  # and was read before it is asked whether it still is there
         return (meta, flat) if self.holds(index) else None
 
     def meta(self, index: int) -> bytes | None:
         """The meta alone."""
         row = index % self._plan.entries
-        meta = self._metas[row, : int(self._fields[row, 3])].tobytes() if self.holds(index) else None
+        if not self.holds(index):
+            return None
+        _fence()
+        meta = self._metas[row, : int(self._fields[row, 3])].tobytes()
         _fence()
         return meta if self.holds(index) else None
 

@@ -13,10 +13,12 @@ import select
 import signal
 import socket
 import sys
+import time
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
+from .. import errors
 from ..config import Recipe
 from ..errors import RtsegError
 from ..types import now_ns
@@ -30,6 +32,7 @@ SHOWN = Plan(entries=64, arena=96 << 20, meta=1 << 16)  # pictures on their way 
 REFUSED = 3  # exit code: what was asked for can never work, so that starting again is no use
 HUNG = 4  # exit code: something that was called does not return
 _PR_SET_PDEATHSIG = 1
+_LAST_WORDS_S = 30.0  # for a supervisor that does not listen just now
 _SWITCH_S = 0.0005  # a thread with a picture to send would wait 5 ms for one that computes
 
 
@@ -137,10 +140,26 @@ def run(seat: Seat) -> None:
     try:
         import_module(f".{seat.role}", __package__).work(seat)
     except RtsegError as e:
-        seat.link.send("refused", text=str(e), kind=type(e).__name__)
+        _last_words(seat, "refused", text=str(e), kind=kind_of(e))
         sys.exit(REFUSED)
+    except SystemExit as e:
+        if e.code:
+            raise
     except Exception as e:
-        seat.link.send("fault", text=f"{type(e).__name__}: {e}")
+        _last_words(seat, "fault", text=f"{type(e).__name__}: {e}")
         if os.environ.get("RTSEG_DEBUG"):
             raise
         sys.exit(1)
+    _last_words(seat, "done")
+
+
+def kind_of(error: RtsegError) -> str:
+    """The name of an error that `errors` has: a room may have one of its own below it."""
+    return next(str(kind.__name__) for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
+
+
+def _last_words(seat: Seat, say: str, **facts: Any) -> None:
+    """Say why the process ends, if need be when there is room for it again: nobody else knows."""
+    until_ns = now_ns() + int(_LAST_WORDS_S * 1e9)
+    while not (seat.link.send(say, **facts) or seat.link.gone) and now_ns() < until_ns:
+        time.sleep(0.02)

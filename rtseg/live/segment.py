@@ -38,6 +38,7 @@ def work(seat: Seat) -> None:
 def _opened(seat: Seat, recipe: Recipe) -> Tracker:
     """A tracker on its engine, warm; the supervisor is told."""
     engine = open_engine(recipe)
+    seat.beat()
     warm_ms = warm_up(engine)
     tracker = Tracker(engine)
     said = f"{engine.recipe.model}, {engine.description}, memory {tracker.policy}"
@@ -58,6 +59,7 @@ class _Segment:
         self._waited = -1  # the frame that was left for the one after it
         self._done = -1  # the latest frame that was looked at
         self._had = False  # whether there were objects on it: that there are none any more is said once
+        self._pace = Pacing(seat)
 
     def run(self) -> None:
         seat = self._seat
@@ -90,9 +92,11 @@ class _Segment:
         if frame is None:
             return
         start_ns = now_ns()
+        self._pace.begins(frame)
         masks = self._tracker.step(frame)
         board = self._seat.board
         took_ms = (masks.done_ns - start_ns) / 1e6
+        self._pace.took(took_ms)
         if self._rhythm is not None:
             self._rhythm.stepped(newest, frame.captured_ns, took_ms)
         board.stages["segment"].add(took_ms)
@@ -145,6 +149,7 @@ class _Segment:
         for prompt in given:
             fork.give(prompt)
         start_ns = now_ns()
+        self._pace.begins(frame)
         fork.step(frame)
         self._seat.beat()
         step_s = (now_ns() - start_ns) / 1e9
@@ -170,14 +175,42 @@ def _kept_frame(facts: dict[str, Any], fd: int) -> Frame:
     return frame_of(facts["seq"], facts["meta"], flat)
 
 
+class Pacing:
+    """Tells the supervisor how long steps take, so that it knows a hang from a long step.
+
+    On the first pictures of a size an engine may prepare for it (capture its graphs, choose kernels), for which it has
+    more time. How long a step takes is known from those after.
+    """
+
+    FIRST = 3  # steps with a new size: a prompted one, a tracked one, and one more that is like all that follow
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat, self._size, self._steps, self._told_ms = seat, (0, 0), 0, 0.0
+
+    def begins(self, frame: Frame) -> None:
+        size = frame.height, frame.width
+        if size != self._size:
+            self._size, self._steps, self._told_ms = size, 0, 0.0
+            self._seat.link.send("sizing")
+
+    def took(self, step_ms: float) -> None:
+        self._steps += 1
+        if self._steps >= self.FIRST and step_ms > 2 * self._told_ms:  # more objects take longer
+            self._told_ms = step_ms
+            self._seat.link.send("pace", step_ms=step_ms)
+
+
 def warm_up(engine: Engine) -> float:
-    """A few frames of nothing, so that the first real one does not pay for what is made on first use; ms of a step."""
+    """A few frames of nothing, so that the first real one does not pay for what is made on first use; ms of a step.
+
+    The first is a prompted one, the second may hold a capture: the quickest of those after is a step like any other.
+    """
     tracker = Tracker(engine)
     black_hwc = np.zeros((engine.image_size, engine.image_size, 3), np.uint8)
     tracker.prompt(1, points=[(1, 1, 1)])
-    took_ms = 0.0
-    for _ in range(3):
+    took_ms = []
+    for _ in range(4):
         start_ns = now_ns()
         tracker.step(black_hwc)
-        took_ms = (now_ns() - start_ns) / 1e6
-    return took_ms
+        took_ms.append((now_ns() - start_ns) / 1e6)
+    return min(took_ms[2:])

@@ -11,10 +11,14 @@ SLOW_NS = 4_000_000_000  # longer than a network takes to come back
 
 @dataclass(slots=True)
 class Facts:
-    """What the supervisor knows at a moment. `source` is the source's own state; `failed` what will not come back."""
+    """What the supervisor knows at a moment. `source` is the source's own state; `failed` what will not come back.
+
+    `absent`: there is no network just now; `recovering`: its objects are being restored.
+    """
 
     source: str = "opening"
     paused: bool = False
+    absent: bool = False
     recovering: bool = False
     failed: bool = False
     over: bool = False
@@ -28,6 +32,8 @@ def state_of(facts: Facts) -> str:
         return facts.source
     if facts.failed:
         return "failed"
+    if facts.absent:
+        return "recovering"
     if facts.paused:
         return "paused"
     return "recovering" if facts.recovering else facts.source

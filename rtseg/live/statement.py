@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ def plain_config(role: str, feed: Feed) -> dict[str, Any]:
     """What a process is told first: the part of the profile that it needs, as plain values."""
     profile = feed.profile
     if role == "grab":
-        hold = not feed.began_ns  # what can never work is found at once, and the first picture waits for the network
+        # What can never work is found at once, and the first picture of a recording waits for the network.
+        hold = not feed.began_ns
         return {"hold": hold, **{name: getattr(profile, name) for name in ("source", "pace", "deinterlace", "crop")}}
     if role == "segment":
         return {"recipe": recipe_plain(feed.remedy.recipe), "overlay": profile.overlay}
@@ -41,7 +43,7 @@ def plain_config(role: str, feed: Feed) -> dict[str, Any]:
             "topics": profile.publish.topics,
             "keys": None if profile.keys is None else str(profile.keys),
             "record": profile.record is not None,
-            "recovering": feed.facts.recovering,
+            "recovering": feed.facts.recovering or feed.facts.absent,
             "engine": feed.engine,
         }
     return {
@@ -78,6 +80,7 @@ class Counts:
         self._board, self._frames = board, frames
         self._start_ns, self._shares = now_ns(), Shares(cores())
         self._before = (self._start_ns, 0, 0, 0)
+        self._rating = threading.Lock()  # the exporter's threads ask, and the supervisor's
         self._rates = {"in": 0.0, "shown": 0.0, "segmented": 0.0}
 
     def frames(self, feed: Feed) -> dict[str, Any]:
@@ -97,13 +100,14 @@ class Counts:
 
     def rates(self) -> dict[str, float]:
         """Per second, since the last call that was at least half a second ago."""
-        now = now_ns(), self._frames.head, self._board["shown"], self._board["segmented"]
-        seconds = (now[0] - self._before[0]) / 1e9
-        if seconds >= 0.5:
-            counts = zip(self._rates, now[1:], self._before[1:], strict=True)
-            self._rates = {name: round((n - before) / seconds, 2) for name, n, before in counts}
-            self._before = now
-        return self._rates
+        with self._rating:
+            now = now_ns(), self._frames.head, self._board["shown"], self._board["segmented"]
+            seconds = (now[0] - self._before[0]) / 1e9
+            if seconds >= 0.5:
+                counts = zip(self._rates, now[1:], self._before[1:], strict=True)
+                self._rates = {name: round((n - before) / seconds, 2) for name, n, before in counts}
+                self._before = now
+            return self._rates
 
     def ages(self) -> dict[str, float | None]:
         """Of the newest frame, and of the newest masks on it, in ms."""
@@ -123,6 +127,7 @@ class Counts:
             "state": feed.state,
             "faults": dict(feed.faults),
             "source": feed.source,
+            "account": feed.input.account,
             "engine": feed.engine,
             "frames": self.frames(feed),
             "segmented": self._board["segmented"],
@@ -169,12 +174,12 @@ class Counts:
         frames = self.frames(feed)
         fps = {"in": frames["in"] / seconds, "shown": frames["shown"] / seconds}
         return {
-            "ok": not feed.faults,
+            "ok": feed.ending.ok,
             "stream": feed.profile.name,
             "source": feed.source["uri"],
+            **({} if feed.input.state in ("running", "ended") else {"source_state": feed.input.words}),
             "engine": feed.engine,
             "endpoint": feed.endpoint,
-            "faults": dict(feed.faults),
             "restarts": {role: child.restarts for role, child in feed.children.items() if child.restarts},
             "seconds": round(seconds, 2),
             "fps": {**fps, "segmented": self._board["segmented"] / seconds},
@@ -183,9 +188,16 @@ class Counts:
             **feed.remedy.report(),
             "published": {kind: counts["sent"] for kind, counts in feed.published.items()},
             "source_counts": {name: n for name, n in feed.source["counts"].items() if n},
+            **({"source_account": "; ".join(feed.input.account["lines"])} if feed.input.account else {}),
+            **({"recording": self._recording(feed)} if feed.recording else {}),
             "cores": self._shares.report(seconds),
             "stages_ms": self.stages(),
+            "faults": dict(feed.faults),
+            **({"why": feed.ending.line} if feed.faults else {}),
         }
+
+    def _recording(self, feed: Feed) -> dict[str, Any]:
+        return {"folder": feed.recording, "frames": self._board["recorded"], "missed": self._board["missed"]}
 
 
 def _process(child: Child) -> dict[str, Any]:

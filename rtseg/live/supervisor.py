@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import zmq
 
-from .. import errors
 from ..config import StreamProfile
 from ..control import ControlServer
-from ..errors import OutputError, PromptError
+from ..descriptors import fill_standard
+from ..errors import OutputError, RtsegError, SourceError
 from ..metrics import serve
 from ..types import Frame, now_ns
 from .board import ROLES, Board
 from .child import WORKER, Child
-from .network import Network, Ticket
+from .closing import close, cut_short, drained
+from .ending import Ending
+from .heard import Heard
+from .input import Input
+from .network import Network
+from .opening import begin_when_ready, check_folder, give_first_prompts, waits_for
 from .orders import Orders
 from .parcels import frame_of
 from .remedy import Remedy
@@ -33,17 +36,14 @@ from .ring import Ring, new_bell
 from .seat import FRAMES, SHOWN, Fds, masks_plan
 from .state import Facts, has_recovered, state_of
 from .statement import Counts, plain_config
+from .tally import Tally
 
 log = logging.getLogger("rtseg.live")
 
 TICK_MS = 20
 STATUS_NS = 500_000_000
-GRAB_WAITS_NS = 30_000_000_000  # for the network, so that a recording is tracked from its first frame; then it goes on
-STEPS_OF_SILENCE = 10  # a network may be silent for so many of its steps
-STOP_S = 2.0
-MINOR = {"record", "prompts"}  # whose faults are loud, and leave the feed what it is
+NEEDED = {"grab": "read", "publish": "published"}  # without these there is no feed
 NOTICES = {"frozen": "source frozen", "paused": "paused"}  # what the picture itself has to say
-NEWS = {"resized", "too_fast", "pts_jumps", "misfits"}  # counts of the source that are told when they rise
 
 
 class Feed:
@@ -55,24 +55,44 @@ class Feed:
         self.settings = {"opacity": profile.opacity, "budget_ms": profile.mask_budget_ms}
         self.facts = Facts()
         self.events: list[str] = []
-        self.faults: dict[str, str] = {}  # what stands: the role that failed, and how
-        self.source: dict[str, Any] = {"uri": "", "state": "opening", "counts": {}}
+        self.ending = Ending()
+        self.input, self.heard = Input(self.note), Heard(self)
         self.engine, self.endpoint, self.control, self.recording = "", "", "", ""
-        self.published: dict[str, Any] = {}
+        self.tally = Tally()
         self._worker, self._over = worker, False
-        self._first_given = not profile.objects
-        self._ended_ns = 0
+        self.first_given = not profile.objects
         self._status_ns = self._recovery_ns = 0
+        self.began_ns = 0
+        self.children: dict[str, Child] = {}
+        self._turns = threading.Lock()  # held while anything changes; `snapshot` is taken between two turns
         self.on_ready: Callable[[Feed, str], None] = lambda feed, endpoint: None
 
     def stop(self) -> None:
         """End the feed; from any thread."""
         self._over = True
 
+    @property
+    def faults(self) -> dict[str, str]:
+        """What stands: the part that failed, and how."""
+        return self.ending.plain()
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return self.input.facts
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """What the publishers sent and dropped, all of them together."""
+        return self.tally.total
+
     # A run.
 
     def run(self, seconds: float | None = None) -> dict[str, Any]:
-        """Play the feed; returns what happened to every frame, and how long each stage took."""
+        """Play the feed; returns what happened to every frame, and how long each stage took.
+
+        An `RtsegError` if it cannot be played.
+        """
+        fill_standard()  # before memory files are made, which would get these numbers
         with ExitStack() as stack:
             self._make(stack)
             until_ns = float("inf")
@@ -86,10 +106,14 @@ class Feed:
             finally:
                 self.facts.over = True
                 try:
-                    self._close()
-                except KeyboardInterrupt:  # somebody is in a hurry
+                    close(self)
+                except KeyboardInterrupt:
+                    cut_short(self)
+                finally:
                     for child in self.children.values():
-                        child.kill()
+                        child.leave()
+            if self.ending.refusal is not None:
+                raise self.ending.refusal
             return self.counts.report(self)
 
     def _make(self, stack: ExitStack) -> None:
@@ -112,13 +136,12 @@ class Feed:
         self.poller = zmq.Poller()
         self._orders = self._listen_for_orders(stack)
         if profile.metrics is not None:
-            endpoint = stack.enter_context(serve(profile.metrics, lambda: self.counts.snapshot(self)))
+            endpoint = stack.enter_context(serve(profile.metrics, self.snapshot))
             log.info("metrics at %s", endpoint.address)
         if profile.record is not None:
-            _check_folder(profile.record)
-        self.began_ns = 0
-        self._start_ns = now_ns()
-        for role in ("segment", "publish", "grab"):
+            check_folder(profile.record)
+        self.start_ns = now_ns()
+        for role in ("publish", "grab", "segment"):  # the quickest to say that something cannot be comes first
             self.children[role].begin()
 
     def _listen_for_orders(self, stack: ExitStack) -> Orders | None:
@@ -137,116 +160,74 @@ class Feed:
         self.poller.poll(TICK_MS)
         for link in links:
             self.poller.unregister(link.fileno())
-        for child in self.children.values():
-            self._listen(child)
-            self._watch(child)
-        self._begin_when_ready()
-        self._give_first_prompts()
-        if self._orders is not None:
-            self._orders.turn()
-        self._judge()
-        if now_ns() >= self._status_ns:
-            self.state_now()
-        self._end_when_done()
+        with self._turns:
+            for child in self.children.values():
+                self.heard.listen(child)
+                self._watch(child)
+            if self.ending.refusal is not None:
+                self._over = True
+                return
+            begin_when_ready(self)
+            give_first_prompts(self)
+            if self._orders is not None:
+                self._orders.turn()
+            self._judge()
+            if now_ns() >= self._status_ns:
+                self.state_now()
+            self._over |= drained(self)
+
+    def snapshot(self) -> dict[str, Any]:
+        """For Prometheus; from any thread."""
+        with self._turns:
+            return self.counts.snapshot(self)
 
     # The processes.
 
     def _watch(self, child: Child) -> None:
-        if child.hangs(self.board[f"beat {child.role}"]):
-            self.note("hung", child.role, f"no sign of life for {child.silent_s:g} s; it is ended")
-            child.kill()
+        silent = child.hangs(self.board[f"beat {child.role}"])
+        if silent is not None:
+            self.note("hung", child.role, f"{silent}; it is ended")
+            child.kill(silent)
         child.see_out()
         if child.ended:
-            self._listen(child)  # why it ends is the last that a process says
+            self.heard.listen(child)  # why it ends is the last that a process says
             self._died(child, child.reap())
         came = child.tick(lambda: plain_config(child.role, self))
         if came is not None:
             self.note("started", child.role, came)
 
     def _died(self, child: Child, how: str) -> None:
-        text = f"{how}: {child.last_fault}" if child.last_fault else how
-        child.last_fault = ""
-        if child.role == "grab" and self._ended_ns:
+        role = child.role
+        if role == "grab" and self.input.ended_ns:
             return
-        if child.role == "segment":
+        if role == "segment":
             self._lose_masks()
-        if child.role == "grab":
-            self.source["state"] = "lost"
-        if child.refused:
-            self.faults[child.role] = text = str(child.refused)
-            if not self.began_ns or child.role == "grab":
-                raise child.refused
-        self.note("died", child.role, text)
-        if child.role == "publish" and child.hopeless:
-            raise OutputError(f"{self.profile.name}: nothing can be published ({text}); RTSEG_DEBUG=1 shows where")
+        elif role == "grab":
+            self.input.lost(how)
+        elif role == "publish":
+            self.tally.died()
+        self.note("died", role, how)
+        if child.refused is not None:
+            self._refused(child, child.refused)
+        elif role in NEEDED and child.hopeless and not self.began_ns:
+            what = f"{self.profile.name}: nothing can be {NEEDED[role]}"
+            error = SourceError if role == "grab" else OutputError
+            self.ending.refuse(role, error(f"{what} ({how}); RTSEG_DEBUG=1 shows where"))
 
-    def _listen(self, child: Child) -> None:
-        for facts, fds in child.heard():
-            for fd in fds:  # they send none
-                os.close(fd)
-            heard: Callable[..., None] = getattr(self, f"_on_{facts.pop('say')}")
-            heard(child, **facts)
-
-    def _on_ready(self, child: Child, engine: str, step_ms: float) -> None:
-        """The network is there: say again what was said to the one before."""
-        child.worked()
-        child.silent_s = max(child.silent_s, STEPS_OF_SILENCE * step_ms / 1e3)
-        self.engine = engine
-        self.note("ready", child.role, engine)
-        self.network.begin()
-        self.children["publish"].say("engine", engine=engine)
-        self.remedy.ready(step_ms)
-
-    def _on_kept(self, child: Child, why: str) -> None:
-        """The network could not be opened otherwise, and is there as it was."""
-        self.remedy.refused(why)
+    def _refused(self, child: Child, why: RtsegError) -> None:
+        """Before the first picture a refusal is the end; after that, the feed goes on as far as it can."""
+        if not self.began_ns or (child.role == "grab" and not self.frames.head):
+            self.ending.refuse(child.role, why)
+            return
+        self.fault(child.role, str(why))
+        if child.role == "grab":  # a recording broke off: what there is of it is shown
+            self.input.ended_ns = now_ns()
 
     def restore(self, kind: str, text: str) -> None:
         """The network opens again: until it is `ready`, it is as if it had not begun."""
         self.children["segment"].up = False
         self._recovery_ns, self.facts.recovering = now_ns(), bool(self.network.keep.ids)
         self.note(kind, "segment", text)
-
-    def _on_bound(self, child: Child, endpoint: str) -> None:
-        child.worked()
-        self.endpoint = endpoint
-        self.note("bound", child.role, endpoint)
-        child.say("set", settings=self.settings)
-
-    def _on_source(self, child: Child, uri: str, **facts: Any) -> None:
-        child.worked()
-        self.source = {**self.source, "uri": uri, **facts}
-
-    def _on_state(self, child: Child, state: str, why: str, crop: list[int] | None, counts: dict[str, int]) -> None:
-        if state != self.source["state"]:
-            self.note("source", child.role, f"{state} ({why})" if why else state)
-        for name in sorted(NEWS & counts.keys()):
-            if counts[name] > self.source["counts"].get(name, 0):
-                self.note("source", child.role, f"{name} {counts[name]}")
-        if crop and crop != self.source.get("crop"):
-            self.note("source", child.role, f"cropped to {crop}")
-        self.source = {**self.source, "state": state, "why": why, "crop": crop, "counts": counts}
-        if state == "ended" and not self._ended_ns:
-            self._ended_ns = now_ns()
-            child.rest()
-
-    def _on_recording(self, child: Child, folder: str) -> None:
-        child.worked()
-        self.recording = folder
-        self.note("recording", child.role, folder)
-
-    def _on_counts(self, child: Child, counts: dict[str, Any]) -> None:
-        self.published = counts
-
-    def _on_fault(self, child: Child, text: str) -> None:
-        child.last_fault = text
-        self.note("fault", child.role, text)
-
-    def _on_refused(self, child: Child, text: str, kind: str) -> None:
-        child.error = getattr(errors, kind)(text)
-
-    def _on_answer(self, child: Child, ticket: Ticket, error: str | None) -> None:
-        self.network.answer(ticket, error)
 
     # Objects.
 
@@ -264,64 +245,29 @@ class Feed:
                 return frame_of(index, *entry)
         return None
 
-    def _give_first_prompts(self) -> None:
-        """The profile's objects are those of the feed's first frame."""
-        if self._first_given or not self.frames.head:
-            return
-        frame = self.frame(0) or self.frame()
-        if frame is None:
-            return
-        self._first_given = True
-        try:
-            for prompt in self.profile.objects:
-                self.network.keep.check(prompt, frame, new=True)
-        except PromptError as e:
-            self._first_answer(str(e))
-        else:
-            self.network.prompt(frame, self.profile.objects, self._first_answer, stay=True)
-
-    def _first_answer(self, error: str | None) -> None:
-        """Of a recording, prompts that do not fit are a mistake in the profile; a live picture goes on without them."""
-        if error is None:
-            return
-        if not self.source.get("live"):
-            raise PromptError(error)
-        self.faults["prompts"] = error
-        self.note("fault", "prompts", error)
-
     # States.
-
-    def _begin_when_ready(self) -> None:
-        """Begin to grab once there is somebody to publish, and the network is ready or has had its time."""
-        grab, segment = self.children["grab"], self.children["segment"]
-        if self.began_ns or not grab.up or not self.children["publish"].up:
-            return
-        if segment.up or segment.starts > 1 or now_ns() - self._start_ns > GRAB_WAITS_NS:
-            self.on_ready(self, self.endpoint)
-            self.began_ns = now_ns()
-            if "record" in self.children:
-                self.children["record"].begin()
-            grab.say("go")
 
     def _lose_masks(self) -> None:
         self._recovery_ns = now_ns()
-        self.facts.recovering = bool(self.network.keep.ids) or not self._first_given
+        self.facts.recovering = bool(self.network.keep.ids) or not self.first_given
         gone = self.network.lost()
         if gone is not None:
-            self.faults["prompts"] = gone
-            self.note("fault", "segment", gone)
+            self.fault("prompts", gone)
 
     def _judge(self) -> None:
-        facts = self.facts
-        facts.paused = self.network.paused
+        facts, segment = self.facts, self.children["segment"]
+        facts.paused, facts.absent = self.network.paused, not segment.up
+        facts.failed = self.ending.failed or any(not c.up and c.failing for c in self.children.values())
+        facts.failed |= bool(self.began_ns) and not self.children["publish"].up
         self.network.proved(self.board["masks captured_ns"])
-        facts.source = self.source["state"] if self.began_ns else "opening"
+        facts.source = self.input.state if self.began_ns else "opening"
+        self.input.turn(waits_for(self))
         self.remedy.turn()
         if not facts.recovering or facts.paused:
             return
         meta = self.frames.meta(self.frames.head - 1)
         newest_ns = now_ns() if meta is None else frame_of(0, meta).captured_ns
-        if self._first_given and not self.network.keep.ids:
+        if self.first_given and not self.network.keep.ids:
             facts.recovering = False  # there is nothing to come back with
         elif has_recovered(self.board, newest_ns, self._recovery_ns, self.settings["budget_ms"]):
             facts.recovering = False
@@ -331,18 +277,24 @@ class Feed:
         """Tell the displays, and the record, how the feed is."""
         self._status_ns = now_ns() + STATUS_NS
         status, notice, behind = self.counts.status(self), NOTICES.get(self.state, ""), self.remedy.now is not None
-        recovering = self.facts.recovering
+        recovering = self.facts.recovering or self.facts.absent
         self.children["publish"].say("status", status=status, recovering=recovering, notice=notice, behind=behind)
 
     def settle(self, **changed: float) -> None:
-        """Change the settings of the display."""
-        self.settings = {**self.settings, **changed}
-        self.children["publish"].say("set", settings=self.settings)
+        """Change the settings of the display; `OutputError`, and nothing has changed, if it cannot be told."""
+        settings, publish = {**self.settings, **changed}, self.children["publish"]
+        if publish.up and not publish.say("set", settings=settings):  # one that begins asks for them
+            raise OutputError("the publisher does not listen at the moment; try again")
+        self.settings = settings
 
     @property
     def state(self) -> str:
-        unpublished = bool(self.began_ns) and not self.children["publish"].up and not self.facts.over
-        return state_of(replace(self.facts, failed=unpublished or bool(set(self.faults) - MINOR)))
+        return state_of(self.facts)
+
+    def fault(self, part: str, text: str) -> None:
+        """Something went wrong for good: see `ending`."""
+        if self.ending.add(part, text):
+            self.note("fault", part, text)
 
     def note(self, kind: str, role: str, text: str) -> None:
         """Something happened: to the log, the status and the record."""
@@ -351,35 +303,3 @@ class Feed:
         if "record" in self.children:
             self.children["record"].say("note", kind=kind, facts={"role": role, "text": text})
         self._status_ns = 0
-
-    # The end.
-
-    def _end_when_done(self) -> None:
-        """After the last frame: once every frame's fate is known, or the publisher has had its time."""
-        if not self._ended_ns:
-            return
-        waited_ms = (now_ns() - self._ended_ns) / 1e6
-        if self.board.decided() >= self.frames.head or waited_ms > 2000 + 2 * self.settings["budget_ms"]:
-            self._over = True
-
-    def _close(self) -> None:
-        """Against the stream's direction nothing waits: each process ends after those that it takes from."""
-        if self.began_ns and not self.frames.head and "grab" not in self.faults:
-            self.faults["grab"] = self.source.get("why") or "no picture came"
-        for role in ("grab", "segment", "publish", "record"):
-            if role == "publish":
-                self.state_now()
-            if role in self.children:
-                self.children[role].stop(STOP_S)
-                self._listen(self.children[role])
-        self.board.add("dropped restart", self.frames.head - self.board.decided())
-
-
-def _check_folder(folder: Path) -> None:
-    """`OutputError` unless recordings can be written there: better now than after the first picture."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as e:
-        raise OutputError(f"record folder {folder}: cannot be written ({e.strerror}); choose another folder") from e

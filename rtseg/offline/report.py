@@ -57,14 +57,15 @@ class Report:
                 return f"{before['uri']}: changed{grown} while it was read; run again when nobody writes to it"
         return ""
 
-    def end(self, folder: Path, count: int, ending: Ending) -> None:
-        """Write all of it; `count` frames are whole. `OutputError`."""
+    def end(self, folder: Path, count: int, ending: Ending, warnings: Sequence[str]) -> None:
+        """Write all of it; `count` frames are whole, `warnings` are about prompts. `OutputError`."""
         hashes = [None if ending.interrupted else _hash_of(Path(uri)) for uri in self._uris]
         frames = {"in": count, "shown": count, "dropped": {}}
         self.said = {
             "complete": ending.ok,
             "ended": ending.line,
             "faults": ending.faults,
+            "warnings": list(warnings),
             **self.said,
             "frames": frames,
             "source_account": self._source.account.plain(),

@@ -89,6 +89,7 @@ class _Run:
         self.source, self.results, self.ending = source, results, Ending()
         self.cause: BaseException | None = None
         self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
+        self.warnings: list[str] = []  # about prompts
         self._say, self._told = say, False
 
     def attempt(self, begin: Callable[[], None]) -> None:
@@ -110,6 +111,8 @@ class _Run:
                 with self._stages.time("segment"), on_frame(frame.seq):
                     self._prompt(frame)
                     masks = self._tracker.step(frame)
+                for line in masks.warnings:
+                    self._warn(f"frame {frame.seq}: {line}")
                 trailing.give((frame, masks))
                 count += 1
                 if self.source.account.count != total:  # it has come to light meanwhile
@@ -130,7 +133,12 @@ class _Run:
         line = shifted(frame, self.source.account) if given else ""
         if line and not self._told:
             self._told = True
-            self._say(line)
+            self._warn(line)
+
+    def _warn(self, line: str) -> None:
+        """Tell it now, and in `run.json`."""
+        self.warnings.append(line)
+        self._say(line)
 
     def _read(self) -> Iterator[Frame]:
         for frame in self.source:
@@ -166,7 +174,7 @@ def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
             say(f"{run.source.uri}: {line}")
     run.ending.faults = [fault.replace(str(part.path), str(out)) for fault in run.ending.faults]
     part.incomplete = not run.ending.ok
-    report.end(part.path, run.results.count, run.ending)
+    report.end(part.path, run.results.count, run.ending, run.warnings)
 
 
 def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Path]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -24,8 +24,9 @@ from ..types import ImageU8
 from .atomic import commit, discard, part_of, unwritable
 
 # The first that this build of FFmpeg has. All are near-transparent, and faster than real time at 720p on one core.
+# No B-frames: by them FFmpeg misjudges how long a video is whose pictures come at uneven times, as after damage.
 _CODECS = {
-    "libx264": {"preset": "superfast", "crf": "18"},
+    "libx264": {"preset": "superfast", "crf": "20", "bf": "0"},
     "libopenh264": {"b": "12000000"},
     "mpeg4": {"qscale": "2", "flags": "qscale"},
 }
@@ -34,9 +35,8 @@ TICK = Fraction(
     1, 60_000
 )  # seconds; whole for 25, 30, 50, 60 and 59.94 fps, and the finest that MPEG-4 takes is 1/65,535
 FAILURES = (OSError, av.FFmpegError)
-# In fragments of half a second until it is closed, which makes a plain file of it. Without `delay_moov` the pictures
-# that B-frames hold back would come late by as much. FFmpeg has it since 7.1.
-_HYBRID = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000", "flush_packets": "1"}
+# In fragments of half a second until it is closed, which makes a plain file of it. FFmpeg has it since 7.1.
+_HYBRID = {"movflags": "hybrid_fragmented", "frag_duration": "500000", "flush_packets": "1"}
 _HYBRID_SINCE = (61, 7)  # libavformat
 SQUARE = Fraction(1)
 
@@ -170,6 +170,7 @@ class Recorder:
                 self._tape.close()
                 discard(self._part)
             raise unwritable(path, e) from e
+        self._held: av.Packet[VideoStream] | None = None
         self._open = True
         self.frames = 0
 
@@ -187,7 +188,7 @@ class Recorder:
             due = self.frames / self._rate if seconds is None else Fraction(seconds)
             self._last_pts = max(self._last_pts + 1, round(due / TICK))
             frame = as_yuv(image_hwc, self._last_pts)
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
         except FAILURES as e:
             self.abort()
             raise unwritable(self.path, e) from e
@@ -204,7 +205,7 @@ class Recorder:
             self.abort()
             return
         try:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None), last=True)
             self._container.close()
             self._tape.close()
             commit(self._part, self.path)
@@ -213,6 +214,15 @@ class Recorder:
             raise unwritable(self.path, e) from e
         finally:
             self.abort()
+
+    def _mux(self, packets: Iterable[av.Packet[VideoStream]], last: bool = False) -> None:
+        """Write packets, each as long as it is till the next one; the last is as long as the rate says."""
+        for packet in [*packets, None] if last else packets:
+            if self._held is not None:
+                shown = round(1 / self._rate / TICK) if packet is None else (packet.pts or 0) - (self._held.pts or 0)
+                self._held.duration = max(1, shown)
+                self._container.mux(self._held)
+            self._held = packet
 
     def abort(self) -> None:
         """Stop, and leave nothing behind; with `at_once`, what is whole."""

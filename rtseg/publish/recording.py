@@ -88,6 +88,7 @@ class Recording:
         """
         self.folder = Path(resume) if resume else folder / new_run(folder, stream)
         self.frames, self.warning = 0, ""
+        self.lost = 0  # frames that the log tells of, and that the one before did not get into its last file
         self._video: Fragments | None = None
         self._state: str | None = None
         self._fps, self._size = fps if 0 < fps < 1000 else 25.0, (0, 0, Fraction(1))
@@ -114,16 +115,18 @@ class Recording:
 
     def _go_on(self) -> None:
         """Find where the run stopped, and seal what its last file holds beyond the last seal."""
-        end = 0
+        end = told = sealed = 0
         try:
             for line in backwards((self.folder / LOG).read_bytes()):
                 event = json.loads(line)
                 if event["event"] == "end":
+                    how = f"has ended ({event['error']})" if event["error"] else "has ended"
                     raise OutputError(
-                        f"{self.folder}: this recording has ended; expected one that broke off; begin another"
+                        f"{self.folder}: this recording {how}; expected one that broke off; begin another"
                     )
+                told += event["event"] == "frame"
                 if event["event"] == "seal":
-                    end = max(end, int(event["end"]))
+                    end, sealed = max(end, int(event["end"])), sealed + int(event["frames"])
                 if event["event"] == "file":
                     self._number = int(event["number"])
                     break
@@ -134,6 +137,8 @@ class Recording:
         name = video_name(self._number)  # not what the log says: that might lead anywhere
         if self._number and (rest := seal_rest(self.folder / name, end)):
             self._log.add("seal", file=name, **asdict(rest))
+            sealed += rest.frames
+        self.lost = max(0, told - sealed)
 
     def show(self, header: Mapping[str, Any], image_hwc: ImageU8) -> None:
         """Record a picture, uint8 RGB [H, W, 3], and of the header of its overlay message what the log tells.

@@ -15,7 +15,8 @@ import pytest
 from bench.camera import Camera
 from rtseg.errors import SourceError
 from rtseg.grab import open_source
-from rtseg.grab.intake import Intake
+from rtseg.grab.account import Account, Gap
+from rtseg.grab.intake import Intake, added
 from rtseg.types import Frame, now_ns
 
 SIZE = (160, 120)
@@ -229,3 +230,52 @@ def test_close_ends_a_recording_in_the_middle_of_a_wait() -> None:
     threading.Timer(0.05, intake.close).start()
     began = time.monotonic()
     assert list(frames) == [] and time.monotonic() - began < 9  # the next is due in ten
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_trying_again_does_not_mend_is_an_error_until_there_was_a_frame(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtseg.grab import stream
+    from rtseg.grab.source import HopelessError
+
+    intake, tries = Intake("rtsp://camera/live", first=first), list[str]()
+
+    def refuse(uri: str, **_: Any) -> None:
+        tries.append(uri)
+        if len(tries) == 3:
+            intake.close()
+        raise HopelessError("rtsp://camera/live: cannot be opened (Unauthorized)")
+
+    monkeypatch.setattr(stream, "StreamSource", refuse)
+    if first:
+        with pytest.raises(SourceError, match="Unauthorized"):
+            list(intake.frames())
+        assert len(tries) == 1
+    else:  # a camera that begins to ask for a password may stop it again
+        assert list(intake.frames()) == [] and len(tries) == 3
+        assert "Unauthorized" in intake.health.why
+
+
+def test_a_device_that_is_unplugged_is_waited_for_and_one_that_never_was_there_is_an_error() -> None:
+    with pytest.raises(SourceError, match="no such device; there are: .*plug it in"):
+        Intake("/dev/video99")
+    assert Intake("/dev/video99", first=False).live
+
+
+def test_the_account_of_a_live_input_is_over_all_its_connections() -> None:
+    one = Account(shown=100, leading=2, damaged=3, gaps=[Gap(40, 1.6, 3, "damaged")], ended="lost", count=7)
+    two = Account(shown=50, damaged=1, gaps=[Gap(10, 0.4, 1, "damaged")], assumed={"colours": "BT.709"}, ended="lost")
+    both = added(one, two)
+    assert (both.shown, both.leading, both.damaged, both.ended, both.count) == (150, 2, 4, "", None)
+    assert [gap.before for gap in both.gaps] == [40, 110] and both.assumed == {"colours": "BT.709"}
+
+
+def test_the_size_of_a_recording_is_known_before_it_is_read() -> None:
+    assert Intake(CLIP).size == (64, 96) and Intake(CLIP, crop=[0, 0, 32, 48]).size == (48, 32)
+    assert Intake(CLIP, crop="auto").size is None and Intake("rtsp://camera/live").size is None
+
+
+def test_a_name_that_leads_nowhere_is_said() -> None:
+    with pytest.raises(SourceError, match="no host of this name is known here"):
+        open_source("rtsp://no-such-host.invalid/live")

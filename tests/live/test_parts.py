@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rtseg.config import CONDITIONING
+from rtseg.config import CONDITIONING, StreamProfile
 from rtseg.errors import PromptError
 from rtseg.live.board import Board
 from rtseg.live.child import back_off_s
@@ -17,6 +19,7 @@ from rtseg.live.link import Link
 from rtseg.live.pace import Pace
 from rtseg.live.parcels import frame_meta, frame_of, masks_of, masks_parcel, prompt_of, prompt_parcel
 from rtseg.live.state import Facts, has_recovered, state_of
+from rtseg.live.statement import _memory, sha256_of
 from rtseg.types import Color, Frame, Masks, Prompt
 
 
@@ -154,3 +157,26 @@ def test_pace_and_jitter() -> None:
         jitter = pace.jitter_ms(n, round((n / 25 * 1e3 + late_ms) * 1e6))
         assert jitter == (None if n == 0 else pytest.approx([0, 0, 5, 5][n]))
     assert pace.jitter_ms(77, 0) is None
+
+
+def test_the_hash_of_a_configuration_counts_every_pixel() -> None:
+    mask_hw = np.zeros((200, 300), bool)
+    mask_hw[90:110, 140:160] = True
+    other_hw = mask_hw.copy()
+    other_hw[100, 150] = False
+    assert str(mask_hw) == str(other_hw)  # numpy's text leaves the middle out
+
+    def hashed(mask_hw: np.ndarray) -> str:  # type: ignore[type-arg]
+        return sha256_of(asdict(StreamProfile("clip.mp4", objects=(Prompt(1, mask=mask_hw),), path=Path("s.toml"))))
+
+    assert hashed(mask_hw) != hashed(other_hw)
+    assert hashed(mask_hw) == hashed(np.asfortranarray(mask_hw))
+    assert hashed(mask_hw) != hashed(mask_hw.reshape(300, 200))
+    with pytest.raises(TypeError, match="has no hash"):
+        sha256_of({"what": object()})
+
+
+def test_memory_is_counted_in_pages_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, large = _memory(os.getpid())["rss_bytes"], 65536
+    monkeypatch.setattr(os, "sysconf", lambda name: large)
+    assert 0.8 < _memory(os.getpid())["rss_bytes"] / (real * large / mmap.PAGESIZE) < 1.25

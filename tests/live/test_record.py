@@ -14,16 +14,10 @@ import pytest
 
 from rtseg.config import StreamProfile
 from rtseg.publish.verify import verify
-from tests.live.conftest import LONG_S, SOURCE, Running, accounted, watch
+from tests.live.conftest import SOURCE, Running, accounted, watch
 
 Faults = Callable[..., None]
 Start = Callable[[StreamProfile], Running]
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recorder is given longer to close its files than in an operating room."""
-    monkeypatch.setattr("rtseg.live.supervisor.STOP_S", LONG_S)
 
 
 def events(folder: Path) -> list[dict[str, object]]:
@@ -70,6 +64,30 @@ def test_a_recorder_that_is_killed_goes_on_with_the_same_chain(
     found = verify(folder)
     assert found["ok"] and found["closed"] and found["files"] == 2, found
     assert report["restarts"] == {"record": 1} and accounted(report)
+    gone = report["recording"]["missed"]  # what the one that was killed had not written yet
+    assert found["lost"] <= gone <= found["lost"] + found["missed"] and report["ok"] == (gone == 0)
+    assert not gone or f"{gone} frames that were shown are not in the recording" in report["why"]
+
+
+def test_what_a_recorder_left_open_that_was_killed_just_before_the_end_is_closed(
+    profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
+) -> None:
+    run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
+    run.until(lambda: run.feed.board["recorded"] > 70)
+    os.kill(run.pid("record"), signal.SIGKILL)
+    run.until(lambda: run.feed.children["record"].pid is None or run.feed.children["record"].restarts)
+    report = run.finish()
+    (folder,) = (tmp_path / "recordings").iterdir()
+    found = verify(folder)
+    assert found["ok"] and found["closed"], found
+    assert found["lost"] <= report["recording"]["missed"] <= found["lost"] + found["missed"]
+
+
+def test_a_short_feed_is_recorded_too(profile: StreamProfile, faults: Faults, tmp_path: Path) -> None:
+    """Its recorder is not ready before all is over."""
+    report, _ = watch(replace(profile, source=SOURCE.format(0.1), record=tmp_path / "recordings"))
+    (folder,) = (tmp_path / "recordings").iterdir()
+    assert report["ok"] and verify(folder)["closed"] and verify(folder)["frames"] == report["frames"]["shown"] > 0
 
 
 @pytest.fixture()

@@ -7,8 +7,13 @@ raise_at: n     the n-th step of the first process raises; with `always`, that o
 hang_at: n      the n-th step of the first process does not return
 ink: true       every overlay raises
 refuse: text    the engine cannot be opened
+gate: path      the engine cannot be opened before this file is there
+close: how      a recording is closed after a second of work (`work`) or never (`hang`), or cannot be (`full`)
+crash: role     this process fails with a bug before it says that it works
 linger: s       `segment` takes so many seconds to exit, without its link
 break_at: n     the synthetic source breaks at frame n
+account: how    it has a gap before frame 20 (`gap`), or is cut off there (`ended`)
+die: n          the first n processes are killed before they are ready (with `life`)
 life: path      a file that counts the starts of `segment`
 """
 
@@ -17,6 +22,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import sys
 import time
 import types
@@ -28,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from rtseg.config import Recipe
-from rtseg.errors import EngineError, PromptError, SourceError
+from rtseg.errors import EngineError, OutputError, PromptError, SourceError
 from rtseg.live.__main__ import main
 from rtseg.types import Frame, Masks, Prompt, now_ns
 
@@ -106,6 +112,8 @@ def break_network() -> None:
         path = Path(FAULTS["life"])
         path.write_text(path.read_text() + "*" if path.exists() else "*")
         first = len(path.read_text()) == 1
+        if len(path.read_text()) <= FAULTS.get("die", 0):
+            os.kill(os.getpid(), signal.SIGKILL)
     steps, real, open_engine = [0], segment.Tracker.step, segment.open_engine
 
     def step(self: Any, frame: Any) -> Masks:
@@ -122,6 +130,8 @@ def break_network() -> None:
         return real(self, frame)
 
     def refuse(recipe: Recipe) -> Any:
+        while "gate" in FAULTS and not Path(FAULTS["gate"]).exists():
+            time.sleep(0.01)
         if "refuse" in FAULTS:
             raise EngineError(FAULTS["refuse"])
         return open_engine(recipe)
@@ -141,6 +151,7 @@ def break_display() -> None:
 
 
 def break_source() -> None:
+    from rtseg.grab.account import Gap
     from rtseg.grab.endoscope import EndoscopeSource
 
     real = EndoscopeSource.frame
@@ -148,9 +159,36 @@ def break_source() -> None:
     def frame(self: EndoscopeSource, seq: int) -> Frame:
         if seq == FAULTS.get("break_at"):
             raise SourceError("frame 20: cable pulled")
+        if seq == 20 and FAULTS.get("account") == "gap":
+            self.account.gap(Gap(20, 0.4, 3, "its data is damaged"))
+        if seq == 20 and FAULTS.get("account") == "ended":
+            self.account.ended = "cut off 1 s before the end it declares"
+            self.close()
         return real(self, seq)
 
     EndoscopeSource.frame = frame  # type: ignore[method-assign]
+
+
+def break_recorder() -> None:
+    from rtseg.publish import recording
+
+    real = recording.Recording.close
+
+    def close(self: recording.Recording) -> None:
+        until = time.monotonic() + {"work": 1.0, "hang": 3600.0}.get(FAULTS["close"], 0.0)
+        while time.monotonic() < until:
+            if FAULTS["close"] == "hang":
+                time.sleep(1.0)
+        if FAULTS["close"] == "full":
+            raise OutputError("events.jsonl: cannot be written (no space left on device)")
+        real(self)
+
+    if "close" in FAULTS:
+        recording.Recording.close = close  # type: ignore[method-assign]
+
+
+def crash() -> None:
+    raise RuntimeError("a bug")
 
 
 def linger() -> None:
@@ -172,5 +210,7 @@ if __name__ == "__main__":
     role = json.loads(sys.argv[1])["role"]
     if role == "segment":
         linger()
-    {"segment": break_network, "publish": break_display, "grab": break_source, "record": lambda: None}[role]()
+    {"segment": break_network, "publish": break_display, "grab": break_source, "record": break_recorder}[role]()
+    if FAULTS.get("crash") == role:
+        sys.modules[f"rtseg.live.{role}"] = types.SimpleNamespace(work=lambda seat: crash())  # type: ignore[assignment]
     main(sys.argv[1])

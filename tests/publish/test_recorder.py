@@ -133,14 +133,29 @@ def test_a_full_disk_leaves_nothing_wherever_it_strikes(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-def test_uneven_times_are_kept(tmp_path):
+EVEN = [i / 25 for i in range(40)]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0.0, 0.04, 0.5, 0.5, 2.0],  # the same time twice: the second comes a tick later
+        [*EVEN[:39], 3.0],  # a gap before the last, which the encoder holds back
+        [*EVEN[:38], 3.0, 3.04],
+        EVEN,
+        [0.0],
+    ],
+)
+def test_uneven_times_are_kept(tmp_path, times, at_once):
     path = tmp_path / "a.mp4"
-    times = [0.0, 0.04, 0.5, 0.5, 2.0]  # the same time twice: the second comes a tick later
-    with Recorder(path, 256, 64, 25) as recorder:
-        for seconds in times:
-            recorder.write(_bars(), seconds)
+    with Recorder(path, 256, 64, 25, at_once=at_once) as recorder:
+        for i, seconds in enumerate(times):
+            recorder.write(_bars(shift=i), seconds)
     frames, _ = _frames(path)
     assert [f.time for f in frames] == pytest.approx(times, abs=1e-3)
+    with av.open(str(path)) as container:
+        assert container.duration / 1e6 == pytest.approx(times[-1] + 0.04, abs=2e-3)
 
 
 def test_no_picture_no_file(tmp_path):

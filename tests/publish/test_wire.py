@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import msgpack
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from rtseg.publish.wire import (
     encode_status,
     encode_video,
 )
+from rtseg.types import Frame
 
 DESIGN_KEYS = [
     "v", "session", "seq", "pts", "time_base", "captured_ns", "published_ns", "clock", "width", "height", "pixfmt",
@@ -187,3 +189,14 @@ def test_a_flipped_byte_never_raises_anything_else(make_frame, data):
         decode([parts[0], bytes(header), parts[2]]).image_hwc()
     except OutputError as e:
         assert "\n" not in str(e)
+
+
+def test_a_picture_out_of_a_message_may_be_drawn_on() -> None:
+    image_hwc = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    for quality in (None, 90):
+        message = decode(encode_video(Frame(image_hwc, 3), "demo", jpeg_quality=quality))
+        drawn_hwc = message.image_hwc()
+        before_hwc = drawn_hwc.copy()
+        cv2.rectangle(drawn_hwc, (5, 5), (20, 20), (255, 0, 0), 2)
+        assert (drawn_hwc != before_hwc).any()
+        np.testing.assert_array_equal(message.image_hwc(), before_hwc)  # it is the caller's own

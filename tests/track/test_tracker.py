@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -148,3 +150,70 @@ def test_steps_leave_no_gradients(tracker: Tracker) -> None:
     tracker.step(frame(0))
     assert all(not m.map_chw.requires_grad for o in tracker._objects.values() for m in o.bank.memories)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("object_id", [torch.tensor(1.0), np.int64(1), 1.0])
+def test_an_id_is_the_whole_number_that_it_is(tracker: Tracker, object_id: Any) -> None:
+    tracker.prompt(object_id, points=[(60, 40, 1)])
+    tracker.prompt(1, points=[(20, 20, 0)])
+    assert tracker.step(frame(0)).ids == (1,)
+    tracker.rename(object_id, "hook")
+    assert tracker.step(frame(1)).label(object_id) == "hook"
+    assert tracker.fork([object_id], 1).ids == (1,)
+    tracker.remove(object_id)
+    assert tracker.step(frame(2)).ids == tracker.ids == ()
+
+
+@pytest.mark.parametrize("object_id", [1.7, "1", True, None, float("nan"), 0, [1], 10**401])
+def test_what_is_no_id_changes_nothing(tracker: Tracker, object_id: Any) -> None:
+    tracker.prompt(1, points=[(60, 40, 1)])
+    tracker.step(frame(0))
+    lines = set()
+    for act in (
+        lambda: tracker.prompt(object_id, points=[(60, 40, 1)]), lambda: tracker.rename(object_id, "x"),
+        lambda: tracker.remove(object_id), lambda: tracker.fork([object_id], 0),
+    ):  # fmt: skip
+        with pytest.raises(PromptError) as caught:
+            act()
+        lines.add(str(caught.value).split(": ", 1)[1])
+    assert len(lines) == 1 and lines.pop().startswith("id = ")
+    assert tracker.step(frame(1)).ids == (1,)
+
+
+def test_what_else_is_given_to_a_tracker_is_checked(tracker: Tracker) -> None:
+    tracker.prompt(1, points=[(60, 40, 1)])
+    for act, line in (
+        (lambda: tracker.give({"id": 2}), "expected a Prompt"),
+        (lambda: tracker.rename(1, ""), "rename: label = ''; expected a text"),
+        (lambda: tracker.rename(1, "a\nb"), "rename: label = 'a\\nb'; expected one line"),
+        (lambda: tracker.rename(1, 5), "rename: label = 5; expected a text"),
+        (lambda: tracker.rename(2, "x"), "no object 2 is tracked; there are: 1"),
+        (lambda: tracker.fork("1", 0), "fork: ids = '1'; expected a list of object ids"),
+        (lambda: tracker.fork(1, 0), "fork: ids = 1; expected a list of object ids"),
+        (lambda: tracker.fork([1], "0"), "fork: seq = '0'; expected the number of a frame"),
+        (lambda: tracker.adopt(None), "adopt: found None"),
+        (lambda: [tracker.prompt(1, points=[(60, 40, 1)] * 16) for _ in range(4)], "65 points; expected at most 64"),
+    ):  # fmt: skip
+        with pytest.raises(PromptError) as caught:
+            act()  # type: ignore[no-untyped-call]
+        assert line in str(caught.value)
+
+
+def test_what_is_given_may_be_written_over(small_engine: TorchEngine) -> None:
+    one, other = Tracker(small_engine), Tracker(small_engine)
+    mask_hw = np.zeros((H, W), bool)
+    mask_hw[20:60, 30:90] = True
+    one.prompt(1, mask=mask_hw)
+    other.prompt(1, mask=mask_hw.copy())
+    mask_hw[:] = True
+    np.testing.assert_array_equal(one.step(frame()).logits(1), other.step(frame()).logits(1))
+
+
+def test_logits_are_no_mask(tracker: Tracker) -> None:
+    tracker.prompt(1, points=[(60, 40, 1)])
+    masks = tracker.step(frame(0))
+    with pytest.raises(PromptError, match=r"mask is float32 from -.*; for logits: mask=\(logits > 0\)"):
+        tracker.prompt(1, mask=masks.logits(1))
+    for array in (masks.logits(1), masks.mask_logits_bhw):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0

@@ -1,0 +1,100 @@
+"""What the processes of a feed say to their supervisor, taken in: a method for each message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import errors
+from .child import SIZING_S, Child, silence_s
+from .network import Ticket
+from .opening import check_objects
+
+if TYPE_CHECKING:
+    from .supervisor import Feed
+
+
+class Heard:
+    """Hears for one feed."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def listen(self, child: Child) -> None:
+        """Take in all that a process says."""
+        for facts, fds in child.heard():
+            for fd in fds:  # they send none
+                os.close(fd)
+            heard: Callable[..., None] = getattr(self, f"_on_{facts.pop('say')}")
+            heard(child, **facts)
+
+    def _on_ready(self, child: Child, engine: str, step_ms: float) -> None:
+        """The network is there: say again what was said to the one before."""
+        child.worked()
+        child.silent_s = silence_s(child.role, step_ms)
+        self._feed.engine = engine
+        self._feed.note("ready", child.role, engine)
+        if not self._feed.network.begin():
+            child.kill("it does not listen")
+        self._feed.children["publish"].say("engine", engine=engine)
+        self._feed.remedy.ready(step_ms)
+
+    def _on_sizing(self, child: Child) -> None:
+        """The network sees pictures of a size for the first time: it may have to prepare for them."""
+        child.silent_s = max(child.silent_s, SIZING_S)
+
+    def _on_pace(self, child: Child, step_ms: float) -> None:
+        """Its steps take so long now."""
+        child.silent_s = silence_s(child.role, step_ms)
+
+    def _on_kept(self, child: Child, why: str) -> None:
+        """The network could not be opened otherwise, and is there as it was."""
+        self._feed.remedy.refused(why)
+
+    def _on_bound(self, child: Child, endpoint: str) -> None:
+        child.worked()
+        self._feed.endpoint = endpoint
+        self._feed.note("bound", child.role, endpoint)
+        child.say("set", settings=self._feed.settings)
+
+    def _on_source(self, child: Child, **facts: Any) -> None:
+        child.worked()
+        size = facts.pop("size")
+        self._feed.input.opened(facts)
+        if size is not None and not self._feed.began_ns:
+            check_objects(self._feed, (size[0], size[1]))
+
+    def _on_state(self, child: Child, **facts: Any) -> None:
+        if self._feed.input.heard(**facts):
+            child.rest()
+        if self._feed.input.live and self._feed.source["counts"].get("frames"):
+            child.once = False  # what was seen once may come again
+
+    def _on_account(self, child: Child, account: dict[str, Any], lines: list[str]) -> None:
+        self._feed.input.accounted(account, lines)
+        if "record" in self._feed.children:
+            self._feed.children["record"].say("note", kind="account", facts=account)
+        if account["ended"]:
+            self._feed.fault("grab", f"{self._feed.source['uri']}: ended early: {account['ended']}")
+
+    def _on_recording(self, child: Child, folder: str) -> None:
+        child.worked()
+        self._feed.recording = folder
+        self._feed.note("recording", child.role, folder)
+
+    def _on_counts(self, child: Child, counts: dict[str, Any]) -> None:
+        self._feed.tally.heard(counts)
+
+    def _on_fault(self, child: Child, text: str) -> None:
+        child.last_fault = text
+        self._feed.note("fault", child.role, text)
+
+    def _on_refused(self, child: Child, text: str, kind: str) -> None:
+        child.error = getattr(errors, kind)(text)
+
+    def _on_done(self, child: Child) -> None:
+        child.finished = True
+
+    def _on_answer(self, child: Child, ticket: Ticket, error: str | None) -> None:
+        self._feed.network.answer(ticket, error)

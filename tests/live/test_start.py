@@ -1,0 +1,220 @@
+"""How a feed begins: what cannot get better is refused at once, what can is tried again, and no cause is lost."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from rtseg import Prompt
+from rtseg.config import Publish, Recipe, StreamProfile
+from rtseg.errors import EngineError, OutputError, PromptError, RtsegError, SourceError
+from rtseg.live import Feed, run_live
+from rtseg.live.child import Child
+from rtseg.live.network import ENDED, Network
+from rtseg.live.seat import kind_of
+from rtseg.types import Frame
+from tests.live.conftest import LONG_S, SOURCE, WORKER, Running
+
+Start = Callable[[StreamProfile], Running]
+Faults = Callable[..., None]
+
+
+@pytest.fixture()
+def gate(tmp_path: Path, faults: Faults) -> Callable[[], None]:
+    """A network that is loaded when this is called, and not before."""
+    faults(gate=str(tmp_path / "gate"))
+    return (tmp_path / "gate").touch
+
+
+def test_a_network_that_dies_before_it_is_ready_takes_no_object_with_it(
+    profile: StreamProfile, faults: Faults, running: Start, tmp_path: Path
+) -> None:
+    faults(die=4, life=str(tmp_path / "life"))
+    run = running(replace(profile, source=SOURCE.format(120)))
+    assert run.watcher is not None and run.feed.children["segment"].starts > 1
+    got, scraped = run.watcher.got, set()
+    while not run.feed.children["segment"].up:
+        scraped.add(run.feed.snapshot()["state"])
+        run.until(lambda: True)
+        time.sleep(0.005)
+    assert scraped <= {"opening", "recovering", "failed"} and "failed" in scraped
+    run.until(lambda: run.feed.state == "running" and run.feed.board["masks fresh"] > 5)
+    without = [m.header["state"] for m in got["status"] if not m.status().get("engine")]
+    assert "failed" in without and "running" not in without
+    since = next(m.header["captured_ns"] for m in got["overlay"] if m.header["state"] == "fresh")
+    assert "recovering" in {m.header["state"] for m in got["overlay"] if m.header["captured_ns"] < since}
+    assert run.feed.network.keep.ids == (1,) and run.finish()["ok"]
+
+
+class Deaf(Child):
+    """A process that is told things, or is not."""
+
+    def __init__(self) -> None:
+        self.up, self.listens = True, True
+        self.told: list[str] = []
+        self.role = "segment"
+
+    def say(self, say: str, fds: tuple[int, ...] = (), **facts: object) -> bool:
+        self.told += [say] if self.listens else []
+        return self.listens
+
+
+def picture(seq: int = 0) -> Frame:
+    return Frame(np.zeros((6, 8, 3), np.uint8), seq)
+
+
+def click(object_id: int, label: str | None = None) -> Prompt:
+    return Prompt(object_id, points=((1.0, 1.0, 1),), label=label)
+
+
+def test_only_the_deaths_of_a_network_that_was_told_count_against_a_prompt() -> None:
+    child = Deaf()
+    network = Network(child, 4)
+    child.up = False
+    network.prompt(picture(), [click(1)], lambda error: None, stay=True)
+    assert [network.lost() for _ in range(9)] == [None] * 9
+    child.up = True
+    for _ in range(2):
+        assert network.begin() and network.lost() is None
+    assert network.lost() is None  # of another that was killed before it was ready
+    assert network.begin()
+    assert "object 1" in str(network.lost()) and network.keep.ids == ()
+
+
+def test_an_order_that_cannot_be_sent_changes_nothing() -> None:
+    child = Deaf()
+    network, answers = Network(child, 4), list[str | None]()
+    network.prompt(picture(), [click(1, "grasper")], answers.append)
+    network.answer(1, None)
+    child.listens = False
+    for order in (
+        lambda: network.remove(1, answers.append),
+        lambda: network.rename(1, "hook", answers.append),
+        lambda: network.prompt(picture(3), [click(1, "hook")], answers.append),
+        lambda: network.prompt(picture(3), [click(2)], answers.append),
+    ):
+        order()
+        assert "try again" in str(answers.pop())
+    with pytest.raises(OutputError, match="try again"):
+        network.pause(True)
+    assert (network.keep.ids, network.keep.label(1), network.paused) == ((1,), "grasper", False)
+    assert [p.seq for p, _ in network.keep.replay()] == [0] and not network.begin()
+    child.listens = True
+    network.rename(1, "hook", answers.append)
+    network.remove(1, answers.append)
+    assert network.keep.ids == ()
+
+
+def test_a_correction_that_is_refused_pushes_nothing_out_and_gives_no_label() -> None:
+    network, answers = Network(Deaf(), 4), list[str | None]()
+    for seq in range(4):
+        network.prompt(picture(seq), [click(1, "grasper")], answers.append)
+        network.answer(seq + 1, None)
+    network.prompt(picture(4), [click(1, "hook")], answers.append)
+    network.answer(5, "impossible")
+    assert [p.seq for p, _ in network.keep.replay()] == [0, 1, 2, 3] and network.keep.label(1) == "grasper"
+    network.prompt(picture(5), [click(1, "hook")], answers.append)
+    network.rename(1, "scissors", answers.append)
+    network.answer(6, None)  # what was said before the name that it has now
+    assert [p.seq for p, _ in network.keep.replay()] == [0, 2, 3, 5] and network.keep.label(1) == "scissors"
+    network.prompt(picture(6), [click(1)], answers.append)
+    network.remove(1, answers.append)
+    network.answer(8, None)
+    assert network.keep.ids == ()
+    network.prompt(picture(7), [click(2)], answers.append)
+    network.lost()
+    assert network.keep.ids == () and answers[-1] is ENDED
+
+
+@pytest.mark.parametrize("role", ["grab", pytest.param("publish", marks=pytest.mark.slow)])
+def test_a_part_that_never_works_ends_the_feed_with_its_reason(
+    profile: StreamProfile, faults: Faults, role: str
+) -> None:
+    faults(crash=role)
+    with pytest.raises((SourceError, OutputError), match="nothing can be .*RuntimeError: a bug"):
+        run_live(profile, worker=WORKER)
+
+
+def test_objects_that_do_not_fit_a_recording_are_refused_before_the_network_is_loaded(
+    profile: StreamProfile, gate: Callable[[], None]
+) -> None:
+    outside = Prompt(1, points=((500.0, 10.0, 1),))
+    with pytest.raises(PromptError, match="outside the 160x120 frame"):
+        run_live(replace(profile, objects=(outside,)), worker=WORKER)
+    with pytest.raises(PromptError, match="inside the 80x60 frame"):
+        run_live(replace(profile, crop=(0, 0, 80, 60)), worker=WORKER)
+    many = tuple(replace(profile.objects[0], id=n) for n in range(1, 6))
+    with pytest.raises(PromptError, match="5 objects; the recipe says max_objects = 4"):
+        run_live(replace(profile, objects=many), worker=WORKER)
+
+
+def test_a_device_that_is_not_there_is_refused_at_once(profile: StreamProfile, gate: Callable[[], None]) -> None:
+    with pytest.raises(SourceError, match="no such device; there are: "):
+        run_live(replace(profile, source="/dev/video99"), worker=WORKER)
+
+
+def test_a_camera_that_is_not_there_yet_is_waited_for_and_said_while_the_network_loads(
+    profile: StreamProfile, gate: Callable[[], None]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    feed = Feed(replace(profile, source=f"tcp://127.0.0.1:{port}"), WORKER)
+    thread = Thread(target=feed.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + LONG_S
+    while not any("lost" in event for event in feed.events) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert feed.children["segment"].starts <= 1 and not feed.children["segment"].up and not feed.began_ns
+    assert any("connecting to tcp://" in event for event in feed.events)
+    assert any("refused" in event for event in feed.events), feed.events
+    feed.stop()
+    thread.join(LONG_S)
+    assert "refused" in feed.ending.line and feed.ending.code == 1
+
+
+def test_a_camera_that_asks_for_another_password_is_refused_at_once(
+    profile: StreamProfile, gate: Callable[[], None]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client:
+                        while request := client.recv(4096):
+                            number = request.split(b"CSeq: ")[1].split(b"\r\n")[0]
+                            client.sendall(b"RTSP/1.0 401 Unauthorized\r\nCSeq: " + number + b"\r\n\r\n")
+
+        Thread(target=answer, daemon=True).start()
+        uri = f"rtsp://anna:secret@127.0.0.1:{server.getsockname()[1]}/live"
+        with pytest.raises(SourceError, match="(?i)unauthorized") as caught:
+            run_live(replace(profile, source=uri), worker=WORKER)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_refusal_in_the_words_of_a_room_is_one_of_ours() -> None:
+    class OwnError(SourceError):
+        pass
+
+    assert kind_of(OwnError("x")) == "SourceError" and kind_of(RtsegError("x")) == "RtsegError"
+
+
+@pytest.fixture()
+def slow_machine(faults: Faults) -> Iterator[None]:
+    """A process that has said why it ends takes half a minute to exit."""
+    faults(refuse="no such plan; run: rtseg build", linger=30)
+    yield
+
+
+def test_a_refusal_is_not_lost_to_a_kill(profile: StreamProfile, slow_machine: None) -> None:
+    with pytest.raises(EngineError, match="no such plan"):
+        run_live(replace(profile, engine=Recipe(), publish=Publish("tcp://127.0.0.1:*")), worker=WORKER)
