@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import SourceError
 from ..types import Frame, now_ns
-from .order import SUFFIXES, frames_among
+from .order import SUFFIXES, frames_among, missing_among
 from .source import Source
 from .still import Stills, loaded
 
@@ -59,6 +59,8 @@ class FolderSource(StillSource):
         if not paths:
             raise SourceError(f"{folder}: no images in this folder; expected files ending in {', '.join(SUFFIXES)}")
         super().__init__(str(folder), [(path, None) for path in paths], rate, bits)
+        if missing := missing_among(paths):
+            self.account.assumed["numbers"] = f"none are missing, though there is no {missing}"
         if left_out:
             self.account.assumed["pictures"] = f"no frames are {left_out}; they were left out"
 

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # the earlier, the likelier a camera's picture
@@ -28,6 +29,7 @@ OTHERS = (".gif", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".apng", ".
           ".mp4", ".mov", ".avi", ".mkv", ".ts", ".mpg", ".webm")  # fmt: skip
 MASK_WORDS = frozenset(("mask", "masks", "label", "labels", "gt", "groundtruth", "annotation", "annotations", "anno",
                         "seg", "segmentation", "watershed", "depth"))  # fmt: skip
+MOST_LOST = 0.1  # of a folder's frames; where more numbers are missing, they were never meant to be even
 _NUMBER = re.compile(r"\d+(?:\.\d+)*")
 _DECIMAL = re.compile(r"(?<![\d.])(\d+)\.(\d+)(?![\d.]*\d)")
 Piece = tuple[Fraction, str]
@@ -121,3 +123,21 @@ def frames_among(paths: Sequence[Path]) -> tuple[list[Path], str]:
             other[path.suffix.lower()] += 1
     left += [f"{count} {suffix}" for suffix, count in sorted(other.items())] if frames else []
     return in_order(frames), ", ".join(left)
+
+
+def missing_among(frames: Sequence[Path]) -> str:
+    """Which numbers a folder's frames lack, in words, "" for none: those that are even but for a few gaps lost some."""
+    found = kinds(frames)
+    fields = [[int(number) for number in _NUMBER.findall(path.stem) if number.isdecimal()] for path in frames]
+    if len(found) != 1 or len({len(numbers) for numbers in fields}) != 1:
+        return ""
+    moving = [column for column in zip(*fields, strict=True) if len(set(column)) > 1]
+    numbers = sorted(moving[0]) if len(moving) == 1 else []
+    steps = [after - before for before, after in pairwise(numbers)]
+    step = min(steps, default=0)
+    if step < 1 or any(n % step for n in steps):
+        return ""
+    lost = [n + step * k for n, gap in zip(numbers, steps, strict=False) for k in range(1, gap // step)]
+    if not 0 < len(lost) <= MOST_LOST * len(numbers):
+        return ""
+    return f"{', '.join(map(str, lost[:5]))}{', ...' if len(lost) > 5 else ''} of {found[0].name}"

@@ -91,3 +91,19 @@ def test_a_plain_folder_says_nothing_of_its_pictures(tmp_path: Path) -> None:
     write(tmp_path, "1.png", "2.png")
     assert open_source(tmp_path, fps=25).account.assumed == {}
     assert "25 frames a second" in open_source(tmp_path).account.assumed["rate"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ([*range(1, 20), *range(21, 40)], "20 of f#.png"),
+        ([n for n in range(0, 300, 10) if n not in (50, 120)], "50, 120 of f#.png"),
+        (range(1, 40), ""),
+        ([1, 2, 3, 50, 51, 90], ""),  # two stretches, or what was picked by hand
+        ([5], ""),
+    ],
+)
+def test_a_number_that_is_missing_is_told(tmp_path: Path, numbers: list[int], said: str) -> None:
+    write(tmp_path, *(f"f{number:03}.png" for number in numbers))
+    told = open_source(tmp_path, fps=25).account.assumed.get("numbers", "")
+    assert said in told and bool(said) == bool(told)
