@@ -12,6 +12,7 @@ from .light import PRIMARIES, TRANSFERS, shown_as_it_is
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # of pictures; `.mjpeg` is a video
 HEIC = (b"heic", b"heix", b"heim", b"heis")
+MOST = 100_000  # pictures that a damaged number may speak of
 PNG, TIFF, BIG_TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _GAIN_MAPS = (b"hdrgm:", b"apple:photo:2020:aux:hdrgainmap")  # a second JPEG that brightens the first, no picture
 _REDUCED, _MASK = 1, 4  # of TIFF's NewSubfileType: a page that is a smaller copy, or a transparency mask
@@ -81,7 +82,7 @@ def _png(data: bytes) -> Header:
         if name == b"IHDR" and len(body) >= 9:
             deep = body[8] == 16
         elif name == b"acTL" and len(body) >= 4:
-            count = max(1, struct.unpack(">I", body[:4])[0])
+            count = min(max(1, struct.unpack(">I", body[:4])[0]), MOST)
         elif name == b"sBIT" and body and deep:
             bits = max(body)
         elif name == b"iCCP":
@@ -140,7 +141,7 @@ def _first_scan(data: bytes, at: int) -> int:
 def _tiff(data: bytes) -> Header:
     try:
         pages = list(enumerate(_directories(data)))
-    except struct.error:  # it was cut off: the reader will say so
+    except (struct.error, OverflowError):  # it was cut off, or is damaged: the reader will say so
         return Header("TIFF")
     whole = [(number, tags) for number, tags in pages if not tags[254] & (_REDUCED | _MASK)]
     if pages and not whole:

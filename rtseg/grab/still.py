@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -93,9 +97,11 @@ class Stills:
         return light_of(header.color.primaries, header.color.transfer, 0, white)(deep_hwc)
 
     def _profiled(self, path: Path, data: bytes, image_hwc: ImageU8) -> ImageU8:
-        from PIL import Image
-
-        profile = Image.open(BytesIO(data)).info.get("icc_profile")
+        try:
+            with _opened(data) as image:
+                profile = image.info.get("icc_profile")
+        except OSError:  # the pixels were good: its profile is not
+            profile = None
         transform = _transform(profile) if profile else None
         if transform is None:
             return image_hwc
@@ -125,29 +131,49 @@ def _decoded(path: Path, data: bytes, header: Header, start: int) -> npt.NDArray
     if header.by_pillow:
         return _by_pillow(path, data, start)
     coded = np.frombuffer(data, np.uint8)[start if header.kind == "JPEG" else 0 :]
-    image: Any = None
-    if header.kind == "TIFF":
-        # Not as RGB at once: of 16 bits OpenCV 5 then makes noise.
-        flags = cv2.IMREAD_UNCHANGED if header.is_float else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-        found, pages = cv2.imdecodemulti(coded, flags, range=(start, start + 1))
-        if found and len(pages):
-            way = cv2.COLOR_GRAY2RGB if pages[0].ndim == 2 else cv2.COLOR_BGR2RGB
-            image = cv2.cvtColor(pages[0].astype(np.float32) if header.is_float else pages[0], way)
-    elif coded.size:
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    try:
+        image = _by_opencv(coded, header, start)
+    except cv2.error:  # of sizes that no memory holds, and other nonsense
+        image = None
     if image is None:
         raise SourceError(f"{path}: not a readable image; {EXPECTED}; copy it again")
     return np.asarray(image)
 
 
-def _by_pillow(path: Path, data: bytes, page: int) -> ImageU8:
-    from PIL import Image, ImageOps
+def _by_opencv(coded: ImageU8, header: Header, start: int) -> Any:
+    if header.kind != "TIFF":
+        return cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH) if coded.size else None
+    # Not as RGB at once: of 16 bits OpenCV 5 then makes noise.
+    flags = cv2.IMREAD_UNCHANGED if header.is_float else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    found, pages = cv2.imdecodemulti(coded, flags, range=(start, start + 1))
+    if not found or not len(pages):
+        return None
+    page = pages[0].astype(np.float32) if header.is_float else pages[0]
+    return cv2.cvtColor(page, cv2.COLOR_GRAY2RGB if page.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
+    """An image in Pillow; whatever it finds wrong is an OSError."""
+    from PIL import Image
 
     try:
-        with Image.open(BytesIO(data)) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about tags that nothing here asks for
+            with Image.open(BytesIO(data)) as image:
+                yield image
+    except (ValueError, SyntaxError, TypeError, KeyError, struct.error, Image.DecompressionBombError) as e:
+        raise OSError(str(e)) from e
+
+
+def _by_pillow(path: Path, data: bytes, page: int) -> ImageU8:
+    from PIL import ImageOps
+
+    try:
+        with _opened(data) as image:
             image.seek(page)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
-    except (OSError, ValueError, SyntaxError) as e:
+    except OSError as e:
         raise SourceError(f"{path}: not a readable image; {EXPECTED}; copy it again") from e
 
 

@@ -299,3 +299,27 @@ def test_a_heic_picture_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
     with pytest.raises(SourceError, match=r"a HEIC picture.*; expected a PNG or JPEG; convert it"):
         open_source(tmp_path / "a.heic")
+
+
+def test_random_harm_to_a_header_is_one_line_or_a_picture(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    whole = []
+    for suffix, options in ((".png", {}), (".jpg", {}), (".tif", {}), (".webp", {}), (".tif", {"tiffinfo": {274: 6}})):
+        Image.fromarray(RGB_HWC).save(tmp_path / f"a{suffix}", **options)
+        whole.append((suffix, (tmp_path / f"a{suffix}").read_bytes()))
+    refused = 0
+    for index in range(200):
+        suffix, data = whole[index % len(whole)]
+        harmed = bytearray(data[: len(data) if noise.random() < 0.8 else int(noise.integers(12, len(data)))])
+        for _ in range(int(noise.integers(1, 6))):
+            at = int(noise.integers(min(len(harmed), 300)))
+            harmed[at : at + 4] = noise.integers(0, 256, 4, np.uint8).tobytes()
+        path = tmp_path / f"b{suffix}"
+        path.write_bytes(harmed)
+        try:
+            for frame in open_source(path):
+                assert frame.image_hwc.dtype == np.uint8 and frame.image_hwc.ndim == 3
+        except SourceError as e:
+            refused += 1
+            assert "\n" not in str(e)
+    assert refused > 50
