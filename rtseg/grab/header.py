@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,10 @@ def header_of(data: bytes) -> Header | None:
     return None
 
 
-def _png(data: bytes) -> Header:
+def _png(data: bytes) -> Header | None:
+    # A size that is damaged may be one for which a gigabyte is taken before anybody looks at the check sum.
+    if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
+        return None
     bits, icc, count, transfer, primaries = None, False, 1, "unknown", "unknown"
     gamma, deep = "unknown", False
     for name, body in _chunks(data):
