@@ -308,7 +308,7 @@ def test_random_harm_to_a_header_is_one_line_or_a_picture(tmp_path: Path) -> Non
         Image.fromarray(RGB_HWC).save(tmp_path / f"a{suffix}", **options)
         whole.append((suffix, (tmp_path / f"a{suffix}").read_bytes()))
     refused = 0
-    for index in range(200):
+    for index in range(100):
         suffix, data = whole[index % len(whole)]
         harmed = bytearray(data[: len(data) if noise.random() < 0.8 else int(noise.integers(12, len(data)))])
         for _ in range(int(noise.integers(1, 6))):
@@ -322,4 +322,4 @@ def test_random_harm_to_a_header_is_one_line_or_a_picture(tmp_path: Path) -> Non
         except SourceError as e:
             refused += 1
             assert "\n" not in str(e)
-    assert refused > 50
+    assert refused > 25
