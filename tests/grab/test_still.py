@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from rtseg.errors import SourceError
+from rtseg.evaluate.readers.files import picture_size
 from rtseg.grab import open_source
 from rtseg.grab.still import read_picture
 
@@ -161,6 +162,8 @@ def test_the_orientation_tag_is_obeyed(tmp_path: Path, orientation: int, suffix:
     path = tmp_path / f"a{suffix}"
     Image.fromarray(corners_hwc).save(path, exif=exif)
     wanted_hwc = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    if suffix != ".png":
+        assert picture_size(path) == wanted_hwc.shape[:2]
     for source in (open_source(path), open_source(tmp_path, fps=25)):
         (frame,) = source
         assert frame.image_hwc.shape == wanted_hwc.shape == (source.height, source.width, 3)

@@ -166,8 +166,10 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Of a JPEG alone: for a PNG, Pillow would decode it all to look for an orientation at its end.
-            turned = image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            # Not of a PNG: Pillow would decode it all to look for an orientation at its end. A TIFF's size is turned.
+            turned = (
+                image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            )
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as e:
         raise SourceError(f"{path}: not a readable image; expected PNG, JPEG, BMP or TIFF; copy it again") from e
     return (width, height) if turned else (height, width)
