@@ -1,4 +1,4 @@
-"""Damaged recordings: are damaged frames passed as good, is anything missing without a word, how much of the good is kept.
+"""Damaged recordings: are damaged frames passed as good, is anything missing without a word, how much is kept.
 
     python -m bench.damage [--runs 200] [--clip CLIP.mp4] [--only h264.ts]
 
@@ -122,7 +122,8 @@ def shown(path: Path) -> tuple[Images, bool]:
             images[round(frame.seconds, 3)] = frame.image_hwc
     except SourceError:
         return images, True
-    return images, bool(source.account.lines())
+    account = source.account
+    return images, bool(account.gaps or account.leading or account.ended)
 
 
 def everything(path: Path) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:

@@ -17,10 +17,12 @@ from .place import kind_of
 from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
 from .source import DAMAGED, MODES, Damaged, Mode, Source
+from .web import is_web_recording
 
 __all__ = ["HELD_OUT_SEED", "Source", "open_source", "paced"]
 
 Uri = str | Path
+STDIN = "-"
 
 
 def open_source(
@@ -36,8 +38,9 @@ def open_source(
     `uri` is a video file, a picture file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`,
     `/dev/video0`, ...), or `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). What
     exists as a file or a folder is one, whatever it is called. Several uris are one recording, in the order given. A
-    live input is one connection, and its loss a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can
-    be read.
+    pipe and standard input (`-`) are recordings that can be read once; so is what a web server gives the length of,
+    but more often. A live input is one connection, and its loss a `SourceError`; `rtseg live` reconnects.
+    `SourceError` if nothing can be read.
 
     `fps` is the rate of images (else 25), of a synthetic source and of a bare stream, such as a .h264 file; other
     videos have their own times. `deinterlace` makes interlaced pictures whole: `off`, `auto` (those marked as
@@ -46,9 +49,11 @@ def open_source(
     image uses, where it does not say so itself.
     """
     if not isinstance(uri, (str, Path)):
-        raise SourceError(f"{len(uri)} uris: several files as one recording are not supported yet; give one")
+        from .join import open_joined
+
+        return open_joined([str(each) for each in uri], fps, deinterlace or "off", damaged, bits)
     uri = str(uri)
-    if live_address(uri) is None:
+    if live_address(uri) is None or is_web_recording(uri):
         return open_recording(uri, fps, deinterlace or "off", damaged, bits)
     _check(uri, deinterlace or "auto", damaged, fps, bits)
     for name, value in (("fps", fps), ("bits", bits)):
@@ -83,9 +88,13 @@ def open_recording(
     if bits is not None:
         raise SourceError(f"{uri}: bits={bits}, but {_OWN['bits']}; leave bits out")
     if kind == "file":
-        from .file import FileSource  # PyAV is needed for video files and live inputs alone
+        from .inputs import open_video  # PyAV is needed for video files and live inputs alone
 
-        return FileSource(path, deinterlace=deinterlace, damaged=damaged, rate=rate)
+        return open_video([path], deinterlace, damaged, rate)
+    if kind == "pipe" or uri == STDIN or is_web_recording(uri):
+        from .inputs import open_read_through
+
+        return open_read_through(uri, deinterlace, damaged, rate)
     if uri.startswith("synthetic:"):
         from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
 

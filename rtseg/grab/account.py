@@ -25,6 +25,15 @@ class Gap:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class PartStart:
+    """Where one of the files begins that are one recording: `first` is the number of its first frame."""
+
+    name: str
+    first: int
+    seconds: float
+
+
 @dataclass(slots=True)
 class Account:
     """What is true of a source, as far as it is known by now.
@@ -33,6 +42,7 @@ class Account:
     (None: only reading it tells); `shown`: frames that were handed on; `leading`: frames before the first key frame,
     which cannot be decoded; `start_s`: the source's own time of its first frame; `ended`: why it ended before its end,
     "" if it did not. `repaired` and `assumed` say by name what was changed, and what was taken for granted.
+    `parts`: where each of several files begins.
     """
 
     declared: int | None = None
@@ -44,12 +54,13 @@ class Account:
     start_s: float = 0.0
     repaired: dict[str, str] = field(default_factory=dict)
     assumed: dict[str, str] = field(default_factory=dict)
+    parts: list[PartStart] = field(default_factory=list)
     ended: str = ""
 
     def begin(self) -> None:
         """The source is read from its start again; what it promises stays, and what was taken for granted."""
         self.shown = self.leading = self.damaged = 0
-        self.gaps, self.start_s, self.ended = [], 0.0, ""
+        self.gaps, self.parts, self.start_s, self.ended = [], [], 0.0, ""
 
     def gap(self, gap: Gap) -> None:
         """Count a gap, and list it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .demux import Demuxer
+from .parts import Part
 from .times import NO_TIMES
 
 MOST_BYTES = 256 << 20  # of a file that is read through in order to know
@@ -14,9 +15,10 @@ COUNTED = ("h264", "hevc", "mpeg2video", "mpeg1video", "vp9", "av1", "mjpeg", "p
 PAIRED = ("h264", "hevc")  # whose fields may come in packets of their own
 
 
-def count_frames(path: Path, *, interlaced: bool) -> int | None:
+def count_frames(part: Part, *, interlaced: bool) -> int | None:
     """How many frames are shown; None where only decoding tells, or reading through would take long."""
-    with Demuxer(path) as demuxer:
+    path = part.path
+    with Demuxer(part) as demuxer:
         stream = demuxer.stream
         if stream.codec_context.name not in COUNTED:
             return None

@@ -1,19 +1,19 @@
-"""The packets of a recording's video, each with what is known of it before it is decoded: torn, late, or of a new part."""
+"""The packets of a recording's video, each with what is known of it before it is decoded: torn, or of a new part."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, TypeAlias
 
 import av
 from av.container import InputContainer
 
 from ..errors import SourceError
-from .place import for_ffmpeg
+from .parts import Part
+from .tee import Tee
 from .transport import Transport
+from .whole import Packet
 
 WRAP = 1 << 33  # the clocks of MPEG-TS and MPEG-PS begin anew after 26.5 hours
 MPEG = ("mpegts", "mpeg")
@@ -21,36 +21,46 @@ MPEG = ("mpegts", "mpeg")
 OPTIONS = {"correct_ts_overflow": "0", "pattern_type": "none"}
 NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 MOST_ERRORS = 8  # of reading in a row, until the rest is given up
-Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 
 @dataclass(slots=True)
 class Unit:
-    """A packet; `broken`: why its data is damaged; `hole`: why data is missing before it; `joint`: a new part."""
+    """A packet; `broken`: why its data is damaged; `hole`: why data is missing before it; `joint`: a new part.
+
+    `missing` is how many pictures that are, by the times; `unsure`: data may be missing at its end.
+    """
 
     packet: Packet
     broken: str = ""
     hole: str = ""
     joint: bool = False
+    unsure: bool = False
+    missing: int = 0
 
 
 class Demuxer:
-    """An open recording and its best video stream; `ended` says why it ended before its end, if it did."""
+    """An open recording and its best video stream; `ended` says why it ended before its end, if it did.
 
-    def __init__(self, path: Path | str, file: IO[bytes] | Any = None) -> None:
-        self.path = Path(path) if file is None else None
+    What it reads is a part of a file, or an open file, such as a pipe, that is called `name`.
+    """
+
+    def __init__(self, read: Part | Tee, name: str = "") -> None:
+        self.part = read if isinstance(read, Part) else None
+        name = name or str(self.part.path if self.part else "")
         self._stack = ExitStack()
         self.ended = ""
         try:
-            container = av.open(for_ffmpeg(path) if file is None else file, options=OPTIONS)
+            self._tee = None if isinstance(read, Part) else read
+            container = av.open(read.url if isinstance(read, Part) else read, options=OPTIONS)
         except (av.FFmpegError, OSError, ValueError) as e:
             why = getattr(e, "strerror", None) or e
-            raise SourceError(f"{path}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
-        self.container: InputContainer = self._stack.enter_context(container)
+            raise SourceError(f"{name}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
+        assert isinstance(container, InputContainer)
+        self.container = self._stack.enter_context(container)
         try:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):
-                raise SourceError(f"{path}: has no video stream; expected a video")
+                raise SourceError(f"{name}: has no video stream; expected a video")
             # Not frame threads: they hold frames back and swallow the decoder's errors.
             stream.thread_type = "SLICE"
             self.stream = stream
@@ -63,14 +73,25 @@ class Demuxer:
             raise
 
     def _opened_transport(self) -> Transport | None:
-        if "mpegts" not in self.format or self.path is None:
+        if "mpegts" not in self.format:
+            if self._tee is not None:
+                self._tee.unwatched()
             return None
-        return Transport(self._stack.enter_context(self.path.open("rb")), self.stream.id)
+        if self._tee is not None:
+            return self._tee.watched(Transport(None, self.stream.id))
+        if self.part is None or not self.part.whole:
+            return None
+        return Transport(self._stack.enter_context(self.part.path.open("rb")), self.stream.id)
 
     @property
     def cut(self) -> bool:
         """Whether the last packet of MPEG-TS is not whole."""
         return self._transport is not None and self._transport.cut
+
+    @property
+    def lost(self) -> str:
+        """Why the file that is read gave out before its end, "" if it did not."""
+        return self.ended or (self._tee.ended if self._tee is not None else "")
 
     def close(self) -> None:
         self._stack.close()
@@ -83,7 +104,7 @@ class Demuxer:
 
     def units(self) -> Iterator[Unit]:
         """All packets in the order of decoding."""
-        clock, last_place = _Clock(bool(self.format & set(MPEG))), None
+        clock, last_place, last_dts = _Clock(self.format), None, None
         packets = self._packets()
         packet = next(packets, None)
         while packet is not None:
@@ -92,10 +113,13 @@ class Demuxer:
             if self._transport is not None and packet.pos is not None:
                 end = None if following is None else following.pos
                 unit.broken = unit.broken or self._transport.torn(packet.pos, end)
-                unit.hole = "" if unit.joint else self._transport.before(packet.pos, last_place)
-                last_place = packet.pos
+                hole = "" if unit.joint else self._transport.before(packet.pos, last_place)
+                unit.missing = _missing(packet, last_dts) if hole else 0
+                unit.hole = hole if unit.missing else ""  # it may also be a joint behind which the times go on
+                unit.unsure = self._transport.unsure(packet.pos, end)
+                last_place, last_dts = packet.pos, packet.dts
             elif packet.is_corrupt:
-                unit.broken = "its data is damaged"
+                unit.broken = "its data was marked as damaged"
             yield unit
             packet = following
 
@@ -117,29 +141,44 @@ class Demuxer:
                     return
 
 
+def _missing(packet: Packet, last_dts: int | None) -> int:
+    """How many pictures are missing before one, as its time says."""
+    if packet.dts is None or last_dts is None or not packet.duration:
+        return 1
+    return max(0, round((packet.dts - last_dts) / packet.duration) - 1)
+
+
 class _Clock:
     """Times that run over are made to go on; times that jump back begin a new part."""
 
-    def __init__(self, wraps: bool) -> None:
-        self._wraps, self._added, self._last = wraps, 0, None
-
-    _last: int | None
+    def __init__(self, format_: set[str]) -> None:
+        self._wraps, self._keys_alone = bool(format_ & set(MPEG)), "matroska" in format_
+        self._added = 0
+        self._last: int | None = None
 
     def told(self, packet: Packet, following: Packet | None) -> Unit:
-        dts = packet.dts
-        if dts is None:
+        if self._keys_alone:
+            return self._by_keys(packet)
+        if packet.dts is None:
             return Unit(packet)
         if self._wraps:
             self._unwrap(packet)
-            dts = packet.dts or 0
-        last, self._last = self._last, dts
+        dts, last = packet.dts, self._last
+        self._last = dts
         if last is None or dts > last:
             return Unit(packet)
         after = None if following is None else following.dts
-        if after is not None and after + (self._added if self._wraps else 0) > last:
+        if after is not None and after + self._added > last:
             self._last = last  # one packet alone is earlier than those around it
             return Unit(packet, broken="its time is damaged")
         return Unit(packet, joint=dts < last)
+
+    def _by_keys(self, packet: Packet) -> Unit:
+        """Matroska holds no times of decoding; FFmpeg guesses them, and not well behind a joint."""
+        if not packet.is_keyframe or packet.pts is None:
+            return Unit(packet)
+        last, self._last = self._last, packet.pts
+        return Unit(packet, joint=last is not None and packet.pts <= last)
 
     def _unwrap(self, packet: Packet) -> None:
         dts, pts = packet.dts or 0, packet.pts

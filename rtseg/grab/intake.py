@@ -17,8 +17,9 @@ from .address import Address, live_address
 from .crop import Cropper
 from .health import Health
 from .pace import GAP_S, paced
-from .secret import UnescapedError
+from .secret import UnescapedError, redact
 from .source import MODES, HopelessError, Mode, Source
+from .web import is_web_recording
 
 Pace = Literal["native", "flat-out"]
 PACES: tuple[Pace, ...] = ("native", "flat-out")
@@ -53,8 +54,10 @@ class Intake:
             address = live_address(uri)
         except UnescapedError as e:  # what is said here is logged, and sent to everybody
             raise SourceError(e.public) from None
+        if address is not None and is_web_recording(uri):
+            address = None  # a recording on a web server, which ends
         self.live = address is not None
-        self.uri = address.shown if address else uri
+        self.uri = redact(uri)
         self._source: Source | None = None
         self._read: Source | None = None  # the same without its pace: it owns the account
         self._before = Account()  # of the connections before this one

@@ -1,7 +1,8 @@
-"""One pass through a recording: its whole pictures with their times, and the account of what is missing."""
+"""One pass through one file of a recording: its whole pictures with their times, and the account of what is missing."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -9,43 +10,51 @@ import av
 
 from ..errors import SourceError
 from .account import Account, Gap
-from .complete import missing_bytes
-from .demux import Demuxer
+from .demux import Demuxer, Unit
+from .ending import is_complete
+from .proof import can_prove, proven
 from .source import Damaged
 from .times import NO_TIMES, Times
-from .whole import Loss, WholePictures
+from .whole import Loss, Packet, WholePictures
 
 SHORT_S = 1.0  # a file that ends this much before the end it declares was cut off
+NEAR_S = 0.05
+MOST_GROUP = 300
+MOST_PROVEN = 352 * 288  # pixels of a picture whose slices are asked for their ends: it costs as much as decoding
 Timed = tuple[av.VideoFrame, int, Fraction]
 
 
-class Broken(SourceError):
+class BrokenError(SourceError):
     """A recording that goes no further; the frames before are good."""
 
 
-def broken(account: Account, seq: int, why: str) -> Broken:
+def broken(account: Account, seq: int, why: str) -> BrokenError:
     """The error of a recording that goes no further at frame `seq`; the account says so too."""
     account.ended = why
-    return Broken(f"frame {seq}: {why} (the {seq} frames before it are good); export it again")
+    return BrokenError(f"frame {seq}: {why} (the {seq} frames before it are good); export it again")
 
 
 class Reading:
     """`account` is written while the pictures are taken; `any_start`: no packet is marked as a key frame."""
 
     def __init__(
-        self, demuxer: Demuxer, rate: Fraction, account: Account, damaged: Damaged = "skip", any_start: bool = False
-    ) -> None:
-        self._demuxer, self._account, self._damaged = demuxer, account, damaged
+        self, demuxer: Demuxer, times: Times, account: Account, damaged: Damaged = "skip", *,
+        any_start: bool = False, lacks: int = 0, last: bool = True, prove: bool = True,
+    ) -> None:  # fmt: skip
+        self._demuxer, self._times, self._account, self._damaged = demuxer, times, account, damaged
+        self._lacks, self._last, self._prove = lacks, last, prove
         self._placed = bool(demuxer.format & set(NO_TIMES))
         self._whole = WholePictures(demuxer.stream, any_start=any_start, keep_held=not self._placed)
-        self._times = Times(rate, demuxer.stream.time_base, placed=self._placed)
-        self._seq, self._end_s, self._packets = 0, 0.0, 0
+        self._leading = account.leading  # of the files before
+        self._first, self._end_s = account.shown, 0.0
+        times.part(demuxer.stream.time_base, placed=self._placed)
+        self._group: deque[Packet] = deque(maxlen=MOST_GROUP)  # the packets since the latest key frame
         self.why_none = ""  # why there is no picture at all
 
     def pictures(self) -> Iterator[Timed]:
-        """Whole pictures in the order in which they are shown; `SourceError` where the recording was cut off."""
+        """Whole pictures in the order in which they are shown; `BrokenError` where the recording was cut off."""
         whole, times = self._whole, self._times
-        for unit in self._demuxer.units():
+        for unit in self._units():
             packet = unit.packet
             if unit.joint:
                 yield from self._timed(whole.finish(), ahead=1)
@@ -53,12 +62,21 @@ class Reading:
             if self._placed:
                 packet.pts = None
             elif packet.pts is not None:
-                self._end_s = max(self._end_s, float((packet.pts + packet.duration) * (packet.time_base or 0)))
-            self._packets += 1
-            times.begin(whole.number + 1, packet.dts)
-            yield from self._timed(whole.feed(packet, unit.broken, unit.hole))
+                self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * (packet.time_base or 0)))
+            if packet.is_keyframe:
+                self._group.clear()
+            self._group.append(packet)
+            if unit.unsure and not unit.broken and not is_complete(self._demuxer.stream, self._group):
+                unit.broken = "its end is missing"
+            times.due(whole.number + 1, packet.dts)
+            yield from self._timed(whole.feed(packet, unit.broken, unit.hole, unit.missing))
         yield from self._timed(whole.finish(), ahead=1)
         self._finish()
+
+    def _units(self) -> Iterator[Unit]:
+        units, stream = self._demuxer.units(), self._demuxer.stream
+        area = stream.codec_context.width * stream.codec_context.height
+        return proven(units, stream) if self._prove and area <= MOST_PROVEN and can_prove(stream) else units
 
     def _timed(self, pictures: Iterable[av.VideoFrame], ahead: int = 0) -> Iterator[Timed]:
         whole, account = self._whole, self._account
@@ -66,64 +84,66 @@ class Reading:
             pictures = list(pictures)
             ahead = ahead or 1 - len(pictures)
         for place, picture in enumerate(pictures, whole.number + ahead):
-            pts, time_base = self._times.of(picture, self._seq, place)
+            pts, time_base = self._times.of(picture, place)
             seconds = float(pts * time_base)
-            account.leading = whole.leading
+            account.leading = self._leading + whole.leading
             if whole.loss:
                 self._note(whole.loss, seconds)
-            if self._seq == 0:
+            if account.shown == 0:
                 account.start_s = seconds
-            self._end_s = max(self._end_s, seconds)
+            if self._placed:
+                self._end_s = max(self._end_s, seconds)
             if self._times.joints:
-                account.repaired["times"] = f"{self._times.joints} times they began anew; they go on instead"
-            self._seq += 1
-            account.shown = self._seq
+                account.repaired["times"] = f"they began anew {_times(self._times.joints)}, and go on instead"
+            account.shown += 1
             yield picture, pts, time_base
 
     def _note(self, loss: Loss, seconds: float) -> None:
         self._whole.loss = None
         self.why_none = loss.why
-        self._account.gap(Gap(self._seq, seconds, loss.lost, loss.why))
+        self._account.gap(Gap(self._account.shown, seconds, loss.lost, loss.why))
         if self._damaged == "stop":
-            raise broken(self._account, self._seq, loss.why)
+            raise broken(self._account, self._account.shown, loss.why)
 
     def _finish(self) -> None:
+        account = self._account
         if self._whole.loss:
             self._note(self._whole.loss, self._end_s)
-        why = self._demuxer.ended or self._cut_off()
-        if why and self._seq:
-            raise broken(self._account, self._seq, why)
-        if self._seq:
-            self._account.count = self._seq
+        why = self._demuxer.lost or self._cut_off()
+        if not why or account.shown == self._first:
+            return
+        if self._last or self._damaged == "stop":
+            raise broken(account, account.shown, why)
+        account.gap(Gap(account.shown, self._end_s, None, why))
 
     def _cut_off(self) -> str:
-        demuxer = self._demuxer
-        if demuxer.cut:
+        if self._demuxer.cut:
             return "the file was cut off in the middle of a packet"
-        lacks = missing_bytes(demuxer.path) if demuxer.path else 0
-        declared_s, sure = _declared_end_s(demuxer)
+        declared_s = _declared_end_s(self._demuxer)
         missing_s = declared_s - self._end_s
-        if lacks and not (sure and missing_s <= SHORT_S / 20):
-            if sure:
-                return f"the file was cut off {missing_s:.1f} s before the end it declares"
-            return f"the file was cut off: it lacks {lacks} of its bytes"
-        if sure and missing_s > SHORT_S:
+        if declared_s and missing_s > (NEAR_S if self._lacks else SHORT_S):
             return f"the file was cut off {missing_s:.1f} s before the end it declares"
+        if self._lacks and not declared_s:
+            return f"the file was cut off: it lacks {self._lacks} of its bytes"
         return ""
 
 
-def _declared_end_s(demuxer: Demuxer) -> tuple[float, bool]:
-    """When the video ends by the container's header, in seconds; and whether it says so of the video itself."""
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _declared_end_s(demuxer: Demuxer) -> float:
+    """When the video ends by the container's header, in seconds; 0 if it does not say so of the video itself."""
     container, stream = demuxer.container, demuxer.stream
     # Other formats have no such header: FFmpeg estimates, from what may be the very part that is missing.
     if not {"mov", "matroska", "avi"} & demuxer.format:
-        return 0.0, False
+        return 0.0
     if stream.duration and stream.time_base:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base), True
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
     minutes, _, seconds = rest.partition(":")
     try:
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds), True
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
         alone = len(container.streams) == 1
-        return (container.duration / av.time_base, True) if container.duration and alone else (0.0, False)
+        return container.duration / av.time_base if container.duration and alone else 0.0

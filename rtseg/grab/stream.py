@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from fractions import Fraction
+from typing import cast
 from urllib.parse import urlsplit
 
 import av
@@ -176,7 +177,7 @@ class _Connection:
         while True:
             packet = self._packet()
             if packet.stream_index == self._stream.index:
-                for picture in self._decode(packet):
+                for picture in self._decode(cast("av.Packet[av.VideoStream]", packet)):
                     good_ns = now_ns()
                     loss, self.whole.loss = self.whole.loss, None
                     if not self._joined:  # what was sent before we joined is not ours
@@ -203,7 +204,7 @@ class _Connection:
             raise SourceError(f"{self._address.shown}: the feed was ended by its sender")
         return packet
 
-    def _decode(self, packet: av.Packet[av.stream.Stream]) -> Iterator[av.VideoFrame]:
+    def _decode(self, packet: av.Packet[av.VideoStream]) -> Iterator[av.VideoFrame]:
         """The whole pictures that a packet brings out."""
         if not (self._joined or packet.is_corrupt):
             self._check_joined(packet)
@@ -213,7 +214,7 @@ class _Connection:
         broken = "packets of the stream are missing" if packet.is_corrupt or late else ""
         return self.whole.feed(packet, broken)
 
-    def _check_joined(self, packet: av.Packet[av.stream.Stream]) -> None:
+    def _check_joined(self, packet: av.Packet[av.VideoStream]) -> None:
         if self._mark is not None and (not self._mark or bytes(packet).count(self._mark) != 1):
             raise _NoPictureError(f"{self._address.shown}: its packets are not one picture each")
 

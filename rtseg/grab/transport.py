@@ -22,9 +22,12 @@ Rows = npt.NDArray[np.int64]
 
 
 class Transport:
-    """Which pictures of one stream (`pid`) lost packets; reads the file on its own, as far as it is asked about."""
+    """Which pictures of one stream (`pid`) lost packets.
 
-    def __init__(self, file: BinaryIO, pid: int) -> None:
+    Reads the file on its own, as far as it is asked about; without one, it is given what others read, by `scan`.
+    """
+
+    def __init__(self, file: BinaryIO | None, pid: int) -> None:
         self._file, self._pid = file, pid
         self._rest, self._at = b"", 0  # bytes that are no whole packet yet, and where in the file they are
         self._size = 0
@@ -33,10 +36,13 @@ class Transport:
         self._starts: list[int] = []  # where pictures (PES packets) start
         self._torn: dict[int, str] = {}  # pictures by their start
         self._before: dict[int, str] = {}  # pictures before which something is missing
+        self._unsure: set[int] = set()  # pictures of which the end may be missing
         self._aligned = True
         self._others: dict[int, tuple[int, int]] = {}  # of each other stream: count and place of its latest packet
         self._missed: tuple[int, int, int] | None = None  # another stream lost packets: which, and between which places
         self._doubted: list[tuple[int, int]] = []  # between these places, something was lost
+        self._gaps: list[tuple[int, int]] = []  # between these places, packets of this stream were lost
+        self._at_last = 0  # where its latest packet is
         self._open = False  # nothing says that the latest picture is complete
         self.ended = self.cut = False
 
@@ -44,7 +50,8 @@ class Transport:
         """Why the picture that starts at byte `start` is damaged, "" if it is not; the next one starts at `end`."""
         self._read_to(end)
         for begin, stop in self._doubted:
-            if start < stop and (end is None or end > begin):
+            known = any(before < stop and begin < place for before, place in self._gaps)
+            if not known and start < stop and (end is None or end > begin):
                 return LOST
         if not self._aligned and end is not None:
             end += 1  # pictures do not start where PES packets do: this one reaches into the next packet
@@ -52,19 +59,27 @@ class Transport:
         last = last if end is None else bisect_left(self._starts, end)
         return next((why for s in self._starts[first:last] if (why := self._torn.get(s))), "")
 
+    def unsure(self, start: int, end: int | None) -> bool:
+        """Whether the end of the picture that starts at byte `start` may be missing."""
+        self._read_to(end)
+        return any(start <= s and (end is None or s < end) for s in self._unsure)
+
     def before(self, start: int, last_start: int | None) -> str:
         """Why something is missing between the picture at `start` and the one before it; "" if nothing is."""
         self._read_to(start + 1)
         first = 0 if last_start is None else bisect_right(self._starts, last_start)
         among = self._starts[first : bisect_right(self._starts, start)]
+        if last_start is not None and len(among) > 1:
+            return GARBLED  # of a picture that starts between the two, nothing came
         return next((why for s in among if (why := self._before.get(s))), "")
 
     def _read_to(self, end: int | None) -> None:
         """Have read beyond the PES packet that starts at `end`; all of the file, if that is None."""
-        while not self.ended and (end is None or not self._starts or self._starts[-1] <= end):
+        while (
+            self._file is not None and not self.ended and (end is None or not self._starts or self._starts[-1] <= end)
+        ):
             data = self._file.read(CHUNK)
-            self.ended = len(data) == 0
-            self._scan(data)
+            self.scan(data)
         if len(self._starts) > 4096 and end is not None:  # an hour's pictures need not be remembered
             self._forget(self._starts[bisect_left(self._starts, end) // 2])
 
@@ -73,8 +88,12 @@ class Transport:
         self._torn = {s: why for s, why in self._torn.items() if s >= place}
         self._before = {s: why for s, why in self._before.items() if s >= place}
         self._doubted = [pair for pair in self._doubted if pair[1] >= place]
+        self._unsure = {s for s in self._unsure if s >= place}
+        self._gaps = [pair for pair in self._gaps if pair[1] >= place]
 
-    def _scan(self, data: bytes) -> None:
+    def scan(self, data: bytes) -> None:
+        """Take the next bytes; none at the end."""
+        self.ended = len(data) == 0
         data = self._rest + data
         if not self._size:
             self._size = _packet_size(data)
@@ -90,8 +109,10 @@ class Transport:
                 data, self._at, self._count = data[skip:], self._at + skip, -2
         self._rest = data
         self.cut = self.ended and bool(data)
-        if self.ended and self._starts and (self.cut or self._open):
+        if self.cut and self._starts:
             self._torn.setdefault(self._starts[-1], "the file was cut off")
+        if self.ended and self._starts and self._open:
+            self._unsure.add(self._starts[-1])
 
     def _packets(self, rows: ImageU8, at: int) -> None:
         """Note where the stream's pictures start among these packets, and where packets are missing."""
@@ -114,6 +135,7 @@ class Transport:
             place = int(ours[i]) * self._size + at
             if odd[i]:
                 stuffed = self._stuffed if i == 0 else _is_stuffed(mine[i - 1])
+                self._gaps.append((int(ours[i - 1]) * self._size + at if i else self._at_last, place))
                 self._gap(place, bool(begins[i]), stuffed, GARBLED if garbled[i] else LOST)
             if begins[i]:
                 self._starts.append(place)
@@ -123,6 +145,7 @@ class Transport:
                 self._open = not _says_its_length(mine[i])
         self._count, self._stuffed = int(counts[-1]), _is_stuffed(mine[-1])
         self._open = self._open and not self._stuffed
+        self._at_last = int(ours[-1]) * self._size + at
 
     def _watch_others(self, rows: ImageU8, pid: Rows, at: int) -> None:
         """The count has four bits: sixteen packets may be lost without a hole in it. Then other streams lost some too.
@@ -141,8 +164,10 @@ class Transport:
                 self._doubted.append((max(missed[1], last[1]), min(missed[2], place)))
 
     def _gap(self, place: int, begins: bool, stuffed: bool, why: str) -> None:
-        if begins and (stuffed or not self._starts):
+        if begins:
             self._before[place] = why
+            if not stuffed and self._starts:
+                self._unsure.add(self._starts[-1])
         elif self._starts:
             self._torn.setdefault(self._starts[-1], why)
 
