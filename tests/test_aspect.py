@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from rtseg.errors import SourceError
 from rtseg.grab import open_source
 from rtseg.live.parcels import frame_meta, frame_of
 from rtseg.publish import Recorder, draw_overlay
@@ -103,3 +104,10 @@ def test_a_window_shows_square_pixels() -> None:
 @pytest.mark.parametrize("said", [[0, 1], [1, 0], [-1, 1], [10**9, 1]])
 def test_an_aspect_that_makes_no_sense_is_none(said: list[int]) -> None:
     assert aspect_of({"sample_aspect": said}) == 1
+
+
+def test_files_of_different_shapes_are_no_one_recording(tmp_path: Path) -> None:
+    parts = [video(tmp_path / "a.mp4", PAL), video(tmp_path / "b.mp4", PAL)]
+    assert open_source(parts).sample_aspect == PAL
+    with pytest.raises(SourceError, match=r"c\.mp4: 72x58 at 25 .*, but .*a\.mp4 is 72x58 with pixels of 64:45"):
+        open_source([*parts, video(tmp_path / "c.mp4", None)])

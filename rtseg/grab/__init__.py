@@ -14,7 +14,6 @@ from .address import LIVE, live_address
 from .folder import FolderSource, picture_file
 from .header import holds_stills
 from .pace import paced
-from .pipe import STDIN
 from .place import kind_of
 from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
@@ -24,6 +23,7 @@ from .web import is_web_recording
 __all__ = ["HELD_OUT_SEED", "Source", "open_source", "paced"]
 
 Uri = str | Path
+STDIN = "-"
 
 
 def open_source(
@@ -39,8 +39,9 @@ def open_source(
     `uri` is a video file, a picture file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`,
     `/dev/video0`, ...), or `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). What
     exists as a file or a folder is one, whatever it is called. Several uris are one recording, in the order given. A
-    live input is one connection, and its loss a `SourceError`; `rtseg live` reconnects. `SourceError` if nothing can
-    be read.
+    pipe and standard input (`-`) are recordings that can be read once; so is what a web server gives the length of,
+    but more often. A live input is one connection, and its loss a `SourceError`; `rtseg live` reconnects.
+    `SourceError` if nothing can be read.
 
     `fps` is the rate of images (else 25), of a synthetic source and of a bare stream, such as a .h264 file; other
     videos have their own times. `deinterlace` makes interlaced pictures whole: `off`, `auto` (those marked as
@@ -52,10 +53,8 @@ def open_source(
         from .join import open_joined
 
         uris = _several(uri)
-        _check(" + ".join(map(str, uris)), deinterlace or "off", damaged, fps, bits)
-        if bits is not None:
-            raise SourceError(f"{uris[0]}: bits={bits}, but {_OWN['bits']}; leave bits out")
-        return open_joined([str(each) for each in uris], fps, deinterlace or "off", damaged)
+        _check(" + ".join(uris), deinterlace or "off", damaged, fps, bits)
+        return open_joined(uris, fps, deinterlace or "off", damaged, bits)
     uri = str(uri)
     if live_address(uri) is None or is_web_recording(uri):
         return open_recording(uri, fps, deinterlace or "off", damaged, bits)
@@ -79,9 +78,8 @@ def open_recording(
 ) -> Source:
     """What `open_source` opens, but for live inputs."""
     _check(uri, deinterlace, damaged, fps, bits)
-    rate = (
-        None if fps is None else Fraction(float(fps)).limit_denominator(1001)
-    )  # 29.97 is 2997/100, not a float's 51 bits
+    # 29.97 is 2997/100, not a float's 51 bits
+    rate = None if fps is None else Fraction(float(fps)).limit_denominator(1001)
     kind, path = "" if uri == STDIN else kind_of(uri), Path(uri)
     if not kind and uri.startswith("~"):
         with suppress(RuntimeError):  # of somebody who has no home here
@@ -93,11 +91,14 @@ def open_recording(
         return picture_file(path, rate, bits)
     if bits is not None:
         raise SourceError(f"{uri}: bits={bits}, but {_OWN['bits']}; leave bits out")
-    if kind in ("file", "pipe") or (not kind and (uri == STDIN or is_web_recording(uri))):
-        from .file import FileSource  # PyAV is needed for videos and live inputs alone
-        from .inputs import inputs_of
+    if kind == "file":
+        from .inputs import open_video  # PyAV is needed for video files and live inputs alone
 
-        return FileSource(inputs_of(uri, path, kind), deinterlace=deinterlace, damaged=damaged, rate=rate)
+        return open_video([path], deinterlace, damaged, rate)
+    if kind == "pipe" or uri == STDIN or is_web_recording(uri):
+        from .inputs import open_read_through
+
+        return open_read_through(uri, deinterlace, damaged, rate)
     if uri.startswith("synthetic:"):
         from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
 
@@ -124,10 +125,10 @@ def _is_number(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _several(given: object) -> list[Uri]:
+def _several(given: object) -> list[str]:
     """What is no single uri, as a list of uris."""
     members = list(given) if isinstance(given, Sequence) and not isinstance(given, bytes) else [given]
-    uris = [each for each in members if isinstance(each, (str, Path))]
+    uris = [str(each) for each in members if isinstance(each, (str, Path))]
     if len(uris) < len(members):
         what = f"source {str(given)!r:.80}: {type(given).__name__}"
         raise SourceError(f"{what}; expected a uri, a path, or several in a list")

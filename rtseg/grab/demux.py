@@ -119,7 +119,7 @@ class Demuxer:
                 unit.unsure = self._transport.unsure(packet.pos, end)
                 last_place, last_dts = packet.pos, packet.dts
             elif packet.is_corrupt:
-                unit.broken = "its data is damaged"
+                unit.broken = "its data was marked as damaged"
             yield unit
             packet = following
 

@@ -39,4 +39,4 @@ def _last_picture(
         pictures += [p for p in decoder.decode(None) if p.opaque == len(group) - 1]
     except av.FFmpegError:
         return None
-    return np.frombuffer(bytes(pictures[-1].planes[0]), np.uint8) if pictures else None
+    return np.frombuffer(b"".join(bytes(plane) for plane in pictures[-1].planes), np.uint8) if pictures else None

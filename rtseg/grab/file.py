@@ -34,6 +34,7 @@ class _Look:
     declared: int | None
     interlaced: bool
     any_start: bool
+    bare: bool
 
 
 class FileSource(Source):
@@ -46,14 +47,11 @@ class FileSource(Source):
     """
 
     def __init__(
-        self,
-        inputs: Sequence[Input],
-        *,
-        deinterlace: Mode = "off",
-        damaged: Damaged = "skip",
+        self, inputs: Sequence[Input], *, deinterlace: Mode = "off", damaged: Damaged = "skip",
         rate: Fraction | None = None,
-    ) -> None:
-        self._inputs, self._mode, self._damaged, self._given = inputs, deinterlace, damaged, rate
+    ) -> None:  # fmt: skip
+        self._rate = rate
+        self._inputs, self._mode, self._damaged = inputs, deinterlace, damaged
         self._names = list(dict.fromkeys(each.name for each in inputs))
         account, self._held = Account(), ExitStack()
         self._once: Iterator[Timed] | None = None
@@ -62,6 +60,8 @@ class FileSource(Source):
         self._check_alike()
         super().__init__(" + ".join(self._names), *first.size, float(first.rate), None)
         self.account, self.sample_aspect = account, first.aspect
+        if self._looks[0].bare and rate is None:
+            account.assumed["rate"] = f"{self.fps:g} frames a second, for a bare stream has no times; --fps sets it"
         account.declared = None if any(look.declared is None for look in self._looks) else sum(
             look.declared or 0 for look in self._looks
         )  # fmt: skip
@@ -74,10 +74,22 @@ class FileSource(Source):
         for any_start in (False, True):  # some files mark no key frame at all
             with ExitStack() as stack:
                 demuxer = stack.enter_context(each.open())
-                rate = self._rate(each.name, demuxer, account)
+                stream = demuxer.stream
+                if self._rate is not None and not demuxer.bare:
+                    raise SourceError(
+                        f"{each.name}: fps={float(self._rate):g}, but a video has its own times; leave fps out"
+                    )
+                rate = self._rate or Fraction(stream.average_rate or stream.guessed_rate or 25)
                 kept = account if each.once else Account()
                 damaged = self._damaged if each.once else "skip"
-                reading = Reading(demuxer, Times(rate), kept, damaged, any_start=any_start, prove=each.once)
+                reading = Reading(
+                    demuxer,
+                    Times(rate, counted=self._rate is not None),
+                    kept,
+                    damaged,
+                    any_start=any_start,
+                    prove=each.once,
+                )
                 pictures = reading.pictures()
                 timed = next(pictures, None)
                 if timed is not None:
@@ -89,17 +101,6 @@ class FileSource(Source):
                     why = f" ({reading.why_none})" if reading.why_none else ""
                     break
         raise SourceError(f"{each.name}: holds no picture that can be decoded{why}; expected a video")
-
-    def _rate(self, name: str, demuxer: Demuxer, account: Account) -> Fraction:
-        """Frames a second, as the stream says; of a bare one, as it was given."""
-        stream, given = demuxer.stream, self._given
-        if given is not None and not demuxer.bare:
-            raise SourceError(f"{name}: fps={float(given):g}, but a video has its own times; leave fps out")
-        rate = given or Fraction(stream.average_rate or stream.guessed_rate or 25)
-        if demuxer.bare and given is None:
-            text = f"{float(rate):g} frames a second, for a bare stream has no times; --fps sets it"
-            account.assumed["rate"] = text
-        return rate
 
     def _check_alike(self) -> None:
         first = self._looks[0]
@@ -114,7 +115,7 @@ class FileSource(Source):
                 )
 
     def frames(self) -> Iterator[Frame]:
-        account, times = self.account, Times(self._looks[0].rate)
+        account, times = self.account, Times(self._looks[0].rate, counted=self._rate is not None)
         if not any(each.once for each in self._inputs):
             account.begin()
         for index, (each, look) in enumerate(zip(self._inputs, self._looks, strict=True)):
@@ -151,8 +152,6 @@ class FileSource(Source):
         captured_ns = now_ns()
         picture, pts, time_base = timed
         seq, size = self.account.shown - 1, convert.size(picture)
-        if self._given is not None:
-            pts, time_base = seq, 1 / self._given
         if size != (self.width, self.height):
             self.account.shown = seq
             why = f"the size changes from {self.width}x{self.height} to {size[0]}x{size[1]}"
@@ -189,7 +188,7 @@ def _looked(name: str, demuxer: Demuxer, first: av.VideoFrame, rate: Fraction, a
     turn, stream = Turn.of(first), demuxer.stream
     return _Look(
         rate, turn, turn.size(first), turn.aspect(stream.sample_aspect_ratio), stream.frames or None,
-        bool(first.interlaced_frame), any_start,
+        bool(first.interlaced_frame), any_start, demuxer.bare,
     )  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +16,9 @@ from .complete import missing_bytes
 from .count import count_frames
 from .demux import Demuxer
 from .parts import Part, parts_of
-from .pipe import STDIN
+from .place import kind_of
 from .secret import redact, scrub
+from .source import Damaged, Mode, Source
 from .tee import Tee
 from .web import WebFile
 
@@ -83,7 +86,7 @@ class PipeInput:
     once = True
 
     def open(self) -> Demuxer:
-        number = os.dup(0) if self.name == STDIN else os.open(self.name, os.O_RDONLY)
+        number = os.open(self.name, os.O_RDONLY) if kind_of(self.name) else os.dup(0)
         try:
             return Demuxer(Tee(os.fdopen(number, "rb")), self.name)
         except SourceError as e:
@@ -96,15 +99,18 @@ class PipeInput:
         return 0
 
 
-def inputs_of(uri: str, path: Path, kind: str) -> list[Input]:
-    """What a uri is read from: the recordings in a file, a pipe, or a web server's."""
-    if kind == "file":
-        return file_inputs([path])
-    if kind == "pipe" or uri == STDIN:
-        return [PipeInput(str(path))]
-    return [WebInput(uri, redact(uri))]
+def open_video(paths: Sequence[Path], deinterlace: Mode, damaged: Damaged, rate: Fraction | None = None) -> Source:
+    """All recordings in these files, in order, as one source."""
+    from .file import FileSource
+
+    inputs = [FileInput(part, str(path)) for path in paths for part in parts_of(path)]
+    return FileSource(inputs, deinterlace=deinterlace, damaged=damaged, rate=rate)
 
 
-def file_inputs(paths: Sequence[Path]) -> list[Input]:
-    """All recordings in these files, in order."""
-    return [FileInput(part, str(path)) for path in paths for part in parts_of(path)]
+def open_read_through(uri: str, deinterlace: Mode, damaged: Damaged, rate: Fraction | None) -> Source:
+    """A recording that we read for FFmpeg: on a web server, or from a pipe."""
+    from .file import FileSource
+
+    web = re.match("https?:", uri, re.IGNORECASE) and not kind_of(uri)
+    each: Input = WebInput(uri, redact(uri)) if web else PipeInput(uri)
+    return FileSource([each], deinterlace=deinterlace, damaged=damaged, rate=rate)

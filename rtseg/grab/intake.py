@@ -55,7 +55,7 @@ class Intake:
         except UnescapedError as e:  # what is said here is logged, and sent to everybody
             raise SourceError(e.public) from None
         if address is not None and is_web_recording(uri):
-            address = None
+            address = None  # a recording on a web server, which ends
         self.live = address is not None
         self.uri = redact(uri)
         self._source: Source | None = None

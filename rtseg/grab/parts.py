@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from .place import for_ffmpeg
+
 FLV_HEAD, FLV_TAG = 9, 11
 
 
@@ -19,9 +21,9 @@ class Part:
 
     @property
     def url(self) -> str:
-        """For FFmpeg; `file:`, because what a file is called may look like a protocol."""
+        """For FFmpeg."""
         if not self.start and self.end is None:
-            return f"file:{self.path}"
+            return for_ffmpeg(self.path)
         return f"subfile,,start,{self.start},end,{self.end or self.path.stat().st_size},,:{self.path}"
 
     @property

@@ -19,35 +19,50 @@ import av.logging
 import numpy as np
 
 from .demux import Unit
-from .whole import Packet
+from .whole import DAMAGED, Packet
 
-CUTS = (16, 8, 32, 6, 12, 48)  # bytes; some slices end in what a decoder does without
+CUTS = (6, 8, 7, 9, 10)  # bytes; some slices end in what a decoder does without
 SLICES, PARAMETERS = (1, 5), 8  # types of unit
 LEAST = (
     100  # bytes of a slice that is asked about: shorter ones hold a still picture, which decodes the same cut or not
 )
 MOST_GROUP = 300
-AHEAD = 3
-WHY = "its data is damaged"
-TAILS = (b"\xff" * 12, b"\x55" * 12, b"\xaa" * 12, b"\x01" * 12, b"\xf0\x0d" * 6)
+AHEAD, TRIAL = 3, 10
+TAILS = (b"\xff" * 6, b"\x55" * 6, b"\xaa" * 6, b"\x01" * 6, b"\xf0\x0d\x96" * 2)
 
 
 def proven(units: Iterator[Unit], stream: av.VideoStream) -> Iterator[Unit]:
-    """The same units, those marked as broken that do not hold; asked in a thread, a few ahead."""
+    """The same units, those marked as broken that do not hold; asked in a thread, a few ahead.
+
+    A stream whose first pictures mostly do not hold is not damaged, but padded: it is not asked.
+    """
     proof = Proof(stream)
-    ahead: deque[tuple[Unit, Future[bool] | None]] = deque()
+    ahead: deque[tuple[Unit, Future[bool | None] | None]] = deque()
+    trusted = False
     with ThreadPoolExecutor(1, "rtseg-proof") as pool:
         for unit in units:
             ahead.append((unit, None if unit.broken else pool.submit(proof.holds, unit.packet)))
-            if len(ahead) > AHEAD:
+            if not trusted and len(ahead) == TRIAL:
+                trusted = _is_trusted([future.result() for _, future in ahead if future])
+                if not trusted:
+                    break
+            if len(ahead) > (AHEAD if trusted else TRIAL):
                 yield _answered(*ahead.popleft())
+        trusted = trusted or _is_trusted([future.result() for _, future in ahead if future])
         while ahead:
-            yield _answered(*ahead.popleft())
+            unit, future = ahead.popleft()
+            yield _answered(unit, future if trusted else None)
+    yield from units
 
 
-def _answered(unit: Unit, answer: Future[bool] | None) -> Unit:
-    if answer is not None and not answer.result():
-        unit.broken = WHY
+def _is_trusted(answers: list[bool | None]) -> bool:
+    asked = [answer for answer in answers if answer is not None]
+    return sum(asked) >= 0.7 * len(asked)
+
+
+def _answered(unit: Unit, answer: Future[bool | None] | None) -> Unit:
+    if answer is not None and answer.result() is False:
+        unit.broken = DAMAGED
     return unit
 
 
@@ -55,7 +70,8 @@ def can_prove(stream: av.VideoStream) -> bool:
     """Whether slices of this stream can be asked: those of H.264 with arithmetic coding."""
     if stream.codec_context.name != "h264":
         return False
-    return any(_is_arithmetic(unit) for unit in _parameters(stream.codec_context.extradata or b""))
+    found = list(_parameters(stream.codec_context.extradata or b""))
+    return not found or any(_is_arithmetic(unit) for unit in found)
 
 
 def _parameters(extradata: bytes) -> Iterator[bytes]:
@@ -63,11 +79,13 @@ def _parameters(extradata: bytes) -> Iterator[bytes]:
     if extradata[:1] != b"\1":
         yield from (unit for unit in extradata.split(b"\0\0\1") if unit and unit[0] & 31 == PARAMETERS)
         return
+    if len(extradata) < 7:
+        return
     place = 6
     for _ in range(extradata[5] & 31):  # sequence parameter sets
         place += 2 + int.from_bytes(extradata[place : place + 2], "big")
-    for _ in range(extradata[place] if place < len(extradata) else 0):
-        place += 1 if _ == 0 else 0
+    place += 1
+    for _ in range(extradata[place - 1] if place <= len(extradata) else 0):
         length = int.from_bytes(extradata[place : place + 2], "big")
         yield extradata[place + 2 : place + 2 + length]
         place += 2 + length
@@ -92,30 +110,41 @@ class Proof:
         self._extradata = stream.codec_context.extradata
         data = self._extradata or b""
         self._length_size = (data[4] & 3) + 1 if data[:1] == b"\1" else 0  # 0: start codes
+        self._arithmetic = any(_is_arithmetic(unit) for unit in _parameters(data))
         self._group: list[bytes] = []  # since the latest key frame
         self._askers = [_Asker(self._extradata) for _ in CUTS]
 
-    def holds(self, packet: Packet) -> bool:
-        """Whether the decoder needs the last bytes of the picture, as it does where nothing is damaged."""
-        if packet.is_keyframe or len(self._group) > MOST_GROUP:
-            self._group.clear()
-            for asker in self._askers:
-                asker.at = 0
+    def holds(self, packet: Packet) -> bool | None:
+        """Whether the decoder needs the last bytes of a picture, as it does of a whole one; None: it was not asked."""
         data = bytes(packet)
+        if packet.is_keyframe:
+            self._begin(data)
+        if not self._arithmetic or len(self._group) == MOST_GROUP or not (self._group or packet.is_keyframe):
+            return None
         self._group.append(data)
         slices = [(start, end) for start, end in self._units(data) if data[start] & 31 in SLICES]
         if not slices or any(end - start < LEAST for start, end in slices):
-            return True
+            return None
         for cut, asker in zip(CUTS, self._askers, strict=True):
             asker.follow(self._group)
             if asker.misses(self._shortened(data, slices, cut)) >= len(slices):
                 return True
         return self._matters(data, slices[-1])
 
+    def _begin(self, data: bytes) -> None:
+        self._group.clear()
+        for asker in self._askers:
+            asker.at = 0
+        found = [] if self._length_size else list(_parameters(data))
+        if found:
+            self._arithmetic = any(_is_arithmetic(unit) for unit in found)
+
     def _matters(self, data: bytes, last: tuple[int, int]) -> bool:
         """Whether the picture changes with the last bytes of its last slice: slow, and sure."""
-        start, end = max(last[0] + LEAST // 2, last[1] - 2 - len(TAILS[0])), last[1] - 2
+        start, end = last[1] - 1 - len(TAILS[0]), last[1] - 1
         plain = self._pictured(data)
+        if not plain.size:
+            return True
         for tail in TAILS:
             changed = data[:start] + tail[: end - start] + data[end:]
             if not np.array_equal(plain, self._pictured(changed)):
@@ -123,10 +152,11 @@ class Proof:
         return False
 
     def _pictured(self, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The brightness of the group's last picture, if its data were `data`."""
+        """The values of the group's last picture, if its data were `data`."""
         decoder = av.CodecContext.create("h264", "r")
         assert isinstance(decoder, av.VideoCodecContext)
         decoder.extradata, decoder.copy_opaque, decoder.thread_count = self._extradata, True, 1
+        decoder.options = {"err_detect": "explode", "ec": "0"}  # concealment may well repeat what was there
         picture: av.VideoFrame | None = None
         for number, coded in enumerate([*self._group[:-1], data, None]):
             packet = None if coded is None else av.Packet(coded)
@@ -135,7 +165,8 @@ class Proof:
             with suppress(av.FFmpegError):
                 for shown in decoder.decode(packet):
                     picture = shown if shown.opaque == len(self._group) - 1 else picture
-        return np.frombuffer(b"" if picture is None else bytes(picture.planes[0]), np.uint8)
+        planes = [] if picture is None else picture.planes  # a slice often ends in the chroma of its last block
+        return np.frombuffer(b"".join(bytes(plane) for plane in planes), np.uint8)
 
     def _units(self, data: bytes) -> Iterator[tuple[int, int]]:
         """Where the units of a picture begin and end."""

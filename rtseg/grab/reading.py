@@ -20,7 +20,7 @@ from .whole import Loss, Packet, WholePictures
 SHORT_S = 1.0  # a file that ends this much before the end it declares was cut off
 NEAR_S = 0.05
 MOST_GROUP = 300
-MOST_PROVEN = 1 << 40  # pixels of a picture whose slices are asked for their ends
+MOST_PROVEN = 352 * 288  # pixels of a picture whose slices are asked for their ends: it costs as much as decoding
 Timed = tuple[av.VideoFrame, int, Fraction]
 
 

@@ -10,10 +10,13 @@ NO_TIMES = ("avi",)  # formats that hold no time for a picture, only its place i
 
 
 class Times:
-    """The times of a recording's pictures, in the order in which they are shown, through all its parts."""
+    """The times of a recording's pictures, in the order in which they are shown, through all its parts.
 
-    def __init__(self, rate: Fraction) -> None:
-        self._rate = rate
+    `counted`: the file's own times, if it has any, are not used, but its rate.
+    """
+
+    def __init__(self, rate: Fraction, *, counted: bool = False) -> None:
+        self._rate, self._all_counted = rate, counted
         self._time_base: Fraction | None = None
         self._placed = False
         self._places: dict[int, int] = {}  # when each packet is due in decoding
@@ -51,7 +54,7 @@ class Times:
             pts = self._places.get(place)
             if pts is None and self._last_s is not None and time_base is not None and not self._joint:
                 pts = round(self._last_s / time_base) - self._added + self._step
-        if pts is None or time_base is None:
+        if pts is None or time_base is None or self._all_counted:
             # A bare stream, as in a .h264 file, has no clock of its own: count.
             pts, time_base = self._counted, 1 / self._rate
         step = picture.duration or self._step or max(1, round(1 / self._rate / time_base))

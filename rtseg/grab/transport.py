@@ -69,6 +69,8 @@ class Transport:
         self._read_to(start + 1)
         first = 0 if last_start is None else bisect_right(self._starts, last_start)
         among = self._starts[first : bisect_right(self._starts, start)]
+        if last_start is not None and len(among) > 1:
+            return GARBLED  # of a picture that starts between the two, nothing came
         return next((why for s in among if (why := self._before.get(s))), "")
 
     def _read_to(self, end: int | None) -> None:

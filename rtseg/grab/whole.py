@@ -13,13 +13,14 @@ from typing import TypeAlias
 
 import av
 
-from .keys import is_key
+from .keys import is_disposable, is_key
 
 # `explode`: an error is an error, and is not concealed. `crccheck`: FFV1's and HEVC's own checksums.
 STRICT = "crccheck+explode"
 # `aggressive`: also that a slice has to end where its data ends. Only of H.264: in MPEG-2 padding there is common.
 STRICTER = {"h264": STRICT + "+aggressive"}
 IN_STEP = ("h264", "hevc", "mpeg2video")  # one packet, one picture (or field), in the order of their times
+DAMAGED = "its data is damaged"
 MOST_WAITING = 2000
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
@@ -50,6 +51,7 @@ class WholePictures:
         self._start: tuple[int, int | None] | None = None  # number and pts of the key frame that decoding began at
         self._await_start = True
         self._waiting: dict[int, int | None] = {}  # packets that have not become a picture yet: number to pts
+        self._alone: dict[int, int] = {}  # damaged pictures that no other needs: number to pts
         self._after_field = -1  # the number of the latest interlaced picture
         self._why, self._holes = "", 0
         self.leading = 0
@@ -73,7 +75,7 @@ class WholePictures:
         if len(self._waiting) > MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
         if broken:
-            yield from self._fault(number, broken)
+            yield from self._left_out(packet, broken)
             return
         if self._start is None:
             if not self._can_begin(packet):
@@ -84,7 +86,7 @@ class WholePictures:
         try:
             pictures = packet.decode()
         except av.FFmpegError:
-            yield from self._fault(number, "its data is damaged")
+            yield from self._left_out(packet, DAMAGED)
             return
         yield from self._good(pictures)
 
@@ -98,10 +100,21 @@ class WholePictures:
             return False
         return self.any_start or packet.is_keyframe or is_key(self._decoder.name, bytes(packet))
 
+    def _left_out(self, packet: Packet, why: str) -> Iterator[av.VideoFrame]:
+        """A damaged packet: that one picture is missing if no other needs it, else all up to the next key frame."""
+        number = self.number
+        alone = why == DAMAGED and self._start is not None and self._timed and packet.pts is not None
+        if alone and is_disposable(self._decoder.name, bytes(packet)):
+            self._waiting.pop(number, None)
+            self._alone[number] = packet.pts or 0
+            return
+        yield from self._fault(number, why)
+
     def finish(self) -> Iterator[av.VideoFrame]:
         """What the decoder still holds at the end, or at a joint: after it, decoding begins anew."""
         pictures = self._drained()
         yield from self._good(pictures)
+        self._count_alone(None)
         self._settle(self.number + 1, None, end=True)
         self._start = None
 
@@ -130,7 +143,7 @@ class WholePictures:
             if picture.is_corrupt and self._await_start:
                 continue  # refreshed little by little: it is not whole yet
             if picture.is_corrupt or self._overtaken(picture, number):
-                why = "its data is damaged" if picture.is_corrupt else "a picture is missing"
+                why = DAMAGED if picture.is_corrupt else "a picture is missing"
                 held = pictures[index + 1 :]
                 yield from self._good([p for p in held if self._number_of(p) < number])
                 yield from self._fault(min(number, self.number), why)
@@ -140,10 +153,19 @@ class WholePictures:
                     continue
                 self._await_start = False
                 self._settle(*(self._start or (number, picture.pts)))
+            if number in self._alone:
+                continue
             self._waiting.pop(number, None)
+            self._count_alone(picture.pts)
             if picture.interlaced_frame:
                 self._after_field = number
             yield picture
+
+    def _count_alone(self, pts: int | None) -> None:
+        """Those that were left out on their own, and were to be shown before the picture that is shown now."""
+        for number in [n for n, due in self._alone.items() if pts is None or due < pts]:
+            del self._alone[number]
+            self.loss = Loss((self.loss.lost if self.loss else 0) + 1, DAMAGED)
 
     def _begins(self, picture: av.VideoFrame, number: int) -> bool:
         """Whether a picture is the key frame that decoding began at, or shown after it."""

@@ -1,4 +1,4 @@
-"""What a recording may be: of any container, joined, in parts, through a pipe, or on a web server; and how long it is."""
+"""What a recording may be: of any container, joined, in parts, through a pipe, or on a web server; and its length."""
 
 from __future__ import annotations
 
