@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -73,8 +74,10 @@ def write_palette_png(path: Path, id_map_hw: ImageU8) -> None:
 
     image = Image.fromarray(id_map_hw)
     image.putpalette(_palette())
+    coded = BytesIO()
+    image.save(coded, format="PNG", compress_level=1)  # areas of one colour: twice as fast, and not much larger
     try:
-        image.save(path, format="PNG", compress_level=1)  # areas of one colour: twice as fast, and not much larger
+        path.write_bytes(coded.getbuffer())  # at once: who is killed leaves no half of it
     except OSError as e:
         discard(path)
         raise unwritable(path, e) from e
