@@ -15,6 +15,7 @@ from rtseg.config import CONDITIONING, StreamProfile
 from rtseg.errors import PromptError
 from rtseg.live.board import Board
 from rtseg.live.child import back_off_s
+from rtseg.live.heard import Heard
 from rtseg.live.keep import Keep
 from rtseg.live.link import Link
 from rtseg.live.pace import Pace
@@ -188,7 +189,7 @@ def test_the_engine_has_one_text_on_the_wire_also_after_a_restart(tmp_path: Path
     feed = Feed(StreamProfile("clip.mp4"))
     feed.began_ns = 0
     feed.remedy, feed.network = Mock(), Mock()
-    feed.children = {"publish": Mock(), "segment": Mock(silent_s=1.0)}
-    feed._on_ready(feed.children["segment"], engine="nano, cpu: kernels, memory efp", step_ms=1.0)
+    feed.children = {"publish": Mock(), "segment": Mock(role="segment", silent_s=1.0)}
+    Heard(feed)._on_ready(feed.children["segment"], engine="nano, cpu: kernels, memory efp", step_ms=1.0)
     said = {call.args[0]: call.kwargs for call in feed.children["publish"].say.call_args_list}
     assert said["engine"]["engine"] == plain_config("publish", feed)["engine"] == feed.engine != ""
