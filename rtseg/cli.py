@@ -83,15 +83,14 @@ def _not_option(word: str) -> str:
 def _at_home(args: argparse.Namespace) -> argparse.Namespace:
     """The words with `~` made the home folder in every path: a shell does not do so in --out=~/x, nor in quotes."""
 
-    def path(value: Any) -> Any:
+    def at_home(name: str, value: Any) -> Any:
         if isinstance(value, list):
-            return [path(one) for one in value]
+            return [at_home(name, one) for one in value]
+        if isinstance(value, str) and name in MAYBE_PATHS and value.startswith("~"):
+            return str(as_path(value))
         return as_path(value) if isinstance(value, Path) else value
 
-    said = {name: path(value) for name, value in vars(args).items()}
-    for name in MAYBE_PATHS & said.keys():
-        if isinstance(said[name], str) and said[name].startswith("~"):
-            said[name] = str(as_path(said[name]))
+    said = {name: at_home(name, value) for name, value in vars(args).items()}
     return argparse.Namespace(**said)
 
 

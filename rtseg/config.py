@@ -160,6 +160,10 @@ def load_stream(path: str | Path) -> StreamProfile:
     publish = _publish(_table(table, "publish", [f.name for f in fields(Publish)]), keys)
     if control == publish.bind and not control.endswith((":0", ":*")):
         raise ConfigError(f"{table.where}: control: bind = {control!r} is that of publish; expected another address")
+    objects = _objects(table, folder)
+    if len(objects) > engine.max_objects:
+        most = f"the engine's recipe says max_objects = {engine.max_objects}"
+        raise ConfigError(f"{table.where}: {len(objects)} objects; {most}; raise it, or leave some out")
     return StreamProfile(
         source=_source(table, folder),
         name=re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem),
@@ -178,7 +182,7 @@ def load_stream(path: str | Path) -> StreamProfile:
         metrics=_table(table, "metrics", ("bind",)).text("bind") if "metrics" in table else None,
         record=_folder(table, "record", "folder", folder),
         keys=keys,
-        objects=_objects(table, folder),
+        objects=objects,
         path=path,
     )
 

@@ -34,6 +34,8 @@ def mask_of_image(
         raise error(f"{said} is a {lossy}, whose values are blurred; expected a PNG to pick value = {value} from")
     if value is not None:
         return _pick(values, palette, value, said, error)
+    if palette is not None:
+        values = _by_palette(values, palette, said, error)
     if values.ndim == 3:
         raise error(
             f"{said} has the colours {_colors(values)}; expected black and white, or which colour is the object: "
@@ -64,6 +66,7 @@ def _read(path: Path, said: str, error: type[RtsegError]) -> tuple[Values, Value
                 raise error(f"{said} holds {count} pictures; expected one; save the one of this frame as PNG")
             image = ImageOps.exif_transpose(opened)
             image.load()
+            return _values(image, said, error), _palette(image), lossy
     except OSError as e:
         why = e.strerror or " ".join(str(e).split("'")[0].split()) or type(e).__name__
         raise error(f"{said} {expected.format(why.lower())}") from e
@@ -71,7 +74,6 @@ def _read(path: Path, said: str, error: type[RtsegError]) -> tuple[Values, Value
         raise
     except Exception as e:  # whatever a broken file makes a decoder do
         raise error(f"{said} {expected.format(' '.join(str(e).split())[:80] or type(e).__name__)}") from e
-    return _values(image, said, error), _palette(image), lossy
 
 
 def _values(image: Any, said: str, error: type[RtsegError]) -> Values:
@@ -100,6 +102,20 @@ def _palette(image: Any) -> Values | None:
         return None
     flat = image.getpalette("RGB") or []
     return np.array(flat, np.uint8).reshape(-1, 3)
+
+
+def _by_palette(values_hw: Values, palette: Values, said: str, error: type[RtsegError]) -> Values:
+    """Numbers of a palette whose 0 is black, the background; of black and white alone, in whatever order, the greys."""
+    used = np.unique(values_hw)
+    colors = _in_color(used[None], palette)[0]
+    if all(set(color.tolist()) in ({0}, {255}) for color in colors):
+        return _in_color(values_hw, palette)[..., 0]
+    if 0 in used and colors[0].any():
+        raise error(
+            f"{said} has a palette whose 0 is {colors[0].tolist()}; expected black as the background, or which "
+            f'is the object: "value": {next((int(n) for n in used if n), 1)}'
+        )
+    return values_hw
 
 
 def _pick(values: Values, palette: Values | None, value: Picked, said: str, error: type[RtsegError]) -> BoolMask:

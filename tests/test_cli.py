@@ -325,3 +325,27 @@ def test_a_segment_that_is_stopped_keeps_what_is_whole(tmp_path: Path, number: i
     run = json.loads((tmp_path / "out/run.json").read_text())
     assert (run["complete"], run["ended"], run["frames"]["shown"]) == (False, "interrupted", whole)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e.toml", "out", "p.json"]
+
+
+def test_home_folders_are_found_in_every_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "p.json").write_text('[{"frame": 0, "id": 1, "points": [[1, 2, 1]]}]')
+    (tmp_path / "e.toml").write_text('model = "micro"\nweights = "package:micro"\n')
+    for words, missing in (
+        (["segment", "~/no.mp4", "--prompts", "~/p.json", "--engine=~/e.toml", "--out=~/o"], "no.mp4"),
+        (["segment", "~/no.mp4", "--prompts=~/q.json", "--out=~/o"], "q.json"),
+        (["segment", "~/no.mp4", "--prompts=~/p.json", "--engine=~/f.toml", "--out=~/o"], "f.toml"),
+        (["live", "~/no.toml"], "no.toml"),
+    ):
+        assert main(words) == 2
+        printed = capsys.readouterr().err
+        assert str(tmp_path / missing) in printed and "~" not in printed
+    assert main(["live", "~nobody-here/s.toml"]) == 2
+    assert "expected a home folder that is there" in capsys.readouterr().err
+
+
+def test_stdin_is_not_both_the_recording_and_the_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "-", "--prompts", "-", "--out", str(tmp_path / "o")]) == 2
+    assert "stdin is the recording already; expected a file, or a pipe" in capsys.readouterr().err

@@ -342,3 +342,13 @@ def test_a_recipe_is_checked_however_it_comes_in(tmp_path: Path) -> None:
         assert expected in str(caught.value) and "\n" not in str(caught.value)
     found = load_recipe(image_size=np.float32(256), memory=MemoryPlan(spatial=3), policy="fifo")  # type: ignore[arg-type]
     assert found == Recipe(image_size=256, memory=MemoryPlan("fifo", 3)) and type(found.image_size) is int
+
+
+def test_more_objects_than_the_engine_follows_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    def profile(count: int) -> Path:
+        objects = "".join(f"[[object]]\nid = {n}\npoints = [[4, 5, 1]]\n" for n in range(1, count + 1))
+        return write(tmp_path / "s.toml", f'source = "clip.mp4"\n{objects}')
+
+    with pytest.raises(ConfigError, match="5 objects; the engine's recipe says max_objects = 4; raise it"):
+        load_stream(profile(5))
+    assert len(load_stream(profile(4)).objects) == 4

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -282,3 +285,13 @@ def test_every_line_is_one_and_short() -> None:
             with pytest.raises(RtsegError) as caught:
                 Prompt(**{"id": 1, "points": POINT, key: given})  # type: ignore[arg-type]
             assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("said", [{"mask": MASK_HW}, {"points": POINT, "box": (0, 0, 5, 5)}])
+def test_a_prompt_can_be_sent_to_another_process(said: dict[str, Any]) -> None:
+    prompt = Prompt(3, label="hook", **said)
+    for same in (pickle.loads(pickle.dumps(prompt)), copy.deepcopy(prompt), replace(prompt)):
+        assert (same.id, same.points, same.box, same.label) == (3, prompt.points, prompt.box, "hook")
+        assert prompt.mask is None or np.array_equal(same.mask, prompt.mask)
+    with pytest.raises(PromptError, match="id = 300"):
+        replace(prompt, id=300)

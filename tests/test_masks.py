@@ -187,3 +187,35 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     save(tmp_path / "home", Image.fromarray(MASK_HW))
     np.testing.assert_array_equal(read(tmp_path, "~/m.png"), MASK_HW)
+
+
+def test_a_palette_says_which_number_is_the_background(tmp_path: Path) -> None:
+    image = Image.fromarray(np.where(MASK_HW, 0, 1).astype(np.uint8), "P")
+    image.putpalette([255, 255, 255, 0, 0, 0])  # white is 0
+    for name in ("m.png", "m.gif", "m.bmp"):
+        save(tmp_path, image, name)
+        np.testing.assert_array_equal(read(tmp_path, name), MASK_HW)
+    image.putpalette([255, 0, 0, 0, 0, 0])  # as a program that makes files small leaves it: the object is 0
+    save(tmp_path, image)
+    assert "has a palette whose 0 is [255, 0, 0]; expected black as the background, or which" in refused(tmp_path)
+    np.testing.assert_array_equal(read(tmp_path, value=[255, 0, 0]), MASK_HW)
+    np.testing.assert_array_equal(read(tmp_path, value=0), MASK_HW)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB", "F", "I", "RGBX"])
+def test_pictures_of_odd_kinds_are_masks_or_one_line(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(MASK_HW.astype(np.uint8) * 255)
+    image = (
+        Image.new(mode, (W, H))
+        if mode == "LAB"
+        else grey.convert("RGB").convert(mode)
+        if len(mode) > 1
+        else grey.convert(mode)
+    )
+    image.save(tmp_path / "m.tif")
+    try:
+        mask_hw = read(tmp_path, "m.tif")
+    except PromptError as e:
+        assert "\n" not in str(e) and "expected" in str(e)
+    else:
+        np.testing.assert_array_equal(mask_hw, MASK_HW)

@@ -14,7 +14,7 @@ from typing import Any
 from ..documents import as_path, read_toml
 from ..errors import ConfigError
 from ..sam2 import get_preset
-from ..tables import Table
+from ..tables import Table, expanded
 from .losses import LOSSES
 
 KEYS = (
@@ -28,6 +28,7 @@ MATERIAL_KEYS = {
 }
 PHASE_KEYS = ("steps", "image_size", "length", "objects", "clips", "clips_cuda", "lr", "loss")
 OPTIMIZERS = ("muon", "adamw")
+MOST = 2**31 - 1  # of what is counted
 FEATURES = "features"  # the loss of a phase that teaches an image encoder
 
 
@@ -150,15 +151,15 @@ def read_config(path: str | Path) -> TrainConfig:
         phases,
         videos,
         textures,
-        Endoscope(endoscope.number("share", 0.0, 0, 1e6), endoscope.integer("scenes", 200, 1)),
+        Endoscope(endoscope.number("share", 0.0, 0, 1e6), endoscope.integer("scenes", 200, 1, MOST)),
         validation,
         _relative(preset, path) if preset.endswith(".toml") else preset,
         _relative(table.text("weights"), path) if "weights" in table else None,
         teacher,
-        table.integer("seed", 0, 0),
+        table.integer("seed", 0, 0, MOST),
         table.choice("optimizer", "muon", OPTIMIZERS),
         table.number("weight_decay", 0.05, 0, 1),
-        table.integer("warm_up", 200, 1),
+        table.integer("warm_up", 200, 1, MOST),
         table.number("average_decay", 0.999, 0, 1),
         path,
     )
@@ -174,7 +175,7 @@ def _teacher(table: Table, path: Path) -> Teacher:
 
 def _relative(text: str, path: Path) -> str:
     """A path is relative to the file."""
-    return text if text.startswith("package:") else str(path.parent / text)
+    return text if text.startswith("package:") else str(path.parent / expanded(text, str(path), ConfigError))
 
 
 def _tables(table: Table, key: str, known: tuple[str, ...]) -> list[Table]:
@@ -186,17 +187,17 @@ def _tables(table: Table, key: str, known: tuple[str, ...]) -> list[Table]:
 
 def _material(table: Table) -> Material:
     return Material(
-        table.text("path"),
+        str(expanded(table.text("path"), f"{table.where}: path", ConfigError)),
         table.text("layout") if "layout" in table else None,
         table.texts("sequences"),
         table.number("share", 1.0, 0, 1e6),
-        table.integer("every", 1, 1),
+        table.integer("every", 1, 1, MOST),
     )
 
 
 def _phase(table: Table) -> Phase:
     default = Phase(1)
-    size = table.integer("image_size", default.image_size, 64)
+    size = table.integer("image_size", default.image_size, 64, 4096)
     if size % 32:
         raise table.bad("image_size", "a multiple of 32")
     rates = "two learning rates from 0 to 1: at the phase's begin and at its end"
@@ -204,12 +205,12 @@ def _phase(table: Table) -> Phase:
     if not all(0 <= rate <= 1 for rate in lr):
         raise table.bad("lr", rates)
     return Phase(
-        table.integer("steps", None, 1),
+        table.integer("steps", None, 1, MOST),
         size,
         table.integer("length", default.length, 2, 64),
         table.integer("objects", default.objects, 1, 64),
-        table.integer("clips", default.clips, 1),
-        table.integer("clips_cuda", default.clips_cuda, 1),
+        table.integer("clips", default.clips, 1, 4096),
+        table.integer("clips_cuda", default.clips_cuda, 1, 4096),
         (lr[0], lr[1]),
         table.choice("loss", default.loss, (*LOSSES, FEATURES)),
     )

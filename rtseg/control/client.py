@@ -15,6 +15,7 @@ from ..errors import ConfigError, OutputError, PromptError
 from ..forks import ADVICE, in_child, refuse
 from ..keys import Handshakes, present
 from ..publish.rle import decode_rle
+from ..tables import real, short
 from ..types import BoolMask, Prompt, now_ns
 from .messages import (
     PROMPTED,
@@ -68,7 +69,12 @@ class Client:
         server_key: str | Path | None = None,
     ) -> None:
         """`keys` and `server_key` as for `rtseg.keys.present`. `OutputError` if the address is none."""
-        self._endpoint, self._timeout, self._number = endpoint, timeout, 0
+        seconds = real(timeout) or 0
+        if seconds <= 0 or not isinstance(endpoint, str):
+            raise OutputError(
+                f"endpoint {short(endpoint)}, timeout = {short(timeout)}; expected tcp://HOST:PORT, seconds"
+            )
+        self._endpoint, self._timeout, self._number = endpoint, seconds, 0
         self._keys, self._server_key = keys, server_key
         self._one_at_a_time = threading.Lock()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import PromptError, RtsegError
+
 Result = dict[str, Any]
 AddVerb = Callable[[Any, str, Callable[[argparse.Namespace], Result], str, str], argparse.ArgumentParser]
 
@@ -39,8 +41,11 @@ def ctl(args: argparse.Namespace) -> Result:
 def _pointed(args: argparse.Namespace) -> tuple[Any, ...]:
     from ..prompts import read_mask
 
+    where = f"prompt for object {args.id}"
+    if args.value is not None and args.mask is None:
+        raise PromptError(f"{where}: found a value without a mask; expected the mask image that it picks from")
     points = [(*point, 1) for point in args.point] + [(*point, 0) for point in args.background]
-    mask_hw = None if args.mask is None else read_mask(args.mask, f"object {args.id}")
+    mask_hw = None if args.mask is None else read_mask(args.mask, where, value=args.value)
     return args.id, points, args.box, mask_hw
 
 
@@ -72,7 +77,8 @@ def _add_ctl(verbs: Any, add_verb: AddVerb) -> None:
         prompt.add_argument("--point", type=_pair, action="append", default=[], metavar="X,Y", help="on the object")
         prompt.add_argument("--background", type=_pair, action="append", default=[], metavar="X,Y", help="not on it")
         prompt.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="around it")
-        prompt.add_argument("--mask", type=Path, metavar="FILE", help="a picture that is not black where the object is")
+        prompt.add_argument("--mask", type=Path, metavar="FILE", help="a picture that is white where it is")
+        prompt.add_argument("--value", type=_value, metavar="N|R,G,B", help="which of a mask's objects, or colours")
         prompt.add_argument("--label", help="what it is called")
         prompt.add_argument("--seq", type=int, help="the frame pointed at; without it, the newest")
     verb("remove", "forget an object", "3").add_argument("id", type=int)
@@ -145,6 +151,16 @@ def _numbers(text: str, count: int, expected: str) -> list[float]:
     if len(found) != count or not all(map(math.isfinite, found)):
         raise argparse.ArgumentTypeError(f"{text!r}; expected {expected}")
     return found
+
+
+def _value(text: str) -> int | tuple[int, ...]:
+    from ..prompts import picked
+
+    numbers = _numbers(text, 1 + text.count(","), "the number of an object, or a colour R,G,B")
+    try:
+        return picked(numbers[0] if len(numbers) == 1 else numbers, "--value")
+    except RtsegError as e:
+        raise argparse.ArgumentTypeError(str(e).split(": ", 1)[1]) from e
 
 
 def _positive(text: str) -> float:

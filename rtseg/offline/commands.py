@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, PromptError
 from .settings import Reading
 
 Result = dict[str, Any]
@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> Result:
     from ..report import progress_bar
     from . import segment
 
+    if "-" in args.source and str(args.prompts) == "-":
+        raise PromptError("prompts = '-': stdin is the recording already; expected a file, or a pipe: <(command)")
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
     recipe, prompts = load_recipe(args.engine, **given), load_prompts(args.prompts)
     reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits)

@@ -19,6 +19,7 @@ from ..config import TOPICS, Topic
 from ..errors import ConfigError, OutputError, did_you_mean
 from ..forks import ADVICE, in_child, refuse
 from ..keys import Handshakes, present
+from ..tables import real, short
 from ..types import now_ns
 from .wake import Wake
 from .wire import CLOCK, Message, check_stream, decode
@@ -51,6 +52,8 @@ class Subscriber:
         `keys`: our key, as `rtseg.keys.present` takes it, to a publisher that asks for one; `ConfigError` if it will
         not do. `server_key`: the publisher's public key, or its file; None: `server.key` beside ours.
         """
+        if not isinstance(endpoint, str):
+            raise OutputError(f"endpoint {short(endpoint)}: expected tcp://HOST:PORT; correct it")
         if stream is not None:
             check_stream(stream)
         for topic in [topics] if isinstance(topics, str) else topics:
@@ -94,8 +97,11 @@ class Subscriber:
         """
         if kind is not None and kind not in self._topics:
             raise OutputError(f"{kind!r} is not subscribed to; expected one of: {', '.join(self._topics)}")
+        seconds = None if timeout is None else real(timeout)
+        if timeout is not None and (seconds is None or seconds < 0):
+            raise OutputError(f"timeout = {short(timeout)}; expected seconds, 0 or more, or None")
         with self._news:
-            self._news.wait_for(lambda: self._closed or self._waiting(kind), timeout)
+            self._news.wait_for(lambda: self._closed or self._waiting(kind), seconds)
             found = self._waiting(kind)
             return self._newest.pop(found) if found else None
 

@@ -51,9 +51,11 @@ class Tracker:
     """
 
     def __init__(self, engine: Engine, policy: str | None = None) -> None:
+        if not hasattr(engine, "recipe"):
+            raise EngineError(f"engine = {short(engine)}; expected what open_engine gives")
         plan = engine.recipe.memory
         self.engine = engine
-        self.policy = policy or plan.policy
+        self.policy = plan.policy if policy is None else policy
         self._select = get_policy(self.policy)
         self._asks: Rivals | None = None
         if self.policy in NEED_RIVALS:

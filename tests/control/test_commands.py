@@ -120,3 +120,21 @@ def test_keys_in_words(tmp_path: Path):
 def test_the_words_are_there_without_zeromq():
     code = "import sys; from rtseg.cli import _parser; _parser(); assert not {'zmq', 'msgpack'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_object_of_a_mask_image_is_picked(feed, tmp_path):
+    ids_hw = np.zeros((20, 30), np.uint8)
+    ids_hw[3:9, 4:12], ids_hw[12:15, 4:12] = 1, 2
+    cv2.imwrite(str(tmp_path / "ids.png"), ids_hw)
+    _, request = feed("add", "3", "--mask", str(tmp_path / "ids.png"), "--value", "2")
+    assert np.array_equal(request.prompt.mask, ids_hw == 2)
+    cv2.imwrite(str(tmp_path / "ids.png"), np.dstack([ids_hw * 0, ids_hw * 0, (ids_hw == 1) * np.uint8(200)]))
+    _, request = feed("add", "3", "--mask", str(tmp_path / "ids.png"), "--value", "200,0,0")
+    assert np.array_equal(request.prompt.mask, ids_hw == 1)
+    with pytest.raises(PromptError, match="^prompt for object 3: mask = .* has the colours"):
+        _run("ctl", "add", "3", "--mask", str(tmp_path / "ids.png"))
+    with pytest.raises(PromptError, match="a value without a mask"):
+        _run("ctl", "add", "3", "--point", "1,2", "--value", "2")
+    for wrong in ("x", "1,2", "256,0,0", "1.5", "-1"):
+        with pytest.raises(RtsegError, match="--value: .*expected the number of an object"):
+            _run("ctl", "add", "3", "--mask", "x.png", f"--value={wrong}")

@@ -38,6 +38,7 @@ from rtseg.control import server as server_module
 from rtseg.control.messages import MAX_BYTES, number_of, opened, pack_request, request_of
 from rtseg.errors import ConfigError, OutputError, PromptError, RtsegError
 from rtseg.publish.publisher import Publisher
+from rtseg.publish.subscriber import Subscriber
 from rtseg.types import Frame, Masks, Prompt
 
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -422,3 +423,24 @@ def test_silent_connections_hold_nobody_up(feed):
         assert client.status()["said"] == "Status"
     for one in idle:
         one.close()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", None, True])
+def test_a_client_waits_for_some_seconds(timeout):
+    with pytest.raises(OutputError, match="timeout = .*; expected tcp://HOST:PORT, seconds"):
+        Client("tcp://127.0.0.1:5556", timeout=timeout)
+
+
+@pytest.mark.parametrize("endpoint", [5, None, b"tcp://127.0.0.1:1"])
+def test_an_endpoint_is_a_text(endpoint):
+    for opens in (Client, Subscriber):
+        with pytest.raises(OutputError, match=r"expected tcp://HOST:PORT"):
+            opens(endpoint)
+
+
+def test_a_subscriber_waits_for_some_seconds_or_for_ever():
+    with Subscriber("tcp://127.0.0.1:5597") as subscriber:
+        assert subscriber.get(timeout=np.float32(0.01)) is None
+        for timeout in (-1, float("nan"), "5", True):
+            with pytest.raises(OutputError, match="timeout = .*; expected seconds, 0 or more, or None"):
+                subscriber.get(timeout=timeout)

@@ -6,6 +6,7 @@ import mmap
 import os
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,12 +15,14 @@ from rtseg.config import CONDITIONING, StreamProfile
 from rtseg.errors import PromptError
 from rtseg.live.board import Board
 from rtseg.live.child import back_off_s
+from rtseg.live.heard import Heard
 from rtseg.live.keep import Keep
 from rtseg.live.link import Link
 from rtseg.live.pace import Pace
 from rtseg.live.parcels import frame_meta, frame_of, masks_of, masks_parcel, prompt_of, prompt_parcel
 from rtseg.live.state import Facts, has_recovered, state_of
-from rtseg.live.statement import _memory, sha256_of
+from rtseg.live.statement import _memory, plain_config, sha256_of
+from rtseg.live.supervisor import Feed
 from rtseg.types import Color, Frame, Masks, Prompt
 
 
@@ -180,3 +183,13 @@ def test_memory_is_counted_in_pages_of_the_system(monkeypatch: pytest.MonkeyPatc
     real, large = _memory(os.getpid())["rss_bytes"], 65536
     monkeypatch.setattr(os, "sysconf", lambda name: large)
     assert 0.8 < _memory(os.getpid())["rss_bytes"] / (real * large / mmap.PAGESIZE) < 1.25
+
+
+def test_the_engine_has_one_text_on_the_wire_also_after_a_restart(tmp_path: Path) -> None:
+    feed = Feed(StreamProfile("clip.mp4"))
+    feed.began_ns = 0
+    feed.remedy, feed.network = Mock(), Mock()
+    feed.children = {"publish": Mock(), "segment": Mock(role="segment", silent_s=1.0)}
+    Heard(feed)._on_ready(feed.children["segment"], engine="nano, cpu: kernels, memory efp", step_ms=1.0)
+    said = {call.args[0]: call.kwargs for call in feed.children["publish"].say.call_args_list}
+    assert said["engine"]["engine"] == plain_config("publish", feed)["engine"] == feed.engine != ""

@@ -10,7 +10,7 @@ import torch
 
 from rtseg import Frame, Tracker
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import PromptError
+from rtseg.errors import ConfigError, EngineError, PromptError
 
 H, W = 90, 120
 
@@ -217,3 +217,12 @@ def test_logits_are_no_mask(tracker: Tracker) -> None:
     for array in (masks.logits(1), masks.mask_logits_bhw):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = 0
+
+
+def test_a_tracker_needs_an_engine_and_a_policy_by_name(small_engine: TorchEngine) -> None:
+    for engine in ("engines/nano-cpu.toml", None, 5):
+        with pytest.raises(EngineError, match="expected what open_engine gives"):
+            Tracker(engine)  # type: ignore[arg-type]
+    for policy in ("", "fofo", 5, ["fifo"]):
+        with pytest.raises(ConfigError, match="no such policy; (did you mean|expected one of)"):
+            Tracker(small_engine, policy)  # type: ignore[arg-type]

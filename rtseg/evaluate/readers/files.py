@@ -91,10 +91,10 @@ def pair(pictures: Iterable[Path], maps: Iterable[Path], key: Callable[[Path], s
 def read_json(path: Path, *expected: type) -> Any:
     """What a JSON file holds; `SourceError` unless it is one of `expected`."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_bytes())  # whatever its coding
     except OSError as e:
         raise SourceError(f"{path}: cannot be read ({e.strerror}); check the path and its permissions") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise SourceError(f"{path}: not JSON ({e}); copy it again") from e
     if not isinstance(value, expected):
         names = " or a ".join(kind.__name__ for kind in expected)

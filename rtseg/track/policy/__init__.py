@@ -19,6 +19,7 @@ what is held on to beside it (`held`).
 from __future__ import annotations
 
 from ...errors import ConfigError, did_you_mean
+from ...tables import short
 from .held import anchor, distractor, diverse
 from .values import Choice, Memory, Policy, Size, Verdict
 from .window import confident, efp, efp_confident, efp_window, fifo
@@ -38,8 +39,8 @@ POLICIES: dict[str, Policy] = {
 NEED_RIVALS = frozenset({"distractor"})  # for all of a `Verdict`; the others read its first two numbers
 
 
-def get_policy(name: str) -> Policy:
+def get_policy(name: object) -> Policy:
     """The policy of this name; `ConfigError` that names the nearest one if there is none."""
-    if name not in POLICIES:
-        raise ConfigError(f"memory policy {name!r}: no such policy; {did_you_mean(name, POLICIES)}")
+    if not isinstance(name, str) or name not in POLICIES:
+        raise ConfigError(f"memory policy {short(name)}: no such policy; {did_you_mean(str(name), POLICIES)}")
     return POLICIES[name]
