@@ -56,6 +56,9 @@ def _stop(feed: Feed, role: str) -> None:
     child = feed.children[role]
     if not child.starts:
         return
+    if child.ended:  # just now, and nobody has looked yet
+        feed.heard.listen(child)
+        child.reap()
     if role == "record" and child.pid is None and child.refused is None:  # it finishes what the one before left open
         child.begin()
         child.tick(lambda: plain_config(role, feed))

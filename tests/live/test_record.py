@@ -87,7 +87,7 @@ def test_a_short_feed_is_recorded_too(profile: StreamProfile, faults: Faults, tm
     """Its recorder is not ready before all is over."""
     report, _ = watch(replace(profile, source=SOURCE.format(0.1), record=tmp_path / "recordings"))
     (folder,) = (tmp_path / "recordings").iterdir()
-    assert report["ok"] and verify(folder)["closed"] and verify(folder)["frames"] == report["frames"]["shown"] > 0
+    assert report["ok"] and verify(folder)["closed"] and verify(folder)["frames"] >= report["frames"]["shown"] > 0
 
 
 @pytest.fixture()
