@@ -1,4 +1,4 @@
-"""After a cut an object is lost until its scene is seen again, or a person prompts it; without a cut nothing changes."""
+"""After a cut an object is lost until its scene is seen again, or it is prompted; without a cut nothing changes."""
 
 from __future__ import annotations
 
