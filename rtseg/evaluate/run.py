@@ -154,7 +154,7 @@ def evaluate(
 
 def _tracker(engine: Engine, policy: str | None, sequence: Sequence) -> Tracker:
     tracker = Tracker(engine, policy)
-    tracker.cuts = sequence.volume is None  # slices are no film: what differs from one to the next is no other scene
+    tracker.cuts = not sequence.volume  # slices are no film: what differs from one to the next is no other scene
     return tracker
 
 
