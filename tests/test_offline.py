@@ -186,3 +186,25 @@ def test_of_an_ordinary_prompt_nothing_is_said(tmp_path: Path, recipe: Recipe) -
     said: list[str] = []
     prompts = {0: [Prompt(1, mask=rectangle(80, 30, 140, 100))], 2: [BOX]}
     assert segment(SOURCE, prompts, tmp_path / "out", recipe, say=said.append)["warnings"] == said == []
+
+
+def test_cuts_are_said(tmp_path: Path, recipe: Recipe) -> None:
+    """Where another scene begins, in `run.json` and in a line; without one there is no line, and the list is empty."""
+    from tests.track.test_scene import tissue, window
+
+    one, other = tissue(1), tissue(2)
+    for name, pictures in {
+        "cut": [window(one, 40 + i) for i in range(5)] + [window(other, 40 + i) for i in range(3)],
+        "whole": [window(one, 40 + i) for i in range(8)],
+    }.items():
+        folder, said = tmp_path / name, list[str]()
+        folder.mkdir()
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(folder / f"{i:03d}.png")
+        out = tmp_path / f"{name}-out"
+        segment(str(folder), {0: [Prompt(1, box=(10, 20, 80, 90))]}, out, recipe, say=said.append)
+        run = json.loads((out / "run.json").read_text())
+        assert run["cuts"] == ([5] if name == "cut" else [])
+        assert sum("another scene begins with frame 5;" in line for line in said) == (name == "cut")
+        masks = [np.asarray(Image.open(out / f"masks/{i:03d}.png")).any() for i in range(8)]
+        assert not any(masks[5:]) or name == "whole"

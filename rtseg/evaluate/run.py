@@ -138,7 +138,7 @@ def evaluate(
             if missing:
                 left_out[sequence.name] = missing
             if chosen:
-                tracked = track(watched, chosen, settings, partial(Tracker, engine, settings.policy))
+                tracked = track(watched, chosen, settings, partial(_tracker, engine, settings.policy, sequence))
                 tracked.volume, tracked.group = sequence.volume, sequence.group
                 rows, classes = score(sequence, tracked, settings.tolerance)
                 result.tracked[sequence.name] = tracked
@@ -150,6 +150,12 @@ def evaluate(
     if not result.tracked:
         raise SourceError(f"{dataset.name}: no sequence shows a target where it could be prompted; expected one")
     return result
+
+
+def _tracker(engine: Engine, policy: str | None, sequence: Sequence) -> Tracker:
+    tracker = Tracker(engine, policy)
+    tracker.cuts = not sequence.volume  # slices are no film: what differs from one to the next is no other scene
+    return tracker
 
 
 def _check_slices(dataset: Dataset, settings: Settings) -> None:

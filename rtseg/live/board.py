@@ -20,7 +20,7 @@ STAGES = (
 )  # fmt: skip
 _COUNTS = (
     *(f"beat {role}" for role in ROLES),  # when the process last went round its loop, in ns of the one clock
-    "shown", *(f"dropped {cause}" for cause in DROPS), "segmented",
+    "shown", *(f"dropped {cause}" for cause in DROPS), "segmented", "unanswered", "cuts",
     *(f"masks {state}" for state in MASK_STATES),
     "masks captured_ns", "masks objects",  # of the newest masks
     "recorded", "missed", "record next", "record seq",  # the last two: one more than of the last that was

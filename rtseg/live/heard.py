@@ -78,6 +78,19 @@ class Heard:
         if account["ended"]:
             self._feed.fault("grab", f"{self._feed.source['uri']}: ended early: {account['ended']}")
 
+    def _on_scene(self, child: Child, seq: int, cut: bool, lost: list[int], found: list[int]) -> None:
+        """Another scene began with a frame, or objects were found again on it."""
+        feed, who = self._feed, ", ".join(map(str, lost)) or "none"
+        feed.scene = {"last": seq if cut else feed.scene["last"], "lost": list(lost)}
+        if cut:
+            feed.note("cut", child.role, f"another scene begins with frame {seq}; lost until found again: {who}")
+        if found:
+            feed.note("found", child.role, f"object {', '.join(map(str, found))} again, on frame {seq}; lost: {who}")
+
+    def _on_unanswered(self, child: Child, text: str) -> None:
+        """There are no masks of a frame."""
+        self._feed.note("unanswered", child.role, text)
+
     def _on_recording(self, child: Child, folder: str) -> None:
         child.worked()
         self._feed.recording = folder

@@ -37,7 +37,9 @@ def frame_of(seq: int, meta: bytes, flat: ImageU8 | None = None) -> Frame:
     return Frame(image_hwc, seq, color=color, time_base=time_base, sample_aspect=aspect, **facts)
 
 
-_PLAIN = ("seq", "session", "captured_ns", "done_ns", "height", "width", "ids", "labels", "scores", "ious")
+_PLAIN = (
+    "seq", "session", "captured_ns", "done_ns", "height", "width", "ids", "labels", "scores", "ious", "cut", "lost",
+)  # fmt: skip
 
 
 def masks_parcel(masks: Masks) -> tuple[bytes, ImageU8]:

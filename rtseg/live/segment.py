@@ -1,13 +1,15 @@
 """The process that segments: newest frame -> tracker -> mask ring. It may crash: what a person said is kept elsewhere.
 
 An exception ends it, whatever it was (after a CUDA error nothing in a process can be trusted); the supervisor starts
-it again and says again what was prompted, each prompt with the picture it was given on.
+it again and says again what was prompted, each prompt with the picture it was given on. Only an answer that is none,
+as one that is not a number, is passed over: of that frame there are no masks, and several in a row end it, too.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ import numpy as np
 
 from ..config import MemoryPlan, Recipe
 from ..engine import Engine, open_engine, spare_core
-from ..errors import PromptError, RtsegError
+from ..errors import AnswerError, PromptError, RtsegError
 from ..track import Tracker
 from ..types import Frame, now_ns
 from . import priority
+from .news import News
 from .parcels import frame_of, masks_parcel, prompt_of
 from .rhythm import Rhythm
 from .ring import quiet
@@ -60,6 +63,7 @@ class _Segment:
         self._done = -1  # the latest frame that was looked at
         self._had = False  # whether there were objects on it: that there are none any more is said once
         self._pace = Pacing(seat)
+        self._news = News(seat)
 
     def run(self) -> None:
         seat = self._seat
@@ -93,7 +97,12 @@ class _Segment:
             return
         start_ns = now_ns()
         self._pace.begins(frame)
-        masks = self._tracker.step(frame)
+        try:
+            masks = self._tracker.step(frame)
+        except AnswerError as e:
+            self._news.failed(e)
+            return
+        self._news.answered(masks)
         board = self._seat.board
         took_ms = (masks.done_ns - start_ns) / 1e6
         self._pace.took(took_ms)
@@ -124,7 +133,9 @@ class _Segment:
                 self._tracker.rename(facts["id"], facts["label"])
             elif say == "pause":
                 self._paused = facts["on"]
-        except PromptError as e:
+        except (PromptError, AnswerError) as e:
+            if isinstance(e, AnswerError) and not facts["ticket"]:  # what was said to a life before; nobody waits
+                raise RuntimeError(str(e)) from e
             self._seat.link.send("answer", ticket=facts["ticket"], error=str(e))
         else:
             self._seat.link.send("answer", ticket=facts["ticket"], error=None)
@@ -157,7 +168,8 @@ class _Segment:
             later = self._frame(index)
             if later is not None:
                 self._seat.beat()
-                fork.step(later)
+                with suppress(AnswerError):  # the prompt holds without this frame
+                    fork.step(later)
         self._tracker.adopt(fork)
 
     def _between(self, seq: int, most: int) -> list[int]:

@@ -59,6 +59,7 @@ class Feed:
         self.input, self.heard = Input(self.note), Heard(self)
         self.engine, self.endpoint, self.control, self.recording = "", "", "", ""
         self.tally = Tally()
+        self.scene: dict[str, Any] = {"last": None, "lost": []}  # the frame of the last cut, and who is lost since
         self._worker, self._over = worker, False
         self.first_given = not profile.objects
         self._status_ns = self._recovery_ns = 0
@@ -201,6 +202,7 @@ class Feed:
         if role == "grab" and self.input.ended_ns:
             return
         if role == "segment":
+            self.scene["lost"] = []
             self._lose_masks()
         elif role == "grab":
             self.input.lost(how)
@@ -298,7 +300,8 @@ class Feed:
 
     def note(self, kind: str, role: str, text: str) -> None:
         """Something happened: to the log, the status and the record."""
-        log.log(logging.WARNING if kind in ("died", "hung", "fault") else logging.INFO, "%s %s: %s", role, kind, text)
+        loud = kind in ("died", "hung", "fault", "unanswered")
+        log.log(logging.WARNING if loud else logging.INFO, "%s %s: %s", role, kind, text)
         self.events = [*self.events, f"{role} {kind}: {text}"][-20:]
         if "record" in self.children:
             self.children["record"].say("note", kind=kind, facts={"role": role, "text": text})

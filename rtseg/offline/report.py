@@ -57,8 +57,12 @@ class Report:
                 return f"{before['uri']}: changed{grown} while it was read; run again when nobody writes to it"
         return ""
 
-    def end(self, folder: Path, count: int, ending: Ending, warnings: Sequence[str]) -> None:
-        """Write all of it; `count` frames are whole, `warnings` are about prompts. `OutputError`."""
+    def end(
+        self, folder: Path, count: int, ending: Ending, warnings: Sequence[str], cuts: Sequence[int] = ()
+    ) -> None:
+        """Write all of it; `count` frames are whole, `warnings` are about prompts, and another scene begins with each
+        of `cuts`. `OutputError`.
+        """
         hashes = [None if ending.interrupted else _hash_of(Path(uri)) for uri in self._uris]
         frames = {"in": count, "shown": count, "dropped": {}}
         self.said = {
@@ -68,6 +72,7 @@ class Report:
             "warnings": list(warnings),
             **self.said,
             "frames": frames,
+            "cuts": list(cuts),
             "source_account": self._source.account.plain(),
             "stages_ms": self._stages.summary(),
             "sha256": {

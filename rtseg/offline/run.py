@@ -88,6 +88,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.source, self.results, self.ending = source, results, Ending()
         self.cause: BaseException | None = None
+        self.cuts: list[int] = []  # frames with which another scene begins
         self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
         self.warnings: list[str] = []  # about prompts
         self._say, self._told = say, False
@@ -113,6 +114,7 @@ class _Run:
                     masks = self._tracker.step(frame)
                 for line in masks.warnings:
                     self._warn(f"frame {frame.seq}: {line}")
+                self.cuts += [frame.seq] if masks.cut else []
                 trailing.give((frame, masks))
                 count += 1
                 if self.source.account.count != total:  # it has come to light meanwhile
@@ -173,8 +175,16 @@ def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
         if not (account.ended and account.ended in line):  # that is the last line's to say
             say(f"{run.source.uri}: {line}")
     run.ending.faults = [fault.replace(str(part.path), str(out)) for fault in run.ending.faults]
+    if run.cuts:
+        say(_cuts_line(run.source.uri, run.cuts))
     part.incomplete = not run.ending.ok
-    report.end(part.path, run.results.count, run.ending, run.warnings)
+    report.end(part.path, run.results.count, run.ending, run.warnings, run.cuts)
+
+
+def _cuts_line(uri: str, cuts: list[int]) -> str:
+    first = ", ".join(map(str, cuts[:5])) + (f" and {len(cuts) - 5} more" if len(cuts) > 5 else "")
+    where = f"frame {first}" if len(cuts) == 1 else f"frames {first}"
+    return f"{uri}: another scene begins with {where}; there objects are lost until they are found again, or prompted"
 
 
 def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Path]:

@@ -25,6 +25,7 @@ _DARK: Rgb = (0, 0, 0)
 _GREY: Rgb = (150, 150, 150)  # of no object
 _RECOVERING = "restoring objects"
 _TOO_OLD = "masks too old"
+_OTHER_SCENE = "other scene: objects lost"
 _EDGE = np.ones((3, 3), np.uint8)
 
 
@@ -35,7 +36,8 @@ class Drawn:
     `image_hwc` is uint8 RGB [H, W, 3], a picture of its own. `age_ms` is the age of the masks on that frame, None
     where there are none. `objects` are those that were drawn, `label_boxes` (x0, y0, x1, y1) their labels, and after
     them the plate in the corner, if there is one. `carried` says that the masks were moved along with the picture;
-    they are no newer for that. `steady` is what the drawing of the next frame wants to know of this one.
+    they are no newer for that. `lost` are the objects whose scene has gone. `steady` is what the drawing of the next
+    frame wants to know of this one.
     """
 
     image_hwc: ImageU8
@@ -45,6 +47,7 @@ class Drawn:
     objects: tuple[Seen, ...] = ()
     label_boxes: tuple[Box, ...] = ()
     carried: bool = False
+    lost: tuple[int, ...] = ()
     steady: Steady | None = field(default=None, repr=False)
 
 
@@ -147,12 +150,14 @@ def draw_overlay(
     gone = masks is None or age_ms is None or now.state == "expired"
     state: State = "recovering" if gone and recovering else now.state
     if unseen:
-        return Drawn(frame.image_hwc, state, age_ms, masks.seq if masks else None, carried=carried, steady=now)
+        seq, lost = (masks.seq, masks.lost) if masks else (None, ())
+        return Drawn(frame.image_hwc, state, age_ms, seq, carried=carried, lost=lost, steady=now)
     image_hwc = frame.image_hwc.copy()
     if masks is None or age_ms is None or gone:
         why_bare = _TOO_OLD if state == "expired" else ""
         boxes = _say(image_hwc, _RECOVERING if recovering else notice or why_bare)
         return Drawn(image_hwc, state, age_ms, masks.seq if masks else None, label_boxes=boxes, steady=now)
+    notice = notice or (_OTHER_SCENE if masks.lost else "")
     found = [(mask_hw, seen) for mask_hw, seen in (measure(masks, i) for i in masks.ids) if seen.area]
     if now.state == "fresh" and opacity:
         for mask_hw, seen in found:
@@ -161,4 +166,4 @@ def draw_overlay(
         _line_object(image_hwc, mask_hw, seen)
     boxes = _label_objects(image_hwc, found, age_ms, _corner(image_hwc, notice)) + _say(image_hwc, notice)
     objects = tuple(seen for _, seen in found)
-    return Drawn(image_hwc, state, age_ms, masks.seq, objects, boxes, carried, now)
+    return Drawn(image_hwc, state, age_ms, masks.seq, objects, boxes, carried, masks.lost, now)

@@ -1,10 +1,12 @@
 """What goes over the wire, version 1: `[topic, header, payload...]`.
 
 The topic is `STREAM/video`, `/overlay`, `/masks` or `/status`. The header is a msgpack map; every message has every
-key, with nil for what it has nothing to say of. Two more are there only where they say something: `carried`, which is
-true, of an overlay whose masks were moved along with the picture, and `sample_aspect`, two integers, of pixels that are
-not square: how wide one is shown, for its height. The payload is the pixels (rgb24, or one JPEG), one COCO compressed
-RLE per object, or, for a status, one msgpack map. Times are nanoseconds on the monotonic clock that `clock` names.
+key, with nil for what it has nothing to say of. Some are there only where they say something: `carried`, which is
+true, of an overlay whose masks were moved along with the picture; `cut`, which is true, of masks of the first frame of
+another scene; `lost`, ids, of overlay and masks where the scene of these objects has gone; and `sample_aspect`, two
+integers, of pixels that are not square: how wide one is shown, for its height. The payload is the pixels (rgb24, or one
+JPEG), one COCO compressed RLE per object, or, for a status, one msgpack map. Times are nanoseconds on the monotonic
+clock that `clock` names.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "state": _TEXT, "engine": _TEXT, "objects": (list,),
 }  # fmt: skip
 # That a message may lack, and an older reader ignores.
-_SOME_KEYS: dict[str, tuple[type, ...]] = {"carried": (bool,), "sample_aspect": (list,)}
+_SOME_KEYS: dict[str, tuple[type, ...]] = {
+    "carried": (bool,), "cut": (bool,), "lost": (list,), "sample_aspect": (list,),
+}  # fmt: skip
 _OBJECT_KEYS: dict[str, tuple[type, ...]] = {"id": _INT, "label": _TEXT, "score": _REAL, "area": _INT, "box": (list,)}
 _COUNTS = {"time_base": 2, "box": 4, "sample_aspect": 2}  # of integers, in those that are lists
 
@@ -166,8 +170,9 @@ def encode_overlay(
 ) -> Parts:
     """The picture with its masks on it, and how old they are."""
     pixfmt, pixels = _pixels(drawn.image_hwc, jpeg_quality)
-    about = {"mask_seq": drawn.mask_seq, "mask_age_ms": drawn.age_ms, "state": drawn.state}
+    about: dict[str, Any] = {"mask_seq": drawn.mask_seq, "mask_age_ms": drawn.age_ms, "state": drawn.state}
     about |= {"carried": True} if drawn.carried else {}
+    about |= {"lost": list(drawn.lost)} if drawn.lost else {}
     return [*_head(frame, stream, "overlay", pixfmt, engine, **about, objects=_objects(drawn.objects)), pixels]
 
 
@@ -180,7 +185,9 @@ def encode_masks(
     """
     state, age_ms = mask_state(frame, masks, budget_ms)
     measured = [measure(masks, i) for i in masks.ids]
-    about = {"mask_seq": masks.seq, "mask_age_ms": age_ms, "state": state, "width": masks.width, "height": masks.height}
+    about: dict[str, Any] = {"mask_seq": masks.seq, "mask_age_ms": age_ms, "state": state}
+    about |= {"width": masks.width, "height": masks.height}
+    about |= ({"cut": True} if masks.cut else {}) | ({"lost": list(masks.lost)} if masks.lost else {})
     objects = _objects([seen for _, seen in measured])
     head = _head(frame, stream, "masks", "rle", engine, **about, objects=objects)
     return [*head, *(encode_rle(mask_hw) for mask_hw, _ in measured)]

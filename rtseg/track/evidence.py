@@ -21,6 +21,7 @@ from .policy import Memory
 
 LEAST, ENOUGH = 0.77, 0.83  # cosine: of two scenes less; of two views of one at least so much is always enough
 AS_LIKE = 0.9  # times how like the newest memory is the oldest: a scene that stood still has to be the same
+YOUNG = 10  # steps between the two: in less, none has moved much
 CELLS = 20  # a side that are compared; larger maps are averaged
 BESIDE = 0.1  # of a cell may be the object where it counts as surroundings
 FEWEST = 10  # cells of surroundings; where the object fills the picture, all count
@@ -35,7 +36,8 @@ class Witness:
         self._mean_m1 = np.mean([map_mn.mean(axis=1, keepdims=True) for map_mn in maps], axis=0)
         known = [self._directions(map_mn) for map_mn in maps]
         self._known_tm = np.concatenate(known, axis=1).T.copy()
-        kept = AS_LIKE * _likeness(known[0].T, known[-1]) if len(known) > 1 else LEAST
+        long_known = memories[-1].step - memories[0].step >= YOUNG
+        kept = AS_LIKE * _likeness(known[0].T, known[-1]) if long_known else LEAST
         self.needed = float(np.clip(kept, LEAST, ENOUGH))
 
     def likeness(self, map_chw: Float32, mask_hw: Float32) -> float:

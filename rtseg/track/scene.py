@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..types import Float32, ImageU8
+from ..types import BoolMask, Float32, ImageU8
 
 SIZE = (64, 48)  # of the small picture; sampled from twice as many pixels a side
 CELLS = (8, 6)  # the places that are compared
@@ -29,6 +29,7 @@ DIFFERENT = 0.42  # deviations by which all but `ALIKE` of the cells differ
 # What has to remain of that once the picture was moved along the flow: more where so little of the hues is other.
 REMAINS = ((0.15, 0.55), (0.3, 0.38), (1.0, 0.32))
 GREY, GREY_REMAINS = 0.9, 0.38  # of a picture is of one hue: its hues say nothing
+SURELY_ALIKE = 0.25  # on average, in deviations: so little leaves no room for `DIFFERENT`
 ALIKE = 0.35  # of the cells may be the same: a frame around the picture, a menu on it
 STANDS_OUT = 1.2  # times the usual difference: where all is in motion, a cut is more than that
 WASHED, PATIENCE = 0.3, 3  # of what had a say has none for want of light: a flash; wait, for so many frames
@@ -36,12 +37,17 @@ WASHED, PATIENCE = 0.3, 3  # of what had a say has none for want of light: a fla
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """One picture without its light: `shape_hw` uint8, where it has a say, and its hues."""
+    """One picture: `small_hwc`, and without its light `shape_hw`, both uint8; `counts_hw`: 1 where it has a say."""
 
+    small_hwc: ImageU8
     shape_hw: ImageU8
     counts_hw: Float32
-    hues: Float32
-    washed_hw: ImageU8
+    washed_hw: BoolMask
+
+    @property
+    def says(self) -> float:
+        """How much of it has a say."""
+        return cv2.mean(self.counts_hw)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,46 +63,55 @@ class Scene:
 
     def see(self, image_hwc: ImageU8) -> tuple[Scene, bool]:
         """The scene with one picture more, uint8 [H, W, 3] RGB, and whether another one begins with it."""
-        view = _view(image_hwc)
-        if view is None:
+        view, old = _view(image_hwc), self.view
+        if view.says < LEAST:
             return self, False
-        if self.view is None:
-            return Scene(view), False
-        both_hw = view.counts_hw * self.view.counts_hw
-        lost = float((self.view.counts_hw * view.washed_hw).mean())
-        if lost > WASHED * float(self.view.counts_hw.mean()) and self.waited < PATIENCE:
-            return Scene(self.view, self.usual, self.waited + 1), False
-        if both_hw.mean() < LEAST:  # nothing to compare: what had a say before has none now
+        if old is None:
+            return (self if _is_static(view) else Scene(view)), False
+        both_hw = view.counts_hw * old.counts_hw
+        mean = cv2.mean(cv2.absdiff(view.shape_hw, old.shape_hw))[0] / UNIT
+        if mean < SURELY_ALIKE and cv2.mean(both_hw)[0] > SURELY_ALIKE:  # most pictures are like the one before
+            return Scene(view, 0.7 * self.usual + 0.3 * mean), False
+        washed = float((old.counts_hw * view.washed_hw).mean())
+        if washed > WASHED * old.says and self.waited < PATIENCE:
+            return Scene(old, self.usual, self.waited + 1), False
+        if _is_static(view):
+            return self, False
+        if cv2.mean(both_hw)[0] < LEAST:  # nothing to compare: what had a say before has none now
             return Scene(view, self.usual), False
-        change = _difference(view.shape_hw, self.view.shape_hw, both_hw)
-        cut = change > max(DIFFERENT, STANDS_OUT * self.usual) and _unexplained(view, self.view, both_hw)
+        change = _difference(view.shape_hw, old.shape_hw, both_hw)
+        cut = change > max(DIFFERENT, STANDS_OUT * self.usual) and _unexplained(view, old, both_hw)
         usual = self.usual if cut else 0.7 * self.usual + 0.3 * change
         return Scene(view, usual), cut
 
 
-def _view(image_hwc: ImageU8) -> View | None:
-    """A picture as it is compared; None if it shows no scene."""
+def _view(image_hwc: ImageU8) -> View:
+    """A picture as it is compared."""
     double = (2 * SIZE[0], 2 * SIZE[1])
     picked_hwc = cv2.resize(image_hwc, double, interpolation=cv2.INTER_NEAREST)  # reads no more than these pixels
     small_hwc = cv2.resize(picked_hwc, SIZE, interpolation=cv2.INTER_AREA)
     grey_hw = cv2.cvtColor(small_hwc, cv2.COLOR_RGB2GRAY).astype(np.float32)
     mean_hw = cv2.blur(grey_hw, AROUND, borderType=cv2.BORDER_REFLECT)
-    square_hw = cv2.sqrBoxFilter(grey_hw, -1, AROUND, borderType=cv2.BORDER_REFLECT)
+    square_hw = cv2.blur(grey_hw * grey_hw, AROUND, borderType=cv2.BORDER_REFLECT)
     spread_hw = np.sqrt(np.maximum(square_hw - mean_hw * mean_hw, 0))
     shape_hw = np.clip(128 + UNIT * (grey_hw - mean_hw) / (spread_hw + 4), 0, 255).astype(np.uint8)
     washed_hw = (mean_hw <= DARK) | (mean_hw >= BRIGHT)
     counts_hw = ((spread_hw > FLAT) & ~washed_hw).astype(np.float32)
-    if counts_hw.mean() < LEAST or _roughness(shape_hw) > STATIC:
-        return None
-    hues_hwc = cv2.cvtColor(small_hwc, cv2.COLOR_RGB2YCrCb)
+    return View(np.asarray(small_hwc, np.uint8), shape_hw, counts_hw, washed_hw)
+
+
+def _hues(view: View) -> Float32:
+    """How much of a picture is of which hue; the sum is 1."""
+    hues_hwc = cv2.cvtColor(view.small_hwc, cv2.COLOR_RGB2YCrCb)
     hues = cv2.calcHist([hues_hwc], [1, 2], None, [16, 16], [64, 192, 64, 192]).ravel()
-    return View(shape_hw, counts_hw, np.asarray(hues / max(float(hues.sum()), 1), np.float32), washed_hw.view(np.uint8))
+    return np.asarray(hues / max(float(hues.sum()), 1), np.float32)
 
 
-def _roughness(shape_hw: ImageU8) -> float:
-    """How far neighbours differ, in deviations."""
+def _is_static(view: View) -> bool:
+    """Whether neighbours have nothing to do with one another."""
+    shape_hw = view.shape_hw
     spread = cv2.mean(cv2.absdiff(shape_hw, np.full_like(shape_hw, 128)))[0]
-    return float(cv2.mean(cv2.absdiff(shape_hw[:, 1:], shape_hw[:, :-1]))[0] / max(spread, 1.0))
+    return cv2.mean(cv2.absdiff(shape_hw[:, 1:], shape_hw[:, :-1]))[0] > STATIC * max(spread, 1.0)
 
 
 def _difference(one_hw: ImageU8, other_hw: ImageU8, counts_hw: Float32) -> float:
@@ -118,9 +133,10 @@ def _unexplained(new: View, old: View, counts_hw: Float32) -> bool:
         old.shape_hw, _PLACES_HW2 + flow_hw2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     remains = _difference(new.shape_hw, moved_hw, counts_hw)
-    if min(new.hues.max(), old.hues.max()) > GREY:
+    hues = _hues(new), _hues(old)
+    if min(hues[0].max(), hues[1].max()) > GREY:
         return remains > GREY_REMAINS
-    other_hues = 1 - float(np.minimum(new.hues, old.hues).sum())
+    other_hues = 1 - float(np.minimum(*hues).sum())
     return remains > next(needed for most, needed in REMAINS if other_hues <= most or most == 1.0)
 
 

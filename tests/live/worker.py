@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from rtseg.config import Recipe
-from rtseg.errors import EngineError, OutputError, PromptError, SourceError
+from rtseg.errors import AnswerError, EngineError, OutputError, PromptError, SourceError
 from rtseg.live.__main__ import main
 from rtseg.types import Frame, Masks, Prompt, now_ns
 
@@ -127,7 +127,13 @@ def break_network() -> None:
                 raise RuntimeError("out of memory")
             if steps[0] == FAULTS.get("hang_at") and first:
                 time.sleep(3600)
-        return real(self, frame)
+            if steps[0] in FAULTS.get("unanswered", ()) and first:
+                raise AnswerError(f"frame {frame.seq}: the network's masks are not numbers")
+        masks: Masks = real(self, frame)
+        since, until = FAULTS.get("lost", (0, 0))
+        if isinstance(frame, Frame) and since <= steps[0] < until:
+            masks = replace(masks, cut=steps[0] == since, lost=masks.ids)
+        return masks
 
     def refuse(recipe: Recipe) -> Any:
         while "gate" in FAULTS and not Path(FAULTS["gate"]).exists():

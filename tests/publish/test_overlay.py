@@ -368,3 +368,17 @@ def test_what_is_drawn_is_the_mask_to_the_pixel(make_frame, make_masks, grid, si
         measured += [(masks, i, *measure(masks, i)) for i in masks.ids]
     for masks, i, mask_hw, seen in measured:
         assert np.array_equal(mask_hw, masks.mask(i)) and seen.area == masks.mask(i).sum()
+
+
+def test_that_objects_are_lost_is_said_on_the_picture(make_frame, make_masks, box_mask):
+    """A bare picture could be taken for one without objects; what is not lost is drawn beside it."""
+    frame = make_frame(320, 480)
+    masks = make_masks(frame, [box_mask(frame, 10, 20, 90, 90), box_mask(frame, 0, 0, 0, 0)])
+    plain, lost = draw_overlay(frame, masks), draw_overlay(frame, replace(masks, lost=(2,)))
+    assert lost.lost == (2,) and plain.lost == ()
+    assert len(lost.label_boxes) == len(plain.label_boxes) + 1  # the plate
+    x0, y0, x1, y1 = lost.label_boxes[-1]
+    assert not np.array_equal(lost.image_hwc[y0:y1, x0:x1], plain.image_hwc[y0:y1, x0:x1])
+    outside = np.ones(frame.image_hwc.shape[:2], bool)
+    outside[y0:y1, x0:x1] = False
+    assert np.array_equal(lost.image_hwc[outside], plain.image_hwc[outside])

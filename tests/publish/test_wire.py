@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import msgpack
 import numpy as np
@@ -75,6 +77,21 @@ def test_carried_is_said_where_it_is_so(messages, make_frame, make_masks, box_ma
     for wrong in (1, None, "yes"):
         with pytest.raises(OutputError, match="carried is .* expected bool"):
             decode(_edited(moved, carried=wrong))
+
+
+def test_cut_and_lost_are_said_where_they_are_so(messages, make_frame, make_masks, box_mask):
+    frame = make_frame()
+    masks = replace(make_masks(frame, [box_mask(frame, 0, 0, 0, 0)], age_ms=50), cut=True, lost=(1,))
+    header = decode([bytes(part) for part in encode_masks(masks, frame, "demo")]).header
+    assert header["cut"] is True and header["lost"] == [1]
+    assert sorted(header) == sorted([*DESIGN_KEYS, "cut", "lost"])
+    for unseen in (False, True):
+        parts = encode_overlay(frame, draw_overlay(frame, masks, unseen=unseen), "demo")
+        header = decode([bytes(part) for part in parts]).header
+        assert header["lost"] == [1] and sorted(header) == sorted([*DESIGN_KEYS, "lost"])
+    for key, wrong in (("cut", 1), ("lost", 1), ("lost", None)):
+        with pytest.raises(OutputError, match=f"{key} is .* expected"):
+            decode(_edited(messages["masks"], **{key: wrong}))
 
 
 def test_a_key_of_a_later_minor_version_does_no_harm(messages):
