@@ -80,6 +80,7 @@ CASES: dict[str, tuple[list[str], str, tuple[Harm, ...]]] = {
     "h264.avi": (H264, "avi", (flip, cut)),
     "hevc.ts": (HEVC, "ts", (lose_one, lose_many)),
     "hevc.mp4": (HEVC, "mp4", (flip,)),
+    "hevc.mkv": (HEVC, "mkv", (flip,)),
     "mpeg2.ts": (MPEG2, "ts", (lose_one, lose_many)),
     "mpeg2.mpg": (MPEG2, "mpg", (flip,)),
     "mpeg4.avi": (MPEG4, "avi", (flip,)),
@@ -123,7 +124,7 @@ def shown(path: Path) -> tuple[Images, bool]:
     except SourceError:
         return images, True
     account = source.account
-    return images, bool(account.gaps or account.leading or account.ended)
+    return images, bool(account.gaps or account.leading or account.ended or "data" in account.assumed)
 
 
 def everything(path: Path) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:

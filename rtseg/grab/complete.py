@@ -47,15 +47,15 @@ def _end_of_elements(file: BinaryIO, size: int) -> int:
     while place < size:
         file.seek(place)
         head = file.read(16)
-        name, used = _number(head, keep=True)
-        length, more = _number(head[used:], keep=False)
+        name, used = number(head, keep=True)
+        length, more = number(head[used:], keep=False)
         if name not in (EBML, SEGMENT) or not more or length == (1 << (7 * more)) - 1:
             return size  # unknown, as a recorder writes that cannot go back
         place += used + more + length
     return place
 
 
-def _number(data: bytes, *, keep: bool) -> tuple[int, int]:
+def number(data: bytes, *, keep: bool) -> tuple[int, int]:
     """A number of EBML's and how many bytes it takes, 0 if it is none; `keep` its mark of length."""
     if not data or not data[0]:
         return 0, 0

@@ -10,6 +10,7 @@ import av
 from av.container import InputContainer
 
 from ..errors import SourceError
+from .matroska import Checksums
 from .parts import Part
 from .tee import Tee
 from .transport import Transport
@@ -27,7 +28,8 @@ MOST_ERRORS = 8  # of reading in a row, until the rest is given up
 class Unit:
     """A packet; `broken`: why its data is damaged; `hole`: why data is missing before it; `joint`: a new part.
 
-    `missing` is how many pictures that are, by the times; `unsure`: data may be missing at its end.
+    `missing` is how many pictures that are, by the times; `unsure`: data may be missing at its end;
+    `doubtful`: a checksum fails of data that it is part of.
     """
 
     packet: Packet
@@ -36,6 +38,7 @@ class Unit:
     joint: bool = False
     unsure: bool = False
     missing: int = 0
+    doubtful: bool = False
 
 
 class Demuxer:
@@ -67,7 +70,7 @@ class Demuxer:
             self.format = set(container.format.name.split(","))
             # A bare stream has no times of its own, but those that FFmpeg counts.
             self.bare = bool(container.format.flags & NO_TIMESTAMPS) or container.format.name.endswith("_pipe")
-            self._transport = self._opened_transport()
+            self._transport, self._checksums = self._opened_transport(), self._opened_checksums()
         except BaseException:
             self.close()
             raise
@@ -82,6 +85,12 @@ class Demuxer:
         if self.part is None or not self.part.whole:
             return None
         return Transport(self._stack.enter_context(self.part.path.open("rb")), self.stream.id)
+
+    def _opened_checksums(self) -> Checksums | None:
+        if "matroska" not in self.format or self.part is None or not self.part.whole:
+            return None
+        path = self.part.path
+        return Checksums(self._stack.enter_context(path.open("rb")), path.stat().st_size)
 
     @property
     def cut(self) -> bool:
@@ -118,7 +127,9 @@ class Demuxer:
                 unit.hole = hole if unit.missing else ""  # it may also be a joint behind which the times go on
                 unit.unsure = self._transport.unsure(packet.pos, end)
                 last_place, last_dts = packet.pos, packet.dts
-            elif packet.is_corrupt:
+            elif self._checksums is not None and packet.pos is not None:
+                unit.doubtful = self._checksums.fails(packet.pos)
+            if packet.is_corrupt and self._transport is None:
                 unit.broken = "its data was marked as damaged"
             yield unit
             packet = following

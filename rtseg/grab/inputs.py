@@ -16,6 +16,7 @@ from .complete import missing_bytes
 from .count import count_frames
 from .demux import Demuxer
 from .parts import Part, parts_of
+from .pipe import readable
 from .place import kind_of
 from .secret import redact, scrub
 from .source import Damaged, Mode, Source
@@ -87,10 +88,7 @@ class PipeInput:
 
     def open(self) -> Demuxer:
         number = os.open(self.name, os.O_RDONLY) if kind_of(self.name) else os.dup(0)
-        try:
-            return Demuxer(Tee(os.fdopen(number, "rb")), self.name)
-        except SourceError as e:
-            raise SourceError(f"{e}; a pipe is read from start to end, so MP4 needs -movflags frag_keyframe") from None
+        return Demuxer(Tee(readable(os.fdopen(number, "rb"))), self.name)
 
     def count(self, *, interlaced: bool) -> int | None:
         return None

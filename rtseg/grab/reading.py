@@ -42,6 +42,7 @@ class Reading:
         any_start: bool = False, lacks: int = 0, last: bool = True, prove: bool = True,
     ) -> None:  # fmt: skip
         self._demuxer, self._times, self._account, self._damaged = demuxer, times, account, damaged
+        self._proves = False
         self._lacks, self._last, self._prove = lacks, last, prove
         self._placed = bool(demuxer.format & set(NO_TIMES))
         self._whole = WholePictures(demuxer.stream, any_start=any_start, keep_held=not self._placed)
@@ -63,6 +64,8 @@ class Reading:
                 packet.pts = None
             elif packet.pts is not None:
                 self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * (packet.time_base or 0)))
+            if unit.doubtful and not unit.broken:
+                self._doubt(unit)
             if packet.is_keyframe:
                 self._group.clear()
             self._group.append(packet)
@@ -73,10 +76,18 @@ class Reading:
         yield from self._timed(whole.finish(), ahead=1)
         self._finish()
 
+    def _doubt(self, unit: Unit) -> None:
+        """A checksum fails: where slices are asked, they tell which picture is damaged; else none is trusted."""
+        if self._proves:
+            self._account.assumed["data"] = "whole where no damage was found, though a checksum of the file fails"
+        else:
+            unit.broken = "a checksum of the file fails"
+
     def _units(self) -> Iterator[Unit]:
         units, stream = self._demuxer.units(), self._demuxer.stream
         area = stream.codec_context.width * stream.codec_context.height
-        return proven(units, stream) if self._prove and area <= MOST_PROVEN and can_prove(stream) else units
+        self._proves = self._prove and area <= MOST_PROVEN and can_prove(stream)
+        return proven(units, stream) if self._proves else units
 
     def _timed(self, pictures: Iterable[av.VideoFrame], ahead: int = 0) -> Iterator[Timed]:
         whole, account = self._whole, self._account
