@@ -51,9 +51,8 @@ class Report:
         for before in self._files:
             after = now.get(before["uri"], before)  # one that was moved away was still read to its end
             if after != before:
-                grown = (
-                    f" from {before['bytes']} to {after['bytes']} bytes" if before["bytes"] != after["bytes"] else ""
-                )
+                sizes = before.get("bytes"), after.get("bytes")  # none of a folder
+                grown = f" from {sizes[0]} to {sizes[1]} bytes" if sizes[0] != sizes[1] else ""
                 return f"{before['uri']}: changed{grown} while it was read; run again when nobody writes to it"
         return ""
 
