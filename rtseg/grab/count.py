@@ -41,9 +41,9 @@ def _read_through(demuxer: Demuxer) -> int | None:
     count, start, placed = 0, None, bool(demuxer.format & set(NO_TIMES))
     for unit in demuxer.units():
         packet = unit.packet
-        if unit.broken or unit.hole or unsure:  # which the last picture may be
+        if unit.broken or unit.hole or (unsure and not unit.joint):  # which a last picture may be
             return None
-        unsure = unit.unsure and not unit.joint
+        unsure = unit.unsure
         if unit.joint:
             start = None
         if start is None:
