@@ -37,11 +37,13 @@ def _indexed(demuxer: Demuxer) -> int | None:
 
 
 def _read_through(demuxer: Demuxer) -> int | None:
+    unsure = False
     count, start, placed = 0, None, bool(demuxer.format & set(NO_TIMES))
     for unit in demuxer.units():
         packet = unit.packet
-        if unit.broken or unit.hole:
+        if unit.broken or unit.hole or (unsure and not unit.joint):  # which a last picture may be
             return None
+        unsure = unit.unsure
         if unit.joint:
             start = None
         if start is None:
