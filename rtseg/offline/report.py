@@ -57,9 +57,7 @@ class Report:
                 return f"{before['uri']}: changed{grown} while it was read; run again when nobody writes to it"
         return ""
 
-    def end(
-        self, folder: Path, count: int, ending: Ending, warnings: Sequence[str], cuts: Sequence[int] = ()
-    ) -> None:
+    def end(self, folder: Path, count: int, ending: Ending, warnings: Sequence[str], cuts: Sequence[int] = ()) -> None:
         """Write all of it; `count` frames are whole, `warnings` are about prompts, and another scene begins with each
         of `cuts`. `OutputError`.
         """
