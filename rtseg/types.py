@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Self
 
@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from .door import MAX_ID as MAX_ID  # noqa: PLC0414 (who knows masks and ids by this file goes on to)
 from .door import PROMPT_KEYS, as_id, mask_of, prompt_fields
-from .errors import PromptError
+from .edges import Guide
+from .errors import PromptError, SourceError
 from .tables import Table, listed, short, whole
 
 ImageU8 = npt.NDArray[np.uint8]
@@ -170,6 +171,7 @@ class Masks:
     warnings: tuple[str, ...] = ()
     cut: bool = False
     lost: tuple[int, ...] = ()
+    guide: Guide | None = field(default=None, repr=False, compare=False)
     _full: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -185,13 +187,28 @@ class Masks:
             known = ", ".join(map(str, self.ids)) or "none"
             raise KeyError(f"no object {object_id} on frame {self.seq}; there are: {known}") from None
 
+    def on(self, frame: Frame) -> Masks:
+        """The same masks with their edges where the picture has them, which is that of the frame that they are of.
+
+        Near an edge a pixel goes with those around it that look like it (rtseg/edges.py). The picture is referred to,
+        not copied. `SourceError` if it has another size.
+        """
+        if (frame.height, frame.width) != (self.height, self.width):
+            found = f"frame {frame.seq} is {frame.width}x{frame.height}"
+            raise SourceError(f"{found}; expected the one that the masks are of, {self.width}x{self.height}")
+        return replace(self, guide=Guide(frame.image_hwc, *self.mask_logits_bhw.shape[1:]))
+
     def logits(self, object_id: int) -> Float32:
-        """Mask logits of one object, float32 [H, W] at frame size (bilinear, half-pixel centres); read-only."""
+        """Mask logits of one object, float32 [H, W] at frame size; read-only.
+
+        Bilinear with half-pixel centres, as SAM 2's; of masks that `on` has put on their picture, as that says.
+        """
         object_id = as_id(object_id, "masks")
         full_hw = self._full.get(object_id)
         if full_hw is None:  # two threads may both do this; the result is the same
             small = self.mask_logits_bhw[self._index(object_id)]
-            full = cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+            size = self.width, self.height
+            full = self.guide.fit(small) if self.guide else cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
             full_hw = np.asarray(full, np.float32)
             full_hw.flags.writeable = False  # `mask` and `id_map` are made of it
             self._full[object_id] = full_hw

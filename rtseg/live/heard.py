@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import errors
@@ -109,5 +109,7 @@ class Heard:
     def _on_done(self, child: Child) -> None:
         child.finished = True
 
-    def _on_answer(self, child: Child, ticket: Ticket, error: str | None) -> None:
-        self._feed.network.answer(ticket, error)
+    def _on_answer(self, child: Child, ticket: Ticket, error: str | None, warnings: Sequence[str] = ()) -> None:
+        for line in warnings if ticket else ():  # what is said again to a new process was told before
+            self._feed.note("warning", child.role, line)
+        self._feed.network.answer(ticket, error, warnings)

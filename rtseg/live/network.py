@@ -27,6 +27,7 @@ class Network:
         self.keep, self.paused = Keep(most_objects), False
         self._child = child
         self._waiting: dict[Ticket, Then] = {}
+        self.warnings: tuple[str, ...] = ()  # of the answer that is being told
         self._last: Ticket = 0
         self._unproved: list[tuple[Picture, Sequence[Prompt]]] = []  # what was said since there last were good masks
         self._since_ns = self._deaths = 0
@@ -79,11 +80,13 @@ class Network:
         told = self._child.say("pause", ticket=0, on=self.paused)
         return told and all(self._send(picture, prompts, 0) for picture, prompts in self.keep.replay())
 
-    def answer(self, ticket: Ticket, error: str | None) -> None:
-        """The process has answered."""
+    def answer(self, ticket: Ticket, error: str | None, warnings: Sequence[str] = ()) -> None:
+        """The process has answered; `warnings` are there while that is told."""
         then = self._waiting.pop(ticket, None)
         if then is not None:
+            self.warnings = tuple(warnings)
             then(error)
+            self.warnings = ()
 
     def proved(self, masks_ns: int) -> None:
         """There are masks of a frame captured then: what was said well before that does the network no harm."""

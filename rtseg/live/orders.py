@@ -139,7 +139,8 @@ class Orders:
 
     def _answer(self, ticket: Ticket, result: dict[str, Any], error: str | None) -> None:
         if error is None:
-            self._server.reply(ticket, result)
+            warnings = list(self._feed.network.warnings)
+            self._server.reply(ticket, {**result, "warnings": warnings} if warnings else result)
         else:
             self._server.refuse(ticket, error)
 

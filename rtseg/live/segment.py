@@ -124,9 +124,10 @@ class _Segment:
         if say == "resize":
             self._resize(facts["image_size"])
             return
+        warnings: tuple[str, ...] = ()
         try:
             if say == "prompts":
-                self._prompt(_kept_frame(facts, fds[0]), facts["prompts"])
+                warnings = self._prompt(_kept_frame(facts, fds[0]), facts["prompts"])
             elif say == "remove":
                 self._tracker.remove(facts["id"])
             elif say == "rename":
@@ -138,7 +139,7 @@ class _Segment:
                 raise RuntimeError(str(e)) from e
             self._seat.link.send("answer", ticket=facts["ticket"], error=str(e))
         else:
-            self._seat.link.send("answer", ticket=facts["ticket"], error=None)
+            self._seat.link.send("answer", ticket=facts["ticket"], error=None, warnings=warnings)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -153,15 +154,15 @@ class _Segment:
             self._seat.link.send("kept", why=str(e))
             self._tracker = _opened(self._seat, self._recipe)
 
-    def _prompt(self, frame: Frame, prompts: list[dict[str, Any]]) -> None:
-        """Let prompts act on their own frame, and carry what they say forward to the present."""
+    def _prompt(self, frame: Frame, prompts: list[dict[str, Any]]) -> tuple[str, ...]:
+        """Let prompts act on their own frame, and carry what they say forward to the present; returns warnings."""
         given = [prompt_of(plain) for plain in prompts]
         fork = self._tracker.fork([prompt.id for prompt in given], frame.seq)
         for prompt in given:
             fork.give(prompt)
         start_ns = now_ns()
         self._pace.begins(frame)
-        fork.step(frame)
+        warnings = fork.step(frame).warnings
         self._seat.beat()
         step_s = (now_ns() - start_ns) / 1e9
         for index in self._between(frame.seq, min(CATCH_UP, int(CATCH_UP_S / step_s))):
@@ -171,6 +172,7 @@ class _Segment:
                 with suppress(AnswerError):  # the prompt holds without this frame
                     fork.step(later)
         self._tracker.adopt(fork)
+        return warnings
 
     def _between(self, seq: int, most: int) -> list[int]:
         """Frames between `seq` and the newest, evenly spread; none if `seq` is of long ago."""

@@ -300,7 +300,7 @@ class Feed:
 
     def note(self, kind: str, role: str, text: str) -> None:
         """Something happened: to the log, the status and the record."""
-        loud = kind in ("died", "hung", "fault", "unanswered")
+        loud = kind in ("died", "hung", "fault", "unanswered", "warning")
         log.log(logging.WARNING if loud else logging.INFO, "%s %s: %s", role, kind, text)
         self.events = [*self.events, f"{role} {kind}: {text}"][-20:]
         if "record" in self.children:

@@ -108,7 +108,7 @@ class Carrier:
         if not any(sound):
             return masks
         pick_b11 = np.array(sound)[:, None, None]
-        return replace(masks, mask_logits_bhw=np.where(pick_b11, moved_bhw, held_bhw))
+        return replace(masks, mask_logits_bhw=np.where(pick_b11, moved_bhw, held_bhw), guide=None)
 
     def _motion(self, old_seq: int, new_seq: int) -> Float32 | None:
         """Where each pixel of the new frame was on the old one, float32 [h, w, 2], in small pixels, to be added.

@@ -81,6 +81,8 @@ _scratch = threading.local()
 
 def _mask(masks: Masks, object_id: int) -> BoolMask:
     """`masks.mask`, through one buffer for all: to get fresh memory for each takes much longer than to fill it."""
+    if masks.guide:
+        return masks.mask(object_id)
     size_hw = (masks.height, masks.width)
     logits_hw: Float32 | None = getattr(_scratch, "logits_hw", None)
     if logits_hw is None or logits_hw.shape != size_hw:

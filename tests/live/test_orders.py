@@ -137,3 +137,14 @@ def test_shutdown_ends_the_feed_in_order(run: Running, client: Client) -> None:
     client.shutdown()
     run.join(LONG_S)
     assert not run.is_alive() and run.report["ok"] and accounted(run.report)
+
+
+def test_a_prompt_that_is_too_small_is_told_of(run: Running, client: Client) -> None:
+    assert "warnings" not in client.add(2, box=(10, 10, 60, 60))
+    assert client.add(3, box=(10, 10, 11, 60))["warnings"] == ["object 3: too small"]
+    assert "warnings" not in client.rename(3, "needle")
+    os.kill(run.pid("segment"), signal.SIGKILL)  # what is said again is not told again
+    run.until(lambda: run.feed.state == "recovering")
+    run.until(lambda: run.feed.state == "running" and 2 in shown(run))
+    assert [event for event in run.feed.events if "warning" in event] == ["segment warning: object 3: too small"]
+    assert accounted(run.finish())

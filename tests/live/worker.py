@@ -84,7 +84,9 @@ class FakeTracker:
             logits[row, int(y0 * down) : int(y1 * down), int(x0 * across) : int(x1 * across)] = 5
         labels, ones = tuple(self.objects[i].label or "" for i in self.ids), (1.0,) * len(self.ids)
         who = frame.seq, frame.session, frame.captured_ns, now_ns(), frame.height, frame.width
-        return Masks(*who, self.ids, labels, ones, ones, logits)
+        boxes = {i: self.objects[i].box for i in self.ids}
+        small = tuple(f"object {i}: too small" for i, box in boxes.items() if box and box[2] - box[0] < 2)
+        return Masks(*who, self.ids, labels, ones, ones, logits, small)
 
 
 def pretend() -> None:
