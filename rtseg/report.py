@@ -13,7 +13,12 @@ from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
 WIDE = 150  # columns of the widest table
-FOR_FILES = ("files", "reading", "source_account")  # what a person has to know of them was said when it was found
+FOR_FILES = (
+    "files",
+    "reading",
+    "source_account",
+    "warnings",
+)  # what a person has to know was said at once
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
 

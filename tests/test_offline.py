@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+import rtseg
 from rtseg.config import Recipe, load_recipe
 from rtseg.errors import ConfigError, OutputError, PromptError, SourceError
 from rtseg.offline import segment
@@ -42,6 +43,26 @@ def rectangle(x0: int, y0: int, x1: int, y1: int) -> BoolMask:
 
 def iou(a_hw: BoolMask, b_hw: BoolMask) -> float:
     return float((a_hw & b_hw).sum() / (a_hw | b_hw).sum())
+
+
+def test_fine_masks_are_those_on_their_pictures_in_every_file(tmp_path: Path, recipe: Recipe) -> None:
+    prompts = {0: [BOX]}
+    said = [
+        segment(SOURCE, prompts, tmp_path / name, recipe, fine=name == "fine")["fine"] for name in ("fine", "plain")
+    ]
+    assert said == [True, False]
+    tracker = rtseg.Tracker(rtseg.open_engine(recipe))
+    tracker.give(BOX)
+    differ = 0
+    coco = COCO(str(tmp_path / "fine" / "masks.json"))
+    for frame in rtseg.open_source(SOURCE):
+        masks = tracker.step(frame)
+        name = f"masks/{frame.seq:05d}.png"
+        fine_hw, plain_hw = (np.asarray(Image.open(tmp_path / folder / name)) == BOX.id for folder in ("fine", "plain"))
+        assert (plain_hw == masks.mask(BOX.id)).all() and (fine_hw == masks.on(frame).mask(BOX.id)).all()
+        assert (coco.annToMask(coco.loadAnns(coco.getAnnIds(imgIds=frame.seq))[0]) == fine_hw).all()
+        differ += int((fine_hw != plain_hw).sum())
+    assert differ  # else the test could not fail
 
 
 def test_results_agree_with_one_another(tmp_path: Path, recipe: Recipe) -> None:

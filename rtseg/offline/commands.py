@@ -29,7 +29,9 @@ def add_parser(verbs: Any, add_verb: AddVerb) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for overlay.mp4, masks/, masks.json, run.json")
     parser.add_argument("--force", action="store_true", help="replace the folder if it holds an earlier result")
     parser.add_argument("--join", action="store_true", help="several files, in this order, are one recording")
-    parser.add_argument("--fps", type=_rate, help="of a folder of images, or a synthetic source (default: 25)")
+    parser.add_argument(
+        "--fps", type=_rate, help="of a folder of images, a bare stream (.h264), or a synthetic source (default: 25)"
+    )
     parser.add_argument(
         "--deinterlace",
         choices=("off", "auto", "on"),
@@ -50,6 +52,9 @@ def add_parser(verbs: Any, add_verb: AddVerb) -> None:
         const="jpg",
         choices=("jpg", "png"),
         help="write the frames, too: frames/00000.jpg (default) or .png",
+    )
+    parser.add_argument(
+        "--fine", action="store_true", help="edges of masks at the picture's resolution, not the network's; slower"
     )
     parser.add_argument("--engine", type=Path, metavar="RECIPE.toml", help="an engine recipe; else nano on the CPU")
     for key in OVERRIDES[:-1]:
@@ -77,7 +82,7 @@ def run(args: argparse.Namespace) -> Result:
     with progress_bar("segment") as progress:
         return segment(
             source, prompts, args.out, recipe,
-            reading=reading, frames=args.frames, force=args.force, progress=progress, say=_say,
+            reading=reading, frames=args.frames, fine=args.fine, force=args.force, progress=progress, say=_say,
         )  # fmt: skip
 
 

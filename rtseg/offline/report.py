@@ -19,7 +19,7 @@ from .check import Prompts, hash_of
 from .settings import Reading, files_of
 
 FILE = "run.json"
-SAME = ("source", "reading", "engine", "recipe", "prompts_sha256")  # of two runs that make the same
+SAME = ("source", "reading", "engine", "recipe", "fine", "prompts_sha256")  # of two runs that make the same
 UNENDED = "killed: this run did not come to its end"
 
 
@@ -29,6 +29,7 @@ class Report:
     def __init__(
         self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading,
         source: Source, engine: Engine, prompts: Prompts, stages: Stages,
+        *, fine: bool,
     ) -> None:  # fmt: skip
         """`files` are those of the source, as they were before it was opened."""
         self._uris, self._files, self._source, self._stages = list(uris), files, source, stages
@@ -39,6 +40,7 @@ class Report:
             "files": files,
             "engine": engine.description,
             "recipe": asdict(engine.recipe),
+            "fine": fine,
         }
 
     def begin(self, folder: Path) -> None:

@@ -27,9 +27,14 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 class Results:
     """Writes frames into an empty folder. `count` is how many are whole there: mask, annotations and picture."""
 
-    def __init__(self, folder: Path, source: Source, stages: Stages, pictures: str | None) -> None:
-        """`pictures`: the format in which the frames themselves are written, None for not. `OutputError`."""
+    def __init__(
+        self, folder: Path, source: Source, stages: Stages, pictures: str | None, fine: bool = False
+    ) -> None:  # fmt: skip
+        """`pictures`: the format in which the frames themselves are written, None for not. `fine`: masks with edges
+        at the picture's resolution. `OutputError`.
+        """
         self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
+        self._fine = fine
         self._names = Names(source.account.count, f".{pictures or 'jpg'}", own_suffix=pictures is None)
         self._start_s: float | None = None
         self._lock, self._open = threading.Lock(), True
@@ -67,6 +72,8 @@ class Results:
         if self._start_s is None:
             self._start_s = frame.seconds
         with self._stages.time("overlay"):
+            if self._fine:
+                masks = masks.on(frame)
             drawn = draw_overlay(frame, masks)
         with self._stages.time("write"):
             self._video.write(drawn.image_hwc, frame.seconds - self._start_s)

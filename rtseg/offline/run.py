@@ -39,6 +39,7 @@ def segment(
     *,
     reading: Reading = Reading(),  # noqa: B008  # it is frozen
     frames: str | None = None,
+    fine: bool = False,
     force: bool = False,
     progress: Progress = lambda done, total: None,
     say: Say = lambda line: None,
@@ -47,9 +48,10 @@ def segment(
 
     `source` is what `open_source` opens, as `reading` says; several uris are one recording. `prompts` maps a frame's
     number to the prompts on it; frames before the first prompt have empty masks. `frames`, "jpg" or "png": write the
-    frames themselves, too. `progress` is called with (frames done, frames in all or None), `say` with each line that
-    somebody has to know. Raises an `RtsegError`, and then `out` is as it was; but an `IncompleteError` where the run
-    ended after some frames: then these are kept, and it says where.
+    frames themselves, too. `fine`: masks have edges at the picture's resolution (`Masks.on`). `progress` is called
+    with (frames done, frames in all or None), `say` with each line that somebody has to know. Raises an `RtsegError`,
+    and then `out` is as it was; but an `IncompleteError` where the run ended after some frames: then these are kept,
+    and it says where.
     """
     uris, prompts, folder = uris_of(source), as_prompts(prompts), Path(out)
     recipe = load_recipe(engine)
@@ -64,9 +66,10 @@ def segment(
             with spare_core():
                 tracker = Tracker(open_engine(recipe))
             stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
-            report = Report(uris, files, reading, opened, tracker.engine, prompts, stages)
+            report = Report(uris, files, reading, opened, tracker.engine, prompts, stages, fine=fine)
             same = _tell_of_killed(part, report, folder, say)
-            run = _Run(opened, tracker, prompts, Results(part.path, opened, stages, frames), stages, progress, say)
+            results = Results(part.path, opened, stages, frames, fine)
+            run = _Run(opened, tracker, prompts, results, stages, progress, say)
             run.attempt(lambda: report.begin(part.path))
             _finish(part, run, report, folder, say)
         if run.ending.ok:
