@@ -86,7 +86,8 @@ class Sleeper(Verbs):
     def encode_image(self, image_hwc: ImageU8) -> Features:
         self.calls += 1
         time.sleep(self.e_ms / 1e3)
-        return Features(torch.zeros(1, 8, 4, 4), torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 16, 16))
+        g = self.image_size // 16
+        return Features(torch.zeros(1, 8, g, g), torch.zeros(1, 2, 2 * g, 2 * g), torch.zeros(1, 1, 4 * g, 4 * g))
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         time.sleep(self.m_ms * len(recalls) / 1e3)
@@ -100,7 +101,8 @@ class Sleeper(Verbs):
     def remember(
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:
-        return [Remembered(torch.zeros(8, 4, 4)) for _ in prompted]
+        g = self.image_size // 16
+        return [Remembered(torch.zeros(8, g, g)) for _ in prompted]
 
 
 @pytest.fixture(scope="module")

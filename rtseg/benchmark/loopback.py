@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..config import Publish, StreamProfile, Topic
 from ..errors import OutputError, SourceError
-from ..grab.coded import disc_box, read, read_stamps
+from ..grab.coded import CodedSource, disc_box, read, read_stamps
 from ..publish import Subscriber
 from ..types import Prompt, now_ns
 
@@ -103,6 +103,7 @@ def _coded(profile: StreamProfile, folder: Path, seconds: float, width: int, hei
     source = "coded:?" + urlencode({**keys, "stamps": str(folder / "stamps")}, safe="/")
     ipc = profile.publish.bind.startswith("ipc:")
     publish = Publish(f"ipc://{folder}/loopback" if ipc else "tcp://127.0.0.1:*")
+    CodedSource(source)  # before the disc: a picture that cannot be says so itself
     box = disc_box(height, width)
     objects = tuple(Prompt(p.id, box=box, label=p.label) for p in profile.objects)
     return replace(

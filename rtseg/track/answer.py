@@ -68,12 +68,15 @@ def _place(x: Array) -> str:
 
 def _check_shapes(decoded: Decoded, written: Sequence[Remembered], frame: int, side: int) -> None:
     objects = len(written)
-    found = [tuple(x.shape) for x in (decoded.logits_b1hw, decoded.score_b, decoded.iou_b)]
-    wanted = [(objects, 1, side, side), (objects,), (objects,)]
-    maps = {tuple(one.map_chw.shape[1:]) for one in written}
-    if found != wanted or len(decoded.pointer_bc) != objects or maps != {(side // 4, side // 4)}:
-        shapes = f"{found}, {len(decoded.pointer_bc)} pointers, memories {sorted(maps)}"
-        raise AnswerError(f"frame {frame}: the network's answer has the shapes {shapes}; expected {wanted} and so on")
+    parts = {"masks": decoded.logits_b1hw, "object scores": decoded.score_b, "predicted IoUs": decoded.iou_b}
+    found = {name: tuple(x.shape) for name, x in parts.items()} | {"pointers": (len(decoded.pointer_bc),)}
+    wanted: dict[str, tuple[int, ...]] = {name: (objects,) for name in found} | {"masks": (objects, 1, side, side)}
+    for one in written:
+        found["memories"], wanted["memories"] = tuple(one.map_chw.shape[1:]), (side // 4, side // 4)
+        for name, shape in found.items():
+            if shape != wanted[name]:
+                text = f"the network's {name} have the shape {shape}; expected {wanted[name]}"
+                raise AnswerError(f"frame {frame}: {text}; was the engine built for another network or size?")
 
 
 def _refuse(answer_bn: Float32, remembered_bn: Float32, frame: int, side: int, recipe: Recipe) -> None:
