@@ -70,7 +70,7 @@ def _check_shapes(decoded: Decoded, written: Sequence[Remembered], frame: int, s
     objects = len(written)
     parts = {"masks": decoded.logits_b1hw, "object scores": decoded.score_b, "predicted IoUs": decoded.iou_b}
     found = {name: tuple(x.shape) for name, x in parts.items()} | {"pointers": (len(decoded.pointer_bc),)}
-    wanted: dict[str, tuple[int, ...]] = {name: (objects,) for name in found} | {"masks": (objects, 1, side, side)}
+    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(found, (objects,)) | {"masks": (objects, 1, side, side)}
     for one in written:
         found["memories"], wanted["memories"] = tuple(one.map_chw.shape[1:]), (side // 4, side // 4)
         for name, shape in found.items():
