@@ -67,16 +67,19 @@ def _place(x: Array) -> str:
 
 
 def _check_shapes(decoded: Decoded, written: Sequence[Remembered], frame: int, side: int) -> None:
-    objects = len(written)
+    objects, g = len(written), side // 4
     parts = {"masks": decoded.logits_b1hw, "object scores": decoded.score_b, "predicted IoUs": decoded.iou_b}
-    found = {name: tuple(x.shape) for name, x in parts.items()} | {"pointers": (len(decoded.pointer_bc),)}
-    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(found, (objects,)) | {"masks": (objects, 1, side, side)}
-    for one in written:
-        found["memories"], wanted["memories"] = tuple(one.map_chw.shape[1:]), (side // 4, side // 4)
-        for name, shape in found.items():
-            if shape != wanted[name]:
-                text = f"the network's {name} have the shape {shape}; expected {wanted[name]}"
-                raise AnswerError(f"frame {frame}: {text}; was the engine built for another network or size?")
+    found = [(name, tuple(x.shape)) for name, x in parts.items()]
+    found += [
+        ("pointers", (len(decoded.pointer_bc),)),
+        *(("memories", tuple(one.map_chw.shape[1:])) for one in written),
+    ]
+    wanted = {"masks": (objects, 1, side, side), "memories": (g, g)}
+    for name, shape in found:
+        expected = wanted.get(name, (objects,))
+        if shape != expected:
+            text = f"the network's {name} have the shape {shape}; expected {expected}"
+            raise AnswerError(f"frame {frame}: {text}; was the engine built for another network or size?")
 
 
 def _refuse(answer_bn: Float32, remembered_bn: Float32, frame: int, side: int, recipe: Recipe) -> None:
