@@ -13,12 +13,7 @@ from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
 WIDE = 150  # columns of the widest table
-FOR_FILES = (
-    "files",
-    "reading",
-    "source_account",
-    "warnings",
-)  # what a person has to know was said at once
+FOR_FILES = ("files", "reading", "fine", "source_account", "warnings")  # what a person has to know was said already
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
 

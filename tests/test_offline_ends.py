@@ -140,6 +140,7 @@ def test_damage_that_was_skipped_is_told_and_in_the_account(
     said = read(tmp_path / "out")
     assert said["complete"] is True and said["source_account"]["damaged"] == 2
     assert said["source_account"]["gaps"][0]["before"] == 3
+    assert said["frames"]["dropped"] == {"damaged": 2} and said["frames"]["in"] == said["frames"]["shown"] + 2
     play(Played(5))
     assert main([*words, "--out", str(tmp_path / "clean")]) == 0
     assert capsys.readouterr().err == ""  # a clean source says nothing

@@ -63,7 +63,9 @@ class Report:
         of `cuts`. `OutputError`.
         """
         hashes = [None if ending.interrupted else _hash_of(Path(uri)) for uri in self._uris]
-        frames = {"in": count, "shown": count, "dropped": {}}
+        account = self._source.account
+        dropped = {cause: n for cause, n in (("leading", account.leading), ("damaged", account.damaged)) if n}
+        frames = {"in": count + sum(dropped.values()), "shown": count, "dropped": dropped}
         self.said = {
             "complete": ending.ok,
             "ended": ending.line,
@@ -72,7 +74,7 @@ class Report:
             **self.said,
             "frames": frames,
             "cuts": list(cuts),
-            "source_account": self._source.account.plain(),
+            "source_account": account.plain(),
             "stages_ms": self._stages.summary(),
             "sha256": {
                 "source": hashes[0] if len(hashes) == 1 else hashes,
