@@ -53,10 +53,13 @@ class Demuxer:
         name = name or str(self.part.path if self.part else "")
         self._stack = ExitStack()
         self.ended = ""
+        self.rest_broken = False  # something behind the last packet cannot be read
+        self._tee = None if isinstance(read, Part) else read
         try:
-            self._tee = None if isinstance(read, Part) else read
             container = av.open(read.url if isinstance(read, Part) else read, options=OPTIONS)
+            self._check_stopped()
         except (av.FFmpegError, OSError, ValueError) as e:
+            self._check_stopped()
             why = getattr(e, "strerror", None) or e
             raise SourceError(f"{name}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
         assert isinstance(container, InputContainer)
@@ -147,20 +150,30 @@ class Demuxer:
             if packet.is_corrupt and self._transport is None:
                 unit.broken = "its data was marked as damaged"
             yield unit
+            if following is None and self._clusters is not None and packet.pos is not None:
+                self.rest_broken = self._clusters.broken_after(packet.pos)
             packet = following
+
+    def _check_stopped(self) -> None:
+        if self._tee is not None:
+            self._tee.check()
 
     def _packets(self) -> Iterator[Packet]:
         errors = 0
         while True:
             try:
                 for packet in self.container.demux(self.stream):
+                    self._check_stopped()
                     if packet.size:
                         errors = 0
                         yield packet
+                self._check_stopped()
                 return
             except av.EOFError:
+                self._check_stopped()
                 return
             except (av.FFmpegError, OSError) as e:  # the generator is over; a new one goes on behind the damage
+                self._check_stopped()
                 errors += 1
                 if errors > MOST_ERRORS:
                     self.ended = f"reading failed: {getattr(e, 'strerror', None) or e}"

@@ -21,7 +21,7 @@ def length_size(codec: str, extradata: bytes | None) -> int:
 
 
 def is_key(codec: str, data: bytes, size: int = 0) -> bool:
-    """Whether `data`, one picture, is a key frame, or says that decoding may begin here; `size` as `length_size` says."""
+    """Whether `data`, one picture, is a key frame, or says that decoding may begin here; `size`: see `length_size`."""
     if codec not in ("h264", "hevc", "mpeg2video"):
         return False
     for unit in _heads(data, size):

@@ -42,8 +42,13 @@ class Clusters:
         return bool(passed)
 
     def broken_between(self, place: int, end: int | None) -> bool:
-        """Whether something behind the block at `place` cannot be read, before the one at `end`: it may be a part of it."""
+        """Whether something behind the block at `place` cannot be read, before `end`: maybe a part of it."""
         return any(place < each and (end is None or each < end) for each in self._breaks)
+
+    def broken_after(self, place: int) -> bool:
+        """Whether something cannot be read behind `place`, where the last block is."""
+        self.fails(self._size)
+        return any(place < each for each in self._breaks)
 
     def _read_element(self) -> None:
         self._file.seek(self._place)

@@ -21,7 +21,8 @@ from .whole import Loss, Packet, WholePictures
 
 SHORT_S = 1.0  # a file that ends this much before the end it declares was cut off
 MOST_GROUP = 300
-MOST_PROVEN = 352 * 288  # pixels of a picture whose slices are asked for their ends: it costs as much as decoding
+# Pixels of a picture whose slices are asked for their ends, which costs as much as decoding.
+MOST_PROVEN, MOST_PROVEN_PACED = 1280 * 720, 352 * 288
 Timed = tuple[av.VideoFrame, int, Fraction]
 
 
@@ -40,11 +41,11 @@ class Reading:
 
     def __init__(
         self, demuxer: Demuxer, times: Times, account: Account, damaged: Damaged = "skip", *,
-        any_start: bool = False, lacks: int = 0, last: bool = True, prove: bool = True,
+        any_start: bool = False, lacks: int = 0, last: bool = True, most_proven: int = MOST_PROVEN,
     ) -> None:  # fmt: skip
         self._demuxer, self._times, self._account, self._damaged = demuxer, times, account, damaged
         self._proves = False
-        self._lacks, self._last, self._prove = lacks, last, prove
+        self._lacks, self._last, self._most_proven = lacks, last, most_proven
         self._placed = bool(demuxer.format & set(NO_TIMES))
         self._whole = WholePictures(demuxer.stream, any_start=any_start, keep_held=not self._placed)
         self._leading = account.leading  # of the files before
@@ -89,7 +90,7 @@ class Reading:
     def _units(self) -> Iterator[Unit]:
         units, stream = self._demuxer.units(), self._demuxer.stream
         area = stream.codec_context.width * stream.codec_context.height
-        self._proves = self._prove and area <= MOST_PROVEN and can_prove(stream)
+        self._proves = area <= self._most_proven and can_prove(stream)
         return proven(units, stream) if self._proves else units
 
     def _timed(self, pictures: Iterable[av.VideoFrame], ahead: int = 0) -> Iterator[Timed]:
@@ -131,8 +132,12 @@ class Reading:
 
     def _finish(self) -> None:
         account = self._account
-        if self._whole.loss:
-            self._note(self._whole.loss, self._end_s)
+        end_s = max(self._end_s, _declared_end_s(self._demuxer))
+        rest = (
+            self._demuxer.rest_broken and (end_s - self._end_s) * float(self._demuxer.stream.average_rate or 25) > 0.5
+        )
+        if self._whole.loss or rest:
+            self._note(self._measured(self._whole.loss or Loss(1, BROKEN), end_s), self._end_s)
         if self._demuxer.left:
             self._note(Loss(self._demuxer.left, MISSING), self._end_s)
         why = self._demuxer.lost or self._cut_off()
