@@ -10,7 +10,8 @@ import av
 from av.container import InputContainer
 
 from ..errors import SourceError
-from .matroska import Checksums
+from .avi import CHANGED, MISSING, Listed
+from .matroska import BROKEN, Clusters
 from .parts import Part
 from .tee import Tee
 from .transport import Transport
@@ -52,10 +53,13 @@ class Demuxer:
         name = name or str(self.part.path if self.part else "")
         self._stack = ExitStack()
         self.ended = ""
+        self.rest_broken = False  # something behind the last packet cannot be read
+        self._tee = None if isinstance(read, Part) else read
         try:
-            self._tee = None if isinstance(read, Part) else read
             container = av.open(read.url if isinstance(read, Part) else read, options=OPTIONS)
+            self._check_stopped()
         except (av.FFmpegError, OSError, ValueError) as e:
+            self._check_stopped()
             why = getattr(e, "strerror", None) or e
             raise SourceError(f"{name}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
         assert isinstance(container, InputContainer)
@@ -64,13 +68,16 @@ class Demuxer:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise SourceError(f"{name}: has no video stream; expected a video")
+            if stream.codec_context is None:
+                raise SourceError(f"{name}: its video is in a code that is not known here; expected H.264, HEVC, ...")
             # Not frame threads: they hold frames back and swallow the decoder's errors.
             stream.thread_type = "SLICE"
             self.stream = stream
             self.format = set(container.format.name.split(","))
             # A bare stream has no times of its own, but those that FFmpeg counts.
             self.bare = bool(container.format.flags & NO_TIMESTAMPS) or container.format.name.endswith("_pipe")
-            self._transport, self._checksums = self._opened_transport(), self._opened_checksums()
+            self._transport, self._clusters = self._opened_transport(), self._opened_clusters()
+            self._listed = Listed(stream) if "avi" in self.format and self.part is not None else None
         except BaseException:
             self.close()
             raise
@@ -86,11 +93,11 @@ class Demuxer:
             return None
         return Transport(self._stack.enter_context(self.part.path.open("rb")), self.stream.id)
 
-    def _opened_checksums(self) -> Checksums | None:
+    def _opened_clusters(self) -> Clusters | None:
         if "matroska" not in self.format or self.part is None or not self.part.whole:
             return None
         path = self.part.path
-        return Checksums(self._stack.enter_context(path.open("rb")), path.stat().st_size)
+        return Clusters(self._stack.enter_context(path.open("rb")), path.stat().st_size)
 
     @property
     def cut(self) -> bool:
@@ -101,6 +108,11 @@ class Demuxer:
     def lost(self) -> str:
         """Why the file that is read gave out before its end, "" if it did not."""
         return self.ended or (self._tee.ended if self._tee is not None else "")
+
+    @property
+    def left(self) -> int:
+        """How many pictures that the file lists did not come by its end."""
+        return self._listed.left if self._listed is not None else 0
 
     def close(self) -> None:
         self._stack.close()
@@ -127,29 +139,56 @@ class Demuxer:
                 unit.hole = hole if unit.missing else ""  # it may also be a joint behind which the times go on
                 unit.unsure = self._transport.unsure(packet.pos, end)
                 last_place, last_dts = packet.pos, packet.dts
-            elif self._checksums is not None and packet.pos is not None:
-                unit.doubtful = self._checksums.fails(packet.pos)
+            elif self._clusters is not None and packet.pos is not None:
+                unit.doubtful = self._clusters.fails(packet.pos)
+                if self._clusters.broken_before(packet.pos):
+                    unit.hole, unit.missing = BROKEN, 1  # at least; the times tell more
+                if self._clusters.broken_between(packet.pos, None if following is None else following.pos):
+                    unit.broken = BROKEN
+            elif self._listed is not None and packet.pos is not None:
+                _check_listed(self._listed, unit, following)
             if packet.is_corrupt and self._transport is None:
                 unit.broken = "its data was marked as damaged"
             yield unit
+            if following is None and self._clusters is not None and packet.pos is not None:
+                self.rest_broken = self._clusters.broken_after(packet.pos)
             packet = following
+
+    def _check_stopped(self) -> None:
+        if self._tee is not None:
+            self._tee.check()
 
     def _packets(self) -> Iterator[Packet]:
         errors = 0
         while True:
             try:
                 for packet in self.container.demux(self.stream):
+                    self._check_stopped()
                     if packet.size:
                         errors = 0
                         yield packet
+                self._check_stopped()
                 return
             except av.EOFError:
+                self._check_stopped()
                 return
             except (av.FFmpegError, OSError) as e:  # the generator is over; a new one goes on behind the damage
+                self._check_stopped()
                 errors += 1
                 if errors > MOST_ERRORS:
                     self.ended = f"reading failed: {getattr(e, 'strerror', None) or e}"
                     return
+
+
+def _check_listed(listed: Listed, unit: Unit, following: Packet | None) -> None:
+    packet = unit.packet
+    missing = listed.before(packet.pos or 0, [each.size for each in (packet, following) if each is not None])
+    if missing < 0:
+        unit.broken = unit.broken or CHANGED
+    elif missing:
+        unit.hole, unit.missing = MISSING, missing
+    if listed.time is not None:
+        packet.dts = listed.time  # FFmpeg counts what came
 
 
 def _missing(packet: Packet, last_dts: int | None) -> int:

@@ -15,7 +15,7 @@ from .account import Account, Gap, PartStart
 from .convert import Converter, checked_color
 from .demux import Demuxer
 from .inputs import Input
-from .reading import BrokenError, Reading, Timed, broken
+from .reading import MOST_PROVEN, MOST_PROVEN_PACED, BrokenError, Reading, Timed, broken
 from .source import Damaged, Mode, Source
 from .times import Times
 from .turn import Turn
@@ -88,7 +88,7 @@ class FileSource(Source):
                     kept,
                     damaged,
                     any_start=any_start,
-                    prove=each.once,
+                    most_proven=MOST_PROVEN if each.once else 0,
                 )
                 pictures = reading.pictures()
                 timed = next(pictures, None)
@@ -139,8 +139,9 @@ class FileSource(Source):
         last = index == len(self._inputs) - 1
         demuxer = stack.enter_context(each.open())
         return Reading(
-            demuxer, times, self.account, self._damaged, any_start=look.any_start, lacks=each.lacks(), last=last
-        ).pictures()
+            demuxer, times, self.account, self._damaged, any_start=look.any_start, lacks=each.lacks(), last=last,
+            most_proven=MOST_PROVEN_PACED if self.paced else MOST_PROVEN,
+        ).pictures()  # fmt: skip
 
     def _taken(self, each: Input) -> Iterator[Timed]:
         pictures, self._once = self._once, None

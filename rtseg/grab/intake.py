@@ -121,7 +121,7 @@ class Intake:
         if box and (box[2] > source.width or box[3] > source.height):
             size = f"{source.width}x{source.height}"
             raise SourceError(f"{self.uri}: crop {list(box)} does not lie inside the {size} picture")
-        self._read = source
+        self._read, source.paced = source, self._pace == "native"
         return paced(source) if self._pace == "native" else source
 
     def _played(self) -> Iterator[Frame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _START = re.compile(b"\0\0\1")
 HEVC_KEYS = range(16, 22)  # BLA, IDR, CRA
@@ -11,12 +12,19 @@ H264_SLICES = (1, 2, 3, 4, 5)
 INTRA = 1  # MPEG-2's type of a picture
 
 
-def is_key(codec: str, data: bytes) -> bool:
-    """Whether `data`, one picture with start codes, is a key frame, or says that decoding may begin here."""
+def length_size(codec: str, extradata: bytes | None) -> int:
+    """How many bytes hold the length of a unit, as in MP4 and Matroska; 0: start codes part them."""
+    place = {"h264": 4, "hevc": 21}.get(codec)
+    if place is None or extradata is None or extradata[:1] != b"\1" or len(extradata) <= place:
+        return 0
+    return (extradata[place] & 3) + 1
+
+
+def is_key(codec: str, data: bytes, size: int = 0) -> bool:
+    """Whether `data`, one picture, is a key frame, or says that decoding may begin here; `size`: see `length_size`."""
     if codec not in ("h264", "hevc", "mpeg2video"):
         return False
-    for found in _START.finditer(data):
-        unit = data[found.end() : found.end() + 3]
+    for unit in _heads(data, size):
         if len(unit) < 3:
             continue
         if codec == "h264":
@@ -31,16 +39,21 @@ def is_key(codec: str, data: bytes) -> bool:
     return False
 
 
-def is_disposable(codec: str, data: bytes) -> bool:
-    """Whether no other picture of H.264 is predicted from this one; `data` has start codes, or four-byte lengths."""
+def is_disposable(codec: str, data: bytes, size: int = 0) -> bool:
+    """Whether no other picture of H.264 is predicted from this one; `size` as `length_size` says."""
     if codec != "h264":
         return False
-    if data[:3] == b"\0\0\1" or data[:4] == b"\0\0\0\1":
-        heads = [data[found.end()] for found in _START.finditer(data) if found.end() < len(data)]
-    else:
-        heads, place = [], 0
-        while place + 4 < len(data):
-            heads.append(data[place + 4])
-            place += 4 + int.from_bytes(data[place : place + 4], "big")
-    slices = [head for head in heads if head & 31 in H264_SLICES]
+    slices = [unit[0] for unit in _heads(data, size) if unit and unit[0] & 31 in H264_SLICES]
     return bool(slices) and not any(head & 0x60 for head in slices)
+
+
+def _heads(data: bytes, size: int) -> Iterator[bytes]:
+    """The first bytes of each unit. Lengths are taken as such: one of 0x000001xx would look like a start code."""
+    if not size or data[:4] == b"\0\0\0\1":
+        yield from (data[found.end() : found.end() + 3] for found in _START.finditer(data))
+        return
+    place = 0
+    while place + size < len(data):
+        start = place + size
+        yield data[start : start + 3]
+        place = start + int.from_bytes(data[place:start], "big")

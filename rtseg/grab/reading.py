@@ -10,17 +10,19 @@ import av
 
 from ..errors import SourceError
 from .account import Account, Gap
+from .avi import MISSING
 from .demux import Demuxer, Unit
 from .ending import is_complete
+from .matroska import BROKEN
 from .proof import can_prove, proven
 from .source import Damaged
 from .times import NO_TIMES, Times
 from .whole import Loss, Packet, WholePictures
 
 SHORT_S = 1.0  # a file that ends this much before the end it declares was cut off
-NEAR_S = 0.05
 MOST_GROUP = 300
-MOST_PROVEN = 352 * 288  # pixels of a picture whose slices are asked for their ends: it costs as much as decoding
+# Pixels of a picture whose slices are asked for their ends, which costs as much as decoding.
+MOST_PROVEN, MOST_PROVEN_PACED = 1280 * 720, 352 * 288
 Timed = tuple[av.VideoFrame, int, Fraction]
 
 
@@ -39,15 +41,17 @@ class Reading:
 
     def __init__(
         self, demuxer: Demuxer, times: Times, account: Account, damaged: Damaged = "skip", *,
-        any_start: bool = False, lacks: int = 0, last: bool = True, prove: bool = True,
+        any_start: bool = False, lacks: int = 0, last: bool = True, most_proven: int = MOST_PROVEN,
     ) -> None:  # fmt: skip
         self._demuxer, self._times, self._account, self._damaged = demuxer, times, account, damaged
         self._proves = False
-        self._lacks, self._last, self._prove = lacks, last, prove
+        self._lacks, self._last, self._most_proven = lacks, last, most_proven
         self._placed = bool(demuxer.format & set(NO_TIMES))
         self._whole = WholePictures(demuxer.stream, any_start=any_start, keep_held=not self._placed)
         self._leading = account.leading  # of the files before
         self._first, self._end_s = account.shown, 0.0
+        self._last_s: float | None = None  # of the latest picture
+        self._steps_s: deque[float] = deque(maxlen=MOST_GROUP)  # from each picture to the next
         times.part(demuxer.stream.time_base, placed=self._placed)
         self._group: deque[Packet] = deque(maxlen=MOST_GROUP)  # the packets since the latest key frame
         self.why_none = ""  # why there is no picture at all
@@ -86,7 +90,7 @@ class Reading:
     def _units(self) -> Iterator[Unit]:
         units, stream = self._demuxer.units(), self._demuxer.stream
         area = stream.codec_context.width * stream.codec_context.height
-        self._proves = self._prove and area <= MOST_PROVEN and can_prove(stream)
+        self._proves = area <= self._most_proven and can_prove(stream)
         return proven(units, stream) if self._proves else units
 
     def _timed(self, pictures: Iterable[av.VideoFrame], ahead: int = 0) -> Iterator[Timed]:
@@ -99,7 +103,10 @@ class Reading:
             seconds = float(pts * time_base)
             account.leading = self._leading + whole.leading
             if whole.loss:
-                self._note(whole.loss, seconds)
+                self._note(self._measured(whole.loss, seconds), seconds)
+            elif self._last_s is not None:
+                self._steps_s.append(seconds - self._last_s)
+            self._last_s = seconds
             if account.shown == 0:
                 account.start_s = seconds
             if self._placed:
@@ -108,6 +115,13 @@ class Reading:
                 account.repaired["times"] = f"they began anew {_times(self._times.joints)}, and go on instead"
             account.shown += 1
             yield picture, pts, time_base
+
+    def _measured(self, loss: Loss, seconds: float) -> Loss:
+        """Where nothing lists the pictures that are missing, the times before and after tell how many they are."""
+        rate = self._demuxer.stream.average_rate
+        if loss.why != BROKEN or self._last_s is None or not rate:
+            return loss
+        return Loss(max(loss.lost, round((seconds - self._last_s) * float(rate)) - 1), loss.why)
 
     def _note(self, loss: Loss, seconds: float) -> None:
         self._whole.loss = None
@@ -118,8 +132,14 @@ class Reading:
 
     def _finish(self) -> None:
         account = self._account
-        if self._whole.loss:
-            self._note(self._whole.loss, self._end_s)
+        end_s = max(self._end_s, _declared_end_s(self._demuxer))
+        rest = (
+            self._demuxer.rest_broken and (end_s - self._end_s) * float(self._demuxer.stream.average_rate or 25) > 0.5
+        )
+        if self._whole.loss or rest:
+            self._note(self._measured(self._whole.loss or Loss(1, BROKEN), end_s), self._end_s)
+        if self._demuxer.left:
+            self._note(Loss(self._demuxer.left, MISSING), self._end_s)
         why = self._demuxer.lost or self._cut_off()
         if not why or account.shown == self._first:
             return
@@ -132,9 +152,12 @@ class Reading:
             return "the file was cut off in the middle of a packet"
         declared_s = _declared_end_s(self._demuxer)
         missing_s = declared_s - self._end_s
-        if declared_s and missing_s > (NEAR_S if self._lacks else SHORT_S):
+        rate = float(self._demuxer.stream.average_rate or 25)
+        if declared_s and missing_s > (0.5 / rate if self._lacks else SHORT_S):
             return f"the file was cut off {missing_s:.1f} s before the end it declares"
-        if self._lacks and not declared_s:
+        steps_s = sorted(self._steps_s)
+        uneven = bool(steps_s) and steps_s[-1] > 1.5 * steps_s[len(steps_s) // 2]
+        if self._lacks and (not declared_s or uneven):
             return f"the file was cut off: it lacks {self._lacks} of its bytes"
         return ""
 

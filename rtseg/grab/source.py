@@ -39,6 +39,7 @@ class Source(ABC):
         self.sample_aspect = Fraction(1)
         self.account = Account(declared=frame_count, count=frame_count)
         self.session = secrets.token_hex(6)
+        self.paced = False  # shown at the pace of its times: what costs as much as decoding is left out
         self._grab_ns = 0
         self._closed = threading.Event()
 

@@ -22,11 +22,18 @@ class Tee:
         self._kept = bytearray()  # until it is known whether anybody watches
         self._place = self._seen = 0
         self.ended = ""
+        self._stopped: BaseException | None = None
         if hasattr(file, "seek") and getattr(file, "seekable", lambda: True)():
             self.seek, self.tell = self._seek, self._tell  # PyAV looks for these two
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size) or b""
+        if self._stopped is not None:
+            raise InterruptedError
+        try:
+            data = self._file.read(size) or b""
+        except (KeyboardInterrupt, SystemExit) as e:  # PyAV, which calls this, would lose it
+            self._stopped = e
+            raise InterruptedError from e
         self.ended = getattr(self._file, "ended", "")
         new = data[max(0, self._seen - self._place) :] if self._place <= self._seen else b""
         self._place += len(data)
@@ -36,6 +43,11 @@ class Tee:
         elif new or not data:
             self._watcher.scan(new)
         return data
+
+    def check(self) -> None:
+        """Raise what stopped reading: a Ctrl-C."""
+        if self._stopped is not None:
+            raise self._stopped
 
     def watched(self, watcher: Transport) -> Transport:
         """From now on, and of what was read so far, `watcher` sees each byte once, in order."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import av
 
-from .keys import is_disposable, is_key
+from .keys import is_disposable, is_key, length_size
 
 # `explode`: an error is an error, and is not concealed. `crccheck`: FFV1's and HEVC's own checksums.
 STRICT = "crccheck+explode"
@@ -44,6 +44,7 @@ class WholePictures:
         self._decoder = stream.codec_context
         self._decoder.options = {"err_detect": STRICTER.get(self._decoder.name, STRICT)}
         self._decoder.copy_opaque = True  # each picture brings back the number of its packet
+        self._length_size = length_size(self._decoder.name, self._decoder.extradata)
         self._in_step = self._decoder.name in IN_STEP
         self.any_start, self._keep_held = any_start, keep_held
         self.number = -1  # of the latest packet
@@ -98,13 +99,13 @@ class WholePictures:
     def _can_begin(self, packet: Packet) -> bool:
         if self._timed and packet.pts is None:  # its head is gone
             return False
-        return self.any_start or packet.is_keyframe or is_key(self._decoder.name, bytes(packet))
+        return self.any_start or packet.is_keyframe or is_key(self._decoder.name, bytes(packet), self._length_size)
 
     def _left_out(self, packet: Packet, why: str) -> Iterator[av.VideoFrame]:
         """A damaged packet: that one picture is missing if no other needs it, else all up to the next key frame."""
         number = self.number
         alone = why == DAMAGED and self._start is not None and self._timed and packet.pts is not None
-        if alone and is_disposable(self._decoder.name, bytes(packet)):
+        if alone and is_disposable(self._decoder.name, bytes(packet), self._length_size):
             self._waiting.pop(number, None)
             self._alone[number] = packet.pts or 0
             return
