@@ -62,6 +62,7 @@ class Source(ABC):
             self._grab_ns = now_ns() - start_ns
             if frame is None or self._closed.is_set():
                 return
+            self.account.shown = frame.seq + 1
             yield frame
 
     def close(self) -> None:

@@ -93,3 +93,13 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no images in this folder"):
         open_source(tmp_path)
+
+
+def test_the_account_counts_what_was_shown(tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+    source = open_source(tmp_path)
+    frames = iter(source)
+    next(frames)
+    assert source.account.shown == 1
+    assert len(list(source)) == source.account.shown == source.account.count == 3
