@@ -15,7 +15,7 @@ GAP_S = 10.0  # a recorder that was stopped and started leaves a jump in time, w
 class _Paced(Source):
     def __init__(self, source: Source, fps: float | None) -> None:
         super().__init__(source.uri, source.width, source.height, fps or source.fps, source.frame_count)
-        self.session = source.session
+        self.session, self.account, self.sample_aspect = source.session, source.account, source.sample_aspect
         self._source, self._fps = source, fps
 
     def frames(self) -> Iterator[Frame]:
