@@ -69,6 +69,7 @@ MAY: dict[str, set[str]] = {
         "benchmark",
     }
     | {"control", "keys", "metrics"},
+    "__main__": {"cli"},
     "__init__": BASE | {"grab", "engine", "track", "publish"},
 }
 

@@ -349,3 +349,8 @@ def test_home_folders_are_found_in_every_path(
 def test_stdin_is_not_both_the_recording_and_the_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "-", "--prompts", "-", "--out", str(tmp_path / "o")]) == 2
     assert "stdin is the recording already; expected a file, or a pipe" in capsys.readouterr().err
+
+
+def test_the_package_is_a_command_too() -> None:
+    said = subprocess.run([sys.executable, "-m", "rtseg", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("rtseg ")

@@ -24,6 +24,9 @@ def close(feed: Feed) -> None:
         if role in feed.children:
             _stop(feed, role)
     _settle(feed)
+    if "record" in feed.ending.plain():  # it did not come to what was drawn since
+        drawn = sum(feed.counts.mask_states().values())
+        feed.board.add("missed", max(0, drawn - feed.board["record next"]))
     missed = feed.board["missed"]
     if missed and "record" not in feed.ending.plain():
         why = "its process was killed" if feed.children["record"].restarts else "it could not keep up"
@@ -63,8 +66,8 @@ def _stop(feed: Feed, role: str) -> None:
         child.begin()
         child.tick(lambda: plain_config(role, feed))
     how = child.stop(lambda: feed.board[f"beat {role}"], lambda: feed.heard.listen(child))
-    if not how or not feed.began_ns or feed.ending.refusal is not None:
-        return
+    if not how or not feed.began_ns or feed.ending.refusal is not None or child.refused is not None:
+        return  # a refusal was said when it came
     if role == "grab" and feed.input.ended_ns and child.pid is None:
         return  # it had given all that it had
     if role == "segment" and not child.restarts and not child.failing and not feed.network.keep.ids:

@@ -24,7 +24,7 @@ from ..types import Frame, now_ns
 from .board import ROLES, Board
 from .child import WORKER, Child
 from .closing import close, cut_short, drained
-from .ending import Ending
+from .ending import MINOR, Ending
 from .heard import Heard
 from .input import Input
 from .network import Network
@@ -259,7 +259,8 @@ class Feed:
     def _judge(self) -> None:
         facts, segment = self.facts, self.children["segment"]
         facts.paused, facts.absent = self.network.paused, not segment.up
-        facts.failed = self.ending.failed or any(not c.up and c.failing for c in self.children.values())
+        failing = {role for role, child in self.children.items() if not child.up and child.failing}
+        facts.failed = self.ending.failed or not failing <= set(MINOR)
         facts.failed |= bool(self.began_ns) and not self.children["publish"].up
         self.network.proved(self.board["masks captured_ns"])
         facts.source = self.input.state if self.began_ns else "opening"

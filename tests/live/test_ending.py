@@ -96,7 +96,8 @@ def test_a_part_that_is_not_back_at_the_end_is_a_fault_and_one_that_came_back_is
     run = running(endless)
     run.until(lambda: run.feed.board["segmented"] > 5)
     os.kill(run.pid(role), signal.SIGKILL)
-    run.until(lambda: run.feed.children[role].restarts == 1 and run.feed.state == "running")
+    child = run.feed.children[role]
+    run.until(lambda: child.restarts == 1 and child.up and run.feed.state == "running")
     assert run.feed.ending.ok
     os.kill(run.pid(role), signal.SIGKILL)
     run.until(lambda: not run.feed.children[role].up)

@@ -117,3 +117,31 @@ def test_a_full_disk_stops_the_recorder_loudly_and_nothing_else(
     assert not report["ok"] and accounted(report)
     (folder,) = (small_disk / "recordings").iterdir()
     assert verify(folder)["unchanged"]
+
+
+def test_a_recorder_that_never_works_leaves_the_feed_what_it_is(
+    profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
+) -> None:
+    faults(crash="record")
+    run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
+    run.until(lambda: run.feed.board["segmented"] > 5)
+    run.until(lambda: run.feed.children["record"].failing and not run.feed.children["record"].up)
+    states: list[str] = []
+    run.until(lambda: states.append(run.feed.state) or len(states) > 50)  # type: ignore[func-returns-value]
+    assert set(states) == {"running"}, set(states)
+    report = run.finish()
+    assert not report["ok"] and "a bug" in report["faults"]["record"]
+
+
+def test_a_folder_that_disappears_is_said_once_and_what_is_not_recorded_is_counted(
+    profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
+) -> None:
+    run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
+    run.until(lambda: run.feed.board["recorded"] > 10)
+    (tmp_path / "recordings").rename(tmp_path / "elsewhere")
+    run.until(lambda: run.feed.faults.get("record"))
+    run.until(lambda n=run.feed.board["shown"]: run.feed.board["shown"] > n + 30)  # type: ignore[misc]
+    report = run.finish()
+    assert report["why"].count("lost while it was written") == 1, report["why"]
+    recording = report["recording"]
+    assert recording["missed"] >= 30 and recording["frames"] + recording["missed"] >= report["frames"]["shown"]

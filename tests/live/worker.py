@@ -3,7 +3,8 @@
 fake: true      a network of no weight, which imports no torch: an object's mask is the box it was prompted with
 slow: s         each step takes so many seconds more; with `slow_above`, only at image sizes above that;
                 with `slow_warm`, also when it warms up
-raise_at: n     the n-th step of the first process raises; with `always`, that of every process
+raise_at: n     the n-th step of the first process raises; with `always`, that of every process;
+                with `engine`, an EngineError
 hang_at: n      the n-th step of the first process does not return
 ink: true       every overlay raises
 refuse: text    the engine cannot be opened
@@ -126,7 +127,7 @@ def break_network() -> None:
             if self.engine.recipe.image_size > FAULTS.get("slow_above", 0):
                 time.sleep(FAULTS.get("slow", 0.0))
             if steps[0] == FAULTS.get("raise_at") and (first or FAULTS.get("always")):
-                raise RuntimeError("out of memory")
+                raise (EngineError if FAULTS.get("engine") else RuntimeError)("out of memory")
             if steps[0] == FAULTS.get("hang_at") and first:
                 time.sleep(3600)
             if steps[0] in FAULTS.get("unanswered", ()) and first:
