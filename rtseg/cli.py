@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TypeVar
 from . import __version__
 from .descriptors import fill_standard
 from .documents import as_path, is_there
-from .errors import IncompleteError, RtsegError
+from .errors import IncompleteError, OutputError, RtsegError
 
 Result = dict[str, Any]
 N = TypeVar("N", int, float)
@@ -111,9 +111,13 @@ def _show(result: Result, as_json: bool) -> None:
 
     try:
         show(result, to_stderr=as_json)
-    except OSError:
         if not as_json:
-            raise
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        if not as_json:
+            raise OutputError(f"what came out of it cannot be printed ({e.strerror}); the work itself is done") from e
     if as_json:
         print(json.dumps(result, default=str, allow_nan=False), flush=True)
 

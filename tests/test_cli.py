@@ -354,3 +354,14 @@ def test_stdin_is_not_both_the_recording_and_the_prompts(tmp_path: Path, capsys:
 def test_the_package_is_a_command_too() -> None:
     said = subprocess.run([sys.executable, "-m", "rtseg", "--version"], capture_output=True, text=True, check=True)
     assert said.stdout.startswith("rtseg ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    words = [sys.executable, "-m", "rtseg", "segment", "--help"]
+    with Path("/dev/full").open("w") as full:
+        helped = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        code = "from rtseg import cli; raise SystemExit(cli.main(['doctor']))"
+        said = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert helped.returncode
+    assert said.returncode == 2 and said.stderr.count("\n") == 1 and "cannot be printed (No space left" in said.stderr
