@@ -151,7 +151,8 @@ class Masks:
     `mask_logits_bhw` is float32 [B, h, w], at the network's resolution; `logits` and `mask` bring one object to
     frame size, once, when asked. A logit above 0 is the object. `warnings` are lines about prompts on this frame whose
     objects are too small to be followed well. `cut`: another scene begins with this frame. `lost`: the ids of objects
-    whose scene has gone; their masks are empty, and their scores 0, until they are found again.
+    whose scene has gone, or that the camera has turned away from; their masks are empty, and their scores 0, until they
+    are found again.
 
     Where a person gave a mask, it is the answer, with a score and an IoU of 1, as in SAM 2: the network was not asked.
     Of a small or thin one it is asked: score and IoU are then those of what it finds again on the same picture.

@@ -79,11 +79,15 @@ class Heard:
             self._feed.fault("grab", f"{self._feed.source['uri']}: ended early: {account['ended']}")
 
     def _on_scene(self, child: Child, seq: int, cut: bool, lost: list[int], found: list[int]) -> None:
-        """Another scene began with a frame, or objects were found again on it."""
+        """Another scene began with a frame, or objects were lost or found again on it."""
         feed, who = self._feed, ", ".join(map(str, lost)) or "none"
+        newly = [i for i in lost if i not in feed.scene["lost"]]
         feed.scene = {"last": seq if cut else feed.scene["last"], "lost": list(lost)}
         if cut:
             feed.note("cut", child.role, f"another scene begins with frame {seq}; lost until found again: {who}")
+        elif newly:
+            gone = ", ".join(map(str, newly))
+            feed.note("lost", child.role, f"object {gone} is out of view since frame {seq}; lost until found again")
         if found:
             feed.note("found", child.role, f"object {', '.join(map(str, found))} again, on frame {seq}; lost: {who}")
 

@@ -25,7 +25,7 @@ _DARK: Rgb = (0, 0, 0)
 _GREY: Rgb = (150, 150, 150)  # of no object
 _RECOVERING = "restoring objects"
 _TOO_OLD = "masks too old"
-_OTHER_SCENE = "other scene: objects lost"
+_OUT_OF_VIEW = "out of view: objects lost"
 _EDGE = np.ones((3, 3), np.uint8)
 
 
@@ -36,7 +36,7 @@ class Drawn:
     `image_hwc` is uint8 RGB [H, W, 3], a picture of its own. `age_ms` is the age of the masks on that frame, None
     where there are none. `objects` are those that were drawn, `label_boxes` (x0, y0, x1, y1) their labels, and after
     them the plate in the corner, if there is one. `carried` says that the masks were moved along with the picture;
-    they are no newer for that. `lost` are the objects whose scene has gone. `steady` is what the drawing of the next
+    they are no newer for that. `lost` are the objects that are out of view. `steady` is what the drawing of the next
     frame wants to know of this one.
     """
 
@@ -157,7 +157,7 @@ def draw_overlay(
         why_bare = _TOO_OLD if state == "expired" else ""
         boxes = _say(image_hwc, _RECOVERING if recovering else notice or why_bare)
         return Drawn(image_hwc, state, age_ms, masks.seq if masks else None, label_boxes=boxes, steady=now)
-    notice = notice or (_OTHER_SCENE if masks.lost else "")
+    notice = notice or (_OUT_OF_VIEW if masks.lost else "")
     found = [(mask_hw, seen) for mask_hw, seen in (measure(masks, i) for i in masks.ids) if seen.area]
     if now.state == "fresh" and opacity:
         for mask_hw, seen in found:

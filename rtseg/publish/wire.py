@@ -3,7 +3,7 @@
 The topic is `STREAM/video`, `/overlay`, `/masks` or `/status`. The header is a msgpack map; every message has every
 key, with nil for what it has nothing to say of. Some are there only where they say something: `carried`, which is
 true, of an overlay whose masks were moved along with the picture; `cut`, which is true, of masks of the first frame of
-another scene; `lost`, ids, of overlay and masks where the scene of these objects has gone; and `sample_aspect`, two
+another scene; `lost`, ids, of overlay and masks where these objects are out of view; and `sample_aspect`, two
 integers, of pixels that are not square: how wide one is shown, for its height. The payload is the pixels (rgb24, or one
 JPEG), one COCO compressed RLE per object, or, for a status, one msgpack map. Times are nanoseconds on the monotonic
 clock that `clock` names.

@@ -27,6 +27,10 @@ class Answer:
         """Of no object."""
         return Answer(*(np.zeros(shape, np.float32) for shape in ((0, side, side), 0, 0)))
 
+    def shows(self, row: int) -> bool:
+        """Whether an object is drawn."""
+        return bool(self.scores_b[row] > 0.5 and (self.logits_bhw[row] > 0).any())
+
     def withhold(self, row: int) -> None:
         """Say that an object is not there."""
         self.logits_bhw[row], self.scores_b[row], self.ious_b[row] = ABSENT_LOGIT, 0, 0

@@ -63,10 +63,10 @@ class Witness:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lost:
-    """An object whose scene ended at frame `since`, and what it will be known by."""
+    """An object that is not in view since frame `since`, and what it will be known by; None: by its place."""
 
     since: int
-    witness: Witness
+    witness: Witness | None
 
 
 def _likeness(known_tm: Float32, new_mn: Float32) -> float:

@@ -140,6 +140,19 @@ def _unexplained(new: View, old: View, counts_hw: Float32) -> bool:
     return remains > next(needed for most, needed in REMAINS if other_hues <= most or most == 1.0)
 
 
+def motion(old: View, new: View, without: tuple[float, float, float, float]) -> tuple[float, float]:
+    """By how many cells of the small picture, x and y, most of what is beside a box has moved from one to the next."""
+    flow_hw2 = _FLOW.calc(old.shape_hw, new.shape_hw, None)  # type: ignore[call-overload]
+    beside_hw = old.counts_hw > 0
+    x0, y0, x1, y1 = (max(0, round(v)) for v in without)
+    if np.count_nonzero(beside_hw) - np.count_nonzero(beside_hw[y0:y1, x0:x1]) > LEAST * beside_hw.size:
+        beside_hw[y0:y1, x0:x1] = False
+    if not beside_hw.any():
+        return 0.0, 0.0
+    dx, dy = np.median(flow_hw2[beside_hw], axis=0)
+    return float(dx), float(dy)
+
+
 def _flow() -> cv2.DISOpticalFlow:
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     flow.setFinestScale(1)  # the finest of all takes four times as long, and finds no more

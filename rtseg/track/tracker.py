@@ -22,9 +22,10 @@ from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt,
 from .answer import Answer, read
 from .bank import Bank
 from .evidence import Lost, Witness
+from .place import Place, follow
 from .policy import NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .policy.held import rivalry
-from .scene import Scene
+from .scene import Scene, View
 from .small import is_doubtful, mask_input, read_back, warnings
 
 RECENT = 256  # steps whose frames are known by number; more than a live feed keeps pictures of
@@ -35,7 +36,8 @@ class _Object:
     id: int
     label: str
     bank: Bank
-    lost: Lost | None = None  # its scene has gone, and it has not been found again
+    lost: Lost | None = None  # its scene has gone, or the camera has turned away, and it has not been found again
+    place: Place | None = None  # where it is, or would be; None: not known
 
 
 class Tracker:
@@ -46,8 +48,9 @@ class Tracker:
     policy; None takes the recipe's.
 
     Where another scene begins, all objects are lost: their masks are empty, and nothing is remembered, until what the
-    network shows agrees with what is remembered of their scene, or a person prompts them. Set `cuts` to False where
-    pictures are no film, as stills and slices are not.
+    network shows agrees with what is remembered of their scene, or a person prompts them. So is an object
+    that the camera has turned away from, where the network takes something elsewhere for it, until it is drawn at its
+    place. Set `cuts` to False where pictures are no film, as stills and slices are not.
     """
 
     def __init__(self, engine: Engine, policy: str | None = None) -> None:
@@ -148,7 +151,8 @@ class Tracker:
                 bank, lost = self._objects[i].bank.before(seq), self._objects[i].lost
                 if len(bank):
                     known = lost if lost and lost.since < seq else None
-                    fork._objects[i] = _Object(i, self._objects[i].label, bank, known)
+                    place = self._objects[i].place if known else None
+                    fork._objects[i] = _Object(i, self._objects[i].label, bank, known, place)
                     fork._steps = max(fork._steps, 1 + bank.memories[-1].step)
             return fork
 
@@ -193,6 +197,8 @@ class Tracker:
                 decoded, written, rivals = self._answer(frame.image_hwc, recalls, given, doubtful)
                 answer = read(decoded, written, frame.seq, side, self.engine.recipe)
                 objects = _found(objects, answer, written)
+                if self.cuts:
+                    objects = _placed(objects, self._prompts, answer, frame.seq, self._scene.view, scene.view)
                 self._commit(frame.seq, objects, given, decoded.pointer_bc, _verdicts(answer, rivals), written)
             self._count(frame, scene, cut)
             masks = _masks(frame, objects, answer, cut)
@@ -237,6 +243,8 @@ class Tracker:
         What changes in an object is a value of its own until the step has succeeded.
         """
         objects = dict(self._objects)
+        if not self.cuts:  # from here on places are not known
+            objects = {i: replace(o, lost=None, place=None) if o.place else o for i, o in objects.items()}
         if cut is not None:
             objects |= _losing(objects, objects.keys() - self._prompts.keys(), cut)
         for i, prompt in self._prompts.items():
@@ -332,7 +340,7 @@ def _check_picture(frame: Frame) -> None:
 def _losing(objects: Mapping[int, _Object], ids: Iterable[int], cut: int) -> dict[int, _Object]:
     """Those of the objects, lost from frame `cut` on; those that were lost before still are, by what they were."""
     return {
-        i: o if o.lost else replace(o, lost=Lost(cut, Witness(o.bank.memories)))
+        i: o if o.lost and o.lost.witness else replace(o, lost=Lost(cut, Witness(o.bank.memories)), place=None)
         for i, o in ((i, objects[i]) for i in ids)
     }
 
@@ -341,13 +349,29 @@ def _found(objects: list[_Object], answer: Answer, written: list[Remembered]) ->
     """The objects, of which those that are seen again are no longer lost; the answers of the others are withheld."""
     after = []
     for row, o in enumerate(objects):
-        if o.lost:
+        if o.lost and o.lost.witness:
             logits_hw = answer.logits_bhw[row]
-            shown = answer.scores_b[row] > 0.5 and bool((logits_hw > 0).any())
-            if shown and o.lost.witness.agrees(to_host(written[row].map_chw), logits_hw):
+            if answer.shows(row) and o.lost.witness.agrees(to_host(written[row].map_chw), logits_hw):
                 o = replace(o, lost=None)
             else:
                 answer.withhold(row)
+        after.append(o)
+    return after
+
+
+def _placed(
+    objects: list[_Object], prompts: Mapping[int, Prompt], answer: Answer, seq: int, old: View | None, new: View | None
+) -> list[_Object]:
+    """The objects with their places; what is drawn while the place of an object is out of view is withheld."""
+    after = []
+    for row, o in enumerate(objects):
+        if not (o.lost and o.lost.witness):
+            shown_hw = answer.logits_bhw[row] if answer.shows(row) else None
+            place = None if o.id in prompts else o.place
+            place, lost = follow(place, shown_hw, old, new, o.lost is not None)
+            if lost:
+                answer.withhold(row)
+            o = replace(o, place=place, lost=(o.lost or Lost(seq, None)) if lost else None)
         after.append(o)
     return after
 
