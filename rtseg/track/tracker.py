@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -18,26 +18,15 @@ from ..engine.arrays import namespace, to_host
 from ..errors import EngineError, PromptError, SourceError
 from ..forks import in_child
 from ..tables import Table, short, whole
-from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt, now_ns
+from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt
 from .answer import Answer, read
 from .bank import Bank
-from .evidence import Lost, Witness
-from .place import Place, follow
+from .objects import Object, found, losing, masks_of, placed, verdicts_of
 from .policy import NEED_RIVALS, Memory, Size, Verdict, get_policy
-from .policy.held import rivalry
-from .scene import Scene, View
+from .scene import Scene
 from .small import is_doubtful, mask_input, read_back, warnings
 
 RECENT = 256  # steps whose frames are known by number; more than a live feed keeps pictures of
-
-
-@dataclass(slots=True, eq=False)
-class _Object:
-    id: int
-    label: str
-    bank: Bank
-    lost: Lost | None = None  # its scene has gone, or the camera has turned away, and it has not been found again
-    place: Place | None = None  # where it is, or would be; None: not known
 
 
 class Tracker:
@@ -66,7 +55,7 @@ class Tracker:
                 raise EngineError(f"policy {self.policy}: {engine.description} draws no rival masks; use runtime torch")
             self._asks = engine
         self._size = Size(engine.preset.num_maskmem, plan.spatial)
-        self._objects: dict[int, _Object] = {}
+        self._objects: dict[int, Object] = {}
         self._prompts: dict[int, Prompt] = {}
         self.cuts = True
         self._scene = Scene()
@@ -152,7 +141,7 @@ class Tracker:
                 if len(bank):
                     known = lost if lost and lost.since < seq else None
                     place = self._objects[i].place if known else None
-                    fork._objects[i] = _Object(i, self._objects[i].label, bank, known, place)
+                    fork._objects[i] = Object(i, self._objects[i].label, bank, known, place)
                     fork._steps = max(fork._steps, 1 + bank.memories[-1].step)
             return fork
 
@@ -167,7 +156,7 @@ class Tracker:
             last = fork._seqs[-1] if fork._seqs else -1
             missed = [seq for seq in self._cut_at if seq > last]  # what the fork did not get to
             adopted = fork._objects
-            self._objects |= _losing(adopted, adopted, missed[0]) if missed else adopted
+            self._objects |= losing(adopted, adopted, missed[0]) if missed else adopted
             self._steps = max(self._steps, fork._steps)
 
     def _known(self, object_id: int) -> None:
@@ -196,12 +185,12 @@ class Tracker:
                 doubtful = [is_doubtful(self._prompts.get(o.id), self.engine.image_size) for o in objects]
                 decoded, written, rivals = self._answer(frame.image_hwc, recalls, given, doubtful)
                 answer = read(decoded, written, frame.seq, side, self.engine.recipe)
-                objects = _found(objects, answer, written)
+                objects = found(objects, answer, written)
                 if self.cuts:
-                    objects = _placed(objects, self._prompts, answer, frame.seq, self._scene.view, scene.view)
-                self._commit(frame.seq, objects, given, decoded.pointer_bc, _verdicts(answer, rivals), written)
+                    objects = placed(objects, self._prompts, answer, frame.seq, self._scene.view, scene.view)
+                self._commit(frame.seq, objects, given, decoded.pointer_bc, verdicts_of(answer, rivals), written)
             self._count(frame, scene, cut)
-            masks = _masks(frame, objects, answer, cut)
+            masks = masks_of(frame, objects, answer, cut)
             told = warnings(prompts, frame, masks, self.engine.image_size)
             return replace(masks, warnings=told) if told else masks
 
@@ -237,7 +226,7 @@ class Tracker:
                 del self._prompts[prompt.id]
                 raise
 
-    def _with_new_ones(self, cut: int | None) -> list[_Object]:
+    def _with_new_ones(self, cut: int | None) -> list[Object]:
         """All objects of this frame, by id; with a `cut` at this frame they are lost, but for those that are prompted.
 
         What changes in an object is a value of its own until the step has succeeded.
@@ -246,13 +235,13 @@ class Tracker:
         if not self.cuts:  # from here on places are not known
             objects = {i: replace(o, lost=None, place=None) if o.place else o for i, o in objects.items()}
         if cut is not None:
-            objects |= _losing(objects, objects.keys() - self._prompts.keys(), cut)
+            objects |= losing(objects, objects.keys() - self._prompts.keys(), cut)
         for i, prompt in self._prompts.items():
             if i in objects:
-                objects[i] = _Object(i, prompt.label or objects[i].label, objects[i].bank)
+                objects[i] = Object(i, prompt.label or objects[i].label, objects[i].bank)
             else:
                 bank = Bank(self._select, self._size, self.engine.recipe.memory.pointers)
-                objects[i] = _Object(i, prompt.label or f"object {i}", bank)
+                objects[i] = Object(i, prompt.label or f"object {i}", bank)
         return [objects[i] for i in sorted(objects)]
 
     def _to_network(self, prompt: Prompt | None, frame: Frame) -> Prompts | None:
@@ -291,7 +280,7 @@ class Tracker:
         return _together([answers[i] for i in range(len(recalls))])
 
     def _commit(
-        self, seq: int, objects: list[_Object], given: list[Prompts | None], pointer_bc: Array,
+        self, seq: int, objects: list[Object], given: list[Prompts | None], pointer_bc: Array,
         verdicts: list[Verdict], written: list[Remembered],
     ) -> None:  # fmt: skip
         """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.
@@ -335,73 +324,6 @@ def _check_picture(frame: Frame) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         found = f"{image.dtype}, {' x '.join(map(str, image.shape))}"
         raise SourceError(f"frame {frame.seq} is {found}; expected uint8, H x W x 3, RGB")
-
-
-def _losing(objects: Mapping[int, _Object], ids: Iterable[int], cut: int) -> dict[int, _Object]:
-    """Those of the objects, lost from frame `cut` on; those that were lost before still are, by what they were."""
-    return {
-        i: o if o.lost and o.lost.witness else replace(o, lost=Lost(cut, Witness(o.bank.memories)), place=None)
-        for i, o in ((i, objects[i]) for i in ids)
-    }
-
-
-def _found(objects: list[_Object], answer: Answer, written: list[Remembered]) -> list[_Object]:
-    """The objects, of which those that are seen again are no longer lost; the answers of the others are withheld."""
-    after = []
-    for row, o in enumerate(objects):
-        if o.lost and o.lost.witness:
-            logits_hw = answer.logits_bhw[row]
-            if answer.shows(row) and o.lost.witness.agrees(to_host(written[row].map_chw), logits_hw):
-                o = replace(o, lost=None)
-            else:
-                answer.withhold(row)
-        after.append(o)
-    return after
-
-
-def _placed(
-    objects: list[_Object], prompts: Mapping[int, Prompt], answer: Answer, seq: int, old: View | None, new: View | None
-) -> list[_Object]:
-    """The objects with their places; what is drawn while the place of an object is out of view is withheld."""
-    after = []
-    for row, o in enumerate(objects):
-        if not (o.lost and o.lost.witness):
-            shown_hw = answer.logits_bhw[row] if answer.shows(row) else None
-            place = None if o.id in prompts else o.place
-            place, lost = follow(place, shown_hw, old, new, o.lost is not None)
-            if lost:
-                answer.withhold(row)
-            o = replace(o, place=place, lost=(o.lost or Lost(seq, None)) if lost else None)
-        after.append(o)
-    return after
-
-
-def _masks(frame: Frame, objects: list[_Object], answer: Answer, cut: bool) -> Masks:
-    """The network's answer as a value for people."""
-    return Masks(
-        seq=frame.seq,
-        session=frame.session,
-        captured_ns=frame.captured_ns,
-        done_ns=now_ns(),
-        height=frame.height,
-        width=frame.width,
-        ids=tuple(o.id for o in objects),
-        labels=tuple(o.label for o in objects),
-        scores=tuple(float(v) for v in answer.scores_b),
-        ious=tuple(float(v) for v in answer.ious_b),
-        mask_logits_bhw=answer.logits_bhw,
-        cut=cut,
-        lost=tuple(o.id for o in objects if o.lost),
-    )
-
-
-def _verdicts(answer: Answer, rivals_bkhw: Float32 | None) -> list[Verdict]:
-    """What the network says of its masks; they have come over already, and so this costs no wait."""
-    said = zip(map(float, answer.scores_b), map(float, answer.ious_b), strict=True)
-    if rivals_bkhw is None:
-        return [Verdict(*both) for both in said]
-    against = map(rivalry, answer.logits_bhw, rivals_bkhw)
-    return [Verdict(*both, *seen) for both, seen in zip(said, against, strict=True)]
 
 
 def _frame_number(seq: object) -> int:
