@@ -209,7 +209,7 @@ def test_rivals_are_the_two_masks_that_lost(small_engine: TorchEngine) -> None:
 
 def test_the_tracker_says_what_the_network_says(small_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("rtseg.track.tracker.rivalry", lambda mask_hw, rivals_khw: asked.append(rivals_khw) or (7, 0.3))
+    monkeypatch.setattr("rtseg.track.objects.rivalry", lambda mask_hw, rivals_khw: asked.append(rivals_khw) or (7, 0.3))
     for policy, expected in (("fifo", (0, 1.0)), ("distractor", (7, 0.3))):
         tracker = Tracker(small_engine, policy)
         tracker.prompt(4, points=[(20, 30, 1)])
