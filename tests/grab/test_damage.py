@@ -15,6 +15,7 @@ import pytest
 from bench.damage import CASES, PACKET, cut, flip, lose_many, lose_one, measured
 from rtseg.errors import SourceError
 from rtseg.grab import open_source
+from rtseg.grab.proof import Proof, _Asker
 from rtseg.grab.source import Source
 from rtseg.types import ImageU8
 
@@ -214,3 +215,11 @@ def test_the_checksums_of_matroska_are_used(tmp_path: Path) -> None:
             continue  # all of it is in one cluster
         same(seen(source), clean)
         assert source.account.gaps
+
+
+def test_no_alarm_where_the_log_of_ffmpeg_is_silenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = recording(tmp_path / "whole.mp4")
+    source = open_source(whole)
+    monkeypatch.setattr(_Asker, "misses", lambda self, data: 0)  # nothing that FFmpeg says arrives
+    monkeypatch.setattr(Proof, "_matters", lambda self, data, last: False)
+    assert len(list(source)) == COUNT and not source.account.damaged

@@ -19,8 +19,8 @@ Faults = Callable[..., None]
 
 
 def test_a_cut_is_told_to_everybody(profile: StreamProfile, faults: Faults) -> None:
-    faults(lost=[5, 15])
-    report, got = watch(replace(profile, overlay="sync"))
+    faults(lost=[5, 45])
+    report, got = watch(replace(profile, overlay="sync", source=SOURCE.format(3)))
     assert accounted(report) and report["ok"] and report["cuts"] == 1 and "unanswered" not in report
     status = got["status"][-1].status()
     cut = status["cuts"]["last"]
@@ -28,7 +28,7 @@ def test_a_cut_is_told_to_everybody(profile: StreamProfile, faults: Faults) -> N
     # A subscriber that is slow misses messages, but none says anything else.
     assert all(m.header["seq"] == cut and m.header["lost"] == [1] for m in got["masks"] if m.header.get("cut"))
     lost = [m.header["seq"] for m in got["masks"] if m.header.get("lost") == [1]]
-    assert 3 <= len(lost) <= 10 and cut <= lost[0] < lost[-1] < cut + 40
+    assert 2 <= len(lost) <= 40 and cut <= lost[0] < lost[-1]
     drawn = [m.header for m in got["overlay"] if m.header.get("lost")]
     assert drawn and all(h["lost"] == [1] and cut <= h["mask_seq"] <= max(lost) + 10 for h in drawn)
     told = [event for m in got["status"] for event in m.status()["events"]]
