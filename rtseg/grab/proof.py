@@ -112,7 +112,8 @@ class Proof:
         self._length_size = (data[4] & 3) + 1 if data[:1] == b"\1" else 0  # 0: start codes
         self._arithmetic = any(_is_arithmetic(unit) for unit in _parameters(data))
         self._group: list[bytes] = []  # since the latest key frame
-        self._askers = [_Asker(self._extradata) for _ in CUTS]
+        self._askers = self._fresh()
+        self._held: tuple[list[bytes], int] = ([], 0)  # the group of the latest picture that held, and how far
 
     def holds(self, packet: Packet) -> bool | None:
         """Whether the decoder needs the last bytes of a picture, as it does of a whole one; None: it was not asked."""
@@ -122,33 +123,43 @@ class Proof:
         if not self._arithmetic or len(self._group) == MOST_GROUP or not (self._group or packet.is_keyframe):
             return None
         self._group.append(data)
-        slices = [(start, end) for start, end in self._units(data) if data[start] & 31 in SLICES]
+        slices = self._slices(data)
         if not slices or any(end - start < LEAST for start, end in slices):
             return None
-        if self._missed(data, slices, self._askers) or self._matters(data, slices[-1]):
+        if self._missed(self._group, slices, self._askers):
+            self._held = (self._group, len(self._group))
             return True
-        # An alarm costs good pictures: others are asked, too, and whether what FFmpeg says reaches us at all.
-        if self._missed(data, slices, [_Asker(self._extradata) for _ in CUTS]) or not self._hears():
+        if self._matters(data, slices[-1]):
+            return True
+        # An alarm costs good pictures: others are asked, too, and whether what FFmpeg says still reaches us at all.
+        if self._missed(self._group, slices, self._fresh()) or not self._hears():
             return None
         return False
 
-    def _missed(self, data: bytes, slices: list[tuple[int, int]], askers: Sequence[_Asker]) -> bool:
-        """Whether a decoder misses the last bytes of each slice."""
+    def _fresh(self) -> list[_Asker]:
+        return [_Asker(self._extradata) for _ in CUTS]
+
+    def _missed(self, group: list[bytes], slices: list[tuple[int, int]], askers: Sequence[_Asker]) -> bool:
+        """Whether a decoder misses the last bytes of each slice of the group's last picture."""
         for cut, asker in zip(CUTS, askers, strict=True):
-            asker.follow(self._group)
-            if asker.misses(self._shortened(data, slices, cut)) >= len(slices):
+            asker.follow(group)
+            if asker.misses(self._shortened(group[-1], slices, cut)) >= len(slices):
                 return True
         return False
 
     def _hears(self) -> bool:
-        """Whether half of the group's first picture is noticed: somebody else may have silenced FFmpeg's log."""
-        first = self._group[0]
-        slices = [(start, end) for start, end in self._units(first) if first[start] & 31 in SLICES]
-        half = min((end - start) // 2 for start, end in slices) if slices else 0
-        return half > 0 and _Asker(self._extradata).misses(self._shortened(first, slices, half)) > 0
+        """Whether the latest picture that held still does: somebody may have silenced FFmpeg's log since."""
+        pictures, count = self._held
+        if not count:
+            return True
+        group = pictures[:count]
+        return self._missed(group, self._slices(group[-1]), self._fresh())
+
+    def _slices(self, data: bytes) -> list[tuple[int, int]]:
+        return [(start, end) for start, end in self._units(data) if data[start] & 31 in SLICES]
 
     def _begin(self, data: bytes) -> None:
-        self._group.clear()
+        self._group = []
         for asker in self._askers:
             asker.at = 0
         found = [] if self._length_size else list(_parameters(data))

@@ -219,7 +219,14 @@ def test_the_checksums_of_matroska_are_used(tmp_path: Path) -> None:
 
 def test_no_alarm_where_the_log_of_ffmpeg_is_silenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = recording(tmp_path / "whole.mp4")
-    source = open_source(whole)
-    monkeypatch.setattr(_Asker, "misses", lambda self, data: 0)  # nothing that FFmpeg says arrives
+    asked, misses = [0], _Asker.misses
+
+    def deaf(self: _Asker, data: bytes) -> int:
+        asked[0] += 1
+        return misses(self, data) if asked[0] < 60 else 0  # from then on, nothing that FFmpeg says arrives
+
+    monkeypatch.setattr(_Asker, "misses", deaf)
     monkeypatch.setattr(Proof, "_matters", lambda self, data, last: False)
-    assert len(list(source)) == COUNT and not source.account.damaged
+    source = open_source(whole)
+    shown = len(list(source))
+    assert asked[0] > 100 and shown + source.account.damaged == COUNT and shown > COUNT - GROUP
