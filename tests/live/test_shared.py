@@ -105,9 +105,13 @@ def test_a_snapshot_is_whole_while_everything_changes(profile: StreamProfile, ru
         for n in range(20):
             client.add(2 + n % 3, points=[(30, 30, 1)])
             if n % 7 == 0:
+                kills = n // 7 + 1
                 with suppress(ProcessLookupError):
                     os.kill(run.pid("publish"), signal.SIGKILL)
-                run.until(lambda: run.feed.children["publish"].up)
+                # It reads as up until the supervisor has seen its death.
+                run.until(
+                    lambda k=kills: run.feed.children["publish"].restarts >= k and run.feed.children["publish"].up
+                )
             client.remove(2 + n % 3)
     over.set()
     for thread in threads:
