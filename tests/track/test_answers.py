@@ -141,9 +141,10 @@ def test_large_numbers_are_numbers(small_engine: TorchEngine) -> None:
     tracker = Tracker(engine)  # type: ignore[arg-type]
     tracker.prompt(1, points=[(60, 40, 1)])
     tracker.step(frame(0))
-    for part in PARTS:
+    for number, part in enumerate(PARTS, 1):
         engine.spoil = spoiling(part, 60000.0)
-        tracker.step(frame(1))
+        masks = tracker.step(frame(number))
+        assert masks.ids == (1,) and np.isfinite(masks.mask_logits_bhw).all() and np.isfinite(masks.scores).all()
 
 
 def test_masks_are_done_when_they_are_remembered(small_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
