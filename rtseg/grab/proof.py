@@ -23,11 +23,11 @@ from .whole import DAMAGED, Packet
 
 CUTS = (6, 8, 7, 9, 10)  # bytes; some slices end in what a decoder does without
 SLICES, PARAMETERS = (1, 5), 8  # types of unit
-LEAST = (
-    100  # bytes of a slice that is asked about: shorter ones hold a still picture, which decodes the same cut or not
-)
-MOST_GROUP = 300
-AHEAD, TRIAL = 3, 10
+# Bytes of a slice that is asked about: shorter ones hold a still picture, which decodes the same, cut or not.
+LEAST = 100
+MOST_GROUP = 300  # pictures between key frames that are kept to be decoded again; those after are not asked
+AHEAD, TRIAL = 3, 10  # packets that are asked before they are needed; the same until the stream is trusted
+# What a slice's last bytes are replaced by: a picture that stays the same with each of them does not depend on them.
 TAILS = (b"\xff" * 6, b"\x55" * 6, b"\xaa" * 6, b"\x01" * 6, b"\xf0\x0d\x96" * 2)
 
 
@@ -131,7 +131,7 @@ class Proof:
             return True
         if self._matters(data, slices[-1]):
             return True
-        # An alarm costs good pictures: others are asked, too, and whether what FFmpeg says still reaches us at all.
+        # A false alarm costs good pictures. So fresh decoders are asked, too, and whether FFmpeg's log still reaches us.
         if self._missed(self._group, slices, self._fresh()) or not self._hears():
             return None
         return False
@@ -231,7 +231,7 @@ def _hear() -> None:
 
 
 class _Asker:
-    """A decoder that is told of damage, and conceals nothing; it has decoded the group's pictures up to `at`."""
+    """A second decoder, which conceals no damage; it has decoded the first `at` pictures of the group."""
 
     def __init__(self, extradata: bytes | None) -> None:
         self.at = 0
