@@ -131,7 +131,7 @@ class Proof:
             return True
         if self._matters(data, slices[-1]):
             return True
-        # A false alarm costs good pictures. So fresh decoders are asked, too, and whether FFmpeg's log still reaches us.
+        # A false alarm costs good pictures: fresh decoders are asked, too, and whether FFmpeg's log still reaches us.
         if self._missed(self._group, slices, self._fresh()) or not self._hears():
             return None
         return False
