@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import av
 import numpy as np
 
-from .whole import Packet
+from .whole import Packet, PacketNumber
 
 TAILS = (b"\x00" * 16, b"\xff" * 16, b"\x55" * 16)
 
@@ -34,7 +34,7 @@ def _last_picture(
         for number, packet in enumerate(group):
             data = bytes(packet) + (tail if number == len(group) - 1 else b"")
             copy = av.Packet(data)
-            copy.opaque = number
+            copy.opaque = PacketNumber(number)
             pictures = [p for p in (*pictures, *decoder.decode(copy)) if p.opaque == len(group) - 1]
         pictures += [p for p in decoder.decode(None) if p.opaque == len(group) - 1]
     except av.FFmpegError:

@@ -19,7 +19,7 @@ import av.logging
 import numpy as np
 
 from .demux import Unit
-from .whole import DAMAGED, Packet
+from .whole import DAMAGED, Packet, PacketNumber
 
 CUTS = (6, 8, 7, 9, 10)  # bytes; some slices end in what a decoder does without
 SLICES, PARAMETERS = (1, 5), 8  # types of unit
@@ -190,7 +190,7 @@ class Proof:
         for number, coded in enumerate([*self._group[:-1], data, None]):
             packet = None if coded is None else av.Packet(coded)
             if packet is not None:
-                packet.opaque = number
+                packet.opaque = PacketNumber(number)
             with suppress(av.FFmpegError):
                 for shown in decoder.decode(packet):
                     picture = shown if shown.opaque == len(self._group) - 1 else picture

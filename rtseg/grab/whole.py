@@ -25,6 +25,13 @@ MOST_WAITING = 2000
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 
+class PacketNumber(int):
+    """A packet's number, for `packet.opaque`: an object of its own, since PyAV keeps such objects by their `id`.
+
+    Small ints are one object in the whole process: a decoder that frees its 6 would take away every other decoder's.
+    """
+
+
 @dataclass(slots=True)
 class Loss:
     """What is missing between two pictures: how many, and why."""
@@ -83,7 +90,7 @@ class WholePictures:
                 return
             self._start, self._await_start = (number, packet.pts), True
         self._timed |= packet.pts is not None
-        packet.opaque = number
+        packet.opaque = PacketNumber(number)
         try:
             pictures = packet.decode()
         except av.FFmpegError:

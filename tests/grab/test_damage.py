@@ -125,6 +125,18 @@ def test_frames_before_the_first_key_frame_are_counted_as_leading(tmp_path: Path
     assert said(source) == [f"skipped {GROUP - 4} leading frames, which precede the first key frame"]
 
 
+def test_a_decoder_that_ends_takes_nothing_from_another(tmp_path: Path) -> None:
+    """PyAV once gave both decoders one table of small numbers: where one ended, good frames of the other were lost."""
+    path = recording(tmp_path / "whole.mkv")
+    source = open_source(path)
+    frames = iter(source)
+    images = {round(frame.seconds, 3): frame.image_hwc for _, frame in zip(range(4), frames, strict=False)}
+    clean = seen(open_source(path))
+    images |= {round(frame.seconds, 3): frame.image_hwc for frame in frames}
+    same(images, clean)
+    assert len(clean) == len(images) == COUNT and said(source) == []
+
+
 @pytest.mark.parametrize("sound", [False, True])
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "mp4"])
 def test_a_file_that_was_cut_off_is_an_error_with_or_without_sound(tmp_path: Path, suffix: str, sound: bool) -> None:
