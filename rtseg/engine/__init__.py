@@ -18,7 +18,7 @@ from ..errors import EngineError, WeightsError
 from ..forks import ADVICE, in_child, refuse, was_forked
 from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
 from .artifact import fastest, folder_of, locate, stamp
-from .base import Engine, Prepares, Rivals, to_planes
+from .base import Engine, Prepares, Readies, Rivals, to_planes
 from .runtimes import WITHOUT_TORCH, best_runtime, device_of, family, runtime_module, settle
 from .threads import spare_core
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .reference import to_input
 
 __all__ = [
-    "ABSENT_LOGIT", "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Recall",
-    "Remembered", "Rivals", "open_engine", "spare_core", "to_input", "to_planes",
+    "ABSENT_LOGIT", "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Readies",
+    "Recall", "Remembered", "Rivals", "open_engine", "spare_core", "to_input", "to_planes",
 ]  # fmt: skip
 
 VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "rivals")

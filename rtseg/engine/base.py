@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import cv2
@@ -59,6 +59,18 @@ class Prepares(Protocol):
 
     def prepare(self, image_hwc: ImageU8) -> Array:
         """What `encode_image` does first: the picture as the encoder takes it, [1, 3, S, S], until the next one."""
+
+
+@runtime_checkable
+class Readies(Protocol):
+    """What a feed asks for before its first frame is due; an engine that prepares nothing need not offer it."""
+
+    def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
+        """Make all that pictures [H, W] will need, for 1 to `max_objects` objects (capture graphs, choose kernels).
+
+        `beat` is called between any two parts of the work that take seconds: who watches sees that it goes on. Nothing
+        is captured or compiled on later frames of this size. `EngineError` where the device cannot hold it.
+        """
 
 
 class Verbs:
