@@ -106,6 +106,8 @@ class CudaEngine(TorchEngine):
         self._products = DTYPES.get(recipe.precision, torch.float32)
         self.recipe = recipe
         with self._turn(), torch.inference_mode():
+            # Before the network moves: the tables are made on the CPU, where the weights still are, and move with it.
+            static = StaticNetwork(network, CudaAttention(self._products))
             super().__init__(network, recipe, weights_hash, device)
             captures = self.device.type == "cuda"
             self._runner: Callable[[Step, Disturb], Step] = plain
@@ -113,7 +115,6 @@ class CudaEngine(TorchEngine):
                 self._runner = partial(captured, pool=torch.cuda.graph_pool_handle())
             # fp16 overflows where activations are added up over layers; bf16 has the range of fp32.
             self._stream = torch.bfloat16 if self._products == torch.bfloat16 else torch.float32
-            static = StaticNetwork(self._network, CudaAttention(self._products))
             self._static = static.to(self.device).precise(self._products, self._stream)
             self._encode: Encode = self._static.encoder
             if fuse:
