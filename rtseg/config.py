@@ -27,6 +27,7 @@ RUNTIMES = (
     "torch", "cpu", "cuda", "tensorrt", "auto",
     "onnx", "onnx:cuda", "onnx:tensorrt", "onnx:openvino", "onnx:coreml", "onnx:directml",
 )  # fmt: skip
+DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
 PRECISIONS = ("fp32", "bf16", "fp16", "int16", "int8", "fp8", "auto")
 CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
 POLICIES = ("fifo", "efp-window", "efp", "confident", "efp-confident", "anchor", "diverse", "distractor")
@@ -75,7 +76,8 @@ class Recipe:
 
     `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or a name;
     `image_size` is the side in pixels of the square that the network sees; `runtime` and `precision` "auto" are
-    the fastest that `rtseg build` found here, or the best that needs no build; `path` is the recipe's own file.
+    the fastest that `rtseg build` found here, or the best that needs no build; `device` is "auto", "cpu", "cuda" (the
+    first GPU that this process sees) or "cuda:1"; `path` is the recipe's own file.
     """
 
     model: str = "nano"
@@ -86,6 +88,7 @@ class Recipe:
     max_objects: int = 4
     memory: MemoryPlan = MemoryPlan()
     path: Path | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +227,16 @@ def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
             spatial=memory.integer("spatial", default.memory.spatial, 1, 64),
             pointers=memory.integer("pointers", default.memory.pointers, 0, 64),
         ),
+        device=_device(table),
         path=path,
     )
+
+
+def _device(table: Table) -> str:
+    text = table.text("device", "auto")
+    if not DEVICE.fullmatch(text):  # mps, xpu: no runtime of ours works there
+        raise table.bad("device", '"auto", "cpu", "cuda" or "cuda:N", N from 0 as torch counts the GPUs that it sees')
+    return text
 
 
 def _least(table: Table, image_size: int) -> int | None:

@@ -7,28 +7,24 @@ engines that run in it, and by nothing that is needed before.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import SHIPPED, Recipe, file_sha256, load_recipe
-from ..documents import is_file
-from ..errors import EngineError, WeightsError
+from ..config import Recipe, load_recipe
+from ..errors import EngineError
 from ..forks import ADVICE, in_child, refuse, was_forked
-from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, Preset, Prompts, Recall, Remembered, get_preset
-from .artifact import fastest, folder_of, locate, stamp
+from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, Prompts, Recall, Remembered
+from .artifact import folder_of, stamp
 from .base import Engine, Prepares, Readies, Rivals, to_planes
-from .runtimes import WITHOUT_TORCH, best_runtime, device_of, family, runtime_module, settle
+from .opening import find_weights, open_best, open_one
 from .threads import spare_core
 
 if TYPE_CHECKING:
-    from ..sam2 import Sam2
     from .reference import to_input
 
 __all__ = [
     "ABSENT_LOGIT", "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Readies",
-    "Recall", "Remembered", "Rivals", "open_engine", "spare_core", "to_input", "to_planes",
+    "Recall", "Remembered", "Rivals", "find_weights", "open_engine", "spare_core", "to_input", "to_planes",
 ]  # fmt: skip
 
 VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "rivals")
@@ -46,6 +42,8 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     """Open the engine of a recipe file (None: the shipped default). Keywords override the recipe's keys.
 
     What `rtseg build` installed is used where it fits; the engine's `description` says what runs, and why not better.
+    With `runtime = "auto"` the best that opens is taken: what does not open is left out with a warning in the log, and
+    named in the description. A runtime or a device that the recipe names is not left.
     An engine belongs to the process that opened it: in a child that is forked later its verbs raise `EngineError`.
     Raises `ConfigError`, `WeightsError` or `EngineError`.
     """
@@ -78,66 +76,4 @@ def _opened(recipe: Recipe) -> Engine:
 
 
 def _open(recipe: Recipe) -> Engine:
-    preset, path = get_preset(recipe.model), find_weights(recipe.weights)
-    weights_hash = file_sha256(path)
-    recipe, built, why = present(recipe, preset, weights_hash)
-    network = partial(load_network, preset, recipe.image_size, path)
-    if recipe.runtime == "torch":
-        from .reference import TorchEngine
-
-        return TorchEngine(network(), recipe, weights_hash, device_of("torch"))
-    module = runtime_module(recipe.runtime)
-    given = network if family(recipe.runtime) in WITHOUT_TORCH else network()
-    engine: Engine = module.open(given, recipe, weights_hash, built)
-    if why:
-        engine.description += f" ({why})"
-    return engine
-
-
-def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
-    """The recipe with a definite runtime and precision, its built engine or None, and what was not proved of it, or "".
-
-    "auto" is what `rtseg build` has measured to be the fastest here; without a build TensorRT or CUDA where there is a
-    GPU, else our CPU kernels, else ONNX Runtime.
-    """
-    if recipe.runtime != "auto":
-        recipe = settle(recipe)
-        built, why = locate(recipe, preset, weights_hash)
-        return recipe, built, "" if recipe.runtime == "torch" else why
-    for measured in fastest(recipe):
-        found, built, why = present(measured, preset, weights_hash)
-        if built is not None:
-            return found, built, why or "the fastest that rtseg build measured here"
-    best = replace(recipe, runtime=best_runtime(recipe))
-    try:
-        return present(best, preset, weights_hash)
-    except EngineError as e:
-        if best.runtime != "tensorrt":
-            raise
-        recipe, built, _ = present(replace(recipe, runtime="cuda"), preset, weights_hash)
-        return recipe, built, f"not proved here: {e}"
-
-
-def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
-    """The network in torch, with its weights."""
-    from ..sam2 import Sam2, load_weights
-    from .reference import one_thread
-
-    with one_thread():
-        network = Sam2(preset, image_size)
-        load_weights(network, weights)
-    return network
-
-
-def find_weights(weights: str) -> Path:
-    """The file behind the `weights` of a recipe; `WeightsError` if there is none."""
-    if weights.startswith("package:"):
-        path = SHIPPED / (weights.removeprefix("package:") + ".safetensors")
-        if not is_file(path):
-            shipped = ", ".join(sorted(f"package:{p.stem}" for p in SHIPPED.glob("*.safetensors"))) or "none"
-            raise WeightsError(f"weights = {weights!r}: not shipped in this package; there are: {shipped}")
-        return path
-    path = Path(weights)
-    if not is_file(path):
-        raise WeightsError(f"{path}: no such file; expected weights as .pt or .safetensors")
-    return path
+    return open_best(recipe) if recipe.runtime == "auto" else open_one(recipe)

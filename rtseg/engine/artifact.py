@@ -20,7 +20,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,15 @@ from .. import __version__
 from ..config import Recipe, cpu_flags, file_sha256
 from ..errors import EngineError
 from ..sam2 import Preset, get_preset
-from .runtimes import ON_GPU, family, where
+from .runtimes import ON_GPU, device_of, family, where
+from .sources import sources_hash, sources_of
 
-FORMAT = 1
+FORMAT = 2
 SIDECAR = "engine.json"
 NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; the others only gain from one
 FIXED_SHAPES = ("tensorrt", "cuda")  # runtimes whose plans or graphs hold one bank size and number of objects
 # What a runtime's artifacts are made by; the others', by torch alone.
 LIBRARIES = {"tensorrt": ("torch", "tensorrt"), "onnx": ("onnxruntime",)}
-SOURCES = (".py", ".cu", ".cpp", ".h")
 
 Sidecar = dict[str, Any]
 
@@ -53,7 +52,8 @@ def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | No
     """
     if recipe.runtime == "torch":
         return None, "the reference; nothing to build"
-    if why := refusal(recipe, identity(recipe, preset, weights_hash)):
+    # What an identity asks of libraries and the machine takes longer than to see that there is nothing.
+    if _was_refused(recipe) and (why := refusal(recipe, identity(recipe, preset, weights_hash))):
         raise EngineError(why)
     try:
         folder = find(recipe, preset, weights_hash)
@@ -85,6 +85,7 @@ def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
         raise EngineError(
             "no engine is built for a recipe without a file; write it to NAME.toml: rtseg build NAME.toml"
         )
+    read(folder, recipe)
     expected = identity(recipe, preset, weights_hash)
     before = stamp(folder)
     while True:
@@ -106,7 +107,8 @@ def refuse(folder: Path, part: Path, expected: Sidecar, reason: str) -> None:
     differently are not to be trusted.
     """
     record = part / "refused.json"
-    record.write_text(json.dumps({"identity": expected, "reason": reason}, indent=2) + "\n", "utf-8")
+    values = {"identity": expected, "sources": _sources(expected["recipe"]["runtime"]), "reason": reason}
+    record.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     record.replace(_record(folder))
 
 
@@ -118,17 +120,22 @@ def forgive(folder: Path) -> None:
 def refusal(recipe: Recipe, expected: Sidecar) -> str:
     """One line on why the engine of this identity was refused when it was built; empty if it was not."""
     folder = folder_of(recipe)
-    if folder is None or not _record(folder).is_file():
+    if folder is None or not _was_refused(recipe):
         return ""
     try:
         record = json.loads(_record(folder).read_text("utf-8"))
-        known, reason = dict(record["identity"]), str(record["reason"])
+        known, reason, sources = dict(record["identity"]), str(record["reason"]), dict(record["sources"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         return str(_refused(recipe, _record(folder), f"cannot be read ({type(e).__name__}): a build was refused"))
-    if dict(_flat(known)) != dict(_flat(expected)):
+    if dict(_flat(known)) != dict(_flat(expected)) or _changed(sources, recipe.runtime):
         return ""
     way_out = 'take runtime = "torch", or once it is repaired'
     return str(_refused(recipe, folder, f"refused by the gate ({reason}); {way_out}"))
+
+
+def _was_refused(recipe: Recipe) -> bool:
+    folder = folder_of(recipe)
+    return folder is not None and _record(folder).is_file()
 
 
 def _record(folder: Path) -> Path:
@@ -143,6 +150,8 @@ def check(folder: Path, expected: Sidecar, recipe: Recipe) -> Sidecar:
         if built_with.get(name) != value:
             was = _short(built_with.get(name, "unknown"))
             raise _refused(recipe, folder, f"built with {name} = {was}; expected {_short(value)}")
+    if changed := _changed(found["sources"], recipe.runtime):
+        raise _refused(recipe, folder, f"built with {changed}")
     for name, digest in found["files"].items():
         path = folder / name
         try:
@@ -162,7 +171,8 @@ def read(folder: Path, recipe: Recipe) -> Sidecar:
     try:
         sidecar = json.loads(path.read_text("utf-8"))
         seal = sidecar.pop("seal")
-        format_, _ = sidecar["format"], (dict(sidecar["identity"]), dict(sidecar["files"]))
+        format_ = sidecar["format"]
+        _ = [dict(sidecar[name]) for name in ("identity", "files", "sources") if format_ == FORMAT]
     except OSError as e:
         raise _refused(recipe, path, f"cannot be read ({e.strerror}); expected what rtseg build wrote") from e
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
@@ -178,7 +188,8 @@ def write(folder: Path, expected: Sidecar, facts: Sidecar) -> Sidecar:
     """Write the sidecar of a folder that holds its artifacts; `facts` (parity, timings, compiler...) are for people."""
     files = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    values = {"format": FORMAT, "identity": expected, "files": files, "when": when, **facts}
+    sources = _sources(expected["recipe"]["runtime"])
+    values = {"format": FORMAT, "identity": expected, "sources": sources, "files": files, "when": when, **facts}
     sidecar: Sidecar = json.loads(json.dumps(values, default=str))
     sealed = {**sidecar, "seal": _seal(sidecar)}
     (folder / SIDECAR).write_text(json.dumps(sealed, indent=2) + "\n", "utf-8")
@@ -199,19 +210,26 @@ def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Sidecar:
         "recipe": keys,
         "network": hashlib.sha256(repr(preset).encode()).hexdigest(),
         "weights": weights_hash,
-        "graph": graph_hash(),
         "versions": _versions(recipe.runtime),
-        "device": _gpu() if recipe.runtime in ON_GPU else _cpu() | _isa(recipe),
+        "device": _gpu(recipe.device) if recipe.runtime in ON_GPU else _cpu() | _isa(recipe),
     }
 
 
-@cache
-def graph_hash() -> str:
-    """The SHA-256 over the sources that say what the network is and how it is run."""
-    package, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(p for room in ("sam2", "engine") for p in (package / room).rglob("*") if p.suffix in SOURCES):
-        digest.update(f"{path.relative_to(package)} {file_sha256(path)}\n".encode())
-    return digest.hexdigest()
+def _sources(runtime: str) -> Sidecar:
+    """Our own sources that decide what a runtime computes, each with its digest, and a hash of all there are."""
+    return {"all": sources_hash(), "of": sources_of(family(runtime))}
+
+
+def _changed(built_with: Sidecar, runtime: str) -> str:
+    """The first source that decides, and is another now, as part of a line; "" if there is none."""
+    if built_with.get("all") == sources_hash():
+        return ""
+    was, now = dict(built_with.get("of", {})), sources_of(family(runtime))
+    name = next((name for name in sorted({*was, *now}) if was.get(name) != now.get(name)), None)
+    if name is None:
+        return ""
+    found, expected = (_short(files.get(name, "none")) for files in (was, now))
+    return f"rtseg/{name} = {found}; expected {expected}"
 
 
 def _versions(runtime: str) -> dict[str, str]:
@@ -252,13 +270,15 @@ def _isa(recipe: Recipe) -> dict[str, str]:
     return {"isa": "none" if lacks(get_preset(recipe.model)) else isa_for(recipe.precision)}
 
 
-def _gpu() -> dict[str, str]:
+def _gpu(device: str) -> dict[str, str]:
+    """Of which kind the recipe's GPU is; which of several that are alike does not matter."""
     import torch
 
     if not torch.cuda.is_available():
         return {"gpu": "none"}
-    capability = ".".join(map(str, torch.cuda.get_device_capability()))
-    return {"gpu": torch.cuda.get_device_name(), "capability": capability, "driver": _driver()}
+    chosen = device_of("torch", device)
+    capability = ".".join(map(str, torch.cuda.get_device_capability(chosen)))
+    return {"gpu": torch.cuda.get_device_name(chosen), "capability": capability, "driver": _driver()}
 
 
 def _driver() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from dataclasses import replace
 from functools import cache
@@ -30,7 +31,10 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("fp32",),
 }
 ON_GPU = ("cuda", "tensorrt")
-DRIVERS = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap", "/dev/dxg", "/dev/kfd")))  # of GPUs
+ONNX_GPU = ("onnx:cuda", "onnx:tensorrt")  # ONNX Runtime's providers for NVIDIA's GPUs
+HAVE_GPU = ("torch", "auto", *ON_GPU, *ONNX_GPU)  # runtimes that can work on one
+NVIDIA = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap")))  # what its drivers make
+DRIVERS = (*NVIDIA, Path("/dev/dxg"), Path("/dev/kfd"))  # of GPUs
 WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
 
 
@@ -46,7 +50,11 @@ def family(runtime: str) -> str:
 
 def has_torch() -> bool:
     """Whether torch is installed; it is not imported."""
-    return find_spec("torch") is not None
+    return _has("torch")
+
+
+def _has(name: str) -> bool:
+    return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
 
 
 def torch_for(what: str) -> Any:
@@ -66,9 +74,12 @@ def torch_for(what: str) -> Any:
 
 
 def settle(recipe: Recipe) -> Recipe:
-    """The recipe with a definite runtime and precision; `EngineError` where this machine cannot have them."""
+    """The recipe with a definite runtime, precision and device; `EngineError` where this machine cannot have them.
+
+    The device of ONNX Runtime stays as it was said: its providers count the GPUs themselves.
+    """
     runtime = best_runtime(recipe) if recipe.runtime == "auto" else recipe.runtime
-    device, possible = device_of(runtime), PRECISIONS[family(runtime)]
+    device, possible = device_of(runtime, recipe.device), PRECISIONS[family(runtime)]
     precision = recipe.precision
     if precision == "auto":
         precision = best_precision(runtime, device) if len(possible) > 1 else possible[0]
@@ -76,32 +87,61 @@ def settle(recipe: Recipe) -> Recipe:
         others = " or ".join(f'runtime = "{name}"' for name, has in PRECISIONS.items() if precision in has)
         has = ", ".join(possible)
         raise EngineError(f'{where(recipe)}: precision = "{precision}": {runtime} has {has}; for {precision}: {others}')
-    return replace(recipe, runtime=runtime, precision=precision)
+    if family(runtime) in WITHOUT_TORCH:
+        device = recipe.device
+    return replace(recipe, runtime=runtime, precision=precision, device=device)
 
 
 def best_runtime(recipe: Recipe) -> str:
     """What `runtime = "auto"` is where `rtseg build` has not measured it: the best that is likely to be."""
+    return next(name for name in ladder(recipe) if name != "tensorrt" or tensorrt_loads())
+
+
+def ladder(recipe: Recipe) -> list[str]:
+    """The runtimes that `runtime = "auto"` may be here, the best first; there is always one.
+
+    TensorRT is among them where its bindings are installed, be it that they do not load: who opens it says why.
+    A device that the recipe names is not left. `EngineError` where it names a GPU that is not there.
+    """
     if not has_torch():
-        return "onnx"
-    if sees_gpu():
-        return "tensorrt" if tensorrt_loads() else "cuda"
-    kernels = kernel_precisions(recipe.model)
-    if recipe.precision in kernels or (recipe.precision == "auto" and kernels):
-        return "cpu"
-    return "onnx" if recipe.precision in ("auto", "fp32") and find_spec("onnxruntime") else "cpu"
+        return ["onnx"]
+    names = []
+    if recipe.device.startswith("cuda"):
+        device_of("torch", recipe.device)  # a mistake in the recipe is no reason to try one runtime after the other
+    if recipe.device != "cpu" and sees_gpu():
+        names = (["tensorrt"] if _has("tensorrt") else []) + ["cuda", "torch"]
+    if not recipe.device.startswith("cuda"):
+        names += _on_cpu(recipe)
+    return [name for name in names if recipe.precision in ("auto", *PRECISIONS[name])] or names[:1]
+
+
+def _on_cpu(recipe: Recipe) -> list[str]:
+    """The two that work on a CPU, the better first."""
+    try:
+        kernels = kernel_precisions(recipe.model)
+    except (ImportError, OSError):  # a torch that does not load, of which the runtime speaks when it is opened
+        return ["cpu", "onnx"]
+    if not _has("onnxruntime"):
+        return ["cpu"]
+    wanted = recipe.precision in kernels or (recipe.precision == "auto" and kernels)
+    return ["cpu", "onnx"] if wanted or recipe.precision not in ("auto", "fp32") else ["onnx", "cpu"]
 
 
 def candidates(recipe: Recipe) -> list[Recipe]:
-    """All that a recipe with `runtime = "auto"` could be on this machine, settled; the most exact first."""
+    """All that a recipe with `runtime = "auto"` could be built for on this machine, settled; the most exact first."""
+    torch_for("rtseg build")
     found: list[tuple[str, str]] = []
-    if torch_for("rtseg build").cuda.is_available():
-        precision = best_precision("cuda", "cuda")
-        found = [("cuda", precision)] + ([("tensorrt", precision)] if tensorrt_loads() else [])
-    else:
+    if recipe.device != "cpu" and sees_gpu():
+        device = device_of("cuda", recipe.device)
+        precision = best_precision("cuda", device) if recipe.precision == "auto" else recipe.precision
+        names = ("cuda", "tensorrt") if tensorrt_loads() else ("cuda",)
+        found = [(name, precision) for name in names if precision in PRECISIONS[name]]
+    elif not recipe.device.startswith("cuda"):
         found = [("cpu", precision) for precision in kernel_precisions(recipe.model) or ("fp32",)]
-        found += [("onnx", "fp32")] if find_spec("onnxruntime") else []
+        found += [("onnx", "fp32")] if _has("onnxruntime") else []
     if recipe.precision != "auto":
-        found = [pair for pair in found if pair[1] == recipe.precision] or [(best_runtime(recipe), recipe.precision)]
+        found = [pair for pair in found if pair[1] == recipe.precision]
+    found = found or [(best_runtime(recipe), recipe.precision)]
     return [settle(replace(recipe, runtime=runtime, precision=precision)) for runtime, precision in found]
 
 
@@ -129,6 +169,14 @@ def sees_gpu() -> bool:
     return bool(torch_for('runtime = "auto"').cuda.is_available())
 
 
+def driver_alone() -> str:
+    """That there is a driver for an NVIDIA GPU, and torch sees none, if so: one line, else "". Imports nothing."""
+    torch = sys.modules.get("torch")
+    if not any(path.exists() for path in NVIDIA) or torch is None or torch.cuda.is_available():
+        return ""
+    return f"there is a driver for an NVIDIA GPU, and torch {torch.__version__} sees none; see: rtseg doctor"
+
+
 @cache
 def tensorrt_loads() -> bool:
     """Whether TensorRT can be imported, which its bindings without its libraries, or too old, cannot."""
@@ -141,17 +189,48 @@ def tensorrt_loads() -> bool:
     return True
 
 
-def device_of(runtime: str) -> str:
-    """The torch device that a runtime, or the reference beside it, works on. `EngineError`: no GPU for it."""
+def device_of(runtime: str, device: str = "auto") -> str:
+    """The torch device that a runtime, or the reference beside it, works on: "cpu", or "cuda:N".
+
+    `device` is the recipe's. "auto" and "cuda" are the GPU that torch calls current, which is the first that the
+    process sees (CUDA_VISIBLE_DEVICES says which it sees, and in which order) unless the program has chosen another.
+    `EngineError` in one line for a runtime that does not work there, and for a GPU that is not there.
+    """
+    wants_gpu = device.startswith("cuda")
+    if wants_gpu and runtime not in HAVE_GPU:
+        has = '"torch", "cuda" or "tensorrt"'
+        raise EngineError(
+            f'device = "{device}": runtime = "{runtime}" runs on no CUDA device; for one: runtime = {has}'
+        )
+    if device == "cpu" and runtime in (*ON_GPU, *ONNX_GPU):
+        raise EngineError(f'device = "cpu": runtime = "{runtime}" runs on a GPU only; use runtime = "cpu" or "torch"')
     if family(runtime) in WITHOUT_TORCH:
         return "cpu"
     torch = torch_for(f'runtime = "{runtime}"')
-    gpu = torch.cuda.is_available()
-    if runtime in ON_GPU and not gpu:
-        raise EngineError(
-            f'runtime = "{runtime}": torch {torch.__version__} sees no CUDA device; use "cpu", or see: rtseg doctor'
-        )
-    return "cuda" if gpu and runtime != "cpu" else "cpu"
+    if runtime == "cpu" or device == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        if runtime not in ON_GPU and not wants_gpu:
+            return "cpu"
+        said = f'device = "{device}"' if wants_gpu else f'runtime = "{runtime}"'
+        raise EngineError(f'{said}: torch {torch.__version__} sees no CUDA device; use "cpu", or see: rtseg doctor')
+    if ":" not in device:
+        return f"cuda:{torch.cuda.current_device() if torch.cuda.is_initialized() else 0}"
+    if int(device.partition(":")[2]) >= torch.cuda.device_count():
+        raise EngineError(f'device = "{device}": there is no such GPU; torch sees {", ".join(gpus())}{_hidden()}')
+    return device
+
+
+def gpus() -> list[str]:
+    """The GPUs that torch sees, as "cuda:0 (NVIDIA H200)"."""
+    cuda = torch_for("a GPU").cuda
+    return [f"cuda:{i} ({cuda.get_device_name(i)})" for i in range(cuda.device_count() if cuda.is_available() else 0)]
+
+
+def _hidden() -> str:
+    """That others may be hidden."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if visible is None else f' (CUDA_VISIBLE_DEVICES = "{visible}" hides all others)'
 
 
 def best_precision(runtime: str, device: str) -> str:
@@ -159,8 +238,9 @@ def best_precision(runtime: str, device: str) -> str:
 
     int16 is nearer to fp32 than bf16 is, and AVX2 multiplies it faster than fp32.
     """
-    if device == "cuda":
-        native = torch_for("a GPU").cuda.is_bf16_supported(False)
+    if device.startswith("cuda"):
+        torch = torch_for("a GPU")
+        native = torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0)
         return "bf16" if native else "fp32"
     if runtime == "cpu":
         from .cpu.isa import available_isas, why_not

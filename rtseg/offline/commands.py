@@ -15,7 +15,7 @@ from .settings import Reading
 
 Result = dict[str, Any]
 AddVerb = Callable[[Any, str, Callable[[argparse.Namespace], Result], str, str], argparse.ArgumentParser]
-OVERRIDES = ("weights", "runtime", "precision", "policy", "max_objects")  # of the recipe
+OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # of the recipe
 
 
 def add_parser(verbs: Any, add_verb: AddVerb) -> None:

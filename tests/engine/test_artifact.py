@@ -29,7 +29,7 @@ GPU = {"gpu": "NVIDIA H200", "capability": "9.0", "driver": "570.86.15"}
 
 @pytest.fixture(autouse=True)
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "_gpu", lambda: GPU)
+    monkeypatch.setattr(artifact, "_gpu", lambda device: GPU)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("a list", lambda f: (f / SIDECAR).write_text("[]"), "truncated or edited"),
     ("edited", lambda f: edit(f / SIDECAR, lambda s: s["parity"][0].update(least=1.0)), "truncated or edited"),
     ("forged", lambda f: edit(f / SIDECAR, lambda s: s["identity"]["device"].update(gpu="T4")), "truncated or edited"),
-    ("another format", lambda f: edit(f / SIDECAR, lambda s: s.update(format=2)), "format 2; expected 1"),
+    ("another format", lambda f: edit(f / SIDECAR, lambda s: s.update(format=1)), "format 1; expected 2"),
     ("artifact cut", lambda f: (f / "step.plan").write_bytes(b"pla"), "step.plan: damaged or edited: sha256"),
     ("artifact edited", lambda f: (f / "parts/encoder.plan").write_bytes(b"planplaN"), "encoder.plan: damaged or edit"),
     ("artifact gone", lambda f: (f / "step.plan").unlink(), "step.plan: cannot be read (No such file"),
@@ -126,10 +126,9 @@ def test_another_network_or_weights_are_refused(recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("_gpu", lambda: GPU | {"gpu": "NVIDIA L4"}, "device.gpu = NVIDIA H200; expected NVIDIA L4"),
-        ("_gpu", lambda: GPU | {"driver": "580.1"}, "device.driver = 570.86.15; expected 580.1"),
-        ("_gpu", lambda: GPU | {"capability": "8.9"}, "device.capability = 9.0; expected 8.9"),
-        ("graph_hash", lambda: "c" * 64, "expected cccccccccccc"),
+        ("_gpu", lambda device: GPU | {"gpu": "NVIDIA L4"}, "device.gpu = NVIDIA H200; expected NVIDIA L4"),
+        ("_gpu", lambda device: GPU | {"driver": "580.1"}, "device.driver = 570.86.15; expected 580.1"),
+        ("_gpu", lambda device: GPU | {"capability": "8.9"}, "device.capability = 9.0; expected 8.9"),
         ("__version__", "99.0", "versions.rtseg = "),
         ("_versions", lambda runtime: {"tensorrt": "11.5"}, "versions.tensorrt = not installed; expected 11.5"),
     ],
@@ -200,19 +199,22 @@ def test_the_version_of_a_library_is_its_own_word(monkeypatch: pytest.MonkeyPatc
     assert artifact._versions("tensorrt")["tensorrt"] == "not installed"
 
 
-def test_a_change_of_our_own_sources_is_another_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("sam2/a.py", "engine/b.cu", "engine/c.cpp", "engine/notes.txt", "track/d.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("1")
-    monkeypatch.setattr(artifact, "__file__", str(tmp_path / "engine" / "artifact.py"))
-    seen = [artifact.graph_hash.__wrapped__()]
-    for name in ("sam2/a.py", "engine/b.cu", "engine/c.cpp"):
-        (tmp_path / name).write_text("2")
-        seen.append(artifact.graph_hash.__wrapped__())
-    assert len(set(seen)) == 4
-    for name in ("engine/notes.txt", "track/d.py"):
-        (tmp_path / name).write_text("2")
-    assert artifact.graph_hash.__wrapped__() == seen[-1]
+def test_another_source_that_decides_is_refused(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that does not decide is no reason to build again."""
+    folder, seen = built(recipe), dict(artifact.sources_of("tensorrt"))
+    monkeypatch.setattr(artifact, "sources_hash", lambda: "b" * 64)
+    assert find(recipe, NANO, WEIGHTS) == folder
+    monkeypatch.setattr(artifact, "sources_of", lambda family: seen | {"engine/tensorrt/plans.py": "c" * 64})
+    assert "built with rtseg/engine/tensorrt/plans.py = " in refusal(recipe)
+    assert "; expected cccccccccccc; run" in refusal(recipe)
+    monkeypatch.setattr(artifact, "sources_of", lambda family: seen | {"sam2/new.py": "c" * 64})
+    assert "built with rtseg/sam2/new.py = none; expected cccccccccccc" in refusal(recipe)
+    with exclusive(folder, print), workplace(folder) as part:
+        refuse(folder, part, identity(recipe, NANO, WEIGHTS), "attend drifted")
+    assert refusal_of(recipe, identity(recipe, NANO, WEIGHTS)) != ""
+    monkeypatch.setattr(artifact, "sources_hash", lambda: "d" * 64)
+    monkeypatch.setattr(artifact, "sources_of", lambda family: seen)
+    assert refusal_of(recipe, identity(recipe, NANO, WEIGHTS)) == ""  # it was mended: another build may tell
 
 
 @pytest.mark.parametrize("swaps", [True, False])

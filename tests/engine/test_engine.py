@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ import torch
 from torch import Tensor
 
 import rtseg
-from rtseg.config import Recipe, load_recipe
-from rtseg.engine import Engine, Features, Prompts, Recall, open_engine, present, runtimes, to_input
+from rtseg.config import Recipe
+from rtseg.engine import Engine, Features, Prompts, Recall, open_engine, runtimes, to_input
 from rtseg.engine.reference import exact_products
 from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Sam2, get_preset, save_weights
@@ -102,22 +104,11 @@ def test_auto_is_the_best_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtimes.best_runtime(Recipe()) in ("cpu", "onnx")
     assert open_engine(image_size=64, runtime="auto").recipe.runtime in ("cpu", "onnx")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
     monkeypatch.setattr(runtimes, "tensorrt_loads", lambda: False)
     assert runtimes.best_runtime(Recipe()) == "cuda"
     monkeypatch.setattr(runtimes, "tensorrt_loads", lambda: True)
     assert runtimes.best_runtime(Recipe()) == "tensorrt"
-
-
-def test_auto_without_a_built_plan_is_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And says what would be better, and how to have it."""
-    file = tmp_path / "nano-cpu.toml"
-    file.write_text((ROOT / "engines" / "nano-cpu.toml").read_text())
-    monkeypatch.setattr("rtseg.engine.best_runtime", lambda recipe: "tensorrt")
-    monkeypatch.setattr(runtimes, "device_of", lambda runtime: "cpu" if runtime == "torch" else "cuda")
-    monkeypatch.setattr(runtimes, "best_precision", lambda runtime, device: "bf16")
-    recipe, built, why = present(load_recipe(file, runtime="auto"), get_preset("nano"), "")
-    assert (recipe.runtime, recipe.precision, built) == ("cuda", "bf16", None)
-    assert "nano-cpu: not built yet; run: rtseg build" in why
 
 
 def test_an_engine_that_is_not_built_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+"""From a recipe to its engine: the one it names, or with `runtime = "auto"` the best that opens on this machine."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import SHIPPED, Recipe, file_sha256
+from ..documents import is_file
+from ..errors import ConfigError, EngineError, WeightsError
+from ..sam2 import Preset, get_preset
+from .artifact import fastest, locate
+from .base import Engine
+from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runtime_module, settle, where
+
+if TYPE_CHECKING:
+    from ..sam2 import Sam2
+
+WITH_GPU = (*ON_GPU, "torch")  # of the ladder of `runtime = "auto"`
+ROOM = ("out of memory", "outofmemory", "cannot allocate memory", "alloc_failed")
+
+log = logging.getLogger("rtseg.engine")
+_told: set[str] = set()  # what this process has warned of: once is enough
+
+
+def open_one(recipe: Recipe) -> Engine:
+    """The engine of a recipe that names its runtime. Raises `ConfigError`, `WeightsError` or `EngineError`."""
+    preset, path = get_preset(recipe.model), find_weights(recipe.weights)
+    return _opened(recipe, preset, path, file_sha256(path))
+
+
+def open_best(recipe: Recipe) -> Engine:
+    """The best engine that opens; its description names those that did not.
+
+    Whatever keeps one from being opened, the next is tried: a library of another version, a GPU that is full. After a
+    fault of the GPU that this process cannot survive what is left is the CPU. `EngineError` if nothing opens.
+    """
+    preset, path = get_preset(recipe.model), find_weights(recipe.weights)
+    weights_hash = file_sha256(path)
+    failed: dict[str, str] = {}
+    lost = ""
+    for candidate, note in _candidates(recipe, preset, weights_hash, failed):
+        name = candidate.runtime
+        if lost and name in WITH_GPU:
+            failed[name] = lost
+            continue
+        try:
+            engine = _opened(candidate, preset, path, weights_hash, note)
+        except (ConfigError, WeightsError):
+            raise  # no other runtime would help
+        except Exception as e:
+            failed[name] = _one_line(e)
+        else:
+            _explain(engine, failed)
+            return engine
+        lost = _lost_gpu()
+        _warn(f"{where(recipe)}: {name} does not open: {failed[name]}")
+    tried = "; ".join(f"{name}: {why}" for name, why in failed.items())
+    raise EngineError(f'{where(recipe)}: runtime = "auto": nothing opens on this machine: {tried}')
+
+
+def _candidates(
+    recipe: Recipe, preset: Preset, weights_hash: str, failed: Mapping[str, str]
+) -> Iterator[tuple[Recipe, str]]:
+    """What `rtseg build` measured to be the fastest, if it may be run, then all that may be here, the best first.
+
+    With each what is to be said of it. `failed` are those that were tried in vain by then.
+    """
+    for measured in fastest(recipe):
+        with suppress(EngineError):  # of which the ladder's own says more
+            if present(measured, preset, weights_hash)[1] is not None:
+                yield measured, "the fastest that rtseg build measured here"
+    for runtime in ladder(recipe):
+        if runtime not in failed:
+            # torch is in the ladder of a GPU alone: the CPU's own runtimes are better on one.
+            on_gpu = runtime == "torch" and recipe.device == "auto"
+            yield replace(recipe, runtime=runtime, device="cuda" if on_gpu else recipe.device), ""
+
+
+def _one_line(e: Exception) -> str:
+    """Why an engine does not open, and what to do."""
+    said = " ".join((str(e).strip().splitlines() or [type(e).__name__])[0].split())
+    if isinstance(e, EngineError):
+        return said
+    if isinstance(e, MemoryError) or any(word in said.lower() for word in ROOM):
+        return f"{said}; lower image_size or max_objects, or close what else uses the memory"
+    return f"{type(e).__name__}: {said}; see: rtseg doctor"
+
+
+def _lost_gpu() -> str:
+    """Whether the GPU can still be used by this process, once what a failure has left behind is gone: why not, or "".
+
+    After some faults (an illegal address, an assertion in a kernel) every later call of CUDA fails.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.empty_cache()
+        torch.cuda.synchronize()
+    except Exception as e:
+        said = (str(e).splitlines() or [type(e).__name__])[0]
+        return f"the GPU is lost to this process ({said}); end it, and start it again"
+    return ""
+
+
+def _explain(engine: Engine, failed: Mapping[str, str]) -> None:
+    """Say in the description what was better and does not open."""
+    said = [f"instead of {name}, which does not open: {why}" for name, why in failed.items()]
+    said += filter(None, [driver_alone()])
+    if said:
+        engine.description += f" ({'; '.join(said)})"
+
+
+def _warn(line: str) -> None:
+    if line not in _told:
+        _told.add(line)
+        log.warning("rtseg: %s; trying the next best", line)
+
+
+def _opened(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: str = "") -> Engine:
+    recipe = settle(recipe)
+    if recipe.runtime == "tensorrt":
+        from .tensorrt.plans import bindings
+
+        bindings()  # without which nothing can be built, either
+    recipe, built, why = present(recipe, preset, weights_hash)
+    network = partial(load_network, preset, recipe.image_size, path)
+    if recipe.runtime == "torch":
+        from .reference import TorchEngine
+
+        return TorchEngine(network(), recipe, weights_hash, recipe.device)
+    module = runtime_module(recipe.runtime)
+    given = network if family(recipe.runtime) in WITHOUT_TORCH else network()
+    engine: Engine = module.open(given, recipe, weights_hash, built)
+    if why or note:
+        engine.description += f" ({why or note})"
+    return engine
+
+
+def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
+    """The recipe settled, its built engine or None, and what was not proved of it, or "". `recipe` names a runtime."""
+    recipe = settle(recipe)
+    built, why = locate(recipe, preset, weights_hash)
+    return recipe, built, "" if recipe.runtime == "torch" else why
+
+
+def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
+    """The network in torch, with its weights."""
+    from ..sam2 import Sam2, load_weights
+    from .reference import one_thread
+
+    with one_thread():
+        network = Sam2(preset, image_size)
+        load_weights(network, weights)
+    return network
+
+
+def find_weights(weights: str) -> Path:
+    """The file behind the `weights` of a recipe; `WeightsError` if there is none."""
+    if weights.startswith("package:"):
+        path = SHIPPED / (weights.removeprefix("package:") + ".safetensors")
+        if not is_file(path):
+            shipped = ", ".join(sorted(f"package:{p.stem}" for p in SHIPPED.glob("*.safetensors"))) or "none"
+            raise WeightsError(f"weights = {weights!r}: not shipped in this package; there are: {shipped}")
+        return path
+    path = Path(weights)
+    if not is_file(path):
+        raise WeightsError(f"{path}: no such file; expected weights as .pt or .safetensors")
+    return path
