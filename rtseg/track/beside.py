@@ -34,7 +34,7 @@ class Beside:
         self._maps: dict[int, Float32] = {}
         self.alike: list[Mapping[int, float] | None] = [None] * len(written)
         self.wanted: list[Array] = [] if rivals_bkhw is None else [rivals_bkhw]
-        self.wanted += [likenesses(_side_by_side(banks, written))] if self._compared else []
+        self.wanted += [likenesses(side_by_side(banks, written))] if self._compared else []
         self.wanted += [coarse(written[i].map_chw) for i in self._lost]
         self.wanted += [coarse(map_chw) for witness in self._unread for map_chw in witness.unread]
         self._has_rivals = rivals_bkhw is not None
@@ -56,7 +56,7 @@ class Beside:
         return self._maps[row] if self._away else to_host(self._written[row].map_chw)
 
 
-def _side_by_side(banks: Sequence[Sequence[Memory]], written: Sequence[Remembered]) -> Array:
+def side_by_side(banks: Sequence[Sequence[Memory]], written: Sequence[Remembered]) -> Array:
     """The memories of each object with the new one last, [b, t, M, g, g]; the new one also fills what is missing."""
     most = max(map(len, banks))
     maps = [
