@@ -6,7 +6,10 @@ that it takes. torch is imported only where somebody has made a tensor, and so h
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +26,66 @@ def namespace(x: Array) -> ModuleType:
     return torch
 
 
+def on_host(x: Array) -> bool:
+    """Whether the host reads an array where it lies, without waiting for anybody."""
+    return isinstance(x, np.ndarray) or x.device.type == "cpu"
+
+
+class _Landings(threading.local):
+    """Where tensors of GPUs come down: pinned memory of each thread, kept and grown, and the event after a copy.
+
+    Memory that is pinned for one copy costs more than the copy, and unpinned memory is copied twice.
+    """
+
+    def __init__(self) -> None:
+        self._by_device: dict[str, tuple[Any, Any]] = {}
+
+    def on(self, device: Any, numbers: int) -> tuple[Any, Any]:
+        """fp32 memory for so many numbers from a device, and an event."""
+        import torch
+
+        buffer, event = self._by_device.get(str(device), (None, None))
+        if buffer is None or len(buffer) < numbers:
+            with torch.inference_mode(False):  # made there it could be written to nowhere else
+                buffer = torch.empty(numbers, dtype=torch.float32, pin_memory=True)
+            event = event or torch.cuda.Event()
+            self._by_device[str(device)] = buffer, event
+        return buffer[:numbers], event
+
+
+_LANDINGS = _Landings()
+
+
 def to_host(x: Array) -> Float32:
     """An array as numpy's, in fp32: of a tensor on a GPU a copy, for which the host waits."""
     if isinstance(x, np.ndarray):
         return x.astype(np.float32, copy=False)
-    host: Float32 = x.detach().float().cpu().numpy()
+    flat = x.detach().float()
+    host: Float32 = _landed(flat) if flat.is_cuda else flat.cpu().numpy()
+    return host
+
+
+def _landed(x: Array) -> Float32:
+    """A tensor of a GPU on the host, in memory of its own. It waits for this copy, and not for what comes after it."""
+    import torch
+
+    landing, event = _LANDINGS.on(x.device, x.numel())
+    landing.copy_(x.reshape(-1), non_blocking=True)
+    event.record(torch.cuda.current_stream(x.device))
+    event.synchronize()
+    host: Float32 = landing.numpy().copy().reshape(x.shape)
+    return host
+
+
+def bring(arrays: Sequence[Array]) -> list[Float32]:
+    """Arrays as numpy's, in fp32, their own: those of a GPU in one copy, so that the host waits once."""
+    host: list[Float32] = [np.array(to_host(x)) if on_host(x) else np.empty(0, np.float32) for x in arrays]
+    for device in {x.device for x in arrays if not on_host(x)}:
+        rows = [i for i, x in enumerate(arrays) if not on_host(x) and x.device == device]
+        flat = to_host(namespace(arrays[rows[0]]).concat([arrays[i].reshape(-1).float() for i in rows]))
+        ends = np.cumsum([arrays[i].numel() for i in rows])[:-1]
+        for i, part in zip(rows, np.split(flat, ends), strict=True):
+            host[i] = part.reshape(tuple(arrays[i].shape))
     return host
 
 
@@ -40,13 +98,19 @@ def sigmoid(x: Array) -> Array:
 
 def likeness(maps_tchw: Array, one_chw: Array) -> Float32:
     """How much each map is like that one, [t]: cosine over the channels of each cell, then the mean over cells."""
-    if not isinstance(maps_tchw, np.ndarray) and maps_tchw.device.type != "cpu":
-        import torch.nn.functional as F
-
-        return to_host(F.cosine_similarity(maps_tchw.float(), one_chw[None].float(), dim=1).mean(dim=(1, 2)))
+    if not on_host(one_chw):
+        return to_host(likenesses(namespace(one_chw).concat([maps_tchw, one_chw[None]])[None]))[0]
     # On the host by NumPy: torch takes seven times as long for maps of this size.
     maps, one = to_host(maps_tchw), to_host(one_chw)
     maps_tcn, one_cn = maps.reshape(*maps.shape[:2], -1), one.reshape(one.shape[0], -1)
     dots_tn = np.einsum("tcn,cn->tn", maps_tcn, one_cn)
     squares_tn = np.einsum("tcn,tcn->tn", maps_tcn, maps_tcn) * np.einsum("cn,cn->n", one_cn, one_cn)
     return np.asarray((dots_tn / np.maximum(np.sqrt(squares_tn), 1e-8)).mean(1), np.float32)
+
+
+def likenesses(maps_btchw: Array) -> Array:
+    """How much each map of b objects is like the last of the same object, tensors: [b, t - 1], where the maps are."""
+    maps_btchw = maps_btchw.float()
+    length_bthw = maps_btchw.norm(dim=2)
+    dots_bthw = (maps_btchw[:, :-1] * maps_btchw[:, -1:]).sum(2)
+    return (dots_bthw / (length_bthw[:, :-1] * length_bthw[:, -1:]).clamp(min=1e-8)).mean((2, 3))

@@ -22,9 +22,12 @@ from .plan import environment
 from .seat import Fds
 from .vitals import Vitals
 
-# What a process may take until its first message: a large engine is loaded from a slow disk, and compiled; and where
-# everything is slow, why one of the others cannot begin is worth waiting for.
+# What a process may be silent until its first message: where everything is slow, why one of the others cannot begin is
+# worth waiting for. One that has said that it prepares may do nothing at all for so long.
 BEGIN_S = {"segment": 120.0, "grab": 60.0, "publish": 60.0, "record": 60.0}
+# What it may prepare for however much it does meanwhile: an image encoder that is compiled, and the graphs of many
+# objects, take ten minutes on a slow machine; what goes on for longer, and be it with beats, turns in a circle.
+PREPARES_S = 3600.0
 # What it may be without a sign of life after that; the network's comes last where the processors are short.
 SILENT_S = {"segment": 4.0, "grab": 2.0, "publish": 2.0, "record": 10.0}
 EXIT_S = 0.5  # what a process may take to exit once it has let go of its link
@@ -36,6 +39,7 @@ LIVED_S = 1.0  # who worked for so long and then died is started again at once
 TRIES = 3
 _LONGEST_S = 8.0
 _LOOK_S = 0.01
+_LOOK_NS = 500_000_000  # at one that prepares
 WORKER = (sys.executable, "-m", "rtseg.live")
 
 
@@ -68,6 +72,9 @@ class Child:
         self.refused: RtsegError | None = None
         self.starts = 0
         self.silent_s = SILENT_S[role]
+        self.preparing = ""  # what it does before it can work, as it said
+        self._part_s, self._prepares_ns, self._look_ns = 0.0, 0, 0
+        self._vitals: Vitals | None = None
         self._failures = 0
         self._worked, self._why_killed = False, ""
         self.error: RtsegError | None = None  # why it refused
@@ -109,7 +116,7 @@ class Child:
             return None
         self.starts += 1
         self.up, self.finished, self._since_ns, self._closed_ns = False, False, now_ns(), 0
-        self._why_killed, self.error = "", None
+        self._why_killed, self.error, self.preparing = "", None, ""
         ours, theirs = Link.pair()
         seat = {"role": self.role, "supervisor": os.getpid(), "link": theirs.fileno(), "fds": asdict(self._fds)}
         try:
@@ -132,7 +139,19 @@ class Child:
     def worked(self) -> None:
         """It has said that it works."""
         self._worked = True
-        self.up, self._since_ns = True, now_ns()
+        self.up = True
+        self.prepared()
+
+    def prepares(self, what: str, part_s: float, beat_ns: int) -> None:
+        """It has said that it begins to prepare, and that a part of that may take so long."""
+        if not self.preparing:
+            self._prepares_ns = now_ns()
+        self.preparing, self._part_s, self._look_ns = what, part_s, now_ns()
+        self._vitals = None if self._process is None else Vitals(self._process.pid, beat_ns, family=True)
+
+    def prepared(self) -> None:
+        """It is ready."""
+        self.preparing, self._vitals, self._since_ns = "", None, now_ns()
 
     def say(self, say: str, fds: tuple[int, ...] = (), **facts: Any) -> bool:
         return self.link is not None and self.link.send(say, fds, **facts)
@@ -144,10 +163,27 @@ class Child:
         """That there was no sign of life for too long, in words; None if there was, or it is being ended for that."""
         if self._process is None or self._why_killed:
             return None
+        if self._vitals is not None:
+            return self._stands_still(self._vitals, beat_ns)
         limit_s = self.silent_s if self.up else BEGIN_S[self.role]
         if now_ns() - max(beat_ns, self._since_ns) <= limit_s * 1e9:
             return None
         return f"no sign of life for {limit_s:g} s" if self.up else f"not ready within {limit_s:g} s"
+
+    def _stands_still(self, vitals: Vitals, beat_ns: int) -> str | None:
+        """That it prepares, and does not get on, in words: it is idle, or busy with nothing that shows."""
+        now = now_ns()
+        if now >= self._look_ns:
+            self._look_ns = now + _LOOK_NS
+            vitals.look(beat_ns)
+        for since_ns, most_s, how in (
+            (vitals.stirred_ns, BEGIN_S[self.role], "did nothing for"),
+            (vitals.worked_ns, self._part_s, "did not get on for"),
+            (self._prepares_ns, PREPARES_S, "not ready within"),
+        ):
+            if now - since_ns > most_s * 1e9:
+                return f"{how} {most_s:g} s while {self.preparing}"
+        return None
 
     def see_out(self) -> None:
         """Kill it if it has finished, or let go of its link, and yet does not exit: it is no use any more."""

@@ -32,8 +32,11 @@ def work(seat: Seat) -> None:
     watch.start()
     if not intake.live:  # it waits for the feed; what is live is connected meanwhile, and its first pictures are let go
         begun.wait()
+    told = intake.size
     for frame in intake.frames():
         if not begun.is_set():
+            if told != (told := (frame.height, frame.width)):
+                seat.link.send("picture", size=told)  # let go, but who segments can prepare for those to come
             continue
         try:
             seat.frames.write(frame_meta(frame), frame.image_hwc)

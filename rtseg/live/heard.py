@@ -40,6 +40,19 @@ class Heard:
         self._feed.children["publish"].say("engine", engine=engine)
         self._feed.remedy.ready(step_ms)
 
+    def _on_preparing(self, child: Child, what: str, part_s: float) -> None:
+        """It begins with what may take minutes, before it can work."""
+        child.prepares(what, part_s, self._feed.board[f"beat {child.role}"])
+        self._feed.note("preparing", child.role, what)
+
+    def _on_sized(self, child: Child, step_ms: float | None) -> None:
+        """The network is ready for pictures of the feed's size, and of those a step takes so long, if it is known."""
+        child.prepared()
+        self._feed.network.sizing = False
+        if step_ms is not None:
+            child.silent_s = silence_s(child.role, step_ms)
+            self._feed.remedy.ready(step_ms)
+
     def _on_sizing(self, child: Child) -> None:
         """The network sees pictures of a size for the first time: it may have to prepare for them."""
         child.silent_s = max(child.silent_s, SIZING_S)
@@ -62,8 +75,15 @@ class Heard:
         child.worked()
         size = facts.pop("size")
         self._feed.input.opened(facts)
-        if size is not None and not self._feed.began_ns:
-            check_objects(self._feed, (size[0], size[1]))
+        if size is not None:
+            self._on_picture(child, size)
+            if not self._feed.began_ns:
+                check_objects(self._feed, (size[0], size[1]))
+
+    def _on_picture(self, child: Child, size: Sequence[int]) -> None:
+        """The height and width of pictures that are to come."""
+        self._feed.size = (size[0], size[1])
+        self._feed.network.sized(self._feed.size)
 
     def _on_state(self, child: Child, **facts: Any) -> None:
         if self._feed.input.heard(**facts):

@@ -31,6 +31,7 @@ class Network:
         self._last: Ticket = 0
         self._unproved: list[tuple[Picture, Sequence[Prompt]]] = []  # what was said since there last were good masks
         self._since_ns = self._deaths = 0
+        self.sizing = False  # whether it was told the size of the pictures, and has not said that it is ready for them
         self._seen = False  # whether the process that there is was told any of that
 
     def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then, *, stay: bool = False) -> None:
@@ -75,6 +76,10 @@ class Network:
             raise OutputError(DEAF)
         self.paused = on
 
+    def sized(self, size: tuple[int, int]) -> None:
+        """Tell the process the size of the pictures to come, height and width, as early as it is known."""
+        self.sizing = self._child.say("size", size=size)
+
     def begin(self) -> bool:
         """A process is there: say again what was said to the one before; False if it does not listen."""
         told = self._child.say("pause", ticket=0, on=self.paused)
@@ -99,7 +104,7 @@ class Network:
         What it was told is said to the next; but what it was just doing, and new prompts that several lives in a row
         did not survive, may be what it died of. A process that never was told of them did not die of them.
         """
-        saw, self._seen = self._seen, False
+        saw, self._seen, self.sizing = self._seen, False, False
         for ticket in list(self._waiting):
             self.answer(ticket, ENDED)
         self._deaths += saw

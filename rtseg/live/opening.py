@@ -29,7 +29,8 @@ def begin_when_ready(feed: Feed) -> None:
     grab, segment = feed.children["grab"], feed.children["segment"]
     if feed.began_ns or not grab.up or not feed.children["publish"].up:
         return
-    if segment.up or segment.starts > 1 or now_ns() - feed.start_ns > GRAB_WAITS_NS:
+    ready = segment.up and not feed.network.sizing
+    if ready or segment.starts > 1 or now_ns() - feed.start_ns > GRAB_WAITS_NS:
         feed.on_ready(feed, feed.endpoint)
         feed.began_ns = now_ns()
         if "record" in feed.children:

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from ..config import MemoryPlan, Recipe
-from ..engine import Engine, open_engine, spare_core
+from ..engine import Readies, open_engine, spare_core
 from ..errors import AnswerError, PromptError, RtsegError
 from ..track import Tracker
 from ..types import Frame, now_ns
 from . import priority
 from .news import News
 from .parcels import frame_of, masks_parcel, prompt_of
+from .preparing import Size, on_gpu, prepare, say_opening, warm_up
 from .rhythm import Rhythm
 from .ring import quiet
 from .seat import Seat
@@ -32,21 +33,39 @@ CATCH_UP, CATCH_UP_S = 8, 0.3  # frames between a click in the past and now that
 
 
 def work(seat: Seat) -> None:
-    priority.last()
+    priority.last()  # before there are threads
     with spare_core():
         recipe = recipe_of(seat.config["recipe"])
-        _Segment(seat, recipe, _opened(seat, recipe)).run()
+        size = size_of(seat)
+        _Segment(seat, recipe, _opened(seat, recipe, size), size).run()
 
 
-def _opened(seat: Seat, recipe: Recipe) -> Tracker:
-    """A tracker on its engine, warm; the supervisor is told."""
+def _opened(seat: Seat, recipe: Recipe, size: Size | None) -> Tracker:
+    """A tracker on its engine, warm, and ready for pictures of a size where that is known; the supervisor is told."""
+    priority.last()
+    say_opening(seat, recipe)
     engine = open_engine(recipe)
+    if on_gpu(engine):
+        priority.first()  # of a GPU this thread only launches the work: short slices, which the whole frame waits for
     seat.beat()
-    warm_ms = warm_up(engine)
+    step_ms = prepare(seat, engine, size)
+    if step_ms is None:
+        step_ms = 0.0 if isinstance(engine, Readies) else warm_up(engine)
     tracker = Tracker(engine)
     said = f"{engine.recipe.model}, {engine.description}, memory {tracker.policy}"
-    seat.link.send("ready", engine=said, step_ms=warm_ms)
+    seat.link.send("ready", engine=said, step_ms=step_ms)
     return tracker
+
+
+def size_of(seat: Seat) -> Size | None:
+    """The size of the feed's pictures: of the newest one, or what its source has said; None: not known yet."""
+    newest = seat.frames.head - 1
+    meta = seat.frames.meta(newest)
+    if meta is not None:
+        frame = frame_of(newest, meta)
+        return frame.height, frame.width
+    told = seat.config["size"]
+    return None if told is None else (int(told[0]), int(told[1]))
 
 
 def recipe_of(plain: dict[str, Any]) -> Recipe:
@@ -56,7 +75,8 @@ def recipe_of(plain: dict[str, Any]) -> Recipe:
 
 
 class _Segment:
-    def __init__(self, seat: Seat, recipe: Recipe, tracker: Tracker) -> None:
+    def __init__(self, seat: Seat, recipe: Recipe, tracker: Tracker, size: Size | None) -> None:
+        self._size = size  # of the pictures that the engine is ready for
         self._seat, self._recipe, self._tracker, self._paused = seat, recipe, tracker, False
         self._rhythm = Rhythm() if seat.config["overlay"] == "latest" else None
         self._waited = -1  # the frame that was left for the one after it
@@ -69,6 +89,7 @@ class _Segment:
         seat = self._seat
         while True:
             seat.beat()
+            self._make_ready()
             for facts, fds in seat.heard():
                 self._obey(facts, fds)
                 seat.beat()
@@ -81,6 +102,13 @@ class _Segment:
                     seat.wait(wait_s, seat.fds.frames_for_segment)
             else:
                 self._step(newest)
+
+    def _make_ready(self) -> None:
+        """Prepare for the feed's pictures as soon as their size is known: not on the first that has an object."""
+        size = size_of(self._seat)
+        if size != self._size and size is not None:
+            self._size = size
+            self._seat.link.send("sized", step_ms=prepare(self._seat, self._tracker.engine, size))
 
     def _wait_s(self, newest: int) -> float:
         """How long to leave this frame for the next one: once each."""
@@ -124,6 +152,12 @@ class _Segment:
         if say == "resize":
             self._resize(facts["image_size"])
             return
+        if say == "size":
+            self._seat.config["size"] = facts["size"]
+            self._make_ready()
+            self._seat.link.send("sized", step_ms=None)
+            return
+        self._make_ready()
         warnings: tuple[str, ...] = ()
         try:
             if say == "prompts":
@@ -148,11 +182,11 @@ class _Segment:
         """Open the engine again for a picture of another size; the supervisor then says again what was prompted."""
         recipe = replace(self._recipe, image_size=image_size)
         try:
-            self._tracker = _opened(self._seat, recipe)
+            self._tracker = _opened(self._seat, recipe, self._size)
             self._recipe, self._had = recipe, False
         except RtsegError as e:
             self._seat.link.send("kept", why=str(e))
-            self._tracker = _opened(self._seat, self._recipe)
+            self._tracker = _opened(self._seat, self._recipe, self._size)
 
     def _prompt(self, frame: Frame, prompts: list[dict[str, Any]]) -> tuple[str, ...]:
         """Let prompts act on their own frame, and carry what they say forward to the present; returns warnings."""
@@ -212,19 +246,3 @@ class Pacing:
         if self._steps >= self.FIRST and step_ms > 2 * self._told_ms:  # more objects take longer
             self._told_ms = step_ms
             self._seat.link.send("pace", step_ms=step_ms)
-
-
-def warm_up(engine: Engine) -> float:
-    """A few frames of nothing, so that the first real one does not pay for what is made on first use; ms of a step.
-
-    The first is a prompted one, the second may hold a capture: the quickest of those after is a step like any other.
-    """
-    tracker = Tracker(engine)
-    black_hwc = np.zeros((engine.image_size, engine.image_size, 3), np.uint8)
-    tracker.prompt(1, points=[(1, 1, 1)])
-    took_ms = []
-    for _ in range(4):
-        start_ns = now_ns()
-        tracker.step(black_hwc)
-        took_ms.append((now_ns() - start_ns) / 1e6)
-    return min(took_ms[2:])

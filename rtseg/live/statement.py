@@ -34,7 +34,7 @@ def plain_config(role: str, feed: Feed) -> dict[str, Any]:
         hold = not feed.began_ns
         return {"hold": hold, **{name: getattr(profile, name) for name in ("source", "pace", "deinterlace", "crop")}}
     if role == "segment":
-        return {"recipe": recipe_plain(feed.remedy.recipe), "overlay": profile.overlay}
+        return {"recipe": recipe_plain(feed.remedy.recipe), "overlay": profile.overlay, "size": feed.size}
     if role == "publish":
         names = ("name", "target_fps", "overlay", "carry", "opacity", "mask_budget_ms")
         return {
@@ -129,6 +129,7 @@ class Counts:
             "source": feed.source,
             "account": feed.input.account,
             "engine": feed.engine,
+            "preparing": feed.children["segment"].preparing,
             "frames": self.frames(feed),
             "segmented": self._board["segmented"],
             "unanswered": self._board["unanswered"],

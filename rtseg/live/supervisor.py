@@ -61,6 +61,7 @@ class Feed:
         self.tally = Tally()
         self.scene: dict[str, Any] = {"last": None, "lost": []}  # the frame of the last cut, and who is lost since
         self._worker, self._over = worker, False
+        self.size: tuple[int, int] | None = None  # height and width of its pictures, once its source has said so
         self.first_given = not profile.objects
         self._status_ns = self._recovery_ns = 0
         self.began_ns = 0

@@ -38,23 +38,40 @@ def _ran_ns(pid: int) -> int:
     return round(1e9 * (seconds_of(pid) or 0.0))
 
 
+def offspring(pid: int) -> frozenset[int]:
+    """The processes that a process has begun, and those that these have, as far as the kernel tells: compilers, say."""
+    found: set[int] = set()
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError, ValueError):
+            for child in map(int, tasks.read_text().split()):
+                found |= {child, *offspring(child)}
+    return frozenset(found)
+
+
 class Vitals:
     """Watches one process from now on. `stirred_ns`: when it last did anything; `worked_ns`: when it last got on.
 
     It gets on where it goes round its loop, writes, or waits for the disk. What only takes processor time may be a
-    long piece of work, or turn in a circle.
+    long piece of work, or turn in a circle. With `family`, what its offspring do counts for it, and so do their birth
+    and their end.
     """
 
-    def __init__(self, pid: int, beat_ns: int) -> None:
-        self._pid = pid
-        self._seen = beat_ns, _bytes_written(pid), _ran_ns(pid)
+    def __init__(self, pid: int, beat_ns: int, family: bool = False) -> None:
+        self._pid, self._family = pid, family
+        self._seen = self._look(beat_ns)
         self.stirred_ns = self.worked_ns = now_ns()
+
+    def _look(self, beat_ns: int) -> tuple[tuple[int, int, frozenset[int]], int]:
+        """What shows that it gets on, and its processor time."""
+        children = offspring(self._pid) if self._family else frozenset()
+        family = (self._pid, *children)
+        return (beat_ns, sum(map(_bytes_written, family)), children), sum(map(_ran_ns, family))
 
     def look(self, beat_ns: int) -> None:
         """Take note of how it is now; `beat_ns`: when it last said that it goes round."""
-        now, seen = now_ns(), (beat_ns, _bytes_written(self._pid), _ran_ns(self._pid))
+        now, seen = now_ns(), self._look(beat_ns)
         words = _stat(self._pid)
-        if seen[:2] != self._seen[:2] or (words is not None and words[0] == "D"):
+        if seen[0] != self._seen[0] or (words is not None and words[0] == "D"):
             self.worked_ns = self.stirred_ns = now
         elif seen != self._seen:
             self.stirred_ns = now

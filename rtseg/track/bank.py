@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..config import CONDITIONING
@@ -64,14 +65,39 @@ class Bank:
 
     def recall(self, now: int) -> Recall:
         """What attention sees at step `now`, which is later than every memory."""
-        attended = [self._memories[i] for i, _ in self._choice.attend]
+        (recall,) = recalls([self], now)
+        assert recall is not None
+        return recall
+
+    def _looked_at(self, now: int) -> tuple[list[Memory], list[tuple[int, Array]]]:
+        """The memories that are attended to at a step, and the pointers with the steps that they are from."""
         prompted = [(m.step, m.pointer_c) for m in self._memories if m.conditioning]
         reach = self._recent.maxlen or 0
         pointers = prompted + [(step, p) for _, step, p in reversed(self._recent) if now - step <= reach]
-        newest_c = attended[-1].pointer_c
-        return Recall(
-            memories=[m.written for m in attended],
-            slots=tuple(slot for _, slot in self._choice.attend),
-            pointers_pc=namespace(newest_c).stack([p for _, p in pointers]) if pointers else newest_c[None][:0],
-            ages=tuple(now - step for step, _ in pointers),
-        )
+        return [self._memories[i] for i, _ in self._choice.attend], pointers
+
+
+def recalls(banks: Sequence[Bank], now: int) -> list[Recall | None]:
+    """What attention sees of each bank at step `now`; None of an empty one.
+
+    The pointers of all are laid out together: on a GPU that is one launch, before which the step cannot begin.
+    """
+    seen = [bank._looked_at(now) if len(bank) else None for bank in banks]
+    found = [one for one in seen if one is not None]
+    if not found:
+        return [None] * len(banks)
+    newest_c = found[0][0][-1].pointer_c
+    all_c = [pointer_c for _, pointers in found for _, pointer_c in pointers]
+    pointers_pc = namespace(newest_c).stack(all_c) if all_c else newest_c[None][:0]
+    out: list[Recall | None] = []
+    end = 0
+    for bank, one in zip(banks, seen, strict=True):
+        if one is None:
+            out.append(None)
+            continue
+        attended, pointers = one
+        begin, end = end, end + len(pointers)
+        slots = tuple(slot for _, slot in bank._choice.attend)
+        ages = tuple(now - step for step, _ in pointers)
+        out.append(Recall([m.written for m in attended], slots, pointers_pc[begin:end], ages))
+    return out

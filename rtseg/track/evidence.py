@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..engine.arrays import to_host
+from ..engine import Array
+from ..engine.arrays import on_host, to_host
 from ..types import Float32
 from .policy import Memory
 
@@ -28,17 +29,27 @@ FEWEST = 10  # cells of surroundings; where the object fills the picture, all co
 
 
 class Witness:
-    """The memories of one object, as evidence; taken when its scene ends, before anything else is remembered."""
+    """The memories of one object, as evidence; taken when its scene ends, before anything else is remembered.
+
+    Those that lie on a GPU come to the host with the next answer, and are `unread` until then.
+    """
 
     def __init__(self, memories: Sequence[Memory]) -> None:
         """`memories`: oldest first, at least one."""
-        maps = [_cells(to_host(memory.map_chw)) for memory in memories]
-        self._mean_m1 = np.mean([map_mn.mean(axis=1, keepdims=True) for map_mn in maps], axis=0)
-        known = [self._directions(map_mn) for map_mn in maps]
+        self._long_known = memories[-1].step - memories[0].step >= YOUNG
+        self.unread: list[Array] = [memory.map_chw for memory in memories]
+        if all(map(on_host, self.unread)):
+            self.learn([coarse(to_host(map_chw)) for map_chw in self.unread])
+
+    def learn(self, maps: Sequence[Float32]) -> None:
+        """What the memories are, `coarse`."""
+        cells = [_cells(map_chw) for map_chw in maps]
+        self._mean_m1 = np.mean([map_mn.mean(axis=1, keepdims=True) for map_mn in cells], axis=0)
+        known = [self._directions(map_mn) for map_mn in cells]
         self._known_tm = np.concatenate(known, axis=1).T.copy()
-        long_known = memories[-1].step - memories[0].step >= YOUNG
-        kept = AS_LIKE * _likeness(known[0].T, known[-1]) if long_known else LEAST
+        kept = AS_LIKE * _likeness(known[0].T, known[-1]) if self._long_known else LEAST
         self.needed = float(np.clip(kept, LEAST, ENOUGH))
+        self.unread = []
 
     def likeness(self, map_chw: Float32, mask_hw: Float32) -> float:
         """How like the memories a new one is, [M, g, g], around its mask (logits [h, w]): mean cosine, at most 1."""
@@ -74,12 +85,18 @@ def _likeness(known_tm: Float32, new_mn: Float32) -> float:
     return float((known_tm @ new_mn).max(axis=0).mean())
 
 
-def _cells(map_chw: Float32) -> Float32:
-    """A map [M, g, g] as cells [M, n], of which there are at most `CELLS` a side."""
+def coarse(map_chw: Array) -> Array:
+    """A map [M, g, g] of which at most `CELLS` cells a side are left, averaged."""
     channels, side = map_chw.shape[0], map_chw.shape[1]
     step = -(-side // CELLS)
-    if step > 1:
-        whole = side // step * step
-        blocks = map_chw[:, :whole, :whole].reshape(channels, whole // step, step, whole // step, step)
-        map_chw = blocks.mean(axis=(2, 4))
-    return np.ascontiguousarray(map_chw.reshape(channels, -1))
+    if step == 1:
+        return map_chw
+    left = side // step
+    whole = map_chw[:, : left * step, : left * step].reshape(channels, left, step, left, step)
+    return whole.mean((2, 4))
+
+
+def _cells(map_chw: Float32) -> Float32:
+    """A map [M, g, g] as cells [M, n], of which there are at most `CELLS` a side."""
+    map_chw = coarse(map_chw)
+    return np.ascontiguousarray(map_chw.reshape(len(map_chw), -1))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ..engine import Remembered
-from ..engine.arrays import to_host
 from ..types import Float32, Frame, Masks, Prompt, now_ns
 from .answer import Answer
 from .bank import Bank
+from .beside import Beside
 from .evidence import Lost, Witness
 from .place import Place, follow
 from .policy import Verdict
@@ -36,13 +35,13 @@ def losing(objects: Mapping[int, Object], ids: Iterable[int], cut: int) -> dict[
     }
 
 
-def found(objects: list[Object], answer: Answer, written: list[Remembered]) -> list[Object]:
+def found(objects: list[Object], answer: Answer, beside: Beside) -> list[Object]:
     """The objects, of which those that are seen again are no longer lost; the answers of the others are withheld."""
     after = []
     for row, o in enumerate(objects):
         if o.lost and o.lost.witness:
             logits_hw = answer.logits_bhw[row]
-            if answer.shows(row) and o.lost.witness.agrees(to_host(written[row].map_chw), logits_hw):
+            if answer.shows(row) and o.lost.witness.agrees(beside.map_of(row), logits_hw):
                 o = replace(o, lost=None)
             else:
                 answer.withhold(row)

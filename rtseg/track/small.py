@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered
-from ..engine.arrays import namespace, to_host
+from ..engine.arrays import namespace
 from ..types import BoolMask, Float32, Frame, Masks, Prompt
 
 SMALLEST = 9.0  # network pixels: the side of a square of the same area
@@ -94,20 +94,30 @@ def read_back(
     rows = [i for i, doubt in enumerate(doubtful) if doubt]
     if not rows:
         return decoded
-    slot = engine.preset.num_maskmem - 1
+    slot, library = engine.preset.num_maskmem - 1, namespace(decoded.score_b)
     recalls = [Recall([written[i]], (slot,), decoded.pointer_bc[i : i + 1], (1,)) for i in rows]
     again = engine.decode(engine.attend(features, recalls), features, Prompts.none(len(rows)))
-    scores_b, ious_b = to_host(decoded.score_b).copy(), to_host(decoded.iou_b).copy()
-    scores_b[rows] = np.minimum(to_host(again.score_b), CERTAIN)
-    found_bhw, given_bhw = to_host(again.logits_b1hw)[:, 0] > 0, to_host(decoded.logits_b1hw)[rows, 0] > 0
-    both_b, either_b = ((a).sum((1, 2)) for a in (found_bhw & given_bhw, found_bhw | given_bhw))
-    ious_b[rows] = both_b / np.maximum(either_b, 1)
-    return replace(decoded, score_b=_like(scores_b, decoded.score_b), iou_b=_like(ious_b, decoded.iou_b))
+    # Where the answers lie: on a GPU nobody waits here.
+    found_bhw, given_bhw = again.logits_b1hw[:, 0] > 0, rows_of(decoded.logits_b1hw, rows)[:, 0] > 0
+    both_b, either_b = (part_bhw.sum((1, 2)) for part_bhw in (found_bhw & given_bhw, found_bhw | given_bhw))
+    ious_b = library.asarray(both_b / library.clip(either_b, 1, None), dtype=library.float32)
+    scores_b = library.clip(again.score_b, None, CERTAIN)
+    return replace(
+        decoded, score_b=_instead(decoded.score_b, scores_b, rows), iou_b=_instead(decoded.iou_b, ious_b, rows)
+    )
 
 
-def _like(values_b: Float32, of: Array) -> Array:
-    """Values as an array of the same library, on the same device."""
-    return values_b if isinstance(of, np.ndarray) else namespace(of).asarray(values_b, device=of.device)
+def rows_of(x: Array, rows: Sequence[int]) -> Array:
+    """Some rows of an array; on a GPU an index would have to go up first."""
+    return x if len(rows) == len(x) else namespace(x).concat([x[i : i + 1] for i in rows])
+
+
+def _instead(values_b: Array, others: Array, rows: Sequence[int]) -> Array:
+    """`values_b` with others in these rows."""
+    parts = [values_b[i : i + 1] for i in range(len(values_b))]
+    for k, i in enumerate(rows):
+        parts[i] = others[k : k + 1]
+    return namespace(values_b).concat(parts)
 
 
 def _shrunk(mask_hw: BoolMask, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..door import as_id, as_ids, as_label
-from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered, Rivals
-from ..engine.arrays import namespace, to_host
+from ..engine import Array, Decoded, Engine, Prompts, Recall, Remembered, Rivals
+from ..engine.arrays import namespace, on_host
 from ..errors import EngineError, PromptError, SourceError
 from ..forks import in_child
 from ..tables import Table, short, whole
-from ..types import BoolMask, Float32, Frame, ImageU8, Masks, Prompt, as_prompt
-from .answer import Answer, read
-from .bank import Bank
+from ..types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
+from .answer import Answer, check, read
+from .asking import decode, to_network
+from .bank import Bank, recalls
+from .beside import Beside
 from .objects import Object, found, losing, masks_of, placed, verdicts_of
-from .policy import NEED_RIVALS, Memory, Size, Verdict, get_policy
+from .policy import NEED_LIKENESS, NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .scene import Scene
-from .small import is_doubtful, mask_input, read_back, warnings
+from .small import is_doubtful, read_back, warnings
 
 RECENT = 256  # steps whose frames are known by number; more than a live feed keeps pictures of
 
@@ -177,21 +179,22 @@ class Tracker:
             self._check_prompts(frame)
             scene, cut = self._scene.see(frame.image_hwc) if self.cuts else (self._scene, False)
             objects = self._with_new_ones(frame.seq if cut else None)
-            side = self.engine.image_size // 4
-            answer, prompts = Answer.none(side), list(self._prompts.values())
+            prompts, size = list(self._prompts.values()), self.engine.image_size
+            answer = Answer.none(size // 4)
             if objects:
-                recalls = [o.bank.recall(self._steps) if len(o.bank) else None for o in objects]
-                given = [self._to_network(self._prompts.get(o.id), frame) for o in objects]
-                doubtful = [is_doubtful(self._prompts.get(o.id), self.engine.image_size) for o in objects]
-                decoded, written, rivals = self._answer(frame.image_hwc, recalls, given, doubtful)
-                answer = read(decoded, written, frame.seq, side, self.engine.recipe)
-                objects = found(objects, answer, written)
+                seen = recalls([o.bank for o in objects], self._steps)
+                given = [to_network(self._prompts.get(o.id), frame, size) for o in objects]
+                doubtful = [is_doubtful(self._prompts.get(o.id), size) for o in objects]
+                decoded, written, rivals = self._answer(frame.image_hwc, seen, given, doubtful)
+                answer, beside = self._read(decoded, written, rivals, objects, frame.seq)
+                objects = found(objects, answer, beside)
                 if self.cuts:
                     objects = placed(objects, self._prompts, answer, frame.seq, self._scene.view, scene.view)
-                self._commit(frame.seq, objects, given, decoded.pointer_bc, verdicts_of(answer, rivals), written)
+                verdicts = verdicts_of(answer, beside.rivals_bkhw)
+                self._commit(frame.seq, objects, given, decoded.pointer_bc, verdicts, written, beside.alike)
             self._count(frame, scene, cut)
             masks = masks_of(frame, objects, answer, cut)
-            told = warnings(prompts, frame, masks, self.engine.image_size)
+            told = warnings(prompts, frame, masks, size)
             return replace(masks, warnings=told) if told else masks
 
     def _count(self, frame: Frame, scene: Scene, cut: bool) -> None:
@@ -202,21 +205,33 @@ class Tracker:
             self._cut_at.append(frame.seq)
 
     def _answer(
-        self, image_hwc: ImageU8, recalls: list[Recall | None], given: list[Prompts | None], doubtful: list[bool]
-    ) -> tuple[Decoded, list[Remembered], Float32 | None]:
+        self, image_hwc: ImageU8, seen: list[Recall | None], given: list[Prompts | None], doubtful: list[bool]
+    ) -> tuple[Decoded, list[Remembered], Array | None]:
         """What the network says of this frame, what is to be remembered of it, and, for whom it matters, what lost."""
         engine, rivals = self.engine, None
-        known = [r for r in recalls if r is not None]
-        if len(known) == len(recalls) and not any(given) and self._asks is None:
+        known = [r for r in seen if r is not None]
+        if len(known) == len(seen) and not any(given) and self._asks is None:
             return *engine.track(image_hwc, known), None
         features = engine.encode_image(image_hwc)
-        conditioned_bchw = engine.attend(features, recalls)
-        decoded = self._decode(features, conditioned_bchw, recalls, given)
+        conditioned_bchw = engine.attend(features, seen)
+        decoded = decode(engine, features, conditioned_bchw, seen, given)
         if self._asks is not None:
-            rivals = to_host(self._asks.rivals(conditioned_bchw, features))
+            rivals = self._asks.rivals(conditioned_bchw, features)
         prompted = [p is not None for p in given]
         written = engine.remember(features, decoded.logits_b1hw, decoded.score_b, prompted)
         return read_back(engine, features, decoded, written, doubtful), written, rivals
+
+    def _read(
+        self, decoded: Decoded, written: list[Remembered], rivals: Array | None, objects: list[Object], seq: int
+    ) -> tuple[Answer, Beside]:
+        """The answer on the host, and what is decided beside it: all in one copy."""
+        side = self.engine.image_size // 4
+        check(decoded, written, len(objects), seq, side)
+        witnesses = [o.lost.witness if o.lost else None for o in objects]
+        beside = Beside([o.bank.memories for o in objects], written, witnesses, rivals, self.policy in NEED_LIKENESS)
+        answer, brought = read(decoded, written, seq, self.engine.recipe, beside.wanted)
+        beside.take(brought)
+        return answer, beside
 
     def _check_prompts(self, frame: Frame) -> None:
         for prompt in self._prompts.values():
@@ -244,69 +259,25 @@ class Tracker:
                 objects[i] = Object(i, prompt.label or f"object {i}", bank)
         return [objects[i] for i in sorted(objects)]
 
-    def _to_network(self, prompt: Prompt | None, frame: Frame) -> Prompts | None:
-        """A prompt in pixels of the network's image, as a batch of one."""
-        if prompt is None:
-            return None
-        side = self.engine.image_size
-        if prompt.mask is not None:
-            blank = Prompts.none(1)
-            return Prompts(blank.points_bpc, blank.labels_bp, answer_b1hw=mask_input(prompt.mask, side))
-        corners = () if prompt.box is None else ((*prompt.box[:2], 2), (*prompt.box[2:], 3))
-        scale = (side / frame.width, side / frame.height)
-        points = [(x * scale[0], y * scale[1]) for x, y, _ in (*corners, *prompt.points)]
-        kinds = [kind for _, _, kind in (*corners, *prompt.points)]
-        return Prompts(np.array([points], np.float32), np.array([kinds], np.int64))
-
-    def _decode(
-        self, features: Features, conditioned_bchw: Array, recalls: list[Recall | None], given: list[Prompts | None]
-    ) -> Decoded:
-        """One answer for each object. All tracked ones go through the network together; prompted ones after, alone.
-
-        A correction sees the memories and the mask that would have been the answer without it; a first prompt sees
-        neither; a mask is the answer itself.
-        """
-        tracked = [i for i, r in enumerate(recalls) if r is not None]
-        answers: dict[int, Decoded] = {}
-        if tracked:
-            together = self.engine.decode(conditioned_bchw[tracked], features, Prompts.none(len(tracked)))
-            answers = {i: together.select(slice(row, row + 1)) for row, i in enumerate(tracked)}
-        for i, prompt in enumerate(given):
-            if prompt is None:
-                continue
-            if i in answers and prompt.answer_b1hw is None:
-                prompt = replace(prompt, mask_b1hw=_clamped(answers[i].logits_b1hw))
-            answers[i] = self.engine.decode(conditioned_bchw[i : i + 1], features, prompt)
-        return _together([answers[i] for i in range(len(recalls))])
-
     def _commit(
         self, seq: int, objects: list[Object], given: list[Prompts | None], pointer_bc: Array,
-        verdicts: list[Verdict], written: list[Remembered],
+        verdicts: list[Verdict], written: list[Remembered], alike: list[Mapping[int, float] | None],
     ) -> None:  # fmt: skip
         """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.
 
         (In Meta's predictor that is the option `add_all_frames_to_correct_as_cond`, on in training.)
         """
+        # Copies: an engine may write its own again, and a view keeps a batch alive as long as one object remembers it.
+        # On a GPU one for all: there a launch costs more than the kilobytes.
+        away = not on_host(pointer_bc)
+        pointers = pointer_bc.clone() if away else [namespace(p).asarray(p, copy=True) for p in pointer_bc]
         for i, o in enumerate(objects):
             if o.lost:
                 continue  # of a scene that is not its own it remembers nothing
-            # A copy: a view would keep the whole batch alive for as long as any one object remembers it.
-            pointer_c = namespace(pointer_bc).asarray(pointer_bc[i], copy=True)
-            o.bank.add(Memory(self._steps, written[i], pointer_c, given[i] is not None, seq, verdicts[i]))
+            prompted = given[i] is not None
+            o.bank.add(Memory(self._steps, written[i], pointers[i], prompted, seq, verdicts[i], alike=alike[i]))
         self._objects = {o.id: o for o in objects}
         self._prompts = {}
-
-
-def _clamped(logits: Array) -> Array:
-    """As SAM 2 feeds an earlier mask back."""
-    return namespace(logits).clip(logits, -CLAMP_LOGIT, CLAMP_LOGIT)
-
-
-def _together(parts: Sequence[Decoded]) -> Decoded:
-    """Several objects' answers as one."""
-    concat = namespace(parts[0].score_b).concat
-    names = (field.name for field in fields(Decoded))
-    return Decoded(*(concat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _merged(before: Prompt | None, prompt: Prompt) -> Prompt:

@@ -23,6 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from unittest.mock import patch
+
+from rtseg.engine import arrays
 
 from .pretend.guard import guarded
 from .pretend.mode import Answer, Mode, Use
@@ -106,5 +109,7 @@ def pretend_cuda(
     order = Order(devices)
     mode = Mode(order, memory_bytes)
     runtime = Runtime(mode, order, capability)
-    with guarded(lambda: mode.device), runtime.patched(), mode.here():
+    # What a process keeps for its life is of the GPU that it has.
+    kept_nothing = patch.object(arrays, "_LANDINGS", arrays._Landings())
+    with guarded(lambda: mode.device), runtime.patched(), mode.here(), kept_nothing:
         yield Pretended(mode, order, runtime)

@@ -30,7 +30,7 @@ import types
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -100,11 +100,18 @@ def pretend() -> None:
         def __init__(self, recipe: Recipe) -> None:
             self.recipe = recipe
 
+    @runtime_checkable
+    class Readies(Protocol):
+        def ready(self, height: int, width: int, beat: Any) -> None: ...
+
     engine, track = types.ModuleType("rtseg.engine"), types.ModuleType("rtseg.track")
+    runtimes = types.ModuleType("rtseg.engine.runtimes")
+    runtimes.best_runtime = lambda recipe: "fake"  # type: ignore[attr-defined]
     engine.Engine = engine.open_engine = Engine  # type: ignore[attr-defined]
+    engine.Readies = Readies  # type: ignore[attr-defined]
     engine.spare_core = nullcontext  # type: ignore[attr-defined]
     track.Tracker = FakeTracker  # type: ignore[attr-defined]
-    sys.modules |= {"rtseg.engine": engine, "rtseg.track": track}
+    sys.modules |= {"rtseg.engine": engine, "rtseg.engine.runtimes": runtimes, "rtseg.track": track}
 
 
 def break_network() -> None:

@@ -24,7 +24,7 @@ from .held import anchor, distractor, diverse
 from .values import Choice, Memory, Policy, Size, Verdict
 from .window import confident, efp, efp_confident, efp_window, fifo
 
-__all__ = ["NEED_RIVALS", "POLICIES", "Choice", "Memory", "Policy", "Size", "Verdict", "get_policy"]
+__all__ = ["NEED_LIKENESS", "NEED_RIVALS", "POLICIES", "Choice", "Memory", "Policy", "Size", "Verdict", "get_policy"]
 
 POLICIES: dict[str, Policy] = {
     "fifo": fifo,
@@ -36,6 +36,7 @@ POLICIES: dict[str, Policy] = {
     "diverse": diverse,
     "distractor": distractor,
 }
+NEED_LIKENESS = frozenset({"efp-window", "efp", "efp-confident", "diverse"})  # these ask for `similarity`
 NEED_RIVALS = frozenset({"distractor"})  # for all of a `Verdict`; the others read its first two numbers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...engine import Array, Remembered
@@ -27,7 +27,8 @@ class Memory:
     """One frame of one object: what the engine wrote of it, its pointer [D], and the tracker's step it is from.
 
     `seq` is the frame's own number, by which `Bank.before` knows what was later. `held_at` is the step at which a
-    policy decided to hold on to it; None: no policy did.
+    policy decided to hold on to it; None: no policy did. `alike` is how like it is each memory that was in the bank
+    when it entered, by their steps, where that was measured beforehand: of maps on a GPU, so that no policy waits.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Memory:
     seq: int = -1
     verdict: Verdict = Verdict()
     held_at: int | None = None
+    alike: Mapping[int, float] | None = None
 
     @property
     def map_chw(self) -> Array:

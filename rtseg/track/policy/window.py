@@ -90,8 +90,19 @@ def only(wanted: Callable[[Memory], bool], policy: Policy) -> Policy:
 
 
 def similarity(memories: Sequence[Memory], one: Memory) -> Float32:
-    """How much each memory is like that one, [t]."""
+    """How much each memory is like that one, [t]: as it was measured, else it is now.
+
+    Of any two in a bank the older was there when the younger entered, which was measured with all that were.
+    """
+    known = [_measured(m, one) for m in memories]
+    if None not in known:
+        return np.array(known, np.float32)
     return likeness(namespace(one.map_chw).stack([m.map_chw for m in memories]), one.map_chw)
+
+
+def _measured(one: Memory, other: Memory) -> float | None:
+    older, younger = sorted((one, other), key=lambda m: m.step)
+    return None if younger.alike is None else younger.alike.get(older.step)
 
 
 def _ranked(memories: Sequence[Memory], keep: Sequence[int], size: Size) -> Choice:
