@@ -132,7 +132,7 @@ def sees_gpu() -> bool:
 @cache
 def tensorrt_loads() -> bool:
     """Whether TensorRT can be imported, which its bindings without its libraries, or too old, cannot."""
-    from .tensorrt.plans import bindings
+    from .tensorrt.library import bindings
 
     try:
         bindings()
