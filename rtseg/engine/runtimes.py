@@ -180,7 +180,7 @@ def driver_alone() -> str:
 @cache
 def tensorrt_loads() -> bool:
     """Whether TensorRT can be imported, which its bindings without its libraries, or too old, cannot."""
-    from .tensorrt.plans import bindings
+    from .tensorrt.library import bindings
 
     try:
         bindings()

@@ -1,9 +1,11 @@
 """A stand-in for the module `tensorrt`, and for the GPU: what rtseg calls of both, on the CPU.
 
-A plan is the ONNX graph itself with its profile and a checksum, and ONNX Runtime runs it. Buffers are known only by
+A plan is the ONNX graph itself with its profiles and a checksum, and ONNX Runtime runs it. Buffers are known only by
 address, as they are to TensorRT: what is not where the engine said it would be is not seen. It refuses what TensorRT
-refuses: a network without its flag on version 10, shapes outside the profile, buffers that nobody named, the default
-stream, work that is recorded before it ever ran.
+refuses: a network without its flag on version 10, shapes outside the chosen profile, buffers that nobody named, the
+default stream, work that is recorded before it ever ran. The first logger that lives hears everything.
+
+With a GPU of pretend_cuda.py nothing is computed: what a plan reads and writes is put on the stream that it was given.
 """
 
 from __future__ import annotations
@@ -11,8 +13,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import weakref
 from enum import Enum
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
@@ -22,63 +23,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor
+
+from tests.engine.fake_gpu import STREAM, FakeGpu
 
 MAGIC = b"FAKEPLAN"
-STREAM = 7
+ALIGNED = 256  # bytes, of every address
 TIMED = b"TIMINGS of a pretended GPU"
-
-
-class FakeGpu:
-    """The seam `rtseg.engine.tensorrt.gpu.Gpu` on the CPU."""
-
-    name, stream = "cpu", STREAM
-    current: FakeGpu | None = None
-    records_nothing = False  # as a CUDA graph that was captured on another stream than the work was put on
-
-    def __init__(self) -> None:
-        FakeGpu.current = self
-        self.recording: list[Callable[[], None]] | None = None
-        self.working = False
-        self.replays = 0
-
-    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.zeros(shape, dtype=dtype)
-
-    pinned = zeros
-
-    @contextmanager
-    def work(self) -> Iterator[None]:
-        assert not self.working
-        self.working = True
-        try:
-            yield
-        finally:
-            self.working = False
-
-    def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        self.recording = recording = []
-        enqueue()
-        self.recording = None
-        if not recording:  # torch's own work, which nothing records on a CPU: it is done again
-            recording.append(enqueue)
-
-        def replay() -> None:
-            assert self.working
-            self.replays += 1
-            for launch in [] if self.records_nothing else recording:
-                launch()
-
-        return replay
-
-    def wait(self) -> None:
-        assert self.working and self.recording is None
-
-    def free_bytes(self) -> int:
-        return 2**30
-
-    def facts(self) -> dict[str, str]:
-        return {"gpu": "a pretended GPU", "compute_capability": "9.0", "driver": "1.0"}
 
 
 class Severity(Enum):
@@ -109,9 +59,27 @@ class _Network:
         return self.inputs[index]
 
 
+class _Voice:
+    """The logger of the process: the first that is given while nothing else lives that was given one."""
+
+    def __init__(self) -> None:
+        self.logger: ILogger | None = None
+        self.holders: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def hold(self, holder: object, logger: ILogger) -> None:
+        if self.logger is None or not len(self.holders):
+            self.logger = logger
+        self.holders.add(holder)
+
+    def error(self, text: str) -> None:
+        assert self.logger is not None
+        self.logger.log(Severity.ERROR, text)
+
+
 class OnnxParser:
     def __init__(self, network: _Network, logger: ILogger) -> None:
         self.network, self.errors = network, list[str]()
+        self.logger = logger
 
     num_errors = property(lambda self: len(self.errors))
 
@@ -181,15 +149,19 @@ def _sealed(data: bytes) -> bytes:
     return data + hashlib.sha256(data).digest()
 
 
-def fake(version: str = "11.4.0.106") -> ModuleType:
-    """The module, of this version. `builds` lists (network, config) of every build; `say` makes the next one fail."""
+def fake(version: str = "11.4.0.106", pretended: Any = None) -> ModuleType:
+    """The module, of this version. `builds` lists (network, config) of every build; `say` makes the next one fail.
+
+    `pretended` is a GPU of pretend_cuda.py, for which plans are read and run.
+    """
     module: Any = ModuleType("tensorrt")
     module.__spec__ = ModuleSpec("tensorrt", None)  # torch asks whether there is such a package
-    module.__version__, module.builds, module.say = version, [], ""
+    module.__version__, module.builds, module.say, voice = version, [], "", _Voice()
+    module.voice = voice
 
     class Builder:
         def __init__(self, logger: ILogger) -> None:
-            self.logger = logger
+            voice.hold(self, logger)
 
         def create_network(self, flags: int = 0) -> _Network:
             return _Network(flags)
@@ -202,30 +174,32 @@ def fake(version: str = "11.4.0.106") -> ModuleType:
 
         def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
             module.builds.append((network, config))
-            shapes = config.profiles[0].shapes if config.profiles else {}
+            profiles = [profile.shapes for profile in config.profiles] or [{}]
             dynamic = {t.name for t in network.inputs if -1 in t.shape}
             typed = network.flags & 2 or not version.startswith("10.")
-            wrong = "not strongly typed" if not typed else "a profile is missing" if dynamic - set(shapes) else ""
+            bare = any(dynamic - set(shapes) for shapes in profiles)
+            wrong = "not strongly typed" if not typed else "a profile is missing" if bare else ""
             if wrong or module.say:
-                self.logger.log(Severity.ERROR, module.say or wrong)
+                voice.error(module.say or wrong)
                 return None
-            head = json.dumps({"version": version, "shapes": shapes}).encode()
+            head = json.dumps({"version": version, "profiles": profiles}).encode()
             return _sealed(MAGIC + len(head).to_bytes(4, "little") + head + network.model)
 
     class Runtime:
         def __init__(self, logger: ILogger) -> None:
-            self.logger = logger
+            voice.hold(self, logger)
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> _Engine | None:
             data, size = serialized_engine[:-32], int.from_bytes(serialized_engine[8:12], "little")
             if not serialized_engine.startswith(MAGIC) or _sealed(data) != serialized_engine:
-                self.logger.log(Severity.ERROR, "Serialization assertion failed")
+                voice.error("Serialization assertion failed")
                 return None
             head = json.loads(data[12 : 12 + size])
             if head["version"] != version:
-                self.logger.log(Severity.ERROR, f"built by version {head['version']}")
+                voice.error(f"built by version {head['version']}")
                 return None
-            return _Engine(data[12 + size :], head["shapes"], self.logger)
+            device = torch.cuda.current_device() if pretended else 0
+            return _Engine(data[12 + size :], head["profiles"], voice, pretended, device)
 
     module.ILogger, module.Builder, module.OnnxParser, module.Runtime = ILogger, Builder, OnnxParser, Runtime
     module.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
@@ -240,15 +214,19 @@ def fake(version: str = "11.4.0.106") -> ModuleType:
 class _Engine:
     device_memory_size_v2 = 64
 
-    def __init__(self, model: bytes, shapes: dict[str, list[list[int]]], logger: ILogger) -> None:
-        self.shapes, self.logger = shapes, logger
+    def __init__(
+        self, model: bytes, profiles: list[dict[str, list[list[int]]]], voice: _Voice, pretended: Any, device: int
+    ) -> None:
+        self.profiles, self.voice, self.pretended, self.device = profiles, voice, pretended, device
         graph = onnx.load_from_string(model).graph
+        self.name = graph.name
         self.inputs, self.outputs = [v.name for v in graph.input], [v.name for v in graph.output]
         self.types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
-        self.fixed = {t.name: t.shape for t in map(_Tensor, graph.input)}
-        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self.shapes = {t.name: t.shape for t in map(_Tensor, (*graph.input, *graph.output))}
+        self.session = None if pretended else onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
     num_io_tensors = property(lambda self: len(self.types))
+    num_optimization_profiles = property(lambda self: len(self.profiles))
 
     def get_tensor_name(self, index: int) -> str:
         return [*self.inputs, *self.outputs][index]
@@ -258,6 +236,12 @@ class _Engine:
 
     def get_tensor_mode(self, name: str) -> str:
         return "input" if name in self.inputs else "output"
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return self.shapes[name]
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int]]:
+        return self.profiles[profile_index][name]
 
     def create_execution_context(self, strategy: str) -> _Context:
         assert strategy == "user"
@@ -269,35 +253,63 @@ class _Context:
         self.engine = engine
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
-        self.has_scratch = self.ran = False
+        self.profile = self.scratch = self.scratch_bytes = 0
+        self.ran = False
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        self.has_scratch = bool(memory) and size >= self.engine.device_memory_size_v2
+        self.scratch, self.scratch_bytes = memory, size
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        if stream_handle == 0 or not 0 <= profile_index < self.engine.num_optimization_profiles:
+            self.engine.voice.error(f"no profile {profile_index} on stream {stream_handle}")
+            return False
+        self.profile, self.shapes = profile_index, {}
+        return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        fixed = self.engine.fixed[name]
-        least, _, most = self.engine.shapes.get(name, (fixed, fixed, fixed))
+        fixed = self.engine.shapes[name]
+        least, _, most = self.engine.profiles[self.profile].get(name, (fixed, fixed, fixed))
         self.shapes[name] = shape
-        return len(shape) == len(least) and all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
+        fits = len(shape) == len(least) and all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
+        if not fits:
+            self.engine.voice.error(f"{name}: {shape} is outside of profile {self.profile}: {least} to {most}")
+        return fits
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self.addresses[name] = memory
-        return memory != 0
+        return memory != 0 and (not self.engine.pretended or memory % ALIGNED == 0)
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        gpu, complete = FakeGpu.current, set(self.addresses) == set(self.engine.types) and self.has_scratch
-        assert gpu is not None and gpu.working
-        early = gpu.recording is not None and not self.ran
-        if stream_handle != STREAM or not complete or early:
-            self.engine.logger.log(Severity.ERROR, "recorded before it ran" if early else "not everything is set")
+        problem = self.problem(stream_handle)
+        if problem:
+            self.engine.voice.error(problem)
             return False
-        if gpu.recording is None:
-            self.launch(dict(self.addresses))
+        if self.engine.pretended:
+            reads = [self.addresses[name] for name in self.engine.inputs]
+            writes = [self.addresses[name] for name in self.engine.outputs] + [self.scratch]
+            self.engine.pretended.enqueue(stream_handle, reads, writes, f"plan {self.engine.name}")
             self.ran = True
+            return True
+        gpu = FakeGpu.current
+        assert gpu is not None and gpu.working and stream_handle == STREAM
+        if gpu.recording is not None:
+            gpu.recording.append(dict(self.addresses))  # as they are now: a recording follows no buffer that moves
         else:
-            addresses = dict(self.addresses)  # as they are now: a recording does not follow a buffer that moves
-            gpu.recording.append(lambda: self.launch(addresses))
+            self.launch(dict(self.addresses) if gpu.replaying is None else next(gpu.replaying))
+            self.ran = True
         return True
+
+    def problem(self, stream_handle: int) -> str:
+        engine = self.engine
+        set_up = set(self.addresses) == set(engine.types) and set(self.shapes) == set(engine.inputs)
+        if not (set_up and self.scratch and self.scratch_bytes >= engine.device_memory_size_v2) or not stream_handle:
+            return "not everything is set"
+        if engine.pretended and torch.cuda.current_device() != engine.device:
+            return f"device {torch.cuda.current_device()} is current; the engine is on {engine.device}"
+        records = FakeGpu.current is not None and FakeGpu.current.recording is not None
+        if engine.pretended:
+            records = torch.cuda.is_current_stream_capturing()
+        return "recorded before it ran" if records and not self.ran else ""
 
     def launch(self, addresses: dict[str, int]) -> None:
         fed = {}
@@ -306,6 +318,7 @@ class _Context:
             shape = self.shapes[name]
             raw = ctypes.string_at(addresses[name], int(np.prod(shape)) * dtype.itemsize)
             fed[name] = np.frombuffer(raw, dtype).reshape(shape)
+        assert self.engine.session is not None
         answers = self.engine.session.run(self.engine.outputs, fed)
         for name, answer in zip(self.engine.outputs, answers, strict=True):
             whole = np.ascontiguousarray(answer)

@@ -23,12 +23,13 @@ import rtseg
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import Engine, Prompts, Recall, runtimes, to_input
 from rtseg.engine.reference import TorchEngine
-from rtseg.engine.tensorrt import engine as tensorrt
+from rtseg.engine.tensorrt import making as tensorrt
 from rtseg.engine.tensorrt.gpu import CudaGpu
+from rtseg.engine.tensorrt.library import bindings
 from rtseg.engine.tensorrt.onnx import Shapes
-from rtseg.engine.tensorrt.plans import bindings
 from rtseg.errors import EngineError
 from rtseg.sam2 import Preset, Sam2
+from tests.engine.fake_gpu import FakeGpu
 
 pytest.importorskip("onnxruntime", reason="plans are run by ONNX Runtime here")
 pytest.importorskip("onnxscript", reason="the exporter needs it")
@@ -69,7 +70,7 @@ def pretend(monkeypatch: Any, version: str = "11.4.0.106") -> Any:
     """TensorRT of this version and a GPU; the module, as the package will import it."""
     module = stand_in.fake(version)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(tensorrt, "CudaGpu", stand_in.FakeGpu)
+    monkeypatch.setattr(tensorrt, "CudaGpu", FakeGpu)
     return module
 
 
@@ -110,19 +111,24 @@ def test_what_a_build_writes(built: tuple[Path, dict[str, Any], Any]) -> None:
     assert sorted(facts["onnx"]) == graphs and len(set(facts["onnx"].values())) == len(graphs)
     assert facts["tensorrt"] == "11.4.0.106" and facts["gpu"] == "a pretended GPU"
     assert (facts["compute_capability"], facts["driver"], facts["precision"]) == ("9.0", "1.0", "fp32")
-    assert facts["flags"] == {"strongly_typed": True, "tf32": False, "slots": [2, 5], "pointers": 19}
+    assert facts["flags"] == {
+        "strongly_typed": True, "tf32": False, "slots": [2, 5], "pointers": 19, "profiles": [[1, 1], [2, 3]],
+    }  # fmt: skip
 
 
 def test_networks_are_strongly_typed_and_profiles_span_the_objects(built: tuple[Path, Any, Any]) -> None:
     for network, config in built[2].builds:
         assert network.flags == 1 << 1
         assert config.cleared == ["tf32"] and config.limits == {"workspace": 2**30 * 3 // 4}
-    profiles = [config.profiles[0].shapes for _, config in built[2].builds if config.profiles]
+    profiles = [[p.shapes for p in config.profiles] for _, config in built[2].builds if config.profiles]
     assert len(profiles) == len(built[2].builds) - 1  # the encoder knows no objects
-    for shapes in profiles:
-        for least, best, most in shapes.values():
-            assert least == best and least[1:] == most[1:] and (least[0], most[0]) in ((1, 3), (1, 1))
-    assert any(most[0] == 3 for shapes in profiles for _, _, most in shapes.values())
+    for alone, several in profiles:
+        assert alone.keys() == several.keys()
+        for name, (least, best, most) in alone.items():
+            assert least == best == most and least[0] == 1
+            low, optimum, high = several[name]
+            assert low[1:] == least[1:] and (low[0], optimum[0], high[0]) in ((2, 3, 3), (1, 1, 1))
+    assert all(any(high[0] == 3 for _, _, high in several.values()) for _, several in profiles)
 
 
 @pytest.fixture()
@@ -185,7 +191,7 @@ def test_all_parser_errors_in_one_line(make: Make, trt: Any, monkeypatch: pytest
     path = tmp_path / "encode.onnx"
     path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
     with pytest.raises(EngineError, match="11.4.0.106 does not read encode.onnx: .* Det; .* TfIdfVectorizer; ") as e:
-        tensorrt.build(path, 1, tmp_path / "t", stand_in.FakeGpu())
+        tensorrt.build(path, 1, tmp_path / "t", FakeGpu())
     assert "\n" not in str(e.value)
 
 
@@ -205,7 +211,7 @@ def test_a_build_that_fails(said: str, answer: str, make: Make, trt: Any) -> Non
 
 def test_a_precision_that_the_gpu_lacks(trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = {"gpu": "an old GPU", "compute_capability": "7.5", "driver": "1"}
-    monkeypatch.setattr(stand_in.FakeGpu, "facts", lambda self: old)
+    monkeypatch.setattr(FakeGpu, "facts", lambda self: old)
     with pytest.raises(EngineError, match=r'"fp8" needs compute capability 8.9, an old GPU has 7.5; use "fp16"'):
         tensorrt.make(mini(), replace(RECIPE, precision="fp8"), tmp_path, lambda _: None, [])
 
@@ -255,7 +261,7 @@ def test_a_tracked_clip_is_the_reference_s(engine: Engine, reference: Engine) ->
         assert np.allclose(a.scores, b.scores, atol=1e-3) and np.allclose(a.ious, b.ious, atol=1e-3)
         assert np.abs(a.mask_logits_bhw - b.mask_logits_bhw).max() < 1e-3 * np.abs(b.mask_logits_bhw).max()
     assert worst_iou(follow(engine, 2), expected) < 0.5
-    gpu = stand_in.FakeGpu.current
+    gpu = FakeGpu.current
     assert gpu.replays >= 6  # frames went through the recording, not verb by verb
 
 
@@ -371,7 +377,7 @@ def test_pictures_of_any_size_come_up_as_bytes(engine: Any) -> None:
         found.zero_()
         assert torch.equal(engine.prepare(image), encoded)
         assert float((found - to_input(np.ascontiguousarray(image), 64)).abs().max()) < 1.1 / (255 * 0.224)
-    assert list(engine._pictures._ways) == [(40, 50), (64, 65), (240, 320), (90, 120)]
+    assert list(engine._pictures._ways) == [(240, 320), (90, 120)]
 
 
 def test_an_object_has_the_mask_it_would_have_alone(engine: Engine) -> None:
@@ -384,7 +390,7 @@ def test_an_object_has_the_mask_it_would_have_alone(engine: Engine) -> None:
 
 
 def test_an_empty_recording_is_noticed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stand_in.FakeGpu, "records_nothing", True)
+    monkeypatch.setattr(FakeGpu, "records_nothing", True)
     with pytest.raises(
         EngineError, match=r"does not answer to the picture \(top, conditioned_bdhw, score_b, tokens_bnm"
     ):
@@ -528,6 +534,7 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = object.__new__(CudaGpu)
+    gpu.name = "cuda:0"
     monkeypatch.setattr(CudaGpu, "free_bytes", lambda self: 2**29)
 
     def full(*_: Any, **__: Any) -> None:

@@ -8,34 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from threading import RLock
 
 import torch
 from torch import Tensor
 
-from ...config import Recipe, file_sha256
+from ...config import Recipe
 from ...errors import EngineError
 from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
 from ...types import ImageU8
-from ..base import Engine, Verbs
+from ..base import Verbs
+from ..cuda.buffers import copies, copy_all
 from ..reference import TorchEngine
-from .buffers import TO_HOST, Buffers
-from .gpu import CudaGpu, Gpu
-from .onnx import Shapes, export, typed
-from .picture import Pictures
-from .plans import Context, Plan, bindings, build
-from .quantize import TYPES, calibrate
+from .buffers import Buffers
+from .gpu import Gpu
+from .library import bindings
+from .onnx import Shapes
+from .picture import Pictures, Recorded, Way
+from .plans import Context, Plan
 
-TIMINGS = "tensorrt-timings"
-NEEDS = {"bf16": (8, 0), "int8": (8, 0), "fp8": (8, 9)}  # compute capability; int8 is bf16 where it is not int8
 MOVES = ("top", "conditioned_bdhw", "score_b", "tokens_bnm")  # an output of each verb, which no picture leaves alone
+ANSWERS = ("logits_b1hw", "iou_b", "score_b", "pointer_bd")
 
 
 class TensorRTEngine(TorchEngine):
-    """Answers are copies; `track` gives logits, IoU and scores in host memory, and all else on the GPU.
+    """Answers are copies, on the GPU; nothing here waits for it but `ready`, and the first frame of another size.
 
-    Threads may share an engine, and take turns.
+    Threads may share an engine, and take turns; all are to work on the same CUDA stream, as they do by default.
     """
 
     def __init__(
@@ -45,13 +44,21 @@ class TensorRTEngine(TorchEngine):
         self.description = f"tensorrt {bindings().__version__}, {recipe.precision}, {gpu.facts()['gpu']}"
         self._shapes, self._gpu, self._plans = shapes, gpu, plans
         self._turns = RLock()
-        self._buffers = Buffers(shapes, gpu)
-        self._pictures = Pictures(self._buffers.of(1)["image_1chw"], gpu)
-        # One scratch for all: the plans run one after the other, on one stream.
-        size = max(1, *(plan.scratch_bytes for plan in plans.values()))
-        self._scratch = gpu.zeros((size,), torch.uint8)
         self._contexts: dict[tuple[str, int], Context] = {}
-        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        with self._turn():
+            self._buffers = Buffers(shapes, gpu)
+            self._pictures = Pictures(self._buffers.of(1)["image_1chw"], self._buffers.facts.bytes, gpu)
+            # One scratch for all: the plans run one after the other, on one stream.
+            size = max(1, *(plan.scratch_bytes for plan in plans.values()))
+            self._scratch = gpu.zeros((size,), torch.uint8)
+
+    @torch.inference_mode()
+    def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
+        """Record a tracked frame of pictures [H, W] for every number of objects and each `attend`."""
+        for kind in self._foreseen():
+            with self._turn():
+                self._recorded(self._pictures.of(height, width), *kind)
+            beat()
 
     @torch.inference_mode()
     def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
@@ -59,18 +66,14 @@ class TensorRTEngine(TorchEngine):
             return Verbs.track(self, image_hwc, recalls)
         objects, slots = self._room(recalls)
         with self._turn():
-            step = self._step(objects, slots)
-            self._pictures.give(image_hwc)
+            way = self._pictures.of(*image_hwc.shape[:2])
+            step = self._step(way, objects, slots)
+            with way.upload.filling() as bytes_u8:
+                self._buffers.facts.write(bytes_u8, recalls, slots)
+                way.put(bytes_u8, image_hwc)
             self._buffers.load(recalls, slots)
             step()
-            pointer_bd = self._buffers.of(objects)["pointer_bd"].clone()
-            written = self._written(objects)
-            host, device = self._buffers.host(objects), self._buffers.of(objects)
-            for name in TO_HOST:
-                host[name].copy_(device[name], non_blocking=True)
-            self._gpu.wait()
-            logits_b1hw, iou_b, score_b = (host[name].clone() for name in TO_HOST)
-        return Decoded(logits_b1hw, iou_b, score_b, pointer_bd), written
+            return self._answered(objects)
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
@@ -84,7 +87,7 @@ class TensorRTEngine(TorchEngine):
             self._pictures.give(image_hwc)
             self._run("encode", 1)
             b = self._buffers.of(1)
-            return Features(b["top"].clone(), b["mid"].clone(), b["fine"].clone())
+            return Features(*copies([b["top"], b["mid"], b["fine"]]))
 
     @torch.inference_mode()
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
@@ -94,13 +97,14 @@ class TensorRTEngine(TorchEngine):
             return super().attend(features, recalls)
         objects, slots = self._room(seen)
         with self._turn():
-            b = self._buffers.of(objects)
+            b = self._buffers.of(objects, slots)
             b["top"].copy_(features.top)
+            self._buffers.tell(seen, slots)
             self._buffers.load(seen, slots)
             self._run(f"attend{slots}", objects, slots)
             fresh = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
             out_bdhw = fresh.repeat(len(recalls), 1, 1, 1)
-            out_bdhw[known] = b["conditioned_bdhw"]
+            copy_all([(out_bdhw[i], b["conditioned_bdhw"][row]) for row, i in enumerate(known)])
             return out_bdhw
 
     @torch.inference_mode()
@@ -111,10 +115,10 @@ class TensorRTEngine(TorchEngine):
         objects = self._fits(len(conditioned_bchw))
         with self._turn():
             b = self._buffers.of(objects)
-            for name, given in (("conditioned_bdhw", conditioned_bchw), ("mid", features.mid), ("fine", features.fine)):
-                b[name].copy_(given)
+            given = {"conditioned_bdhw": conditioned_bchw, "mid": features.mid, "fine": features.fine}
+            copy_all([(b[name], tensor) for name, tensor in given.items()])
             self._run("decode", objects)
-            return Decoded(*(b[name].clone() for name in ("logits_b1hw", "iou_b", "score_b", "pointer_bd")))
+            return Decoded(*copies([b[name] for name in ANSWERS]))
 
     @torch.inference_mode()
     def remember(
@@ -123,13 +127,11 @@ class TensorRTEngine(TorchEngine):
         objects = self._fits(len(logits_b1hw))
         with self._turn():
             b = self._buffers.of(objects)
-            for name, given in (("top", features.top), ("logits_b1hw", logits_b1hw), ("score_b", score_b)):
-                b[name].copy_(given)
-            self._buffers.host(objects)["certain_b"].copy_(torch.tensor(prompted))
-            self._buffers.upload(objects, 0, "certain_b")
+            given = {"top": features.top, "logits_b1hw": logits_b1hw, "score_b": score_b}
+            copy_all([(b[name], tensor) for name, tensor in given.items()])
+            self._buffers.certain(prompted)
             self._run("remember", objects)
-            b["certain_b"].fill_(False)  # as tracked frames find it
-            return self._written(objects)
+            return self._written(copies([*b["tokens_bnm"], *b["written_blnd"]]))
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -161,11 +163,17 @@ class TensorRTEngine(TorchEngine):
             )
         return self._fits(len(recalls)), enough[0]
 
-    def _written(self, objects: int) -> list[Remembered]:
-        """Copies of the memories in the buffers: a view would be written over by the next frame."""
-        b, grid = self._buffers.of(objects), self.image_size // 16
-        pairs = zip(b["tokens_bnm"], b["written_blnd"], strict=True)
-        return [Remembered(tokens.clone().T.unflatten(1, (grid, grid)), keys.clone()) for tokens, keys in pairs]
+    def _answered(self, objects: int) -> tuple[Decoded, list[Remembered]]:
+        """Copies of what a step left in the buffers: a view would be written over by the next frame."""
+        b = self._buffers.of(objects)
+        fresh = copies([*(b[name] for name in ANSWERS), *b["tokens_bnm"], *b["written_blnd"]])
+        return Decoded(*fresh[: len(ANSWERS)]), self._written(fresh[len(ANSWERS) :])
+
+    def _written(self, fresh: Sequence[Tensor]) -> list[Remembered]:
+        """Memories of each object's tokens [n, M], which come first, and keys [L, n, D]."""
+        grid, objects = self.image_size // 16, len(fresh) // 2
+        pairs = zip(fresh[:objects], fresh[objects:], strict=True)
+        return [Remembered(tokens_nm.T.unflatten(1, (grid, grid)), keys_lnd) for tokens_nm, keys_lnd in pairs]
 
     def _context(self, graph: str, objects: int, slots: int) -> Context:
         """A plan at the buffers of this many objects; made once."""
@@ -177,31 +185,46 @@ class TensorRTEngine(TorchEngine):
     def _run(self, graph: str, objects: int, slots: int = 0) -> None:
         self._context(graph, objects, slots).enqueue()
 
-    def _step(self, objects: int, slots: int) -> Callable[[], None]:
-        """The whole tracked frame as one recording; made once for each number of objects."""
-        if (objects, slots) not in self._steps:
-            graphs = ("encode", f"attend{slots}", "decode", "remember")
-            contexts = [self._context(graph, objects, slots) for graph in graphs]
+    def _foreseen(self) -> list[tuple[int, int]]:
+        """All (objects, slots); the largest first: where memory does not do, that shows at once."""
+        objects, slots = range(self._shapes.max_objects, 0, -1), sorted(self._shapes.slots, reverse=True)
+        return [(b, t) for b in objects for t in slots]
 
-            def enqueue() -> None:
-                for context in contexts:
-                    context.enqueue()
+    def _step(self, way: Way, objects: int, slots: int) -> Recorded:
+        """The whole tracked frame as one recording. At the first of a size all are made: later ones would be late."""
+        for kind in [] if way.steps else self._foreseen():
+            self._recorded(way, *kind)
+        return self._recorded(way, objects, slots)
 
-            self._buffers.of(objects, slots)["present_bt"].fill_(True)  # all absent would be no number
-            enqueue()  # on its first run TensorRT does things that cannot be recorded
-            self._gpu.wait()
-            self._steps[objects, slots] = self._proved(self._gpu.capture(enqueue), objects)
-        return self._steps[objects, slots]
+    def _recorded(self, way: Way, objects: int, slots: int) -> Recorded:
+        if (objects, slots) not in way.steps:
+            way.steps[objects, slots] = self._record(way, objects, slots)
+        return way.steps[objects, slots]
 
-    def _proved(self, step: Callable[[], None], objects: int) -> Callable[[], None]:
+    def _record(self, way: Way, objects: int, slots: int) -> Recorded:
+        graphs = ("encode", f"attend{slots}", "decode", "remember")
+        contexts = [self._context(graph, objects, slots) for graph in graphs]
+        facts = self._buffers.facts
+
+        def enqueue() -> None:
+            self._buffers.facts_u8.copy_(way.upload.device_u8[: facts.bytes])
+            way.convert()
+            for context in contexts:
+                context.enqueue()
+
+        way.upload.device_u8.zero_()
+        facts.cut(way.upload.device_u8, objects, slots)["present_bt"].fill_(True)  # all absent would be no number
+        enqueue()  # on its first run TensorRT does things that cannot be recorded
+        self._gpu.wait()
+        return self._proved(self._gpu.capture(enqueue), way, objects)
+
+    def _proved(self, step: Recorded, way: Way, objects: int) -> Recorded:
         """The recording, if another picture gives other answers: one that is empty is recorded without an error."""
         seen, b = [], self._buffers.of(objects)
         for seed in (0, 1):
-            noise = torch.randn(b["image_1chw"].shape, generator=torch.Generator().manual_seed(seed))
-            b["image_1chw"].copy_(noise)
+            way.picture_hwc.random_(0, 256, generator=torch.Generator(self.device).manual_seed(seed))
             step()
-            seen.append([b[name].clone() for name in MOVES])
-        self._gpu.wait()
+            seen.append(copies([b[name] for name in MOVES]))
         wrong = [name for name, *both in zip(MOVES, *seen, strict=True) if not all(map(finite, both))]
         if wrong:  # two answers of NaN would never be equal
             raise EngineError(f"the plans give what is no number ({', '.join(wrong)}); use another precision")
@@ -216,55 +239,3 @@ class TensorRTEngine(TorchEngine):
 
 def finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x).all())
-
-
-def make(
-    network: Sam2, recipe: Recipe, folder: Path, note: Callable[[str], None], pictures: Sequence[ImageU8] = ()
-) -> dict[str, object]:
-    """Compile the plans of a recipe into `folder`, and return what they were made from.
-
-    `pictures` calibrate int8 and fp8. How fast each kernel was is kept beside the folder, for the next build. Raises
-    `EngineError`.
-    """
-    trt, gpu = bindings(), CudaGpu()
-    _check_precision(recipe.precision, gpu)
-    shapes = Shapes.of(network.preset, recipe)
-    peaks = None
-    if recipe.precision in TYPES:
-        note(f"calibrating {recipe.precision} on {len(pictures)} frames")
-        peaks = calibrate(network, shapes.slots[0], shapes.pointers, recipe.precision, pictures)
-    graphs = export(typed(network, recipe.precision, peaks), shapes, folder, note)
-    hashes = {name: file_sha256(path) for name, path in graphs.items()}
-    for name, path in graphs.items():
-        note(f"compiling {name}")
-        plan = build(path, shapes.max_objects, folder.parent / TIMINGS, gpu)
-        path.with_suffix(".plan").write_bytes(plan)
-        path.unlink()  # as large as the plan, and never read again
-    flags = {"strongly_typed": True, "tf32": False, "slots": list(shapes.slots), "pointers": shapes.pointers}
-    return {"tensorrt": trt.__version__, **gpu.facts(), "precision": recipe.precision, "flags": flags, "onnx": hashes}
-
-
-def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> Engine:
-    """The engine of what `make` wrote to `built`, which the caller has found to be whole and made for this machine.
-
-    Raises `EngineError`.
-    """
-    bindings()
-    gpu = CudaGpu()
-    if built is None:
-        again = f"run: rtseg build {recipe.path or 'NAME.toml'}"
-        raise EngineError(f'runtime = "tensorrt" runs what was built, and nothing is built for this recipe; {again}')
-    shapes = Shapes.of(network.preset, recipe)
-    plans = {name: Plan(built / f"{name}.plan", gpu) for name in shapes.graphs}
-    return TensorRTEngine(network, recipe, weights_hash, plans, shapes, gpu)
-
-
-def _check_precision(precision: str, gpu: Gpu) -> None:
-    facts = gpu.facts()
-    has = tuple(int(n) for n in facts["compute_capability"].split("."))
-    needs = NEEDS.get(precision, (0, 0))
-    if has < needs:
-        raise EngineError(
-            f'precision = "{precision}" needs compute capability {needs[0]}.{needs[1]}, {facts["gpu"]} has'
-            f' {facts["compute_capability"]}; use "fp16" or "fp32"'
-        )

@@ -1,4 +1,4 @@
-"""The GPU as the TensorRT engine sees it: buffers, one stream, one way to record work and run it again.
+"""The GPU as the TensorRT engine sees it: buffers, one stream, events, one way to record work and run it again.
 
 All that differs between a GPU and a test on the CPU is behind `Gpu`.
 """
@@ -19,8 +19,24 @@ from ...errors import EngineError
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
+class Event(Protocol):
+    """A place in the order of the stream's work."""
+
+    def record(self) -> None:
+        """The place is behind all that is on the stream now; only inside `work`."""
+
+    def query(self) -> bool:
+        """Whether the work before the place is done, or nothing was recorded."""
+
+    def synchronize(self) -> None:
+        """Wait until the work before the place is done."""
+
+
 class Gpu(Protocol):
-    """Where plans run. `stream` is the handle that TensorRT is given; it is never the default stream."""
+    """Where plans run. `stream` is the handle that TensorRT is given; it is never the default stream.
+
+    Buffers are made inside `work`: torch hands memory on in the order of the stream that it was made on.
+    """
 
     name: str  # what torch calls the device
     stream: int
@@ -31,14 +47,20 @@ class Gpu(Protocol):
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Memory of the host that the device copies from and to without help."""
 
+    def event(self) -> Event:
+        """An event that was not recorded yet."""
+
     def work(self) -> AbstractContextManager[None]:
-        """Inside, torch works on `stream`, which is idle at first; what was done before or comes after is in order."""
+        """Inside, torch works on `stream` of this device; what was done before or comes after is in order.
+
+        The host waits for nothing.
+        """
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         """Record what `enqueue` puts on the stream, without running it; the answer runs it. Only inside `work`."""
 
     def wait(self) -> None:
-        """Until all that is on the stream is done."""
+        """The host waits until all that is on the stream is done; only inside `work`."""
 
     def free_bytes(self) -> int:
         """Memory of the device that nobody uses."""
@@ -48,16 +70,20 @@ class Gpu(Protocol):
 
 
 class CudaGpu:
-    """The CUDA device that torch calls current, with a stream of its own."""
+    """A CUDA device ("cuda": the one that torch calls current), with a stream of its own."""
 
-    name = "cuda"
-
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cuda") -> None:
         if not torch.cuda.is_available():
             raise EngineError(
                 f'runtime = "tensorrt": torch {torch.__version__} sees no CUDA device; use "cpu", or see: rtseg doctor'
             )
-        self._stream = torch.cuda.Stream()
+        index = torch.device(device).index
+        self._index = torch.cuda.current_device() if index is None else index
+        self.name = f"cuda:{self._index}"
+        with torch.cuda.device(self._index):
+            self._stream = torch.cuda.Stream()
+            # What graphs need beside the buffers is the same memory for all: they run one at a time.
+            self._pool = torch.cuda.graph_pool_handle()
         self.stream = int(self._stream.cuda_stream)
 
     def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -69,22 +95,25 @@ class CudaGpu:
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, pin_memory=True)
 
+    def event(self) -> Event:
+        return torch.cuda.Event()
+
     @contextmanager
     def work(self) -> Iterator[None]:
-        outside = torch.cuda.current_stream()
-        self._stream.synchronize()  # pinned memory is about to be written again
-        self._stream.wait_stream(outside)
-        try:
-            with torch.cuda.stream(self._stream):
-                yield
-        finally:
-            # Memories are made on this stream and read by the policy on that one; what keeps the allocator honest too.
-            outside.wait_stream(self._stream)
+        with torch.cuda.device(self._index):
+            outside = torch.cuda.current_stream()
+            self._stream.wait_stream(outside)
+            try:
+                with torch.cuda.stream(self._stream):
+                    yield
+            finally:
+                # Memories are made on this stream and read by the policy on that one; what keeps the allocator honest.
+                outside.wait_stream(self._stream)
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             enqueue()
         replay: Callable[[], None] = graph.replay
         return replay
@@ -93,14 +122,15 @@ class CudaGpu:
         self._stream.synchronize()
 
     def free_bytes(self) -> int:
-        return int(torch.cuda.mem_get_info()[0])
+        torch.cuda.empty_cache()  # what torch keeps for later is nobody's
+        return int(torch.cuda.mem_get_info(self._index)[0])
 
     def facts(self) -> dict[str, str]:
-        major, minor = torch.cuda.get_device_capability()
+        major, minor = torch.cuda.get_device_capability(self._index)
         said = DRIVER.read_text("utf-8", "replace") if DRIVER.is_file() else ""
         driver = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", said)
         return {
-            "gpu": torch.cuda.get_device_name(),
+            "gpu": torch.cuda.get_device_name(self._index),
             "compute_capability": f"{major}.{minor}",
             "driver": driver[0] if driver else "unknown",
         }

@@ -1,8 +1,9 @@
 """The four verbs of a tracked frame as ONNX graphs: one file each, with every type written in the graph.
 
-TensorRT 11 takes the types as they stand (10 does where it is told to), so precision is decided here: products in the
-type of the recipe, and in fp32 what flows between the layers, norms, softmax, rotation and the heads that choose among
-masks. The number of objects b is the one dynamic axis; slots and pointers are padded to a fixed number and masked.
+TensorRT 11 takes the types as they stand (10 does where it is told to), so precision is decided here: products and
+attention in the type of the recipe, and in fp32 what flows between the layers, norms, rotation and the heads that
+choose among masks. The number of objects b is the one dynamic axis; slots and pointers are padded to a fixed number and
+masked.
 
 A tensor has one name wherever it goes in or comes out, so that a graph's output is the next one's input.
 """
@@ -22,7 +23,8 @@ from ...config import Recipe
 from ...errors import EngineError
 from ...sam2 import Preset, Sam2
 from ..onnx.graphs import quiet_exporter
-from ..static import Attention, PaddedRead, StaticNetwork
+from ..static import StaticNetwork
+from .attention import TypedAttention, WideRead
 from .operators import faults
 from .quantize import quantized
 
@@ -112,25 +114,6 @@ class Shapes:
         }
 
 
-class TypedAttention(Attention):
-    """Both products in one type, the softmax between them in fp32.
-
-    The queries are scaled before the first product, as TensorRT's fused attention requires, and in fp32: as a bf16
-    constant the scale itself would be off by up to 0.4%.
-    """
-
-    def __init__(self, products: torch.dtype) -> None:
-        super().__init__()
-        self.products = products
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        scaled = (q.float() * q.shape[-1] ** -0.5).to(self.products)
-        scores = (scaled @ k.to(self.products).transpose(-2, -1)).float()
-        if bias is not None:
-            scores = scores + bias
-        return scores.softmax(dim=-1).to(self.products) @ v.to(self.products)
-
-
 def typed(network: Sam2, precision: str, peaks: Mapping[str, float] | None = None) -> StaticNetwork:
     """The static network in the types of a precision; `peaks` are what `quantize.calibrate` found, for int8 and fp8."""
     products = PRODUCTS[precision]
@@ -151,7 +134,7 @@ class _Attend(nn.Module):
         self, top: Tensor, keys_btlnd: Tensor, values_btnm: Tensor, slots_bt: Tensor, present_bt: Tensor,
         pointers_bpd: Tensor, ages_bp: Tensor, real_bp: Tensor,
     ) -> Tensor:  # fmt: skip
-        read = PaddedRead(self.attend, keys_btlnd, values_btnm, slots_bt, present_bt, pointers_bpd, ages_bp, real_bp)
+        read = WideRead(self.attend, keys_btlnd, values_btnm, slots_bt, present_bt, pointers_bpd, ages_bp, real_bp)
         out: Tensor = self.attend(top, read).float()
         return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,63 +14,78 @@ from ...errors import EngineError
 from ...types import ImageU8
 from ..cuda.frame_kernels import FrameKernels
 from ..cuda.resize import DeviceInput
+from .buffers import Upload
 from .gpu import Gpu
 
-SIZES = 4  # of pictures that are kept ready; the least recently used one makes room
+SIZES = 2  # of pictures that are kept ready; the least recently used one makes room
+
+Recorded = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Way:
-    """Buffers uint8 [H, W, 3] for pictures of one size, and the recording that makes the input of `device_hwc`.
+    """All that depends on the size [H, W] of pictures.
 
-    `convert` is what was recorded: it keeps alive the tables that the recording reads.
+    `upload` has the facts of a frame first, and its picture behind them. `convert` makes `image_1chw` of what came up,
+    launch by launch; `replay` does it in one. `steps` are whole tracked frames, by objects and slots. A recording reads
+    the tables of `convert` at their addresses, and does not keep them alive itself.
     """
 
-    host_hwc: Tensor
-    device_hwc: Tensor
-    convert: Callable[[], None]
-    replay: Callable[[], None]
+    upload: Upload
+    picture_hwc: Tensor
+    convert: Recorded
+    replay: Recorded
+    steps: dict[tuple[int, int], Recorded] = field(default_factory=dict)
+
+    def put(self, bytes_u8: Tensor, image_hwc: ImageU8) -> None:
+        """Write a picture into the host's bytes of `upload`."""
+        into = bytes_u8[-self.picture_hwc.numel() :].view(self.picture_hwc.shape)
+        np.copyto(into.numpy(), image_hwc)
 
 
 class Pictures:
     """Fills `image_1chw` [1, 3, S, S] with pictures of any size; only inside the GPU's `work`.
 
-    By rtseg's own kernels where pycuda can compile them, else by torch's.
+    By rtseg's own kernels where they can be compiled, else by torch's. `head` is how many bytes come up before each.
     """
 
-    def __init__(self, image_1chw: Tensor, gpu: Gpu) -> None:
-        self._image_1chw, self._gpu = image_1chw, gpu
+    def __init__(self, image_1chw: Tensor, head: int, gpu: Gpu) -> None:
+        self._image_1chw, self._head, self._gpu = image_1chw, head, gpu
         self._kernels = _kernels() if image_1chw.is_cuda else None
         self._ways: OrderedDict[tuple[int, int], Way] = OrderedDict()
 
     def give(self, image_hwc: ImageU8) -> None:
         """Put a picture uint8 [H, W, 3] RGB into `image_1chw`, as `to_input` would."""
-        height, width = image_hwc.shape[:2]
+        way = self.of(*image_hwc.shape[:2])
+        with way.upload.filling() as bytes_u8:
+            way.put(bytes_u8, image_hwc)
+        way.replay()
+
+    def of(self, height: int, width: int) -> Way:
+        """The way of pictures of this size."""
         if (height, width) not in self._ways:
             if len(self._ways) >= SIZES:
+                self._gpu.wait()  # its last recording may still run
                 self._ways.popitem(last=False)
             self._ways[height, width] = self._prepare(height, width)
         self._ways.move_to_end((height, width))
-        way = self._ways[height, width]
-        np.copyto(way.host_hwc.numpy(), image_hwc)
-        way.device_hwc.copy_(way.host_hwc, non_blocking=True)
-        way.replay()
+        return self._ways[height, width]
 
     def _prepare(self, height: int, width: int) -> Way:
-        device_hwc = self._gpu.zeros((height, width, 3), torch.uint8)
-        convert = self._conversion(device_hwc)
+        device_u8 = self._gpu.zeros((self._head + height * width * 3,), torch.uint8)
+        picture_hwc = device_u8[self._head :].view(height, width, 3)
+        convert = self._conversion(picture_hwc)
         convert()  # what is compiled or loaded at the first run cannot be recorded
         self._gpu.wait()
-        host_hwc = self._gpu.pinned((height, width, 3), torch.uint8)
-        return Way(host_hwc, device_hwc, convert, self._gpu.capture(convert))
+        return Way(Upload(device_u8, self._gpu), picture_hwc, convert, self._gpu.capture(convert))
 
-    def _conversion(self, device_hwc: Tensor) -> Callable[[], None]:
+    def _conversion(self, picture_hwc: Tensor) -> Recorded:
         kernels, out_1chw = self._kernels, self._image_1chw
         if kernels is not None:
-            return lambda: void(kernels.picture_to_input(device_hwc, out_1chw))
-        height, width, _ = device_hwc.shape
-        resize = DeviceInput(height, width, out_1chw.shape[-1]).to(device_hwc.device)
-        return lambda: void(out_1chw.copy_(resize(device_hwc)))
+            return lambda: void(kernels.picture_to_input(picture_hwc, out_1chw))
+        height, width, _ = picture_hwc.shape
+        resize = DeviceInput(height, width, out_1chw.shape[-1]).to(picture_hwc.device)
+        return lambda: void(out_1chw.copy_(resize(picture_hwc)))
 
 
 def void(_: object) -> None:
@@ -80,5 +95,5 @@ def void(_: object) -> None:
 def _kernels() -> FrameKernels | None:
     try:
         return FrameKernels()
-    except EngineError:  # no pycuda, or no nvcc: torch's operations do the same, in a few more launches
+    except EngineError:  # nothing here compiles them: torch's operations do the same, in a few more launches
         return None

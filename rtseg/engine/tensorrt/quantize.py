@@ -1,9 +1,13 @@
 """Eight-bit products for TensorRT: QuantizeLinear and DequantizeLinear around the big linear layers.
 
 Those are the layers where the time goes: projections and MLPs of the trunk, MLPs of the memory attention. Symmetric,
-zero point 0; activations have one scale for the tensor, weights one for each output channel. The scales of activations
-come from pictures that went through the network with its memory in the loop, because what attention reads is what the
-network itself wrote.
+zero point 0, scales that are constants. Activations have one scale for the tensor: TensorRT documents scales by channel
+for weights alone. Int8 weights have one for each output channel. Fp8 weights have one for the tensor: TensorRT takes
+scales by channel there too, but its fp8 products are fused only where both scales are scalars, and anything else is
+dequantised to half precision first (measured with 11.x in NVIDIA/TensorRT-Model-Connect #1386). An fp8 number has an
+exponent of its own, so that a channel of small weights loses little by it. The scales of activations come from pictures
+that went through the network with its memory in the loop, because what attention reads is what the network itself
+wrote.
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ from torch import Tensor, nn
 from ...errors import EngineError
 from ...sam2 import Features, Prompts, Sam2
 from ...types import ImageU8
-from ..reference import to_input
+from ..reference import exact_products, to_input
 from ..static import Linear, PaddedRead, StaticNetwork
 
 TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 LARGEST = {"int8": 127.0, "fp8": 448.0}
+BY_CHANNEL = ("int8",)  # weights with a scale for each output channel
 # Int8 spends its few levels on what is common; fp8 has range enough for all there is.
 KEPT = {"int8": 0.9999, "fp8": 1.0}
 CLICKS = ((0.5, 0.5), (0.3, 0.4), (0.7, 0.6))  # objects to follow while calibrating, as parts of the picture's side
@@ -55,7 +60,7 @@ class _Watched(Linear):
     def __init__(self, layer: Linear, kept: float) -> None:
         super().__init__(layer.in_features, layer.out_features)
         self.weight, self.bias = layer.weight, layer.bias
-        self.kept, self.peak = kept, 0.0
+        self.kept, self.peak = kept, torch.zeros(())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.unbiased(x) + self.bias
@@ -63,15 +68,15 @@ class _Watched(Linear):
     def unbiased(self, x: Tensor) -> Tensor:
         size = x.abs().flatten().float()
         beyond = max(1, round(size.numel() * (1 - self.kept)))
-        self.peak = max(self.peak, float(size.topk(beyond).values[-1]))
+        self.peak = self.peak.to(x.device).maximum(size.topk(beyond).values[-1])  # the host waits once, at the end
         return F.linear(x, self.weight)
 
 
 @torch.no_grad()
 def calibrate(
-    network: Sam2, slots: int, pointers: int, precision: str, pictures: Sequence[ImageU8]
+    network: Sam2, slots: int, pointers: int, precision: str, pictures: Sequence[ImageU8], device: str = "cpu"
 ) -> dict[str, float]:
-    """How large the inputs of each big layer get on these pictures, one after the other, in fp32.
+    """How large the inputs of each big layer get on these pictures, one after the other, in fp32 on this device.
 
     `slots` and `pointers` are how much each object may remember. `EngineError` if there are no pictures.
     """
@@ -80,16 +85,16 @@ def calibrate(
             f'precision = "{precision}" is calibrated on at least 2 frames, {len(pictures)} given; name a clip, or use'
             ' precision = "bf16"'
         )
-    device = next(network.parameters()).device
-    network = copy.deepcopy(network).float().eval()
-    static = StaticNetwork(network)
+    network = copy.deepcopy(network).cpu().float().eval()
+    static = StaticNetwork(network)  # made where its tables are made, on the CPU, and moved as a whole
     watched = {name: _Watched(layer, KEPT[precision]) for name, layer in big_layers(static).items()}
     for name, layer in watched.items():
         _replace(static, name, layer)
-    loop = _Loop(network, static.to(device), slots, pointers)
-    for picture in pictures:
-        loop.step(to_input(picture, network.image_size).to(device))
-    return {name: layer.peak for name, layer in watched.items()}
+    loop = _Loop(network.to(device).bake(), static.to(device), slots, pointers)
+    with exact_products():
+        for picture in pictures:
+            loop.step(to_input(picture, network.image_size).to(device))
+    return {name: float(layer.peak) for name, layer in watched.items()}
 
 
 class _Loop:
@@ -142,9 +147,10 @@ class _Quantized(nn.Module):
         largest = LARGEST[precision]
         self.register_buffer("weight", weight_io)
         self.register_buffer("bias", layer.bias.detach())
-        self.register_buffer("weight_scale", _scale(weight_io.abs().amax(dim=0), largest))
+        peaks = weight_io.abs().amax(dim=0) if precision in BY_CHANNEL else weight_io.abs().amax()
+        self.register_buffer("weight_scale", _scale(peaks, largest))
         self.register_buffer("scale", _scale(torch.tensor(peak), largest))
-        self.register_buffer("weight_zero", torch.zeros(weight_io.shape[1]).to(self.quantum))
+        self.register_buffer("weight_zero", torch.zeros(peaks.shape).to(self.quantum))
         self.register_buffer("zero", torch.zeros(()).to(self.quantum))
         self.weight: Tensor
         self.bias: Tensor

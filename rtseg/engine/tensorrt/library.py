@@ -1,0 +1,117 @@
+"""The module `tensorrt`, and the one logger that the process gives it.
+
+TensorRT keeps the logger of the first builder or runtime that lives, and goes on with it whatever later ones bring. So
+there is one, and what it hears goes to whoever is waiting for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ...errors import EngineError
+from .gpu import Gpu, out_of_memory
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+OLDEST = (10, 1)  # the first with strong typing, BF16, INT64, and scratch memory of a known size
+FULL = ("out of memory", "outofmemory", "failed_allocation", "mem_alloc", "insufficient memory")
+
+
+def bindings() -> Any:
+    """The module `tensorrt`; `EngineError` where it is missing, has no libraries, or is too old."""
+    try:
+        import tensorrt
+    except (ImportError, OSError) as e:
+        if isinstance(e, ModuleNotFoundError) and e.name == "tensorrt":
+            raise EngineError(
+                "TensorRT is not installed: pip install 'rtseg[tensorrt]', or use runtime = \"cuda\""
+            ) from e
+        raise EngineError(
+            f"TensorRT's Python bindings are installed, its libraries are not ({line(str(e))}): install the package"
+            " tensorrt_cu12_libs or tensorrt_cu13_libs of the same version from NVIDIA's index, or put the folder of"
+            " libnvinfer.so on LD_LIBRARY_PATH"
+        ) from e
+    version = tuple(int(part) for part in tensorrt.__version__.split(".")[:2])
+    if version < OLDEST:
+        raise EngineError(
+            f"TensorRT {tensorrt.__version__} is too old: 10.1 or newer is needed; pip install -U tensorrt"
+        )
+    return tensorrt
+
+
+class Complaints:
+    """The last errors that TensorRT logged while this was open; it says why there, and returns only that it failed."""
+
+    def __init__(self, logger: trt.ILogger) -> None:
+        self.logger = logger
+        self.lines: deque[str] = deque(maxlen=8)
+        self.thread = threading.get_ident()
+
+    def error(self, what: str, way_out: str, gpu: Gpu) -> EngineError:
+        """What went wrong, in one line."""
+        said = "; ".join(self.lines) or "TensorRT gave no reason"
+        if any(word in said.lower() for word in FULL):
+            return out_of_memory(f"{what} ({said})", gpu.free_bytes())
+        return EngineError(f"{what}: {said}; {way_out}")
+
+
+class Router:
+    """Hands what the logger hears to those who listen; any thread may speak."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: list[Complaints] = []
+
+    def open(self, complaints: Complaints) -> None:
+        with self._lock:
+            self._open.append(complaints)
+
+    def close(self, complaints: Complaints) -> None:
+        with self._lock:
+            self._open.remove(complaints)
+
+    def hear(self, text: str) -> None:
+        """To the latest that listens in this thread; from a thread of TensorRT's own, to all."""
+        here = threading.get_ident()
+        with self._lock:
+            own = [c for c in self._open if c.thread == here]
+            for complaints in own[-1:] or self._open:
+                complaints.lines.append(line(text))
+
+
+@contextmanager
+def complaints() -> Iterator[Complaints]:
+    """Inside, TensorRT's errors are noted; its objects are made with `logger`."""
+    logger, router = _logger(bindings())
+    listening = Complaints(logger)
+    router.open(listening)
+    try:
+        yield listening
+    finally:
+        router.close(listening)
+
+
+@cache  # and so it outlives all that TensorRT makes with it
+def _logger(trt: Any) -> tuple[trt.ILogger, Router]:
+    router, bad = Router(), (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in bad:
+                router.hear(msg)
+
+    return Log(), router
+
+
+def line(text: str) -> str:
+    """Text in one line."""
+    return " ".join(text.split())

@@ -1,0 +1,84 @@
+"""A recipe's plans: how they are compiled, and how they become an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ...config import Recipe, file_sha256
+from ...errors import EngineError
+from ...sam2 import Sam2
+from ...types import ImageU8
+from ..base import Engine
+from .engine import TensorRTEngine
+from .gpu import CudaGpu, Gpu
+from .library import bindings
+from .onnx import Shapes, export, typed
+from .plans import Plan, build, spans
+from .quantize import TYPES, calibrate
+
+TIMINGS = "tensorrt-timings"
+NEEDS = {"bf16": (8, 0), "int8": (8, 0), "fp8": (8, 9)}  # compute capability; int8 is bf16 where it is not int8
+
+
+def make(
+    network: Sam2, recipe: Recipe, folder: Path, note: Callable[[str], None], pictures: Sequence[ImageU8] = ()
+) -> dict[str, object]:
+    """Compile the plans of a recipe into `folder`, and return what they were made from.
+
+    `pictures` calibrate int8 and fp8. How fast each kernel was is kept beside the folder, for the next build. Raises
+    `EngineError`.
+    """
+    trt, gpu = bindings(), _gpu(recipe)
+    _check_precision(recipe.precision, gpu)
+    shapes = Shapes.of(network.preset, recipe)
+    peaks = None
+    if recipe.precision in TYPES:
+        note(f"calibrating {recipe.precision} on {len(pictures)} frames")
+        with gpu.work():
+            peaks = calibrate(network, shapes.slots[0], shapes.pointers, recipe.precision, pictures, gpu.name)
+    graphs = export(typed(network, recipe.precision, peaks), shapes, folder, note)
+    hashes = {name: file_sha256(path) for name, path in graphs.items()}
+    for name, path in graphs.items():
+        note(f"compiling {name}")
+        with gpu.work():
+            plan = build(path, shapes.max_objects, folder.parent / TIMINGS, gpu)
+        path.with_suffix(".plan").write_bytes(plan)
+        path.unlink()  # as large as the plan, and never read again
+    flags = {
+        "strongly_typed": True, "tf32": False, "slots": list(shapes.slots), "pointers": shapes.pointers,
+        "profiles": [list(span) for span in spans(shapes.max_objects)],
+    }  # fmt: skip
+    return {"tensorrt": trt.__version__, **gpu.facts(), "precision": recipe.precision, "flags": flags, "onnx": hashes}
+
+
+def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> Engine:
+    """The engine of what `make` wrote to `built`, which the caller has found to be whole and made for this machine.
+
+    Raises `EngineError`.
+    """
+    bindings()
+    gpu = _gpu(recipe)
+    if built is None:
+        again = f"run: rtseg build {recipe.path or 'NAME.toml'}"
+        raise EngineError(f'runtime = "tensorrt" runs what was built, and nothing is built for this recipe; {again}')
+    shapes = Shapes.of(network.preset, recipe)
+    with gpu.work():
+        plans = {name: Plan(built / f"{name}.plan", gpu) for name in shapes.graphs}
+    return TensorRTEngine(network, recipe, weights_hash, plans, shapes, gpu)
+
+
+def _gpu(recipe: Recipe) -> Gpu:
+    device = getattr(recipe, "device", "auto")
+    return CudaGpu("cuda" if device == "auto" else device)
+
+
+def _check_precision(precision: str, gpu: Gpu) -> None:
+    facts = gpu.facts()
+    has = tuple(int(n) for n in facts["compute_capability"].split("."))
+    needs = NEEDS.get(precision, (0, 0))
+    if has < needs:
+        raise EngineError(
+            f'precision = "{precision}" needs compute capability {needs[0]}.{needs[1]}, {facts["gpu"]} has'
+            f' {facts["compute_capability"]}; use "fp16" or "fp32"'
+        )

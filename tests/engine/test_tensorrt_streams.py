@@ -1,0 +1,381 @@
+"""The TensorRT engine on a GPU that is not there (pretend_cuda.py): devices, streams, waits of the host, pinned memory.
+
+Plans are hollow: they have the inputs and outputs of the real ones, in their types and shapes, and nothing between.
+What they compute is held by test_tensorrt.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import rtseg
+from rtseg.config import POLICIES, MemoryPlan, Recipe
+from rtseg.engine import Prompts, Readies, Recall
+from rtseg.engine.tensorrt import making, picture
+from rtseg.engine.tensorrt.buffers import Buffers, Upload
+from rtseg.engine.tensorrt.engine import TensorRTEngine
+from rtseg.engine.tensorrt.gpu import CudaGpu
+from rtseg.engine.tensorrt.onnx import VERBS, Shapes, typed
+from rtseg.engine.tensorrt.quantize import big_layers, calibrate
+from rtseg.errors import EngineError
+from rtseg.sam2 import Preset, Sam2
+from rtseg.track import answer
+from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
+
+onnx = pytest.importorskip("onnx", reason="plans are ONNX graphs here")
+pytest.importorskip("onnxruntime", reason="the stand-in imports it")
+
+from tests.engine import fake_tensorrt  # noqa: E402
+
+MINI = Preset(
+    "mini", 16, 1, (1, 1, 1, 1), (2,), (8, 4, 14, 7), 7,
+    dim=64, memory_dim=32, attention_layers=1, attention_ffn=64, decoder_ffn=64, decoder_heads=2,
+)  # fmt: skip
+RECIPE = Recipe(image_size=64, runtime="tensorrt", precision="fp32", max_objects=3, memory=MemoryPlan(spatial=2))
+PICTURE = np.zeros((48, 80, 3), np.uint8)
+TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16, torch.int64: 7, torch.bool: 9}
+
+
+def hollow(static: object, shapes: Shapes, folder: Path, note: object) -> dict[str, Path]:
+    """In place of `export`: graphs without nodes."""
+    paths = {}
+    for name, (verb, slots) in shapes.graphs.items():
+        inputs, outputs = ([_value(shapes, port, slots) for port in side] for side in VERBS[verb])
+        paths[name] = folder / f"{name}.onnx"
+        paths[name].write_bytes(
+            onnx.helper.make_model(onnx.helper.make_graph([], name, inputs, outputs)).SerializeToString()
+        )
+    return paths
+
+
+def _value(shapes: Shapes, name: str, slots: int) -> Any:
+    port = shapes.ports(slots)[name]
+    shape = port.shape if port.shared else ("objects", *port.shape)
+    return onnx.helper.make_tensor_value_info(name, TYPES[port.dtype], shape)
+
+
+@pytest.fixture(scope="module")
+def network() -> Sam2:
+    torch.manual_seed(0)
+    return Sam2(MINI, 64).eval()
+
+
+@pytest.fixture()
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
+    with pretend_cuda() as gpu:
+        monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.fake(pretended=gpu))
+        monkeypatch.setattr(fake_tensorrt.FakeGpu, "current", None)
+        monkeypatch.setattr(making, "export", hollow)
+        monkeypatch.setattr(making, "calibrate", lambda network, *_: dict.fromkeys(big_layers(typed(network, "fp32")), 1.0))
+        yield gpu
+
+
+Open = Callable[..., TensorRTEngine]
+
+
+@pytest.fixture()
+def build(gpu: Pretended, network: Sam2, tmp_path: Path) -> Open:
+    """Make and open an engine of the recipe with these changes."""
+
+    def one(ready: bool = True, **changes: Any) -> TensorRTEngine:
+        recipe, folder = replace(RECIPE, **changes), tmp_path / f"built{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        making.make(copy.deepcopy(network), recipe, folder, lambda _: None, [PICTURE, PICTURE])
+        engine = making.open(copy.deepcopy(network), recipe, "hash", folder)
+        assert isinstance(engine, TensorRTEngine)
+        if ready:
+            engine.ready(*PICTURE.shape[:2])
+        gpu.waits.clear()
+        return engine
+
+    return one
+
+
+def recalls_of(engine: TensorRTEngine, objects: int, memories: int = 2) -> list[Recall]:
+    """What so many objects remember, written by the engine."""
+    features = engine.encode_image(PICTURE)
+    shape = (objects, 1, 16, 16)
+    logits, scores = torch.zeros(shape, device=engine.device), torch.ones(objects, device=engine.device)
+    written = [engine.remember(features, logits, scores, [False] * objects) for _ in range(memories)]
+    pointers = torch.zeros(objects, 3, MINI.dim, device=engine.device)
+    return [Recall([w[i] for w in written], (6, 0, 1)[:memories], pointers[i], (3, 1, 2)) for i in range(objects)]
+
+
+def step(engine: TensorRTEngine, recalls: list[Recall]) -> list[Recall]:
+    """A tracked frame as a tracker has it: the answer is read, and the newest memory is remembered."""
+    decoded, written = engine.track(PICTURE, recalls)
+    answer.read(decoded, written, 0, 16, engine.recipe)
+    pairs = zip(recalls, written, strict=True)
+    return [replace(recall, memories=[recall.memories[0], memory]) for recall, memory in pairs]
+
+
+# What the host waits for
+
+
+KINDS = [("fp32", 1), ("fp32", 3), ("bf16", 3), ("fp16", 1), ("int8", 1), ("fp8", 1)]
+
+
+@pytest.mark.parametrize(("precision", "objects"), KINDS)
+def test_a_tracked_frame_waits_once_and_where_it_is_read(
+    precision: str, objects: int, build: Open, gpu: Pretended
+) -> None:
+    engine = build(precision=precision, max_objects=objects)
+    recalls = recalls_of(engine, objects)
+    gpu.waits.clear()
+    pinned, replays = gpu.pinned_allocations, gpu.replays
+    for _ in range(10):
+        recalls = step(engine, recalls)
+    assert [wait.where.partition(":")[0] for wait in gpu.waits] == ["rtseg/engine/arrays.py"] * 10
+    assert gpu.replays == replays + 10 and gpu.pinned_allocations == pinned
+
+
+def test_no_verb_waits(build: Open, gpu: Pretended) -> None:
+    engine = build()
+    recalls = recalls_of(engine, 2)
+    features = engine.encode_image(PICTURE)
+    gpu.waits.clear()
+    pinned = gpu.pinned_allocations
+    conditioned = engine.attend(engine.encode_image(PICTURE), [recalls[0], None, recalls[1]])
+    decoded = engine.decode(conditioned, features, Prompts.none(3))
+    engine.remember(features, decoded.logits_b1hw, decoded.score_b, [True, False, False])
+    engine.track(PICTURE, recalls)
+    assert gpu.waits == [] and gpu.pinned_allocations == pinned
+    engine.encode_image(np.zeros((64, 64, 3), np.uint8))
+    assert gpu.waits, "the first picture of a size is not for nothing"
+
+
+def test_a_wait_on_entering_is_counted(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, work = build(), CudaGpu.work
+    recalls = recalls_of(engine, 1)
+    gpu.waits.clear()
+
+    @contextmanager
+    def patient(self: CudaGpu) -> Iterator[None]:
+        self._stream.synchronize()
+        with work(self):
+            yield
+
+    monkeypatch.setattr(CudaGpu, "work", patient)
+    step(engine, recalls)
+    assert len(gpu.waits) == 2
+
+
+# Everything that happens to a tracker
+
+
+def follow(engine: Any, policy: str | None = None, sizes: tuple[tuple[int, int], ...] = ((48, 80),)) -> None:
+    """Objects that come, are corrected, and go; each picture is of the next size."""
+    tracker = rtseg.Tracker(engine, policy)
+    for t in range(12):
+        picture_hwc = np.zeros((*sizes[t % len(sizes)], 3), np.uint8)
+        mask_hw = np.zeros(picture_hwc.shape[:2], bool)
+        mask_hw[10:30, 10:30] = True
+        if t in (0, 5, 6):
+            tracker.prompt(1, mask=mask_hw)
+        if t == 2:
+            tracker.prompt(2, box=(5, 5, 30, 30))
+        if t == 7:
+            tracker.prompt(3, points=[(16, 12, 1)])
+        if t == 9:
+            tracker.remove(2)
+        tracker.step(picture_hwc)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_on_the_second_gpu(policy: str, build: Open) -> None:
+    """While the first is current: nothing is put where torch would put it by itself."""
+    engine = build(device="cuda:1", memory=replace(RECIPE.memory, policy=policy))
+    assert engine.device == torch.device("cuda:1")
+    follow(engine, policy)
+    assert torch.cuda.current_device() == 0
+
+
+def test_nothing_is_put_on_another_gpu(build: Open, gpu: Pretended) -> None:
+    before = gpu.allocated[0].live
+    engine = build(device="cuda:1")
+    follow(engine)
+    assert gpu.allocated[0].live == before and gpu.allocated[1].live > 0
+
+
+def test_pictures_of_other_sizes(build: Open) -> None:
+    follow(build(max_objects=3), sizes=((48, 80), (64, 64)))
+
+
+def test_calibration_on_the_gpu(gpu: Pretended, network: Sam2) -> None:
+    network = copy.deepcopy(network).bake()
+    peaks = calibrate(network, 2, 3, "fp8", [PICTURE] * 2, "cuda:1")
+    assert peaks and gpu.allocated[1].peak > 0 == gpu.allocated[0].peak
+    assert not {p.device.type for p in network.parameters()} - {"cpu"}, "the caller's network is left where it was"
+
+
+# Recorded before the feed
+
+
+class Recordings:
+    """How often something is recorded."""
+
+    def __init__(self, engine: TensorRTEngine) -> None:
+        self.made, self._capture = 0, engine._gpu.capture
+        engine._gpu.capture = self.capture  # type: ignore[method-assign]
+
+    def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
+        self.made += 1
+        return self._capture(enqueue)
+
+
+def test_ready_records_all_and_nothing_is_recorded_later(build: Open) -> None:
+    engine = build(ready=False)
+    assert isinstance(engine, Readies)
+    recordings, beats = Recordings(engine), []
+    engine.ready(48, 80, lambda: beats.append(recordings.made))
+    kinds = RECIPE.max_objects * len(engine._shapes.slots)
+    assert recordings.made == 1 + kinds and len(beats) == kinds  # the picture's, and each frame's
+    assert beats == sorted(set(beats)), "between any two"
+    follow(engine)
+    engine.ready(48, 80)
+    assert recordings.made == 1 + kinds
+
+
+def test_without_ready_all_is_recorded_at_the_first_tracked_frame(build: Open) -> None:
+    engine = build(ready=False)
+    one, three = recalls_of(engine, 1), recalls_of(engine, 3)
+    recordings = Recordings(engine)
+    engine.track(PICTURE, one)
+    assert recordings.made == RECIPE.max_objects * len(engine._shapes.slots)
+    engine.track(PICTURE, three)
+    assert recordings.made == RECIPE.max_objects * len(engine._shapes.slots)
+
+
+def test_what_is_let_go_may_not_be_running(build: Open, gpu: Pretended) -> None:
+    """The recordings of a size that makes room are over by then."""
+    engine = build()
+    recalls = recalls_of(engine, 1)
+    for side in range(40, 40 + 8 * (picture.SIZES + 1), 8):
+        engine.track(np.zeros((side, side, 3), np.uint8), recalls)
+    assert len(engine._pictures._ways) == picture.SIZES
+    assert (48, 80) not in engine._pictures._ways
+
+
+# Faults of each kind, put in
+
+
+def test_a_stream_that_does_not_wait_for_the_caller_s(
+    build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build()
+
+    @contextmanager
+    def early(self: CudaGpu) -> Iterator[None]:
+        outside = torch.cuda.current_stream()
+        with torch.cuda.stream(self._stream):
+            yield
+        outside.wait_stream(self._stream)
+
+    features, given = engine.encode_image(PICTURE), torch.ones(1, 1, 16, 16, device="cuda")
+    engine.remember(features, given + 1, torch.ones(1, device="cuda"), [False])
+    monkeypatch.setattr(CudaGpu, "work", early)
+    with pytest.raises(RuleError):
+        engine.remember(features, given + 1, torch.ones(1, device="cuda"), [False])
+
+
+def test_a_caller_that_does_not_wait_for_the_stream(
+    build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build()
+
+    @contextmanager
+    def hasty(self: CudaGpu) -> Iterator[None]:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+
+    monkeypatch.setattr(CudaGpu, "work", hasty)
+    with pytest.raises(RuleError):
+        engine.encode_image(PICTURE).top.sum()
+
+
+def test_pinned_memory_that_is_written_too_early(
+    build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build()
+    recalls = recalls_of(engine, 1)
+
+    @contextmanager
+    def blind(self: Upload) -> Iterator[Tensor]:
+        host_u8, _ = self._hosts[0]
+        yield host_u8
+        self.device_u8.copy_(host_u8, non_blocking=True)
+
+    for _ in range(4):
+        engine.track(PICTURE, recalls)
+    monkeypatch.setattr(Upload, "filling", blind)
+    with pytest.raises(RuleError):
+        for _ in range(2):
+            engine.track(PICTURE, recalls)
+
+
+def test_a_wait_in_a_recording(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = build(ready=False)
+    context = type(next(iter(engine._plans.values())).context(engine._buffers.of(1, 2), engine._scratch))
+    enqueue = context.enqueue
+
+    def patient(self: Any) -> None:
+        enqueue(self)
+        engine._gpu.wait()
+
+    monkeypatch.setattr(context, "enqueue", patient)
+    with pytest.raises(RuleError, match="inside a capture"):
+        engine.ready(48, 80)
+
+
+def test_plans_on_the_default_stream(build: Open, gpu: Pretended) -> None:
+    engine = build(ready=False)
+    engine._gpu.stream = 0
+    with pytest.raises(EngineError, match="encode: .*on stream 0|encode.plan: no profile"):
+        engine.encode_image(PICTURE)
+
+
+def test_plans_on_another_device(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = build()
+
+    @contextmanager
+    def anywhere(self: CudaGpu) -> Iterator[None]:
+        with torch.cuda.device(1):
+            yield
+
+    monkeypatch.setattr(CudaGpu, "work", anywhere)
+    with pytest.raises((EngineError, RuleError)):
+        engine.encode_image(PICTURE)
+
+
+def test_a_buffer_that_is_gone(build: Open, gpu: Pretended) -> None:
+    """Plans know memory by address: a buffer that is made anew is another, and the old one must live."""
+    engine = build()
+    recalls = recalls_of(engine, 1)
+    engine._scratch = torch.zeros(64, dtype=torch.uint8, device="cuda")
+    for context in engine._contexts.values():
+        context._tensors.pop()
+    with pytest.raises(RuleError):
+        engine.track(PICTURE, recalls)
+
+
+def test_facts_that_are_not_aligned(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT takes addresses at multiples of 256 bytes alone."""
+    engine = build(ready=False)
+    facts = engine._buffers.facts
+    facts._at = {name: at + 8 for name, at in facts._at.items()}
+    engine._contexts.clear()
+    assert isinstance(engine._buffers, Buffers)
+    with pytest.raises(EngineError, match=r"remember.plan: certain_b cannot be 1: "):
+        engine.attend(engine.encode_image(PICTURE), recalls_of(engine, 1))
