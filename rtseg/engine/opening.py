@@ -129,7 +129,7 @@ def _warn(line: str) -> None:
 def _opened(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: str = "") -> Engine:
     recipe = settle(recipe)
     if recipe.runtime == "tensorrt":
-        from .tensorrt.plans import bindings
+        from .tensorrt.library import bindings
 
         bindings()  # without which nothing can be built, either
     recipe, built, why = present(recipe, preset, weights_hash)
