@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .order import Memory, Order, Queue, Span, broken
+from .shapes import Shapes, tensors_in
 
 ATEN = torch.ops.aten
 DEVICE = torch.ops.prim.device.default
@@ -70,14 +71,6 @@ def composite(func: Any) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from tensors_in(each)
-
-
 def extent(t: Tensor) -> tuple[int, int]:
     """The bytes of its storage that a tensor may touch."""
     size = t.element_size()
@@ -100,6 +93,7 @@ class Mode(TorchDispatchMode):
     def __init__(self, order: Order, memory_bytes: int) -> None:
         super().__init__()
         self.order, self.fake, self.memory_bytes = order, Underneath(allow_non_fake_inputs=True), memory_bytes
+        self.shapes = Shapes(self.fake)
         self.memories: dict[int, Memory] = {}  # by the storage's address in C++
         self.local = threading.local()
         self.use = {i: Use() for i in range(len(order.defaults))}
@@ -235,10 +229,15 @@ class Mode(TorchDispatchMode):
         for t in given:
             if not self.on_device(t) and t.ndim and func in (ATEN.index.Tensor, ATEN.index_put_.default):
                 self.blocked(f"{func}: indices on the host are copied to the device", self.queue())
+        known = self.shapes.made(func, args, kwargs)
+        if known is not None:
+            self.note(func, given, self.writes(func, args, kwargs), list(tensors_in(known)))
+            return known
         try:
             result = func(*args, **kwargs)
         except DynamicOutputShapeException:
             return self.by_values(func, args, kwargs, given)
+        self.shapes.keep(func, args, kwargs, result)
         self.note(func, given, self.writes(func, args, kwargs), list(tensors_in(result)))
         return result
 
