@@ -28,9 +28,10 @@ from unittest.mock import patch
 from rtseg.engine import arrays
 
 from .pretend.guard import guarded
-from .pretend.mode import Answer, Mode, Use
-from .pretend.order import Order, RuleError, Span, Wait
+from .pretend.mode import Mode
+from .pretend.order import Order, RuleError, Span, Use, Wait
 from .pretend.runtime import Runtime
+from .pretend.transfers import Answer
 
 __all__ = ["Pretended", "RuleError", "Wait", "pretend_cuda"]
 
@@ -72,11 +73,20 @@ class Pretended:
     @property
     def answers(self) -> Answer | None:
         """Given (operation, tensor), what the host finds there; None leaves it to the stand-in."""
-        return self._mode.answers
+        return self._mode.transfers.answers
 
     @answers.setter
     def answers(self, answers: Answer | None) -> None:
-        self._mode.answers = answers
+        self._mode.transfers.answers = answers
+
+    @property
+    def slow(self) -> bool:
+        """Whether work that nobody waited for is not over yet, where code asks an event or a stream."""
+        return self._order.slow
+
+    @slow.setter
+    def slow(self, slow: bool) -> None:
+        self._order.slow = slow
 
     def here(self) -> AbstractContextManager[None]:
         """For other threads than the one that entered: inside, they see the GPU too."""

@@ -77,6 +77,20 @@ def test_memory_is_counted_and_ends(gpu: Pretended) -> None:
         assert (small.allocated[1].live, small.allocated[1].peak) == (0, 2**19)
 
 
+def test_a_pool_keeps_the_most_that_was_alive_in_it(gpu: Pretended) -> None:
+    def work() -> Tensor:
+        for _ in range(3):
+            torch.empty(2**20, dtype=torch.uint8, device="cuda").zero_()
+        return torch.zeros(2**10, dtype=torch.uint8, device="cuda")
+
+    pool = torch.cuda.graph_pool_handle()
+    graphs = [captured(work, pool=pool) for _ in range(2)]
+    assert gpu.allocated[0].live == 2**20 + 2**10, "the second graph works where the first one did"
+    del graphs
+    gc.collect()
+    assert gpu.allocated[0].live == 0
+
+
 def test_launches_are_not_views(gpu: Pretended) -> None:
     a = on()
     before = gpu.launches
@@ -129,6 +143,19 @@ def test_what_does_not_wait(gpu: Pretended) -> None:
     done.synchronize()
     done.synchronize()
     assert len(gpu.waits) == 1, "the second time, the host knows"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_questions_are_answered_by_what_is_known(gpu: Pretended, slow: bool) -> None:
+    gpu.slow, pinned, event = slow, torch.zeros(4, pin_memory=True), torch.cuda.Event()
+    assert event.query(), "nothing was recorded"
+    on().copy_(pinned, non_blocking=True)
+    event.record()
+    assert event.query() is not slow and torch.cuda.current_stream().query() is not slow
+    if not slow:
+        pinned.fill_(1)  # who was told that the copy is over may write
+    event.synchronize()
+    assert event.query() and len(gpu.waits) == slow
 
 
 def test_the_host_is_told_what_the_test_says(gpu: Pretended) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from .order import Access, Memory, Order, Queue, Span, broken, learn
+from .order import Access, Memory, Order, Queue, Span, Use, broken, learn
 
 
 class Pool:
-    """Memory that graphs share: each that runs may overwrite what another of them has left there."""
+    """Memory that graphs share: each that runs may overwrite what another of them has left there.
+
+    It is as large as the most that was alive in it at once, and stays so as long as there is a graph of it.
+    """
 
     def __init__(self, order: Order) -> None:
         self.memory = Memory("the memory of a graph's pool", 1, order.defaults[0])
         self.last: Graph | None = None
+        self.use = Use()
 
     def span(self) -> Span:
         return Span(self.memory, 0, 1, self.memory.what)

@@ -77,6 +77,18 @@ class Access:
     name: str  # of the operation
 
 
+@dataclass(slots=True)
+class Use:
+    """Bytes of a device, or of pinned memory: now, and at most."""
+
+    live: int = 0
+    peak: int = 0
+
+    def add(self, count: int) -> None:
+        self.live += count
+        self.peak = max(self.peak, self.live)
+
+
 @dataclass(eq=False, slots=True)
 class Memory:
     """A storage on a device, or pinned on the host."""
@@ -117,6 +129,7 @@ class Order:
         self.host: Clock = {}
         self.queues: dict[int, Queue] = {}
         self.waits: list[Wait] = []
+        self.slow = False  # whether work that nobody waited for is said to be under way, where code asks
         self.capturing: dict[int, Capture] = {}  # by thread
         self.defaults = [self.queue(i, legacy=True) for i in range(devices)]
 
@@ -216,6 +229,12 @@ class Order:
                 users[handle] = max(a.time, users.get(handle, 0))
         if users:
             memory.queue.given_away.append((memory.what, users))
+
+    def over(self, clock: Clock) -> bool:
+        """What a query says; who was told that work is over knows it."""
+        if not self.slow:
+            learn(self.host, clock)
+        return all(time <= self.host.get(handle, 0) for handle, time in clock.items())
 
     def wait(self, what: str, clock: Clock, queue: Queue | None = None) -> None:
         """The host waits; nothing is noted where it knew already that all of it is over."""

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from .capture import Graph, Pool, fork
-from .host import PinnedArray
 from .mode import Mode
-from .order import Order, Queue, Span, broken
-
-CpuGenerator = torch.Generator
-
-
-class Generator(CpuGenerator):
-    """A generator on a device; what it draws is not looked at."""
-
-    def __new__(cls, device: Any = "cpu") -> Any:
-        place = torch.device(device)
-        if place.type == "cpu":
-            return CpuGenerator("cpu")
-        made = super().__new__(cls, "cpu")
-        made.place = place
-        return made
-
-    device = property(lambda self: self.place)
+from .order import Order, Queue, broken
+from .tensors import Generator, applied, methods
 
 
 class Runtime:
@@ -40,7 +24,8 @@ class Runtime:
 
     def __init__(self, mode: Mode, order: Order, capability: tuple[int, int]) -> None:
         self.mode, self.order, self.capability = mode, order, capability
-        self.pools: dict[tuple[int, int], Pool] = {}
+        self.pools = weakref.WeakValueDictionary[tuple[int, int], Pool]()  # graphs keep them
+        self.handles = 0
         self.by_handle: dict[int, Queue] = {}
         self.empty_graphs = self.replays = 0
 
@@ -93,11 +78,11 @@ class Runtime:
                 return event
 
             def synchronize(self) -> None:
-                runtime.mode.blocked(f"{self.queue} synchronized", self.queue)
+                runtime.mode.transfers.blocked(f"{self.queue} synchronized", self.queue)
 
             def query(self) -> bool:
                 runtime.unsettled(f"a query of {self.queue}")
-                return True
+                return order.over(self.queue.clock | {self.queue.handle: self.queue.time})
 
             def __enter__(self) -> Stream:
                 self._contexts = [*getattr(self, "_contexts", []), on_stream(self)]
@@ -148,8 +133,7 @@ class Runtime:
 
             def query(self) -> bool:
                 runtime.unsettled("a query of an event")
-                order.host.update({h: max(t, order.host.get(h, 0)) for h, t in (self.clock or {}).items()})
-                return True
+                return order.over(self.clock or {})
 
             def elapsed_time(self, other: Event) -> float:
                 runtime.unsettled("the time between events")
@@ -160,7 +144,9 @@ class Runtime:
                 self.graph = Graph(order)
 
             def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
-                self.graph.begin(mode.queue(), runtime.pools[pool] if pool else None)
+                handle = pool or pool_handle()
+                shared = runtime.pools.setdefault(handle, Pool(order))
+                self.graph.begin(mode.queue(), shared)
 
             def capture_end(self) -> None:
                 self.graph.end(mode.queue())
@@ -179,9 +165,8 @@ class Runtime:
                 self.graph = Graph(order)
 
         def pool_handle() -> tuple[int, int]:
-            handle = (0, len(runtime.pools) + 1)
-            runtime.pools[handle] = Pool(order)
-            return handle
+            runtime.handles += 1
+            return (0, runtime.handles)
 
         @contextmanager
         def on_stream(stream: Stream | None) -> Iterator[None]:
@@ -210,7 +195,7 @@ class Runtime:
         ) -> Iterator[None]:
             synchronize()
             with on_stream(stream or Stream()):
-                cuda_graph.capture_begin(pool or pool_handle(), capture_error_mode)
+                cuda_graph.capture_begin(pool, capture_error_mode)
                 try:
                     yield
                     cuda_graph.capture_end()
@@ -266,72 +251,16 @@ class Runtime:
             "reset_peak_memory_stats": reset_peak, "empty_cache": lambda: None,
         }  # fmt: skip
 
-    # ---------------------------------------------------------------- methods of tensors
-    def methods(self) -> dict[str, Any]:
-        mode, order = self.mode, self.order
-        numpy, data_ptr = Tensor.numpy, Tensor.data_ptr
-
-        def as_numpy(t: Tensor, *, force: bool = False) -> Any:
-            if isinstance(t, FakeTensor):
-                if force:
-                    return as_numpy(t.detach().cpu())
-                raise TypeError(f"can't convert {t.device} device type tensor to numpy. Use Tensor.cpu() first.")
-            memory = mode.memory(t) if mode.pinned else None
-            if memory is None:
-                return numpy(t, force=force)
-
-            def touch(array: np.ndarray, writes: bool) -> None:
-                low, high = np.lib.array_utils.byte_bounds(array)
-                span = Span(memory, low - memory.address, high - memory.address, f"{list(array.shape)} {array.dtype}")
-                order.touch(span, writes, "NumPy")
-
-            array = numpy(t).view(PinnedArray)
-            array.touch = touch
-            return array
-
-        def address(t: Tensor) -> int:
-            memory = mode.memory(t)
-            if memory is None or memory.pinned:
-                return int(data_ptr(t))
-            return memory.address + int(t.storage_offset()) * t.element_size()
-
-        def record_stream(t: Tensor, stream: Any) -> None:
-            if (memory := mode.memory(t)) is not None:
-                memory.shared.add(stream.queue.handle)
-
-        def pin_memory(t: Tensor, device: Any = None) -> Tensor:
-            return t if t.is_pinned() else torch.ops.aten._pin_memory.default(t)
-
-        return {"numpy": as_numpy, "data_ptr": address, "record_stream": record_stream, "pin_memory": pin_memory}
-
     @contextmanager
     def patched(self) -> Iterator[dict[str, Any]]:
         """Inside, torch has this runtime for its own."""
-        classes = self.classes()
+        classes, mode, order = self.classes(), self.mode, self.order
         with ExitStack() as stack:
             for name, value in (classes | self.questions()).items():
                 stack.enter_context(mock.patch.object(torch.cuda, name, value))
-            for name, value in self.methods().items():
+            for name, value in methods(mode, order).items():
                 stack.enter_context(mock.patch.object(Tensor, name, value))
             stack.enter_context(mock.patch.object(FakeTensor, "tolist", lambda t: t.cpu().tolist()))
             stack.enter_context(mock.patch.object(torch, "Generator", Generator))
             stack.enter_context(mock.patch.object(torch.nn.Module, "_apply", applied))
             yield classes
-
-
-def applied(module: torch.nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> torch.nn.Module:
-    """`Module._apply`, whose way to change a parameter in place does not take fake ones."""
-    for child in module.children() if recurse else ():
-        child._apply(fn)
-    for key, parameter in module._parameters.items():
-        if parameter is not None:
-            with torch.no_grad():
-                new = fn(parameter)
-            if isinstance(new, FakeTensor) and new is not parameter:
-                module._parameters[key] = torch.nn.Parameter(new, parameter.requires_grad)
-            elif new is not parameter:
-                parameter.data = new
-    for key, buffer in module._buffers.items():
-        if buffer is not None:
-            module._buffers[key] = fn(buffer)
-    return module

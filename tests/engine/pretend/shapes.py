@@ -26,6 +26,10 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(each)
 
 
+def named(t: Tensor) -> str:
+    return f"{list(t.shape)} {str(t.dtype)[6:]}"
+
+
 def key_of(value: Any) -> Any:
     if isinstance(value, Tensor):
         if not isinstance(value, FakeTensor) or value.fake_device.type != "cuda":
