@@ -44,6 +44,13 @@ def test_tensors_are_where_they_were_put(gpu: Pretended) -> None:
     assert torch.zeros(3).add_(1).tolist() == [1, 1, 1], "tensors of the host are real"
 
 
+def test_views_are_of_their_bases_kind(gpu: Pretended) -> None:
+    a = on()
+    for _ in range(2):  # the second answer is remembered
+        with torch.inference_mode():
+            assert not a[1:].is_inference() and (a + 1).is_inference()
+
+
 @pytest.mark.parametrize("other", ["cpu", "cuda:1"])
 def test_devices_do_not_mix(gpu: Pretended, other: str) -> None:
     on() + on("cuda:0") + torch.tensor(1.0)

@@ -68,10 +68,11 @@ class Shapes:
         shape, strides, dtype, device, offset = made
         if offset is None:
             meta = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
-        else:
-            storage = args[0].untyped_storage()
+            return FakeTensor(self.fake, meta, device)
+        storage = args[0].untyped_storage()
+        with torch.inference_mode(args[0].is_inference()):  # as its base, whatever the mode
             meta = torch.empty(0, dtype=dtype, device="meta").set_(storage, offset, shape, strides)
-        return FakeTensor(self.fake, meta, device)
+            return FakeTensor(self.fake, meta, device)
 
     def keep(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Take note of an answer, where it can be given again."""
