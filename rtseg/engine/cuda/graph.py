@@ -42,6 +42,7 @@ class Captured:
     """
 
     def __init__(self, step: Step, pool: Any) -> None:
+        # Of the current device; torch's own stream for captures is of whichever was current when it was first used.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -50,7 +51,7 @@ class Captured:
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"):
             self._answers = step()
 
     def __call__(self) -> Sequence[Tensor]:
