@@ -209,10 +209,11 @@ def test_a_full_pool_gives_copies() -> None:
     pool = pool_of(2, 1)
     held, copied = pool.put(*tokens_of(2, 1.0))
     assert pool.slot_of(held) == 3 and pool.slot_of(copied) is None and pool.free == 0
-    other = pool.put(*tokens_of(2, 2.0))
+    tokens, keys = tokens_of(2, 2.0)
+    other = pool.put(tokens + torch.arange(2.0)[:, None, None], keys)
     assert [pool.slot_of(m) for m in other] == [None, None]
     assert bool((held.map_chw == 1).all()) and bool((copied.map_chw == 1).all()) and bool((copied.keys_lnd == 1).all())
-    assert all(bool((m.map_chw == 2).all()) for m in other)
+    assert all(bool((m.map_chw == 2 + i).all()) for i, m in enumerate(other))
     assert not pool.values_snm[BLANK].any() and not pool.keys_slnd[BLANK].any()
 
 
