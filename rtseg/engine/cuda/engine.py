@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...config import Recipe
 from ...errors import EngineError
-from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...sam2 import Array, Decoded, Features, Prompts, Recall, Remembered, Sam2
 from ...types import ImageU8
 from ..base import Verbs
 from ..reference import TorchEngine
@@ -195,11 +195,14 @@ class CudaEngine(TorchEngine):
 
     def _lifted(self, prompts: Prompts) -> Prompts:
         """Prompts on the device. A mask that is the answer is of 0 and 1, and comes up as bytes."""
-        points_bpc, labels_bp = self._lift(prompts.points_bpc), self._lift(prompts.labels_bp)
+        points_bpc, labels_bp, mask_b1hw = map(self._up, (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw))
         answer = prompts.answer_b1hw
         if isinstance(answer, np.ndarray):
-            answer = self._lift(answer.astype(np.uint8)).float()
-        return Prompts(points_bpc, labels_bp, prompts.mask_b1hw, answer)
+            answer = self._up(answer.astype(np.uint8)).float()
+        return Prompts(points_bpc, labels_bp, mask_b1hw, answer)
+
+    def _up(self, given: Array) -> Array:
+        return self._lift(given) if isinstance(given, np.ndarray) else given
 
     def _step(self, size: Size, kind: Kind, full: bool) -> tuple[Tensor, ...]:
         """From the inputs to logits, IoU, score and pointer; the memories go into the pool.
