@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import Recipe
-from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, on_device, upsample
+from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, lifted, on_device, upsample
 from ..types import ImageU8
 from .base import Verbs, to_planes
 from .threads import most_threads
@@ -80,7 +80,7 @@ class TorchEngine(Verbs):
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
-        return to_input(image_hwc, self.image_size).to(self.device)
+        return lifted(to_input(image_hwc, self.image_size), self.device)
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:

@@ -89,6 +89,16 @@ class Attention(nn.Module):
         return out
 
 
+def lifted(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device; to a GPU by way of pinned memory, which torch keeps for the next, so that nobody waits."""
+    device = torch.device(device)
+    if device.type != "cuda" or x.device == device:
+        return x.to(device)
+    if not x.numel():
+        return torch.empty_like(x, device=device)
+    return (x if x.is_cuda else x.pin_memory()).to(device, non_blocking=True)
+
+
 def sine_2d(channels: int, side: int, temperature: float = 10000.0) -> Tensor:
     """DETR's sine position code of a square map, [1, channels, side, side]; rows first, then columns."""
     half = channels // 2

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Attention, LayerNorm2d, attention, rope_tables, rotate, sine_1d, sine_2d
+from .layers import Attention, LayerNorm2d, attention, lifted, rope_tables, rotate, sine_1d, sine_2d
 from .presets import Preset
 from .values import Recall
 
@@ -94,12 +94,13 @@ class MemoryTokenizer:
         """Values of the maps [t * g * g, M], values of the pointers [p * splits, M], and positions of both."""
         p = self.preset
         maps = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)  # [t, g * g, M]
-        rows = slot_table[list(recall.slots)].view(-1, 1, p.memory_dim)
+        rows = torch.stack([slot_table[slot] for slot in recall.slots]).view(-1, 1, p.memory_dim)  # no list to upload
         cells = self.cells.to(maps)
         pointers = recall.pointers_pc.reshape(-1, p.memory_dim)
         ages = pointers.new_zeros(len(recall.ages), p.memory_dim)
         if age_code is not None:
-            relative = torch.tensor(recall.ages, device=maps.device, dtype=torch.float32) / (p.max_pointers - 1)
+            ages_p = lifted(torch.tensor(recall.ages, dtype=torch.float32), maps.device)
+            relative = ages_p / (p.max_pointers - 1)
             ages = age_code(sine_1d(relative, p.dim).to(pointers))
         positions = torch.cat(((rows + cells).flatten(0, 1), ages.repeat_interleave(p.pointer_tokens, dim=0)))
         return maps.flatten(0, 1), pointers, positions

@@ -74,12 +74,12 @@ class Sam2(nn.Module):
         if not known:
             return fresh_bchw
         tokens = self.tokenizer.batch([r for r in recalls if r], self.maskmem_tpos_enc, self.obj_ptr_tpos_proj)
-        attended_bchw: Tensor = self.memory_attention(top_bchw[known], tokens)
         if len(known) == len(recalls):
-            return attended_bchw
-        out_bchw = fresh_bchw.clone()
-        out_bchw[known] = attended_bchw
-        return out_bchw
+            every_bchw: Tensor = self.memory_attention(top_bchw, tokens)
+            return every_bchw
+        # One by one: a list as an index goes up to a GPU, and the host waits for that.
+        attended = iter(self.memory_attention(torch.stack([top_bchw[i] for i in known]), tokens))
+        return torch.stack([fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)])
 
     def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Candidates:
         """All four candidate masks of each object, before any choice."""

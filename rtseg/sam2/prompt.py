@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import LayerNorm2d
+from .layers import LayerNorm2d, lifted
 from .presets import Preset
 from .values import Prompts
 
@@ -15,7 +15,7 @@ from .values import Prompts
 def on_device(prompts: Prompts, device: torch.device | str) -> Prompts:
     """The same as tensors of a device."""
     given = (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw, prompts.answer_b1hw)
-    return Prompts(*(None if array is None else torch.as_tensor(array, device=device) for array in given))
+    return Prompts(*(None if array is None else lifted(torch.as_tensor(array), device) for array in given))
 
 
 class RandomPositions(nn.Module):

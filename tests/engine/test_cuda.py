@@ -19,9 +19,11 @@ from rtseg.engine import Recall, Remembered, to_input
 from rtseg.engine.base import Verbs
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda import engine as cuda
-from rtseg.engine.cuda.buffers import Inputs
+from rtseg.engine.cuda.buffers import Facts, Inputs
 from rtseg.engine.cuda.fuse import fused
 from rtseg.engine.cuda.graph import Step
+from rtseg.engine.cuda.pool import BLANK
+from rtseg.engine.cuda.steps import Kind, Prepared
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.static import PaddedRead
 from rtseg.errors import EngineError
@@ -129,25 +131,32 @@ def test_half_precision(precision: str, reference: TorchEngine) -> None:
     assert half._static.attend.keys.weight.dtype == half._products != torch.float32
 
 
-def wrong_slots(facts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (6 - facts[0], *facts[1:])
+def wrong_rows(facts: Facts) -> Facts:
+    return replace(facts, rows_bt=6 - facts.rows_bt)
 
 
-def no_mask(facts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    slots, present, ages, real = facts
-    return slots, torch.ones_like(present), ages, torch.ones_like(real)
+def no_mask(facts: Facts) -> Facts:
+    return replace(facts, present_bt=facts.present_bt | True, real_bp=facts.real_bp | True)
 
 
-@pytest.mark.parametrize("fault", [wrong_slots, no_mask])
+def next_slot(facts: Facts) -> Facts:
+    return replace(facts, slots_bt=facts.slots_bt.roll(1, dims=1))
+
+
+def other_slots(facts: Facts) -> Facts:
+    return replace(facts, own_b=facts.own_b + 1)
+
+
+@pytest.mark.parametrize("fault", [wrong_rows, no_mask, next_slot, other_slots])
 def test_a_fault_is_noticed(
     engine: CudaEngine,
     frames: list[rtseg.Frame],
-    fault: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
+    fault: Callable[[Facts], Facts],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The negative control: slots that are mixed up, and padding that is attended to, show in the answers."""
+    """The negative control: memories that are mixed up, and padding that is attended to, show in the answers."""
     good, right = answers(engine, frames), Inputs.facts
-    monkeypatch.setattr(Inputs, "facts", lambda self: fault(right(self)))
+    monkeypatch.setattr(Inputs, "facts", lambda *given: fault(right(*given)))
     bad = answers(engine, frames)
     assert max(float((a - b).norm() / b.norm()) for a, b in zip(bad, good, strict=True)) > 5e-4  # equal ones: 1e-4
 
@@ -178,8 +187,8 @@ def test_a_tracked_frame_is_the_four_verbs(
         assert float((found - expected).norm() / expected.norm()) < 1e-4
 
 
-def prepared_for(engine: CudaEngine, objects: int, slots: int) -> cuda.Prepared:
-    (found,) = (p for s in engine._steps.values() for k, p in s.items() if (k.objects, k.slots) == (objects, slots))
+def prepared_for(engine: CudaEngine, objects: int, slots: int) -> Prepared:
+    (found,) = (size.steps[Kind(objects, slots)] for size in engine._steps.sizes.values())
     return found
 
 
@@ -189,7 +198,7 @@ def test_full_slots_need_no_mask(
 ) -> None:
     """In the long run the graph without a mask is the one that runs, and says the same."""
     steady = [recall_of(5, 16)]
-    assert engine._steady == (5, 16)
+    assert engine._plan.steady == (5, 16)
     full = answers(engine, frames, steady)
     prepared = prepared_for(engine, 1, 5)
     biases: list[Tensor | None] = []
@@ -202,8 +211,8 @@ def test_full_slots_need_no_mask(
     monkeypatch.setattr(PaddedRead, "__call__", watched)
     answers(engine, frames, steady)
     assert biases == [None] * engine.preset.attention_layers
-    prepared.inputs.load(frames[1].image_hwc, steady, engine._keys_of)
-    masked = prepared.masked()
+    masked = prepared.masked()  # of what the buffers hold
+    assert len(biases) == 2 * engine.preset.attention_layers and biases[-1] is not None
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(full[:4], masked[:4], strict=True))
 
 
@@ -213,18 +222,22 @@ def test_what_lies_in_an_empty_slot_does_not_matter(
     engine: CudaEngine, frames: list[rtseg.Frame], garbage: float
 ) -> None:
     recalls = [recall_of(2, 3), recall_of(4, 1, 1)]
-    before = answers(engine, frames, recalls)
-    inputs = prepared_for(engine, 2, 5).inputs
-    inputs.keys_btlnd[0, 2:] = garbage
-    inputs.values_btnm[0, 2:] = garbage
-    inputs.pointers_bpd[0, 3:] = garbage
+    before = [t.clone() for t in answers(engine, frames, recalls)]
+    pool = engine._pool
+    held = {pool.slot_of(m) for recall in recalls for m in recall.memories}
+    for slot in {*range(len(pool.keys_slnd))} - held - {BLANK}:
+        pool.keys_slnd[slot] = garbage
+        pool.values_snm[slot] = garbage
+    engine._pointers_bpd[0, 3:] = garbage
     assert all(torch.equal(a, b) for a, b in zip(answers(engine, frames, recalls), before, strict=True))
-    inputs.keys_btlnd[0, 1] = garbage  # a slot that is not empty is written again
-    assert all(torch.equal(a, b) for a, b in zip(answers(engine, frames, recalls), before, strict=True))
+    slot = pool.slot_of(recalls[0].memories[1])
+    assert slot is not None
+    pool.keys_slnd[slot] = garbage  # the control: this one is held
+    assert not all(torch.equal(a, b) for a, b in zip(answers(engine, frames, recalls), before, strict=True))
 
 
 def test_an_object_leaves_nothing_behind(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
-    """What was in a slot may be infinite, and infinity times 0 is not a number: a slot that falls empty is zeroed."""
+    """What was in a buffer may be infinite, and infinity times 0 is not a number: what falls empty reads as zeros."""
     expected = answers(engine, frames, [recall_of(2, 3)])
     broken = recall_of(5, 9)
     broken.memories[4].map_chw.fill_(float("inf"))
@@ -234,19 +247,16 @@ def test_an_object_leaves_nothing_behind(engine: CudaEngine, frames: list[rtseg.
 
 
 def test_answers_are_the_callers(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
-    """Nothing that is given out is written over later, and one object's memory does not hold another's."""
+    """Nothing that is given out is written over later, as long as it is held."""
     recalls = [recall_of(5, 16), recall_of(5, 16, 1)]
     decoded, written = engine.track(frames[1].image_hwc, recalls)
     tensors = [decoded.logits_b1hw, decoded.pointer_bc, *(t for w in written for t in (w.map_chw, w.keys_lnd))]
     kept = [t.clone() for t in tensors]
-    engine.track(frames[9].image_hwc, [recall_of(5, 16, 2), recall_of(5, 16, 3)])
+    for seed in range(2, 12):
+        engine.track(frames[9].image_hwc, [recall_of(5, 16, seed), recall_of(5, 16, seed + 1)])
     assert all(torch.equal(a, b) for a, b in zip(tensors, kept, strict=True))
     for w in written:
-        tokens = w.map_chw.flatten(1).T
-        assert tokens.is_contiguous()  # a view of the tokens, for the next frame to copy
-        assert tokens.untyped_storage().nbytes() == tokens.numel() * tokens.element_size()
-        assert w.keys_lnd is not None and w.keys_lnd.is_contiguous()
-        assert w.keys_lnd.untyped_storage().nbytes() == w.keys_lnd.numel() * w.keys_lnd.element_size()
+        assert w.map_chw.flatten(1).T.is_contiguous() and w.keys_lnd.is_contiguous()
 
 
 def test_a_picture_is_prepared_on_the_device(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
@@ -261,7 +271,7 @@ def test_prompted_frames_bring_keys_too(engine: CudaEngine, frames: list[rtseg.F
     logits = torch.randn(2, 1, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(0))
     for w in engine.remember(features, logits, torch.ones(2), [True, False]):
         assert w.keys_lnd is not None and w.keys_lnd.shape == (2, 64, 128)
-        assert torch.equal(w.keys_lnd, engine._keys_of(w.map_chw.flatten(1).T))
+        assert torch.equal(w.keys_lnd, engine._keys_of(Remembered(w.map_chw)))
 
 
 def blank(size: int, memories: int = 1, objects: int = 1) -> tuple[np.ndarray, list[Recall]]:
@@ -280,25 +290,73 @@ def test_what_the_recipe_foresees_is_captured_on_the_first_tracked_frame(monkeyp
         made.append(step)
         return step
 
-    monkeypatch.setattr(engine, "_runner", counted)
+    monkeypatch.setattr(engine._steps, "runner", counted)
     engine.track(*blank(60))
     assert len(made) == 3 * (2 + 1)  # two sizes of memory, and one that needs no mask
-    assert [(k.objects, k.slots) for k in engine._steps[60, 60]] == [(n, t) for n in (3, 2, 1) for t in (5, 2)]
+    assert list(engine._steps.sizes[60, 60].steps) == [Kind(n, t) for n in (3, 2, 1) for t in (5, 2)]
     for objects in (3, 1, 2):
         for memories in (1, 2, 5):
             engine.track(*blank(60, memories, objects))
     assert len(made) == 9
-    engine.track(*blank(60, 1, 4))  # more than the recipe says
-    assert len(made) == 9 + 2
+    engine.track(*blank(60, 1, 4))  # more than the recipe says: by the verbs
+    assert len(made) == 9
     engine.track(*blank(70))
-    assert len(made) == 2 * 9 + 2
+    assert len(made) == 2 * 9
 
 
 def test_prepared_steps_are_bounded() -> None:
     engine = CudaEngine(network(64), replace(recipe(size=64), max_objects=1), "", "cpu")
     for size in (60, 70, 80, 70):
         engine.track(*blank(size))
-    assert list(engine._steps) == [(80, 80), (70, 70)]
+    assert list(engine._steps.sizes) == [(80, 80), (70, 70)]
+
+
+def test_all_is_captured_when_it_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a beat between any two captures; what was only tried before, as by a warm-up, is let go."""
+    engine = CudaEngine(network(64), replace(recipe(size=64), max_objects=3), "", "cpu")
+    engine.track(*blank(64))
+    made: list[Step] = []
+    monkeypatch.setattr(engine._steps, "runner", lambda step, disturb: (made.append(step), step)[1])
+    beats: list[int] = []
+    engine.ready(60, 80, lambda: beats.append(len(made)))
+    assert beats == [2, 4, 6, 6] and list(engine._steps.sizes) == [(60, 80)]
+    tracker = Tracker(engine)
+    for t in range(8):
+        if t < 3:
+            tracker.prompt(1 + t, box=(5, 5, 30, 30))
+        tracker.step(np.zeros((60, 80, 3), np.uint8))
+    assert len(made) == 6
+    for size in ((70, 70), (60, 80)):  # sizes that were asked for are kept, two of them
+        engine.ready(*size)
+    assert list(engine._steps.sizes) == [(70, 70), (60, 80)] and len(made) == 12
+
+
+@pytest.mark.parametrize("left", [0, 5], ids=["full", "nearly full"])
+def test_a_full_pool_changes_no_mask(engine: CudaEngine, frames: list[rtseg.Frame], left: int) -> None:
+    """Where no slot is free memories are copied, and a frame goes through the verbs."""
+    expected = follow(engine, frames[:12], come_and_go)
+    taken = engine._pool.fresh(engine._pool.free - left)
+    assert engine._pool.free == left
+    found = follow(engine, frames[:12], come_and_go)
+    del taken
+    assert agreement(found, expected) > 0.999 and engine._pool.free > 20
+
+
+def test_two_trackers_and_a_fork(engine: CudaEngine, frames: list[rtseg.Frame]) -> None:
+    """On one engine each sees what it sees alone, and all slots are given back."""
+    acts = (show({1: 0}), show({2: 0}))
+    alone = [follow(engine, frames[:10], act) for act in acts]
+    free, trackers = engine._pool.free, [Tracker(engine) for _ in acts]
+    for t, frame in enumerate(frames[:10]):
+        for tracker, act, expected in zip(trackers, acts, alone, strict=True):
+            act(tracker, t, frame)
+            masks = tracker.step(frame)
+            assert all(np.array_equal(masks.mask(i), expected[i, t]) for i in masks.ids)
+    fork = trackers[0].fork([1], frames[7].seq)
+    assert agreement({(1, 7): fork.step(frames[7]).mask(1)}, {(1, 7): alone[0][1, 7]}) > 0.9  # it remembers less
+    trackers[0].adopt(fork)
+    del trackers, tracker, fork
+    assert engine._pool.free == free
 
 
 def test_the_verbs_are_the_step_s_own(frames: list[rtseg.Frame]) -> None:
@@ -388,7 +446,7 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Old GPU")
 
     def ones(*_: Any, **__: Any) -> Tensor:
         raise RuntimeError("CUDA error: no kernel image is available\nmore")
@@ -397,7 +455,7 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         EngineError, match=r"Old GPU: torch .* cannot run on it \(CUDA error: no kernel image is available\)"
     ):
-        cuda.check_device("fp32")
+        cuda.check_device("fp32", "cuda:0")
 
 
 def test_out_of_memory(frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +468,7 @@ def test_out_of_memory(frames: list[rtseg.Frame], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(small, "_step", full)
     with pytest.raises(EngineError, match=expected):
         small.track(frames[0].image_hwc, [Recall([Remembered(torch.zeros(64, 4, 4))], (6,), torch.zeros(1, 128), (1,))])
-    assert not small._steps  # what was captured gives its memory back
+    assert not small._steps.sizes  # what was captured gives its memory back
     monkeypatch.setattr(small, "_encode", full)
     with pytest.raises(EngineError, match=expected):
         small.encode_image(frames[0].image_hwc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from rtseg.engine import Recall, to_input
 from rtseg.engine.cuda import graph as cuda_graph
 from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
-from rtseg.engine.cuda.buffers import Inputs, copies
+from rtseg.engine.cuda.buffers import Inputs, Layout, Lift, copies
 from rtseg.engine.cuda.fuse import exact_fp32
+from rtseg.engine.cuda.pool import BLANK, Pool
 from rtseg.engine.cuda.resize import DeviceInput
 from rtseg.engine.taps import area_taps, linear_taps
 from rtseg.errors import EngineError
+from rtseg.sam2 import Remembered, get_preset
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised
 
@@ -126,16 +129,20 @@ def test_a_graph_that_does_not_answer_to_its_inputs_is_refused() -> None:
     assert cuda_graph.plain(step, lambda: None) is step
 
 
+CPU = torch.device("cpu")
+
+
 def test_noise_fills_every_input() -> None:
-    inputs = Inputs(2, 3, 4, 20, 30, (2, 16, 8, 4), torch.float32, torch.device("cpu"))
-    buffers = [inputs.picture_hwc, inputs.keys_btlnd, inputs.values_btnm, inputs.pointers_bpd]
-    inputs.noise(0)
-    first = [b.clone() for b in buffers]
-    inputs.noise(1)
-    assert not any(torch.equal(a, b) for a, b in zip(buffers, first, strict=True))
-    assert all(bool((fact == 1).all()) for fact in inputs.facts())
+    inputs = Inputs(Layout(2, 3, 4), 20, 30, CPU)
+    inputs.noise(0, 7)
+    first = inputs.picture_hwc.clone()
+    inputs.noise(1, 7)
+    assert not torch.equal(inputs.picture_hwc, first)
+    facts = inputs.facts(2, 3, 4)
+    assert bool((facts.slots_bt == 7).all()) and bool((facts.own_b == 7).all())
+    assert bool(facts.present_bt.all()) and bool(facts.real_bp.all())
     inputs.clear()
-    assert not any(bool(b.any()) for b in (*buffers, *inputs.facts()))
+    assert not inputs.picture_hwc.any() and not any(bool(getattr(facts, f.name).any()) for f in fields(facts))
 
 
 def recall_of(memories: int, pointers: int) -> Recall:
@@ -144,18 +151,83 @@ def recall_of(memories: int, pointers: int) -> Recall:
 
 
 def test_what_comes_up_with_a_picture() -> None:
-    inputs = Inputs(2, 3, 4, 90, 120, (2, 64, 128, 64), torch.float32, torch.device("cpu"))
+    inputs = Inputs(Layout(2, 3, 4), 90, 120, CPU)
     image = picture(90, 120)[:, ::-1]  # not contiguous
     image.flags.writeable = False
-    keys = torch.randn(2, 64, 128)
-    inputs.load(image, [recall_of(3, 2), recall_of(1, 4)], lambda tokens: keys)
-    slots, present, ages, real = inputs.facts()
+    inputs.load(image, [recall_of(3, 2), recall_of(1, 4)], [[9, 5, 4], [8]], [11, 12])
+    facts = inputs.facts(2, 3, 4)
     assert np.array_equal(inputs.picture_hwc.numpy(), image)
-    assert slots.tolist() == [[6, 0, 1], [6, 0, 0]] and present.tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert ages.tolist() == [[2, 1, 0, 0], [4, 3, 2, 1]] and real.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
-    assert torch.equal(inputs.keys_btlnd[0, 2], keys) and not inputs.keys_btlnd[1, 1].any()
-    inputs.load(image, [recall_of(1, 1), recall_of(1, 4)], lambda tokens: keys)
-    assert inputs.facts()[1].tolist() == [[1, 0, 0], [1, 0, 0]] and not inputs.keys_btlnd[0, 1:].any()
+    assert facts.slots_bt.tolist() == [[9, 5, 4], [8, 0, 0]] and facts.own_b.tolist() == [11, 12]
+    assert facts.rows_bt.tolist() == [[6, 0, 1], [6, 0, 0]]
+    assert facts.present_bt.tolist() == [[True] * 3, [True, False, False]]
+    assert facts.ages_bp.tolist() == [[2, 1, 0, 0], [4, 3, 2, 1]]
+    assert facts.real_bp.tolist() == [[True, True, False, False], [True] * 4]
+    inputs.load(image, [recall_of(1, 1)], [[3]], [11])
+    few = inputs.facts(1, 2, 3)
+    assert few.slots_bt.tolist() == [[3, 0]] and few.present_bt.tolist() == [[True, False]]
+    assert few.slots_bt.data_ptr() == facts.slots_bt.data_ptr()  # for fewer objects: rows of the same buffer
+    assert inputs.facts(2, 3, 4).slots_bt.tolist() == [[3, 0, 0], [0, 0, 0]]
+
+
+def test_arrays_go_up_in_turns() -> None:
+    lift = Lift(0, CPU, count=2)
+    arrays = [np.arange(k, k + 6, dtype=np.float32).reshape(2, 3) for k in range(5)]
+    lifted = [lift(array) for array in arrays]
+    assert all(np.array_equal(a.numpy(), b) for a, b in zip(lifted, arrays, strict=True))
+    assert lift(np.zeros((1, 0), np.int64)).shape == (1, 0)
+    large = np.random.default_rng(0).integers(0, 99, (99, 99))
+    assert np.array_equal(lift(large).numpy(), large)  # more than a buffer holds
+
+
+# Memories in the pool
+
+
+def pool_of(objects: int = 2, held: int = 3) -> Pool:
+    return Pool(get_preset("nano"), 8, objects, held, torch.float32, CPU)
+
+
+def tokens_of(objects: int, value: float) -> tuple[Tensor, Tensor]:
+    return torch.full((objects, 64, 64), value), torch.full((objects, 2, 64, 128), value)
+
+
+def test_a_slot_is_free_again_when_the_last_holder_lets_go() -> None:
+    pool = pool_of()
+    first, second = pool.put(*tokens_of(2, 1.0))
+    assert pool.free == 1 and {pool.slot_of(first), pool.slot_of(second)} == {3, 4}
+    also, only_map = replace(first), second.map_chw
+    del first, second
+    assert pool.free == 1  # one is held as a whole, of the other its map
+    del also
+    assert pool.free == 2
+    third, fourth = pool.put(*tokens_of(2, 2.0))
+    assert bool((only_map == 1).all()) and bool((third.map_chw == 2).all())
+    del only_map, third, fourth
+    assert pool.free == 3
+
+
+def test_a_full_pool_gives_copies() -> None:
+    pool = pool_of(2, 1)
+    held, copied = pool.put(*tokens_of(2, 1.0))
+    assert pool.slot_of(held) == 3 and pool.slot_of(copied) is None and pool.free == 0
+    tokens, keys = tokens_of(2, 2.0)
+    other = pool.put(tokens + torch.arange(2.0)[:, None, None], keys)
+    assert [pool.slot_of(m) for m in other] == [None, None]
+    assert bool((held.map_chw == 1).all()) and bool((copied.map_chw == 1).all()) and bool((copied.keys_lnd == 1).all())
+    assert all(bool((m.map_chw == 2 + i).all()) for i, m in enumerate(other))
+    assert not pool.values_snm[BLANK].any() and not pool.keys_slnd[BLANK].any()
+
+
+def test_a_memory_from_elsewhere_is_copied_in_once() -> None:
+    pool, guest = pool_of(2, 1), Remembered(torch.randn(64, 8, 8))
+    slot = pool.take_in(guest, torch.ones(2, 64, 128))
+    assert slot == 3 and pool.slot_of(guest) == slot and pool.slot_of(replace(guest)) == slot
+    assert torch.equal(pool.view(slot).map_chw, guest.map_chw)
+    assert pool.take_in(Remembered(torch.randn(64, 8, 8)), torch.ones(2, 64, 128)) is None  # no room
+    del guest
+    assert pool.free == 1
+    other = pool_of()
+    (theirs,) = other.put(*tokens_of(1, 1.0))
+    assert pool.slot_of(theirs) is None  # it lies in a pool, but not in this one
 
 
 def test_copies_stand_alone() -> None:

@@ -1,209 +1,290 @@
-"""The `cuda` engine on a GPU that is not there: tensors that know their device and their shape, and hold no numbers.
+"""The `cuda` engine on a GPU that is not there: devices, waits, launches, streams, captures, memory.
 
-They raise where two devices meet, and where a number is asked for that only the device has, for which a real one would
-have the host wait. What they cannot do on a build of torch without CUDA, or answer, is stood in for here.
+Numbers are not looked at here (test_cuda.py does, on a CPU); the stand-in raises where CUDA would, or would race.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.overrides import TorchFunctionMode
 
-import rtseg
 from rtseg import Tracker
 from rtseg.config import MemoryPlan, Recipe
-from rtseg.engine.cuda import CudaEngine
-from rtseg.engine.cuda import engine as cuda
-from rtseg.engine.cuda.attention import BACKENDS, CudaAttention
-from rtseg.engine.cuda.graph import Disturb, Step
-from rtseg.engine.static import Rotation, StaticNetwork
-from rtseg.sam2 import Sam2, get_preset
+from rtseg.engine.arrays import to_host
+from rtseg.engine.base import Readies
+from rtseg.engine.cuda import CudaEngine, attention, graph
+from rtseg.engine.cuda.buffers import Host
+from rtseg.engine.cuda.device import Turns
+from rtseg.engine.cuda.plan import bytes_of
+from rtseg.engine.reference import TorchEngine
+from rtseg.engine.static import StaticNetwork
+from rtseg.sam2 import Recall, Sam2, get_preset
 from rtseg.track import POLICIES
+from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
-SIZE = 64
-aten = torch.ops.aten
-
-
-class Indexing(TorchFunctionMode):
-    """Subscripts by operators: Python's own ask for a device guard, which a build without CUDA has not."""
-
-    def __init__(self, mode: FakeTensorMode) -> None:
-        super().__init__()
-        self.mode = mode
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device", "cpu")).type == "cuda":
-            device = kwargs.pop("device")
-            made = args[0] if isinstance(args[0], Tensor) else func(*args, **kwargs)
-            args, kwargs, func = (made, device), {}, Tensor.to
-        if func is Tensor.to:
-            moved = args[0]
-            if not isinstance(moved, FakeTensor):
-                moved = self.mode.from_tensor(moved.detach(), static_shapes=True)
-            moved.constant = None  # else the number that it is would be moved for real
-            args = (moved, *args[1:])
-        on_gpu = args and isinstance(args[0], FakeTensor) and args[0].is_cuda
-        if on_gpu and func is Tensor.__getitem__:
-            x, at = viewed(*args)
-            return aten.index(x, at) if at else x
-        if on_gpu and func is Tensor.__setitem__:
-            x, at = viewed(*args[:2])
-            value = args[2] if isinstance(args[2], Tensor) else torch.full((), args[2], device=x.device)
-            return aten.index_put_(x, at, value) if at else aten.copy_(x, value)
-        if on_gpu and func is Tensor.contiguous:
-            return args[0] if args[0].is_contiguous() else args[0].clone(memory_format=torch.contiguous_format)
-        if on_gpu and func is Tensor.copy_:
-            return aten.copy_(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def viewed(x: Tensor, index: Any) -> tuple[Tensor, list[Tensor | None]]:
-    """What slices, numbers and None leave, and the tensors that are to choose of it."""
-    items = list(index) if isinstance(index, tuple) else [index]
-    if any(item is Ellipsis for item in items):
-        dots = next(i for i, item in enumerate(items) if item is Ellipsis)
-        items[dots : dots + 1] = [slice(None)] * (x.ndim - sum(item is not None for item in items) + 1)
-    at: list[Tensor | None] = []
-    for item in items:
-        if item is None:
-            x = x.unsqueeze(len(at))
-        elif isinstance(item, int | np.integer):
-            x = x.select(len(at), int(item))
-            continue
-        elif isinstance(item, slice):
-            x = aten.slice(x, len(at), item.start, item.stop, item.step or 1)
-        item = torch.zeros(len(item), dtype=torch.long, device=x.device) if isinstance(item, list) else item
-        at.append(item if isinstance(item, Tensor) else None)
-    return x, at if any(t is not None for t in at) else []
-
-
-def replaced(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """`Module._apply`: a fake parameter cannot become another in place, so each gives way to a new one."""
-    for module in self.modules():
-        for name, p in module._parameters.items():
-            if p is not None:
-                module._parameters[name] = nn.Parameter(fn(p), p.requires_grad)
-        for name, b in module._buffers.items():
-            if b is not None:
-                module._buffers[name] = fn(b)
-    return self
-
-
-class Event:
-    def record(self) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-
-def twice(step: Step, disturb: Disturb, pool: Any = None) -> Step:
-    """As a capture does: it runs before anybody asks for an answer."""
-    step()
-    disturb()
-    step()
-    return step
-
-
-@contextmanager
-def fake_cuda(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    patch.setattr(nn.Module, "_apply", replaced)
-    patch.setattr(torch.cuda, "Event", Event)
-    patch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    patch.setattr(cuda, "captured", twice)
-    patch.setattr(CudaAttention, "choice", lambda *_: BACKENDS[0])
-    numpy, zeros, generator = Tensor.numpy, torch.zeros, torch.Generator
-
-    def numbers(self: Tensor, **_: Any) -> Any:
-        kind = {torch.uint8: np.uint8, torch.int32: np.int32}.get(self.dtype, np.float32)
-        return np.zeros(self.shape, kind) if isinstance(self, FakeTensor) else numpy(self)
-
-    patch.setattr(Tensor, "numpy", numbers)
-    patch.setattr(torch, "zeros", lambda *shape, pin_memory=False, **kind: zeros(*shape, **kind))
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, Indexing(mode):
-        patch.setattr(torch, "Generator", lambda *_: generator())
-        yield
+SIZE, HEIGHT, WIDTH = 64, 48, 80
+PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+MASK = np.pad(np.ones((20, 30), bool), ((10, 18), (20, 30)))
+# nano, with as few blocks as have every kind of operation
+PRESET = replace(get_preset("nano"), stages=(1, 1, 1, 1), global_blocks=(2,), attention_layers=1)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    net = Sam2(get_preset("nano"), SIZE)
-    monkeypatch.setattr(rtseg.engine, "load_network", lambda *_: net)
-    with fake_cuda(monkeypatch):
-        yield
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
+    monkeypatch.setattr(graph, "WARM_UPS", 1)  # each is half a second here
+    monkeypatch.setattr(attention, "REPEATS", 1)
+    with pretend_cuda() as pretended:
+        yield pretended
 
 
-def opened(precision: str = "fp32", policy: str = "efp", objects: int = 3) -> CudaEngine:
+def opened(precision: str = "bf16", policy: str = "efp", objects: int = 1, device: str = "cuda:0") -> CudaEngine:
     recipe = Recipe("nano", image_size=SIZE, runtime="cuda", precision=precision, memory=MemoryPlan(policy))
-    network = rtseg.engine.load_network(get_preset("nano"), SIZE, None)  # type: ignore[arg-type]
-    return CudaEngine(network, replace(recipe, max_objects=objects), "", "cuda:0")
+    return CudaEngine(Sam2(PRESET, SIZE), replace(recipe, max_objects=objects), "", device)
 
 
-def places(values: Sequence[Any]) -> set[str]:
-    return {str(t.device) for t in values}
+def clicked(engine: CudaEngine, frames: int = 20) -> Tracker:
+    """A tracker with one object, whose memory is full."""
+    tracker = Tracker(engine)
+    tracker.prompt(1, points=[(9, 9, 1)])
+    for _ in range(frames):
+        tracker.step(PICTURE)
+    return tracker
 
 
-def follow(tracker: Tracker) -> None:
-    """Three objects that come and go, corrections of each kind, ten frames that nobody touches, another size."""
-    picture_hwc, mask_hw = np.zeros((48, 80, 3), np.uint8), np.zeros((48, 80), bool)
-    mask_hw[10:30, 20:50] = True
-    for t in range(24):
+def recall_of(engine: CudaEngine, memories: int = 5, pointers: int = 16) -> Recall:
+    """What an object recalls that was tracked by this engine."""
+    features = engine.encode_image(PICTURE)
+    logits = torch.zeros(1, 1, SIZE // 4, SIZE // 4, device=engine.device)
+    written = [
+        engine.remember(features, logits, torch.ones(1, device=engine.device), [False])[0] for _ in range(memories)
+    ]
+    pointers_pc = torch.zeros(pointers, PRESET.dim, device=engine.device)
+    return Recall(written, (6, *range(memories - 1)), pointers_pc, tuple(range(pointers, 0, -1)))
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for each graph that is captured."""
+    made: list[str] = []
+    init = graph.Captured.__init__
+
+    def counted(self: graph.Captured, *given: Any) -> None:
+        made.append("graph")
+        init(self, *given)
+
+    monkeypatch.setattr(graph.Captured, "__init__", counted)
+    return made
+
+
+def come_and_go(tracker: Tracker, gpu: Pretended) -> list[int]:
+    """Three objects that come and go, corrections of each kind, and ten frames in a row that nobody touches.
+
+    How often the host waited in each step.
+    """
+    waits = []
+    for t in range(25):
         if t in (0, 12):
             tracker.prompt(1, points=[(9, 9, 1)])
         if t == 11:
             tracker.prompt(2, box=(5, 5, 30, 30))
-            tracker.prompt(3, mask=mask_hw)
-        if t == 13:
+            tracker.prompt(3, mask=MASK)
+        if t == 23:
             tracker.remove(2)
-        if t == 15:
-            tracker.prompt(1, mask=mask_hw)
-        masks = tracker.step(picture_hwc if t < 20 else np.zeros((90, 70, 3), np.uint8))
+            tracker.prompt(1, mask=MASK)
+        gpu.waits.clear()
+        masks = tracker.step(PICTURE)
+        waits.append(len(gpu.waits))
         assert len(masks.ids) == len(tracker.ids)
+    return waits
 
 
-@pytest.mark.parametrize("precision", ["fp32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("bf16", "fp16"))])
-def test_a_video_never_mixes_devices(gpu: None, precision: str) -> None:
-    engine = opened(precision)
-    follow(Tracker(engine))
-    assert places([*engine._static.buffers(), *engine._network.parameters()]) == {"cuda:0"}
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "fp32", "fp16"])
+def test_a_video_of_three_objects(gpu: Pretended, captures: list[str], precision: str) -> None:
+    """Every tensor is on the engine's device, nothing is captured after `ready`, and no step waits more than once."""
+    engine = opened(precision, objects=3)
+    assert isinstance(engine, Readies)
+    beats: list[int] = []
+    engine.ready(HEIGHT, WIDTH, lambda: beats.append(len(captures)))
+    assert len(captures) == 6 and beats == [2, 4, 6, 6]  # three numbers of objects, each with and without a mask
+    to_host(torch.zeros(2**20, device="cuda:0"))  # where answers come down is large enough
+    chosen, pinned = dict(engine._static.attend.attention.chosen), gpu.pinned_allocations
+    tracker = Tracker(engine)
+    assert max(come_and_go(tracker, gpu)) == 1
+    assert len(captures) == 6 and engine._static.attend.attention.chosen == chosen
+    assert gpu.pinned_allocations == pinned
+    tensors = [*engine._static.buffers(), *engine._static.parameters(), *engine._network.parameters()]
+    assert {str(t.device) for t in tensors} == {"cuda:0"}
+    tracker.step(np.zeros((90, 70, 3), np.uint8))  # a picture of another size stops the video once
+    assert len(captures) == 12
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [p for p in POLICIES if p != "efp"])
-def test_every_policy(gpu: None, policy: str) -> None:
-    follow(Tracker(opened(policy=policy)))
+def test_every_policy(gpu: Pretended, policy: str) -> None:
+    engine = opened(policy=policy, objects=3)
+    engine.ready(HEIGHT, WIDTH)
+    assert max(come_and_go(Tracker(engine), gpu)) == 1
+
+
+def test_a_tracked_frame_is_an_upload_a_graph_and_two_copies(gpu: Pretended) -> None:
+    engine = opened()
+    engine.ready(HEIGHT, WIDTH)
+    recall, written = recall_of(engine), []
+    for _ in range(4):
+        gpu.waits.clear()
+        launches, replays, pinned = gpu.launches, gpu.replays, gpu.pinned_allocations
+        written = engine.track(PICTURE, [recall])[1]
+        # The picture with its facts up; the pointers into their buffer; masks, IoU, score and pointer out of it.
+        assert (gpu.launches - launches, gpu.replays - replays) == (3, 1)
+        assert not gpu.waits and gpu.pinned_allocations == pinned
+        assert engine._pool.slot_of(written[0]) is not None
+
+
+@pytest.mark.slow
+def test_what_a_person_prompts_pins_nothing_and_does_not_wait(gpu: Pretended) -> None:
+    engine = opened(objects=2)
+    engine.ready(HEIGHT, WIDTH)
+    tracker = clicked(engine, 3)
+    to_host(torch.zeros(2**20, device="cuda:0"))  # where answers come down is large enough
+    for prompt in ({"points": [(9, 9, 1)]}, {"box": (5, 5, 30, 30)}, {"mask": MASK}):
+        for object_id in (1, 2):
+            pinned = gpu.pinned_allocations
+            gpu.waits.clear()
+            tracker.prompt(object_id, **prompt)
+            tracker.step(PICTURE)
+            assert len(gpu.waits) <= 1 and gpu.pinned_allocations == pinned, gpu.waits
+
+
+def test_the_reference_waits_once_a_step_too(gpu: Pretended) -> None:
+    engine = TorchEngine(Sam2(PRESET, SIZE), Recipe("nano", image_size=SIZE, precision="bf16"), "", "cuda:1")
+    tracker = Tracker(engine)
+    for prompt in ({"points": [(9, 9, 1)]}, {}, {"mask": MASK}):
+        if prompt:
+            tracker.prompt(1 + len(tracker.ids), **prompt)
+        gpu.waits.clear()
+        tracker.step(PICTURE)
+        assert len(gpu.waits) == 1
+
+
+@pytest.mark.slow
+def test_a_warm_up_is_let_go(gpu: Pretended) -> None:
+    engine = opened()
+    engine.track(np.zeros((SIZE, SIZE, 3), np.uint8), [recall_of(engine)])
+    assert list(engine._steps.sizes) == [(HEIGHT, WIDTH), (SIZE, SIZE)]
+    engine.ready(90, 70)
+    assert list(engine._steps.sizes) == [(90, 70)]
+    engine.ready(HEIGHT, WIDTH)
+    before = gpu.allocated[0].live
+    engine.ready(70, 90)  # sizes that were asked for stay, two of them
+    assert list(engine._steps.sizes) == [(HEIGHT, WIDTH), (70, 90)]
+    assert gpu.allocated[0].live - before < 2 * 90 * 70 * 3
+
+
+def test_an_engine_on_the_second_gpu(gpu: Pretended, captures: list[str]) -> None:
+    engine = opened(device="cuda:1")
+    before = gpu.allocated[0].peak
+    engine.ready(HEIGHT, WIDTH)
+    tracker = clicked(engine, 8)
+    assert torch.cuda.current_device() == 0 and gpu.allocated[0].peak == before == 0
+    assert tracker.ids == (1,) and "cuda:1" in engine.description
+    with torch.cuda.device(1):
+        tracker.step(PICTURE)
+    assert len(captures) == 2
+
+
+@pytest.mark.parametrize("precision", ["bf16", *(pytest.param(p, marks=pytest.mark.slow) for p in ("fp32", "fp16"))])
+def test_the_bytes_that_are_foretold_are_allocated(gpu: Pretended, precision: str) -> None:
+    engine = opened(precision, objects=4)
+    engine.encode_image(np.zeros((720, 1280, 3), np.uint8))
+    parameters = sum(p.numel() for p in engine._network.parameters())
+    told = bytes_of(PRESET, engine.recipe, 720, 1280, parameters)
+    allocated, foretold = gpu.allocated[0].live, sum(n for name, n in told.items() if name != "pinned")
+    assert 0.97 * foretold < allocated < 1.03 * foretold, told
+    pool = engine._pool
+    assert told["memories"] == pool.keys_slnd.nbytes + pool.values_snm.nbytes
+
+
+# Streams
+
+
+def test_two_callers_on_streams_of_their_own(gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that the host gave back, and every buffer, is written again only after those who still read it."""
+    engine = opened()
+    engine.ready(HEIGHT, WIDTH)
+    recall, streams = recall_of(engine), [torch.cuda.Stream() for _ in range(2)]
+    for stream in streams:
+        stream.wait_stream(torch.cuda.current_stream())
+
+    def by_turns() -> None:
+        for stream in streams * 2:
+            with torch.cuda.stream(stream):
+                engine.track(PICTURE, [recall])
+
+    by_turns()
+    monkeypatch.setattr(Turns, "_follow", lambda *_: None)
+    with pytest.raises(RuleError):
+        by_turns()
 
 
 # Negative controls
 
 
-def test_tables_of_the_cpu_are_noticed(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the engine was made before: its tables on the CPU, its weights on the device already."""
-    network = rtseg.engine.load_network(get_preset("nano"), SIZE, None)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="cpu and cuda:0"):
-        StaticNetwork(network.to("cuda:0"))
+def test_tables_are_made_where_the_network_is(gpu: Pretended) -> None:
+    static = StaticNetwork(Sam2(PRESET, SIZE).to("cuda:1"))
+    assert {str(t.device) for t in (*static.buffers(), *static.parameters())} == {"cuda:1"}
 
 
-def test_one_table_on_the_cpu_is_noticed(gpu: None) -> None:
+def test_a_table_left_on_the_cpu_is_noticed(gpu: Pretended) -> None:
     engine = opened()
-    rotate = engine._static.attend.rotate
-    assert isinstance(rotate, Rotation)
-    rotate.cos = torch.zeros(rotate.cos.shape, device="cpu")
+    engine._static.attend.position = torch.zeros(engine._static.attend.position.shape)
     with pytest.raises(RuntimeError, match="cpu"):
-        follow(Tracker(engine))
+        clicked(engine, 2)
 
 
-def test_a_wait_within_the_step_is_noticed(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = opened()
+def in_the_step(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch, act: Callable[[torch.Tensor], object]) -> None:
     forward = engine._static.decode.forward
-    monkeypatch.setattr(engine._static.decode, "forward", lambda *x: (x[0].sum().item(), forward(*x))[1])
-    with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
-        follow(Tracker(engine))
+    monkeypatch.setattr(engine._static.decode, "forward", lambda *x: (act(x[0]), forward(*x))[1])
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda x: x.sum().item(), id="item"),
+        pytest.param(lambda x: x[x > 0], id="boolean index"),
+        pytest.param(lambda x: x.cpu(), id="cpu", marks=pytest.mark.slow),
+        pytest.param(lambda x: torch.tensor([1.0, 2.0], device=x.device), id="upload", marks=pytest.mark.slow),
+        pytest.param(lambda x: torch.cuda.synchronize(), id="synchronize", marks=pytest.mark.slow),
+    ],
+)
+def test_a_wait_within_the_step_is_noticed(
+    gpu: Pretended, monkeypatch: pytest.MonkeyPatch, act: Callable[[torch.Tensor], object]
+) -> None:
+    engine = opened()
+    in_the_step(engine, monkeypatch, act)
+    with pytest.raises(RuleError):
+        engine.ready(HEIGHT, WIDTH)
+
+
+def test_pinned_memory_that_is_written_too_early_is_noticed(gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = opened()
+    engine.ready(HEIGHT, WIDTH)
+    recall = recall_of(engine)
+    for _ in range(4):
+        engine.track(PICTURE, [recall])
+    monkeypatch.setattr(Host, "wait", lambda _: None)
+    with pytest.raises(RuleError):
+        for _ in range(4):
+            engine.track(PICTURE, [recall])
+
+
+def test_turns_are_what_orders_streams(gpu: Pretended) -> None:
+    turns = Turns(torch.device("cuda:1"))
+    with turns.turn():
+        assert torch.cuda.current_device() == 1
+    assert torch.cuda.current_device() == 0

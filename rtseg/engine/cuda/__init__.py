@@ -1,7 +1,9 @@
 """The `cuda` runtime: the whole tracked step as one captured CUDA graph.
 
-engine.py     the engine, its graphs, and how it is opened
-buffers.py    what goes into a graph, at fixed addresses; graph.py: capture and replay
+engine.py     the engine, and how it is opened; device.py: whether and when it may work on its GPU
+plan.py       what is prepared for, and the bytes that it takes
+steps.py      which steps are captured, and when; graph.py: capture and replay
+pool.py       where memories lie; reads.py: how attention reads them; buffers.py: what comes up with a frame
 attention.py  which attention kernel is fastest here; resize.py: `to_input` on the device; fuse.py: the encoder compiled
 frame_kernels.py, frame.cu    fused kernels for frames, for pycuda: resize and normalise, NV12, overlay
 """

@@ -1,10 +1,14 @@
-"""The fixed buffers that a captured step reads, and the way a frame gets into them."""
+"""The fixed buffers that captured steps read, and the way from the host into them.
+
+There is one set for all numbers of objects and memory slots: a step for fewer reads the first rows of it.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,111 +18,173 @@ from ...sam2 import Recall
 from ...types import ImageU8
 
 ALIGNED = 256  # bytes; where the picture starts behind the facts
+SMALL = 4096  # bytes that fit a buffer of `Lift` at least: points and labels of prompts
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The small numbers that come with a frame, for b objects, t memory slots and p pointers.
+
+    `slots_bt` int64: where each memory lies in the pool; `rows_bt` int64: its row of the temporal table; `present_bt`:
+    whether it is there; `ages_bp` fp32 and `real_bp`: of the pointers; `own_b` int64: where the new memory goes.
+    """
+
+    slots_bt: Any
+    rows_bt: Any
+    own_b: Any
+    ages_bp: Any
+    present_bt: Any
+    real_bp: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How facts for up to so many objects, memories and pointers lie in a buffer."""
+
+    objects: int
+    slots: int
+    pointers: int
+
+    def _parts(self) -> Iterator[tuple[torch.dtype, tuple[int, ...]]]:
+        by_slot, by_pointer = (self.objects, self.slots), (self.objects, self.pointers)
+        yield from ((torch.int64, by_slot), (torch.int64, by_slot), (torch.int64, (self.objects,)))
+        yield from ((torch.float32, by_pointer), (torch.bool, by_slot), (torch.bool, by_pointer))
+
+    @property
+    def nbytes(self) -> int:
+        """With what fills up the last line."""
+        used = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in self._parts())
+        return -(-used // ALIGNED) * ALIGNED
+
+    def of(self, bytes_u8: Tensor) -> Facts:
+        """Views of the facts at the start of a buffer; the widest types come first, so all are aligned."""
+        views, at = [], 0
+        for dtype, shape in self._parts():
+            size = dtype.itemsize * int(np.prod(shape))
+            views.append(bytes_u8[at : at + size].view(dtype).view(shape))
+            at += size
+        return Facts(*views)
+
+
 class Host:
-    """Host memory for one upload (pinned), and the event after it (None before the first, and on a CPU)."""
+    """Pinned memory that goes up in one copy; it may be written again once the copy before is over."""
 
-    bytes_u8: Tensor
-    uploaded: torch.cuda.Event | None = field(default=None)
+    def __init__(self, nbytes: int, device: torch.device) -> None:
+        self.bytes_u8 = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._uploaded: torch.cuda.Event | None = None  # None: never, or on a CPU
+
+    def wait(self) -> None:
+        """Until the copy before is over, which it is, unless the caller is far ahead of the device."""
+        if self._uploaded is not None and not self._uploaded.query():
+            self._uploaded.synchronize()
+
+    def up(self, to_u8: Tensor) -> None:
+        """Start to copy as much as there is room for."""
+        to_u8.copy_(self.bytes_u8[: len(to_u8)], non_blocking=True)
+        if to_u8.is_cuda:
+            self._uploaded = self._uploaded or torch.cuda.Event()
+            self._uploaded.record()
 
 
 class Inputs:
-    """What a step reads: a picture uint8 [H, W, 3], and for each of b objects t memory slots and p pointers.
+    """What comes up with each picture of one size [H, W, 3], uint8: the picture and the facts, in one copy.
 
-    `keys_btlnd` [b, t, L, n, D] in the type of the products, `values_btnm` [b, t, n, M] and `pointers_bpd` fp32;
-    `untouched_b`: no object is prompted. The picture and the small facts (slots, ages, which are real) lie in one
-    buffer, and come up in one copy from one of two pinned ones: while one is read, the other is filled.
+    There are two buffers of pinned memory: while one is read, the other is filled.
     """
 
-    def __init__(
-        self, objects: int, slots: int, pointers: int, height: int, width: int, sizes: tuple[int, int, int, int],
-        dtype: torch.dtype, device: torch.device,
-    ) -> None:  # fmt: skip
-        layers, n, dim, memory_dim = sizes
-        self._shape = (objects, slots, pointers)
+    def __init__(self, layout: Layout, height: int, width: int, device: torch.device) -> None:
+        self.layout = layout
         self._picture_shape = (height, width, 3)
-        self._facts_bytes = 4 * objects * 2 * (slots + pointers)
-        self._head = -(-self._facts_bytes // ALIGNED) * ALIGNED
-        total = self._head + height * width * 3
-        pinned = device.type == "cuda"
-        self._hosts = [Host(torch.zeros(total, dtype=torch.uint8, pin_memory=pinned)) for _ in range(2)]
+        total = layout.nbytes + height * width * 3
+        self._hosts = [Host(total, device) for _ in range(2)]
         self._device_u8 = torch.zeros(total, dtype=torch.uint8, device=device)
-        self.keys_btlnd = torch.zeros(objects, slots, layers, n, dim, dtype=dtype, device=device)
-        self.values_btnm = torch.zeros(objects, slots, n, memory_dim, device=device)
-        self.pointers_bpd = torch.zeros(objects, pointers, dim, device=device)
-        self.untouched_b = torch.zeros(objects, dtype=torch.bool, device=device)
-        self._held = [(0, 0)] * objects  # memories and pointers of each object that the buffers hold
+        self.picture_hwc = self._picture_in(self._device_u8)
+        self._facts = layout.of(self._device_u8)
 
-    @property
-    def picture_hwc(self) -> Tensor:
-        return self._device_u8[self._head :].view(self._picture_shape)
+    def _picture_in(self, bytes_u8: Tensor) -> Tensor:
+        return bytes_u8[self.layout.nbytes :].view(self._picture_shape)
 
-    def facts(self) -> tuple[Tensor, ...]:
-        """int32: rows of the slot table [b, t], which are present, ages of the pointers [b, p], which are real."""
-        return self._facts_in(self._device_u8)
+    def facts(self, objects: int, slots: int, pointers: int) -> Facts:
+        """Of the first so many."""
+        f, b, t, p = self._facts, objects, slots, pointers
+        return Facts(
+            f.slots_bt[:b, :t], f.rows_bt[:b, :t], f.own_b[:b], f.ages_bp[:b, :p], f.present_bt[:b, :t],
+            f.real_bp[:b, :p],
+        )  # fmt: skip
 
-    def _facts_in(self, bytes_u8: Tensor) -> tuple[Tensor, ...]:
-        objects, slots, pointers = self._shape
-        rows = bytes_u8[: self._facts_bytes].view(torch.int32).view(objects, -1)
-        return rows.split((slots, slots, pointers, pointers), dim=1)
-
-    def load(self, image_hwc: ImageU8, recalls: Sequence[Recall], keys_of: Callable[[Tensor], Tensor]) -> None:
-        """Bring up a picture and what each object recalls; `keys_of` makes the keys of a memory that has none."""
-        self._clear_stale(recalls)
-        self._upload(image_hwc, recalls)
-        copied: list[tuple[Tensor, Tensor]] = []
-        for i, recall in enumerate(recalls):
-            for j, memory in enumerate(recall.memories):
-                tokens_nm = memory.map_chw.flatten(1).T
-                keys_lnd = keys_of(tokens_nm) if memory.keys_lnd is None else memory.keys_lnd
-                copied += [(self.values_btnm[i, j], tokens_nm), (self.keys_btlnd[i, j], keys_lnd)]
-            copied.append((self.pointers_bpd[i, : len(recall.ages)], recall.pointers_pc))
-        copy_all(copied)
-
-    def _upload(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> None:
+    def load(
+        self, image_hwc: ImageU8, recalls: Sequence[Recall] = (), places: Sequence[Sequence[int]] = (),
+        own: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """Bring up a picture, and what each object recalls: `places` in the pool; the new memory goes to `own`."""
         host = self._hosts[0]
         self._hosts.reverse()
-        if host.uploaded is not None:
-            host.uploaded.synchronize()  # two frames ago: over, unless the caller is two frames ahead of the device
-        np.copyto(host.bytes_u8[self._head :].view(self._picture_shape).numpy(), image_hwc)
-        slots_bt, present_bt, ages_bp, real_bp = facts = [t.numpy() for t in self._facts_in(host.bytes_u8)]
-        for fact in facts:
-            fact.fill(0)
-        for i, recall in enumerate(recalls):
-            t, p = len(recall.slots), len(recall.ages)
-            slots_bt[i, :t], present_bt[i, :t] = recall.slots, 1
-            ages_bp[i, :p], real_bp[i, :p] = recall.ages, 1
-        self._device_u8.copy_(host.bytes_u8, non_blocking=True)
-        if self._device_u8.is_cuda:
-            host.uploaded = host.uploaded or torch.cuda.Event()
-            host.uploaded.record()
+        host.wait()
+        self._picture_in(host.bytes_u8).numpy()[:] = image_hwc
+        head_u8 = host.bytes_u8[: self.layout.nbytes].numpy()
+        head_u8[:] = 0  # the blank slot, of which nothing is seen
+        write(self.layout.of(host.bytes_u8), recalls, places, own)
+        host.up(self._device_u8)
 
-    def _clear_stale(self, recalls: Sequence[Recall]) -> None:
-        """Zero the slots that were held and are not any more: what is masked must be finite, and that may not be."""
-        for i, recall in enumerate(recalls):
-            t, p = len(recall.memories), len(recall.ages)
-            if t < self._held[i][0]:
-                self.keys_btlnd[i, t:].zero_()
-                self.values_btnm[i, t:].zero_()
-            if p < self._held[i][1]:
-                self.pointers_bpd[i, p:].zero_()
-            self._held[i] = (t, p)
+    def noise(self, seed: int, scratch: int) -> None:
+        """A random picture; every slot and pointer is held, and all memories lie in `scratch`, where the new one goes.
 
-    def noise(self, seed: int) -> None:
-        """Every slot held, all of it random: to choose kernels by, and to see that a graph answers to its inputs."""
-        generator = torch.Generator(self._device_u8.device).manual_seed(seed)
-        self.picture_hwc.random_(0, 256, generator=generator)
-        for buffer in (self.keys_btlnd, self.values_btnm, self.pointers_bpd):
-            buffer.normal_(generator=generator)
-        for fact in self.facts():
-            fact.fill_(1)
+        By this kernels are chosen, and a graph is seen to answer to its inputs.
+        """
+        f = self._facts
+        for fact, value in ((f.slots_bt, scratch), (f.own_b, scratch), (f.rows_bt, 0), (f.ages_bp, 1)):
+            fact.fill_(value)
+        f.present_bt.fill_(True)
+        f.real_bp.fill_(True)
+        picture_hwc = np.random.default_rng(seed).integers(0, 256, self._picture_shape, np.uint8)
+        self.picture_hwc.copy_(torch.from_numpy(picture_hwc))
 
     def clear(self) -> None:
         """Nothing held."""
-        for buffer in (self._device_u8, self.keys_btlnd, self.values_btnm, self.pointers_bpd):
-            buffer.zero_()
+        self._device_u8.zero_()
+
+
+def write(facts: Facts, recalls: Sequence[Recall], places: Sequence[Sequence[int]], own: Sequence[int]) -> None:
+    """Fill facts in host memory, all of it zero before."""
+    slots_bt, rows_bt, own_b, ages_bp, present_bt, real_bp = (
+        fact.numpy()
+        for fact in (facts.slots_bt, facts.rows_bt, facts.own_b, facts.ages_bp, facts.present_bt, facts.real_bp)
+    )
+    own_b[: len(own)] = own
+    for i, recall in enumerate(recalls):
+        t, p = len(recall.slots), len(recall.ages)
+        rows_bt[i, :t], present_bt[i, :t] = recall.slots, True
+        ages_bp[i, :p], real_bp[i, :p] = recall.ages, True
+    for i, slots in enumerate(places):
+        slots_bt[i, : len(slots)] = slots
+
+
+class Lift:
+    """Arrays from the host to the device without a wait: by way of a few pinned buffers that are used in turn."""
+
+    def __init__(self, nbytes: int, device: torch.device, count: int = 4) -> None:
+        self._device, self._room = device, max(nbytes, SMALL)
+        self._hosts = [Host(self._room, device) for _ in range(count)]
+
+    def __call__(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """A tensor on the device with what is in the array now. What no buffer has room for is waited for."""
+        given = torch.from_numpy(np.ascontiguousarray(array))
+        if given.nbytes > self._room:
+            return given.to(self._device)
+        host = self._hosts[0]
+        self._hosts.append(self._hosts.pop(0))
+        host.wait()
+        host.bytes_u8[: given.nbytes].view(given.dtype).view(given.shape).copy_(given)
+        lifted_u8 = torch.empty(given.nbytes, dtype=torch.uint8, device=self._device)
+        host.up(lifted_u8)
+        return lifted_u8.view(given.dtype).view(given.shape)
+
+
+def randomize(tensors: Sequence[Tensor], seed: int) -> None:
+    """Fill with normal numbers, the same on every device."""
+    draw = np.random.default_rng(seed)
+    for tensor in tensors:
+        tensor.copy_(torch.from_numpy(draw.standard_normal(tuple(tensor.shape), np.float32)))
 
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -24,13 +24,13 @@ def plain(step: Step, disturb: Disturb) -> Step:
     return step
 
 
-def captured(step: Step, disturb: Disturb, pool: Any = None) -> Step:
+def captured(step: Step, disturb: Disturb, pool: Any = None, stream: torch.cuda.Stream | None = None) -> Step:
     """The step as one CUDA graph, which was seen to answer to its inputs; `EngineError` if it does not.
 
     `pool` is shared by the graphs of an engine: they run one at a time, and their answers are copied out at once, so
     that all may work in the same memory.
     """
-    graph = Captured(step, pool)
+    graph = Captured(step, pool, stream)
     prove(graph, disturb)
     return graph
 
@@ -38,11 +38,12 @@ def captured(step: Step, disturb: Disturb, pool: Any = None) -> Step:
 class Captured:
     """A step's work as one CUDA graph: one launch from the host, whatever the number of kernels.
 
-    It does not keep alive what the step reads; that is the caller's.
+    It does not keep alive what the step reads; that is the caller's. `stream`: where it is captured; None: a new one.
     """
 
-    def __init__(self, step: Step, pool: Any) -> None:
-        side = torch.cuda.Stream()
+    def __init__(self, step: Step, pool: Any, stream: torch.cuda.Stream | None = None) -> None:
+        # torch's own stream for captures is of whichever device was current when it was first used.
+        side = stream or torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
@@ -50,7 +51,7 @@ class Captured:
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"):
             self._answers = step()
 
     def __call__(self) -> Sequence[Tensor]:

@@ -34,17 +34,25 @@ __all__ = [
 
 
 class StaticNetwork(nn.Module):
-    """The four verbs of a tracked frame, made once from a network with its weights."""
+    """The four verbs of a tracked frame, made once from a network with its weights; it lies where that lies.
+
+    The tables are made on the CPU, from a copy of the weights if they are elsewhere: no table ever meets a weight on
+    another device, and all are the same whatever the device.
+    """
 
     def __init__(self, net: Sam2, attention: Attention | None = None) -> None:
         super().__init__()
-        attention = attention or Attention()
+        attention, device = attention or Attention(), net.maskmem_tpos_enc.device
+        if device.type != "cpu":
+            state = {name: tensor.cpu() for name, tensor in net.state_dict().items()}
+            net = Sam2(net.preset, net.image_size)
+            net.load_state_dict(state)
         self.preset: Preset = net.preset
         self.image_size, self.grid = net.image_size, net.grid
         with torch.no_grad():
             self.encoder, self.attend = Encoder(net, attention), Attend(net, attention)
             self.decode, self.remember = Decode(net, attention), Remember(net)
-        self.eval().requires_grad_(False)
+        self.eval().requires_grad_(False).to(device)
 
     def precise(self, products: torch.dtype, stream: torch.dtype) -> StaticNetwork:
         """Products in one type; norms, tables and what flows between the layers in another."""

@@ -134,12 +134,17 @@ class PaddedRead:
         maps = (keys_btlnd + attend.slots[slots_bt].to(keys_btlnd.dtype)).transpose(1, 2).flatten(2, 3)
         self.keys_blnd = torch.cat((maps, own_blsd.to(maps.dtype)), dim=2)
         self.values_b1nm = torch.cat((values_btnm.flatten(1, 2), values_bsm.to(values_btnm.dtype)), dim=1)[:, None]
+        self.mask(attend, present_bt, real_bp, n, whole)
+        self.attention, self.objects = attend.attention, b
+
+    def mask(self, attend: Attend, present_bt: Tensor, real_bp: Tensor, n: int, whole: bool) -> None:
+        """Keep attention from what is absent."""
         self.bias: Tensor | None = None
         if not whole:
             split = attend.preset.pointer_tokens
             seen = (present_bt.repeat_interleave(n, dim=1), real_bp.repeat_interleave(split, dim=1))
-            self.bias = torch.where(torch.cat(seen, dim=1), 0.0, float("-inf")).to(maps.dtype)[:, None, None]
-        self.attention, self.objects = attend.attention, b
+            bias = torch.where(torch.cat(seen, dim=1), 0.0, float("-inf"))
+            self.bias = bias.to(self.keys_blnd.dtype)[:, None, None]
 
     def __call__(self, layer: int, q_bnd: Tensor) -> Tensor:
         q = q_bnd.expand(self.objects, -1, -1)[:, None]

@@ -1,0 +1,58 @@
+"""How attention reads memories: out of the pool, as a captured step does, or stacked, wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...sam2 import Recall, Remembered
+from ..static import Attend, PaddedRead
+from .buffers import Facts, Layout, Lift, write
+from .pool import Pool
+
+
+class PoolRead(PaddedRead):
+    """`PaddedRead` of memories in a pool: what the facts name is gathered into the layout that attention takes.
+
+    The same sums as there; keys and values are written once, to where attention reads them.
+    """
+
+    def __init__(self, attend: Attend, pool: Pool, facts: Facts, pointers_bpd: Tensor, whole: bool = False) -> None:
+        b, t = facts.slots_bt.shape
+        layers, n, dim = pool.keys_slnd.shape[1:]
+        # A pointer that is not there may be anything: its row still holds what was there before.
+        known_bpd = pointers_bpd if whole else pointers_bpd.masked_fill(~facts.real_bp[:, :, None], 0.0)
+        values_bsm, own_blsd = attend.pointer_tokens(known_bpd, facts.ages_bp)
+        slots, rows, spatial = facts.slots_bt.flatten(), facts.rows_bt.flatten(), t * n
+        maps = pool.keys_slnd.index_select(0, slots).view(b, t, layers, n, dim)
+        codes = attend.slots.index_select(0, rows).to(maps.dtype).view(b, t, layers, n, dim)
+        self.keys_blnd = maps.new_empty(b, layers, spatial + values_bsm.shape[1], dim)
+        to = self.keys_blnd[:, :, :spatial].unflatten(2, (t, n))
+        torch.add(maps.transpose(1, 2), codes.transpose(1, 2), out=to)
+        self.keys_blnd[:, :, spatial:].copy_(own_blsd)
+        self.values_b1nm = maps.new_empty(b, 1, self.keys_blnd.shape[2], pool.values_snm.shape[2])
+        self.values_b1nm[:, 0, :spatial].copy_(pool.values_snm.index_select(0, slots).view(b, spatial, -1))
+        self.values_b1nm[:, 0, spatial:].copy_(values_bsm)
+        self.mask(attend, facts.present_bt, facts.real_bp, n, whole)
+        self.attention, self.objects = attend.attention, b
+
+
+def stacked(
+    attend: Attend, recalls: Sequence[Recall], room: Layout, blank: Remembered, lift: Lift,
+    keys_of: Callable[[Remembered], Tensor],
+) -> PaddedRead:  # fmt: skip
+    """The same of memories that lie anywhere; `blank` fills up to as many memories as there is `room` for."""
+    each = [[*recall.memories, *[blank] * (room.slots - len(recall.memories))] for recall in recalls]
+    keys = torch.stack([torch.stack([keys_of(m) for m in memories]) for memories in each])
+    values = torch.stack([torch.stack([m.map_chw.flatten(1).T for m in memories]) for memories in each])
+    known = [F.pad(recall.pointers_pc, (0, 0, 0, room.pointers - len(recall.ages))) for recall in recalls]
+    head_u8 = torch.zeros(room.nbytes, dtype=torch.uint8)
+    write(room.of(head_u8), recalls, (), ())
+    facts = room.of(lift(head_u8.numpy()))
+    return PaddedRead(
+        attend, keys, values.to(keys.dtype), facts.rows_bt, facts.present_bt, torch.stack(known), facts.ages_bp,
+        facts.real_bp,
+    )  # fmt: skip

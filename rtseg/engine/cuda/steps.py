@@ -1,0 +1,125 @@
+"""The steps that are captured: for which numbers of objects and memories, and for which sizes of pictures."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .buffers import Inputs, randomize
+from .fuse import exact_fp32
+from .graph import Disturb, Step, captured, plain
+from .plan import Plan
+from .pool import SCRATCH, Pool
+from .resize import DeviceInput
+
+SIZES = 2  # of pictures, whose steps are kept; the least recently used one makes room
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a step is prepared for: objects, and memory slots of each."""
+
+    objects: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The two ways to run a step: `full` where each slot holds a memory (None: not worth one)."""
+
+    masked: Step
+    full: Step | None
+
+
+@dataclass(slots=True)
+class Size:
+    """What is kept for pictures of one size; `asked`: somebody made it `ready`.
+
+    A graph reads `inputs` and the tables of `to_image` at their addresses, and does not keep them alive itself.
+    """
+
+    inputs: Inputs
+    to_image: DeviceInput
+    steps: dict[Kind, Prepared] = field(default_factory=dict)
+    asked: bool = False
+
+
+Work = Callable[[Size, Kind, bool], Sequence[Tensor]]
+"""What a step does: (size, kind, whether every slot holds a memory) -> its answers."""
+
+
+class Steps:
+    """Captures on demand, and keeps, the steps of an engine.
+
+    `pointers_bpd` and the slots of the pool are read by all of them. What a step does comes with each call and is not
+    kept: it knows the engine, which is to be freed with its last holder.
+    """
+
+    def __init__(self, plan: Plan, pool: Pool, pointers_bpd: Tensor, image_size: int) -> None:
+        self._plan, self._pool, self._pointers_bpd = plan, pool, pointers_bpd
+        self._image_size, self._device = image_size, pointers_bpd.device
+        self.sizes: OrderedDict[tuple[int, int], Size] = OrderedDict()  # by height and width
+        self.runner: Callable[[Step, Disturb], Step] = plain
+        if self._device.type == "cuda":
+            # One stream for all: torch keeps a workspace of cuBLAS for each that was ever used (32 MB on Hopper).
+            stream = torch.cuda.Stream(self._device)
+            self.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=stream)
+
+    def size(self, height: int, width: int) -> Size:
+        """What is kept for this size; a new one makes another go."""
+        if (height, width) not in self.sizes:
+            while len(self.sizes) >= SIZES:
+                self._let_go(next(iter(self.sizes)))
+            to_image = DeviceInput(height, width, self._image_size).to(self._device)
+            self.sizes[height, width] = Size(Inputs(self._plan.layout, height, width, self._device), to_image)
+        self.sizes.move_to_end((height, width))
+        return self.sizes[height, width]
+
+    def ready(self, height: int, width: int, work: Work, beat: Callable[[], None]) -> None:
+        """Capture all that is foreseen; sizes that were only tried before, as in a warm-up, are let go."""
+        for tried in [known for known, size in self.sizes.items() if not size.asked and known != (height, width)]:
+            self._let_go(tried)
+        size = self.size(height, width)
+        size.asked = True
+        self._capture_foreseen(size, work, beat)
+
+    def prepared(self, size: Size, kind: Kind, work: Work) -> Prepared:
+        """The step of this kind; captured now, with all others that are foreseen, where nobody asked for it before."""
+        if not size.steps:
+            self._capture_foreseen(size, work, lambda: None)
+        if kind not in size.steps:
+            self._capture(size, kind, work)
+        return size.steps[kind]
+
+    def _let_go(self, size: tuple[int, int]) -> None:
+        if self.sizes[size].steps and self._device.type == "cuda":
+            torch.cuda.current_stream().synchronize()  # a graph that still runs is not to be destroyed
+        del self.sizes[size]
+
+    def _capture_foreseen(self, size: Size, work: Work, beat: Callable[[], None]) -> None:
+        # The largest first: where memory does not do, that shows at once.
+        for objects in range(self._plan.layout.objects, 0, -1):
+            for slots in self._plan.foreseen:
+                if Kind(objects, slots) not in size.steps:
+                    self._capture(size, Kind(objects, slots), work)
+                    beat()
+
+    def _capture(self, size: Size, kind: Kind, work: Work) -> None:
+        """Capture both runners at once: the second is needed seconds after the first, and would be a hiccup then."""
+        self._noise(size, 0)
+        full = None
+        with exact_fp32():
+            masked = self.runner(lambda: work(size, kind, False), lambda: self._noise(size, 1))
+            if kind.slots == self._plan.steady[0]:
+                full = self.runner(lambda: work(size, kind, True), lambda: self._noise(size, 2))
+        size.inputs.clear()
+        size.steps[kind] = Prepared(masked, full)
+
+    def _noise(self, size: Size, seed: int) -> None:
+        size.inputs.noise(seed, SCRATCH)
+        randomize([self._pool.values_snm[SCRATCH], self._pool.keys_slnd[SCRATCH], self._pointers_bpd], seed)
