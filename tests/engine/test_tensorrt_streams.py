@@ -77,8 +77,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
         monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.fake(pretended=gpu))
         monkeypatch.setattr(fake_tensorrt.FakeGpu, "current", None)
         monkeypatch.setattr(making, "export", hollow)
-        peaks = lambda network, *_: dict.fromkeys(big_layers(typed(network, "fp32")), 1.0)  # noqa: E731
-        monkeypatch.setattr(making, "calibrate", peaks)
+        monkeypatch.setattr(
+            making, "calibrate", lambda network, *_: dict.fromkeys(big_layers(typed(network, "fp32")), 1.0)
+        )
         yield gpu
 
 
@@ -116,7 +117,7 @@ def recalls_of(engine: TensorRTEngine, objects: int, memories: int = 2) -> list[
 def step(engine: TensorRTEngine, recalls: list[Recall]) -> list[Recall]:
     """A tracked frame as a tracker has it: the answer is read, and the newest memory is remembered."""
     decoded, written = engine.track(PICTURE, recalls)
-    answer.read(decoded, written, 0, engine.recipe)
+    answer.read(decoded, written, 0, 16, engine.recipe)
     pairs = zip(recalls, written, strict=True)
     return [replace(recall, memories=[recall.memories[0], memory]) for recall, memory in pairs]
 
@@ -132,7 +133,7 @@ def test_a_tracked_frame_waits_once_and_where_it_is_read(
     precision: str, objects: int, build: Open, gpu: Pretended
 ) -> None:
     engine = build(precision=precision, max_objects=objects)
-    recalls = step(engine, recalls_of(engine, objects))  # the buffer that answers come down to is made once
+    recalls = recalls_of(engine, objects)
     gpu.waits.clear()
     pinned, replays = gpu.pinned_allocations, gpu.replays
     for _ in range(10):
