@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,8 +26,9 @@ from rtseg.engine import Engine, Prompts, Recall, runtimes, to_input
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.tensorrt import making as tensorrt
 from rtseg.engine.tensorrt.gpu import CudaGpu
-from rtseg.engine.tensorrt.library import bindings
+from rtseg.engine.tensorrt.library import bindings, complaints
 from rtseg.engine.tensorrt.onnx import Shapes
+from rtseg.engine.tensorrt.plans import Plan, spans
 from rtseg.errors import EngineError
 from rtseg.sam2 import Preset, Sam2
 from tests.engine.fake_gpu import FakeGpu
@@ -71,6 +73,7 @@ def pretend(monkeypatch: Any, version: str = "11.4.0.106") -> Any:
     module = stand_in.fake(version)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(tensorrt, "CudaGpu", FakeGpu)
+    monkeypatch.setattr(tensorrt, "device_of", lambda runtime, device: device)
     return module
 
 
@@ -418,6 +421,70 @@ def test_more_than_was_built_for(engine: Engine) -> None:
     many = replace(recalls[0], memories=recalls[0].memories * 3, slots=(6, 5, 4, 3, 2, 1))
     with pytest.raises(EngineError, match="remembers 6 frames and 3 pointers, and the plans have room for 5 and 19"):
         engine.track(FRAMES[0][0], [many])
+
+
+# One logger for the process; kernels by the number of objects
+
+
+def test_one_logger_hears_everything(built: tuple[Path, Any, Any], trt: Any, engine: Engine, tmp_path: Path) -> None:
+    """TensorRT keeps the first logger that lives; the reason why a later plan fails is said to that one."""
+    first = trt.voice.logger
+    folder = copied(built[0], tmp_path)
+    damage(folder / "decode.plan", "edited")
+    for _ in range(2):
+        with pytest.raises(EngineError, match="decode.plan: .* cannot load it .*: Serialization assertion failed; run"):
+            tensorrt.open(mini(), RECIPE, "", folder)
+    assert trt.voice.logger is first
+    with complaints() as said:
+        assert said.logger is first and not said.lines
+
+
+def test_a_logger_of_its_own_hears_nothing(engine: Engine, trt: Any, tmp_path: Path) -> None:
+    """The control: what every plan had before."""
+    heard: list[str] = []
+
+    class Own(trt.ILogger):  # type: ignore[name-defined,misc]
+        def log(self, severity: object, msg: str) -> None:
+            heard.append(msg)
+
+    assert trt.Runtime(Own()).deserialize_cuda_engine(b"no plan at all") is None
+    assert heard == []
+
+
+def test_each_thread_hears_its_own_and_others_are_heard_by_all(trt: Any) -> None:
+    barrier = threading.Barrier(2)
+
+    def listen(word: str) -> list[str]:
+        with complaints() as said:
+            barrier.wait(5)
+            said.logger.log(trt.ILogger.ERROR, word)
+            barrier.wait(5)
+            if word == "one":
+                speaker = threading.Thread(target=said.logger.log, args=(trt.ILogger.ERROR, "of\n a worker"))
+                speaker.start()
+                speaker.join()
+            said.logger.log(stand_in.Severity.INFO, "chatter")
+            barrier.wait(5)
+            return list(said.lines)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(listen, ("one", "two"))) == [["one", "of a worker"], ["two", "of a worker"]]
+
+
+def test_one_object_has_kernels_of_its_own(engine: Any) -> None:
+    engine.track(FRAMES[0][0], recall_of(engine, 3))
+    found = {key: context._context.profile for key, context in engine._contexts.items()}
+    assert {objects: profile for (_, objects), profile in found.items()} == {0: 0, 1: 0, 2: 1, 3: 1}
+
+
+def test_a_wrong_profile_is_refused(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plan, "_profile_of", lambda self, used: 0)
+    with pytest.raises(EngineError, match=r"cannot be 3 x .*: .* is outside of profile 0"):
+        recall_of(engine, 3)
+
+
+def test_kernels_are_chosen_for_one_and_for_what_the_recipe_expects() -> None:
+    assert spans(1) == [(1, 1)] and spans(2) == [(1, 1), (2, 2)] and spans(8) == [(1, 1), (2, 8)]
 
 
 # What is refused

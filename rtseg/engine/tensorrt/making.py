@@ -10,6 +10,7 @@ from ...errors import EngineError
 from ...sam2 import Sam2
 from ...types import ImageU8
 from ..base import Engine
+from ..runtimes import device_of
 from .engine import TensorRTEngine
 from .gpu import CudaGpu, Gpu
 from .library import bindings
@@ -69,8 +70,7 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -
 
 
 def _gpu(recipe: Recipe) -> Gpu:
-    device = getattr(recipe, "device", "auto")
-    return CudaGpu("cuda" if device == "auto" else device)
+    return CudaGpu(device_of("tensorrt", recipe.device))
 
 
 def _check_precision(precision: str, gpu: Gpu) -> None:
