@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 import rtseg
-from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import Prompts, Readies, Recall
 from rtseg.engine.tensorrt import making, picture
-from rtseg.engine.tensorrt.buffers import Buffers, Upload
+from rtseg.engine.tensorrt.buffers import Upload
 from rtseg.engine.tensorrt.engine import TensorRTEngine
 from rtseg.engine.tensorrt.gpu import CudaGpu
-from rtseg.engine.tensorrt.onnx import VERBS, Shapes, typed
+from rtseg.engine.tensorrt.onnx import typed
 from rtseg.engine.tensorrt.quantize import big_layers, calibrate
 from rtseg.errors import EngineError
-from rtseg.sam2 import Preset, Sam2
+from rtseg.sam2 import Sam2
 from rtseg.track import answer
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
@@ -37,32 +36,9 @@ onnx = pytest.importorskip("onnx", reason="plans are ONNX graphs here")
 pytest.importorskip("onnxruntime", reason="the stand-in imports it")
 
 from tests.engine import fake_tensorrt  # noqa: E402
+from tests.engine.hollow import MINI, RECIPE, hollow  # noqa: E402
 
-MINI = Preset(
-    "mini", 16, 1, (1, 1, 1, 1), (2,), (8, 4, 14, 7), 7,
-    dim=64, memory_dim=32, attention_layers=1, attention_ffn=64, decoder_ffn=64, decoder_heads=2,
-)  # fmt: skip
-RECIPE = Recipe(image_size=64, runtime="tensorrt", precision="fp32", max_objects=3, memory=MemoryPlan(spatial=2))
 PICTURE = np.zeros((48, 80, 3), np.uint8)
-TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16, torch.int64: 7, torch.bool: 9}
-
-
-def hollow(static: object, shapes: Shapes, folder: Path, note: object) -> dict[str, Path]:
-    """In place of `export`: graphs without nodes."""
-    paths = {}
-    for name, (verb, slots) in shapes.graphs.items():
-        inputs, outputs = ([_value(shapes, port, slots) for port in side] for side in VERBS[verb])
-        paths[name] = folder / f"{name}.onnx"
-        paths[name].write_bytes(
-            onnx.helper.make_model(onnx.helper.make_graph([], name, inputs, outputs)).SerializeToString()
-        )
-    return paths
-
-
-def _value(shapes: Shapes, name: str, slots: int) -> Any:
-    port = shapes.ports(slots)[name]
-    shape = port.shape if port.shared else ("objects", *port.shape)
-    return onnx.helper.make_tensor_value_info(name, TYPES[port.dtype], shape)
 
 
 @pytest.fixture(scope="module")
@@ -384,6 +360,6 @@ def test_facts_that_are_not_aligned(build: Open, gpu: Pretended, monkeypatch: py
     facts = engine._buffers.facts
     facts._at = {name: at + 8 for name, at in facts._at.items()}
     engine._contexts.clear()
-    assert isinstance(engine._buffers, Buffers)
+    engine._buffers._cuts.clear()
     with pytest.raises(EngineError, match=r"remember.plan: certain_b cannot be 1: "):
         engine.attend(engine.encode_image(PICTURE), recalls_of(engine, 1))

@@ -1,0 +1,134 @@
+"""Where the memories of an engine lie: slots of one device buffer, which graphs read and write by slot number.
+
+A step gathers what each object recalls, and writes the new memory into a slot that is free; nothing is copied. To the
+caller a memory stays a value: `Remembered` with views of its slot. The slot is free again when the last holder lets go
+of the memory (of its `map_chw`; a view that somebody makes of that does not count, and is not to outlive it).
+
+A slot that the host frees may still be read by work that is queued on the device. It is written again only by work
+that is queued after that on the same stream, so no order is lost; the engine has its streams wait for one another
+where a caller changes them. On two streams at once this would not be safe.
+
+Slot 0 is blank: all zeros, and read wherever an object remembers less than there is room for (what is masked has to be
+finite). The next ones, one for each object, are where a step writes when no slot is free; from there it is copied out.
+The first of these also holds the noise by which a graph is proved.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...sam2 import Preset, Remembered
+from .buffers import copies, copy_all
+
+BLANK, SCRATCH = 0, 1
+
+
+class Pool:
+    """Keys `keys_slnd` [slots, L, n, D] in the type of the products, and values `values_snm` [slots, n, M] in fp32.
+
+    fp32, because policies compare the values and the verbs answer in it.
+    """
+
+    def __init__(
+        self, preset: Preset, grid: int, objects: int, held: int, products: torch.dtype, device: torch.device
+    ) -> None:
+        """`held`: how many memories may be kept at once without a copy."""
+        slots, self.objects, self._grid = slots_of(objects, held), objects, grid
+        keys_shape, values_shape = shapes(preset, grid)
+        self.keys_slnd = torch.zeros(slots, *keys_shape, dtype=products, device=device)
+        self.values_snm = torch.zeros(slots, *values_shape, device=device)
+        self._storage = self.values_snm.untyped_storage()._cdata
+        self._free = deque(range(slots - held, slots))
+        self._guests: dict[int, int] = {}  # slots of memories from elsewhere, by the identity of their map
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody holds."""
+        return len(self._free)
+
+    def fresh(self, objects: int) -> tuple[list[int], list[Remembered | None]]:
+        """For each object a slot to write to, and the memory that will be there; None: it is to be copied out."""
+        slots, memories = [], []
+        for i in range(objects):
+            slot = self._take()
+            memory = None if slot is None else self.view(slot)
+            if memory is not None and slot is not None:
+                self._until_dropped(memory, slot)
+            slots.append(SCRATCH + i if slot is None else slot)
+            memories.append(memory)
+        return slots, memories
+
+    def written(self, slots: Sequence[int], memories: Sequence[Remembered | None]) -> list[Remembered]:
+        """What a step wrote to these slots; copies of what has no slot of its own."""
+        lacking = [slot for slot, memory in zip(slots, memories, strict=True) if memory is None]
+        values = copies([self.values_snm[slot] for slot in lacking])
+        keys = copies([self.keys_slnd[slot] for slot in lacking])
+        copied = iter([self._remembered(v, k) for v, k in zip(values, keys, strict=True)])
+        return [next(copied) if memory is None else memory for memory in memories]
+
+    def slot_of(self, memory: Remembered) -> int | None:
+        """Where a memory lies; None: not here."""
+        map_chw: Tensor = memory.map_chw
+        if map_chw.untyped_storage()._cdata == self._storage:
+            return map_chw.storage_offset() // self.values_snm[0].numel()
+        return self._guests.get(id(map_chw))
+
+    def take_in(self, memory: Remembered, keys_lnd: Tensor) -> int | None:
+        """Copy a memory from elsewhere in, to stay as long as it lives; None: no slot is free."""
+        slot, map_chw = self._take(), memory.map_chw
+        if slot is None:
+            return None
+        self.values_snm[slot].copy_(map_chw.flatten(1).T)
+        self.keys_slnd[slot].copy_(keys_lnd)
+        self._guests[id(map_chw)] = slot
+        weakref.finalize(map_chw, forget, self._guests, self._free, id(map_chw)).atexit = False
+        return slot
+
+    def write(self, slots_b: Tensor, tokens_bnm: Tensor, keys_blnd: Tensor) -> None:
+        """Put new memories into these slots, which the device alone knows."""
+        self.values_snm.index_copy_(0, slots_b, tokens_bnm.float())
+        self.keys_slnd.index_copy_(0, slots_b, keys_blnd.to(self.keys_slnd.dtype))
+
+    def put(self, tokens_bnm: Tensor, keys_blnd: Tensor) -> list[Remembered]:
+        """New memories as values, in slots of their own as far as there are any."""
+        slots, memories = self.fresh(len(tokens_bnm))
+        pairs = [(self.values_snm[slot], tokens) for slot, tokens in zip(slots, tokens_bnm, strict=True)]
+        copy_all(pairs + [(self.keys_slnd[slot], keys) for slot, keys in zip(slots, keys_blnd, strict=True)])
+        return self.written(slots, memories)
+
+    def view(self, slot: int) -> Remembered:
+        """What lies in a slot."""
+        return self._remembered(self.values_snm[slot], self.keys_slnd[slot])
+
+    def _remembered(self, values_nm: Tensor, keys_lnd: Tensor) -> Remembered:
+        return Remembered(values_nm.T.unflatten(1, (self._grid, self._grid)), keys_lnd)
+
+    def _take(self) -> int | None:
+        try:
+            return self._free.popleft()
+        except IndexError:
+            return None
+
+    def _until_dropped(self, memory: Remembered, slot: int) -> None:
+        # From whatever thread drops it last: appending to a deque needs no lock.
+        weakref.finalize(memory.map_chw, self._free.append, slot).atexit = False
+
+
+def forget(guests: dict[int, int], free: deque[int], identity: int) -> None:
+    """A guest is gone."""
+    free.append(guests.pop(identity))
+
+
+def slots_of(objects: int, held: int) -> int:
+    """How many slots a pool has in all."""
+    return 1 + objects + held
+
+
+def shapes(preset: Preset, grid: int) -> tuple[tuple[int, int, int], tuple[int, int]]:
+    """Of one memory's keys and of its values."""
+    return (preset.attention_layers, grid**2, preset.dim), (grid**2, preset.memory_dim)
