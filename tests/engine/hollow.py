@@ -30,7 +30,6 @@ def pretend(monkeypatch: Any, version: str = "11.4.0.106") -> Any:
     module = fake(version)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(making, "CudaGpu", FakeGpu)
-    monkeypatch.setattr(making, "device_of", lambda runtime, device: device)
     return module
 
 

@@ -10,7 +10,6 @@ from ...errors import EngineError
 from ...sam2 import Sam2
 from ...types import ImageU8
 from ..base import Engine
-from ..runtimes import device_of
 from .engine import TensorRTEngine
 from .gpu import CudaGpu, Gpu
 from .library import bindings
@@ -70,7 +69,8 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -
 
 
 def _gpu(recipe: Recipe) -> Gpu:
-    return CudaGpu(device_of("tensorrt", recipe.device))
+    """The GPU of the recipe; "auto", which a recipe that was settled never says, is the current one."""
+    return CudaGpu("cuda" if recipe.device == "auto" else recipe.device)
 
 
 def _check_precision(precision: str, gpu: Gpu) -> None:
