@@ -242,15 +242,28 @@ def test_without_ready_all_is_recorded_at_the_first_tracked_frame(build: Open) -
     assert recordings.made == 2 * len(engine._shapes.slots)
 
 
-@SLOW
 def test_what_is_let_go_may_not_be_running(build: Open, gpu: Pretended) -> None:
-    """The recordings of a size that makes room are over by then."""
-    engine = build()
+    """A size that makes room for another has its last recording waited for, and only such a one."""
+    engine, waits = build(max_objects=1), []
     recalls = recalls_of(engine, 1)
-    for side in range(40, 40 + 8 * (picture.SIZES + 1), 8):
+    for side in (40, 56, 64):
+        gpu.waits.clear()
         engine.track(np.zeros((side, side, 3), np.uint8), recalls)
-    assert len(engine._pictures._ways) == picture.SIZES
-    assert (48, 80) not in engine._pictures._ways
+        waits.append(len(gpu.waits))
+    assert list(engine._pictures._ways) == [(56, 56), (64, 64)] and picture.SIZES == 2
+    assert waits[1] == waits[2] == waits[0] + 1
+
+
+def test_a_prompt_pins_nothing(build: Open, gpu: Pretended) -> None:
+    engine = build(max_objects=1)
+    features, pinned = engine.encode_image(PICTURE), gpu.pinned_allocations
+    for prompts in (
+        Prompts(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int64)),
+        Prompts(np.zeros((1, 0, 2), np.float32), np.ones((1, 0), np.int64), None, np.ones((1, 1, 64, 64), np.float32)),
+    ):
+        decoded = engine.decode(engine.attend(features, [None]), features, prompts)
+        engine.remember(features, decoded.logits_b1hw, decoded.score_b, [True])
+    assert gpu.pinned_allocations == pinned
 
 
 # Faults of each kind, put in
