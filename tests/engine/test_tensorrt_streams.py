@@ -266,7 +266,41 @@ def test_a_prompt_pins_nothing(build: Open, gpu: Pretended) -> None:
     assert gpu.pinned_allocations == pinned
 
 
+def by_turns(engine: TensorRTEngine) -> None:
+    """One thread reads a memory on its stream and drops it; another takes its place, on another stream."""
+    shape, one, other = (1, 1, 16, 16), torch.cuda.Stream(), torch.cuda.Stream()
+
+    def remembered() -> Tensor:
+        features = engine.encode_image(PICTURE)
+        logits, score = torch.zeros(shape, device="cuda"), torch.ones(1, device="cuda")
+        map_chw: Tensor = engine.remember(features, logits, score, [False])[0].map_chw
+        return map_chw
+
+    with torch.cuda.stream(one):
+        remembered().sum()
+    for _ in range(1 + engine._pool.free):
+        with torch.cuda.stream(other):
+            remembered()
+
+
+def test_threads_on_streams_of_their_own(build: Open) -> None:
+    by_turns(build(ready=False, max_objects=1))
+
+
 # Faults of each kind, put in
+
+
+def test_a_stream_that_waits_for_the_latest_caller_alone(build: Open) -> None:
+    engine = build(ready=False, max_objects=1)
+
+    class Latest(dict[int, Any]):
+        def __setitem__(self, key: int, value: Any) -> None:
+            self.clear()
+            super().__setitem__(key, value)
+
+    engine._gpu._callers = Latest()  # type: ignore[attr-defined]
+    with pytest.raises(RuleError):
+        by_turns(engine)
 
 
 def test_a_stream_that_does_not_wait_for_the_caller_s(

@@ -36,7 +36,7 @@ SPARE = 3  # memories of an object that have a place beside those that it looks 
 class TensorRTEngine(TorchEngine):
     """Answers are copies, on the GPU; nothing here waits for it but `ready`, and the first frame of another size.
 
-    Threads may share an engine, and take turns; all are to work on the same CUDA stream, as they do by default.
+    Threads may share an engine, and take turns, each on a CUDA stream of its own if it likes.
     """
 
     def __init__(
