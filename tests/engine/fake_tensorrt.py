@@ -223,7 +223,13 @@ class _Engine:
         self.inputs, self.outputs = [v.name for v in graph.input], [v.name for v in graph.output]
         self.types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
         self.shapes = {t.name: t.shape for t in map(_Tensor, (*graph.input, *graph.output))}
-        self.session = None if pretended else onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self.model, self.session = model, None
+
+    def run(self, fed: dict[str, np.ndarray]) -> list[Any]:
+        """By ONNX Runtime, which is asked at the first run: a plan may be without nodes."""
+        self.session = self.session or onnxruntime.InferenceSession(self.model, providers=["CPUExecutionProvider"])
+        answers: list[Any] = self.session.run(self.outputs, fed)
+        return answers
 
     num_io_tensors = property(lambda self: len(self.types))
     num_optimization_profiles = property(lambda self: len(self.profiles))
@@ -318,8 +324,7 @@ class _Context:
             shape = self.shapes[name]
             raw = ctypes.string_at(addresses[name], int(np.prod(shape)) * dtype.itemsize)
             fed[name] = np.frombuffer(raw, dtype).reshape(shape)
-        assert self.engine.session is not None
-        answers = self.engine.session.run(self.engine.outputs, fed)
+        answers = self.engine.run(fed)
         for name, answer in zip(self.engine.outputs, answers, strict=True):
             whole = np.ascontiguousarray(answer)
             ctypes.memmove(addresses[name], whole.ctypes.data, whole.nbytes)

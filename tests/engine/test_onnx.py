@@ -206,10 +206,10 @@ def inputs_of(model: Any, *kinds: str) -> Counter[str]:
     return Counter(types[n.input[0]] for n in model.graph.node if n.op_type in kinds)
 
 
-def test_products_are_bf16_and_all_that_is_delicate_is_fp32(bf16: dict[str, Any]) -> None:
+def test_products_and_attention_are_bf16_and_all_that_is_delicate_is_fp32(bf16: dict[str, Any]) -> None:
     for name, model in bf16.items():
         assert inputs_of(model, "LayerNormalization").keys() <= {"FP32"}, name
-        assert inputs_of(model, "Softmax").keys() <= {"FP32"}, name
+        assert inputs_of(model, "Softmax").keys() <= {"BF16"}, name
         assert inputs_of(model, "Sin", "Cos", "Sigmoid", "ArgMax", "Resize").keys() <= {"FP32"}, name
         assert inputs_of(model, "Conv").keys() <= {"BF16"}, name
     for name in ("encode", "attend3", "remember"):
@@ -223,7 +223,9 @@ def test_the_stream_between_layers_is_fp32(bf16: dict[str, Any]) -> None:
     for name in ("encode", "attend3"):
         model, types = bf16[name], types_of(bf16[name])
         constants = {i.name for i in model.graph.initializer}
-        sums = [n for n in model.graph.node if n.op_type == "Add" and not constants & set(n.input)]
+        scores = {n.input[0] for n in model.graph.node if n.op_type == "Softmax"}  # to which a mask is added
+        others = [n for n in model.graph.node if n.op_type == "Add" and n.output[0] not in scores]
+        sums = [n for n in others if not constants & set(n.input)]
         kinds = Counter(types[n.output[0]] for n in sums)
         # Of the encoder's, the neck's sum of two strides is no stream; of attention's, the slots' rows are none.
         assert kinds["FP32"] >= 2 * len(MINI.stages) and kinds["BF16"] <= 1, (name, kinds)
@@ -260,8 +262,8 @@ def test_the_bf16_graph_is_the_network_but_for_rounded_weights(
 
 def test_fp16(network: Sam2, tmp_path: Path) -> None:
     model = graph(typed(network, "fp16"), shapes_of("fp16"), "attend3")
-    assert inputs_of(model, "MatMul", "Gemm").keys() == {"FP16"}
-    assert inputs_of(model, "LayerNormalization", "Softmax").keys() == {"FP32"}
+    assert inputs_of(model, "MatMul", "Gemm", "Softmax").keys() == {"FP16"}
+    assert inputs_of(model, "LayerNormalization").keys() == {"FP32"}
     onnx.save(model, tmp_path / "half.onnx")
     values = values_of(network, "attend")
     fed = values | {"keys_btlnd": values["keys_btlnd"].half()}
@@ -283,10 +285,36 @@ def test_eight_bits(precision: str, name: str, network: Sam2, peaks: dict[str, f
     made_by = {output: n for n in model.graph.node for output in n.output}
     products = [n for n in model.graph.node if n.op_type == "MatMul" and dequantized(made_by, n)]
     assert len(products) == len(layers) and types_of(model)[products[0].output[0]] == "BF16"
+    # Constants, as TensorRT wants them. Activations have one for the tensor; so have weights in fp8, the only way that
+    # it fuses there; in int8 they have one for each output channel.
+    found = scales(model)
+    assert len(found[False]) == len(found[True]) == len(layers)
+    assert set(found[False]) == {()} and (set(found[True]) == {()}) == (precision == "fp8")
+    assert all(len(shape) == (precision == "int8") for shape in found[True])
     onnx.save(widened(model), tmp_path / "wide.onnx")
     verb = shapes.graphs[name][0]
     values = values_of(network, verb)
     assert 1e-3 < worst(check.run(tmp_path / "wide.onnx", verb, values), values) < 0.2
+
+
+def scales(model: Any) -> dict[bool, list[tuple[int, ...]]]:
+    """The shape of the scale of each quantisation, by whether a weight is quantised."""
+    constants = {i.name: tuple(i.dims) for i in model.graph.initializer}
+    found: dict[bool, list[tuple[int, ...]]] = {False: [], True: []}
+    for quantize in (n for n in model.graph.node if n.op_type == "QuantizeLinear"):
+        found[quantize.input[0] in constants].append(constants[quantize.input[1]])
+    return found
+
+
+def test_scales_by_channel_in_fp8_are_seen(network: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtseg.engine.tensorrt.quantize.BY_CHANNEL", ("int8", "fp8"))
+    layers = big_layers(typed(network, "bf16"))
+    name = next(name for name in layers if name.startswith("attend"))
+    quantized = typed(network, "fp8", dict.fromkeys(layers, 1.0)).get_submodule(name)
+    given = torch.zeros(4, layers[name].in_features)
+    program = torch.onnx.export(quantized, (given,), dynamo=True, verbose=False, opset_version=20)
+    assert program is not None
+    assert scales(program.model_proto) == {False: [()], True: [(layers[name].out_features,)]}
 
 
 def dequantized(made_by: dict[str, Any], node: Any) -> bool:

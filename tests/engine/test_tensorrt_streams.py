@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 import rtseg
-from rtseg.config import POLICIES, MemoryPlan, Recipe
 from rtseg.engine import Prompts, Readies, Recall
 from rtseg.engine.tensorrt import making, picture
-from rtseg.engine.tensorrt.buffers import Buffers, Upload
+from rtseg.engine.tensorrt.buffers import Upload
 from rtseg.engine.tensorrt.engine import TensorRTEngine
 from rtseg.engine.tensorrt.gpu import CudaGpu
-from rtseg.engine.tensorrt.onnx import VERBS, Shapes, typed
+from rtseg.engine.tensorrt.onnx import typed
 from rtseg.engine.tensorrt.quantize import big_layers, calibrate
 from rtseg.errors import EngineError
-from rtseg.sam2 import Preset, Sam2
+from rtseg.sam2 import Sam2
 from rtseg.track import answer
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
@@ -37,32 +36,9 @@ onnx = pytest.importorskip("onnx", reason="plans are ONNX graphs here")
 pytest.importorskip("onnxruntime", reason="the stand-in imports it")
 
 from tests.engine import fake_tensorrt  # noqa: E402
+from tests.engine.hollow import MINI, RECIPE, hollow  # noqa: E402
 
-MINI = Preset(
-    "mini", 16, 1, (1, 1, 1, 1), (2,), (8, 4, 14, 7), 7,
-    dim=64, memory_dim=32, attention_layers=1, attention_ffn=64, decoder_ffn=64, decoder_heads=2,
-)  # fmt: skip
-RECIPE = Recipe(image_size=64, runtime="tensorrt", precision="fp32", max_objects=3, memory=MemoryPlan(spatial=2))
 PICTURE = np.zeros((48, 80, 3), np.uint8)
-TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16, torch.int64: 7, torch.bool: 9}
-
-
-def hollow(static: object, shapes: Shapes, folder: Path, note: object) -> dict[str, Path]:
-    """In place of `export`: graphs without nodes."""
-    paths = {}
-    for name, (verb, slots) in shapes.graphs.items():
-        inputs, outputs = ([_value(shapes, port, slots) for port in side] for side in VERBS[verb])
-        paths[name] = folder / f"{name}.onnx"
-        paths[name].write_bytes(
-            onnx.helper.make_model(onnx.helper.make_graph([], name, inputs, outputs)).SerializeToString()
-        )
-    return paths
-
-
-def _value(shapes: Shapes, name: str, slots: int) -> Any:
-    port = shapes.ports(slots)[name]
-    shape = port.shape if port.shared else ("objects", *port.shape)
-    return onnx.helper.make_tensor_value_info(name, TYPES[port.dtype], shape)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +53,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
         monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.fake(pretended=gpu))
         monkeypatch.setattr(fake_tensorrt.FakeGpu, "current", None)
         monkeypatch.setattr(making, "export", hollow)
-        peaks = lambda network, *_: dict.fromkeys(big_layers(typed(network, "fp32")), 1.0)  # noqa: E731
-        monkeypatch.setattr(making, "calibrate", peaks)
+        monkeypatch.setattr(
+            making, "calibrate", lambda network, *_: dict.fromkeys(big_layers(typed(network, "fp32")), 1.0)
+        )
         yield gpu
 
 
@@ -124,15 +101,17 @@ def step(engine: TensorRTEngine, recalls: list[Recall]) -> list[Recall]:
 # What the host waits for
 
 
-KINDS = [("fp32", 1), ("fp32", 3), ("bf16", 3), ("fp16", 1), ("int8", 1), ("fp8", 1)]
+SLOW = pytest.mark.slow
+KINDS = [("fp32", 1), ("bf16", 3)]
+KINDS_TOO = [("fp32", 3), ("fp16", 1), ("int8", 1), ("fp8", 3)]
 
 
-@pytest.mark.parametrize(("precision", "objects"), KINDS)
+@pytest.mark.parametrize(("precision", "objects"), [*KINDS, *(pytest.param(*kind, marks=SLOW) for kind in KINDS_TOO)])
 def test_a_tracked_frame_waits_once_and_where_it_is_read(
     precision: str, objects: int, build: Open, gpu: Pretended
 ) -> None:
     engine = build(precision=precision, max_objects=objects)
-    recalls = step(engine, recalls_of(engine, objects))  # the buffer that answers come down to is made once
+    recalls = step(engine, recalls_of(engine, objects))
     gpu.waits.clear()
     pinned, replays = gpu.pinned_allocations, gpu.replays
     for _ in range(10):
@@ -157,7 +136,7 @@ def test_no_verb_waits(build: Open, gpu: Pretended) -> None:
 
 
 def test_a_wait_on_entering_is_counted(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, work = build(), CudaGpu.work
+    engine, work = build(max_objects=1), CudaGpu.work
     recalls = recalls_of(engine, 1)
     gpu.waits.clear()
 
@@ -178,7 +157,7 @@ def test_a_wait_on_entering_is_counted(build: Open, gpu: Pretended, monkeypatch:
 def follow(engine: Any, policy: str | None = None, sizes: tuple[tuple[int, int], ...] = ((48, 80),)) -> None:
     """Objects that come, are corrected, and go; each picture is of the next size."""
     tracker = rtseg.Tracker(engine, policy)
-    for t in range(12):
+    for t in range(11):
         picture_hwc = np.zeros((*sizes[t % len(sizes)], 3), np.uint8)
         mask_hw = np.zeros(picture_hwc.shape[:2], bool)
         mask_hw[10:30, 10:30] = True
@@ -193,7 +172,8 @@ def follow(engine: Any, policy: str | None = None, sizes: tuple[tuple[int, int],
         tracker.step(picture_hwc)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@SLOW
+@pytest.mark.parametrize("policy", ["fifo", "efp"])  # all of them: tests/track/test_waits.py
 def test_every_policy_on_the_second_gpu(policy: str, build: Open) -> None:
     """While the first is current: nothing is put where torch would put it by itself."""
     engine = build(device="cuda:1", memory=replace(RECIPE.memory, policy=policy))
@@ -202,6 +182,7 @@ def test_every_policy_on_the_second_gpu(policy: str, build: Open) -> None:
     assert torch.cuda.current_device() == 0
 
 
+@SLOW
 def test_nothing_is_put_on_another_gpu(build: Open, gpu: Pretended) -> None:
     before = gpu.allocated[0].live
     engine = build(device="cuda:1")
@@ -209,10 +190,12 @@ def test_nothing_is_put_on_another_gpu(build: Open, gpu: Pretended) -> None:
     assert gpu.allocated[0].live == before and gpu.allocated[1].live > 0
 
 
+@SLOW
 def test_pictures_of_other_sizes(build: Open) -> None:
     follow(build(max_objects=3), sizes=((48, 80), (64, 64)))
 
 
+@SLOW
 def test_calibration_on_the_gpu(gpu: Pretended, network: Sam2) -> None:
     network = copy.deepcopy(network).bake()
     peaks = calibrate(network, 2, 3, "fp8", [PICTURE] * 2, "cuda:1")
@@ -236,45 +219,94 @@ class Recordings:
 
 
 def test_ready_records_all_and_nothing_is_recorded_later(build: Open) -> None:
-    engine = build(ready=False)
+    engine = build(ready=False, max_objects=2)
     assert isinstance(engine, Readies)
     recordings, beats = Recordings(engine), []
     engine.ready(48, 80, lambda: beats.append(recordings.made))
-    kinds = RECIPE.max_objects * len(engine._shapes.slots)
+    kinds = 2 * len(engine._shapes.slots)
     assert recordings.made == 1 + kinds and len(beats) == kinds  # the picture's, and each frame's
     assert beats == sorted(set(beats)), "between any two"
-    follow(engine)
+    for objects, memories in ((1, 1), (2, 2), (2, 3), (1, 3)):
+        engine.track(PICTURE, recalls_of(engine, objects, memories))
     engine.ready(48, 80)
     assert recordings.made == 1 + kinds
 
 
 def test_without_ready_all_is_recorded_at_the_first_tracked_frame(build: Open) -> None:
-    engine = build(ready=False)
-    one, three = recalls_of(engine, 1), recalls_of(engine, 3)
+    engine = build(ready=False, max_objects=2)
+    one, two = recalls_of(engine, 1), recalls_of(engine, 2)
     recordings = Recordings(engine)
     engine.track(PICTURE, one)
-    assert recordings.made == RECIPE.max_objects * len(engine._shapes.slots)
-    engine.track(PICTURE, three)
-    assert recordings.made == RECIPE.max_objects * len(engine._shapes.slots)
+    assert recordings.made == 2 * len(engine._shapes.slots)
+    engine.track(PICTURE, two)
+    assert recordings.made == 2 * len(engine._shapes.slots)
 
 
 def test_what_is_let_go_may_not_be_running(build: Open, gpu: Pretended) -> None:
-    """The recordings of a size that makes room are over by then."""
-    engine = build()
+    """A size that makes room for another has its last recording waited for, and only such a one."""
+    engine, waits = build(max_objects=1), []
     recalls = recalls_of(engine, 1)
-    for side in range(40, 40 + 8 * (picture.SIZES + 1), 8):
+    for side in (40, 56, 64):
+        gpu.waits.clear()
         engine.track(np.zeros((side, side, 3), np.uint8), recalls)
-    assert len(engine._pictures._ways) == picture.SIZES
-    assert (48, 80) not in engine._pictures._ways
+        waits.append(len(gpu.waits))
+    assert list(engine._pictures._ways) == [(56, 56), (64, 64)] and picture.SIZES == 2
+    assert waits[1] == waits[2] == waits[0] + 1
+
+
+def test_a_prompt_pins_nothing(build: Open, gpu: Pretended) -> None:
+    engine = build(max_objects=1)
+    features, pinned = engine.encode_image(PICTURE), gpu.pinned_allocations
+    for prompts in (
+        Prompts(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int64)),
+        Prompts(np.zeros((1, 0, 2), np.float32), np.ones((1, 0), np.int64), None, np.ones((1, 1, 64, 64), np.float32)),
+    ):
+        decoded = engine.decode(engine.attend(features, [None]), features, prompts)
+        engine.remember(features, decoded.logits_b1hw, decoded.score_b, [True])
+    assert gpu.pinned_allocations == pinned
+
+
+def by_turns(engine: TensorRTEngine) -> None:
+    """One thread reads a memory on its stream and drops it; another takes its place, on another stream."""
+    shape, one, other = (1, 1, 16, 16), torch.cuda.Stream(), torch.cuda.Stream()
+
+    def remembered() -> Tensor:
+        features = engine.encode_image(PICTURE)
+        logits, score = torch.zeros(shape, device="cuda"), torch.ones(1, device="cuda")
+        map_chw: Tensor = engine.remember(features, logits, score, [False])[0].map_chw
+        return map_chw
+
+    with torch.cuda.stream(one):
+        remembered().sum()
+    for _ in range(1 + engine._pool.free):
+        with torch.cuda.stream(other):
+            remembered()
+
+
+def test_threads_on_streams_of_their_own(build: Open) -> None:
+    by_turns(build(ready=False, max_objects=1))
 
 
 # Faults of each kind, put in
 
 
+def test_a_stream_that_waits_for_the_latest_caller_alone(build: Open) -> None:
+    engine = build(ready=False, max_objects=1)
+
+    class Latest(dict[int, Any]):
+        def __setitem__(self, key: int, value: Any) -> None:
+            self.clear()
+            super().__setitem__(key, value)
+
+    engine._gpu._callers = Latest()  # type: ignore[attr-defined]
+    with pytest.raises(RuleError):
+        by_turns(engine)
+
+
 def test_a_stream_that_does_not_wait_for_the_caller_s(
     build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = build()
+    engine = build(max_objects=1)
 
     @contextmanager
     def early(self: CudaGpu) -> Iterator[None]:
@@ -293,7 +325,7 @@ def test_a_stream_that_does_not_wait_for_the_caller_s(
 def test_a_caller_that_does_not_wait_for_the_stream(
     build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = build()
+    engine = build(max_objects=1)
 
     @contextmanager
     def hasty(self: CudaGpu) -> Iterator[None]:
@@ -307,7 +339,7 @@ def test_a_caller_that_does_not_wait_for_the_stream(
 
 
 def test_pinned_memory_that_is_written_too_early(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = build()
+    engine = build(max_objects=1)
     recalls = recalls_of(engine, 1)
 
     @contextmanager
@@ -325,7 +357,7 @@ def test_pinned_memory_that_is_written_too_early(build: Open, gpu: Pretended, mo
 
 
 def test_a_wait_in_a_recording(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = build(ready=False)
+    engine = build(ready=False, max_objects=1)
     context = type(next(iter(engine._plans.values())).context(engine._buffers.of(1, 2), engine._scratch))
     enqueue = context.enqueue
 
@@ -339,14 +371,14 @@ def test_a_wait_in_a_recording(build: Open, gpu: Pretended, monkeypatch: pytest.
 
 
 def test_plans_on_the_default_stream(build: Open, gpu: Pretended) -> None:
-    engine = build(ready=False)
+    engine = build(ready=False, max_objects=1)
     engine._gpu.stream = 0
     with pytest.raises(EngineError, match="encode: .*on stream 0|encode.plan: no profile"):
         engine.encode_image(PICTURE)
 
 
 def test_plans_on_another_device(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = build()
+    engine = build(max_objects=1)
 
     @contextmanager
     def anywhere(self: CudaGpu) -> Iterator[None]:
@@ -360,7 +392,7 @@ def test_plans_on_another_device(build: Open, gpu: Pretended, monkeypatch: pytes
 
 def test_a_buffer_that_is_gone(build: Open, gpu: Pretended) -> None:
     """Plans know memory by address: a buffer that is made anew is another, and the old one must live."""
-    engine = build()
+    engine = build(max_objects=1)
     recalls = recalls_of(engine, 1)
     engine._scratch = torch.zeros(64, dtype=torch.uint8, device="cuda")
     for context in engine._contexts.values():
@@ -371,10 +403,10 @@ def test_a_buffer_that_is_gone(build: Open, gpu: Pretended) -> None:
 
 def test_facts_that_are_not_aligned(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT takes addresses at multiples of 256 bytes alone."""
-    engine = build(ready=False)
+    engine = build(ready=False, max_objects=1)
     facts = engine._buffers.facts
     facts._at = {name: at + 8 for name, at in facts._at.items()}
     engine._contexts.clear()
-    assert isinstance(engine._buffers, Buffers)
+    engine._buffers._cuts.clear()
     with pytest.raises(EngineError, match=r"remember.plan: certain_b cannot be 1: "):
         engine.attend(engine.encode_image(PICTURE), recalls_of(engine, 1))

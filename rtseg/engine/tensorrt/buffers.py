@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ...sam2 import Recall
 from ..cuda.buffers import copy_all
+from ..cuda.pool import BLANK, Pool
 from .gpu import Gpu
-from .onnx import Shapes
+from .onnx import Port, Shapes
 from .plans import ALIGNED
 
-FACTS = ("slots_bt", "present_bt", "ages_bp", "real_bp", "certain_b")  # what the host says of a frame
+FACTS = ("slots_bt", "present_bt", "ages_bp", "real_bp", "certain_b")  # what the host says of a frame to the plans
 
 
 class Upload:
@@ -41,31 +42,44 @@ class Upload:
 
 
 class Facts:
-    """Where each of `FACTS` lies in one run of bytes, for any number of objects and slots."""
+    """Where what the host says of a frame lies in one run of bytes, for any number of objects and slots.
+
+    Beside `FACTS`: `places_bt`, where in the pool each memory lies, and `own_b`, where there the new one goes.
+    """
 
     def __init__(self, shapes: Shapes) -> None:
         self._shapes, self._at, self.bytes = shapes, dict[str, int](), 0
-        for name in FACTS:
-            ports = [shapes.ports(slots)[name] for slots in shapes.slots]
+        for name in (*FACTS, "places_bt", "own_b"):
+            ports = [self._ports(slots)[name] for slots in shapes.slots]
             largest = max(math.prod(port.of(shapes.max_objects)) * port.dtype.itemsize for port in ports)
             self._at[name] = self.bytes
             self.bytes += -(-largest // ALIGNED) * ALIGNED
 
+    def _ports(self, slots: int) -> dict[str, Port]:
+        places = {"places_bt": Port((slots,), torch.int64), "own_b": Port((), torch.int64)}
+        return self._shapes.ports(slots) | places
+
     def cut(self, bytes_u8: Tensor, objects: int, slots: int) -> dict[str, Tensor]:
         """The facts in these bytes, as tensors of their own types."""
-        ports, cut = self._shapes.ports(slots), {}
+        ports, cut = self._ports(slots), {}
         for name, at in self._at.items():
             shape, dtype = ports[name].of(objects), ports[name].dtype
             cut[name] = bytes_u8[at : at + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
         return cut
 
-    def write(self, bytes_u8: Tensor, recalls: Sequence[Recall], slots: int) -> None:
+    def write(
+        self, bytes_u8: Tensor, recalls: Sequence[Recall], slots: int, places: Sequence[Sequence[int]],
+        own: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         """What the host says of objects that recall this, and are not prompted."""
         bytes_u8[: self.bytes].zero_()
         facts = {name: tensor.numpy() for name, tensor in self.cut(bytes_u8, len(recalls), slots).items()}
+        facts["places_bt"].fill(BLANK)  # all zeros: what is masked has to be finite
+        facts["own_b"][: len(own)] = own
         for i, recall in enumerate(recalls):
             t, p = len(recall.slots), len(recall.ages)
             facts["slots_bt"][i, :t], facts["present_bt"][i, :t] = recall.slots, True
+            facts["places_bt"][i, :t] = places[i]
             facts["ages_bp"][i, :p], facts["real_bp"][i, :p] = recall.ages, True
 
 
@@ -83,13 +97,17 @@ class Buffers:
         self.facts = Facts(shapes)
         self.facts_u8 = gpu.zeros((self.facts.bytes,), torch.uint8)
         self._upload = Upload(self.facts_u8, gpu)
-        # How much each object's row holds: memories have a buffer for each number of slots, pointers have one.
-        self._memories = {slots: [0] * shapes.max_objects for slots in shapes.slots}
-        self._pointers = [0] * shapes.max_objects
+        self._cuts: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._pointers = [0] * shapes.max_objects  # how many each object's row holds
 
     def of(self, objects: int, slots: int = 0) -> dict[str, Tensor]:
         """The buffers of this many objects; `slots` may be left out where no memory is read."""
-        slots = slots or self._shapes.slots[0]
+        key = objects, slots or self._shapes.slots[0]
+        if key not in self._cuts:
+            self._cuts[key] = self._cut(*key)
+        return self._cuts[key]
+
+    def _cut(self, objects: int, slots: int) -> dict[str, Tensor]:
         cut = self.facts.cut(self.facts_u8, objects, slots)
         for name, port in self._shapes.ports(slots).items():
             if name not in FACTS:
@@ -97,10 +115,10 @@ class Buffers:
                 cut[name] = tensor if port.shared else tensor[:objects]
         return cut
 
-    def tell(self, recalls: Sequence[Recall], slots: int) -> None:
+    def tell(self, recalls: Sequence[Recall], slots: int, places: Sequence[Sequence[int]]) -> None:
         """Send the facts of these objects up on their own; a tracked frame's come with its picture."""
         with self._upload.filling() as bytes_u8:
-            self.facts.write(bytes_u8, recalls, slots)
+            self.facts.write(bytes_u8, recalls, slots, places)
 
     def certain(self, prompted: Sequence[bool]) -> None:
         """Send up which objects a person prompted."""
@@ -109,24 +127,30 @@ class Buffers:
             rows = self.facts.cut(bytes_u8, len(prompted), self._shapes.slots[0])["certain_b"]
             rows.numpy()[:] = prompted
 
-    def load(self, recalls: Sequence[Recall], slots: int) -> None:
-        """What each object remembers, for the `attend` with this many slots; its memories have keys."""
-        device, copied = self.of(len(recalls), slots), list[tuple[Tensor, Tensor]]()
+    def gather(self, pool: Pool, objects: int, slots: int) -> None:
+        """Bring together what `attend` with so many slots reads, by the places among the facts."""
+        b = self.of(objects, slots)
+        places = b["places_bt"].flatten()
+        torch.index_select(pool.keys_slnd, 0, places, out=b["keys_btlnd"].flatten(0, 1))
+        torch.index_select(pool.values_snm, 0, places, out=b["values_btnm"].flatten(0, 1))
+
+    def copy_in(self, recalls: Sequence[Recall], slots: int) -> None:
+        """Copy memories, which have keys, to where `gather` would bring them."""
+        b, copied = self.of(len(recalls), slots), list[tuple[Tensor, Tensor]]()
         for i, recall in enumerate(recalls):
-            self._forget(device, slots, i, len(recall.slots), len(recall.ages))
             for j, memory in enumerate(recall.memories):
                 assert memory.keys_lnd is not None
-                copied.append((device["keys_btlnd"][i, j], memory.keys_lnd))
-                copied.append((device["values_btnm"][i, j], memory.map_chw.flatten(1).T))
-            copied.append((device["pointers_bpd"][i, : len(recall.ages)], recall.pointers_pc))
+                copied.append((b["keys_btlnd"][i, j], memory.keys_lnd))
+                copied.append((b["values_btnm"][i, j], memory.map_chw.flatten(1).T))
         copy_all(copied)
 
-    def _forget(self, device: dict[str, Tensor], slots: int, row: int, t: int, p: int) -> None:
-        """Zero what an earlier frame left behind these memories: a mask hides any number but no NaN."""
-        old_t, old_p = self._memories[slots][row], self._pointers[row]
-        if old_t > t:
-            device["keys_btlnd"][row, t:old_t].zero_()
-            device["values_btnm"][row, t:old_t].zero_()
-        if old_p > p:
-            device["pointers_bpd"][row, p:old_p].zero_()
-        self._memories[slots][row], self._pointers[row] = t, p
+    def point(self, recalls: Sequence[Recall]) -> None:
+        """Copy the object pointers. What an earlier frame left behind them is zeroed: a mask hides no NaN."""
+        pointers_bpd, copied = self.of(len(recalls))["pointers_bpd"], list[tuple[Tensor, Tensor]]()
+        for i, recall in enumerate(recalls):
+            held, p = self._pointers[i], len(recall.ages)
+            if held > p:
+                pointers_bpd[i, p:held].zero_()
+            self._pointers[i] = p
+            copied.append((pointers_bpd[i, :p], recall.pointers_pc))
+        copy_all(copied)

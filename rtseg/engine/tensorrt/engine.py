@@ -19,6 +19,7 @@ from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
 from ...types import ImageU8
 from ..base import Verbs
 from ..cuda.buffers import copies, copy_all
+from ..cuda.pool import BLANK, SCRATCH, Pool
 from ..reference import TorchEngine
 from .buffers import Buffers
 from .gpu import Gpu
@@ -29,12 +30,13 @@ from .plans import Context, Plan
 
 MOVES = ("top", "conditioned_bdhw", "score_b", "tokens_bnm")  # an output of each verb, which no picture leaves alone
 ANSWERS = ("logits_b1hw", "iou_b", "score_b", "pointer_bd")
+SPARE = 3  # memories of an object that have a place beside those that it looks at: the new one, and a fork's
 
 
 class TensorRTEngine(TorchEngine):
     """Answers are copies, on the GPU; nothing here waits for it but `ready`, and the first frame of another size.
 
-    Threads may share an engine, and take turns; all are to work on the same CUDA stream, as they do by default.
+    Threads may share an engine, and take turns, each on a CUDA stream of its own if it likes.
     """
 
     def __init__(
@@ -47,6 +49,9 @@ class TensorRTEngine(TorchEngine):
         self._contexts: dict[tuple[str, int], Context] = {}
         with self._turn():
             self._buffers = Buffers(shapes, gpu)
+            held = shapes.max_objects * (shapes.slots[-1] + SPARE)
+            grid = self.image_size // 16
+            self._pool = Pool(network.preset, grid, shapes.max_objects, held, shapes.keys, self.device)
             self._pictures = Pictures(self._buffers.of(1)["image_1chw"], self._buffers.facts.bytes, gpu)
             # One scratch for all: the plans run one after the other, on one stream.
             size = max(1, *(plan.scratch_bytes for plan in plans.values()))
@@ -66,14 +71,20 @@ class TensorRTEngine(TorchEngine):
             return Verbs.track(self, image_hwc, recalls)
         objects, slots = self._room(recalls)
         with self._turn():
+            places = self._places(recalls)
+            if places is None:
+                return Verbs.track(self, image_hwc, recalls)
+            own, memories = self._pool.fresh(objects)
             way = self._pictures.of(*image_hwc.shape[:2])
             step = self._step(way, objects, slots)
             with way.upload.filling() as bytes_u8:
-                self._buffers.facts.write(bytes_u8, recalls, slots)
+                self._buffers.facts.write(bytes_u8, recalls, slots, places, own)
                 way.put(bytes_u8, image_hwc)
-            self._buffers.load(recalls, slots)
+            self._buffers.point(recalls)
             step()
-            return self._answered(objects)
+            b = self._buffers.of(objects)
+            # Copies: what is left in the buffers is written over by the next frame.
+            return Decoded(*copies([b[name] for name in ANSWERS])), self._pool.written(own, memories)
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
@@ -99,8 +110,12 @@ class TensorRTEngine(TorchEngine):
         with self._turn():
             b = self._buffers.of(objects, slots)
             b["top"].copy_(features.top)
-            self._buffers.tell(seen, slots)
-            self._buffers.load(seen, slots)
+            places = self._places(seen)
+            self._buffers.tell(seen, slots, places or [[BLANK] * len(recall.slots) for recall in seen])
+            self._buffers.gather(self._pool, objects, slots)
+            if places is None:
+                self._buffers.copy_in(seen, slots)
+            self._buffers.point(seen)
             self._run(f"attend{slots}", objects, slots)
             fresh = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
             out_bdhw = fresh.repeat(len(recalls), 1, 1, 1)
@@ -131,7 +146,7 @@ class TensorRTEngine(TorchEngine):
             copy_all([(b[name], tensor) for name, tensor in given.items()])
             self._buffers.certain(prompted)
             self._run("remember", objects)
-            return self._written(copies([*b["tokens_bnm"], *b["written_blnd"]]))
+            return self._pool.put(b["tokens_bnm"], b["written_blnd"])
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -163,17 +178,19 @@ class TensorRTEngine(TorchEngine):
             )
         return self._fits(len(recalls)), enough[0]
 
-    def _answered(self, objects: int) -> tuple[Decoded, list[Remembered]]:
-        """Copies of what a step left in the buffers: a view would be written over by the next frame."""
-        b = self._buffers.of(objects)
-        fresh = copies([*(b[name] for name in ANSWERS), *b["tokens_bnm"], *b["written_blnd"]])
-        return Decoded(*fresh[: len(ANSWERS)]), self._written(fresh[len(ANSWERS) :])
-
-    def _written(self, fresh: Sequence[Tensor]) -> list[Remembered]:
-        """Memories of each object's tokens [n, M], which come first, and keys [L, n, D]."""
-        grid, objects = self.image_size // 16, len(fresh) // 2
-        pairs = zip(fresh[:objects], fresh[objects:], strict=True)
-        return [Remembered(tokens_nm.T.unflatten(1, (grid, grid)), keys_lnd) for tokens_nm, keys_lnd in pairs]
+    def _places(self, recalls: Sequence[Recall]) -> list[list[int]] | None:
+        """Where in the pool each memory lies; those from elsewhere are copied in. None: no place is free for one."""
+        places: list[list[int]] = []
+        for recall in recalls:
+            places.append([])
+            for memory in recall.memories:
+                place = self._pool.slot_of(memory)
+                if place is None and memory.keys_lnd is not None:
+                    place = self._pool.take_in(memory, memory.keys_lnd)
+                if place is None:
+                    return None
+                places[-1].append(place)
+        return places
 
     def _context(self, graph: str, objects: int, slots: int) -> Context:
         """A plan at the buffers of this many objects; made once."""
@@ -204,16 +221,20 @@ class TensorRTEngine(TorchEngine):
     def _record(self, way: Way, objects: int, slots: int) -> Recorded:
         graphs = ("encode", f"attend{slots}", "decode", "remember")
         contexts = [self._context(graph, objects, slots) for graph in graphs]
-        facts = self._buffers.facts
+        buffers, facts, b = self._buffers, self._buffers.facts, self._buffers.of(objects, slots)
 
         def enqueue() -> None:
-            self._buffers.facts_u8.copy_(way.upload.device_u8[: facts.bytes])
+            buffers.facts_u8.copy_(way.upload.device_u8[: facts.bytes])
+            buffers.gather(self._pool, objects, slots)
             way.convert()
             for context in contexts:
                 context.enqueue()
+            self._pool.write(b["own_b"], b["tokens_bnm"], b["written_blnd"])
 
         way.upload.device_u8.zero_()
-        facts.cut(way.upload.device_u8, objects, slots)["present_bt"].fill_(True)  # all absent would be no number
+        said = facts.cut(way.upload.device_u8, objects, slots)
+        said["present_bt"].fill_(True)  # all absent would be no number
+        torch.arange(SCRATCH, SCRATCH + objects, out=said["own_b"])
         enqueue()  # on its first run TensorRT does things that cannot be recorded
         self._gpu.wait()
         return self._proved(self._gpu.capture(enqueue), way, objects)

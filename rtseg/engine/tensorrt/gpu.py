@@ -85,6 +85,7 @@ class CudaGpu:
             # What graphs need beside the buffers is the same memory for all: they run one at a time.
             self._pool = torch.cuda.graph_pool_handle()
         self.stream = int(self._stream.cuda_stream)
+        self._callers: dict[int, torch.cuda.Stream] = {}  # that worked with what was made here; torch has few streams
 
     def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         try:
@@ -102,7 +103,11 @@ class CudaGpu:
     def work(self) -> Iterator[None]:
         with torch.cuda.device(self._index):
             outside = torch.cuda.current_stream()
-            self._stream.wait_stream(outside)
+            if outside != self._stream:
+                self._callers[int(outside.cuda_stream)] = outside
+            # All of them: what another thread let go of, and may still read, is written over here.
+            for caller in self._callers.values():
+                self._stream.wait_stream(caller)
             try:
                 with torch.cuda.stream(self._stream):
                     yield

@@ -69,8 +69,8 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -
 
 
 def _gpu(recipe: Recipe) -> Gpu:
-    device = getattr(recipe, "device", "auto")
-    return CudaGpu("cuda" if device == "auto" else device)
+    """The GPU of the recipe; "auto", which a recipe that was settled never says, is the current one."""
+    return CudaGpu("cuda" if recipe.device == "auto" else recipe.device)
 
 
 def _check_precision(precision: str, gpu: Gpu) -> None:
