@@ -30,6 +30,21 @@ class Batch:
     mask_bthw: Tensor
     place_ntgg4: Tensor
 
+    def parts(self, clips: int) -> list[Batch]:
+        """The batch as several, of at most so many clips each; a part in which there is no object is left out."""
+        count = len(self.image_ntchw)
+        if clips >= count:
+            return [self]
+        where = self.clip_b.tolist()  # in order
+        parts = []
+        for begin in range(0, count, clips):
+            rows = [row for row, n in enumerate(where) if begin <= n < begin + clips]
+            if rows:
+                own, mine = slice(begin, begin + clips), slice(rows[0], rows[-1] + 1)
+                clip_b = self.clip_b[mine] - begin
+                parts.append(Batch(self.image_ntchw[own], clip_b, self.mask_bthw[mine], self.place_ntgg4[own]))
+        return parts
+
 
 @dataclass(frozen=True)
 class Source:

@@ -66,6 +66,7 @@ def run(trainer: Trainer, out: Path, report: Report) -> Record:
             write({"step": trainer.step, "minutes": round(trainer.elapsed / 60, 2), "val": found})
             return found
 
+        trainer.note = write
         try:
             last = _loop(trainer, write, judge)
         finally:
