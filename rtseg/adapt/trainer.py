@@ -224,9 +224,10 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.tensors, 1.0)
         rate = config.rate(self.step)
         self.whole = False
-        if torch.isfinite(norm):
+        sound = bool(torch.isfinite(norm))  # here a GPU is waited for
+        if sound:
             self.optimizer.step(rate)
-        self._skipped = 0 if torch.isfinite(norm) else self._skipped + 1
+        self._skipped = 0 if sound else self._skipped + 1
         if self._skipped > MOST_SKIPPED:
             raise EngineError(
                 f"step {self.step}: {MOST_SKIPPED} steps in a row gave no numbers; lower lr, or leave bf16"
@@ -235,7 +236,7 @@ class Trainer:
         self.average.update(self.net, age + 1)
         self.whole = True
         said = {**numbers, "norm": norm}
-        values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # here a GPU is waited for
+        values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # and here
         done = time.perf_counter()
         self.elapsed += done - begin
         return {
