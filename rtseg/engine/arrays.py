@@ -47,7 +47,8 @@ class _Landings(threading.local):
         buffer, event = self._by_device.get(str(device), (None, None))
         if buffer is None or len(buffer) < numbers:
             with torch.inference_mode(False):  # made there it could be written to nowhere else
-                buffer = torch.empty(numbers, dtype=torch.float32, pin_memory=True)
+                room = 1 << (numbers - 1).bit_length()  # so that objects which join seldom make it grow
+                buffer = torch.empty(room, dtype=torch.float32, pin_memory=True)
             event = event or torch.cuda.Event()
             self._by_device[str(device)] = buffer, event
         return buffer[:numbers], event
