@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,18 +32,17 @@ class Batch:
     place_ntgg4: Tensor
 
     def parts(self, clips: int) -> list[Batch]:
-        """The batch as several, of at most so many clips each; a part in which there is no object is left out."""
+        """The batch as several, of at most so many clips each; in some of which there may be no object."""
         count = len(self.image_ntchw)
         if clips >= count:
             return [self]
         where = self.clip_b.tolist()  # in order
         parts = []
         for begin in range(0, count, clips):
-            rows = [row for row, n in enumerate(where) if begin <= n < begin + clips]
-            if rows:
-                own, mine = slice(begin, begin + clips), slice(rows[0], rows[-1] + 1)
-                clip_b = self.clip_b[mine] - begin
-                parts.append(Batch(self.image_ntchw[own], clip_b, self.mask_bthw[mine], self.place_ntgg4[own]))
+            own = slice(begin, begin + clips)
+            mine = slice(bisect_left(where, begin), bisect_left(where, begin + clips))
+            clip_b = self.clip_b[mine] - begin
+            parts.append(Batch(self.image_ntchw[own], clip_b, self.mask_bthw[mine], self.place_ntgg4[own]))
         return parts
 
 

@@ -154,21 +154,27 @@ class Trainer:
         return features_loss(self.net.encode_image(image_nchw), taught), {}
 
     def _gradients(self, batch: Batch, at_once: int) -> dict[str, Tensor]:
-        """The gradients of a batch, added up over its parts, and what is said of it: each part by its objects."""
+        """The gradients of a batch, added up over its parts, and what is said of it.
+
+        A part counts by its objects, or by its clips where features are learnt: the loss is a mean over these.
+        """
         self.optimizer.zero_grad()
         self.net.train()
         parts, said = batch.parts(at_once), dict[str, Tensor]()
-        told: dict[str, float] = {}  # objects that each number is of
-        for k, part in enumerate(parts):
+        counts = [len(p.image_ntchw) if self.teacher else len(p.clip_b) for p in parts]
+        told: dict[str, float] = {}  # objects, or clips, that each number is of
+        for k, (part, count) in enumerate(zip(parts, counts, strict=True)):
+            if not count:
+                continue
             rng = np.random.default_rng((self.config.seed, self.step, 1, *([k] if len(parts) > 1 else [])))
             bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
             with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), bf16:
                 losses, ious = self._losses(part, rng)
-            loss, objects = torch.stack(list(losses.values())).sum(), len(part.clip_b)
-            (loss * (objects / len(batch.clip_b))).backward()
+            loss = torch.stack(list(losses.values())).sum()
+            (loss * (count / sum(counts))).backward()
             for name, value in {"loss": loss, **losses, **{f"iou_{k}": v for k, v in ious.items()}}.items():
-                said[name] = said.get(name, 0.0) + value.detach().float() * objects
-                told[name] = told.get(name, 0.0) + objects
+                said[name] = said.get(name, 0.0) + value.detach().float() * count
+                told[name] = told.get(name, 0.0) + count
         return {name: total / told[name] for name, total in said.items()}
 
     def _fitting(self, batch: Batch) -> dict[str, Tensor]:
