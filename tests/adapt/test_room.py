@@ -129,25 +129,25 @@ def test_what_does_not_fit_goes_in_parts_and_is_said(tiny: str, clips: ClipMaker
 def test_memory_that_runs_out_at_any_part_costs_no_step(
     tiny: str, clips: ClipMaker, tmp_path: Path, fails_at: int
 ) -> None:
-    """Four clips at once until then, two from then on; the step is done again from its beginning."""
-    card = Card(10**9)
-    made = trainer(tmp_path / "card", tiny, clips, card)
-    made.at_once, card.fails_at = {0: 4}, fails_at
+    """Two clips at once until then, one from then on; the step is done again from its beginning."""
+    card, phase = Card(10**9), replace(PHASE, steps=3, clips_cuda=4)
+    made = trainer(tmp_path / "card", tiny, clips, card, phase)
+    made.at_once, card.fails_at = {0: 2}, fails_at
     notes: list[dict[str, Any]] = []
     made.note = notes.append
     failing_step = fails_at // 2
-    for step in range(4):
+    for step in range(3):
         before = {k: v.clone() for k, v in made.net.state_dict().items()}
         record = made.run_step()
         assert made.step == step + 1 and np.isfinite(record["loss"]) and record["skipped"] == 0
-        assert record["at_once"] == (4 if step < failing_step else 2)
+        assert record["at_once"] == (2 if step < failing_step else 1)
         assert any(not torch.equal(before[k], v) for k, v in made.net.state_dict().items())
     assert [n["why"] for n in notes] == ["out of memory"] and notes[0]["step"] == failing_step and card.given_back == 1
-    assert card.seen == [4] * (fails_at + 1) + [2] * 4 * (4 - failing_step)
-    # Nothing of the failed attempt is left: as if it had been two at once from that step on.
-    other = trainer(tmp_path / "other", tiny, clips, Card(10**9))
-    for step in range(4):
-        other.at_once = {0: 4 if step < failing_step else 2}
+    assert card.seen == [2] * (fails_at + 1) + [1] * 4 * (3 - failing_step)
+    # Nothing of the failed attempt is left: as if it had been one at once from that step on.
+    other = trainer(tmp_path / "other", tiny, clips, Card(10**9), phase)
+    for step in range(3):
+        other.at_once = {0: 2 if step < failing_step else 1}
         other.run_step()
     for name, weight in made.net.state_dict().items():
         assert torch.equal(weight, other.net.state_dict()[name]), name
