@@ -241,11 +241,22 @@ def test_what_its_compilers_do_is_a_sign_of_life(compiling: subprocess.Popen[byt
 
 
 # -------------------------------------------------------------------- priority
-@pytest.mark.parametrize(("device", "expected"), [("cuda:1", os.SCHED_OTHER), ("cpu", os.SCHED_BATCH)])
+@pytest.mark.parametrize(
+    ("runtime", "device", "expected"),
+    [
+        ("cuda", "cuda:1", os.SCHED_OTHER),
+        ("tensorrt", "cuda:0", os.SCHED_OTHER),
+        ("onnx:cuda", "cpu", os.SCHED_OTHER),  # its arrays are numpy's
+        ("cpu", "cpu", os.SCHED_BATCH),
+        ("torch", "cpu", os.SCHED_BATCH),
+    ],
+)
 def test_who_launches_a_gpus_work_waits_for_nobody(
-    monkeypatch: pytest.MonkeyPatch, tracker: None, device: str, expected: int
+    monkeypatch: pytest.MonkeyPatch, tracker: None, runtime: str, device: str, expected: int
 ) -> None:
-    engine = SimpleNamespace(device=device, recipe=Recipe(model="nano"), description=device, image_size=64, seen=[])
+    engine = SimpleNamespace(
+        device=device, recipe=Recipe(model="nano", runtime=runtime), description=device, image_size=64, seen=[]
+    )
     while_it_opens: list[int] = []
 
     def open_engine(recipe: Recipe) -> Any:

@@ -117,6 +117,7 @@ def pretend() -> None:
 
     engine, track = types.ModuleType("rtseg.engine"), types.ModuleType("rtseg.track")
     runtimes = types.ModuleType("rtseg.engine.runtimes")
+    runtimes.ONNX_GPU = ()  # type: ignore[attr-defined]
     runtimes.best_runtime = lambda recipe: "fake"  # type: ignore[attr-defined]
     engine.Engine = engine.open_engine = ReadyEngine if "readies" in FAULTS else Engine  # type: ignore[attr-defined]
     engine.Readies = Readies  # type: ignore[attr-defined]
