@@ -98,6 +98,8 @@ def test_a_recording_is_segmented_from_its_first_frame_by_an_engine_that_prepare
     assert run.feed.counts.status(run.feed)["preparing"] == ""
     assert run.finish()["ok"]
     seen = (tmp_path / "seen").read_text().splitlines()
+    made_ns = int(seen.pop(1).removeprefix("made "))
+    assert run.feed.began_ns > made_ns
     assert seen[:5] == ["ready 160x120", *["warm 160x120"] * 4]
     assert seen[5] == "step 160x120 0" and all(line.startswith("step") for line in seen[5:])
 

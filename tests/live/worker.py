@@ -110,6 +110,7 @@ def pretend() -> None:
             for _ in range(10):
                 time.sleep(3600 if "hangs" in FAULTS else FAULTS.get("ready_s", 0.0) / 10)
                 beat()
+            seen(f"made {now_ns()}")
 
     @runtime_checkable
     class Readies(Protocol):
