@@ -297,3 +297,15 @@ def test_first_undoes_last() -> None:
     thread.start()
     thread.join()
     assert found == [os.SCHED_BATCH, os.SCHED_OTHER]
+
+
+def test_a_feed_that_ends_while_its_network_prepares_does_not_wait_for_it(
+    profile: StreamProfile, faults: Faults, running: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults(readies=str(tmp_path / "seen"), ready_s=3600)
+    monkeypatch.setattr("rtseg.live.opening.GRAB_WAITS_NS", 0)
+    run = running(replace(profile, source=SOURCE.format(120)))
+    run.until(lambda: run.feed.children["segment"].preparing.startswith("making ready"))
+    child = run.feed.children["segment"]
+    run.finish()
+    assert child.pid is None and run.feed.faults["segment"] == "it was not ready at the end", "and not that it hung"
