@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class Average:
 class Checkpoint:
     """`step` steps are done, in `elapsed` seconds, of the training whose fingerprint is `config`.
 
-    Batches depend on (seed, step) alone, so no RNG is needed.
+    Batches depend on (seed, step) alone, so no RNG is needed. `at_once`: into parts of how many clips a GPU's memory
+    cut the batches of each phase, by the step that the phase begins with.
     """
 
     preset: str
@@ -51,6 +52,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: list[dict[str, Any]]
+    at_once: dict[int, int] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """A kill leaves the old file or the new one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,20 @@ class Batch:
     clip_b: Tensor
     mask_bthw: Tensor
     place_ntgg4: Tensor
+
+    def parts(self, clips: int) -> list[Batch]:
+        """The batch as several, of at most so many clips each; in some of which there may be no object."""
+        count = len(self.image_ntchw)
+        if clips >= count:
+            return [self]
+        where = self.clip_b.tolist()  # in order
+        parts = []
+        for begin in range(0, count, clips):
+            own = slice(begin, begin + clips)
+            mine = slice(bisect_left(where, begin), bisect_left(where, begin + clips))
+            clip_b = self.clip_b[mine] - begin
+            parts.append(Batch(self.image_ntchw[own], clip_b, self.mask_bthw[mine], self.place_ntgg4[own]))
+        return parts
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def add_parsers(verbs: Any, add_verb: AddVerb) -> None:
     parser.add_argument("config", type=Path, metavar="TRAINING.toml", help="what to train, on what, in which phases")
     parser.add_argument("--data", type=Path, required=True, help="what the paths in the file are relative to")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the weights")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU, if any")
+    parser.add_argument("--device", type=_device, default="auto", help="auto (a GPU, if any), cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=_count, help="of the CPU (default: torch's)")
 
 
@@ -27,6 +27,12 @@ def _train(args: argparse.Namespace) -> Result:
     from .train import train
 
     return {"out": str(args.out), **train(read_config(args.config), args.data, args.out, args.device, args.threads)}
+
+
+def _device(text: str) -> str:
+    if text not in ("auto", "cpu", "cuda") and not (text.startswith("cuda:") and text[5:].isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected auto, cpu, cuda, or one GPU of several, as cuda:1")
+    return text
 
 
 def _count(text: str) -> int:

@@ -145,7 +145,7 @@ def _places(map_k23: Float32, bend_k2hw: Float32, size: int, device: torch.devic
 def _seen(views: Sequence[tuple[Video, int]], at_khw2: Tensor) -> tuple[Tensor, Tensor]:
     """Frames of videos at places in them: pictures [k, 3, S, S] in 0..1, and ids uint8 [k, S, S]."""
     sizes = torch.tensor([v.size_wh for v, _ in views], device=at_khw2.device, dtype=torch.float32)
-    width, height = (int(n) for n in sizes.amax(0))
+    width, height = (max(v.size_wh[axis] for v, _ in views) for axis in (0, 1))
     source_k4hw = at_khw2.new_zeros(len(views), 4, height, width)
     for k, (video, t) in enumerate(views):
         w, h = video.size_wh

@@ -63,7 +63,8 @@ class Teacher:
 class Phase:
     """`steps` steps on `clips` clips of `length` frames with up to `objects` objects each.
 
-    The learning rate goes in a straight line from `lr[0]` to `lr[1]`. `clips_cuda` counts where there is a GPU.
+    The learning rate goes in a straight line from `lr[0]` to `lr[1]`. `clips_cuda` counts where there is a GPU; those
+    that do not fit into its memory at once go through it in parts.
     """
 
     steps: int

@@ -45,5 +45,10 @@ class Optimizer:
             part.load_state_dict(own)
 
     @property
+    def begun(self) -> bool:
+        """Whether it has its moments already, which it makes in its first step."""
+        return all(part.state for part in self._parts)
+
+    @property
     def tensors(self) -> list[Tensor]:
         return [p for part in self._parts for group in part.param_groups for p in group["params"]]

@@ -38,11 +38,13 @@ def train(config: TrainConfig, data: Path, out: Path, device: str = "auto", thre
     """Train to the end (resuming if `out` holds a checkpoint); returns the last loss and the validation."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EngineError("device cuda: torch sees no GPU here; leave --device out")
+    on = torch.device(device)
+    if on.type == "cuda" and not torch.cuda.is_available():
+        raise EngineError(f"device {device}: torch sees no GPU here; leave --device out")
+    if on.type == "cuda" and (on.index or 0) >= torch.cuda.device_count():
+        raise EngineError(f"device {device}: torch sees {torch.cuda.device_count()} GPUs, the first is cuda:0")
     if threads:
         torch.set_num_threads(threads)
-    on = torch.device(device)
     judges = held_out(config, data)
     if device == "cpu":
         _keep_memory()
@@ -66,6 +68,7 @@ def run(trainer: Trainer, out: Path, report: Report) -> Record:
             write({"step": trainer.step, "minutes": round(trainer.elapsed / 60, 2), "val": found})
             return found
 
+        trainer.note = write
         try:
             last = _loop(trainer, write, judge)
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,17 +27,26 @@ from .losses import LOSSES
 from .motion import Rng
 from .objective import clip_loss, normalised
 from .optimizer import Optimizer
+from .room import GpuMeter, Meter, even, most_at_once
 from .teacher import features_loss, inherit
 
 MOST_SKIPPED = 20  # steps in a row whose gradients are not numbers
+Record = dict[str, Any]
 Make = Callable[[Phase], ClipMaker]  # the clips of a phase: its image size decides how large the material is kept
 
 
 class Trainer:
     """A network in training: its optimizer, its average, and how far it is. Owns the folder `out`."""
 
-    def __init__(self, config: TrainConfig, make: Make, out: Path, device: torch.device, bf16: bool = True) -> None:
+    def __init__(
+        self, config: TrainConfig, make: Make, out: Path, device: torch.device, bf16: bool = True,
+        meter: Meter | None = None,
+    ) -> None:  # fmt: skip
+        """`meter` is that of the device's memory; None: its own, if it is a GPU."""
         torch.manual_seed(config.seed)
+        self._meter = GpuMeter(device) if meter is None and device.type == "cuda" else meter
+        self.at_once: dict[int, int] = {}  # clips, by the step that a phase begins with; of those that were measured
+        self.note: Callable[[Record], None] = lambda record: None  # for the log
         self.config, self.path, self.device = config, out / "last.pt", device
         self._make, self._bf16 = make, bf16
         self.step, self.elapsed, self._skipped = 0, 0.0, 0
@@ -87,6 +97,7 @@ class Trainer:
         self.net.load_state_dict(state.model)
         self.average.weights = {k: v.to(self.device) for k, v in state.average.items()}
         self.optimizer.load_state_dict(state.optimizer)
+        self.at_once = dict(state.at_once)
 
     def save(self) -> None:
         """Write the checkpoint that `_resume` reads."""
@@ -99,6 +110,7 @@ class Trainer:
             self.net.state_dict(),
             self.average.weights,
             self.optimizer.state_dict(),
+            self.at_once,
         ).write(self.path)
 
     def averaged(self) -> Sam2:
@@ -141,29 +153,87 @@ class Trainer:
             taught = self.teacher.encode_image(image_nchw)
         return features_loss(self.net.encode_image(image_nchw), taught), {}
 
+    def _gradients(self, batch: Batch, at_once: int) -> dict[str, Tensor]:
+        """The gradients of a batch, added up over its parts, and what is said of it.
+
+        A part counts by its objects, or by its clips where features are learnt: the loss is a mean over these.
+        """
+        self.optimizer.zero_grad()
+        self.net.train()
+        parts, said = batch.parts(at_once), dict[str, Tensor]()
+        counts = [len(p.image_ntchw) if self.teacher else len(p.clip_b) for p in parts]
+        told: dict[str, float] = {}  # objects, or clips, that each number is of
+        for k, (part, count) in enumerate(zip(parts, counts, strict=True)):
+            if not count:
+                continue
+            rng = np.random.default_rng((self.config.seed, self.step, 1, *([k] if len(parts) > 1 else [])))
+            bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+            with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), bf16:
+                losses, ious = self._losses(part, rng)
+            loss = torch.stack(list(losses.values())).sum()
+            (loss * (count / sum(counts))).backward()
+            for name, value in {"loss": loss, **losses, **{f"iou_{k}": v for k, v in ious.items()}}.items():
+                said[name] = said.get(name, 0.0) + value.detach().float() * count
+                told[name] = told.get(name, 0.0) + count
+        return {name: total / told[name] for name, total in said.items()}
+
+    def _fitting(self, batch: Batch) -> dict[str, Tensor]:
+        """`_gradients` with as many clips at once as the device has memory for; what is too many is halved."""
+        begins, count = self.step - self.config.at(self.step)[1], len(batch.image_ntchw)
+        if self._meter is None:
+            return self._gradients(batch, count)
+        if begins not in self.at_once:
+            self._choose(begins, batch)
+        while True:
+            at_once = min(self.at_once[begins], count)
+            try:
+                return self._gradients(batch, at_once)
+            except torch.OutOfMemoryError as e:
+                if at_once == 1:
+                    raise EngineError(
+                        f"step {self.step}: out of GPU memory with one clip of {self.phase.length} frames at"
+                        f" {self.phase.image_size} pixels; lower length, objects or image_size"
+                    ) from e
+            # Outside of the exception, which holds on to what it met.
+            self._set(begins, even(count, at_once // 2), count, "out of memory")
+
+    def _choose(self, begins: int, batch: Batch) -> None:
+        """Measure how many clips fit at once, with a few of a batch; no weight changes."""
+        meter, count = self._meter, len(batch.image_ntchw)
+        assert meter is not None
+
+        def peak_of(clips: int) -> int:
+            fullest = max(batch.parts(clips), key=lambda part: len(part.clip_b))
+            return meter.peak(lambda: self._gradients(fullest, clips))
+
+        moments = 2 * sum(p.numel() * p.element_size() for p in self.net.parameters())
+        fits = most_at_once(count, peak_of, meter.room(), 0 if self.optimizer.begun else moments)
+        self._set(begins, fits, count, "measured")
+
+    def _set(self, begins: int, at_once: int, clips: int, why: str) -> None:
+        assert self._meter is not None
+        self.optimizer.zero_grad()
+        self._meter.let_go()
+        self.at_once[begins] = at_once
+        self.note({"step": self.step, "clips": clips, "at once": at_once, "why": why})
+
     def run_step(self) -> dict[str, float]:
         """One optimisation step; returns its log record."""
         begin, config = time.perf_counter(), self.config
         phase, age = config.at(self.step)
         if phase is not self.phase:
             self._enter(phase)
-        count = phase.clips_cuda if self.device.type == "cuda" else phase.clips
+        count = phase.clips if self._meter is None else phase.clips_cuda
         batch = self.clips.batch(self.step, count, phase.length, phase.image_size, phase.objects)
         drawn = time.perf_counter()
-        rng = np.random.default_rng((config.seed, self.step, 1))
-        self.net.train()
-        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
-        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), bf16:
-            parts, ious = self._losses(batch, rng)
-        loss = torch.stack(list(parts.values())).sum()
-        self.optimizer.zero_grad()
-        loss.backward()
+        numbers = self._fitting(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.tensors, 1.0)
         rate = config.rate(self.step)
         self.whole = False
-        if torch.isfinite(norm):
+        sound = bool(torch.isfinite(norm))  # here a GPU is waited for
+        if sound:
             self.optimizer.step(rate)
-        self._skipped = 0 if torch.isfinite(norm) else self._skipped + 1
+        self._skipped = 0 if sound else self._skipped + 1
         if self._skipped > MOST_SKIPPED:
             raise EngineError(
                 f"step {self.step}: {MOST_SKIPPED} steps in a row gave no numbers; lower lr, or leave bf16"
@@ -171,8 +241,8 @@ class Trainer:
         self.step += 1
         self.average.update(self.net, age + 1)
         self.whole = True
-        said = {"loss": loss, **parts, **{f"iou_{k}": v for k, v in ious.items()}, "norm": norm}
-        values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # here a GPU is waited for
+        said = {**numbers, "norm": norm}
+        values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # and here
         done = time.perf_counter()
         self.elapsed += done - begin
         return {
@@ -181,6 +251,7 @@ class Trainer:
             "skipped": float(self._skipped > 0),
             "lr": rate,
             "objects": len(batch.clip_b),
+            **({} if self._meter is None else {"at_once": float(self.at_once[self.step - 1 - age])}),
             "frames_s": count * phase.length / (done - begin),
             "data_s": drawn - begin,
             "step_s": done - begin,

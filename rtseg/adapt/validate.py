@@ -78,6 +78,6 @@ def _numbered(datasets: list[Dataset]) -> list[tuple[int, Dataset]]:
 
 def validate(net: Sam2, datasets: dict[str, Dataset], device: torch.device) -> dict[str, float]:
     """Mean IoU of each data set's objects, prompted once with a mask on the first frame."""
-    engine = TorchEngine(net, Recipe(image_size=net.image_size), "", device.type)
+    engine = TorchEngine(net, Recipe(image_size=net.image_size), "", str(device))
     summaries = {name: summarise(evaluate(dataset, engine, Settings())) for name, dataset in datasets.items()}
     return {name: round(s.overall["iou"].value, 4) for name, s in summaries.items() if "iou" in s.overall}

@@ -47,21 +47,23 @@ class _Landings(threading.local):
         buffer, event = self._by_device.get(str(device), (None, None))
         if buffer is None or len(buffer) < numbers:
             with torch.inference_mode(False):  # made there it could be written to nowhere else
-                buffer = torch.empty(numbers, dtype=torch.float32, pin_memory=True)
+                room = 1 << (numbers - 1).bit_length()  # so that objects which join seldom make it grow
+                buffer = torch.empty(room, dtype=torch.float32, pin_memory=True)
             event = event or torch.cuda.Event()
             self._by_device[str(device)] = buffer, event
         return buffer[:numbers], event
 
 
 _LANDINGS = _Landings()
+_NONE = np.empty(0, np.float32)
 
 
 def to_host(x: Array) -> Float32:
     """An array as numpy's, in fp32: of a tensor on a GPU a copy, for which the host waits."""
     if isinstance(x, np.ndarray):
         return x.astype(np.float32, copy=False)
-    flat = x.detach().float()
-    host: Float32 = _landed(flat) if flat.is_cuda else flat.cpu().numpy()
+    plain = x.detach().float()
+    host: Float32 = _landed(plain) if plain.is_cuda else plain.cpu().numpy()
     return host
 
 
@@ -79,9 +81,13 @@ def _landed(x: Array) -> Float32:
 
 def bring(arrays: Sequence[Array]) -> list[Float32]:
     """Arrays as numpy's, in fp32, their own: those of a GPU in one copy, so that the host waits once."""
-    host: list[Float32] = [np.array(to_host(x)) if on_host(x) else np.empty(0, np.float32) for x in arrays]
-    for device in {x.device for x in arrays if not on_host(x)}:
-        rows = [i for i, x in enumerate(arrays) if not on_host(x) and x.device == device]
+    here = [on_host(x) for x in arrays]
+    host: list[Float32] = [to_host(x).copy() if own else _NONE for x, own in zip(arrays, here, strict=True)]
+    if all(here):
+        return host
+    away = [i for i, own in enumerate(here) if not own]
+    for device in {arrays[i].device for i in away}:
+        rows = [i for i in away if arrays[i].device == device]
         flat = to_host(namespace(arrays[rows[0]]).concat([arrays[i].reshape(-1).float() for i in rows]))
         ends = np.cumsum([arrays[i].numel() for i in rows])[:-1]
         for i, part in zip(rows, np.split(flat, ends), strict=True):

@@ -240,7 +240,7 @@ class Child:
         self.rest()
         if self._process is None:
             return self.last if self._failures else "it was not there at the end"
-        loading = not self.up and self.role != "record"
+        loading = (not self.up or bool(self.preparing)) and self.role != "record"
         if loading:  # it has nothing to put in order; what was shown waits to be recorded
             self._process.kill()
         self.say("stop")

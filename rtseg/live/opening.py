@@ -31,6 +31,7 @@ def begin_when_ready(feed: Feed) -> None:
         return
     ready = segment.up and not feed.network.sizing
     if ready or segment.starts > 1 or now_ns() - feed.start_ns > GRAB_WAITS_NS:
+        feed.state_now()  # who subscribes now is told how it is
         feed.on_ready(feed, feed.endpoint)
         feed.began_ns = now_ns()
         if "record" in feed.children:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import Recipe
 from ..engine import Engine, Readies
-from ..engine.runtimes import best_runtime
+from ..engine.runtimes import ONNX_GPU, best_runtime
 from ..track import Tracker
 from ..types import now_ns
 from .seat import Seat
@@ -21,12 +21,13 @@ Size = tuple[int, int]  # height and width of a picture
 # What opening a runtime may take without a beat, a byte written or a compiler that begins or ends, in seconds. A large
 # network is read from a slow disk in a minute; torch's inductor thinks for several, and so does TensorRT where it times
 # kernels anew.
-OPENS_S = {"cuda": 900.0, "tensorrt": 900.0}
+OPENS_S = {"cuda": 900.0, "tensorrt": 900.0, "onnx:tensorrt": 900.0}
 OPENS_ELSE_S = 300.0
 PART_S = 120.0  # the same of one part of `Readies.ready`, which beats between parts that take seconds
 FIRST_USE = {
     "cuda": "compiling the image encoder (on first use, minutes)",
     "tensorrt": "loading its plans (minutes, where kernels are timed anew)",
+    "onnx:tensorrt": "building TensorRT's engines (minutes)",
 }
 
 
@@ -39,7 +40,7 @@ def say_opening(seat: Seat, recipe: Recipe) -> None:
 
 def on_gpu(engine: Engine) -> bool:
     """Whether this process only launches what a GPU does."""
-    return str(getattr(engine, "device", "cpu")).startswith("cuda")
+    return str(getattr(engine, "device", "cpu")).startswith("cuda") or engine.recipe.runtime in ONNX_GPU
 
 
 def prepare(seat: Seat, engine: Engine, size: Size | None) -> float | None:
@@ -48,9 +49,7 @@ def prepare(seat: Seat, engine: Engine, size: Size | None) -> float | None:
     An engine that prepares for a size is warmed up with pictures of that size alone: what it would make for others
     takes as long, and as much memory, and is never used.
     """
-    if not isinstance(engine, Readies):
-        return None
-    if size is None:
+    if size is None or not isinstance(engine, Readies):
         return None
     height, width = size
     objects = engine.recipe.max_objects

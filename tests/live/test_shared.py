@@ -21,8 +21,9 @@ from rtseg.live.board import Board
 from rtseg.live.child import SILENT_S, silence_s
 from rtseg.live.display import Display
 from rtseg.live.input import Input
+from rtseg.live.preparing import warm_up
 from rtseg.live.ring import Plan, Ring
-from rtseg.live.segment import Pacing, warm_up
+from rtseg.live.segment import Pacing
 from rtseg.live.statement import Counts
 from rtseg.live.tally import Tally
 from rtseg.types import Frame
@@ -184,7 +185,7 @@ def test_a_capture_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
         def step(self, image_hwc: Any) -> None:
             time.sleep(next(steps))
 
-    monkeypatch.setattr("rtseg.live.segment.Tracker", Tracker)
+    monkeypatch.setattr("rtseg.live.preparing.Tracker", Tracker)
     assert warm_up(SimpleNamespace(image_size=64)) < 100  # type: ignore[arg-type]
 
 

@@ -9,6 +9,8 @@ hang_at: n      the n-th step of the first process does not return
 ink: true       every overlay raises
 refuse: text    the engine cannot be opened
 gate: path      the engine cannot be opened before this file is there
+readies: path   the engine prepares for a size of pictures, and what it sees is written to this file;
+                with `ready_s`, that takes so many seconds, in ten parts; with `hangs`, one of them never ends
 close: how      a recording is closed after a second of work (`work`) or never (`hang`), or cannot be (`full`)
 crash: role     this process fails with a bug before it says that it works
 linger: s       `segment` takes so many seconds to exit, without its link
@@ -100,18 +102,34 @@ def pretend() -> None:
         def __init__(self, recipe: Recipe) -> None:
             self.recipe = recipe
 
+    class ReadyEngine(Engine):
+        device = "cuda:0"
+
+        def ready(self, height: int, width: int, beat: Any) -> None:
+            seen(f"ready {width}x{height}")
+            for _ in range(10):
+                time.sleep(3600 if "hangs" in FAULTS else FAULTS.get("ready_s", 0.0) / 10)
+                beat()
+            seen(f"made {now_ns()}")
+
     @runtime_checkable
     class Readies(Protocol):
         def ready(self, height: int, width: int, beat: Any) -> None: ...
 
     engine, track = types.ModuleType("rtseg.engine"), types.ModuleType("rtseg.track")
     runtimes = types.ModuleType("rtseg.engine.runtimes")
+    runtimes.ONNX_GPU = ()  # type: ignore[attr-defined]
     runtimes.best_runtime = lambda recipe: "fake"  # type: ignore[attr-defined]
-    engine.Engine = engine.open_engine = Engine  # type: ignore[attr-defined]
+    engine.Engine = engine.open_engine = ReadyEngine if "readies" in FAULTS else Engine  # type: ignore[attr-defined]
     engine.Readies = Readies  # type: ignore[attr-defined]
     engine.spare_core = nullcontext  # type: ignore[attr-defined]
     track.Tracker = FakeTracker  # type: ignore[attr-defined]
     sys.modules |= {"rtseg.engine": engine, "rtseg.engine.runtimes": runtimes, "rtseg.track": track}
+
+
+def seen(what: str) -> None:
+    with Path(FAULTS["readies"]).open("a") as file:
+        file.write(what + "\n")
 
 
 def break_network() -> None:
@@ -129,6 +147,10 @@ def break_network() -> None:
     def step(self: Any, frame: Any) -> Masks:
         if "slow_warm" in FAULTS and not isinstance(frame, Frame) and self.engine.recipe.image_size > 64:
             time.sleep(FAULTS["slow"])
+        if "readies" in FAULTS:
+            is_one = isinstance(frame, Frame)
+            height, width = (frame.height, frame.width) if is_one else frame.shape[:2]
+            seen(f"{'step' if is_one else 'warm'} {width}x{height}" + (f" {frame.seq}" if is_one else ""))
         if isinstance(frame, Frame):  # not when it warms up
             steps[0] += 1
             if self.engine.recipe.image_size > FAULTS.get("slow_above", 0):

@@ -177,7 +177,8 @@ class Mode(TorchDispatchMode):
         to_device = target is not None and torch.device(target).type == "cuda"
         if to_device:
             kwargs["device"] = self.indexed(torch.device(target))
-        kwargs.pop("generator", None)
+        if "generator" in kwargs:  # some operations insist on being told that there is none
+            kwargs["generator"] = None
         if not to_device and not there:
             return self.on_host(func, args, kwargs, given)
         if func in COPIES:
