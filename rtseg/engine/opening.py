@@ -18,6 +18,7 @@ from ..errors import ConfigError, EngineError, WeightsError
 from ..sam2 import Preset, get_preset
 from .artifact import fastest, locate
 from .base import Engine
+from .room import check as check_room
 from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runtime_module, settle, where
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def _opened(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note:
 
         bindings()  # without which nothing can be built, either
     recipe, built, why = present(recipe, preset, weights_hash)
+    check_room(recipe, recipe.device)
     network = partial(load_network, preset, recipe.image_size, path)
     if recipe.runtime == "torch":
         from .reference import TorchEngine
