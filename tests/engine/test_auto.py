@@ -205,7 +205,7 @@ def test_a_real_engine_that_fails_half_way(
 def test_tensorrt_without_a_plan_is_cuda_and_says_how_to_have_one(
     recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtseg.engine.tensorrt.plans.bindings", lambda: None)
+    monkeypatch.setattr("rtseg.engine.tensorrt.library.bindings", lambda: None)
     monkeypatch.setattr(runtimes, "device_of", lambda runtime, device="auto": "cpu" if runtime == "torch" else "cuda:0")
     monkeypatch.setattr(runtimes, "best_precision", lambda runtime, device: "bf16")
     real = opening.runtime_module
@@ -229,7 +229,7 @@ def test_bindings_without_libraries_are_named_before_the_missing_plan(
     def bindings() -> None:
         raise EngineError("TensorRT's Python bindings are installed, its libraries are not")
 
-    monkeypatch.setattr("rtseg.engine.tensorrt.plans.bindings", bindings)
+    monkeypatch.setattr("rtseg.engine.tensorrt.library.bindings", bindings)
     monkeypatch.setattr(runtimes, "device_of", lambda runtime, device="auto": "cpu" if runtime == "cpu" else "cuda:0")
     monkeypatch.setattr(runtimes, "best_precision", lambda runtime, device: "fp32")
     monkeypatch.setattr(opening, "ladder", lambda recipe: ["tensorrt", "cpu"])
