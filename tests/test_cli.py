@@ -250,10 +250,11 @@ def test_doctor_says_what_is_missing(
     monkeypatch.setattr("rtseg.doctor.SHIPPED", tmp_path)
     assert main(["doctor", "--json"]) == 1
     printed = capsys.readouterr()
-    findings = {finding["name"]: finding for finding in json.loads(printed.out)["findings"]}
+    listed = json.loads(printed.out)["findings"]
+    findings = {finding["name"]: finding for finding in listed}
     assert findings["torch"]["ok"] is True
     assert findings["weights"]["ok"] is False and str(tmp_path) in findings["weights"]["text"]
-    assert len(printed.err.splitlines()) == len(findings)
+    assert len(printed.err.splitlines()) == len(listed)
     (tmp_path / "nano.safetensors").write_bytes(b"x")
     assert main(["doctor", "--json"]) == 0
     assert "sha256 2d711642b726" in capsys.readouterr().out

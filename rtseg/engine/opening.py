@@ -57,7 +57,7 @@ def open_best(recipe: Recipe) -> Engine:
         except (ConfigError, WeightsError):
             raise  # no other runtime would help
         except Exception as e:
-            failed[name] = _one_line(e)
+            failed[name] = in_one_line(e)
         else:
             _explain(engine, failed)
             return engine
@@ -85,7 +85,7 @@ def _candidates(
             yield replace(recipe, runtime=runtime, device="cuda" if on_gpu else recipe.device), ""
 
 
-def _one_line(e: Exception) -> str:
+def in_one_line(e: Exception) -> str:
     """Why an engine does not open, and what to do."""
     said = " ".join((str(e).strip().splitlines() or [type(e).__name__])[0].split())
     if isinstance(e, EngineError):
