@@ -105,6 +105,8 @@ def whole(here: Machine) -> None:
     here.sees("NVIDIA H200", "NVIDIA H200")
     here.tensorrt("11.4.0")
     here.absent.clear()
+    here.patch.setattr("rtseg.engine.cpu.isa.why_not", lambda: None)
+    here.patch.setattr("rtseg.engine.cpu.isa.available_isas", lambda: ["avx2"])
 
 
 def test_a_machine_that_has_all(here: Machine) -> None:
@@ -238,6 +240,13 @@ CASES: list[tuple[str, Change, str, str, str]] = [
     ("no onnxruntime", lambda m: m.absent.add("onnxruntime"), "onnx", "is not installed", "pip install onnxruntime"),
     ("no onnx", lambda m: m.absent.add("onnx"), "onnx", "to make others onnx is missing", "pip install 'rtseg[torch]'"),
 ]
+
+
+def test_kernels_that_are_not_there(here: Machine) -> None:
+    whole(here)
+    assert of("cpu").ok and of("cpu").text == "our kernels load: avx2"
+    here.patch.setattr("rtseg.engine.cpu.isa.why_not", lambda: "they were not built")
+    assert of("cpu").ok is None and of("cpu").text == "in torch, without our kernels: they were not built"
 
 
 def raises(text: str) -> None:
