@@ -93,6 +93,12 @@ def _bank(sizes: Sizes) -> int:
     return (sizes.keys + sizes.values) * (sizes.slots + 1) // sizes.slots
 
 
+def _pool(sizes: Sizes) -> int:
+    """Places for all that the objects remember, for what is written, and one that is blank."""
+    slot = (sizes.keys + sizes.values) // (sizes.objects * sizes.slots)
+    return (1 + sizes.objects * (1 + sizes.slots + SPARE)) * slot
+
+
 def _torch(sizes: Sizes) -> dict[str, int]:
     """The plain network: keys are projected from the values at each step."""
     return {"memories": sizes.values * (sizes.slots + 1) // sizes.slots, "on the way": sizes.plain()}
@@ -109,14 +115,13 @@ def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[st
     steady = recipe.memory.steady_slots(preset.num_maskmem)
     objects = range(1, recipe.max_objects + 1)
     graphs = 2 + (sizes.slots != steady)  # with a mask for each number of slots, and one without
-    slot = (sizes.keys + sizes.values) // (sizes.objects * sizes.slots)
-    held = recipe.max_objects * (sizes.slots + SPARE)
     return {
         "weights": sizes.network() + sizes.weights(),
         "tables": sizes.tables(),
-        "memories": (1 + recipe.max_objects + held) * slot,
+        "memories": _pool(sizes),
         "pictures": picture,
         "on the way": sizes.step(),
+        "warm-up": sizes.step(),  # before a capture, in memory that the graphs do not share
         "graphs": graphs * sum(_answers(sizes, n) for n in objects),
         "CUDA": CUDA,
     }
@@ -135,7 +140,7 @@ def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dic
     return {
         "weights": sizes.network() + sizes.weights(),
         "tables": sizes.tables(),
-        "memories": _bank(sizes),
+        "memories": _pool(sizes),
         "buffers": (sizes.keys + sizes.values) * sum(every) // sizes.slots + outputs + written + features + image,
         "pictures": picture,
         "on the way": sizes.step(),

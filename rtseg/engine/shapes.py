@@ -123,6 +123,10 @@ class Sizes:
         layer = self.objects * self.cells * (2 * p.attention_ffn * self.product + 6 * p.dim * self.stream)
         return max(rows * self.keys, self.keys + layer) + self.values * self.product // 4
 
+    def gather(self) -> int:
+        """Memories brought together from a pool, the rows of their slots, and their sum where attention reads it."""
+        return 3 * self.keys + self.values
+
     def decode(self) -> int:
         """The mask at stride 4, before it is drawn."""
         return self.objects * self.cells * self.preset.dim * max(6 * self.product, 4 * self.stream)
@@ -136,7 +140,7 @@ class Sizes:
 
     def step(self) -> int:
         """The most that a tracked frame holds at once beside its inputs."""
-        return self.features + max(self.encode(), self.attend(), self.decode(), self.remember())
+        return self.features + max(self.encode(), self.gather(), self.attend(), self.decode(), self.remember())
 
     def plain(self) -> int:
         """The same of the plain network, which is fp32 between its products: keys of every layer are made anew."""
@@ -146,8 +150,8 @@ class Sizes:
         return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, 13 * bn * p.dim + 256 * bn))
 
     def scores(self) -> int:
-        """The largest matrix of scores, where attention is not fused: fp32 before and after softmax, and as factor."""
+        """The largest matrix of scores, where attention is not fused: before and after softmax."""
         p, n = self.preset, self.cells
         seen = self.slots * n + self.pointers * p.pointer_tokens
         own = p.heads * 4 * n * n if p.global_blocks else 0  # global blocks are of the third stage
-        return max(self.objects * n * seen, own) * (8 + self.product)
+        return max(self.objects * n * seen, own) * 2 * self.product
