@@ -214,7 +214,10 @@ def _doctor(args: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
     from .doctor import examine
+    from .doctor.memory import plan
 
+    if args.memory is not None:
+        return plan(args.memory)
     findings = examine()
     return {"ok": all(f.ok is not False for f in findings), "findings": [asdict(f) for f in findings]}
 
@@ -288,7 +291,10 @@ def _parser() -> argparse.ArgumentParser:
     long = "how long it takes at most (default: 140); how long a loopback runs (default: 20)"
     bench.add_argument("--seconds", type=_positive, help=long)
 
-    _verb(verbs, "doctor", _doctor, "what this machine has, and what to do about what it has not", "rtseg doctor")
+    text = "what this machine has, and what to do about what it has not"
+    doctor = _verb(verbs, "doctor", _doctor, text, "rtseg doctor")
+    memory = "instead: how much memory engines take, for each size and number of objects (no PRESET: of all)"
+    doctor.add_argument("--memory", nargs="*", metavar="PRESET", help=memory)
     return parser
 
 

@@ -16,8 +16,8 @@ MUCH = 0.05  # of the machine's time: more than this for others, or stolen by th
 PACKAGE = Path(__file__).parents[1]
 
 
-def facts() -> dict[str, Any]:
-    """Processor, memory and GPU, and the threads that torch uses, or would."""
+def facts(device: str = "cuda") -> dict[str, Any]:
+    """Processor, memory and GPU, and the threads that torch uses, or would. `device`: which GPU, if it names one."""
     torch = _torch()
     return {
         "cpu": _cpu_model(),
@@ -25,7 +25,7 @@ def facts() -> dict[str, Any]:
         "flags": cpu_flags(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": cpu_cores() if torch is None else torch.get_num_threads(),
-        "gpu": _gpu(),
+        "gpu": _gpu(device),
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -97,15 +97,15 @@ def _cpu_model() -> str:
     return found[1] if found else platform.machine()
 
 
-def _gpu() -> dict[str, Any] | None:
+def _gpu(device: str) -> dict[str, Any] | None:
     torch = _torch()
     if torch is None or not torch.cuda.is_available():
         return None
-    device = torch.cuda.get_device_properties(torch.cuda.current_device())
+    card = torch.cuda.get_device_properties(device if device.startswith("cuda") else "cuda")
     return {
-        "name": device.name,
-        "capability": f"{device.major}.{device.minor}",
-        "memory_gib": round(device.total_memory / 2**30, 1),
+        "name": card.name,
+        "capability": f"{card.major}.{card.minor}",
+        "memory_gib": round(card.total_memory / 2**30, 1),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }

@@ -34,6 +34,8 @@ def show(result: dict[str, Any], to_stderr: bool = False) -> None:
         elif key == "engines":
             for engine in value:
                 _plain(console, "\n".join(_built(engine)))
+        elif key == "memory_mib":
+            console.print(_memory(value))
         elif key == "stages_ms":
             console.print(_stages(value))
         elif isinstance(value, dict):
@@ -80,6 +82,16 @@ def _plain(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _memory(rows: list[dict[str, Any]]) -> Table:
+    """What engines take, one row for each preset, size and number of objects."""
+    table = Table(title="memory, MiB", title_justify="left", box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
 def _stages(stages: dict[str, dict[str, float]]) -> Table:
     table = Table("stage", title="milliseconds", title_justify="left", box=None, pad_edge=False)
     for column in ("p50", "p95", "p99"):
@@ -107,7 +119,7 @@ def _built(engine: dict[str, Any]) -> Iterator[str]:
 
 def _finding(finding: dict[str, Any]) -> str:
     remedy = f" -> {finding['remedy']}" if finding["remedy"] else ""
-    return f"{MARKS[finding['ok']]:9}{finding['name']:13}{finding['text']}{remedy}"
+    return f"{MARKS[finding['ok']]:9}{finding['name']:17}{finding['text']}{remedy}"
 
 
 def _line(values: dict[str, Any]) -> str:

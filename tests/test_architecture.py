@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     "reach": VALUES,
     "evaluate": BASE | {"engine", "track", "grab", "publish", "doctor", "machine", "report"},
     "adapt": BASE | {"sam2", "engine", "grab", "publish", "evaluate"},
-    "doctor": VALUES | {"engine", "track", "reach"},
+    "doctor": VALUES | {"sam2", "engine", "track", "reach"},
     "report": {"errors"},
     "overlap": set(),
     "ending": set(),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,8 +25,9 @@ from rtseg.benchmark import lane as lanes_module
 from rtseg.benchmark import plan as plans
 from rtseg.benchmark.budget import Budget, Deadline
 from rtseg.benchmark.clip import SYNTHETIC, Clip, load_clip
+from rtseg.benchmark.cold import _cuda_mib
 from rtseg.benchmark.figures import Candidate, accuracy, doubts
-from rtseg.benchmark.lane import STAGES, Block, Lane, StagedLane, is_steady
+from rtseg.benchmark.lane import STAGES, Block, Lane, StageClock, StagedLane, is_steady, synchronise
 from rtseg.benchmark.plan import choose_objects, plan
 from rtseg.benchmark.statistics import fit, fit_blocks, jitter, median_interval, speedup, spread, summary, thin
 from rtseg.benchmark.tables import Document
@@ -694,6 +696,8 @@ def test_a_machine_without_torch_av_zmq_and_matplotlib(tmp_path: Path) -> None:
     (engine,) = document["engines"]
     assert len(document["skipped"]) >= 6 and all("needs torch" in skipped["reason"] for skipped in document["skipped"])
     assert 0.05 < engine["iou"] < 1 and engine["weights_sha256"] and engine["fit"] is None
+    planned = engine["memory_plan"]
+    assert planned["where"] == "host" and abs(sum(planned["parts"].values()) - planned["mib"]) < len(planned["parts"])
     memory = engine["cold"]["resident_mib"]
     assert memory["peak"] >= memory["steady"] > memory["before"] > 20
     assert engine["cold"]["open_ms"] > 0 and engine["cold"]["first_frame_ms"] > 0
@@ -732,3 +736,29 @@ def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     assert "example: rtseg bench" in capsys.readouterr().out
+
+
+def test_the_gpu_that_is_waited_for_is_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of an engine on the CPU none, whatever else in the process uses one."""
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for device in ("cuda:1", "cpu", "auto"):
+        synchronise(device)
+    assert waited == ["cuda:1"]
+    clock = StageClock("cuda:1")
+    clock.next_frame()
+    with clock.time("attend"):
+        pass
+    assert waited == ["cuda:1"] * 3
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {"cuda:1": (2**20, 3 * 2**20)}[device])
+    for name in ("max_memory_allocated", "memory_reserved"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: {"cuda:1": 2**20}[device])
+    assert _cuda_mib("cuda:1") == {"peak": 1.0, "reserved": 1.0, "device": 2.0} and _cuda_mib("cpu") is None
+
+
+def test_facts_are_of_the_gpu_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {name: SimpleNamespace(name=name, major=9, minor=0, total_memory=2**30) for name in ("cuda", "cuda:1")}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: cards[device])
+    assert [machine.facts(device)["gpu"]["name"] for device in ("cuda:1", "cpu")] == ["cuda:1", "cuda"]

@@ -310,6 +310,13 @@ class Slow(TorchEngine):
         return super().encode_image(image_hwc)
 
 
+class Broken(TorchEngine):
+    """One that fails in a way of its own."""
+
+    def __init__(self, *given: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+
+
 @pytest.mark.slow
 def test_auto_is_the_fastest_of_what_passes(
     recipe: Path, use: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
@@ -317,7 +324,7 @@ def test_auto_is_the_fastest_of_what_passes(
     """A wrong one is faster still, and is not taken; what was chosen is what is opened, until something changes."""
     use()
     recipe.write_text(recipe.read_text().replace('"cpu"', '"auto"').replace('"fp32"', '"auto"'))
-    kinds = {"fp32": Slow, "int16": TorchEngine, "int8": Wrong}
+    kinds = {"fp32": Slow, "int16": TorchEngine, "int8": Wrong, "bf16": Broken}
     monkeypatch.setattr(building, "candidates", lambda given: [
         replace(given, runtime="cpu", precision=precision) for precision in kinds
     ])  # fmt: skip
@@ -326,7 +333,9 @@ def test_auto_is_the_fastest_of_what_passes(
     report = build(recipe)
     assert report["ok"] and report["said"].startswith("cpu, int16 is the fastest of 2 that passed; installed in")
     rows = {row["name"]: row for row in report["candidates"]}
-    assert [row["ok"] for row in rows.values()] == [True, True, False] and "decode drifted" in rows["cpu, int8"]["said"]
+    assert [row["ok"] for row in rows.values()] == [True, True, False, False]
+    assert "decode drifted" in rows["cpu, int8"]["said"]
+    assert rows["cpu, bf16"]["said"] == "RuntimeError: CUDA error: an illegal memory access; see: rtseg doctor"
     assert set(rows["cpu, int16"]["step_ms"]) <= {"1", "2", str(cpu_cores())} and "step_ms" not in rows["cpu, int8"]
     (measured,) = fastest(load_recipe(recipe))
     assert (measured.runtime, measured.precision) == ("cpu", "int16")
@@ -465,3 +474,16 @@ def test_a_build_that_is_stopped_leaves_nothing(recipe: Path, number: int) -> No
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in err
     assert [p.name for p in (recipe.parent / "built").iterdir()] == [".small.lock"]
+
+
+def test_the_clock_waits_for_the_engines_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before and after each verb; what an earlier one has launched is not this one's."""
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for device, waits in (("cuda:1", ["cuda:1"] * 2), ("cpu", [])):
+        recipe = Recipe(device=device)
+        engine = SimpleNamespace(recipe=recipe, preset=None, image_size=64, weights_hash="", description="")
+        waited.clear()
+        with building._Timed(engine)._clock("attend"):  # type: ignore[arg-type]
+            pass
+        assert waited == waits

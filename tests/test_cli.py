@@ -250,10 +250,11 @@ def test_doctor_says_what_is_missing(
     monkeypatch.setattr("rtseg.doctor.SHIPPED", tmp_path)
     assert main(["doctor", "--json"]) == 1
     printed = capsys.readouterr()
-    findings = {finding["name"]: finding for finding in json.loads(printed.out)["findings"]}
+    listed = json.loads(printed.out)["findings"]
+    findings = {finding["name"]: finding for finding in listed}
     assert findings["torch"]["ok"] is True
     assert findings["weights"]["ok"] is False and str(tmp_path) in findings["weights"]["text"]
-    assert len(printed.err.splitlines()) == len(findings)
+    assert len(printed.err.splitlines()) == len(listed)
     (tmp_path / "nano.safetensors").write_bytes(b"x")
     assert main(["doctor", "--json"]) == 0
     assert "sha256 2d711642b726" in capsys.readouterr().out
@@ -263,17 +264,17 @@ def test_doctor_knows_a_package_that_goes_by_another_name(monkeypatch: pytest.Mo
     """As TensorRT does, where only `tensorrt_cu13` is installed; and one that does not tell its version."""
     import importlib.metadata
 
-    from rtseg import doctor
+    from rtseg.doctor import finding
 
     def not_installed(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", not_installed)
-    monkeypatch.setattr(doctor, "_has", lambda name: True)
+    monkeypatch.setattr(finding, "has", lambda name: True)
     monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__="11.5"))
-    assert doctor._package("tensorrt", "plans").text == "11.5, for plans"
+    assert finding.package("tensorrt", "plans").text == "11.5, for plans"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    found = doctor._package("tensorrt", "plans")
+    found = finding.package("tensorrt", "plans")
     assert found.ok and found.text == "of unknown version, for plans"
 
 

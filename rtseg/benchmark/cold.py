@@ -82,7 +82,7 @@ def answer(start_ns: int, request: Any) -> dict[str, Any]:
         "first_tracked_ms": round(tracked_ms[0], 2),
         "tracked": len(tracked_ms),
         "resident_mib": {"before": loaded_mib, "steady": resident_mib("VmRSS"), "peak": resident_mib("VmHWM")},
-        "cuda_mib": _cuda_mib(),
+        "cuda_mib": _cuda_mib(engine.recipe.device),
     }
 
 
@@ -96,14 +96,14 @@ def resident_mib(which: str) -> float:
     return round(int(found[1]) / 1024, 1) if found else 0.0
 
 
-def _cuda_mib() -> dict[str, float] | None:
-    """What torch holds on the GPU, and what the whole device has in use, by others too."""
+def _cuda_mib(device: str) -> dict[str, float] | None:
+    """What torch holds on the engine's GPU, and what the whole device has in use, by others too."""
     torch = sys.modules.get("torch")  # an engine that needs none loads none
-    if torch is None or not torch.cuda.is_initialized():
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_initialized():
         return None
-    free, total = torch.cuda.mem_get_info()
+    cuda, (free, total) = torch.cuda, torch.cuda.mem_get_info(device)
     found = {
-        "peak": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.memory_reserved(), "device": total - free
+        "peak": cuda.max_memory_allocated(device), "reserved": cuda.memory_reserved(device), "device": total - free
     }  # fmt: skip
     return {name: round(size / 2**20, 1) for name, size in found.items()}
 

@@ -35,6 +35,7 @@ class Candidate:
     cold: dict[str, Any] | None = None
     missed: list[str] = field(default_factory=list)  # what no time was left for
     staged: list[StagedLane] = field(default_factory=list)
+    needs: dict[str, Any] | None = None  # memory as it was foreseen
 
 
 def of_candidate(candidate: Candidate, clip: Clip, deadline: Deadline) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def of_candidate(candidate: Candidate, clip: Clip, deadline: Deadline) -> dict[s
         "weights_sha256": engine.weights_hash,
         "iou": iou,
         "iou_frames": frames,
+        "memory_plan": candidate.needs,
         "cold": candidate.cold,
         "fit": fit_blocks([lane.objects for lane in lanes], [lane.blocks_ms for lane in lanes]),
         "by_objects": rows,

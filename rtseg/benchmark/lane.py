@@ -23,11 +23,11 @@ STEADY_FRAMES, STEADY_WITHIN, MOST_WARM_UP = 5, 0.10, 60
 STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "masks_to_host", "overlay")
 
 
-def synchronise() -> None:
-    """Wait for the GPU, where this process uses one: a kernel that was only launched has cost nothing yet."""
+def synchronise(device: str = "cuda") -> None:
+    """Wait for an engine's GPU, if it works on one: a kernel that was only launched has cost nothing yet."""
     torch = sys.modules.get("torch")  # an engine that needs none loads none
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    if torch is not None and device.startswith("cuda") and torch.cuda.is_initialized():
+        torch.cuda.synchronize(device)
 
 
 @dataclass(slots=True)
@@ -96,10 +96,10 @@ class Lane:
         """Time so many frames in a row."""
         for _ in range(settling(self.step_ms)):
             self.step()
-        synchronise()
+        synchronise(self.engine.recipe.device)
         start_ns = now_ns()
         frames_ms = [self.step() for _ in range(frames)]
-        synchronise()
+        synchronise(self.engine.recipe.device)
         self.blocks.append(Block(frames_ms, (now_ns() - start_ns) / 1e6))
 
     def click(self) -> float:
@@ -123,20 +123,20 @@ def is_steady(times_ms: Sequence[float]) -> bool:
 class StageClock:
     """Times of named stages, frame by frame; the device is waited for at both ends of each. Stages do not overlap."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.frames: list[dict[str, float]] = []
-        self._start_ns = 0
+        self._device, self._start_ns = device, 0
 
     def next_frame(self) -> None:
         self.frames.append(dict.fromkeys(STAGES, 0.0))
 
     def start(self) -> None:
-        synchronise()
+        synchronise(self._device)
         self._start_ns = now_ns()
 
     def stop(self, stage: str) -> None:
         """What has passed since `start` is this stage's; one that comes twice on a frame is added up."""
-        synchronise()
+        synchronise(self._device)
         self.frames[-1][stage] += (now_ns() - self._start_ns) / 1e6
 
     @contextmanager
@@ -207,7 +207,7 @@ class StagedLane(Lane):
 
     def __init__(self, lane: Lane) -> None:
         """It goes on where another lane is, and remembers what that one does."""
-        self._clock = StageClock()
+        self._clock = StageClock(lane.engine.recipe.device)
         self.measured: list[dict[str, float]] = []
         super().__init__(lane.engine, lane.clip, lane.objects)
         self._tracker.adopt(lane._tracker.fork(lane._tracker.ids, sys.maxsize))

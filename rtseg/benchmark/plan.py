@@ -125,8 +125,11 @@ def unable(recipe: Recipe) -> str:
     """Why it makes no sense to try this here, where opening it would not say so."""
     from ..engine.runtimes import device_of, has_torch
 
-    if recipe.precision == "fp16" and recipe.runtime == "torch" and has_torch() and device_of("torch") == "cpu":
-        return "torch multiplies fp16 fast on a GPU only, and sees none"
+    if recipe.precision != "fp16" or recipe.runtime != "torch" or not has_torch():
+        return ""
+    with suppress(EngineError):  # of a device that is not there opening it says so
+        if device_of("torch", recipe.device) == "cpu":
+            return "torch multiplies fp16 fast on a GPU only, and this is to run on none"
     return ""
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..doctor import versions
 from ..engine import open_engine
+from ..engine.room import MIB, room
+from ..engine.runtimes import settle
 from ..errors import ConfigError, EngineError, WeightsError
 from ..machine import Load, commit, facts
 from ..publish.atomic import atomic_path, unwritable
@@ -67,7 +71,7 @@ def bench(
     engines = _figures(found, footage, budget)
     document = Document(
         ok=bool(found),
-        **_circumstances(footage, busy),
+        **_circumstances(footage, busy, found[0].engine.recipe.device if found else "cuda"),
         settings={"frames": frames, "rounds": rounds, "seconds": seconds, "objects": list(numbers)},
         engines=engines,
         speedups=answers,
@@ -78,13 +82,13 @@ def bench(
     return document if out is None else _save(document, out)
 
 
-def _circumstances(clip: Clip, load: dict[str, Any]) -> dict[str, Any]:
+def _circumstances(clip: Clip, load: dict[str, Any], device: str) -> dict[str, Any]:
     """When, with what and on what it was measured."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": versions(),
-        "machine": {**facts(), "load": load},
+        "machine": {**facts(device), "load": load},
         "clip": _about(clip),
     }
 
@@ -101,11 +105,12 @@ def _open_all(
             if entry.unable:
                 raise EngineError(entry.unable)
             with entry.restricted():
+                needs = _foresee(entry, clip)
                 engine = open_engine(entry.recipe)
         except (EngineError, WeightsError, ConfigError) as e:
             skipped.append({"name": entry.name, "reason": str(e)})
             continue
-        found.append(Candidate(entry, engine, [Lane(engine, clip, n) for n in numbers]))
+        found.append(Candidate(entry, engine, [Lane(engine, clip, n) for n in numbers], needs=needs))
     started, deadline = [], budget.until(COLD)
     for i, candidate in enumerate(found):
         budget.say(f"starting {candidate.entry.name} in a process of its own")
@@ -120,6 +125,18 @@ def _open_all(
         else:
             started.append(candidate)
     return started, skipped
+
+
+def _foresee(entry: Entry, clip: Clip) -> dict[str, Any] | None:
+    """Say what an engine will take before anything of it is allocated; with "auto", of the one that is likely."""
+    first = clip.frames[0]
+    try:
+        needs = room(settle(entry.recipe), first.height, first.width)
+    except EngineError:  # which who opens it hears, too
+        return None
+    with suppress(OSError, AttributeError):  # nobody may be listening on stderr
+        print(f"bench: {entry.name} will take {needs}", file=sys.stderr, flush=True)
+    return {"where": "host" if needs.host else "GPU", "mib": round(needs.bytes / MIB), "parts": needs.mib()}
 
 
 def _measure(

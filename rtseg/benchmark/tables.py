@@ -20,6 +20,8 @@ class Document(dict[str, Any]):
         yield Text("\n".join(_heading(self)))
         for engine in self["engines"]:
             yield Text(f"{engine['name']}: {engine['engine']}")
+            if plan := engine["memory_plan"]:
+                yield Text(f"{'':4}foreseen: {plan['mib']} MiB of the {plan['where']}")
         if self["engines"]:
             yield _steps(self["engines"])
             if staged := [(e["name"], row) for e in self["engines"] for row in e["by_objects"] if row["stages_ms"]]:

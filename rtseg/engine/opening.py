@@ -18,6 +18,7 @@ from ..errors import ConfigError, EngineError, WeightsError
 from ..sam2 import Preset, get_preset
 from .artifact import fastest, locate
 from .base import Engine
+from .room import check as check_room
 from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runtime_module, settle, where
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def open_best(recipe: Recipe) -> Engine:
         except (ConfigError, WeightsError):
             raise  # no other runtime would help
         except Exception as e:
-            failed[name] = _one_line(e)
+            failed[name] = in_one_line(e)
         else:
             _explain(engine, failed)
             return engine
@@ -84,7 +85,7 @@ def _candidates(
             yield replace(recipe, runtime=runtime, device="cuda" if on_gpu else recipe.device), ""
 
 
-def _one_line(e: Exception) -> str:
+def in_one_line(e: Exception) -> str:
     """Why an engine does not open, and what to do."""
     said = " ".join((str(e).strip().splitlines() or [type(e).__name__])[0].split())
     if isinstance(e, EngineError):
@@ -133,6 +134,7 @@ def _opened(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note:
 
         bindings()  # without which nothing can be built, either
     recipe, built, why = present(recipe, preset, weights_hash)
+    check_room(recipe, recipe.device)
     network = partial(load_network, preset, recipe.image_size, path)
     if recipe.runtime == "torch":
         from .reference import TorchEngine

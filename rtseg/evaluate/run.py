@@ -214,7 +214,7 @@ def made_by(engine: Engine, settings: Settings) -> dict[str, Any]:
         "policy": settings.policy or engine.recipe.memory.policy,
         "weights_sha256": engine.weights_hash,
         "versions": versions(),
-        "machine": machine.facts(),
+        "machine": machine.facts(engine.recipe.device),
         "not_prompted": {},
     }
 

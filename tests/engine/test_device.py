@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
@@ -135,3 +136,29 @@ def test_segment_takes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[st
     words = ["segment", "synthetic:laparoscopy?seconds=0.1", "--prompts", str(prompts), "--out", str(tmp_path / "o")]
     assert main([*words, "--device", "mps"]) == 2
     assert "device = 'mps'; expected \"auto\"" in capsys.readouterr().err
+
+
+def test_onnx_runtimes_provider_is_told_which_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    class Session:
+        def __init__(self, path: str, options: object, providers: list[object]) -> None:
+            asked.append(providers)
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_inputs(self) -> list[object]:
+            return []
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    micro = {"model": "micro", "weights": "package:micro", "image_size": 224}
+    engine = open_engine(**micro, runtime="onnx:cuda", device="cuda:1")
+    assert asked and all(p == [("CUDAExecutionProvider", {"device_id": 1}), "CPUExecutionProvider"] for p in asked)
+    assert "cuda on cuda:1" in engine.description
+    asked.clear()
+    open_engine(**micro, runtime="onnx:cuda")
+    assert asked[0] == ["CUDAExecutionProvider", "CPUExecutionProvider"]

@@ -101,6 +101,9 @@ def test_a_module_that_is_new_is_followed(package: Path) -> None:
     assert "engine/cuda/step.cu" not in read("cuda", package)
     edited(package, "engine/cuda/graph.py", 'SOURCE = "step.cu"')
     assert "engine/cuda/step.cu" in read("cuda", package)
+    before = read("cuda", package)
+    edited(package, "engine/cuda/graph.py", "from ..runtimes import device_of")  # leads to every runtime, and to none
+    assert read("cuda", package).keys() == before.keys()
 
 
 def test_a_file_that_does_not_parse_is_taken_as_it_is(package: Path) -> None:

@@ -30,9 +30,12 @@ class OnnxEngine(Verbs):
     ) -> None:
         self.recipe, self.preset, self.image_size = recipe, preset, recipe.image_size
         self.weights_hash = weights_hash
+        where = f" on {recipe.device}" if ":" in recipe.device else ""
         counted = f", {threads} thread{'s' if threads > 1 else ''}" if provider == "cpu" else ""
-        self.description = f"onnx: ONNX Runtime {version()}, {provider}, {recipe.precision}{counted}"
+        self.description = f"onnx: ONNX Runtime {version()}, {provider}{where}, {recipe.precision}{counted}"
         self._folder, self._provider, self._threads = folder, provider, threads
+        number = recipe.device.partition(":")[2]
+        self._device = int(number) if number else None
         self._graphs: dict[str, Graph] = {}
         for name in TRACKED:
             self._graph(name)
@@ -125,7 +128,7 @@ class OnnxEngine(Verbs):
 
     def _graph(self, name: str) -> Graph:
         if name not in self._graphs:
-            self._graphs[name] = Graph(self._folder / f"{name}.onnx", self._provider, self._threads)
+            self._graphs[name] = Graph(self._folder / f"{name}.onnx", self._provider, self._threads, self._device)
         return self._graphs[name]
 
 

@@ -45,14 +45,17 @@ def need(provider: str) -> None:
 class Graph:
     """One graph, opened: named arrays in, arrays out."""
 
-    def __init__(self, path: Path, provider: str, threads: int) -> None:
+    def __init__(self, path: Path, provider: str, threads: int, device: int | None = None) -> None:
+        """`device`: the number of the GPU, for a provider that works on one (None: the first)."""
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         # A thread that waits for work by spinning takes the core from whoever shares it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = [PROVIDERS[name][0] for name in dict.fromkeys((provider, "cpu"))]
+        wanted: list[Any] = [PROVIDERS[name][0] for name in dict.fromkeys((provider, "cpu"))]
+        if device is not None:
+            wanted[0] = (wanted[0], {"device_id": device})
         try:
             self._session = ort.InferenceSession(str(path), options, providers=wanted)
         except Exception as e:  # ONNX Runtime has an exception for every status, and no common one

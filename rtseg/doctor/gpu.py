@@ -1,0 +1,163 @@
+"""What stands between torch and a GPU, and the command that takes it away."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from .finding import first_line, has
+
+TEGRA, VERSION = Path("/etc/nv_tegra_release"), Path("/proc/version")
+DRIVER, DEVICES = Path("/proc/driver/nvidia/version"), (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"))
+DOCKER = Path("/.dockerenv")
+JETPACKS = {35: 5, 36: 6, 38: 7, 39: 7}  # by the release of Jetson Linux
+LEAST = {11: 450, 12: 525, 13: 580}  # driver for a CUDA, by NVIDIA's table of minor version compatibility
+INDEX = "https://download.pytorch.org/whl"
+# A wheel index for Jetson is NVIDIA's community's: PyPI's wheels for aarch64 are of CPUs, or of servers.
+JETSON = {6: "https://pypi.jetson-ai-lab.io/jp6/cu126", 7: f"{INDEX}/cu130"}
+OLD_CARDS = f"pip install --force-reinstall torch --index-url {INDEX}/cu126"  # Maxwell to Volta: CUDA 13 left them out
+
+
+def machine() -> str:
+    """ "jetson", "wsl", or "" for any other."""
+    if TEGRA.is_file():
+        return "jetson"
+    text = VERSION.read_text("utf-8", "replace").lower() if VERSION.is_file() else ""
+    return "wsl" if "microsoft" in text else ""
+
+
+def jetpack() -> int | None:
+    """The JetPack of a Jetson; None where it cannot be told."""
+    text = TEGRA.read_text("utf-8", "replace") if TEGRA.is_file() else ""
+    release = re.search(r"R(\d+) \(release\)", text)
+    return JETPACKS.get(int(release[1])) if release else None
+
+
+def driver_version() -> str:
+    """Of NVIDIA's kernel module; "" where it does not say, as on WSL."""
+    text = DRIVER.read_text("utf-8", "replace") if DRIVER.is_file() else ""
+    found = re.search(r"\b(\d{3,}\.\d+(\.\d+)?)\b", text)
+    return found[1] if found else ""
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA that the driver runs, by its own word; None where there is no driver. No context is made."""
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        number = ctypes.c_int()
+        if library.cuDriverGetVersion(ctypes.byref(number)):
+            return None
+    except (OSError, AttributeError):
+        return None
+    return number.value // 1000, number.value % 1000 // 10
+
+
+def install_torch() -> str:
+    """The command that brings a torch for the GPU that is here."""
+    if machine() == "jetson":
+        if jetpack() not in JETSON:
+            return "flash JetPack 7, which has Python 3.12, then: rtseg doctor"
+        return f"pip install --force-reinstall torch --index-url {JETSON[jetpack() or 7]}"
+    known = driver_cuda()
+    if known is not None and known[0] < 12:
+        return f"update the driver to {LEAST[12]} or newer, then: rtseg doctor"
+    return f"pip install --force-reinstall torch --index-url {INDEX}/cu{'126' if known and known[0] == 12 else '130'}"
+
+
+def trouble() -> tuple[str, str]:
+    """Why torch sees no GPU that it can use, and what to do; ("", "") where it sees one. Never raises.
+
+    What is said of a GPU was tried: a number is added on it.
+    """
+    if not has("torch"):
+        return "torch is not installed", "pip install 'rtseg[torch]'"
+    try:
+        import torch
+    except Exception as e:
+        return f"torch cannot be loaded ({first_line(e)})", "pip install --force-reinstall torch"
+    try:
+        if not torch.cuda.is_available():
+            return _unseen(torch)
+        for i in range(torch.cuda.device_count()):
+            if found := _unusable(torch, i):
+                return found
+    except Exception as e:
+        return f"torch {torch.__version__} cannot ask for GPUs ({first_line(e)})", "check the driver: nvidia-smi"
+    return "", ""
+
+
+def _unseen(torch: Any) -> tuple[str, str]:
+    is_driver = driver_cuda() is not None or any(path.exists() for path in DEVICES)
+    if torch.version.cuda is None and not torch.version.hip:
+        what = f"torch {torch.__version__} is a CPU build"
+        if is_driver:
+            return what, install_torch()
+        return f"{what}, and no NVIDIA driver is loaded", f"for an NVIDIA GPU: its driver, and {install_torch()}"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if is_driver and visible is not None and visible.strip() in ("", "-1"):
+        return f'CUDA_VISIBLE_DEVICES = "{visible}" hides every GPU', "unset CUDA_VISIBLE_DEVICES"
+    known, built = driver_cuda(), torch.version.cuda or ""
+    major = int(built.split(".")[0]) if built else 0
+    if known is not None and known[0] < major:
+        of = driver_version()
+        what = f"the driver {of + ' ' if of else ''}runs CUDA {known[0]}.{known[1]} at most, torch is built for {built}"
+        if machine() == "jetson":
+            return what, install_torch()
+        return what, f"update the driver to {LEAST.get(major, 580)} or newer, or: {install_torch()}"
+    if not is_driver:
+        return "no NVIDIA driver is loaded", _install_driver()
+    try:
+        torch.cuda.init()
+        why = "no reason given"
+    except Exception as e:
+        why = first_line(e)
+    return f"a driver is there, and torch {torch.__version__} sees no GPU ({why})", "check it: nvidia-smi"
+
+
+def _install_driver() -> str:
+    if machine() == "wsl":
+        return "install NVIDIA's driver in Windows (none in WSL), then: wsl --shutdown"
+    if DOCKER.exists():
+        return "start the container with: docker run --gpus all"
+    if machine() == "jetson":
+        return "flash JetPack again: its driver is part of it"
+    if platform.system() == "Linux":
+        return "for an NVIDIA GPU: sudo ubuntu-drivers install, or the driver from nvidia.com/drivers"
+    return "for an NVIDIA GPU: the driver from nvidia.com/drivers" * (platform.system() == "Windows")
+
+
+def _unusable(torch: Any, index: int) -> tuple[str, str] | None:
+    name = torch.cuda.get_device_name(index)
+    capability = torch.cuda.get_device_capability(index)
+    if not torch.version.hip and not covered(capability, torch.cuda.get_arch_list()):
+        has_code = ", ".join(torch.cuda.get_arch_list()) or "none"
+        what = f"{name} is sm_{capability[0]}{capability[1]}, torch {torch.__version__} has code for {has_code}"
+        return what, OLD_CARDS if capability < (7, 5) else f"pip install -U torch --index-url {INDEX}/cu130"
+    try:
+        torch.ones(1, device=f"cuda:{index}").add_(1).item()
+    except Exception as e:
+        why = first_line(e)
+        way_out = "close what else uses it" if "memory" in why.lower() else "check it: nvidia-smi; restart the machine"
+        return f"cuda:{index} ({name}) does not add a number ({why})", way_out
+    return None
+
+
+def covered(capability: tuple[int, int], architectures: list[str]) -> bool:
+    """Whether code for some architectures ("sm_90", "compute_90") runs on a GPU: cubins within a major, PTX upwards."""
+    for word in architectures:
+        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", word)
+        if found is None:
+            continue
+        kind, code = found[1], (int(found[2]), int(found[3]))
+        if found[4]:  # of one architecture, or of one family, alone
+            fits = code == capability or (found[4] == "f" and code[0] == capability[0] and code <= capability)
+        else:
+            fits = code <= capability and (kind == "compute" or code[0] == capability[0])
+        if fits:
+            return True
+    return not architectures  # who says nothing is not contradicted

@@ -1,0 +1,196 @@
+"""How much memory an engine will take, by part, before any of it is allocated.
+
+All is computed from the recipe, the preset and the size of the pictures. Weights, tables and buffers are exact; what is
+computed on the way is the most that the network's verbs hold at once, within a few per cent; CUDA and its libraries,
+and what TensorRT needs for scores that it does not fuse, are estimates, and said to be so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..config import Recipe
+from ..errors import EngineError
+from ..sam2 import Preset, get_preset
+from .shapes import Sizes, parameters
+
+MIB = 2**20
+HD = (1080, 1920)  # height and width of a picture, where nobody says
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int16": 2, "int8": 2, "fp8": 2}  # of a number in products
+CUDA = 600 * MIB  # context and code of torch's and NVIDIA's libraries: an estimate, it differs with card and version
+PROCESS = {"onnx": 110 * MIB, "other": 330 * MIB}  # Python with ONNX Runtime, or with torch: measured on Linux
+SPARE = 3  # memories of an object beside those that it looks at: the new one, and a fork's
+SURE = ("weights", "tables", "memories", "buffers", "pictures")
+LEAST = 0.75  # of what is estimated is needed for sure
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an engine takes: bytes by part. `host`: in the host's memory, else in the GPU's."""
+
+    parts: dict[str, int]
+    host: bool = False
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def sure(self) -> int:
+        """What is needed whatever an estimate is worth, beside CUDA itself."""
+        rest = sum(size for name, size in self.parts.items() if name not in (*SURE, "CUDA"))
+        return sum(self.parts.get(name, 0) for name in SURE) + int(LEAST * rest)
+
+    def mib(self) -> dict[str, int]:
+        """MiB by part."""
+        return {name: round(size / MIB) for name, size in self.parts.items()}
+
+    def __str__(self) -> str:
+        where = "host" if self.host else "GPU"
+        parts = ", ".join(f"{name} {size}" for name, size in self.mib().items() if size)
+        return f"{self.bytes / MIB:.0f} MiB of the {where}: {parts}"
+
+
+def room(recipe: Recipe, height: int = HD[0], width: int = HD[1], on_gpu: bool | None = None) -> Room:
+    """What the engine of a recipe takes for pictures [H, W]; `recipe` names its runtime.
+
+    A precision "auto" counts as bf16 on a GPU and in our kernels, else as fp32. `on_gpu`: whether runtime torch works
+    on one (None: as the recipe's device says).
+    """
+    preset = get_preset(recipe.model)
+    gpu = recipe.device.startswith("cuda") if on_gpu is None else on_gpu
+    kind = recipe.runtime.partition(":")[0]
+    halves = gpu or kind not in ("torch", "onnx")
+    precision = ("bf16" if halves else "fp32") if recipe.precision == "auto" else recipe.precision
+    sizes = _sizes(preset, replace(recipe, precision=precision))
+    picture = 3 * height * width
+    if kind == "cuda":
+        return Room(_cuda(recipe, preset, sizes, picture))
+    if kind == "tensorrt":
+        return Room(_tensorrt(recipe, preset, sizes, picture))
+    if kind == "torch" and gpu:
+        return Room({"weights": sizes.network(), **_torch(sizes), "CUDA": CUDA})
+    process = PROCESS.get(kind, PROCESS["other"])
+    network = sizes.network() if kind == "torch" else 4 * parameters(preset) + sizes.tables()
+    both = sizes.network() + sizes.weights() + sizes.tables() if kind == "cpu" else network
+    found = _torch(sizes) if kind == "torch" else {"memories": _bank(sizes), "on the way": sizes.step()}
+    return Room({"weights": both, **found, "process": process}, host=True)
+
+
+def _sizes(preset: Preset, recipe: Recipe) -> Sizes:
+    memory, product = recipe.memory, BYTES[recipe.precision]
+    # fp16 overflows where activations are added up; TensorRT's graphs, and the CPU's, keep fp32 between the layers.
+    stream = 2 if recipe.precision == "bf16" and recipe.runtime == "cuda" else 4
+    slots = max(memory.most_slots(preset.num_maskmem), memory.steady_slots(preset.num_maskmem))
+    return Sizes(preset, recipe.image_size, recipe.max_objects, slots, memory.most_pointers(), product, stream)
+
+
+def _bank(sizes: Sizes) -> int:
+    """What the objects remember, and one memory more of each while it is written."""
+    return (sizes.keys + sizes.values) * (sizes.slots + 1) // sizes.slots
+
+
+def _pool(sizes: Sizes) -> int:
+    """Places for all that the objects remember, for what is written, and one that is blank."""
+    slot = (sizes.keys + sizes.values) // (sizes.objects * sizes.slots)
+    return (1 + sizes.objects * (1 + sizes.slots + SPARE)) * slot
+
+
+def _torch(sizes: Sizes) -> dict[str, int]:
+    """The plain network: keys are projected from the values at each step."""
+    return {"memories": sizes.values * (sizes.slots + 1) // sizes.slots, "on the way": sizes.plain()}
+
+
+def _answers(sizes: Sizes, objects: int) -> int:
+    """What a captured step answers, which stays with it: logits, tokens and keys."""
+    p, n = sizes.preset, sizes.cells
+    return objects * n * (16 * 4 + 4 * p.memory_dim + p.attention_layers * p.dim * sizes.product)
+
+
+def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
+    """A pool of memories, one set of inputs, and graphs that share their memory but for their answers."""
+    steady = recipe.memory.steady_slots(preset.num_maskmem)
+    objects = range(1, recipe.max_objects + 1)
+    graphs = 2 + (sizes.slots != steady)  # with a mask for each number of slots, and one without
+    return {
+        "weights": sizes.network() + sizes.weights(),
+        "tables": sizes.tables(),
+        "memories": _pool(sizes),
+        "pictures": picture,
+        "on the way": sizes.step(),
+        "warm-up": sizes.step(),  # before a capture, in memory that the graphs do not share
+        "graphs": graphs * sum(_answers(sizes, n) for n in objects),
+        "CUDA": CUDA,
+    }
+
+
+def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
+    """Buffers of every name that a graph has, one scratch for all plans, and the plain network for prompts."""
+    memory, window = recipe.memory, preset.num_maskmem
+    every = {memory.steady_slots(window), memory.most_slots(window)}
+    n = sizes.cells
+    one = sizes.objects * n
+    image = 4 * 3 * recipe.image_size**2
+    outputs = one * (4 * preset.dim + 16 * 4 + 4 * preset.memory_dim)
+    written = one * preset.attention_layers * preset.dim * sizes.product
+    features = 4 * 4 * n * preset.dim
+    return {
+        "weights": sizes.network() + sizes.weights(),
+        "tables": sizes.tables(),
+        "memories": _pool(sizes),
+        "buffers": (sizes.keys + sizes.values) * sum(every) // sizes.slots + outputs + written + features + image,
+        "pictures": picture,
+        "on the way": sizes.step(),
+        "scores, if not fused": sizes.scores(),
+        "CUDA": CUDA,
+    }
+
+
+def check(recipe: Recipe, device: str, height: int = HD[0], width: int = HD[1]) -> None:
+    """`EngineError` in one line, before anything is allocated, where a GPU has no room for the engine of a recipe."""
+    if not device.startswith("cuda"):
+        return
+    free, needed = free_bytes(device), room(recipe, height, width, on_gpu=True)
+    if free is None or needed.sure <= free:
+        return
+    size, objects = largest(recipe, lambda r: room(r, height, width, on_gpu=True).sure <= free)
+    ways = [f"image_size = {size}"] * bool(size) + [f"max_objects = {objects}"] * bool(objects)
+    way_out = f"{' or '.join(ways)} would fit" if ways else "nothing of it would fit"
+    asked = f"image_size = {recipe.image_size}, max_objects = {recipe.max_objects}"
+    raise EngineError(
+        f"{recipe.path or 'recipe'}: {asked} needs {needed.sure // MIB} MiB on {device} at least, and {free // MIB} MiB"
+        f" are free; {way_out}, or close what else uses the GPU"
+    )
+
+
+def largest(recipe: Recipe, fits: Callable[[Recipe], bool]) -> tuple[int, int]:
+    """The largest image_size with as many objects, and the most objects at this image_size, that fit; 0: none."""
+    sizes = range(recipe.image_size - recipe.image_size % 32, 63, -32)
+    size = next((s for s in sizes if fits(replace(recipe, image_size=s))), 0)
+    return size, next((n for n in range(recipe.max_objects, 0, -1) if fits(replace(recipe, max_objects=n))), 0)
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory of a GPU that this process may still take; None where CUDA does not say.
+
+    On a Jetson it is the host's, whose caches yield.
+    """
+    torch = sys.modules["torch"]
+    try:
+        free = int(torch.cuda.mem_get_info(device)[0])
+        free += int(torch.cuda.memory_reserved(device)) - int(torch.cuda.memory_allocated(device))
+        shared = getattr(torch.cuda.get_device_properties(device), "is_integrated", 0)
+    except (RuntimeError, AssertionError, AttributeError):  # who opens the engine hears why
+        return None
+    return max(free, available()) if shared else free
+
+
+def available() -> int:
+    """Memory of the host that could be had without swapping; 0 where Linux does not say."""
+    path = Path("/proc/meminfo")
+    lines = path.read_text("ascii", "replace").splitlines() if path.is_file() else []
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else 0

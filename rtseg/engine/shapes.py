@@ -1,0 +1,157 @@
+"""How many numbers a network holds, and how many it holds at once while it computes: from its preset alone.
+
+No torch is needed, and nothing is allocated. tests/engine/test_room.py counts both in the network itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ..sam2 import Preset
+
+CHANNELS = (1, 4, 16, 64, 256)  # of the memory encoder's way from the mask to the grid
+
+
+def _linear(a: int, b: int) -> int:
+    return a * b + b
+
+
+def parameters(p: Preset) -> int:
+    """Weights of the whole network."""
+    return _trunk(p) + _prompts(p) + _decoder(p) + _memory(p)
+
+
+def _trunk(p: Preset) -> int:
+    c = p.embed_dim
+    count = 3 * c * 49 + c + c * p.background**2 + c * p.windows[0] ** 2
+    for stage, depth in enumerate(p.stages):
+        dim = p.stage_dims[stage]
+        for i in range(depth):
+            before = p.stage_dims[stage - 1] if stage and not i else dim
+            count += 2 * before + _linear(before, 3 * dim) + _linear(dim, dim) + 2 * dim
+            count += _linear(dim, 4 * dim) + _linear(4 * dim, dim)
+            count += _linear(before, dim) if before != dim else 0
+    return count + sum(_linear(dim, p.dim) for dim in p.stage_dims)
+
+
+def _prompts(p: Preset) -> int:
+    return 6 * p.dim + (16 + 4 + 8) + (256 + 16 + 32) + _linear(16, p.dim)
+
+
+def _decoder(p: Preset) -> int:
+    d, f = p.dim, p.decoder_ffn
+    across = 3 * _linear(d, d // 2) + _linear(d // 2, d)
+    layer = 4 * _linear(d, d) + 2 * across + _linear(d, f) + _linear(f, d) + 8 * d
+    upscaling = d * d + d // 4 + d // 2 + d // 4 * (d // 8) * 4 + d // 8
+    heads = 4 * (2 * _linear(d, d) + _linear(d, d // 8)) + 4 * _linear(d, d) + _linear(d, 4) + _linear(d, 1)
+    fine = _linear(d, d // 8) + _linear(d, d // 4)
+    return 2 * layer + across + 2 * d + 6 * d + upscaling + fine + heads
+
+
+def _memory(p: Preset) -> int:
+    d, m, f = p.dim, p.memory_dim, p.attention_ffn
+    layer = 6 * _linear(d, d) + 2 * _linear(m, d) + _linear(d, f) + _linear(f, d) + 6 * d
+    mask = sum(9 * a * b + 3 * b for a, b in pairwise(CHANNELS)) + _linear(CHANNELS[-1], d)
+    fuser = 2 * (50 * d + 2 * d + _linear(d, 4 * d) + _linear(4 * d, d) + d)
+    count = p.attention_layers * layer + 2 * d + mask + _linear(d, d) + fuser + _linear(d, m)
+    count += 17 + 3 * _linear(d, d) + p.num_maskmem * m + 3 * d
+    return count + (_linear(d, m) if p.pointer_time else 0) + (m if p.no_object_in_memory else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A network at an image size, with `objects` that each see `slots` memories and `pointers`.
+
+    `product` and `stream`: bytes of a number in matrix products, and of one between the layers. Answers are in bytes.
+    """
+
+    preset: Preset
+    image_size: int
+    objects: int
+    slots: int
+    pointers: int
+    product: int
+    stream: int
+
+    @property
+    def cells(self) -> int:
+        """n: of the grid at stride 16."""
+        return (self.image_size // 16) ** 2
+
+    @property
+    def keys(self) -> int:
+        """Of all memories that attention sees: [b, t, L, n, D]."""
+        p = self.preset
+        return self.objects * self.slots * p.attention_layers * self.cells * p.dim * self.product
+
+    @property
+    def values(self) -> int:
+        """Of all memories that attention sees, in fp32: [b, t, n, M]."""
+        return self.objects * self.slots * self.cells * self.preset.memory_dim * 4
+
+    @property
+    def features(self) -> int:
+        """What the encoder answers: maps at stride 16, 8 and 4."""
+        return 4 * self.cells * self.preset.dim * self.product
+
+    def weights(self) -> int:
+        """Of `StaticNetwork`, without its tables."""
+        return parameters(self.preset) * self.product
+
+    def tables(self) -> int:
+        """Position and rotation tables of `StaticNetwork`, which grow with the image."""
+        p, n = self.preset, self.cells
+        return self.stream * (n * p.dim * ((p.num_maskmem + 1) * p.attention_layers + 4) + 16 * n * p.embed_dim)
+
+    def network(self) -> int:
+        """The plain network in fp32 beside it, for what a person prompts, with its tables."""
+        p, n = self.preset, self.cells
+        return 4 * (parameters(p) + n * (4 * p.dim + p.memory_dim + 16 * p.embed_dim))
+
+    def encode(self) -> int:
+        """At the block where the channels double: queries, keys and values at stride 4, and their copy by windows."""
+        side, window = self.image_size // 4, self.preset.windows[0]
+        filled = (-(-side // window) * window) ** 2 / side**2
+        unit = 16 * self.cells * self.preset.embed_dim
+        return int(unit * (6 * self.product + 6 * filled * self.product + 3.5 * self.stream))
+
+    def attend(self) -> int:
+        """Keys with their slots' rows added, and beside the last of them a layer's MLP."""
+        p = self.preset
+        rows = 1 + max(1, self.stream // self.product)
+        layer = self.objects * self.cells * (2 * p.attention_ffn * self.product + 6 * p.dim * self.stream)
+        return max(rows * self.keys, self.keys + layer) + self.values * self.product // 4
+
+    def gather(self) -> int:
+        """Memories brought together from a pool, the rows of their slots, and their sum where attention reads it."""
+        return 3 * self.keys + self.values
+
+    def decode(self) -> int:
+        """The mask at stride 4, before it is drawn."""
+        return self.objects * self.cells * self.preset.dim * max(6 * self.product, 4 * self.stream)
+
+    def remember(self) -> int:
+        """The keys that are written, while they are rotated; or the mixing layers' MLP, beside the mask."""
+        p, bn = self.preset, self.objects * self.cells
+        keys = 4 * p.attention_layers * p.dim * self.stream
+        mixing = 8 * p.dim * self.product + 4 * p.dim * self.stream + 4 * 256
+        return bn * max(keys, mixing)
+
+    def step(self) -> int:
+        """The most that a tracked frame holds at once beside its inputs."""
+        return self.features + max(self.encode(), self.gather(), self.attend(), self.decode(), self.remember())
+
+    def plain(self) -> int:
+        """The same of the plain network, which is fp32 between its products: keys of every layer are made anew."""
+        p, bn = self.preset, self.objects * self.cells
+        seen = self.objects * (self.slots * self.cells + self.pointers * p.pointer_tokens)
+        encode = 13 * 16 * self.cells * p.embed_dim
+        return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, 13 * bn * p.dim + 256 * bn))
+
+    def scores(self) -> int:
+        """The largest matrix of scores, where attention is not fused: before and after softmax."""
+        p, n = self.preset, self.cells
+        seen = self.slots * n + self.pointers * p.pointer_tokens
+        own = p.heads * 4 * n * n if p.global_blocks else 0  # global blocks are of the third stage
+        return max(self.objects * n * seen, own) * 2 * self.product
