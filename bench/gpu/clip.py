@@ -31,12 +31,15 @@ OBJECTS = 4  # of the gate's clip
 def check(
     case: Case, precision: str, policy: str, frames: int | None, candidate: Engine | None = None
 ) -> dict[str, Any]:
-    """The gate's report on an engine beside fp32 on the CPU, on its own clip or the beginning of it."""
+    """The gate's report on an engine, on its own clip or the beginning of it.
+
+    The reference is fp32 on the same device, as for `rtseg build`: the gate hands its tensors to both.
+    """
     clip = synthetic_clip(case.size, OBJECTS)
     if frames is not None:
         clip = beginning(clip, frames)
     engine = candidate or case.engine(precision, policy, OBJECTS)
-    report = gate(case.reference(policy, OBJECTS), engine, clip)
+    report = gate(case.reference(policy, OBJECTS, case.device), engine, clip)
     kept = ("ok", "frames", "least", "mean", "failures", "telling_masks", "verbs")
     found = {key: report[key] for key in kept} | {"engine": engine.description}
     return found if report["ok"] else {**found, "why": explain(report)}

@@ -34,7 +34,7 @@ def ceilings(device: str, precision: str = "bf16", copied: int = COPIED, side: i
     with exact_fp32():
         copy_ms = median_ms(lambda: target.copy_(source), device, 20)
         product_ms = median_ms(lambda: torch.mm(a, b, out=out), device, 20)
-    return {"gbps": round(2 * copied / copy_ms / 1e6, 1), "tflops": round(2 * side**3 / product_ms / 1e9, 2)}
+    return {"gbps": round(2 * copied / copy_ms / 1e6, 3), "tflops": round(2 * side**3 / product_ms / 1e9, 4)}
 
 
 def median_ms(call: Callable[[], object], device: str, repeats: int = REPEATS) -> float:

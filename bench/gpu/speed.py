@@ -143,7 +143,10 @@ def memory_mb(device: str, before: int) -> dict[str, float]:
 
 
 def host_ms(tracker: Tracker, picture: ImageU8, steps: int = 20) -> float:
-    """The host's own share of a step: a tracker like this one, whose engine answers at once what it said first."""
+    """A step without the engine: a tracker like this one, whose engine answers at once what it said first.
+
+    What is left is the tracker's own work, and the copy of the answer from the device.
+    """
     fork = tracker.fork(list(tracker.ids), 10**9)
     fork.engine = Echo(tracker.engine)  # type: ignore[assignment]
     fork.step(picture)
@@ -156,7 +159,7 @@ def host_ms(tracker: Tracker, picture: ImageU8, steps: int = 20) -> float:
 
 
 class Echo:
-    """An engine whose `track` asks the real one once, and from then on repeats its answer from host memory."""
+    """An engine whose `track` asks the real one once, and from then on repeats its answer."""
 
     def __init__(self, engine: Engine) -> None:
         self.recipe, self.preset, self.image_size = engine.recipe, engine.preset, engine.image_size
@@ -166,7 +169,5 @@ class Echo:
 
     def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
         if self._said is None:
-            d, written = self._engine.track(image_hwc, recalls)
-            parts = (torch.as_tensor(x).cpu() for x in (d.logits_b1hw, d.iou_b, d.score_b, d.pointer_bc))
-            self._said = Decoded(*parts), [Remembered(torch.as_tensor(w.map_chw).cpu()) for w in written]
+            self._said = self._engine.track(image_hwc, recalls)
         return self._said
