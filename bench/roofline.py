@@ -43,7 +43,8 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 class Card:
     """A GPU by its data sheet: dense products in bf16 in TFLOP/s, memory in GB/s, its link to the host in GB/s.
 
-    `gap_us`: between two kernels of a graph; `source` says where the numbers are from.
+    `gap_us`: between two kernels of a graph; `host`: how many times longer the host beside it takes than a server's
+    core; `source` says where the numbers are from.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Card:
     link_gbps: float
     gap_us: float
     source: str
+    host: float = 1.0
 
 
 CARDS = {
@@ -62,7 +64,7 @@ CARDS = {
         Card("RTX 4090", 165, 1008, 25, 1.3, "Ada white paper: 165.2 TFLOPS bf16 with fp32 sums, 1,008 GB/s; PCIe 4"),
         Card("L4", 121, 300, 25, 1.5, "L4 data sheet: 242 TFLOPS bf16 with sparsity, 300 GB/s; PCIe 4"),
         Card("AGX Orin", 42.5, 204.8, 20, 3.0, "AGX Orin 64GB: 170 TOPS int8 with sparsity on the GPU, a quarter of"
-             " that in fp16; 204.8 GB/s, shared with the CPU"),
+             " that in fp16; 204.8 GB/s, shared with the CPU", host=3.0),
     )
 }  # fmt: skip
 
@@ -182,7 +184,7 @@ def predict(work: Work, card: Card, e: Expected | None = None, fuse: Collection[
     link = moved / (card.link_gbps * 1e6) + e.answers_ms
     device = sum(v["ms"] for v in verbs.values())
     floor = sum(v["floor_ms"] for v in verbs.values())
-    host = e.host_ms + e.object_ms * (work.objects - 1)
+    host = card.host * (e.host_ms + e.object_ms * (work.objects - 1))
     return {
         "work": asdict(work), "card": card.name, "verbs": verbs,
         "gflop": round(sum(v["gflop"] for v in verbs.values()), 1),

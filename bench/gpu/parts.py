@@ -67,8 +67,9 @@ def _on_gpu(cases: tuple[str, ...]) -> list[Part]:
         Part("sanitizer", 45, 20, partial(check_sanitizer, TINY), judges=True),
     ]
     found += [Part(f"speed {c}", 50, 15, partial(time_case, c, 1000, c == first)) for c in cases[:2]]
-    found += [Part(f"peers {c}", 80, 25, partial(beside_peers, c, 25, 8, 60)) for c in cases[:2]]
+    found += [Part(f"peers {c}", 50, 20, partial(beside_peers, c, peers.EAGER, 25, 8, 60)) for c in cases[:2]]
     found += [Part(f"limits {c}", 25, 10, partial(find_limits, c, True)) for c in cases[:2]]
+    found += [Part(f"compiled {c}", 90, 40, partial(beside_peers, c, peers.COMPILED, 25, 8, 60)) for c in cases[:2]]
     found += [Part(f"speed {c}", 40, 15, partial(time_case, c, 500, False)) for c in cases[2:]]
     found += [
         Part("frame kernels", 25, 8, partial(frame_kernels, first)),
@@ -86,7 +87,7 @@ def _on_cpu() -> list[Part]:
         Part("fuzz fp32", 60, 1, partial(check_fuzz, "fp32", 2), judges=True),
         Part("sanitizer", 60, 1, partial(check_sanitizer, TINY), judges=True),
         Part(f"speed {TINY}", 60, 1, partial(time_case, TINY, 5, False)),
-        Part(f"peers {TINY}", 60, 1, partial(beside_peers, TINY, 2, 2, 2)),
+        Part(f"peers {TINY}", 60, 1, partial(beside_peers, TINY, peers.EAGER, 2, 2, 2)),
         Part(f"limits {TINY}", 60, 1, partial(find_limits, TINY, False)),
         Part("frame kernels", 60, 1, partial(frame_kernels, TINY)),
         Part("EdgeTAM", 60, 1, partial(edgetam, TINY)),
@@ -169,10 +170,9 @@ def time_case(name: str, frames: int, extras: bool, job: Job) -> dict[str, Any]:
     )
 
 
-def beside_peers(name: str, warm: int, rounds: int, frames: int, job: Job) -> dict[str, Any]:
+def beside_peers(name: str, other: str, warm: int, rounds: int, frames: int, job: Job) -> dict[str, Any]:
     case = case_of(name, job.device)
-    ways = peers.makers(case, compiled=job.device != "cpu")  # there it takes minutes
-    return peers.compare(case, warm, rounds, frames, job.deadline, job.note, ways)
+    return peers.compare(case, warm, rounds, frames, job.deadline, job.note, peers.makers(case, other))
 
 
 def find_limits(name: str, fuse: bool, job: Job) -> dict[str, Any]:

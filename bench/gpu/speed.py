@@ -24,6 +24,9 @@ from rtseg.types import ImageU8, now_ns
 FULL = 18  # frames after a prompt, memories and pointers are full
 HD = (720, 1280)
 PROFILED = 8  # steps
+GOALS_MS = {"sam2.1-tiny:512": 1.5, "sam2.1-tiny:1024": 3.0}  # p50 of one object, on an H200
+TAIL, WAITS = 1.2, 1  # p99 over p50; of the host in a step
+FIRST = "bf16, 1 object"
 Note = Callable[[dict[str, Any]], None]
 
 
@@ -42,7 +45,7 @@ class Row:
 def rows(objects: tuple[int, ...], extras: bool) -> list[Row]:
     """The rows of a case: one object alone, more on one engine, and the variants of one object."""
     room = max(objects)
-    found = [Row("bf16, 1 object")] if 1 in objects else []
+    found = [Row(FIRST)] if 1 in objects else []
     found += [Row(f"bf16, {n} objects", objects=n, room=room) for n in objects if n > 1]
     if extras:
         found += [Row("bf16, efp", policy="efp"), Row("fp16", precision="fp16"), Row("bf16, 720p", picture=HD)]
@@ -64,8 +67,24 @@ def measure(case: Case, wanted: list[Row], frames: int, deadline: float, note: N
             if key not in engines:
                 engines[key] = Opened.of(case, row)
             report["rows"][row.name] = timed(case, row, engines[key], frames, deadline)
+        report["goals"] = goals(case.name, report["rows"])
         note(report)
     return report
+
+
+def goals(name: str, rows: dict[str, Any]) -> dict[str, bool]:
+    """Which of the goals of one object are reached; those that nothing was measured for are left out."""
+    one = rows.get(FIRST)
+    if one is None:
+        return {}
+    reached = {}
+    if name in GOALS_MS:
+        reached[f"p50 <= {GOALS_MS[name]:g} ms"] = one["ms"]["p50"] <= GOALS_MS[name]
+        reached[f"p99 <= {TAIL} x p50"] = one["ms"]["p99"] <= TAIL * one["ms"]["p50"]
+    waits = [row["profile"]["waits"] for row in rows.values() if "waits" in row.get("profile", {})]
+    if waits:
+        reached[f"<= {WAITS} wait of the host a step"] = max(waits) <= WAITS
+    return reached
 
 
 @dataclass(slots=True)

@@ -121,7 +121,15 @@ def _other(found: dict[str, Any]) -> list[str]:
     return ["; ".join(f"{k}: {v}" for k, v in found.items())]
 
 
-SHOWN = {"speed": _speed, "peers": _peers, "limits": _limits, "EdgeTAM": _peers, "TensorRT": _peers, "frame": _other}
+SHOWN = {
+    "speed": _speed,
+    "peers": _peers,
+    "compiled": _peers,
+    "limits": _limits,
+    "EdgeTAM": _peers,
+    "TensorRT": _peers,
+    "frame": _other,
+}
 
 
 def _goals(found: dict[str, Any]) -> list[str]:

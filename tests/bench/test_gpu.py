@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.gpu import child
+from bench.gpu import child, peers, speed
 from bench.gpu.__main__ import _begun, _in_order, _judge, arguments, main
 from bench.gpu.parts import Part, parts
 from bench.gpu.table import table
@@ -37,7 +37,20 @@ class Bare(PathFinder):
 
 sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
 """
-RUN = "from bench.gpu.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
+# The process that forks must not touch CUDA: its children could not use it then.
+RUN = """
+import os, torch
+PARENT = os.getpid()
+def guarded(real):
+    def call(*args, **kwargs):
+        assert os.getpid() != PARENT, "CUDA is touched before the fork"
+        return real(*args, **kwargs)
+    return call
+for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "get_device_properties"):
+    setattr(torch.cuda, name, guarded(getattr(torch.cuda, name)))
+from bench.gpu.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def bare(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -235,5 +248,15 @@ def test_the_gpus_parts_begin_with_correctness_and_fit_eight_minutes_by_priority
     needed = [p.least_s for p in found if p.name != "TensorRT"]
     assert sum(needed) < 0.75 * 480, "a run in which each part takes the least that it needs"
     assert {p.name.split()[0] for p in found} == {
-        "machine", "verbs", "gate", "fuzz", "sanitizer", "speed", "peers", "limits", "frame", "EdgeTAM", "TensorRT",
+        "machine", "verbs", "gate", "fuzz", "sanitizer", "speed", "peers", "compiled", "limits", "frame", "EdgeTAM",
+        "TensorRT",
     }  # fmt: skip
+
+
+def test_goals_are_held_against_what_was_measured() -> None:
+    row = {"ms": {"p50": 1.4, "p99": 1.8}, "profile": {"waits": 1.0}}
+    reached = speed.goals("sam2.1-tiny:512", {speed.FIRST: row, "bf16, 2 objects": {"profile": {"waits": 2.0}}})
+    assert list(reached.values()) == [True, False, False]
+    assert speed.goals("nano:320", {speed.FIRST: {"ms": row["ms"]}}) == {} == speed.goals("sam2.1-tiny:512", {})
+    ours = {"faster_than": {peers.EAGER: {"median": 6.0}, peers.COMPILED: {"median": 0.9}}}
+    assert list(peers.goals({peers.OURS: ours}).values()) == [True, False] and peers.goals({}) == {}
