@@ -42,6 +42,8 @@ def run(work: Callable[[Note], dict[str, Any]], seconds: float) -> dict[str, Any
             report["last"] = last_lines(said.read_text("utf-8", "replace")) if said.is_file() else []
         elif result and "absent" in result:
             report["status"] = "absent"
+        elif result and "unfinished" in result:
+            report |= {"status": "timeout", "last": [result["unfinished"]]}
         return report
 
 

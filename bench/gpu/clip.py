@@ -64,7 +64,7 @@ def sanitizer() -> str | None:
 
 
 def sanitized(case: Case, seconds: float, run: Callable[..., Any] = subprocess.run) -> dict[str, Any]:
-    """A short tracked clip under its memcheck; `absent` where it is not installed."""
+    """A short tracked clip under its memcheck; `absent` where it is not installed, `unfinished` where it takes longer."""
     program = sanitizer()
     if program is None:
         return {"absent": f"{SANITIZER} is neither on the PATH nor in CUDA_HOME"}
@@ -73,7 +73,7 @@ def sanitized(case: Case, seconds: float, run: Callable[..., Any] = subprocess.r
     try:
         done = run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return {"absent": f"{SANITIZER}: not through in {seconds:.0f} s"}
+        return {"unfinished": f"{SANITIZER}: not through in {seconds:.0f} s"}
     return verdict(done.returncode, done.stdout + done.stderr)
 
 

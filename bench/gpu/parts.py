@@ -64,7 +64,7 @@ def _on_gpu(cases: tuple[str, ...]) -> list[Part]:
         Part("gate nano:320", 60, 20, partial(check_gate, "nano:320", "bf16", None), judges=True),
         Part("fuzz fp32", 25, 8, partial(check_fuzz, "fp32", 10**6), judges=True),
         Part("fuzz bf16", 20, 8, partial(check_fuzz, "bf16", 10**6), judges=True),
-        Part("sanitizer", 45, 20, partial(check_sanitizer, TINY), judges=True),
+        Part("sanitizer", 75, 20, partial(check_sanitizer, TINY), judges=True),
     ]
     found += [Part(f"speed {c}", 50, 15, partial(time_case, c, 1000, c == first)) for c in cases[:2]]
     found += [Part(f"peers {c}", 50, 20, partial(beside_peers, c, peers.EAGER, 25, 8, 60)) for c in cases[:2]]
@@ -83,7 +83,7 @@ def _on_cpu() -> list[Part]:
     return [
         Part("machine", 30, 1, machine, judges=True),
         Part(f"verbs {TINY}", 60, 1, partial(check_verbs, TINY, ("fp32", "bf16"), False, 1), judges=True),
-        Part("gate micro:64", 60, 1, partial(check_gate, TINY, "fp32", 8), judges=True),
+        Part("gate micro:64", 60, 1, partial(check_gate, TINY, "fp32", 6), judges=True),
         Part("fuzz fp32", 60, 1, partial(check_fuzz, "fp32", 2), judges=True),
         Part("sanitizer", 60, 1, partial(check_sanitizer, TINY), judges=True),
         Part(f"speed {TINY}", 60, 1, partial(time_case, TINY, 5, False)),
@@ -134,7 +134,7 @@ def smi() -> dict[str, str]:
 def check_verbs(name: str, precisions: tuple[str, ...], fuse: bool, draws: int, job: Job) -> dict[str, Any]:
     case, report = case_of(name, job.device, fuse), {"ok": True, "checks": []}
     for precision in precisions:
-        for objects in (1, 3):
+        for objects in (1, 3) if job.device != "cpu" else FEW[1:]:
             if report["checks"] and time.monotonic() > job.deadline:
                 report.setdefault("left", []).append(f"{precision}, {objects} objects")
                 continue

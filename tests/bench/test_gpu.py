@@ -37,9 +37,18 @@ class Bare(PathFinder):
 
 sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
 """
-# The process that forks must not touch CUDA: its children could not use it then.
+# The control: what is hidden cannot be imported, and what is not can. And the process that forks must not touch CUDA:
+# its children could not use it then.
 RUN = """
-import os, torch
+from importlib.util import find_spec
+import os, cv2, numpy, torch
+for name in ("av", "zmq", "msgpack", "rich", "onnxruntime", "safetensors", "transformers"):
+    assert find_spec(name) is None, name
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    sys.exit(name)
 PARENT = os.getpid()
 def guarded(real):
     def call(*args, **kwargs):
@@ -87,25 +96,6 @@ def test_all_parts_on_a_bare_machine(first: tuple[Path, subprocess.CompletedProc
         assert line in done.stdout
 
 
-def test_the_machine_is_bare() -> None:
-    """The control: what is hidden cannot be imported, and what is not can."""
-    packages = ("av", "zmq", "msgpack", "rich", "onnxruntime", "safetensors", "transformers")
-    code = f"""
-from importlib import import_module
-from importlib.util import find_spec
-import cv2, numpy, torch
-for name in {packages}:
-    assert find_spec(name) is None, name
-    try:
-        import_module(name)
-    except ModuleNotFoundError:
-        continue
-    sys.exit(name)
-"""
-    done = bare(code)
-    assert done.returncode == 0, done.stderr
-
-
 def check_schema(document: dict[str, Any]) -> None:
     """The shape that whoever reads results relies on."""
     assert set(document) == {
@@ -138,16 +128,17 @@ def check_schema(document: dict[str, Any]) -> None:
             assert all({"ms", "floor_ms", "over_floor", "limit", "kernels"} <= set(v) for v in found["verbs"].values())
 
 
-def test_a_second_run_takes_over_what_is_done(first: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_second_run_takes_over_what_is_done(
+    first: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     written, _ = first
     before = json.loads(written.read_text())
     lost = "EdgeTAM"  # which says at once that it is not there
     before["parts"][lost] = {"status": "left", "seconds": 0, "result": None}
     written.write_text(json.dumps(before))
-    done = bare(RUN, "--device", "cpu", "--json", str(written))
-    assert done.returncode == 0, done.stderr
+    assert main(["--device", "cpu", "--json", str(written)]) == 0
     after = json.loads(written.read_text())
-    begun = [line.split(": ")[1] for line in done.stderr.splitlines() if "at most" in line]
+    begun = [line.split(": ")[1] for line in capsys.readouterr().err.splitlines() if "at most" in line]
     assert begun == [lost] and after["runs"] == 2 and after["parts"][lost]["status"] == "absent"
     verbs = "verbs micro:64"
     assert after["parts"][verbs] == before["parts"][verbs]
@@ -195,6 +186,8 @@ def test_parts_end_in_their_own_way(tmp_path: Path) -> None:
     helper = int((tmp_path / "helper").read_text())
     assert ended(helper), "what a part started ends with it"
     assert child.run(lambda note: {"absent": "needs a GPU"}, 20)["status"] == "absent"
+    slow = child.run(lambda note: {"unfinished": "not through in 9 s"}, 20)
+    assert (slow["status"], slow["last"]) == ("timeout", ["not through in 9 s"])
     assert child.run(lambda note: {"ok": True}, 20)["status"] == "done"
 
 

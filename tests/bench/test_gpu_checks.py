@@ -147,6 +147,12 @@ def test_the_sanitizer_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
     place.parent.mkdir()
     place.touch()
     assert clip.sanitized(TINY, 5, run) == {"ok": True, "errors": 0, "exit": 0}
+    too_slow = subprocess.TimeoutExpired("x", 5)
+
+    def hangs(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        raise too_slow
+
+    assert "not through in 5 s" in clip.sanitized(TINY, 5, hangs)["unfinished"]
     assert asked[0][0] == str(place) and asked[0][-3:] == ["micro", "64", "cpu"]
 
 
