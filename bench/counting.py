@@ -77,6 +77,7 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.kernels: list[Kernel] = []
+        self.views = 0
         self._kept: list[Any] = []  # identities are only good while nobody else can take them
         self._ids: dict[int, int] = {}
 
@@ -84,7 +85,9 @@ class Counter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::").rstrip("_") or func._schema.name
         name = func._schema.name.removeprefix("aten::") if name in ("", "_") else name
-        if name not in FREE:
+        if name in FREE:
+            self.views += 1
+        else:
             packet = func._overloadpacket
             flop = flop_registry[packet](*args, **(kwargs or {}), out_val=out) if packet in flop_registry else 0
             self.note(name, int(flop), tensors((args, kwargs)), tensors(out))

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.counting import Cost, CountedAttention, cost, nothing_computed
+from bench.counting import Cost, CountedAttention, Counter, cost, nothing_computed
 from rtseg.config import MemoryPlan
 from rtseg.engine.cuda.resize import DeviceInput
 from rtseg.engine.static import PaddedRead, StaticNetwork
@@ -218,6 +218,25 @@ def table(works: Sequence[Work], cards: Sequence[Card]) -> str:
     return "\n".join(lines)
 
 
+def eager(preset: str, steps: int = 20) -> str:
+    """What transformers asks of torch in one tracked step: each operation is a launch by the host, whatever the size.
+
+    Counted on a small picture on the CPU, with full memory; the host's time for one is 5 to 8 us, for a view 1.5.
+    """
+    from bench.contenders import Transformers
+    from bench.gpu.case import Case
+    from bench.gpu.peers import make_task
+
+    contender = Transformers("eager", make_task(Case(preset, 128, "cpu")), cast=True)
+    contender.warm_up(steps)
+    with Counter() as counter:
+        contender.step()
+    kernels, views = len(counter.kernels), counter.views
+    low, high = ((kernels * us + views * 1.5) / 1e3 for us in (5, 8))
+    launched = f"{kernels} launches and {views} views a step: {low:.1f} to {high:.1f} ms of the host"
+    return f"transformers eager, {preset}: {launched}, or the device's time where that is longer"
+
+
 def _row(cells: Sequence[str]) -> str:
     widths = (18, 8, 10, 10, 11, 11, 13, 9, 10)
     return "".join(f"{c:<{w}}" if i < 3 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, widths, strict=False)))
@@ -231,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cards", nargs="+", choices=sorted(CARDS), default=list(CARDS))
     parser.add_argument("--policy", default="fifo")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--eager", action="store_true", help="count what transformers launches; needs it installed")
     args = parser.parse_args(argv)
     works = [
         Work(c.rpartition(":")[0], int(c.rpartition(":")[2]), b, policy=args.policy)
@@ -242,6 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps([predict(work, card) for work in works for card in cards], indent=1))
     else:
         print(table(works, cards))
+    if args.eager:
+        print("\n".join(eager(name) for name in dict.fromkeys(work.preset for work in works)))
     return 0
 
 

@@ -132,7 +132,9 @@ def _judge(document: dict[str, Any], todo: Sequence[Part]) -> None:
     document["incorrect"] = [n for n in known if n in names and n in (*failed, *crashed)]
     document["unproved"] = [n for n in names if known.get(n, {}).get("status") not in ("done", "crashed")]
     document["wrong"] = sorted({*failed, *crashed})
-    document["left"] = [p.name for p in todo if known.get(p.name, {}).get("status", "left") in ("left", "timeout")]
+    document["left"] = [
+        p.name for p in todo if known.get(p.name, {}).get("status", "left") in ("left", "partial", "timeout")
+    ]
 
 
 if __name__ == "__main__":

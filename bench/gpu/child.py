@@ -25,7 +25,10 @@ Note = Callable[[dict[str, Any]], None]
 
 
 def run(work: Callable[[Note], dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """How a part ended, and what it found: all of it ("done"), or what it had noted until then."""
+    """How a part ended, and what it found: all of it ("done"), or what it had noted until then.
+
+    "partial": it ended in time by leaving something out; "timeout": it was ended; "absent": its subject is not here.
+    """
     with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
         found, said = Path(folder) / "found.json", Path(folder) / "said.txt"
         start = time.monotonic()
@@ -44,6 +47,8 @@ def run(work: Callable[[Note], dict[str, Any]], seconds: float) -> dict[str, Any
             report["status"] = "absent"
         elif result and "unfinished" in result:
             report |= {"status": "timeout", "last": [result["unfinished"]]}
+        elif result and result.get("left"):
+            report |= {"status": "partial", "last": [f"left: {', '.join(result['left'])}"]}
         return report
 
 

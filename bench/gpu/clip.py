@@ -64,7 +64,7 @@ def sanitizer() -> str | None:
 
 
 def sanitized(case: Case, seconds: float, run: Callable[..., Any] = subprocess.run) -> dict[str, Any]:
-    """A short tracked clip under its memcheck; `absent` where it is not installed, `unfinished` where it takes longer."""
+    """A short tracked clip under its memcheck; `absent`: it is not installed; `unfinished`: it takes longer."""
     program = sanitizer()
     if program is None:
         return {"absent": f"{SANITIZER} is neither on the PATH nor in CUDA_HOME"}

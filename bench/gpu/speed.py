@@ -42,14 +42,14 @@ class Row:
     picture: tuple[int, int] | None = None
 
 
-def rows(objects: tuple[int, ...], extras: bool) -> list[Row]:
-    """The rows of a case: one object alone, more on one engine, and the variants of one object."""
+VARIANTS = (Row("bf16, efp", policy="efp"), Row("fp16", precision="fp16"), Row("bf16, 720p", picture=HD))
+
+
+def rows(objects: tuple[int, ...]) -> list[Row]:
+    """The rows of a case: one object alone, and more on one engine."""
     room = max(objects)
     found = [Row(FIRST)] if 1 in objects else []
-    found += [Row(f"bf16, {n} objects", objects=n, room=room) for n in objects if n > 1]
-    if extras:
-        found += [Row("bf16, efp", policy="efp"), Row("fp16", precision="fp16"), Row("bf16, 720p", picture=HD)]
-    return found
+    return found + [Row(f"bf16, {n} objects", objects=n, room=room) for n in objects if n > 1]
 
 
 def measure(case: Case, wanted: list[Row], frames: int, deadline: float, note: Note) -> dict[str, Any]:

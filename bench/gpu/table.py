@@ -123,6 +123,7 @@ def _other(found: dict[str, Any]) -> list[str]:
 
 SHOWN = {
     "speed": _speed,
+    "variants": _speed,
     "peers": _peers,
     "compiled": _peers,
     "limits": _limits,
@@ -147,6 +148,8 @@ def _why(part: dict[str, Any]) -> str:
         return f"not there: {part['result']['absent']}"
     if status == "left":
         return "no time was left"
+    if status == "partial" or "unfinished" in (part["result"] or {}):
+        return str(part["last"][0])
     how = part.get("signal") or (f"exit {part['exit']}" if "exit" in part else f"killed after {part['seconds']:.0f} s")
     # Of a Python error the last line says what it was, of a crash the one before the stack.
     said = [line for line in part.get("last", ()) if line.strip()]

@@ -17,7 +17,7 @@ import torch
 from bench.gpu import child, peers, speed
 from bench.gpu.__main__ import _begun, _in_order, _judge, arguments, main
 from bench.gpu.parts import Part, parts
-from bench.gpu.table import table
+from bench.gpu.table import _why, table
 
 ROOT = Path(__file__).parents[2]
 # What is not torch, numpy, OpenCV, or brought along by these is not found, as where it is not installed.
@@ -106,7 +106,7 @@ def check_schema(document: dict[str, Any]) -> None:
     }  # fmt: skip
     for name, part in document["parts"].items():
         assert {"status", "seconds", "result"} <= set(part), name
-        assert part["status"] in ("done", "absent", "timeout", "crashed", "left"), name
+        assert part["status"] in ("done", "absent", "partial", "timeout", "crashed", "left"), name
         if part["status"] != "done":
             continue
         found, kind = part["result"], name.split()[0]
@@ -188,7 +188,8 @@ def test_parts_end_in_their_own_way(tmp_path: Path) -> None:
     assert child.run(lambda note: {"absent": "needs a GPU"}, 20)["status"] == "absent"
     slow = child.run(lambda note: {"unfinished": "not through in 9 s"}, 20)
     assert (slow["status"], slow["last"]) == ("timeout", ["not through in 9 s"])
-    assert child.run(lambda note: {"ok": True}, 20)["status"] == "done"
+    assert child.run(lambda note: {"ok": True, "left": []}, 20)["status"] == "done"
+    assert child.run(lambda note: {"ok": True, "left": ["fp16"]}, 20)["status"] == "partial"
 
 
 def ended(pid: int) -> bool:
@@ -241,8 +242,8 @@ def test_the_gpus_parts_begin_with_correctness_and_fit_eight_minutes_by_priority
     needed = [p.least_s for p in found if p.name != "TensorRT"]
     assert sum(needed) < 0.75 * 480, "a run in which each part takes the least that it needs"
     assert {p.name.split()[0] for p in found} == {
-        "machine", "verbs", "gate", "fuzz", "sanitizer", "speed", "peers", "compiled", "limits", "frame", "EdgeTAM",
-        "TensorRT",
+        "machine", "verbs", "gate", "fuzz", "sanitizer", "speed", "variants", "peers", "compiled", "limits", "frame",
+        "EdgeTAM", "TensorRT",
     }  # fmt: skip
 
 
@@ -253,3 +254,22 @@ def test_goals_are_held_against_what_was_measured() -> None:
     assert speed.goals("nano:320", {speed.FIRST: {"ms": row["ms"]}}) == {} == speed.goals("sam2.1-tiny:512", {})
     ours = {"faster_than": {peers.EAGER: {"median": 6.0}, peers.COMPILED: {"median": 0.9}}}
     assert list(peers.goals({peers.OURS: ours}).values()) == [True, False] and peers.goals({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"status": "absent", "result": {"absent": "needs a GPU"}}, "not there: needs a GPU"),
+        ({"status": "left", "result": None}, "no time was left"),
+        ({"status": "partial", "result": {}, "last": ["left: fp16"]}, "left: fp16"),
+        ({"status": "timeout", "result": {"unfinished": ""}, "last": ["not through"]}, "not through"),
+        ({"status": "timeout", "seconds": 9.0, "result": None}, "timeout (killed after 9 s)"),
+        ({"status": "crashed", "exit": 1, "last": ["Traceback", "E: no kernel"]}, "crashed (exit 1): E: no kernel"),
+        (
+            {"status": "crashed", "signal": "SIGSEGV", "last": ["CUDA error", "Fatal Python error: x", "stack"]},
+            "crashed (SIGSEGV): CUDA error",
+        ),
+    ],
+)
+def test_why_a_part_is_not_whole(part: dict[str, Any], said: str) -> None:
+    assert _why({"result": None, **part}) == said

@@ -138,3 +138,11 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert roofline.main([*words, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["card"] == "L4" and set(found["verbs"]) == {"resize", *roofline.VERBS}
+
+
+@pytest.mark.slow
+def test_what_transformers_launches() -> None:
+    pytest.importorskip("transformers")
+    said = roofline.eager("micro", steps=2)
+    kernels, views = (int(word) for word in said.split() if word.isdigit())
+    assert 300 < views < kernels < 2000 and "ms of the host" in said
