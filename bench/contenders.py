@@ -97,7 +97,7 @@ class Ours(Contender):
         self._tracker.prompt(1, box=task.box)
 
     def logits(self, t: int) -> Tensor:
-        return torch.from_numpy(self._tracker.step(self._task.pictures[t]).mask_logits_bhw[0])
+        return torch.tensor(self._tracker.step(self._task.pictures[t]).mask_logits_bhw[0])
 
 
 class Transformers(Contender):

@@ -13,7 +13,7 @@ from . import __version__
 from .config import cpu_cores, cpu_flags
 
 MUCH = 0.05  # of the machine's time: more than this for others, or stolen by the host, is worth a warning
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parent
 
 
 def facts(device: str = "cuda") -> dict[str, Any]:

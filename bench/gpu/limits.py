@@ -1,0 +1,126 @@
+"""What limits a tracked frame: the two ceilings of this device, and each verb beside its floor of bytes and FLOP.
+
+The ceilings are measured: a large copy on the device (bytes read plus bytes written), and a large product in the
+precision. A verb is the static network's own, captured as a graph of its own, and timed by replays on random data; its
+floor is the larger of its FLOP over the one ceiling and its least bytes over the other (`bench/roofline.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.gpu.case import Case
+from bench.roofline import CARDS, TYPES, Card, Work, costs, floor_ms, predict
+from rtseg.engine.cuda.attention import CudaAttention
+from rtseg.engine.cuda.fuse import exact_fp32, fused
+from rtseg.engine.cuda.graph import Captured
+from rtseg.engine.static import PaddedRead, StaticNetwork
+
+COPIED, SIDE = 2**30, 8192  # bytes; rows and columns of the large product
+REPEATS = 50
+
+
+def ceilings(device: str, precision: str = "bf16", copied: int = COPIED, side: int = SIDE) -> dict[str, float]:
+    """GB/s of a large copy and TFLOP/s of a large product, on random data."""
+    source = torch.randint(0, 255, (copied,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    a, b = (torch.randn(side, side, device=device, dtype=TYPES[precision]) for _ in range(2))
+    out = torch.empty_like(a)
+    with exact_fp32():
+        copy_ms = median_ms(lambda: target.copy_(source), device, 20)
+        product_ms = median_ms(lambda: torch.mm(a, b, out=out), device, 20)
+    return {"gbps": round(2 * copied / copy_ms / 1e6, 3), "tflops": round(2 * side**3 / product_ms / 1e9, 4)}
+
+
+def median_ms(call: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
+    """The median time of a call on the device."""
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(repeats):
+        if device == "cpu":
+            begin = time.perf_counter()
+            call()
+            times.append(1e3 * (time.perf_counter() - begin))
+        else:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+    return sorted(times)[len(times) // 2]
+
+
+@torch.inference_mode()
+def verbs_ms(case: Case, work: Work, fuse: bool) -> dict[str, Any]:
+    """The device's time for each verb, and which kernel attention took where its widths differ."""
+    products = TYPES[work.precision]
+    stream = torch.bfloat16 if work.precision == "bf16" else torch.float32
+    attention = CudaAttention(products)
+    # Made on the CPU, moved once: what the engine does.
+    static = StaticNetwork(case.network().bake(), attention).to(case.device).precise(products, stream)
+    p, b, n = static.preset, work.objects, static.grid**2
+    slots, pointers = p.num_maskmem, p.max_pointers
+
+    def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(*shape, device=case.device).to(dtype)
+
+    image = noise(1, 3, case.size, case.size)
+    keys, values = noise(b, slots, p.attention_layers, n, p.dim, dtype=products), noise(b, slots, n, p.memory_dim)
+    own, ages = noise(b, pointers, p.dim), torch.ones(b, pointers, device=case.device)
+    rows = torch.arange(slots, device=case.device).expand(b, -1)
+    untouched = torch.zeros(b, dtype=torch.bool, device=case.device)
+    with exact_fp32():
+        encode = fused(static.encoder, image) if fuse else static.encoder
+        top, mid, fine = encode(image)
+
+        def attend() -> Sequence[Tensor]:
+            read = PaddedRead(
+                static.attend, keys, values.to(products), rows, rows >= 0, own, ages, ages > 0, whole=True
+            )
+            return [static.attend(top, read)]
+
+        (conditioned,) = attend()
+        logits, _, score, _ = static.decode(conditioned, mid, fine)
+
+        def remember() -> Sequence[Tensor]:
+            tokens = static.remember(top, logits, score, untouched)
+            return [tokens.float(), static.attend.keys_of(tokens).to(products)]
+
+        steps = {"encode": lambda: encode(image), "attend": attend, "remember": remember,
+                 "decode": lambda: static.decode(conditioned, mid, fine)}  # fmt: skip
+        times = {verb: median_ms(graph(step, case.device), case.device) for verb, step in steps.items()}
+    return {"ms": times, "attention": sorted({k.name for k in attention.chosen.values()})}
+
+
+def graph(step: Callable[[], Sequence[Tensor]], device: str) -> Callable[[], object]:
+    """A verb as one launch, as it is in a tracked frame."""
+    return step if device == "cpu" else Captured(step, None)
+
+
+def measure(case: Case, work: Work, ceiling: dict[str, float], fuse: bool) -> dict[str, Any]:
+    """Each verb: measured, its floor, their ratio, and which of the two it is that limits it."""
+    card = Card("this device", ceiling["tflops"], ceiling["gbps"], 25, 1.3, "measured")
+    found = verbs_ms(case, work, fuse)
+    verbs = {}
+    for verb, ms in found["ms"].items():
+        spent = costs(work)[verb]
+        floor = floor_ms(spent, card, "bf16")  # the product's rate was measured in this precision
+        by_flop = spent.flop / (card.tflops * 1e9)
+        verbs[verb] = {
+            "ms": round(ms, 4), "floor_ms": round(floor, 4), "over_floor": round(ms / floor, 2),
+            "gflop": round(spent.flop / 1e9, 2), "least_mb": round(spent.least / 1e6, 1),
+            "limit": "products" if by_flop >= floor else "memory",
+            "kernels": len(spent.groups if verb == "encode" and fuse else spent.kernels),
+        }  # fmt: skip
+    predicted = {verb: v["ms"] for verb, v in predict(work, CARDS["H200"])["verbs"].items()}
+    return {
+        "ok": True, "case": case.name, "ceilings": ceiling, "verbs": verbs, "attention": found["attention"],
+        "predicted_on_h200": predicted,
+    }  # fmt: skip
