@@ -65,7 +65,9 @@ def stream(tmp_path: Path) -> Path:
 def test_a_recipe_says_everything(tmp_path: Path) -> None:
     path = write(tmp_path / "e.toml", RECIPE)
     weights = str(tmp_path / "w/x.safetensors")
-    assert load_recipe(path) == Recipe("nano", weights, 512, "torch", "bf16", 2, MemoryPlan("fifo", 7, 8), path, "cuda:1")
+    assert load_recipe(path) == Recipe(
+        "nano", weights, 512, "torch", "bf16", 2, MemoryPlan("fifo", 7, 8), path, "cuda:1"
+    )
 
 
 def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
