@@ -106,8 +106,9 @@ def costs(work: Work) -> dict[str, Cost]:
         preset, products = get_preset(work.preset), TYPES[work.precision]
         stream = torch.bfloat16 if work.precision == "bf16" else torch.float32
         attention = CountedAttention(products)
-        network = Sam2(preset, work.size).eval()
-        static = StaticNetwork(network, attention).precise(products, stream)
+        with torch.device("cpu"):  # tables are made of real weights, and are what is moved
+            static = StaticNetwork(Sam2(preset, work.size).eval(), attention)
+        static = static.precise(products, stream).to("meta")
         weights = [*static.parameters(), *static.buffers()]
         plan, b, n = MemoryPlan(work.policy), work.objects, static.grid**2
         slots, pointers = plan.steady_slots(preset.num_maskmem), plan.pointers

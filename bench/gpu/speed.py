@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from bench.gpu.case import Case, boxes, endoscope, get_ready, let_go, there_and_
 from bench.gpu.waits import profiled, warned
 from rtseg.benchmark.statistics import summary
 from rtseg.engine import Decoded, Engine, Recall, Remembered
+from rtseg.engine.room import room
 from rtseg.track import Tracker
 from rtseg.types import ImageU8, now_ns
 
-FULL = 18  # frames after a prompt, memories and pointers are full
+FULL = 20  # frames after a prompt memories and pointers are full, and libraries have settled
 HD = (720, 1280)
 PROFILED = 8  # steps
+FEWEST = 10  # frames of a row, whatever the time
 GOALS_MS = {"sam2.1-tiny:512": 1.5, "sam2.1-tiny:1024": 3.0}  # p50 of one object, on an H200
 TAIL, WAITS = 1.2, 1  # p99 over p50; of the host in a step
 FIRST = "bf16, 1 object"
@@ -109,32 +112,29 @@ class Opened:
 def timed(case: Case, row: Row, opened: Opened, frames: int, deadline: float) -> dict[str, Any]:
     """Percentiles of one row; at least a few frames, and as many as asked for if there is time."""
     height, width = row.picture or (case.size, case.size)
-    pictures, _ = endoscope(height, width)
-    shown = there_and_back(pictures, 2 * len(pictures) - 2)
+    shown, _ = endoscope(height, width)
     start = time.monotonic()
     get_ready(opened.engine, height, width)
     ready_s = time.monotonic() - start
     tracker = Tracker(opened.engine, row.policy)
     for i, box in enumerate(boxes(height, width, row.objects), 1):
         tracker.prompt(i, box=box)
-    place = iter(range(10**9))
+    pictures = cycle(there_and_back(shown, 2 * len(shown) - 2))
 
     def step() -> float:
-        picture = shown[next(place) % len(shown)]
-        begin = now_ns()
+        picture, begin = next(pictures), now_ns()
         tracker.step(picture)
         return (now_ns() - begin) / 1e6
 
-    first_ms = [step() for _ in range(3)]
-    for _ in range(FULL):
-        step()
-    blocks: list[float] = []
-    while len(blocks) < frames and (len(blocks) < 10 or time.monotonic() < deadline):
-        blocks.append(step())
+    first_ms = [step() for _ in range(FULL)]
+    times: list[float] = []
+    while len(times) < frames and (len(times) < FEWEST or time.monotonic() < deadline):
+        times.append(step())
     found: dict[str, Any] = {
-        "engine": opened.engine.description, "ms": summary(blocks), "first_ms": [round(ms, 2) for ms in first_ms],
-        "open_s": opened.open_s, "ready_s": round(ready_s, 2), "host_ms": host_ms(tracker, shown[0]),
-        "memory_mb": memory_mb(case.device, opened.held_before), "objects": row.objects,
+        "engine": opened.engine.description, "objects": row.objects, "ms": summary(times),
+        "first_ms": [round(ms, 2) for ms in first_ms[:3]], "open_s": opened.open_s, "ready_s": round(ready_s, 2),
+        "host_ms": host_ms(tracker, shown[0]), "memory_mb": memory_mb(case.device, opened.held_before),
+        "planned_mb": planned_mb(opened.engine, height, width),
     }  # fmt: skip
     found["masks"] = int(sum(bool(m.any()) for m in tracker.step(shown[0]).mask_logits_bhw > 0))
     if case.device != "cpu":
@@ -159,6 +159,12 @@ def memory_mb(device: str, before: int) -> dict[str, float]:
         "reserved": round(torch.cuda.max_memory_reserved() / 2**20, 1),
         "device": round((held_bytes(device) - before) / 2**20, 1),
     }
+
+
+def planned_mb(engine: Engine, height: int, width: int) -> dict[str, int]:
+    """What the engine was expected to take, by part, in MiB; `engine` is all of it but CUDA's own."""
+    parts = room(engine.recipe, height, width).mib()
+    return {**parts, "engine": sum(size for name, size in parts.items() if name != "CUDA")}
 
 
 def host_ms(tracker: Tracker, picture: ImageU8, steps: int = 20) -> float:

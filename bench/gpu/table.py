@@ -69,7 +69,22 @@ def _said(found: dict[str, Any]) -> str:
 
 
 def _speed(found: dict[str, Any]) -> list[str]:
-    lines = [_row("", "p50 ms", "p90", "p99", "p99/p50", "host ms", "device ms", "waits", "kernels", "MB", "ready s")]
+    lines = [
+        _row(
+            "",
+            "p50 ms",
+            "p90",
+            "p99",
+            "p99/p50",
+            "host ms",
+            "device ms",
+            "waits",
+            "kernels",
+            "MiB",
+            "planned",
+            "ready s",
+        )
+    ]
     for name, r in found["rows"].items():
         ms, seen = r["ms"], r.get("profile", {})
         tail = f"{ms['p99'] / ms['p50']:.2f}"
@@ -80,6 +95,7 @@ def _speed(found: dict[str, Any]) -> list[str]:
             _or(seen.get("waits")),
             _or(seen.get("kernels")),
             _or(memory),
+            str(r["planned_mb"]["engine"]),
             _or(r["ready_s"]),
         ]
         lines.append(_row(name, *numbers))

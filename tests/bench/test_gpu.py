@@ -118,7 +118,7 @@ def check_schema(document: dict[str, Any]) -> None:
             )
         if kind == "speed":
             for row in found["rows"].values():
-                assert {"ms", "host_ms", "memory_mb", "ready_s", "open_s", "objects", "masks"} <= set(row)
+                assert {"ms", "host_ms", "memory_mb", "planned_mb", "ready_s", "open_s", "objects", "masks"} <= set(row)
                 assert {"p50", "p99", "count"} <= set(row["ms"])
         if kind == "peers":
             assert {"rows", "not_run", "goals", "rounds"} <= set(found)
@@ -218,7 +218,8 @@ def test_what_was_never_begun_comes_before_what_crashed() -> None:
 
 
 def test_times_of_a_wrong_engine_say_so() -> None:
-    row = {"ms": {"p50": 1.0, "p90": 1.0, "p99": 1.0}, "host_ms": 0.1, "memory_mb": {}, "ready_s": 1.0}
+    row = {"ms": dict.fromkeys(("p50", "p90", "p99"), 1.0), "host_ms": 0.1, "memory_mb": {}, "ready_s": 1.0}
+    row["planned_mb"] = {"engine": 100}
     speed = {"status": "done", "seconds": 1, "result": {"ok": True, "rows": {"one": row}, "left": []}}
     verb = {"attend": {"typical": 0.05, "worst": 0.06, "limit": 0.03, "ok": False}}
     wrong = {"ok": False, "checks": [{"precision": "bf16", "objects": 1, "verbs": verb}]}

@@ -15,7 +15,7 @@ from bench.gpu import case as cases
 from bench.gpu import clip, limits, peers, speed, verbs
 from bench.gpu.case import Case
 from bench.gpu.parts import Job, machine
-from bench.roofline import Work
+from bench.roofline import Work, costs
 from tests.engine.pretend_cuda import Pretended, pretend_cuda
 
 pytestmark = pytest.mark.slow
@@ -24,6 +24,7 @@ TINY = Case("micro", 64, "cuda", fuse=False)
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
+    costs(Work("micro", 64))  # counted on tensors of another kind without numbers, and kept
     monkeypatch.setattr(cases, "randomize", lambda network, seed: None)  # the stand-in's generators have no seed
     for name in ("profiled", "warned"):  # CUPTI and torch's debug mode are a real device's
         monkeypatch.setattr(speed, name, lambda step, steps: {"waits": None})
