@@ -18,8 +18,8 @@ from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine.arrays import to_host
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine, attention, graph
-from rtseg.engine.cuda.buffers import Host
 from rtseg.engine.cuda.device import Turns
+from rtseg.engine.lift import Host
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room
 from rtseg.engine.static import StaticNetwork
