@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import Recipe
-from ..sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, lifted, on_device, upsample
+from ..sam2 import Array, Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, on_device, upsample
 from ..types import ImageU8
 from .base import Verbs, to_planes
+from .lift import Lift
 from .threads import most_threads
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,6 +70,7 @@ class TorchEngine(Verbs):
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
         self._network = network.to(self.device).eval().bake()
         self._half = recipe.precision in DTYPES
+        self._lift = Lift(self.image_size**2 if self.device.type == "cuda" else 0, self.device)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
         """Inside, products are in the recipe's precision."""
@@ -80,7 +83,8 @@ class TorchEngine(Verbs):
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
-        return lifted(to_input(image_hwc, self.image_size), self.device)
+        image_1chw: Tensor = self._up(to_planes(image_hwc, self.image_size))
+        return image_1chw
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
@@ -97,8 +101,22 @@ class TorchEngine(Verbs):
     @torch.inference_mode()
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
         with self._exact():
-            d = self._network.decode(conditioned_bchw, features, on_device(prompts, self.device))
+            d = self._network.decode(conditioned_bchw, features, on_device(self._lifted(prompts), self.device))
         return Decoded(d.logits_b1hw.float(), d.iou_b.float(), d.score_b.float(), d.pointer_bc.float())
+
+    def _lifted(self, prompts: Prompts) -> Prompts:
+        """Prompts on the device. A mask that is the answer is of 0 and 1, and goes up to a GPU as bytes."""
+        answer_b1hw = prompts.answer_b1hw
+        if isinstance(answer_b1hw, np.ndarray) and self.device.type == "cuda":
+            answer_b1hw = self._up(answer_b1hw.astype(np.uint8)).float()
+        given = (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw, answer_b1hw)
+        return Prompts(*map(self._up, given))
+
+    def _up(self, given: Array) -> Array:
+        """An array of the host on the device; what is a tensor already stays where it is."""
+        if not isinstance(given, np.ndarray):
+            return given
+        return self._lift(given) if self.device.type == "cuda" else torch.from_numpy(given)
 
     @torch.inference_mode()
     def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:

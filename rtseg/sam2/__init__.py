@@ -24,21 +24,19 @@ from .values import (
 )
 
 if TYPE_CHECKING:
-    from .layers import lifted
     from .network import Sam2, certain, upsample
     from .prompt import on_device
     from .weights import load_weights, save_weights
 
 __all__ = [
     "ABSENT_LOGIT", "CLAMP_LOGIT", "MEAN", "PRESETS", "STD", "Array", "Candidates", "Decoded", "Features", "Preset",
-    "Prompts", "Recall", "Remembered", "Sam2", "certain", "get_preset", "lifted", "load_weights", "on_device",
+    "Prompts", "Recall", "Remembered", "Sam2", "certain", "get_preset", "load_weights", "on_device",
     "save_weights", "upsample",
 ]  # fmt: skip
 
 _TORCH = {
     "Sam2": ".network",
     "certain": ".network",
-    "lifted": ".layers",
     "load_weights": ".weights",
     "on_device": ".prompt",
     "save_weights": ".weights",

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from rtseg.engine import Recall, to_input
 from rtseg.engine.cuda import graph as cuda_graph
 from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
-from rtseg.engine.cuda.buffers import Inputs, Layout, Lift, copies
+from rtseg.engine.cuda.buffers import Inputs, Layout, copies
 from rtseg.engine.cuda.fuse import exact_fp32
 from rtseg.engine.cuda.pool import BLANK, Pool
 from rtseg.engine.cuda.resize import DeviceInput
+from rtseg.engine.lift import Lift
 from rtseg.engine.taps import area_taps, linear_taps
 from rtseg.errors import EngineError
 from rtseg.sam2 import Remembered, get_preset

@@ -18,10 +18,10 @@ from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine.arrays import to_host
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine, attention, graph
-from rtseg.engine.cuda.buffers import Host
 from rtseg.engine.cuda.device import Turns
-from rtseg.engine.cuda.plan import bytes_of
+from rtseg.engine.lift import Host
 from rtseg.engine.reference import TorchEngine
+from rtseg.engine.room import room
 from rtseg.engine.static import StaticNetwork
 from rtseg.sam2 import Recall, Sam2, get_preset
 from rtseg.track import POLICIES
@@ -200,14 +200,13 @@ def test_an_engine_on_the_second_gpu(gpu: Pretended, captures: list[str]) -> Non
 
 @pytest.mark.parametrize("precision", ["bf16", *(pytest.param(p, marks=pytest.mark.slow) for p in ("fp32", "fp16"))])
 def test_the_bytes_that_are_foretold_are_allocated(gpu: Pretended, precision: str) -> None:
-    engine = opened(precision, objects=4)
+    recipe = Recipe("nano", image_size=320, runtime="cuda", precision=precision, max_objects=4)
+    engine = CudaEngine(Sam2(get_preset("nano"), 320), recipe, "", "cuda:0")
     engine.encode_image(np.zeros((720, 1280, 3), np.uint8))
-    parameters = sum(p.numel() for p in engine._network.parameters())
-    told = bytes_of(PRESET, engine.recipe, 720, 1280, parameters)
-    allocated, foretold = gpu.allocated[0].live, sum(n for name, n in told.items() if name != "pinned")
-    assert 0.97 * foretold < allocated < 1.03 * foretold, told
-    pool = engine._pool
-    assert told["memories"] == pool.keys_slnd.nbytes + pool.values_snm.nbytes
+    told = room(recipe, 720, 1280).parts
+    foretold = sum(told[name] for name in ("weights", "tables", "memories", "pictures"))
+    assert 0.95 * foretold < gpu.allocated[0].live < 1.05 * foretold, told
+    assert told["memories"] == engine._pool.keys_slnd.nbytes + engine._pool.values_snm.nbytes
 
 
 # Streams

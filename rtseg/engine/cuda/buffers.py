@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ...sam2 import Recall
 from ...types import ImageU8
+from ..lift import Host
 
 ALIGNED = 256  # bytes; where the picture starts behind the facts
-SMALL = 4096  # bytes that fit a buffer of `Lift` at least: points and labels of prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +64,6 @@ class Layout:
             views.append(bytes_u8[at : at + size].view(dtype).view(shape))
             at += size
         return Facts(*views)
-
-
-class Host:
-    """Pinned memory that goes up in one copy; it may be written again once the copy before is over."""
-
-    def __init__(self, nbytes: int, device: torch.device) -> None:
-        self.bytes_u8 = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self._uploaded: torch.cuda.Event | None = None  # None: never, or on a CPU
-
-    def wait(self) -> None:
-        """Until the copy before is over, which it is, unless the caller is far ahead of the device."""
-        if self._uploaded is not None and not self._uploaded.query():
-            self._uploaded.synchronize()
-
-    def up(self, to_u8: Tensor) -> None:
-        """Start to copy as much as there is room for."""
-        to_u8.copy_(self.bytes_u8[: len(to_u8)], non_blocking=True)
-        if to_u8.is_cuda:
-            self._uploaded = self._uploaded or torch.cuda.Event()
-            self._uploaded.record()
 
 
 class Inputs:
@@ -157,27 +137,6 @@ def write(facts: Facts, recalls: Sequence[Recall], places: Sequence[Sequence[int
         ages_bp[i, :p], real_bp[i, :p] = recall.ages, True
     for i, slots in enumerate(places):
         slots_bt[i, : len(slots)] = slots
-
-
-class Lift:
-    """Arrays from the host to the device without a wait: by way of a few pinned buffers that are used in turn."""
-
-    def __init__(self, nbytes: int, device: torch.device, count: int = 4) -> None:
-        self._device, self._room = device, max(nbytes, SMALL)
-        self._hosts = [Host(self._room, device) for _ in range(count)]
-
-    def __call__(self, array: np.ndarray[Any, Any]) -> Tensor:
-        """A tensor on the device with what is in the array now. What no buffer has room for is waited for."""
-        given = torch.from_numpy(np.ascontiguousarray(array))
-        if given.nbytes > self._room:
-            return given.to(self._device)
-        host = self._hosts[0]
-        self._hosts.append(self._hosts.pop(0))
-        host.wait()
-        host.bytes_u8[: given.nbytes].view(given.dtype).view(given.shape).copy_(given)
-        lifted_u8 = torch.empty(given.nbytes, dtype=torch.uint8, device=self._device)
-        host.up(lifted_u8)
-        return lifted_u8.view(given.dtype).view(given.shape)
 
 
 def randomize(tensors: Sequence[Tensor], seed: int) -> None:

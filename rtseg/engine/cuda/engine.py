@@ -26,13 +26,13 @@ from torch import Tensor
 
 from ...config import Recipe
 from ...errors import EngineError
-from ...sam2 import Array, Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
 from ...types import ImageU8
 from ..base import Verbs
 from ..reference import TorchEngine
 from ..static import StaticNetwork
 from .attention import CudaAttention
-from .buffers import Layout, Lift, copies, copy_all
+from .buffers import Layout, copies, copy_all
 from .device import Turns, check_device, indexed
 from .fuse import Encode, exact_fp32, fused
 from .plan import Plan, types
@@ -83,7 +83,6 @@ class CudaEngine(TorchEngine):
             self._flags = torch.zeros(2, dtype=torch.bool, device=self.device)
             self._flags[1].fill_(True)
             self._untouched_b = torch.zeros(most.objects, dtype=torch.bool, device=self.device)
-            self._lift = Lift(self.image_size**2, self.device)
             self._steps = Steps(plan, self._pool, self._pointers_bpd, self.image_size)
         graph = "captured" if self.device.type == "cuda" else "not captured"
         encoder = "fused" if self._encode is not self._static.encoder else "plain"
@@ -130,7 +129,7 @@ class CudaEngine(TorchEngine):
         prompted = prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None
         with self._turn():
             if prompted or len(features.top) > 1:
-                return super().decode(conditioned_bchw, features, self._lifted(prompts))
+                return super().decode(conditioned_bchw, features, prompts)
             with exact_fp32():
                 maps = [t.to(self._products) for t in (features.mid, features.fine)]
                 return Decoded(*(t.float() for t in self._static.decode(conditioned_bchw.to(self._stream), *maps)))
@@ -192,17 +191,6 @@ class CudaEngine(TorchEngine):
             return memory.keys_lnd.to(self._products)
         keys_lnd: Tensor = self._static.attend.keys_of(memory.map_chw.flatten(1).T[None])[0]
         return keys_lnd.to(self._products)
-
-    def _lifted(self, prompts: Prompts) -> Prompts:
-        """Prompts on the device. A mask that is the answer is of 0 and 1, and comes up as bytes."""
-        points_bpc, labels_bp, mask_b1hw = map(self._up, (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw))
-        answer = prompts.answer_b1hw
-        if isinstance(answer, np.ndarray):
-            answer = self._up(answer.astype(np.uint8)).float()
-        return Prompts(points_bpc, labels_bp, mask_b1hw, answer)
-
-    def _up(self, given: Array) -> Array:
-        return self._lift(given) if isinstance(given, np.ndarray) else given
 
     def _step(self, size: Size, kind: Kind, full: bool) -> tuple[Tensor, ...]:
         """From the inputs to logits, IoU, score and pointer; the memories go into the pool.

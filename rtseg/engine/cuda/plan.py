@@ -1,4 +1,4 @@
-"""What an engine of a recipe prepares for, and the bytes that it takes: all sizes are decided here."""
+"""What an engine of a recipe prepares for: the sizes of all its buffers, which engine/room.py foretells in bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ...config import CONDITIONING, Recipe
 from ...sam2 import Preset
 from ..reference import DTYPES
 from .buffers import Layout
-from .pool import shapes, slots_of
 
 SPARE = 3  # memories of an object beside those that it looks at: the new one, and a fork's
 
@@ -54,26 +53,3 @@ def types(precision: str) -> tuple[torch.dtype, torch.dtype]:
     """
     products = DTYPES.get(precision, torch.float32)
     return products, torch.bfloat16 if products == torch.bfloat16 else torch.float32
-
-
-def bytes_of(preset: Preset, recipe: Recipe, height: int, width: int, parameters: int) -> dict[str, int]:
-    """What an engine of this recipe allocates for pictures of one size, by name; "pinned" is host memory.
-
-    `parameters` is how many numbers the network's weights are. Not counted: what a step computes on its way, and the
-    libraries' workspaces. A second size of pictures takes its "pictures" and "pinned" once more.
-    """
-    plan, grid = Plan.of(preset, recipe), recipe.image_size // 16
-    products, stream = (dtype.itemsize for dtype in types(recipe.precision))
-    (layers, n, dim), (_, memory_dim) = shapes(preset, grid)
-    slot = layers * n * dim * products + n * memory_dim * 4
-    upload = plan.layout.nbytes + 3 * height * width
-    cells = (recipe.image_size // 4) ** 2 * preset.embed_dim
-    tables = n * (dim * (4 + layers) * stream + preset.num_maskmem * layers * dim * products)
-    reference = 4 * (cells + n * (4 * dim + memory_dim))
-    return {
-        "weights": (4 + products) * parameters,
-        "tables": tables + cells * stream + reference,
-        "memories": slots_of(plan.layout.objects, plan.held) * slot,
-        "pictures": upload + 4 * plan.layout.objects * plan.layout.pointers * dim,
-        "pinned": 2 * upload + 4 * recipe.image_size**2,
-    }

@@ -38,10 +38,9 @@ class Pool:
         self, preset: Preset, grid: int, objects: int, held: int, products: torch.dtype, device: torch.device
     ) -> None:
         """`held`: how many memories may be kept at once without a copy."""
-        slots, self.objects, self._grid = slots_of(objects, held), objects, grid
-        keys_shape, values_shape = shapes(preset, grid)
-        self.keys_slnd = torch.zeros(slots, *keys_shape, dtype=products, device=device)
-        self.values_snm = torch.zeros(slots, *values_shape, device=device)
+        slots, self._grid, p = 1 + objects + held, grid, preset
+        self.keys_slnd = torch.zeros(slots, p.attention_layers, grid**2, p.dim, dtype=products, device=device)
+        self.values_snm = torch.zeros(slots, grid**2, p.memory_dim, device=device)
         self._storage = self.values_snm.untyped_storage()._cdata
         self._free = deque(range(slots - held, slots))
         self._guests: dict[int, int] = {}  # slots of memories from elsewhere, by the identity of their map
@@ -122,13 +121,3 @@ class Pool:
 def forget(guests: dict[int, int], free: deque[int], identity: int) -> None:
     """A guest is gone."""
     free.append(guests.pop(identity))
-
-
-def slots_of(objects: int, held: int) -> int:
-    """How many slots a pool has in all."""
-    return 1 + objects + held
-
-
-def shapes(preset: Preset, grid: int) -> tuple[tuple[int, int, int], tuple[int, int]]:
-    """Of one memory's keys and of its values."""
-    return (preset.attention_layers, grid**2, preset.dim), (grid**2, preset.memory_dim)

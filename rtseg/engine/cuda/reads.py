@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...sam2 import Recall, Remembered
+from ..lift import Lift
 from ..static import Attend, PaddedRead
-from .buffers import Facts, Layout, Lift, write
+from .buffers import Facts, Layout, write
 from .pool import Pool
 
 
