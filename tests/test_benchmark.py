@@ -699,6 +699,7 @@ def test_a_machine_without_torch_av_zmq_and_matplotlib(tmp_path: Path) -> None:
     planned = engine["memory_plan"]
     assert planned["where"] == "host" and abs(sum(planned["parts"].values()) - planned["mib"]) < len(planned["parts"])
     memory = engine["cold"]["resident_mib"]
+    assert abs(planned["mib"] / memory["peak"] - 1) < 0.25
     assert memory["peak"] >= memory["steady"] > memory["before"] > 20
     assert engine["cold"]["open_ms"] > 0 and engine["cold"]["first_frame_ms"] > 0
     assert "bench: 0 of about 15 s: importing" in done.stderr.splitlines()[0]

@@ -21,7 +21,8 @@ MIB = 2**20
 HD = (1080, 1920)  # height and width of a picture, where nobody says
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int16": 2, "int8": 2, "fp8": 2}  # of a number in products
 CUDA = 600 * MIB  # context and code of torch's and NVIDIA's libraries: an estimate, it differs with card and version
-PROCESS = {"onnx": 110 * MIB, "other": 330 * MIB}  # Python with ONNX Runtime, or with torch: measured on Linux
+PROCESS = {"onnx": 95 * MIB, "other": 310 * MIB}  # Python with ONNX Runtime, or with torch: measured on Linux
+ARENA = 3  # what ONNX Runtime keeps for what it computes, as measured: its arena grows by doubling
 SPARE = 3  # memories of an object beside those that it looks at: the new one, and a fork's
 SURE = ("weights", "tables", "memories", "buffers", "pictures")
 LEAST = 0.75  # of what is estimated is needed for sure
@@ -76,7 +77,8 @@ def room(recipe: Recipe, height: int = HD[0], width: int = HD[1], on_gpu: bool |
     process = PROCESS.get(kind, PROCESS["other"])
     network = sizes.network() if kind == "torch" else 4 * parameters(preset) + sizes.tables()
     both = sizes.network() + sizes.weights() + sizes.tables() if kind == "cpu" else network
-    found = _torch(sizes) if kind == "torch" else {"memories": _bank(sizes), "on the way": sizes.step()}
+    on_the_way = ARENA * (sizes.step() + sizes.scores()) if kind == "onnx" else sizes.step()
+    found = _torch(sizes) if kind == "torch" else {"memories": _bank(sizes), "on the way": on_the_way}
     return Room({"weights": both, **found, "process": process}, host=True)
 
 
