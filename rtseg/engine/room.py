@@ -106,25 +106,19 @@ def _torch(sizes: Sizes) -> dict[str, int]:
     return {"memories": sizes.values * (sizes.slots + 1) // sizes.slots, "on the way": sizes.plain()}
 
 
-def _answers(sizes: Sizes, objects: int) -> int:
-    """What a captured step answers, which stays with it: logits, tokens and keys."""
-    p, n = sizes.preset, sizes.cells
-    return objects * n * (16 * 4 + 4 * p.memory_dim + p.attention_layers * p.dim * sizes.product)
-
-
 def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
-    """A pool of memories, one set of inputs, and graphs that share their memory but for their answers."""
+    """A pool of memories, one set of inputs, and graphs that share their memory but for the masks they answer."""
     steady = recipe.memory.steady_slots(preset.num_maskmem)
-    objects = range(1, recipe.max_objects + 1)
     graphs = 2 + (sizes.slots != steady)  # with a mask for each number of slots, and one without
+    masks = sum(range(1, recipe.max_objects + 1)) * sizes.cells * 16 * 4
     return {
         "weights": sizes.network() + sizes.weights(),
-        "tables": sizes.tables(),
+        "tables": sizes.tables(rows=sizes.product),
         "memories": _pool(sizes),
         "pictures": picture,
         "on the way": sizes.step(),
         "warm-up": sizes.step(),  # before a capture, in memory that the graphs do not share
-        "graphs": graphs * sum(_answers(sizes, n) for n in objects),
+        "graphs": graphs * masks,
         "CUDA": CUDA,
     }
 

@@ -99,10 +99,14 @@ class Sizes:
         """Of `StaticNetwork`, without its tables."""
         return parameters(self.preset) * self.product
 
-    def tables(self) -> int:
-        """Position and rotation tables of `StaticNetwork`, which grow with the image."""
+    def tables(self, rows: int | None = None) -> int:
+        """Position and rotation tables of `StaticNetwork`, which grow with the image.
+
+        `rows`: bytes of a number in the rows of memories' slots (None: as between the layers).
+        """
         p, n = self.preset, self.cells
-        return self.stream * (n * p.dim * ((p.num_maskmem + 1) * p.attention_layers + 4) + 16 * n * p.embed_dim)
+        slots = n * p.dim * p.num_maskmem * p.attention_layers * (rows or self.stream)
+        return slots + self.stream * (n * p.dim * (p.attention_layers + 4) + 16 * n * p.embed_dim)
 
     def network(self) -> int:
         """The plain network in fp32 beside it, for what a person prompts, with its tables."""
@@ -125,7 +129,7 @@ class Sizes:
 
     def gather(self) -> int:
         """Memories brought together from a pool, the rows of their slots, and their sum where attention reads it."""
-        return 3 * self.keys + self.values
+        return 3 * self.keys + self.values + self.values * self.product // 4
 
     def decode(self) -> int:
         """The mask at stride 4, before it is drawn."""
@@ -140,7 +144,8 @@ class Sizes:
 
     def step(self) -> int:
         """The most that a tracked frame holds at once beside its inputs."""
-        return self.features + max(self.encode(), self.gather(), self.attend(), self.decode(), self.remember())
+        kept = self.features + 12 * self.image_size**2  # the picture as the encoder takes it
+        return kept + max(self.encode(), self.gather(), self.attend(), self.decode(), self.remember())
 
     def plain(self) -> int:
         """The same of the plain network, which is fp32 between its products: keys of every layer are made anew."""

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import room as rooms
+from rtseg.engine.cuda.plan import bytes_of
 from rtseg.engine.room import MIB, check, room
 from rtseg.engine.shapes import Sizes, parameters
 from rtseg.engine.static import Attention, PaddedRead, StaticNetwork
@@ -191,16 +192,16 @@ def test_parts_of_each_runtime() -> None:
     assert room(wide).parts["memories"] > 1.3 * parts["cuda"]["memories"]
 
 
-def test_the_memory_of_the_cuda_engine_is_what_its_tensors_are() -> None:
-    """Weights and tables of what the engine keeps, on a CPU, where the same is made."""
-    recipe = Recipe(image_size=320, runtime="cuda", precision="bf16")
-    with torch.device("meta"), torch.inference_mode():
-        network = Sam2(get_preset("nano"), 320).bake()
-        static = StaticNetwork(network).precise(torch.bfloat16, torch.bfloat16)
-    kept = [*network.parameters(), *network.buffers(), *static.parameters(), *static.buffers()]
-    held = sum(x.numel() * x.element_size() for x in kept)
-    said = room(recipe).parts
-    assert abs((said["weights"] + said["tables"]) / held - 1) < 0.1
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("name", "size", "objects", "policy"), [("nano", 320, 4, "efp"), ("sam2.1-large", 1024, 8, "fifo")]
+)
+def test_it_is_the_cuda_engines_own_plan(name: str, size: int, objects: int, policy: str, precision: str) -> None:
+    recipe = Recipe(name, "", size, "cuda", precision, objects, MemoryPlan(policy))
+    preset = get_preset(name)
+    own, parts = bytes_of(preset, recipe, 720, 1280, parameters(preset)), room(recipe, 720, 1280).parts
+    assert parts["weights"] + parts["tables"] == own["weights"] + own["tables"]
+    assert parts["memories"] == own["memories"] and abs(parts["pictures"] / own["pictures"] - 1) < 0.1
 
 
 class Card:
