@@ -25,7 +25,7 @@ def fused(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> T
     ("runtime", "precision", "size", "objects"),
     [
         ("cuda", "bf16", 256, 1),
-        ("torch", "fp32", 320, 3),
+        pytest.param("torch", "fp32", 320, 3, marks=pytest.mark.slow),
         pytest.param("cuda", "fp32", 384, 6, marks=pytest.mark.slow),
         pytest.param("cuda", "bf16", 320, 4, marks=pytest.mark.slow),
     ],

@@ -68,7 +68,7 @@ def test_what_each_runtime_depends_on() -> None:
         assert (PACKAGE / name).is_file() and name not in sources_of(family)
 
 
-@pytest.mark.parametrize("family", RUNTIMES)
+@pytest.mark.parametrize("family", ["tensorrt", *(pytest.param(f, marks=pytest.mark.slow) for f in RUNTIMES[:3])])
 def test_an_edit_of_each_that_decides_is_seen_and_of_no_other(family: str, package: Path) -> None:
     before, whole = read(family, package), sources_hash.__wrapped__(package)
     others = [name for kind, name in UNRELATED if kind == family]
