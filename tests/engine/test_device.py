@@ -162,3 +162,13 @@ def test_onnx_runtimes_provider_is_told_which_gpu(monkeypatch: pytest.MonkeyPatc
     asked.clear()
     open_engine(**micro, runtime="onnx:cuda")
     assert asked[0] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_a_feeds_process_is_told_the_device() -> None:
+    from dataclasses import asdict
+
+    from rtseg.live.segment import recipe_of
+
+    recipe = load_recipe(device="cuda:1")
+    plain = asdict(recipe) | {"path": None}
+    assert recipe_of(plain) == recipe
