@@ -254,16 +254,17 @@ def test_what_is_let_go_may_not_be_running(build: Open, gpu: Pretended) -> None:
     assert waits[1] == waits[2] == waits[0] + 1
 
 
-def test_a_prompt_pins_nothing(build: Open, gpu: Pretended) -> None:
+def test_a_prompt_pins_nothing_and_waits_for_nothing(build: Open, gpu: Pretended) -> None:
     engine = build(max_objects=1)
     features, pinned = engine.encode_image(PICTURE), gpu.pinned_allocations
+    gpu.waits.clear()
     for prompts in (
         Prompts(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int64)),
         Prompts(np.zeros((1, 0, 2), np.float32), np.ones((1, 0), np.int64), None, np.ones((1, 1, 64, 64), np.float32)),
     ):
         decoded = engine.decode(engine.attend(features, [None]), features, prompts)
         engine.remember(features, decoded.logits_b1hw, decoded.score_b, [True])
-    assert gpu.pinned_allocations == pinned
+    assert gpu.pinned_allocations == pinned and gpu.waits == []
 
 
 def by_turns(engine: TensorRTEngine) -> None:
