@@ -120,6 +120,17 @@ def test_a_tracked_frame_waits_once_and_where_it_is_read(
     assert gpu.replays == replays + 10 and gpu.pinned_allocations == pinned
 
 
+def test_a_caller_that_is_two_frames_ahead_waits_for_the_upload(build: Open, gpu: Pretended) -> None:
+    """Nobody reads the answers of a device that is behind: the third picture has to wait for the first one's copy."""
+    engine = build(max_objects=1)
+    recalls = step(engine, recalls_of(engine, 1))
+    gpu.waits.clear()
+    gpu.slow = True
+    for _ in range(5):
+        engine.track(PICTURE, recalls)
+    assert {wait.where.partition(":")[0] for wait in gpu.waits} == {"rtseg/engine/tensorrt/buffers.py"}
+
+
 def test_no_verb_waits(build: Open, gpu: Pretended) -> None:
     engine = build()
     recalls = recalls_of(engine, 2)
