@@ -310,7 +310,7 @@ def test_scales_by_channel_in_fp8_are_seen(network: Sam2, monkeypatch: pytest.Mo
     monkeypatch.setattr("rtseg.engine.tensorrt.quantize.BY_CHANNEL", ("int8", "fp8"))
     layers = big_layers(typed(network, "bf16"))
     name = next(name for name in layers if name.startswith("attend"))
-    quantized = typed(network, "fp8", dict.fromkeys(layers, 1.0)).get_submodule(name)
+    quantized = typed(network, "fp8", dict.fromkeys(layers, 1.0)).get_submodule(name).eval()
     given = torch.zeros(4, layers[name].in_features)
     program = torch.onnx.export(quantized, (given,), dynamo=True, verbose=False, opset_version=20)
     assert program is not None

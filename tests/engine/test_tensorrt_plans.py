@@ -21,13 +21,15 @@ import torch
 
 from rtseg.config import Recipe
 from rtseg.engine import Engine, runtimes
+from rtseg.engine.room import room
 from rtseg.engine.tensorrt import making as tensorrt
 from rtseg.engine.tensorrt.gpu import CudaGpu
 from rtseg.engine.tensorrt.library import bindings, complaints
 from rtseg.engine.tensorrt.onnx import Shapes
+from rtseg.engine.tensorrt.places import scores_bytes
 from rtseg.engine.tensorrt.plans import Plan, build, spans
 from rtseg.errors import EngineError
-from rtseg.sam2 import Sam2
+from rtseg.sam2 import PRESETS, Sam2
 from tests.engine.fake_gpu import FakeGpu
 
 pytest.importorskip("onnxruntime", reason="the stand-in imports it")
@@ -374,3 +376,12 @@ def test_a_gpu_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "zeros", full)
     with pytest.raises(EngineError, match=r"buffer of 4 x 5 torch.float32: out of GPU memory, 0.5 GiB are free; lower"):
         gpu.zeros((4, 5), torch.float32)
+
+
+@pytest.mark.parametrize("preset", ["nano", "sam2.1-tiny", "sam2.1-large"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_memory_plan_counts_the_scores_of_the_graphs(preset: str, precision: str) -> None:
+    recipe = Recipe(model=preset, image_size=1024, max_objects=4, runtime="tensorrt", precision=precision)
+    shapes = Shapes.of(PRESETS[preset], recipe)
+    expected = scores_bytes(PRESETS[preset], 1024, shapes.slots[-1], shapes.pointers, 4, precision)
+    assert room(recipe).parts["scores, if not fused"] == expected

@@ -120,6 +120,17 @@ def test_a_tracked_frame_waits_once_and_where_it_is_read(
     assert gpu.replays == replays + 10 and gpu.pinned_allocations == pinned
 
 
+def test_a_caller_that_is_two_frames_ahead_waits_for_the_upload(build: Open, gpu: Pretended) -> None:
+    """Nobody reads the answers of a device that is behind: the third picture has to wait for the first one's copy."""
+    engine = build(max_objects=1)
+    recalls = step(engine, recalls_of(engine, 1))
+    gpu.waits.clear()
+    gpu.slow = True
+    for _ in range(5):
+        engine.track(PICTURE, recalls)
+    assert {wait.where.partition(":")[0] for wait in gpu.waits} == {"rtseg/engine/tensorrt/buffers.py"}
+
+
 def test_no_verb_waits(build: Open, gpu: Pretended) -> None:
     engine = build()
     recalls = recalls_of(engine, 2)
@@ -254,16 +265,17 @@ def test_what_is_let_go_may_not_be_running(build: Open, gpu: Pretended) -> None:
     assert waits[1] == waits[2] == waits[0] + 1
 
 
-def test_a_prompt_pins_nothing(build: Open, gpu: Pretended) -> None:
+def test_a_prompt_pins_nothing_and_waits_for_nothing(build: Open, gpu: Pretended) -> None:
     engine = build(max_objects=1)
     features, pinned = engine.encode_image(PICTURE), gpu.pinned_allocations
+    gpu.waits.clear()
     for prompts in (
         Prompts(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int64)),
         Prompts(np.zeros((1, 0, 2), np.float32), np.ones((1, 0), np.int64), None, np.ones((1, 1, 64, 64), np.float32)),
     ):
         decoded = engine.decode(engine.attend(features, [None]), features, prompts)
         engine.remember(features, decoded.logits_b1hw, decoded.score_b, [True])
-    assert gpu.pinned_allocations == pinned
+    assert gpu.pinned_allocations == pinned and gpu.waits == []
 
 
 def by_turns(engine: TensorRTEngine) -> None:

@@ -126,7 +126,8 @@ class TensorRTEngine(TorchEngine):
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
         prompted = prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None
         if prompted or len(features.top) > 1:
-            return super().decode(conditioned_bchw, features, prompts)
+            with self._turn():
+                return super().decode(conditioned_bchw, features, prompts)
         objects = self._fits(len(conditioned_bchw))
         with self._turn():
             b = self._buffers.of(objects)
