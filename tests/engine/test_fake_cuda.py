@@ -231,6 +231,26 @@ def test_two_callers_on_streams_of_their_own(gpu: Pretended, monkeypatch: pytest
         by_turns()
 
 
+def test_what_a_caller_reads_after_its_turn_is_not_written_over(gpu: Pretended) -> None:
+    """One caller reads a memory after its turn, and lets go of it; the other's second turn comes after that, too."""
+    engine = opened()
+    engine.ready(HEIGHT, WIDTH)
+    recall, (one, other) = recall_of(engine), [torch.cuda.Stream() for _ in range(2)]
+    for stream in (one, other):
+        stream.wait_stream(torch.cuda.current_stream())
+    for _ in range(2):
+        with torch.cuda.stream(one):
+            _, (written,) = engine.track(PICTURE, [recall])
+        with torch.cuda.stream(other):
+            engine.track(PICTURE, [recall])
+        with torch.cuda.stream(one):
+            one.wait_stream(other)  # the rules know the pool as one piece of memory
+            written.map_chw.sum()
+            del written
+        with torch.cuda.stream(other):
+            engine.track(PICTURE, [recall])
+
+
 # Negative controls
 
 

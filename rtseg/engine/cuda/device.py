@@ -41,11 +41,14 @@ class Turns:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._lock = device, RLock()
-        self._stream: torch.cuda.Stream | None = None  # of the turn before
+        self._streams: dict[int, torch.cuda.Stream] = {}  # of all callers so far; torch has few streams
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Inside, the device is the current one, and its work comes after all that was queued in turns before."""
+        """Inside, the device is the current one, and its work comes after all that other callers have queued so far.
+
+        Also after what they queued since their own turns: what one has let go of, and still reads, is written over here.
+        """
         with self._lock:
             if self._device.type != "cuda":
                 yield
@@ -55,6 +58,7 @@ class Turns:
                 yield
 
     def _follow(self, stream: torch.cuda.Stream) -> None:
-        if self._stream is not None and self._stream != stream:
-            stream.wait_stream(self._stream)
-        self._stream = stream
+        self._streams[int(stream.cuda_stream)] = stream
+        for other in self._streams.values():
+            if other != stream:
+                stream.wait_stream(other)
