@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
 
+if TYPE_CHECKING:
+    from ..grab import Source
+    from ..grab.nvdec import Gpu
+
 Uri = str | Path
 PICTURES = ("jpg", "png")  # formats in which frames are written
+DECODERS = ("cpu", "nvdec")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a source is read: the keywords of `open_source`, as it explains them."""
+    """How a source is read: the keywords of `open_source`, as it explains them; and by which decoder."""
 
     fps: float | None = None
     deinterlace: Literal["off", "auto", "on"] | None = None
     damaged: Literal["skip", "stop"] = "skip"
     bits: int | None = None
+    decoder: Literal["cpu", "nvdec"] = "cpu"
+
+    def open(self, uris: Sequence[str], gpu: Gpu | None = None) -> Source:
+        """The source that these uris are, decoded on `gpu` where there is one; `SourceError`."""
+        from ..grab import open_source
+
+        if gpu is None:
+            keywords = {key: value for key, value in asdict(self).items() if key != "decoder"}
+            return open_source(uris if len(uris) > 1 else uris[0], **keywords)
+        from ..grab.nvdec import open_on_gpu
+
+        return open_on_gpu(uris, gpu, self.fps, self.deinterlace, self.damaged, self.bits)
 
 
 def uris_of(source: Uri | Sequence[Uri]) -> list[str]:

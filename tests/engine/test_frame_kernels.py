@@ -132,8 +132,7 @@ def as_nv12(image_hwc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def decoded(luma: np.ndarray, chroma: np.ndarray, matrix: str, full: bool) -> av.VideoFrame:
     """The same as a decoder's picture."""
-    height, width = luma.shape
-    packed = np.concatenate((luma.reshape(-1), chroma.reshape(-1))).reshape(-1, width)
+    packed = np.concatenate((luma.reshape(-1), chroma.reshape(-1))).reshape(-1, luma.shape[1])
     picture = av.VideoFrame.from_ndarray(packed, format="nv12")
     picture.colorspace = {name: number for number, name in MATRICES.items()}[matrix]
     picture.color_range = 2 if full else 1

@@ -121,8 +121,8 @@ class FrameKernels:
         bits_hw = torch.empty(height, width, dtype=torch.int32, device=self.device)
         self._launch("cover", (width, height), logits_bhw, objects, rows, columns, bits_hw, height, width)
         self._launch(
-            "draw", (width, height), picture_hwc, bits_hw, objects, tables, dark, int(opacity > 0), *line_widths(height),
-            height, width,
+            "draw", (width, height), picture_hwc, bits_hw, objects, tables, dark, int(opacity > 0),
+            *line_widths(height), height, width,
         )  # fmt: skip
         return picture_hwc
 
