@@ -6,7 +6,9 @@ does; all between the two is what runs on a GPU.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,12 +23,13 @@ import torch
 from PIL import Image
 
 import rtseg
+from bench.damage import flip
 from rtseg.config import Recipe, load_recipe
 from rtseg.engine import find_weights, load_network
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda.picture import DevicePicture, OnGpu
 from rtseg.errors import ConfigError, EngineError, SourceError
-from rtseg.grab import nvdec
+from rtseg.grab import demux, nvdec, reading, whole
 from rtseg.grab.account import Account
 from rtseg.grab.turn import Turn
 from rtseg.offline import Reading, on_gpu, results, run, segment
@@ -35,6 +38,7 @@ from rtseg.sam2 import get_preset
 from rtseg.track.scene import SAMPLED
 from rtseg.types import Frame, Prompt, Sampled
 from tests.engine.host_gpu import compiled_driver, host_kernels
+from tests.grab.test_damage import COUNT, recording
 
 H, W, FRAMES = 240, 320, 6
 SCENE = f"synthetic:laparoscopy?seconds=1&seed=7&width={W}&height={H}&fps=25"
@@ -163,11 +167,11 @@ def test_wrong_colours_are_noticed(
     """The negative control of the comparison above."""
     picture = host_gpu.picture
 
-    def wrong(luma: Any, chroma: Any, matrix: str, full: bool) -> DevicePicture:
+    def wrong(luma: Any, chroma: Any, matrix: str, full: bool, site: str) -> DevicePicture:
         if fault == "swapped":
             swapped = torch.utils.dlpack.from_dlpack(chroma.__dlpack__()).flip(2).contiguous()
-            return picture(luma, swapped, matrix, full)
-        return picture(luma, chroma, "bt709" if fault == "matrix" else matrix, full or fault == "range")
+            return picture(luma, swapped, matrix, full, site)
+        return picture(luma, chroma, "bt709" if fault == "matrix" else matrix, full or fault == "range", site)
 
     monkeypatch.setattr(host_gpu, "picture", wrong)
     _, _, drawn = segmented(NVDEC)
@@ -247,7 +251,7 @@ def test_without_a_gpu_it_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-BOUND = SimpleNamespace(index=0, bind=lambda: None)
+BOUND = SimpleNamespace(index=0, current=nullcontext)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -262,11 +266,30 @@ def test_an_older_pyav_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -
         nvdec.accelerated(BOUND)
 
 
-def test_a_context_is_bound_before_ffmpeg_asks_for_the_current_one() -> None:
-    bound: list[bool] = []
-    accel = nvdec.accelerated(SimpleNamespace(index=1, bind=lambda: bound.append(True)))
-    assert accel is not None and bound
-    assert (accel.options, accel.device_id) == ({"primary_ctx": "0", "current_ctx": "1"}, 1)
+def test_ffmpeg_asks_for_the_context_that_is_current_when_it_is(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[bool] = []
+
+    @contextmanager
+    def current() -> Iterator[None]:
+        inside.append(True)
+        try:
+            yield
+        finally:
+            inside.pop()
+
+    opened, av_open = [], av.open
+
+    def noted(url: str, hwaccel: Any, **more: Any) -> Any:
+        opened.append(bool(inside))
+        return av_open(url, **more)
+
+    monkeypatch.setattr(demux.av, "open", noted)
+    gpu = SimpleNamespace(index=1, current=current)
+    with pytest.raises(SourceError, match="h264 is not decoded by NVDEC; leave out --decoder nvdec"):
+        nvdec.open_on_gpu([str(clip)], gpu, None, None, "skip", None)  # for FFmpeg was told nothing of it
+    assert opened == [True] and not inside
+    accel = nvdec.accelerated(gpu)
+    assert accel is not None and (accel.options, accel.device_id) == ({"primary_ctx": "0", "current_ctx": "1"}, 1)
     assert accel.is_hw_owned and not accel.allow_software_fallback
 
 
@@ -301,12 +324,10 @@ def on_device(**fields: Any) -> Any:
 
 class Noted:
     index = 0
+    current = nullcontext
 
     def __init__(self) -> None:
         self.given: list[Any] = []
-
-    def bind(self) -> None:
-        pass
 
     def picture(self, *given: Any) -> Any:
         self.given.append(given)
@@ -325,8 +346,8 @@ class Noted:
 )
 def test_colours_are_taken_as_the_reader_of_files_takes_them(fields: dict[str, Any], given: tuple[str, bool]) -> None:
     gpu, account = Noted(), Account()
-    image, color = nvdec.OnGpuConverter("clip", account, Turn(), gpu)(on_device(**fields))
-    assert image == "picture" and gpu.given == [("luma", "chroma", *given)]
+    image, color = nvdec.OnGpuConverter("clip", account, Turn(), "h264", gpu)(on_device(**fields))
+    assert image == "picture" and gpu.given == [("luma", "chroma", *given, "left")]
     assert (color.matrix, color.range == "full") == given
     assert ("colours" in account.assumed) == (fields.get("colorspace") == 2)
 
@@ -343,10 +364,30 @@ def test_colours_are_taken_as_the_reader_of_files_takes_them(fields: dict[str, A
 )
 def test_pictures_that_are_not_done_on_a_gpu_are_refused(fields: dict[str, Any], line: str) -> None:
     with pytest.raises(SourceError, match=f"clip: {line}"):
-        nvdec.OnGpuConverter("clip", Account(), Turn(), Noted())(on_device(**fields))
+        nvdec.OnGpuConverter("clip", Account(), Turn(), "h264", Noted())(on_device(**fields))
 
 
 def test_a_rotated_video_is_refused() -> None:
     turned = Turn(swap=True, mirror_x=True)
     with pytest.raises(SourceError, match="clip: it is to be shown 90 degrees clockwise, which is not done on a GPU"):
-        nvdec.OnGpuConverter("clip", Account(), turned, Noted())(on_device())
+        nvdec.OnGpuConverter("clip", Account(), turned, "h264", Noted())(on_device())
+
+
+def test_the_proof_of_h264_finds_what_a_decoder_hides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_file = recording(tmp_path / "whole.mp4")
+    data, harmed = whole_file.read_bytes(), tmp_path / "harmed.mp4"
+    monkeypatch.setattr(nvdec, "accelerated", lambda gpu: None)
+    monkeypatch.setattr(nvdec, "planes_of", nv12)
+    monkeypatch.setattr(whole, "STRICTER", {"h264": "ignore_err"})  # as NVDEC, which conceals and goes on
+
+    def silent(runs: range) -> int:
+        count = 0
+        for seed in runs:
+            harmed.write_bytes(flip(data, random.Random(seed)))
+            source = nvdec.open_on_gpu([str(harmed)], Noted(), None, None, "skip", None)
+            count += sum(1 for _ in source) == COUNT and not source.account.gaps
+        return count
+
+    assert silent(range(6)) == 0
+    monkeypatch.setattr(reading, "can_prove", lambda stream: False)
+    assert silent(range(6)) >= 1  # the negative control: without the proof nobody would know

@@ -39,6 +39,7 @@ class _Look:
     interlaced: bool
     any_start: bool
     bare: bool
+    codec: str
 
 
 class FileSource(Source):
@@ -125,7 +126,7 @@ class FileSource(Source):
         if not any(each.once for each in self._inputs):
             account.begin()
         for index, (each, look) in enumerate(zip(self._inputs, self._looks, strict=True)):
-            convert = self._converter(each.name, look.turn)
+            convert = self._converter(each.name, look)
             first = True
             with ExitStack() as stack:
                 pictures = self._taken(each) if each.once else self._opened(index, times, stack)
@@ -140,12 +141,12 @@ class FileSource(Source):
                     raise SourceError(f"{each.name}: {e}") from None
         self._settle()
 
-    def _converter(self, name: str, turn: Turn) -> Converter:
+    def _converter(self, name: str, look: _Look) -> Converter:
         if self._gpu is None:
-            return Converter(name, self._mode, self.account, turn)
+            return Converter(name, self._mode, self.account, look.turn)
         from .nvdec import OnGpuConverter
 
-        return OnGpuConverter(name, self.account, turn, self._gpu)
+        return OnGpuConverter(name, self.account, look.turn, look.codec, self._gpu)
 
     def _opened(self, index: int, times: Times, stack: ExitStack) -> Iterator[Timed]:
         each, look = self._inputs[index], self._looks[index]
@@ -202,7 +203,7 @@ def _looked(name: str, demuxer: Demuxer, first: av.VideoFrame, rate: Fraction, a
     turn, stream = Turn.of(first), demuxer.stream
     return _Look(
         rate, turn, turn.size(first), turn.aspect(stream.sample_aspect_ratio), stream.frames or None,
-        bool(first.interlaced_frame), any_start, demuxer.bare,
+        bool(first.interlaced_frame), any_start, demuxer.bare, stream.codec_context.name,
     )  # fmt: skip
 
 

@@ -58,7 +58,8 @@ class FileInput:
             return Demuxer(self.part, self.name)
         from . import nvdec
 
-        return Demuxer(self.part, self.name, nvdec.accelerated(self.gpu))
+        with self.gpu.current():
+            return Demuxer(self.part, self.name, nvdec.accelerated(self.gpu))
 
     def count(self, *, interlaced: bool) -> int | None:
         return count_frames(self.part, interlaced=interlaced)

@@ -9,6 +9,7 @@ deinterlacing. No GPU has run this yet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ from .place import kind_of
 from .source import Damaged, HopelessError, Source
 from .turn import Turn
 
+# Where chroma lies where nothing else is said, by FFmpeg's decoders; of all others it is "center".
+LEFT = ("h264", "hevc", "mpeg2video", "mpeg4", "vc1", "wmv3")
 HIDES = "whole as NVDEC gave it, which hides damage inside a picture and does not say so"
 
 
@@ -36,10 +39,11 @@ class Gpu(Protocol):
     @property
     def index(self) -> int: ...
 
-    def bind(self) -> None: ...
+    def current(self) -> AbstractContextManager[None]:
+        """Inside, its context, which is torch's, is the current one of this thread."""
 
-    def picture(self, luma: Any, chroma: Any, matrix: str, full: bool) -> Any:
-        """The picture in RGB, of planes that offer DLPack."""
+    def picture(self, luma: Any, chroma: Any, matrix: str, full: bool, site: str) -> Any:
+        """The picture in RGB, of planes that offer DLPack; `site`: where chroma lies."""
 
 
 def open_on_gpu(
@@ -59,13 +63,12 @@ def open_on_gpu(
 
 
 def accelerated(gpu: Gpu) -> HWAccel | None:
-    """How FFmpeg is to decode, in torch's context, which is the current one of this thread from here on.
+    """How FFmpeg is to decode, in the context that is the current one where a file is opened: inside `gpu.current()`.
 
-    Not `primary_ctx`, though that is the same: FFmpeg refuses it where torch was first, which made it with other flags.
+    That is the primary one, but FFmpeg refuses it by that name where torch was first, which made it with other flags.
     """
     if not hasattr(av.VideoFrame, "sw_format"):
         raise HopelessError(f"PyAV {av.__version__} does not leave pictures on a GPU: pip install 'av>=18.1'")
-    gpu.bind()
     options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
     return HWAccel("cuda", str(gpu.index), allow_software_fallback=False, options=options, is_hw_owned=True)
 
@@ -73,9 +76,9 @@ def accelerated(gpu: Gpu) -> HWAccel | None:
 class OnGpuConverter(Converter):
     """As `Converter`, of pictures that were left on a GPU; they stay there."""
 
-    def __init__(self, where: str, account: Account, turn: Turn, gpu: Gpu) -> None:
+    def __init__(self, where: str, account: Account, turn: Turn, codec: str, gpu: Gpu) -> None:
         super().__init__(where, "off", account, turn)
-        self._gpu = gpu
+        self._gpu, self._site = gpu, "left" if codec in LEFT else "center"
         account.assumed["data"] = HIDES
 
     def _image(self, picture: av.VideoFrame, color: Color) -> ImageU8:
@@ -87,7 +90,7 @@ class OnGpuConverter(Converter):
         if why:
             raise HopelessError(f"{self._where}: {why}, which is not done on a GPU; {INSTEAD}")
         luma, chroma = planes_of(self._where, picture)
-        image: ImageU8 = self._gpu.picture(luma, chroma, color.matrix, color.range == "full")
+        image: ImageU8 = self._gpu.picture(luma, chroma, color.matrix, color.range == "full", self._site)
         return image
 
 

@@ -1,4 +1,4 @@
-"""Pictures that a GPU decodes (`--decoder nvdec`), on their way to its network and to the overlay, without leaving it."""
+"""Pictures that a GPU decodes (`--decoder nvdec`), from there to its network and to the overlay."""
 
 from __future__ import annotations
 

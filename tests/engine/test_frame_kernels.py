@@ -22,9 +22,10 @@ from av.video.reformatter import VideoReformatter
 from rtseg.config import OPACITY
 from rtseg.engine import to_input
 from rtseg.engine.cuda import frame_kernels, launch
-from rtseg.engine.cuda.frame_kernels import ARGUMENTS, SOURCE, TYPES, FrameKernels
+from rtseg.engine.cuda.frame_kernels import ARCHITECTURES, ARGUMENTS, SITES, SOURCE, TYPES, FrameKernels
 from rtseg.errors import EngineError
 from rtseg.grab.color import MATRICES, color_of, to_rgb
+from rtseg.grab.nvdec import LEFT
 from rtseg.publish.colors import color_of as color_of_id
 from rtseg.publish.overlay import _fill_object, _line_object, draw_overlay
 from rtseg.publish.shown import measure
@@ -35,7 +36,9 @@ LEVEL = 1 / (255 * 0.224)  # one grey level, normalised
 SIZES = [(64, 64), (128, 192), (131, 97), (255, 333), (64, 65), (63, 51), (31, 33), (40, 64), (720, 1280)]
 
 
-@pytest.mark.parametrize("architecture", frame_kernels.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [a if a in (80, 90) else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES]
+)
 def test_nvcc_compiles_it_for(architecture: int, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
@@ -66,9 +69,9 @@ class Host:
         planes = torch.full((1, 3, size, size), 7, dtype=dtype)
         return self.kernels.picture_to_input(tensor(image_hwc), planes, order)
 
-    def nv12(self, luma: np.ndarray, chroma: np.ndarray, matrix: str, full: bool) -> np.ndarray:
+    def nv12(self, luma: np.ndarray, chroma: np.ndarray, matrix: str, full: bool, site: str = "center") -> np.ndarray:
         picture = torch.full((*luma.shape, 3), 7, dtype=torch.uint8)
-        return self.kernels.nv12_to_picture(tensor(luma), tensor(chroma), picture, matrix, full).numpy()
+        return self.kernels.nv12_to_picture(tensor(luma), tensor(chroma), picture, matrix, full, site).numpy()
 
     def draw(
         self, image_hwc: np.ndarray, logits_bhw: np.ndarray, colors: list[Any], opacity: float = OPACITY
@@ -154,6 +157,35 @@ def test_nv12_is_what_the_reader_of_files_makes_of_it(host: Host, matrix: str, f
                 assert off.max() > 1, (other, range_)
 
 
+def recorded(image_hwc: np.ndarray, codec: str, path: Path, **options: str) -> av.VideoFrame:
+    """The same picture as a decoder of that code gives it."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = image_hwc.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image_hwc, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(path) as container:
+        return next(container.decode(video=0))
+
+
+@pytest.mark.parametrize(
+    ("codec", "site"),
+    [*[("libx264", site) for site in SITES], ("libx265", ""), ("mpeg2video", ""), ("mpeg4", ""), ("libvpx-vp9", "")],
+)
+def test_chroma_lies_where_the_code_has_it(host: Host, codec: str, site: str, tmp_path: Path) -> None:
+    options = {"chroma_sample_location": site} if site else {}
+    picture = recorded(scene(96, 128), codec, tmp_path / "clip.mkv", **options)
+    site = site or ("left" if av.Codec(codec, "w").canonical_name in LEFT else "center")
+    expected = to_rgb(picture, color_of(picture), VideoReformatter()).astype(int)
+    planes = picture.reformat(format="nv12").planes
+    luma, chroma = (np.array(memoryview(p)).reshape(-1, p.line_size)[:, :128].copy() for p in planes)
+    for other in SITES:
+        found = host.nv12(luma, chroma.reshape(48, 64, 2), color_of(picture).matrix, False, other)
+        assert (np.abs(found - expected).max() <= 1) == (other == site), other
+
+
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (40, 64), (480, 854)])
 def test_nv12_of_other_sizes_and_padded_rows(host: Host, height: int, width: int) -> None:
     luma, chroma = as_nv12(scene(height, width))
@@ -193,9 +225,15 @@ def drawn_by_overlay(image: np.ndarray, logits: np.ndarray, ids: list[int], tint
     return out
 
 
-@pytest.mark.parametrize(("height", "width"), [(240, 320), (1080, 700)])
-@pytest.mark.parametrize("ids", [[1], [3, 1, 9], [2, 7, 4, 255]], ids=str)
-@pytest.mark.parametrize("tint", [True, False])
+@pytest.mark.parametrize(
+    ("height", "width", "ids", "tint"),
+    [
+        *[(240, 320, ids, tint) for ids in ([1], [3, 1, 9], [2, 7, 4, 255]) for tint in (True, False)],
+        (1080, 700, [3, 1, 9], True),
+        *[pytest.param(1080, 700, ids, True, marks=pytest.mark.slow) for ids in ([1], [2, 7, 4, 255])],
+    ],
+    ids=str,
+)
 def test_masks_are_drawn_as_the_overlay_draws_them(
     host: Host, height: int, width: int, ids: list[int], tint: bool
 ) -> None:

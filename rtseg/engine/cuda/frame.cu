@@ -70,16 +70,18 @@ struct Nv12 {
     const u8 *luma, *chroma;  // [H, W], and [H / 2, W / 2] pairs of U and V
     long luma_pitch, chroma_pitch;
     float kr, kb;  // weights of red and blue in luma: 0.299, 0.114 (BT.601) or 0.2126, 0.0722 (BT.709)
+    float site_x, site_y;  // where chroma lies: that of pixel (x, y) is at ((x + site_x) / 2, (y + site_y) / 2)
     int full;      // range 0..255, else luma 16..235 and chroma 16..240
 
-    // Chroma lies in the middle of its four pixels, and is interpolated between them, as swscale does it.
+    // Chroma lies somewhere between its four pixels, and is interpolated, as swscale does it.
     BOTH float tint(int x, int y, int which, int height, int width) const {
-        int left = (x - 1) >> 1, top = (y - 1) >> 1;
+        float across = at_least(at_most(0.5f * (x + site_x), width / 2 - 1.f), 0.f);
+        float down = at_least(at_most(0.5f * (y + site_y), height / 2 - 1.f), 0.f);
+        int left = (int)across, top = (int)down;
         int right = left + 1 < width / 2 ? left + 1 : left, bottom = top + 1 < height / 2 ? top + 1 : top;
-        left = left < 0 ? 0 : left;
-        top = top < 0 ? 0 : top;
         const u8 *upper = chroma + top * chroma_pitch + which, *lower = chroma + bottom * chroma_pitch + which;
-        float across = x & 1 ? 0.25f : 0.75f, down = y & 1 ? 0.25f : 0.75f;  // how near the right, and the lower, one is
+        across -= left;
+        down -= top;
         float above = upper[2 * left] * (1.f - across) + upper[2 * right] * across;
         float below = lower[2 * left] * (1.f - across) + lower[2 * right] * across;
         return above * (1.f - down) + below * down - 128.f;
@@ -224,10 +226,10 @@ extern "C" __global__ void picture_to_input(
 
 extern "C" __global__ void nv12_to_picture(
     const u8 *__restrict__ luma, const u8 *__restrict__ chroma, long luma_pitch, long chroma_pitch, float kr, float kb,
-    int full, int height, int width, u8 *picture
+    float site_x, float site_y, int full, int height, int width, u8 *picture
 ) {
     AT_PIXEL(width, height);
-    Nv12 source = {luma, chroma, luma_pitch, chroma_pitch, kr, kb, full};
+    Nv12 source = {luma, chroma, luma_pitch, chroma_pitch, kr, kb, site_x, site_y, full};
     Rgb p = source.at(x, y, height, width);
     u8 *pixel = picture + 3 * ((long)y * width + x);
     pixel[0] = (u8)p.r; pixel[1] = (u8)p.g; pixel[2] = (u8)p.b;

@@ -29,11 +29,20 @@ LUMA = {
     "smpte240m": (0.212, 0.087),
     "bt2020nc": (0.2627, 0.0593),
 }
+# Where the chroma of four pixels lies, by FFmpeg's names: how far from the pixel in the upper left, to the left and up.
+SITES = {
+    "left": (0.0, -0.5),
+    "center": (-0.5, -0.5),
+    "topleft": (0.0, 0.0),
+    "top": (-0.5, 0.0),
+    "bottomleft": (0.0, -1.0),
+    "bottom": (-0.5, -1.0),
+}
 OBJECTS = 32  # one bit each
 BLOCK = (32, 8, 1)
 # P pointer, l long, i int, f float; in the order of the kernels' arguments.
 ARGUMENTS = {
-    "nv12_to_picture": "PPllffiiiP",
+    "nv12_to_picture": "PPllffffiiiP",
     "picture_to_input": "PliiiPii",
     "cover": "PiiiPii",
     "draw": "PPiPPiiiii",
@@ -72,15 +81,16 @@ class FrameKernels:
         self._tables = lru_cache(maxsize=64)(self._new_tables)
 
     def nv12_to_picture(
-        self, luma_hw: Tensor, chroma_hw2: Tensor, picture_hwc: Tensor, matrix: str = "bt709", full: bool = False
-    ) -> Tensor:
+        self, luma_hw: Tensor, chroma_hw2: Tensor, picture_hwc: Tensor, matrix: str = "bt709", full: bool = False,
+        site: str = "left",
+    ) -> Tensor:  # fmt: skip
         """A decoder's picture, luma [H, W] and chroma [H / 2, W / 2, 2], to contiguous RGB, which is returned.
 
-        `matrix` is one of `LUMA`; `full`: values use all of 0 to 255. The same as rtseg/grab/color.py, to one grey
-        level.
+        `matrix` is one of `LUMA`; `full`: values use all of 0 to 255; `site`: one of `SITES`. The same as
+        rtseg/grab/color.py, to one grey level.
         """
         height, width = luma_hw.shape
-        kr, kb = _choice("matrix", matrix, LUMA)
+        weights, place = _choice("matrix", matrix, LUMA), _choice("site", site, SITES)
         if height % 2 or width % 2 or tuple(chroma_hw2.shape) != (height // 2, width // 2, 2):
             found = f"luma {tuple(luma_hw.shape)}, chroma {tuple(chroma_hw2.shape)}"
             raise EngineError(f"NV12 picture: {found}; expected even sides, and chroma [H / 2, W / 2, 2]")
@@ -88,7 +98,8 @@ class FrameKernels:
             raise EngineError(f"picture: {tuple(picture_hwc.shape)}; expected contiguous, [{height}, {width}, 3]")
         self._launch(
             "nv12_to_picture", (width, height), _rows(luma_hw, "luma"), _rows(chroma_hw2, "chroma"),
-            luma_hw.stride(0), chroma_hw2.stride(0), kr, kb, int(full), height, width, _rows(picture_hwc, "picture"),
+            luma_hw.stride(0), chroma_hw2.stride(0), *weights, *place, int(full), height, width,
+            _rows(picture_hwc, "picture"),
         )  # fmt: skip
         return picture_hwc
 

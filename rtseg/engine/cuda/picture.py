@@ -74,22 +74,23 @@ class OnGpu:
         """The number of the GPU."""
         return self.device.index or 0
 
-    def bind(self) -> None:
-        """Make the GPU's primary context, which is torch's, the current one of this thread."""
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
-            torch.zeros(1, device=self.device)  # some work, for before there is any no context may be there
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Inside, the GPU's primary context, which is torch's, is the current one of this thread."""
+        with self._turn():
+            torch.zeros(1, device=self.device)  # some work: before there is any, no context may be there
+            yield
 
-    def picture(self, luma: Any, chroma: Any, matrix: str, full: bool) -> DevicePicture:
+    def picture(self, luma: Any, chroma: Any, matrix: str, full: bool, site: str) -> DevicePicture:
         """RGB of the two planes of a picture in NV12, which offer DLPack; they are not needed after it.
 
-        `matrix` is one of `frame_kernels.LUMA`; `full`: values use all of 0 to 255.
+        `matrix` is one of `frame_kernels.LUMA`; `full`: values use all of 0 to 255; `site` is one of its `SITES`.
         """
         with self._turn():
             # Not of the plane itself: that would ask the decoder to wait for a stream, which it does not offer.
             luma_hw, chroma_hw2 = (from_dlpack(plane.__dlpack__()) for plane in (luma, chroma))
             picture_hwc = torch.empty(*luma_hw.shape, 3, dtype=torch.uint8, device=self.device)
-            self._kernels.nv12_to_picture(luma_hw, chroma_hw2, picture_hwc, matrix, full)
+            self._kernels.nv12_to_picture(luma_hw, chroma_hw2, picture_hwc, matrix, full, site)
             return DevicePicture(picture_hwc, self._sample)
 
     def drawn(
