@@ -25,10 +25,11 @@ from PIL import Image
 import rtseg
 from bench.damage import flip
 from rtseg.config import Recipe, load_recipe
-from rtseg.engine import find_weights, load_network
+from rtseg.engine.opening import find_weights, load_network
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda.picture import DevicePicture, OnGpu
 from rtseg.errors import ConfigError, EngineError, SourceError
+from rtseg.evaluate.readers.segmented import Segmented
 from rtseg.grab import demux, nvdec, reading, whole
 from rtseg.grab.account import Account
 from rtseg.grab.turn import Turn
@@ -156,6 +157,8 @@ def test_the_run_says_who_decoded_and_what_that_hides(host_gpu: OnGpu, segmented
     said, _, _ = segmented(NVDEC)
     assert said["reading"]["decoder"] == "nvdec"
     assert said["source_account"]["assumed"]["data"] == nvdec.HIDES
+    video = Segmented(Path(said["out"])).video()
+    assert video is not None and "decoder" not in dict(video.options)  # an evaluation reads it by the CPU
     said, _, _ = segmented(Reading())
     assert said["reading"]["decoder"] == "cpu" and "data" not in said["source_account"]["assumed"]
 

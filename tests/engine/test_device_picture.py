@@ -51,9 +51,8 @@ class Decoder:
 
     def __init__(self, gpu: Pretended) -> None:
         self._gpu = gpu
-        self.planes = [
-            torch.zeros(*shape, dtype=torch.uint8, device="cuda:0") for shape in ((H, W), (H // 2, W // 2, 2))
-        ]
+        shapes = ((H, W), (H // 2, W // 2, 2))
+        self.planes = [torch.zeros(*shape, dtype=torch.uint8, device="cuda:0") for shape in shapes]
         torch.cuda.synchronize()
 
     def decode(self) -> list[Plane]:

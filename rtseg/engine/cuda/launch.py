@@ -23,7 +23,7 @@ from ...errors import EngineError
 OPTIONS = ("-std=c++17",)  # of NVRTC and of nvcc; no fast-math: rounding is part of the results
 KINDS: dict[str, Any] = {"P": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float}
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: a stream that the legacy default stream does not wait for
-HOW_TO = "pip install pycuda (it has no wheels: nvcc and a C++ compiler build it), with nvcc on the PATH"
+HOW_TO = "pip install nvidia-cuda-nvrtc, or with nvcc and a C++ compiler: pip install 'rtseg[pycuda]'"
 
 Grid = tuple[int, int]
 Block = tuple[int, int, int]

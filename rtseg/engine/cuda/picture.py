@@ -14,7 +14,7 @@ from torch.utils.dlpack import from_dlpack
 from ...config import OPACITY, Recipe
 from ...errors import EngineError
 from ...types import Float32, ImageU8
-from ..runtimes import ON_GPU, device_of, settle
+from ..runtimes import ON_GPU, settle
 from .frame_kernels import Color, FrameKernels
 
 Size = tuple[int, int]  # width, height
@@ -117,7 +117,17 @@ class OnGpu:
 
 def on_gpu_of(recipe: Recipe, sample: Size) -> OnGpu:
     """For pictures that an engine of this recipe takes; `EngineError` if it does not run on a GPU."""
-    runtime = settle(recipe).runtime
-    if runtime not in ON_GPU:
-        raise EngineError(f'runtime = "{runtime}" takes pictures in host memory; expected {" or ".join(ON_GPU)}')
-    return OnGpu(device_of(runtime), sample)
+    settled = settle(recipe)
+    if settled.runtime not in ON_GPU:
+        expected = " or ".join(ON_GPU)
+        raise EngineError(f'runtime = "{settled.runtime}" takes pictures in host memory; expected {expected}')
+    return OnGpu(settled.device, sample)
+
+
+def lies_on(image_hwc: object, device: torch.device) -> Tensor | None:
+    """A picture that is on this device already, for the current stream to read; None for any other."""
+    if not isinstance(image_hwc, DevicePicture) or image_hwc.picture_hwc.device != device:
+        return None
+    if image_hwc.picture_hwc.is_cuda:
+        image_hwc.picture_hwc.record_stream(torch.cuda.current_stream(device))
+    return image_hwc.picture_hwc
