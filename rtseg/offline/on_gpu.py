@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..config import Recipe
-from ..engine.cuda.picture import DevicePicture, OnGpu, on_gpu_of
+from ..engine.cuda.on_gpu import OnGpu, on_gpu_of
+from ..engine.cuda.picture import DevicePicture
 from ..errors import EngineError
 from ..publish.colors import color_of
 from ..publish.overlay import Found, Paint

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.engine.cuda import picture
+from rtseg.engine.cuda import on_gpu as module
 from rtseg.engine.cuda.frame_kernels import ARGUMENTS, FrameKernels
-from rtseg.engine.cuda.picture import DevicePicture, OnGpu
+from rtseg.engine.cuda.on_gpu import OnGpu
+from rtseg.engine.cuda.picture import DevicePicture
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 H, W = 96, 128
@@ -63,7 +64,7 @@ class Decoder:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
-    monkeypatch.setattr(picture, "from_dlpack", lambda capsule: capsule)
+    monkeypatch.setattr(module, "from_dlpack", lambda capsule: capsule)
     with pretend_cuda() as gpu:
         yield gpu
 
