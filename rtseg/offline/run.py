@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ..config import Recipe, load_recipe
 from ..ending import Ending
 from ..engine import open_engine, spare_core
 from ..errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
-from ..grab import Source
+from ..grab import Source, open_source
 from ..overlap import Ahead, Trailing
 from ..prompts import as_prompts
 from ..publish.folder import Part, check_apart, result_folder
@@ -65,7 +66,7 @@ def segment(
     with result_folder(folder, force) as part:
         files = files_of(uris)  # before it is opened: whoever changes it from now on is noticed
         gpu, painter = _decoding(recipe, reading, frames, fine)
-        with reading.open(uris, gpu) as opened:
+        with _opened(uris, reading, gpu) as opened:
             check_prompts(prompts, opened, recipe.max_objects)
             with spare_core():
                 tracker = Tracker(open_engine(recipe))
@@ -99,6 +100,15 @@ def _decoding(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) 
 
     gpu = open_gpu(recipe)
     return gpu, painter(gpu)
+
+
+def _opened(uris: Sequence[str], reading: Reading, gpu: Gpu | None) -> Source:
+    if gpu is None:
+        keywords = {key: value for key, value in asdict(reading).items() if key != "decoder"}
+        return open_source(uris if len(uris) > 1 else uris[0], **keywords)
+    from ..grab.nvdec import open_on_gpu
+
+    return open_on_gpu(uris, gpu, reading.fps, reading.deinterlace, reading.damaged, reading.bits)
 
 
 class _Run:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from ..grab import Source
-    from ..grab.nvdec import Gpu
 
 Uri = str | Path
 PICTURES = ("jpg", "png")  # formats in which frames are written
@@ -27,17 +23,6 @@ class Reading:
     damaged: Literal["skip", "stop"] = "skip"
     bits: int | None = None
     decoder: Literal["cpu", "nvdec"] = "cpu"
-
-    def open(self, uris: Sequence[str], gpu: Gpu | None = None) -> Source:
-        """The source that these uris are, decoded on `gpu` where there is one; `SourceError`."""
-        from ..grab import open_source
-
-        if gpu is None:
-            keywords = {key: value for key, value in asdict(self).items() if key != "decoder"}
-            return open_source(uris if len(uris) > 1 else uris[0], **keywords)
-        from ..grab.nvdec import open_on_gpu
-
-        return open_on_gpu(uris, gpu, self.fps, self.deinterlace, self.damaged, self.bits)
 
 
 def uris_of(source: Uri | Sequence[Uri]) -> list[str]:
