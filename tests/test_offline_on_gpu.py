@@ -7,7 +7,6 @@ does; all between the two is what runs on a GPU.
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -29,6 +28,7 @@ from rtseg.config import Recipe, load_recipe
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda.on_gpu import OnGpu
 from rtseg.engine.cuda.picture import DevicePicture
+from rtseg.engine.lift import Host
 from rtseg.engine.opening import find_weights, load_network
 from rtseg.errors import ConfigError, EngineError, SourceError
 from rtseg.evaluate.readers.segmented import Segmented
@@ -185,20 +185,28 @@ def test_wrong_colours_are_noticed(
     assert min(o.mean() for o in off) > 0.1
 
 
-def test_a_drawn_picture_comes_down_once(
-    host_gpu: OnGpu, segmented: Segment, engine: CudaEngine, monkeypatch: pytest.MonkeyPatch
+def test_a_picture_never_goes_up_and_comes_down_once_when_it_is_drawn(
+    host_gpu: OnGpu, segmented: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downs: list[tuple[int, ...]] = []
-    down = DevicePicture.__array__
+    ups: list[int] = []
+    down, up = DevicePicture.__array__, Host.up
 
-    def counted(self: DevicePicture, *given: Any, **more: Any) -> Any:
-        if threading.current_thread().name == "trailing":  # that draws and writes
-            downs.append(self.shape)
+    def counted_down(self: DevicePicture, *given: Any, **more: Any) -> Any:
+        downs.append(self.shape)
         return down(self, *given, **more)
 
-    monkeypatch.setattr(DevicePicture, "__array__", counted)
+    def counted_up(self: Host, to_u8: torch.Tensor) -> None:
+        ups.append(len(to_u8))
+        up(self, to_u8)
+
+    monkeypatch.setattr(DevicePicture, "__array__", counted_down)
+    monkeypatch.setattr(Host, "up", counted_up)
     segmented(NVDEC)
-    assert downs == [(H, W, 3)] * FRAMES
+    assert downs == [(H, W, 3)] * FRAMES and ups and max(ups) < H * W
+    ups.clear()
+    segmented(Reading())
+    assert max(ups) > H * W * 3 and len(downs) == FRAMES  # the negative control
 
 
 def test_what_a_tracker_samples_is_what_opencv_takes(gpu: OnGpu) -> None:
