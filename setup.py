@@ -85,7 +85,9 @@ setup(
     ],
     extras_require={
         "torch": TORCH,
-        "tensorrt": [*TORCH, "tensorrt>=10.1", "pycuda>=2024.1", "onnxscript>=0.3"],
+        "tensorrt": [*TORCH, "tensorrt>=10.1", "onnxscript>=0.3"],
+        # No wheels: nvcc and a C++ compiler build it. Only for the frame kernels where CUDA's NVRTC is not found.
+        "pycuda": ["pycuda>=2024.1"],
         "bench": ["matplotlib>=3.9"],
         "eval": ["matplotlib>=3.9", "nibabel>=5", "scipy>=1.13"],
         "dev": [

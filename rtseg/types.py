@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import cv2
 import numpy as np
@@ -24,6 +24,14 @@ from .tables import Table, listed, short, whole
 ImageU8 = npt.NDArray[np.uint8]
 BoolMask = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A picture that lies elsewhere, as on a GPU: numpy makes an array of it by bringing all of it here."""
+
+    def sampled(self, width: int, height: int) -> ImageU8:
+        """The few pixels [height, width, 3] that OpenCV's INTER_NEAREST takes of it, without the rest."""
 
 
 def now_ns() -> int:

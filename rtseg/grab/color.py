@@ -33,14 +33,20 @@ SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FU
 EXPAND = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
+def format_of(picture: av.VideoFrame) -> av.VideoFormat:
+    """How the picture's pixels are stored, also of one that lies on a GPU."""
+    return getattr(picture, "sw_format", None) or picture.format
+
+
 def is_rgb(picture: av.VideoFrame) -> bool:
     """Whether the picture is coded as RGB, or as what swscale makes RGB of by itself."""
-    return picture.format.is_rgb or picture.format.name.startswith(("pal", "xyz"))
+    stored = format_of(picture)
+    return stored.is_rgb or stored.name.startswith(("pal", "xyz"))
 
 
 def is_grey(picture: av.VideoFrame) -> bool:
     """Whether it has no colours, with or without an alpha channel."""
-    return len(picture.format.components) <= 2 and not is_rgb(picture)
+    return len(format_of(picture).components) <= 2 and not is_rgb(picture)
 
 
 def color_of(picture: av.VideoFrame) -> Color:

@@ -48,7 +48,10 @@ class Converter:
             self._account.repaired["interlacing"] = "each picture made whole of its newer field"
         elif picture.interlaced_frame:
             self._account.assumed["interlacing"] = "none, though marked as interlaced; --deinterlace auto removes it"
-        return self.turn.upright(to_rgb(whole, color, self._reformatter)), color
+        return self._image(whole, color), color
+
+    def _image(self, picture: av.VideoFrame, color: Color) -> ImageU8:
+        return self.turn.upright(to_rgb(picture, color, self._reformatter))
 
 
 def checked_color(where: str, picture: av.VideoFrame) -> Color:

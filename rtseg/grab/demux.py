@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from ..errors import SourceError
@@ -22,6 +23,7 @@ MPEG = ("mpegts", "mpeg")
 # FFmpeg would take a second recording that starts earlier than the first for a clock that ran over.
 OPTIONS = {"correct_ts_overflow": "0", "pattern_type": "none"}
 NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
+INSTEAD = "leave out --decoder nvdec"
 MOST_ERRORS = 8  # of reading in a row, until the rest is given up
 
 
@@ -45,10 +47,10 @@ class Unit:
 class Demuxer:
     """An open recording and its best video stream; `ended` says why it ended before its end, if it did.
 
-    What it reads is a part of a file, or an open file, such as a pipe, that is called `name`.
+    What it reads is a part of a file, or an open file, such as a pipe, that is called `name`; `hardware` decodes it.
     """
 
-    def __init__(self, read: Part | Tee, name: str = "") -> None:
+    def __init__(self, read: Part | Tee, name: str = "", hardware: HWAccel | None = None) -> None:
         self.part = read if isinstance(read, Part) else None
         name = name or str(self.part.path if self.part else "")
         self._stack = ExitStack()
@@ -56,11 +58,13 @@ class Demuxer:
         self.rest_broken = False  # something behind the last packet cannot be read
         self._tee = None if isinstance(read, Part) else read
         try:
-            container = av.open(read.url if isinstance(read, Part) else read, options=OPTIONS)
+            container = av.open(read.url if isinstance(read, Part) else read, options=OPTIONS, hwaccel=hardware)
             self._check_stopped()
         except (av.FFmpegError, OSError, ValueError) as e:
             self._check_stopped()
             why = getattr(e, "strerror", None) or e
+            if hardware is not None and not isinstance(e, av.InvalidDataError):
+                raise SourceError(f"{name}: NVDEC cannot be had ({why}); see rtseg doctor, or {INSTEAD}") from e
             raise SourceError(f"{name}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
         assert isinstance(container, InputContainer)
         self.container = self._stack.enter_context(container)
@@ -70,6 +74,8 @@ class Demuxer:
                 raise SourceError(f"{name}: has no video stream; expected a video")
             if stream.codec_context is None:
                 raise SourceError(f"{name}: its video is in a code that is not known here; expected H.264, HEVC, ...")
+            if hardware is not None and not stream.codec_context.is_hwaccel:
+                raise SourceError(f"{name}: {stream.codec_context.name} is not decoded by NVDEC; {INSTEAD}")
             # Not frame threads: they hold frames back and swallow the decoder's errors.
             stream.thread_type = "SLICE"
             self.stream = stream

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 
@@ -19,6 +20,9 @@ from .reading import MOST_PROVEN, MOST_PROVEN_PACED, BrokenError, Reading, Timed
 from .source import Damaged, Mode, Source
 from .times import Times
 from .turn import Turn
+
+if TYPE_CHECKING:
+    from .nvdec import Gpu
 
 RATE_APART = 0.01  # that joined recordings may differ by
 
@@ -35,6 +39,7 @@ class _Look:
     interlaced: bool
     any_start: bool
     bare: bool
+    codec: str
 
 
 class FileSource(Source):
@@ -48,9 +53,10 @@ class FileSource(Source):
 
     def __init__(
         self, inputs: Sequence[Input], *, deinterlace: Mode = "off", damaged: Damaged = "skip",
-        rate: Fraction | None = None,
+        rate: Fraction | None = None, gpu: Gpu | None = None,
     ) -> None:  # fmt: skip
-        self._rate = rate
+        """`gpu`: where the inputs are decoded, and their pictures stay."""
+        self._rate, self._gpu = rate, gpu
         self._inputs, self._mode, self._damaged = inputs, deinterlace, damaged
         self._names = list(dict.fromkeys(each.name for each in inputs))
         account, self._held = Account(), ExitStack()
@@ -100,7 +106,8 @@ class FileSource(Source):
                 if reading.why_none or each.once:
                     why = f" ({reading.why_none})" if reading.why_none else ""
                     break
-        raise SourceError(f"{each.name}: holds no picture that can be decoded{why}; expected a video")
+        where = "" if self._gpu is None else " by NVDEC"
+        raise SourceError(f"{each.name}: holds no picture that can be decoded{where}{why}; expected a video")
 
     def _check_alike(self) -> None:
         first = self._looks[0]
@@ -119,7 +126,7 @@ class FileSource(Source):
         if not any(each.once for each in self._inputs):
             account.begin()
         for index, (each, look) in enumerate(zip(self._inputs, self._looks, strict=True)):
-            convert = Converter(each.name, self._mode, account, look.turn)
+            convert = self._converter(each.name, look)
             first = True
             with ExitStack() as stack:
                 pictures = self._taken(each) if each.once else self._opened(index, times, stack)
@@ -133,6 +140,13 @@ class FileSource(Source):
                 except BrokenError as e:
                     raise SourceError(f"{each.name}: {e}") from None
         self._settle()
+
+    def _converter(self, name: str, look: _Look) -> Converter:
+        if self._gpu is None:
+            return Converter(name, self._mode, self.account, look.turn)
+        from .nvdec import OnGpuConverter
+
+        return OnGpuConverter(name, self.account, look.turn, look.codec, self._gpu)
 
     def _opened(self, index: int, times: Times, stack: ExitStack) -> Iterator[Timed]:
         each, look = self._inputs[index], self._looks[index]
@@ -189,7 +203,7 @@ def _looked(name: str, demuxer: Demuxer, first: av.VideoFrame, rate: Fraction, a
     turn, stream = Turn.of(first), demuxer.stream
     return _Look(
         rate, turn, turn.size(first), turn.aspect(stream.sample_aspect_ratio), stream.frames or None,
-        bool(first.interlaced_frame), any_start, demuxer.bare,
+        bool(first.interlaced_frame), any_start, demuxer.bare, stream.codec_context.name,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from http.client import HTTPException
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import SourceError
 from .complete import missing_bytes
@@ -22,6 +22,9 @@ from .secret import redact, scrub
 from .source import Damaged, Mode, Source
 from .tee import Tee
 from .web import WebFile
+
+if TYPE_CHECKING:
+    from .nvdec import Gpu
 
 
 class Input(Protocol):
@@ -47,10 +50,16 @@ class Input(Protocol):
 class FileInput:
     part: Part
     name: str
+    gpu: Gpu | None = None  # that decodes it
     once = False
 
     def open(self) -> Demuxer:
-        return Demuxer(self.part, self.name)
+        if self.gpu is None:
+            return Demuxer(self.part, self.name)
+        from . import nvdec
+
+        with self.gpu.current():
+            return Demuxer(self.part, self.name, nvdec.accelerated(self.gpu))
 
     def count(self, *, interlaced: bool) -> int | None:
         return count_frames(self.part, interlaced=interlaced)
@@ -97,12 +106,14 @@ class PipeInput:
         return 0
 
 
-def open_video(paths: Sequence[Path], deinterlace: Mode, damaged: Damaged, rate: Fraction | None = None) -> Source:
-    """All recordings in these files, in order, as one source."""
+def open_video(
+    paths: Sequence[Path], deinterlace: Mode, damaged: Damaged, rate: Fraction | None = None, gpu: Gpu | None = None
+) -> Source:
+    """All recordings in these files, in order, as one source; `gpu` decodes them (nvdec.py)."""
     from .file import FileSource
 
-    inputs = [FileInput(part, str(path)) for path in paths for part in parts_of(path)]
-    return FileSource(inputs, deinterlace=deinterlace, damaged=damaged, rate=rate)
+    inputs = [FileInput(part, str(path), gpu) for path in paths for part in parts_of(path)]
+    return FileSource(inputs, deinterlace=deinterlace, damaged=damaged, rate=rate, gpu=gpu)
 
 
 def open_read_through(uri: str, deinterlace: Mode, damaged: Damaged, rate: Fraction | None) -> Source:

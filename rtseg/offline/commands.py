@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, PromptError
-from .settings import Reading
+from .settings import DECODERS, Reading
 
 Result = dict[str, Any]
 AddVerb = Callable[[Any, str, Callable[[argparse.Namespace], Result], str, str], argparse.ArgumentParser]
@@ -47,6 +47,13 @@ def add_parser(verbs: Any, add_verb: AddVerb) -> None:
         "--bits", type=_bits, help="that the values of 16-bit images use, as 12 (default: what they say)"
     )
     parser.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        default="cpu",
+        help="nvdec: an NVIDIA GPU decodes, and pictures stay there until they are drawn; for runtime cuda or tensorrt."
+        " It hides damage inside pictures, and has run on no GPU yet (default: cpu)",
+    )
+    parser.add_argument(
         "--frames",
         nargs="?",
         const="jpg",
@@ -77,7 +84,7 @@ def run(args: argparse.Namespace) -> Result:
         raise PromptError("prompts = '-': stdin is the recording already; expected a file, or a pipe: <(command)")
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
     recipe, prompts = load_recipe(args.engine, **given), load_prompts(args.prompts)
-    reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits)
+    reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.decoder)
     source = args.source if len(args.source) > 1 else args.source[0]
     with progress_bar("segment") as progress:
         return segment(

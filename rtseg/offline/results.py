@@ -17,6 +17,7 @@ from ..publish import Recorder, draw_overlay, write_palette_png
 from ..publish.atomic import discard, unwritable
 from ..publish.coco import CocoWriter
 from ..publish.names import Names
+from ..publish.overlay import Paint, paint
 from ..timing import Stages
 from ..types import Frame, ImageU8, Masks
 
@@ -28,13 +29,14 @@ class Results:
     """Writes frames into an empty folder. `count` is how many are whole there: mask, annotations and picture."""
 
     def __init__(
-        self, folder: Path, source: Source, stages: Stages, pictures: str | None, fine: bool = False
+        self, folder: Path, source: Source, stages: Stages, pictures: str | None, fine: bool = False,
+        paint: Paint = paint,
     ) -> None:  # fmt: skip
         """`pictures`: the format in which the frames themselves are written, None for not. `fine`: masks with edges
-        at the picture's resolution. `OutputError`.
+        at the picture's resolution. `paint`: who draws the masks. `OutputError`.
         """
         self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
-        self._fine = fine
+        self._fine, self._paint = fine, paint
         self._names = Names(source.account.count, f".{pictures or 'jpg'}", own_suffix=pictures is None)
         self._start_s: float | None = None
         self._lock, self._open = threading.Lock(), True
@@ -74,7 +76,7 @@ class Results:
         with self._stages.time("overlay"):
             if self._fine:
                 masks = masks.on(frame)
-            drawn = draw_overlay(frame, masks)
+            drawn = draw_overlay(frame, masks, paint=self._paint)
         with self._stages.time("write"):
             self._video.write(drawn.image_hwc, frame.seconds - self._start_s)
             try:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import Recipe, load_recipe
 from ..ending import Ending
@@ -19,13 +19,17 @@ from ..grab import Source, open_source
 from ..overlap import Ahead, Trailing
 from ..prompts import as_prompts
 from ..publish.folder import Part, check_apart, result_folder
+from ..publish.overlay import Paint, paint
 from ..timing import Stages
 from ..track import Tracker
 from ..types import Frame
 from .check import Prompts, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
 from .results import Results
-from .settings import PICTURES, Reading, Uri, files_of, uris_of
+from .settings import DECODERS, PICTURES, Reading, Uri, files_of, uris_of
+
+if TYPE_CHECKING:
+    from ..grab.nvdec import Gpu
 
 Progress = Callable[[int, int | None], None]
 Say = Callable[[str], None]
@@ -61,14 +65,15 @@ def segment(
         check_apart(uris, folder)
     with result_folder(folder, force) as part:
         files = files_of(uris)  # before it is opened: whoever changes it from now on is noticed
-        with open_source(uris if len(uris) > 1 else uris[0], **asdict(reading)) as opened:
+        gpu, painter = _decoding(recipe, reading, frames, fine)
+        with _opened(uris, reading, gpu) as opened:
             check_prompts(prompts, opened, recipe.max_objects)
             with spare_core():
                 tracker = Tracker(open_engine(recipe))
             stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
             report = Report(uris, files, reading, opened, tracker.engine, prompts, stages, fine=fine)
             same = _tell_of_killed(part, report, folder, say)
-            results = Results(part.path, opened, stages, frames, fine)
+            results = Results(part.path, opened, stages, frames, fine, painter)
             run = _Run(opened, tracker, prompts, results, stages, progress, say)
             run.attempt(lambda: report.begin(part.path))
             _finish(part, run, report, folder, say)
@@ -80,6 +85,30 @@ def segment(
     if not run.ending.ok:
         raise _incomplete(run, reading, said)
     return said
+
+
+def _decoding(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) -> tuple[Gpu | None, Paint]:
+    """The GPU that decodes, and keeps, the pictures (None: the CPU does), and who draws on them; an `RtsegError`."""
+    if reading.decoder not in DECODERS:
+        raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
+    if reading.decoder == "cpu":
+        return None, paint
+    for word, given in (("--frames", frames), ("--fine", fine)):
+        if given:
+            raise ConfigError(f"{word} needs each picture in host memory; leave it out, or --decoder nvdec")
+    from .on_gpu import open_gpu, painter
+
+    gpu = open_gpu(recipe)
+    return gpu, painter(gpu)
+
+
+def _opened(uris: Sequence[str], reading: Reading, gpu: Gpu | None) -> Source:
+    if gpu is None:
+        keywords = {key: value for key, value in asdict(reading).items() if key != "decoder"}
+        return open_source(uris if len(uris) > 1 else uris[0], **keywords)
+    from ..grab.nvdec import open_on_gpu
+
+    return open_on_gpu(uris, gpu, reading.fps, reading.deinterlace, reading.damaged, reading.bits)
 
 
 class _Run:

@@ -11,16 +11,18 @@ from ..errors import ConfigError
 
 Uri = str | Path
 PICTURES = ("jpg", "png")  # formats in which frames are written
+DECODERS = ("cpu", "nvdec")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a source is read: the keywords of `open_source`, as it explains them."""
+    """How a source is read: the keywords of `open_source`, as it explains them; and by which decoder."""
 
     fps: float | None = None
     deinterlace: Literal["off", "auto", "on"] | None = None
     damaged: Literal["skip", "stop"] = "skip"
     bits: int | None = None
+    decoder: Literal["cpu", "nvdec"] = "cpu"
 
 
 def uris_of(source: Uri | Sequence[Uri]) -> list[str]:

@@ -8,6 +8,7 @@ changed, and all of a contour lies inside its mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -27,6 +28,11 @@ _RECOVERING = "restoring objects"
 _TOO_OLD = "masks too old"
 _OUT_OF_VIEW = "out of view: objects lost"
 _EDGE = np.ones((3, 3), np.uint8)
+
+
+Found = Sequence[tuple[BoolMask, Seen]]
+Paint = Callable[[Frame, Masks | None, Found, float], ImageU8]
+"""What makes a picture of its own, with a tint of an opacity (0: none) and a line of each object that was found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,6 +128,16 @@ def _say(image_hwc: ImageU8, text: str) -> tuple[Box, ...]:
     return boxes
 
 
+def paint(frame: Frame, masks: Masks | None, found: Found, opacity: float) -> ImageU8:
+    """`Paint`, on the CPU."""
+    image_hwc = frame.image_hwc.copy()
+    for mask_hw, seen in found if opacity else ():
+        _fill_object(image_hwc, mask_hw, seen, opacity)
+    for mask_hw, seen in found:
+        _line_object(image_hwc, mask_hw, seen)
+    return image_hwc
+
+
 def draw_overlay(
     frame: Frame,
     masks: Masks | None,
@@ -133,6 +149,7 @@ def draw_overlay(
     carried: bool = False,
     before: Steady | None = None,
     unseen: bool = False,
+    paint: Paint = paint,
 ) -> Drawn:
     """Draw the masks on a copy of the frame's picture; the frame is left as it was.
 
@@ -142,6 +159,7 @@ def draw_overlay(
     is no mask to show. `notice` is for the corner, in ASCII, whatever the masks are; only that objects are being
     restored goes before it. `before` is `Drawn.steady` of the frame before: with it masks near the budget do not
     flicker. `unseen`: nobody looks, so that the state is all that is found out, and the picture is the frame's own.
+    `paint` makes the picture with its tints and lines, and may do so in place; plates are put on it here.
     """
     if not 0 <= opacity <= 1:
         raise OutputError(f"opacity {opacity:g}: expected 0 (outline only) to 1; correct it")
@@ -152,18 +170,14 @@ def draw_overlay(
     if unseen:
         seq, lost = (masks.seq, masks.lost) if masks else (None, ())
         return Drawn(frame.image_hwc, state, age_ms, seq, carried=carried, lost=lost, steady=now)
-    image_hwc = frame.image_hwc.copy()
     if masks is None or age_ms is None or gone:
+        image_hwc = paint(frame, masks, (), 0.0)
         why_bare = _TOO_OLD if state == "expired" else ""
         boxes = _say(image_hwc, _RECOVERING if recovering else notice or why_bare)
         return Drawn(image_hwc, state, age_ms, masks.seq if masks else None, label_boxes=boxes, steady=now)
     notice = notice or (_OUT_OF_VIEW if masks.lost else "")
     found = [(mask_hw, seen) for mask_hw, seen in (measure(masks, i) for i in masks.ids) if seen.area]
-    if now.state == "fresh" and opacity:
-        for mask_hw, seen in found:
-            _fill_object(image_hwc, mask_hw, seen, opacity)
-    for mask_hw, seen in found:
-        _line_object(image_hwc, mask_hw, seen)
+    image_hwc = paint(frame, masks, found, opacity if now.state == "fresh" else 0.0)
     boxes = _label_objects(image_hwc, found, age_ms, _corner(image_hwc, notice)) + _say(image_hwc, notice)
     objects = tuple(seen for _, seen in found)
     return Drawn(image_hwc, state, age_ms, masks.seq, objects, boxes, carried, masks.lost, now)

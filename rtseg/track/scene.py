@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..types import BoolMask, Float32, ImageU8
+from ..types import BoolMask, Float32, ImageU8, Sampled
 
-SIZE = (64, 48)  # of the small picture; sampled from twice as many pixels a side
+SIZE = (64, 48)  # of the small picture
+SAMPLED = (128, 96)  # of the pixels that it is made of
 CELLS = (8, 6)  # the places that are compared
 AROUND = (15, 15)  # pixels of the small picture that light is averaged over
 UNIT = 40.0  # grey values of a deviation
@@ -61,7 +62,7 @@ class Scene:
     usual: float = 0.0
     waited: int = 0
 
-    def see(self, image_hwc: ImageU8) -> tuple[Scene, bool]:
+    def see(self, image_hwc: ImageU8 | Sampled) -> tuple[Scene, bool]:
         """The scene with one picture more, uint8 [H, W, 3] RGB, and whether another one begins with it."""
         view, old = _view(image_hwc), self.view
         if view.says < LEAST:
@@ -85,10 +86,12 @@ class Scene:
         return Scene(view, usual), cut
 
 
-def _view(image_hwc: ImageU8) -> View:
+def _view(image_hwc: ImageU8 | Sampled) -> View:
     """A picture as it is compared."""
-    double = (2 * SIZE[0], 2 * SIZE[1])
-    picked_hwc = cv2.resize(image_hwc, double, interpolation=cv2.INTER_NEAREST)  # reads no more than these pixels
+    if isinstance(image_hwc, np.ndarray):
+        picked_hwc = cv2.resize(image_hwc, SAMPLED, interpolation=cv2.INTER_NEAREST)  # reads no more than these pixels
+    else:
+        picked_hwc = image_hwc.sampled(*SAMPLED)
     small_hwc = cv2.resize(picked_hwc, SIZE, interpolation=cv2.INTER_AREA)
     grey_hw = cv2.cvtColor(small_hwc, cv2.COLOR_RGB2GRAY).astype(np.float32)
     mean_hw = cv2.blur(grey_hw, AROUND, borderType=cv2.BORDER_REFLECT)

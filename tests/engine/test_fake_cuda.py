@@ -19,12 +19,15 @@ from rtseg.engine.arrays import to_host
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine, attention, graph
 from rtseg.engine.cuda.device import Turns
+from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.lift import Host
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room
 from rtseg.engine.static import StaticNetwork
 from rtseg.sam2 import Recall, Sam2, get_preset
 from rtseg.track import POLICIES
+from rtseg.track.scene import SAMPLED
+from rtseg.types import Frame
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 SIZE, HEIGHT, WIDTH = 64, 48, 80
@@ -307,3 +310,13 @@ def test_turns_are_what_orders_streams(gpu: Pretended) -> None:
     with turns.turn():
         assert torch.cuda.current_device() == 1
     assert torch.cuda.current_device() == 0
+
+
+def test_a_picture_that_lies_on_the_gpu_is_tracked_with_one_wait(gpu: Pretended) -> None:
+    engine = opened()
+    tracker = clicked(engine)
+    there: Any = DevicePicture(torch.zeros(*PICTURE.shape, dtype=torch.uint8, device=engine.device), SAMPLED)
+    for _ in range(2):
+        gpu.waits.clear()
+        tracker.step(Frame(there, seq=100))
+    assert len(gpu.waits) <= 1, gpu.waits

@@ -1,104 +1,89 @@
-"""The frame kernels: compiled for every GPU where nvcc is, run on the CPU where a compiler is, on a GPU where one is.
+"""The frame kernels: compiled for every GPU where nvcc or NVRTC is, run on the CPU where a compiler is, on a GPU where
+one is. On the CPU they are launched as on a GPU, by tests/engine/driver_on_host.cpp in place of the CUDA driver.
 
-What they answer is compared with OpenCV, with `to_input` and with `draw_overlay`.
+What they answer is compared with OpenCV, with `to_input`, with rtseg/grab/color.py and with `draw_overlay`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import VideoReformatter
 
 from rtseg.config import OPACITY
 from rtseg.engine import to_input
-from rtseg.engine.cuda import frame_kernels
-from rtseg.engine.cuda.frame_kernels import ARGUMENTS, LUMA, ORDERS, SOURCE, TYPES, FrameKernels
+from rtseg.engine.cuda import frame_kernels, launch
+from rtseg.engine.cuda.frame_kernels import ARCHITECTURES, ARGUMENTS, SITES, SOURCE, TYPES, FrameKernels
 from rtseg.errors import EngineError
-from rtseg.publish.colors import color_of
+from rtseg.grab.color import MATRICES, color_of, to_rgb
+from rtseg.grab.nvdec import LEFT
+from rtseg.publish.colors import color_of as color_of_id
 from rtseg.publish.overlay import _fill_object, _line_object, draw_overlay
 from rtseg.publish.shown import measure
 from rtseg.types import Frame, Masks
+from tests.engine.host_gpu import compiled_driver, host_kernels
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised
-SHIM = Path(__file__).with_name("cuda_on_host.h")
 SIZES = [(64, 64), (128, 192), (131, 97), (255, 333), (64, 65), (63, 51), (31, 33), (40, 64), (720, 1280)]
 
 
-@pytest.mark.parametrize("architecture", frame_kernels.ARCHITECTURES)
-def test_it_compiles_for(architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "architecture", [a if a in (80, 90) else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES]
+)
+def test_nvcc_compiles_it_for(architecture: int, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not on the PATH")
     cubin = tmp_path / "frame.cubin"
-    options = [*frame_kernels.OPTIONS, f"-arch={architecture}", "-Werror", "all-warnings", "-cubin"]
+    options = [*launch.OPTIONS, f"-arch=sm_{architecture}", "-Werror", "all-warnings", "-cubin"]
     done = subprocess.run([nvcc, *options, SOURCE, "-o", cubin], capture_output=True, text=True, check=False)
-    if "Unsupported gpu architecture" in done.stderr:
-        pytest.skip(f"this nvcc does not know {architecture}")
+    if "Unsupported gpu architecture" in done.stderr or "is not defined for option" in done.stderr:
+        pytest.skip(f"this nvcc does not know sm_{architecture}")
     assert done.returncode == 0, done.stderr
     assert all(name.encode() in cubin.read_bytes() for name in ARGUMENTS)
 
 
-def test_arguments_are_those_of_the_kernels() -> None:
-    """pycuda packs arguments by letters, and cannot see the kernels' own types."""
-    letters = {"long": "l", "int": "i", "float": "f"}
-    found = {}
-    for name, text in re.findall(r"__global__ void (\w+)\(([^)]*)\)", SOURCE.read_text()):
-        found[name] = "".join("P" if "*" in a else letters[a.split()[0]] for a in text.split(","))
-    assert found == ARGUMENTS
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    return Host(host_kernels(compiled_driver(tmp_path_factory.mktemp("driver"))))
 
 
 class Host:
-    """The kernels as plain C++, on numpy arrays."""
+    """The kernels on the CPU, on numpy arrays."""
 
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
+    def __init__(self, kernels: FrameKernels) -> None:
+        self.kernels = kernels
 
-    def __call__(self, name: str, *arguments: Any) -> None:
-        kinds = {"P": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float}
-        values = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
-        letters = ARGUMENTS[name]
-        getattr(self._library, f"host_{name}")(*(kinds[k](v) for k, v in zip(letters, values, strict=True)))
+    def picture(
+        self, image_hwc: np.ndarray, size: int, order: str = "rgb", dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        planes = torch.full((1, 3, size, size), 7, dtype=dtype)
+        return self.kernels.picture_to_input(tensor(image_hwc), planes, order)
 
-    def picture(self, image_hwc: np.ndarray, size: int, order: str = "rgb", kind: int = 0) -> np.ndarray:
-        planes = np.full((1, 3, size, size), 7, np.uint16 if kind else np.float32)
-        pitch, (height, width, _) = image_hwc.strides[0], image_hwc.shape
-        self("picture_to_input", image_hwc, pitch, ORDERS[order], height, width, planes, kind, size)
-        return planes
+    def nv12(self, luma: np.ndarray, chroma: np.ndarray, matrix: str, full: bool, site: str = "center") -> np.ndarray:
+        picture = torch.full((*luma.shape, 3), 7, dtype=torch.uint8)
+        return self.kernels.nv12_to_picture(tensor(luma), tensor(chroma), picture, matrix, full, site).numpy()
 
-    def nv12(self, luma: np.ndarray, chroma: np.ndarray, size: int, matrix: str, full: bool) -> np.ndarray:
-        planes = np.full((1, 3, size, size), 7, np.float32)
-        pitches = (luma.strides[0], chroma.strides[0])
-        self("nv12_to_input", luma, chroma, *pitches, *LUMA[matrix], int(full), *luma.shape, planes, 0, size)
-        return planes
-
-    def draw(self, image_hwc: np.ndarray, logits_bhw: np.ndarray, colors: list[Any], tint: bool) -> np.ndarray:
-        drawn, bits = image_hwc.copy(), np.full(image_hwc.shape[:2], 2**32 - 1, np.uint32)
-        height, width = bits.shape
-        tables, dark = frame_kernels.drawing_tables(colors)
-        self("cover", logits_bhw, *logits_bhw.shape, bits, height, width)
-        widths = frame_kernels.line_widths(height)
-        self("draw", drawn, bits, len(colors), tables, dark, int(tint), *widths, height, width)
-        return drawn
+    def draw(
+        self, image_hwc: np.ndarray, logits_bhw: np.ndarray, colors: list[Any], opacity: float = OPACITY
+    ) -> np.ndarray:
+        return self.kernels.draw(torch.tensor(image_hwc), torch.tensor(logits_bhw), colors, opacity).numpy()
 
 
-@pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler on the PATH")
-    library = tmp_path_factory.mktemp("frame") / "frame.so"
-    flags = ["-O2", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-I", str(SOURCE.parent)]
-    subprocess.run([compiler, *flags, "-x", "c++", str(SHIM), "-o", str(library)], check=True)
-    return Host(library)
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """The same memory, whatever its strides; torch knows none that go backwards."""
+    return torch.as_strided(
+        torch.from_numpy(array.base if array.base is not None else array), array.shape, array.strides
+    )
 
 
 def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -111,8 +96,8 @@ def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def levels(found: np.ndarray, expected: Any) -> float:
-    return float(np.abs(found - np.asarray(expected)).max() / LEVEL)
+def levels(found: Any, expected: Any) -> float:
+    return float(np.abs(np.asarray(found) - np.asarray(expected)).max() / LEVEL)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -120,7 +105,7 @@ def test_a_picture_to_the_networks_input(host: Host, height: int, width: int) ->
     image = scene(height, width)
     found, expected = host.picture(image, 64), to_input(image, 64)
     assert levels(found, expected) < 1.1
-    assert np.mean(np.abs(found - expected.numpy()) > 0.5 * LEVEL) < 0.2  # mostly the same level
+    assert np.mean(np.abs(found.numpy() - expected.numpy()) > 0.5 * LEVEL) < 0.2  # mostly the same level
     assert levels(host.picture(image, 64, "bgr"), to_input(np.ascontiguousarray(image[..., ::-1]), 64)) < 1.1
     for wrong in (image[:, ::-1], image[::-1], image[..., ::-1], np.roll(image, 2, axis=1)):
         assert levels(found, to_input(np.ascontiguousarray(wrong), 64)) > 5
@@ -135,9 +120,9 @@ def test_rows_may_be_padded(host: Host) -> None:
 @pytest.mark.parametrize(("kind", "dtype"), [(1, torch.float16), (2, torch.bfloat16)])
 def test_half_planes_are_the_rounded_ones(host: Host, kind: int, dtype: torch.dtype) -> None:
     image = scene(131, 97)
-    rounded = torch.from_numpy(host.picture(image, 64)).to(dtype)
+    rounded = host.picture(image, 64).to(dtype)
     assert TYPES[dtype] == kind
-    assert torch.equal(torch.from_numpy(host.picture(image, 64, kind=kind).view(np.int16)), rounded.view(torch.int16))
+    assert torch.equal(host.picture(image, 64, dtype=dtype).view(torch.int16), rounded.view(torch.int16))
 
 
 def as_nv12(image_hwc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,37 +133,71 @@ def as_nv12(image_hwc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return i420[: height * width].reshape(height, width), np.stack((u, v), -1).reshape(height // 2, width // 2, 2)
 
 
-def to_rgb(luma: np.ndarray, chroma: np.ndarray, matrix: str, full: bool) -> np.ndarray:
-    """The standard's formula, in float64."""
-    kr, kb = LUMA[matrix]
-    y, (u, v) = luma.astype(float), np.moveaxis(chroma.repeat(2, 0).repeat(2, 1).astype(float) - 128, -1, 0)
-    if not full:
-        y, u, v = (y - 16) * 255 / 219, u * 255 / 224, v * 255 / 224
-    red, blue = y + 2 * (1 - kr) * v, y + 2 * (1 - kb) * u
-    green = (y - kr * red - kb * blue) / (1 - kr - kb)
-    return np.clip(np.rint(np.stack((red, green, blue), -1)), 0, 255).astype(np.uint8)
+def decoded(luma: np.ndarray, chroma: np.ndarray, matrix: str, full: bool) -> av.VideoFrame:
+    """The same as a decoder's picture."""
+    packed = np.concatenate((luma.reshape(-1), chroma.reshape(-1))).reshape(-1, luma.shape[1])
+    picture = av.VideoFrame.from_ndarray(packed, format="nv12")
+    picture.colorspace = {name: number for number, name in MATRICES.items()}[matrix]
+    picture.color_range = 2 if full else 1
+    return picture
 
 
-@pytest.mark.parametrize(("height", "width"), [(130, 98), (40, 64), (480, 854)])
-def test_nv12_is_what_opencv_makes_of_it(host: Host, height: int, width: int) -> None:
-    luma, chroma = as_nv12(scene(height, width))
-    rgb = cv2.cvtColor(
-        np.concatenate((luma.reshape(-1), chroma.reshape(-1))).reshape(-1, width), cv2.COLOR_YUV2RGB_NV12
-    )
-    assert levels(host.nv12(luma, chroma, 64, "bt601", False), to_input(rgb, 64)) < 2.1  # two roundings
-    swapped = np.ascontiguousarray(chroma[..., ::-1])
-    assert levels(host.nv12(luma, swapped, 64, "bt601", False), to_input(rgb, 64)) > 10
-
-
-@pytest.mark.parametrize("matrix", list(LUMA))
+@pytest.mark.parametrize("matrix", list(MATRICES.values()))
 @pytest.mark.parametrize("full", [False, True])
-def test_each_matrix_and_range(host: Host, matrix: str, full: bool) -> None:
+def test_nv12_is_what_the_reader_of_files_makes_of_it(host: Host, matrix: str, full: bool) -> None:
     luma, chroma = as_nv12(scene(130, 98))
-    found = host.nv12(luma, chroma, 64, matrix, full)
-    for other in LUMA:
+    found = host.nv12(luma, chroma, matrix, full).astype(int)
+    picture = decoded(luma, chroma, matrix, full)
+    assert np.abs(found - to_rgb(picture, color_of(picture), VideoReformatter())).max() <= 1
+    alike = {"bt470bg", "smpte170m", "fcc"}  # FCC's weights are rounded ones
+    for other in MATRICES.values():
         for range_ in (False, True):
-            off = levels(found, to_input(to_rgb(luma, chroma, other, range_), 64))
-            assert (off < 1.1) == ((other, range_) == (matrix, full)), (other, range_, off)
+            if (other, range_) != (matrix, full) and not {other, matrix} <= alike:
+                off = np.abs(found - host.nv12(luma, chroma, other, range_).astype(int))
+                assert off.max() > 1, (other, range_)
+
+
+def recorded(image_hwc: np.ndarray, codec: str, path: Path, **options: str) -> av.VideoFrame:
+    """The same picture as a decoder of that code gives it."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = image_hwc.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image_hwc, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(path) as container:
+        return next(container.decode(video=0))
+
+
+@pytest.mark.parametrize(
+    ("codec", "site"),
+    [*[("libx264", site) for site in SITES], ("libx265", ""), ("mpeg2video", ""), ("mpeg4", ""), ("libvpx-vp9", "")],
+)
+def test_chroma_lies_where_the_code_has_it(host: Host, codec: str, site: str, tmp_path: Path) -> None:
+    options = {"chroma_sample_location": site} if site else {}
+    picture = recorded(scene(96, 128), codec, tmp_path / "clip.mkv", **options)
+    site = site or ("left" if av.Codec(codec, "w").canonical_name in LEFT else "center")
+    expected = to_rgb(picture, color_of(picture), VideoReformatter()).astype(int)
+    planes = picture.reformat(format="nv12").planes
+    luma, chroma = (np.array(memoryview(p)).reshape(-1, p.line_size)[:, :128].copy() for p in planes)
+    for other in SITES:
+        found = host.nv12(luma, chroma.reshape(48, 64, 2), color_of(picture).matrix, False, other)
+        assert (np.abs(found - expected).max() <= 1) == (other == site), other
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (40, 64), (480, 854)])
+def test_nv12_of_other_sizes_and_padded_rows(host: Host, height: int, width: int) -> None:
+    luma, chroma = as_nv12(scene(height, width))
+    picture = decoded(luma, chroma, "bt709", False)
+    expected = to_rgb(picture, color_of(picture), VideoReformatter()).astype(int)
+    padded = [np.ascontiguousarray(np.pad(p, ((0, 0), (0, 32), *[(0, 0)] * (p.ndim - 2)))) for p in (luma, chroma)]
+    cut = (padded[0][:, :width], padded[1][:, : width // 2])
+    assert np.abs(host.nv12(*cut, "bt709", False) - expected).max() <= 1
+    if height > 2:
+        for wrong in (chroma[..., ::-1], np.roll(chroma, 1, axis=1), np.roll(chroma, 1, axis=0)):
+            off = np.abs(host.nv12(luma, np.ascontiguousarray(wrong), "bt709", False) - expected)
+            assert off.max() > 20
 
 
 def blobs(objects: int, seed: int = 0) -> np.ndarray:
@@ -206,28 +225,35 @@ def drawn_by_overlay(image: np.ndarray, logits: np.ndarray, ids: list[int], tint
     return out
 
 
-@pytest.mark.parametrize(("height", "width"), [(240, 320), (1080, 700)])
-@pytest.mark.parametrize("ids", [[1], [3, 1, 9], [2, 7, 4, 255]], ids=str)
-@pytest.mark.parametrize("tint", [True, False])
+@pytest.mark.parametrize(
+    ("height", "width", "ids", "tint"),
+    [
+        *[(240, 320, ids, tint) for ids in ([1], [3, 1, 9], [2, 7, 4, 255]) for tint in (True, False)],
+        (1080, 700, [3, 1, 9], True),
+        *[pytest.param(1080, 700, ids, True, marks=pytest.mark.slow) for ids in ([1], [2, 7, 4, 255])],
+    ],
+    ids=str,
+)
 def test_masks_are_drawn_as_the_overlay_draws_them(
     host: Host, height: int, width: int, ids: list[int], tint: bool
 ) -> None:
     image, logits = scene(height, width), blobs(len(ids))
-    colors = [color_of(i) for i in ids]
+    colors = [color_of_id(i) for i in ids]
     expected = drawn_by_overlay(image, logits, ids, tint)
-    differs = (host.draw(image, logits, colors, tint) != expected).any(axis=2)
+    opacity = OPACITY * tint
+    differs = (host.draw(image, logits, colors, opacity) != expected).any(axis=2)
     assert differs.mean() < 1e-4  # a logit of nearly 0 may fall on either side
     changed = (expected != image).any(axis=2).mean()
     assert 0.02 < changed < 0.95
     shifted = np.roll(logits, 1, axis=2)
-    assert (host.draw(image, shifted, colors, tint) != expected).any(axis=2).mean() > 0.01
+    assert (host.draw(image, shifted, colors, opacity) != expected).any(axis=2).mean() > 0.01
 
 
 def test_nothing_is_drawn_outside_the_masks(host: Host) -> None:
     image = scene(240, 320)
     empty, whole = (np.full((1, 32, 48), v, np.float32) for v in (-1024.0, 1024.0))
-    assert np.array_equal(host.draw(image, empty, [color_of(1)], True), image)
-    assert (host.draw(image, whole, [color_of(1)], True) != image).any(axis=2).mean() > 0.9
+    assert np.array_equal(host.draw(image, empty, [color_of_id(1)]), image)
+    assert (host.draw(image, whole, [color_of_id(1)]) != image).any(axis=2).mean() > 0.9
 
 
 def test_pictures_on_the_host_are_bytes() -> None:
@@ -235,15 +261,27 @@ def test_pictures_on_the_host_are_bytes() -> None:
     assert picture.shape == (4, 6, 3) and picture.dtype == torch.uint8
 
 
-def test_without_pycuda_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pycuda", None)
-    with pytest.raises(EngineError, match=r"pycuda is not installed: pip install 'rtseg\[tensorrt\]'"):
-        FrameKernels()
+def test_what_does_not_fit_is_refused_in_one_line(host: Host) -> None:
+    planes, picture = torch.zeros(1, 3, 64, 64), torch.zeros(40, 64, 3, dtype=torch.uint8)
+    luma, chroma = torch.zeros(40, 64, dtype=torch.uint8), torch.zeros(20, 32, 2, dtype=torch.uint8)
+    kernels = host.kernels
+    for wrong, what in (
+        (lambda: kernels.picture_to_input(picture.float(), planes), r"picture: torch.float32"),
+        (lambda: kernels.picture_to_input(picture, planes[:, :2]), r"planes: torch.float32 \(1, 2, 64, 64\)"),
+        (lambda: kernels.picture_to_input(picture, planes, "grb"), "order = 'grb'; expected one of: rgb, bgr"),
+        (lambda: kernels.nv12_to_picture(luma, chroma[:19], picture), "NV12 picture: luma"),
+        (lambda: kernels.nv12_to_picture(luma[:39], chroma, picture[:39]), "expected even sides"),
+        (lambda: kernels.nv12_to_picture(luma, chroma, picture[:, :32]), r"picture: \(40, 32, 3\)"),
+        (lambda: kernels.nv12_to_picture(luma, chroma, picture, "bt2100"), "matrix = 'bt2100'"),
+        (lambda: kernels.draw(picture, planes[0], []), "3 masks, 0 colours"),
+        (lambda: kernels.picture_to_input(picture, planes.to("meta")), "these frame kernels take tensors on cpu"),
+    ):
+        with pytest.raises(EngineError, match=what):
+            wrong()
 
 
 @pytest.fixture(scope="session")
 def device_kernels() -> FrameKernels:
-    pytest.importorskip("pycuda", reason="pycuda is not installed")
     if not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU")
     return FrameKernels()
@@ -253,18 +291,17 @@ def each_stream() -> list[Callable[[], Any]]:
     return [torch.cuda.default_stream, torch.cuda.Stream]
 
 
-def test_on_a_gpu_the_same(device_kernels: FrameKernels) -> None:
-    image, logits, colors = scene(480, 640), blobs(2), [color_of(1), color_of(2)]
+def test_on_a_gpu_the_same(host: Host, device_kernels: FrameKernels) -> None:
+    image, logits, colors = scene(480, 640), blobs(2), [color_of_id(1), color_of_id(2)]
     luma, chroma = as_nv12(scene(480, 640))
-    rgb = to_rgb(luma, chroma, "bt709", False)
     for make in each_stream():
         with torch.cuda.stream(make()):
             planes = torch.full((1, 3, 64, 64), float("nan"), device="cuda")
             device_kernels.picture_to_input(torch.from_numpy(image).cuda(), planes)
-            assert levels(planes.cpu().numpy(), to_input(image, 64)) < 1.1
-            parts = (torch.from_numpy(luma).cuda(), torch.from_numpy(chroma).cuda())
-            device_kernels.nv12_to_input(*parts, planes, "bt709")
-            assert levels(planes.cpu().numpy(), to_input(rgb, 64)) < 1.1
+            assert levels(planes.cpu(), to_input(image, 64)) < 1.1
+            picture = torch.zeros(480, 640, 3, dtype=torch.uint8, device="cuda")
+            device_kernels.nv12_to_picture(torch.from_numpy(luma).cuda(), torch.from_numpy(chroma).cuda(), picture)
+            assert np.abs(picture.cpu().numpy().astype(int) - host.nv12(luma, chroma, "bt709", False)).max() <= 1
             drawn = device_kernels.draw(torch.from_numpy(image).cuda(), torch.from_numpy(logits).cuda(), colors)
             expected = drawn_by_overlay(image, logits, [1, 2], True)
             assert (drawn.cpu().numpy() != expected).any(axis=2).mean() < 1e-4

@@ -19,6 +19,7 @@ import torch
 
 import rtseg
 from rtseg.engine import Engine, Prompts, Recall, to_input
+from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.tensorrt import making as tensorrt
 from rtseg.errors import EngineError
@@ -234,6 +235,10 @@ def test_pictures_of_any_size_come_up_as_bytes(engine: Any) -> None:
         encoded = found.clone()
         found.zero_()
         assert torch.equal(engine.prepare(image), encoded)
+        for there, same in ((image, True), (image[::-1], False)):  # on the device already
+            picture: Any = DevicePicture(torch.tensor(np.ascontiguousarray(there)))
+            assert torch.equal(engine.prepare(picture), encoded) == same
+        engine.prepare(image)
         assert float((found - to_input(np.ascontiguousarray(image), 64)).abs().max()) < 1.1 / (255 * 0.224)
     assert list(engine._pictures._ways) == [(240, 320), (90, 120)]
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import rtseg
 from rtseg.engine import Prompts, Readies, Recall
+from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.tensorrt import making, picture
 from rtseg.engine.tensorrt.buffers import Upload
 from rtseg.engine.tensorrt.engine import TensorRTEngine
@@ -355,7 +356,7 @@ def test_pinned_memory_that_is_written_too_early(build: Open, gpu: Pretended, mo
     recalls = recalls_of(engine, 1)
 
     @contextmanager
-    def blind(self: Upload) -> Iterator[Tensor]:
+    def blind(self: Upload, count: int | None = None) -> Iterator[Tensor]:
         host_u8, _ = self._hosts[0]
         yield host_u8
         self.device_u8.copy_(host_u8, non_blocking=True)
@@ -422,3 +423,26 @@ def test_facts_that_are_not_aligned(build: Open, gpu: Pretended, monkeypatch: py
     engine._buffers._cuts.clear()
     with pytest.raises(EngineError, match=r"remember.plan: certain_b cannot be 1: "):
         engine.attend(engine.encode_image(PICTURE), recalls_of(engine, 1))
+
+
+def test_a_picture_that_lies_on_the_gpu_does_not_come_up(
+    build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build()
+    recalls = recalls_of(engine, 1)
+    picture: Any = DevicePicture(torch.zeros(*PICTURE.shape, dtype=torch.uint8, device=engine.device))
+    sent: list[int | None] = []
+    filling = Upload.filling
+
+    def noted(self: Upload, count: int | None = None) -> Any:
+        sent.append(count)
+        return filling(self, count)
+
+    monkeypatch.setattr(Upload, "filling", noted)
+    gpu.waits.clear()
+    for given in (picture, PICTURE):
+        for _ in range(2):
+            engine.track(given, recalls)
+        engine.encode_image(given)
+    head = engine._buffers.facts.bytes
+    assert sent == [head] * 3 + [None] * 3 and not gpu.waits

@@ -5,7 +5,8 @@ plan.py       what is prepared for, and the bytes that it takes
 steps.py      which steps are captured, and when; graph.py: capture and replay
 pool.py       where memories lie; reads.py: how attention reads them; buffers.py: what comes up with a frame
 attention.py  which attention kernel is fastest here; resize.py: `to_input` on the device; fuse.py: the encoder compiled
-frame_kernels.py, frame.cu    fused kernels for frames, for pycuda: resize and normalise, NV12, overlay
+frame_kernels.py, frame.cu    fused kernels for frames: NV12, resize and normalise, overlay; launch.py: how they run
+picture.py, on_gpu.py    pictures that stay on the GPU from the decoder to the drawn overlay
 """
 
 from .engine import CudaEngine, open

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...sam2 import Recall
 from ...types import ImageU8
 from ..lift import Host
+from .picture import lies_on
 
 ALIGNED = 256  # bytes; where the picture starts behind the facts
 
@@ -96,15 +97,24 @@ class Inputs:
         self, image_hwc: ImageU8, recalls: Sequence[Recall] = (), places: Sequence[Sequence[int]] = (),
         own: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """Bring up a picture, and what each object recalls: `places` in the pool; the new memory goes to `own`."""
+        """Bring up a picture, and what each object recalls: `places` in the pool; the new memory goes to `own`.
+
+        Of a picture that lies on the device already only the facts come up.
+        """
         host = self._hosts[0]
         self._hosts.reverse()
         host.wait()
-        self._picture_in(host.bytes_u8).numpy()[:] = image_hwc
+        there_hwc = lies_on(image_hwc, self._device_u8.device)
+        if there_hwc is None:
+            self._picture_in(host.bytes_u8).numpy()[:] = image_hwc
         head_u8 = host.bytes_u8[: self.layout.nbytes].numpy()
         head_u8[:] = 0  # the blank slot, of which nothing is seen
         write(self.layout.of(host.bytes_u8), recalls, places, own)
-        host.up(self._device_u8)
+        if there_hwc is None:
+            host.up(self._device_u8)
+        else:
+            host.up(self._device_u8[: self.layout.nbytes])
+            self.picture_hwc.copy_(there_hwc)
 
     def noise(self, seed: int, scratch: int) -> None:
         """A random picture; every slot and pointer is held, and all memories lie in `scratch`, where the new one goes.

@@ -1,13 +1,14 @@
 // Pixels before and after the network, one kernel each:
+//   nv12_to_picture   what a hardware decoder gives -> RGB bytes, as rtseg/grab/color.py makes them
 //   picture_to_input  RGB or BGR bytes -> resized, normalised planes
-//   nv12_to_input     what a hardware decoder gives -> the same
 //   cover             low-resolution logits of each object -> one bit of each object at every pixel of the picture
 //   draw              those bits -> tints and outlines on the picture, as rtseg/publish/overlay.py draws them
 //
-// Results are OpenCV's (INTER_AREA where both sides shrink, else INTER_LINEAR), to one grey level.
+// Results are OpenCV's (INTER_AREA where both sides shrink, else INTER_LINEAR) and swscale's, to one grey level.
 //
 // The arithmetic of a pixel stands in functions for host and device, and the kernels use of CUDA only the built-in
-// indices: so the tests also compile this file as plain C++ and run it on a CPU.
+// indices: so no header is needed where this file is compiled (NVRTC has none), and the tests also compile it as plain
+// C++ and run it on a CPU.
 
 #ifdef __CUDACC__
 #define BOTH __host__ __device__ __forceinline__
@@ -48,7 +49,7 @@ BOTH float at_most(float x, float most) { return x < most ? x : most; }
 BOTH float at_least(float x, float least) { return x > least ? x : least; }
 BOTH float grey(float x) { return at_least(at_most(rintf(x), 255.f), 0.f); }  // a whole level, as OpenCV answers
 
-// One pixel of a source: packed bytes, or NV12 with the colours of its matrix and range.
+// A picture of packed bytes.
 
 struct Packed {
     const u8 *bytes;
@@ -63,15 +64,32 @@ struct Packed {
     }
 };
 
+// A picture of a hardware decoder.
+
 struct Nv12 {
     const u8 *luma, *chroma;  // [H, W], and [H / 2, W / 2] pairs of U and V
     long luma_pitch, chroma_pitch;
     float kr, kb;  // weights of red and blue in luma: 0.299, 0.114 (BT.601) or 0.2126, 0.0722 (BT.709)
+    float site_x, site_y;  // where chroma lies: that of pixel (x, y) is at ((x + site_x) / 2, (y + site_y) / 2)
     int full;      // range 0..255, else luma 16..235 and chroma 16..240
 
-    BOTH Rgb at(int x, int y) const {
-        const u8 *uv = chroma + (y / 2) * chroma_pitch + (x & ~1);
-        float light = luma[y * luma_pitch + x], u = uv[0] - 128.f, v = uv[1] - 128.f, kg = 1.f - kr - kb;
+    // Chroma lies somewhere between its four pixels, and is interpolated, as swscale does it.
+    BOTH float tint(int x, int y, int which, int height, int width) const {
+        float across = at_least(at_most(0.5f * (x + site_x), width / 2 - 1.f), 0.f);
+        float down = at_least(at_most(0.5f * (y + site_y), height / 2 - 1.f), 0.f);
+        int left = (int)across, top = (int)down;
+        int right = left + 1 < width / 2 ? left + 1 : left, bottom = top + 1 < height / 2 ? top + 1 : top;
+        const u8 *upper = chroma + top * chroma_pitch + which, *lower = chroma + bottom * chroma_pitch + which;
+        across -= left;
+        down -= top;
+        float above = upper[2 * left] * (1.f - across) + upper[2 * right] * across;
+        float below = lower[2 * left] * (1.f - across) + lower[2 * right] * across;
+        return above * (1.f - down) + below * down - 128.f;
+    }
+
+    BOTH Rgb at(int x, int y, int height, int width) const {
+        float light = luma[y * luma_pitch + x], kg = 1.f - kr - kb;
+        float u = tint(x, y, 0, height, width), v = tint(x, y, 1, height, width);
         if (!full) {
             light = (light - 16.f) * (255.f / 219.f);
             u *= 255.f / 224.f;
@@ -119,7 +137,7 @@ BOTH Span span_of(int target, int size, int source, int area) {
     return s;
 }
 
-template <class Source> BOTH Rgb resized(const Source &source, const Span &across, const Span &down) {
+BOTH Rgb resized(const Packed &source, const Span &across, const Span &down) {
     Rgb sum = {0.f, 0.f, 0.f};
     for (int y = down.first; y <= down.last; ++y) {
         Rgb row = {0.f, 0.f, 0.f};
@@ -136,8 +154,7 @@ template <class Source> BOTH Rgb resized(const Source &source, const Span &acros
 }
 
 // ImageNet's mean and deviation, as rtseg/sam2/network.py has them.
-template <class Source>
-BOTH void input_pixel(const Source &source, int height, int width, void *planes, int type, int size, int x, int y) {
+BOTH void input_pixel(const Packed &source, int height, int width, void *planes, int type, int size, int x, int y) {
     int area = height >= size && width >= size;
     Rgb p = resized(source, span_of(x, size, width, area), span_of(y, size, height, area));
     long plane = (long)size * size, at = (long)y * size + x;
@@ -207,13 +224,15 @@ extern "C" __global__ void picture_to_input(
     input_pixel(source, height, width, planes, type, size, x, y);
 }
 
-extern "C" __global__ void nv12_to_input(
+extern "C" __global__ void nv12_to_picture(
     const u8 *__restrict__ luma, const u8 *__restrict__ chroma, long luma_pitch, long chroma_pitch, float kr, float kb,
-    int full, int height, int width, void *planes, int type, int size
+    float site_x, float site_y, int full, int height, int width, u8 *picture
 ) {
-    AT_PIXEL(size, size);
-    Nv12 source = {luma, chroma, luma_pitch, chroma_pitch, kr, kb, full};
-    input_pixel(source, height, width, planes, type, size, x, y);
+    AT_PIXEL(width, height);
+    Nv12 source = {luma, chroma, luma_pitch, chroma_pitch, kr, kb, site_x, site_y, full};
+    Rgb p = source.at(x, y, height, width);
+    u8 *pixel = picture + 3 * ((long)y * width + x);
+    pixel[0] = (u8)p.r; pixel[1] = (u8)p.g; pixel[2] = (u8)p.b;
 }
 
 extern "C" __global__ void cover(

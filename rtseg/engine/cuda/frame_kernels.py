@@ -1,11 +1,9 @@
-"""`frame.cu` on torch tensors: pictures to the network's input, and masks onto pictures, by pycuda.
-
-The kernels are compiled by nvcc for the GPU at hand when they are first used, and kept in pycuda's own cache.
-"""
+"""`frame.cu` on torch tensors: pictures to RGB and to the network's input, and masks onto pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +11,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...config import OPACITY
 from ...errors import EngineError
 from ...types import ImageU8
+from .launch import Launcher, launcher
 
 SOURCE = Path(__file__).with_name("frame.cu")
-ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")  # that the tests compile for
+ARCHITECTURES = (80, 86, 87, 89, 90, 100, 110, 120)  # that the tests compile for, Jetson's 87 and 110 among them
 ORDERS = {"rgb": 0, "bgr": 1}
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # weights of red and blue
-OPTIONS = ("-O3", "-std=c++17")  # of nvcc; no fast-math: rounding is part of the results
+# Weights of red and blue in the luma of each matrix, by FFmpeg's names (ITU-T H.273).
+LUMA = {
+    "bt709": (0.2126, 0.0722),
+    "fcc": (0.30, 0.11),
+    "bt470bg": (0.299, 0.114),
+    "smpte170m": (0.299, 0.114),
+    "smpte240m": (0.212, 0.087),
+    "bt2020nc": (0.2627, 0.0593),
+}
+# Where the chroma of four pixels lies, by FFmpeg's names: how far from the pixel in the upper left, to the left and up.
+SITES = {
+    "left": (0.0, -0.5),
+    "center": (-0.5, -0.5),
+    "topleft": (0.0, 0.0),
+    "top": (-0.5, 0.0),
+    "bottomleft": (0.0, -1.0),
+    "bottom": (-0.5, -1.0),
+}
 OBJECTS = 32  # one bit each
 BLOCK = (32, 8, 1)
-# For pycuda's `prepare`: P pointer, l long, i int, f float; in the order of the kernels' arguments.
+# P pointer, l long, i int, f float; in the order of the kernels' arguments.
 ARGUMENTS = {
+    "nv12_to_picture": "PPllffffiiiP",
     "picture_to_input": "PliiiPii",
-    "nv12_to_input": "PPllffiiiPii",
     "cover": "PiiiPii",
     "draw": "PPiPPiiiii",
 }
@@ -49,37 +65,43 @@ def toward(color: Color, opacity: float) -> ImageU8:
 class FrameKernels:
     """The kernels on one GPU, on torch's current stream.
 
-    Raises `EngineError` if pycuda or nvcc is missing, or there is no GPU. All tensors are on that GPU; pictures are
-    uint8 and may have padded rows (a stride), planes are contiguous [1, 3, S, S] fp32, fp16 or bf16.
+    Raises `EngineError` if there is no GPU, or neither NVRTC nor pycuda with nvcc. All tensors are on that GPU;
+    pictures are uint8 and may have padded rows (a stride), planes are contiguous [1, 3, S, S] fp32, fp16 or bf16.
     """
 
-    def __init__(self) -> None:
-        try:
-            import pycuda.compiler
-            import pycuda.driver
-        except ImportError as e:
-            raise EngineError("pycuda is not installed: pip install 'rtseg[tensorrt]'") from e
-        if not torch.cuda.is_available():
-            raise EngineError("the frame kernels need an NVIDIA GPU, and torch sees none; see `rtseg doctor`")
-        self.device = torch.device("cuda", torch.cuda.current_device())
-        torch.zeros(1, device=self.device)  # torch makes the primary context; the kernels live in the same one
-        pycuda.driver.init()
-        self._context = pycuda.driver.Device(self.device.index).retain_primary_context()
-        major, minor = torch.cuda.get_device_capability(self.device)
-        self._context.push()
-        try:
-            cubin = pycuda.compiler.compile(
-                SOURCE.read_text("utf-8"), options=list(OPTIONS), no_extern_c=True, arch=f"sm_{major}{minor}"
-            )
-            self._module = pycuda.driver.module_from_buffer(cubin)
-            self._functions = {n: self._module.get_function(n).prepare(kinds) for n, kinds in ARGUMENTS.items()}
-            self._stream = pycuda.driver.Stream()
-        except (OSError, pycuda.driver.Error) as e:
-            problem = str(e).splitlines()[0]
-            raise EngineError(f"frame.cu: cannot be compiled here ({problem}); is nvcc on the PATH?") from e
-        finally:
-            self._context.pop()
-        self._side = torch.cuda.ExternalStream(self._stream.handle, device=self.device)
+    def __init__(self, device: torch.device | str = "cuda", launch: Launcher | None = None) -> None:
+        """`launch`: something else that runs the kernels of `ARGUMENTS` on tensors of `device`."""
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            if not torch.cuda.is_available():
+                raise EngineError("the frame kernels need an NVIDIA GPU, and torch sees none; see `rtseg doctor`")
+            self.device = torch.device("cuda", _index(self.device))
+            torch.zeros(1, device=self.device)  # torch makes the primary context; the kernels live in the same one
+        self._launcher = launch or launcher(SOURCE.read_text("utf-8"), ARGUMENTS, self.device)
+        self._tables = lru_cache(maxsize=64)(self._new_tables)
+
+    def nv12_to_picture(
+        self, luma_hw: Tensor, chroma_hw2: Tensor, picture_hwc: Tensor, matrix: str = "bt709", full: bool = False,
+        site: str = "left",
+    ) -> Tensor:  # fmt: skip
+        """A decoder's picture, luma [H, W] and chroma [H / 2, W / 2, 2], to contiguous RGB, which is returned.
+
+        `matrix` is one of `LUMA`; `full`: values use all of 0 to 255; `site`: one of `SITES`. The same as
+        rtseg/grab/color.py, to one grey level.
+        """
+        height, width = luma_hw.shape
+        weights, place = _choice("matrix", matrix, LUMA), _choice("site", site, SITES)
+        if height % 2 or width % 2 or tuple(chroma_hw2.shape) != (height // 2, width // 2, 2):
+            found = f"luma {tuple(luma_hw.shape)}, chroma {tuple(chroma_hw2.shape)}"
+            raise EngineError(f"NV12 picture: {found}; expected even sides, and chroma [H / 2, W / 2, 2]")
+        if tuple(picture_hwc.shape) != (height, width, 3) or not picture_hwc.is_contiguous():
+            raise EngineError(f"picture: {tuple(picture_hwc.shape)}; expected contiguous, [{height}, {width}, 3]")
+        self._launch(
+            "nv12_to_picture", (width, height), _rows(luma_hw, "luma"), _rows(chroma_hw2, "chroma"),
+            luma_hw.stride(0), chroma_hw2.stride(0), *weights, *place, int(full), height, width,
+            _rows(picture_hwc, "picture"),
+        )  # fmt: skip
+        return picture_hwc
 
     def picture_to_input(self, picture_hwc: Tensor, planes_13ss: Tensor, order: str = "rgb") -> Tensor:
         """A picture, "rgb" or "bgr", to `planes_13ss`, which is returned."""
@@ -91,28 +113,12 @@ class FrameKernels:
         )  # fmt: skip
         return planes_13ss
 
-    def nv12_to_input(
-        self, luma_hw: Tensor, chroma_hw2: Tensor, planes_13ss: Tensor, matrix: str = "bt601", full: bool = False
+    def draw(
+        self, picture_hwc: Tensor, logits_bhw: Tensor, colors: Sequence[Color], opacity: float = OPACITY
     ) -> Tensor:
-        """A decoder's picture, luma [H, W] and chroma [H / 2, W / 2, 2], to `planes_13ss`, which is returned.
+        """Draw masks onto a contiguous RGB picture, in place: a tint (0: none), and a bright and a dark line.
 
-        `matrix` is "bt601" or "bt709"; `full`: values use all of 0 to 255.
-        """
-        height, width = luma_hw.shape
-        kr, kb = _choice("matrix", matrix, LUMA)
-        if height % 2 or width % 2 or tuple(chroma_hw2.shape) != (height // 2, width // 2, 2):
-            found = f"luma {tuple(luma_hw.shape)}, chroma {tuple(chroma_hw2.shape)}"
-            raise EngineError(f"NV12 picture: {found}; expected even sides, and chroma [H / 2, W / 2, 2]")
-        self._launch(
-            "nv12_to_input", tuple(planes_13ss.shape[:1:-1]), _rows(luma_hw, "luma"), _rows(chroma_hw2, "chroma"),
-            luma_hw.stride(0), chroma_hw2.stride(0), kr, kb, int(full), height, width, *_planes(planes_13ss),
-        )  # fmt: skip
-        return planes_13ss
-
-    def draw(self, picture_hwc: Tensor, logits_bhw: Tensor, colors: Sequence[Color], tint: bool = True) -> Tensor:
-        """Draw masks onto a contiguous RGB picture, in place: a tint (or not), and a bright and a dark line.
-
-        `logits_bhw` are fp32 at the network's resolution; opacities and widths are those of `draw_overlay`.
+        `logits_bhw` are fp32 at the network's resolution; lines are those of `draw_overlay`.
         """
         height, width, _ = picture_hwc.shape
         objects, rows, columns = logits_bhw.shape
@@ -122,31 +128,30 @@ class FrameKernels:
             raise EngineError("draw: expected contiguous tensors, and logits in fp32")
         if not objects:
             return picture_hwc
-        tables, dark = (torch.from_numpy(t).to(self.device) for t in drawing_tables(colors))
+        tables, dark = self._tables(tuple(colors), opacity)
         bits_hw = torch.empty(height, width, dtype=torch.int32, device=self.device)
         self._launch("cover", (width, height), logits_bhw, objects, rows, columns, bits_hw, height, width)
         self._launch(
-            "draw", (width, height), picture_hwc, bits_hw, objects, tables, dark, int(tint), *line_widths(height),
-            height, width,
+            "draw", (width, height), picture_hwc, bits_hw, objects, tables, dark, int(opacity > 0),
+            *line_widths(height), height, width,
         )  # fmt: skip
         return picture_hwc
 
-    def _launch(self, name: str, pixels: tuple[int, ...], *arguments: Any) -> None:
-        """Queue a kernel behind what torch has queued, and before what it queues next; waits for nothing.
+    def _new_tables(self, colors: tuple[Color, ...], opacity: float) -> tuple[Tensor, Tensor]:
+        tables, dark = drawing_tables(colors, opacity)
+        return torch.from_numpy(tables).to(self.device), torch.from_numpy(dark).to(self.device)
 
-        pycuda cannot take over a stream of torch's. On the default stream it need not; elsewhere its own stream
-        joins in by events, which a graph capture records too.
-        """
-        grid = tuple(-(-n // side) for n, side in zip(pixels, BLOCK, strict=False))
-        values = [_address(a) if isinstance(a, Tensor) else a for a in arguments]
-        with torch.cuda.device(self.device):
-            current = torch.cuda.current_stream()
-            own = current.cuda_stream == 0
-            if not own:
-                self._side.wait_stream(current)
-            self._functions[name].prepared_async_call(grid, BLOCK, None if own else self._stream, *values)
-            if not own:
-                current.wait_stream(self._side)
+    def _launch(self, name: str, pixels: tuple[int, ...], *arguments: Any) -> None:
+        """Queue a kernel on the current stream; waits for nothing."""
+        across, down = (-(-n // side) for n, side in zip(pixels, BLOCK, strict=False))
+        values = [self._address(a) if isinstance(a, Tensor) else a for a in arguments]
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        self._launcher(name, (across, down), BLOCK, values, stream)
+
+    def _address(self, tensor: Tensor) -> int:
+        if tensor.device != self.device:
+            raise EngineError(f"these frame kernels take tensors on {self.device}; this one is on {tensor.device}")
+        return int(tensor.data_ptr())
 
 
 def line_widths(height: int) -> tuple[int, int]:
@@ -155,16 +160,14 @@ def line_widths(height: int) -> tuple[int, int]:
     return outer, max(1, outer // 2)
 
 
-def drawing_tables(colors: Sequence[Color]) -> tuple[ImageU8, ImageU8]:
+def drawing_tables(colors: Sequence[Color], opacity: float = OPACITY) -> tuple[ImageU8, ImageU8]:
     """What values become under a tint and under a line [objects, 2, 256, 3], and under the dark line [256]."""
-    tables = np.stack([np.stack([toward(c, 0.28), toward(c, 0.95)]) for c in colors])
+    tables = np.stack([np.stack([toward(c, opacity), toward(c, 0.95)]) for c in colors])
     return tables, np.ascontiguousarray(toward((0, 0, 0), 0.45)[:, 0])
 
 
-def _address(tensor: Tensor) -> int:
-    if not tensor.is_cuda:
-        raise EngineError(f"the frame kernels take tensors on the GPU; this one is on {tensor.device}")
-    return int(tensor.data_ptr())
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def _rows(bytes_hwc: Tensor, what: str) -> Tensor:

@@ -30,14 +30,17 @@ class Upload:
         self._hosts = [(gpu.pinned((device_u8.numel(),), torch.uint8), gpu.event()) for _ in range(2)]
 
     @contextmanager
-    def filling(self) -> Iterator[Tensor]:
-        """Inside, the host's bytes may be written; at the end they are sent. Only inside the GPU's `work`."""
+    def filling(self, count: int | None = None) -> Iterator[Tensor]:
+        """Inside, the host's bytes may be written; at the end they are sent, or the first `count` of them.
+
+        Only inside the GPU's `work`.
+        """
         host_u8, sent = self._hosts[0]
         self._hosts.reverse()
         if not sent.query():  # two uploads ago: over, unless the caller is two frames ahead of the device
             sent.synchronize()
         yield host_u8
-        self.device_u8.copy_(host_u8, non_blocking=True)
+        self.device_u8[:count].copy_(host_u8[:count], non_blocking=True)
         sent.record()
 
 

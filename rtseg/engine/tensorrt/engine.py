@@ -77,9 +77,8 @@ class TensorRTEngine(TorchEngine):
             own, memories = self._pool.fresh(objects)
             way = self._pictures.of(*image_hwc.shape[:2])
             step = self._step(way, objects, slots)
-            with way.upload.filling() as bytes_u8:
+            with way.filling(image_hwc) as bytes_u8:
                 self._buffers.facts.write(bytes_u8, recalls, slots, places, own)
-                way.put(bytes_u8, image_hwc)
             self._buffers.point(recalls)
             step()
             b = self._buffers.of(objects)

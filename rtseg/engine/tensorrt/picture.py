@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...errors import EngineError
 from ...types import ImageU8
 from ..cuda.frame_kernels import FrameKernels
+from ..cuda.picture import lies_on
 from ..cuda.resize import DeviceInput
 from .buffers import Upload
 from .gpu import Gpu
@@ -37,10 +39,20 @@ class Way:
     replay: Recorded
     steps: dict[tuple[int, int], Recorded] = field(default_factory=dict)
 
-    def put(self, bytes_u8: Tensor, image_hwc: ImageU8) -> None:
-        """Write a picture into the host's bytes of `upload`."""
-        into = bytes_u8[-self.picture_hwc.numel() :].view(self.picture_hwc.shape)
-        np.copyto(into.numpy(), image_hwc)
+    @contextmanager
+    def filling(self, image_hwc: ImageU8) -> Iterator[Tensor]:
+        """Inside, facts may be written into the host's bytes; at the end they come up, and the picture with them.
+
+        A picture that lies on this device already is copied there. Only inside the GPU's `work`.
+        """
+        there_hwc = lies_on(image_hwc, self.picture_hwc.device)
+        head = self.upload.device_u8.numel() - self.picture_hwc.numel()
+        with self.upload.filling(head if there_hwc is not None else None) as bytes_u8:
+            if there_hwc is None:
+                np.copyto(bytes_u8[head:].view(self.picture_hwc.shape).numpy(), image_hwc)
+            yield bytes_u8
+        if there_hwc is not None:
+            self.picture_hwc.copy_(there_hwc)
 
 
 class Pictures:
@@ -51,14 +63,14 @@ class Pictures:
 
     def __init__(self, image_1chw: Tensor, head: int, gpu: Gpu) -> None:
         self._image_1chw, self._head, self._gpu = image_1chw, head, gpu
-        self._kernels = _kernels() if image_1chw.is_cuda else None
+        self._kernels = _kernels(image_1chw.device) if image_1chw.is_cuda else None
         self._ways: OrderedDict[tuple[int, int], Way] = OrderedDict()
 
     def give(self, image_hwc: ImageU8) -> None:
         """Put a picture uint8 [H, W, 3] RGB into `image_1chw`, as `to_input` would."""
         way = self.of(*image_hwc.shape[:2])
-        with way.upload.filling() as bytes_u8:
-            way.put(bytes_u8, image_hwc)
+        with way.filling(image_hwc):
+            pass
         way.replay()
 
     def of(self, height: int, width: int) -> Way:
@@ -92,8 +104,8 @@ def void(_: object) -> None:
     """For calls whose answer is not wanted."""
 
 
-def _kernels() -> FrameKernels | None:
+def _kernels(device: torch.device) -> FrameKernels | None:
     try:
-        return FrameKernels()
+        return FrameKernels(device)
     except EngineError:  # nothing here compiles them: torch's operations do the same, in a few more launches
         return None

@@ -59,7 +59,12 @@ class Segmented:
         if not all(found):
             return None
         reading = self.run.get("reading", {})
-        options = {key: value for key, value in reading.items() if value is not None and (key, value) != SKIP}
+        # Whoever decoded it then, the CPU does now.
+        options = {
+            key: value
+            for key, value in reading.items()
+            if value is not None and (key, value) != SKIP and key != "decoder"
+        }
         return Video(tuple(uri for uri in found if uri), tuple(sorted(options.items())))
 
     def missing(self) -> SourceError:

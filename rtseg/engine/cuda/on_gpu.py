@@ -1,0 +1,85 @@
+"""What a decoder's pictures go through on their GPU: to RGB before the network, and to the overlay after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from ...config import OPACITY, Recipe
+from ...errors import EngineError
+from ...types import Float32, ImageU8
+from ..runtimes import ON_GPU, settle
+from .frame_kernels import Color, FrameKernels
+from .picture import DevicePicture, Size
+
+
+class OnGpu:
+    """What a hardware decoder's pictures go through without leaving their GPU.
+
+    All of it is queued on the GPU's default stream, on which FFmpeg's decoder works, too: so a picture is read after
+    it is decoded, and its memory is not used again before that. For this the decoder has to share torch's context.
+    """
+
+    def __init__(self, device: torch.device | str, sample: Size, kernels: FrameKernels | None = None) -> None:
+        """`sample`: what a tracker looks at beside the network (`DevicePicture`). `EngineError` if it cannot be had."""
+        self._kernels = kernels or FrameKernels(device)
+        self.device, self._sample = self._kernels.device, sample
+
+    @property
+    def index(self) -> int:
+        """The number of the GPU."""
+        return self.device.index or 0
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Inside, the GPU's primary context, which is torch's, is the current one of this thread."""
+        with self._turn():
+            torch.zeros(1, device=self.device)  # some work: before there is any, no context may be there
+            yield
+
+    def picture(self, luma: Any, chroma: Any, matrix: str, full: bool, site: str) -> DevicePicture:
+        """RGB of the two planes of a picture in NV12, which offer DLPack; they are not needed after it.
+
+        `matrix` is one of `frame_kernels.LUMA`; `full`: values use all of 0 to 255; `site` is one of its `SITES`.
+        """
+        with self._turn():
+            # Not of the plane itself: that would ask the decoder to wait for a stream, which it does not offer.
+            luma_hw, chroma_hw2 = (from_dlpack(plane.__dlpack__()) for plane in (luma, chroma))
+            picture_hwc = torch.empty(*luma_hw.shape, 3, dtype=torch.uint8, device=self.device)
+            self._kernels.nv12_to_picture(luma_hw, chroma_hw2, picture_hwc, matrix, full, site)
+            return DevicePicture(picture_hwc, self._sample)
+
+    def drawn(
+        self, picture: DevicePicture, logits_bhw: Float32 | None, colors: Sequence[Color], opacity: float = OPACITY
+    ) -> ImageU8:
+        """The picture with masks on it, on the host: one copy up (logits at the network's resolution), one down.
+
+        It is drawn in place: nobody may want the picture itself any more.
+        """
+        with self._turn():
+            if logits_bhw is not None and len(logits_bhw):
+                logits = torch.from_numpy(np.ascontiguousarray(logits_bhw)).to(self.device)
+                self._kernels.draw(picture.picture_hwc, logits, colors, opacity)
+            return np.asarray(picture)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self.device.type != "cuda":
+            yield
+            return
+        with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.default_stream(self.device)):
+            yield
+
+
+def on_gpu_of(recipe: Recipe, sample: Size) -> OnGpu:
+    """For pictures that an engine of this recipe takes; `EngineError` if it does not run on a GPU."""
+    settled = settle(recipe)
+    if settled.runtime not in ON_GPU:
+        expected = " or ".join(ON_GPU)
+        raise EngineError(f'runtime = "{settled.runtime}" takes pictures in host memory; expected {expected}')
+    return OnGpu(settled.device, sample)

@@ -1,0 +1,34 @@
+"""Pictures that a GPU decodes (`--decoder nvdec`), from there to its network and to the overlay."""
+
+from __future__ import annotations
+
+from ..config import Recipe
+from ..engine.cuda.on_gpu import OnGpu, on_gpu_of
+from ..engine.cuda.picture import DevicePicture
+from ..errors import EngineError
+from ..publish.colors import color_of
+from ..publish.overlay import Found, Paint
+from ..track.scene import SAMPLED
+from ..types import Frame, ImageU8, Masks
+
+
+def open_gpu(recipe: Recipe) -> OnGpu:
+    """The GPU that the recipe's engine runs on; `EngineError` in one line where there is none, or it runs elsewhere."""
+    try:
+        return on_gpu_of(recipe, SAMPLED)
+    except EngineError as e:
+        raise EngineError(f"--decoder nvdec: {e}") from e
+
+
+def painter(gpu: OnGpu) -> Paint:
+    """`Paint` for pictures on that GPU: they are drawn there, and come down once. It ends a frame's picture."""
+
+    def paint(frame: Frame, masks: Masks | None, found: Found, opacity: float) -> ImageU8:
+        picture: object = frame.image_hwc
+        assert isinstance(picture, DevicePicture)
+        ids = [seen.id for _, seen in found]
+        rows = [masks.ids.index(i) for i in ids] if masks else []
+        logits_bhw = masks.mask_logits_bhw[rows] if masks else None
+        return gpu.drawn(picture, logits_bhw, [color_of(i) for i in ids], opacity)
+
+    return paint
