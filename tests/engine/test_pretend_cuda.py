@@ -389,6 +389,15 @@ def test_a_capture_needs_a_stream_of_its_own(gpu: Pretended) -> None:
         captured(on, stream=torch.cuda.default_stream())
 
 
+def test_captures_that_name_no_stream_are_on_that_of_the_first(gpu: Pretended) -> None:
+    captured(on)
+    with torch.cuda.device(1):
+        side, a = torch.cuda.Stream(), on()
+        captured(lambda: a + 1, stream=side)
+        with pytest.raises(RuleError, match="not captured"):
+            captured(lambda: a + 1)
+
+
 def test_a_graph_lives_on_its_inputs(gpu: Pretended) -> None:
     a = on()
     graph, _ = captured(partial(torch.add, a, 1))

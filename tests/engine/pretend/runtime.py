@@ -26,6 +26,7 @@ class Runtime:
         self.mode, self.order, self.capability = mode, order, capability
         self.pools = weakref.WeakValueDictionary[tuple[int, int], Pool]()  # graphs keep them
         self.handles = 0
+        self.capturing: Any = None  # the stream for captures that name none
         self.by_handle: dict[int, Queue] = {}
         self.empty_graphs = self.replays = 0
 
@@ -194,7 +195,9 @@ class Runtime:
             cuda_graph: CUDAGraph, pool: Any = None, stream: Stream | None = None, capture_error_mode: str = "global"
         ) -> Iterator[None]:
             synchronize()
-            with on_stream(stream or Stream()):
+            if stream is None:  # torch keeps one, of the device that was current when it was first needed
+                runtime.capturing = stream = runtime.capturing or Stream()
+            with on_stream(stream):
                 cuda_graph.capture_begin(pool, capture_error_mode)
                 try:
                     yield
