@@ -54,10 +54,9 @@ def test_the_nearest_tests_are_taken() -> None:
 
 def test_what_a_test_finds_and_what_none_does(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "ROOT", tree)
-    assert failing(tree, FAULT.tests, slow=False) == failing(tree, FAULT.tests, slow=True) == ""
     with mutants.copied(FAULT) as faulty:
         assert failing(faulty, FAULT.tests, slow=False) == ""
         assert failing(faulty, FAULT.tests, slow=True) == "test_sum.py::test_slow"
     assert "a + b" in (tree / "sum.py").read_text(), "the tree itself is left alone"
     assert mutants.verdict(replace(FAULT, new="b")) == "test_sum.py::test_add"
-    assert mutants.verdict(replace(FAULT, new="b + a")) == ""
+    assert failing(tree, FAULT.tests, slow=False) == "", "without a fault nothing fails"
