@@ -104,9 +104,12 @@ def test_values_filled_to_the_width_of_keys_say_the_same() -> None:
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 1, n, d, generator=g) for n, d in ((20, 32), (50, 32), (50, 8)))
     math = torch.nn.attention.SDPBackend.MATH
-    filled = Backend("filled", math, filled=True)(q, k, v, None)
-    assert filled.shape == (1, 1, 20, 8)
-    assert torch.allclose(filled, CudaAttention(torch.float32)(q, k, v), atol=1e-6)
+    half = torch.zeros(1, 1, 1, 50).masked_fill(torch.arange(50) >= 25, float("-inf"))
+    for bias, seen in ((None, 50), (half, 25)):
+        filled = Backend("filled", math, filled=True)(q, k, v, bias)
+        assert filled.shape == (1, 1, 20, 8)
+        expected = CudaAttention(torch.float32)(q, k[:, :, :seen], v[:, :, :seen])
+        assert torch.allclose(filled, expected, atol=1e-6)
 
 
 # Capture: what can be said of it without a GPU
