@@ -11,6 +11,7 @@ import torch
 from rtseg.config import CONDITIONING
 from rtseg.engine import Remembered
 from rtseg.track import POLICIES, Bank, Memory, Size
+from rtseg.track.bank import recalls
 
 
 def memory(step: int, conditioning: bool = False) -> Memory:
@@ -57,3 +58,17 @@ def test_a_prompted_frame_inside_the_window_has_one_pointer_and_one_map() -> Non
     recall = bank.recall(12)
     assert recall.slots == (6, 5, 4, 3, 6, 1, 0)
     assert recall.ages == (12, 3, 1, 2, *range(4, 12))
+
+
+def test_what_several_recall_together_is_what_each_recalls() -> None:
+    banks = [Bank(POLICIES["efp"], Size()) for _ in range(4)]
+    for offset, bank in zip((0, 3, 10), banks, strict=False):
+        for step in range(offset, 12):
+            bank.add(memory(step, conditioning=step == offset))
+    alone = [bank.recall(12) for bank in banks[:3]]
+    together = recalls([banks[0], banks[3], banks[1], banks[2]], 12)
+    assert together.pop(1) is None
+    for one, recall in zip(alone, together, strict=True):
+        assert recall is not None and (recall.ages, recall.slots) == (one.ages, one.slots)
+        assert recall.pointers_pc.equal(one.pointers_pc)
+        assert recall.pointers_pc[:, 0].tolist() == [12.0 - age for age in one.ages]
