@@ -86,6 +86,16 @@ def test_one_that_prepares_nothing_is_left_alone(tracker: None) -> None:
     assert prepare(seat, engine, (90, 120)) is None and engine.seen == [] == seat.said  # type: ignore[arg-type]
 
 
+def test_pictures_that_change_their_size_are_prepared_for_again(tracker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seat, engine = Seat(), Engine()
+    worker: Any = SimpleNamespace(_seat=seat, _size=None, _tracker=SimpleNamespace(engine=engine))
+    for size in (None, (90, 120), (90, 120), (48, 64), None, (48, 64)):
+        monkeypatch.setattr(segment, "size_of", lambda _, size=size: size)
+        segment._Segment._make_ready(worker)
+    assert [seen for seen in engine.seen if seen[0] == "ready"] == [("ready", 90, 120), ("ready", 48, 64)]  # type: ignore[index]
+    assert [say for say, _ in seat.said].count("sized") == 2
+
+
 def test_a_recording_is_segmented_from_its_first_frame_by_an_engine_that_prepares(
     profile: StreamProfile, faults: Faults, running: Start, tmp_path: Path
 ) -> None:
