@@ -16,11 +16,16 @@ import torch
 from rtseg.engine.cuda import on_gpu as module
 from rtseg.engine.cuda.frame_kernels import ARGUMENTS, FrameKernels
 from rtseg.engine.cuda.on_gpu import OnGpu
-from rtseg.engine.cuda.picture import DevicePicture
+from rtseg.engine.cuda.picture import DevicePicture, lies_on
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 H, W = 96, 128
-WRITES = {"nv12_to_picture": [-1], "cover": [4], "draw": [0]}  # which arguments a kernel writes
+WRITES = {
+    "nv12_to_picture": [-1],
+    "picture_to_input": [5],
+    "cover": [4],
+    "draw": [0],
+}  # which arguments a kernel writes
 
 
 class Ordered:
@@ -116,6 +121,30 @@ def test_a_picture_that_nobody_waited_for_is_not(gpu: Pretended, monkeypatch: py
     taken = ours.picture(*Decoder(gpu).decode(), "bt709", False, "left")
     with torch.cuda.stream(torch.cuda.Stream("cuda:0")), pytest.raises(RuleError, match="nv12_to_picture"):
         taken.picture_hwc.clone()
+
+
+def test_kernels_are_put_on_the_current_stream(gpu: Pretended) -> None:
+    launch, side = Ordered(gpu), torch.cuda.Stream("cuda:0")
+    kernels = FrameKernels("cuda:0", launch)
+    with torch.cuda.stream(side):
+        picture_hwc = torch.ones(H, W, 3, dtype=torch.uint8, device="cuda:0")
+        kernels.picture_to_input(picture_hwc, torch.empty(1, 3, 32, 32, device="cuda:0")).clone()
+    assert launch.streams == [side.cuda_stream]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_picture_that_an_engine_still_reads_is_not_given_away(gpu: Pretended, asked: bool) -> None:
+    taken, side = DevicePicture(torch.zeros(H, W, 3, dtype=torch.uint8, device="cuda:0")), torch.cuda.Stream("cuda:0")
+    with torch.cuda.stream(side):
+        read = lies_on(taken, torch.device("cuda:0")) if asked else taken.picture_hwc
+        assert read is not None
+        read.clone()
+    del taken, read
+    if asked:
+        torch.empty(H, W, 3, dtype=torch.uint8, device="cuda:0")
+        return
+    with pytest.raises(RuleError, match="was freed"):
+        torch.empty(H, W, 3, dtype=torch.uint8, device="cuda:0")
 
 
 def test_a_drawn_picture_comes_down_once(gpu: Pretended) -> None:

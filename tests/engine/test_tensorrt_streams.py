@@ -10,7 +10,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,15 @@ def test_a_tracked_frame_waits_once_and_where_it_is_read(
         recalls = step(engine, recalls)
     assert [wait.where.partition(":")[0] for wait in gpu.waits] == ["rtseg/engine/arrays.py"] * 10
     assert gpu.replays == replays + 10 and gpu.pinned_allocations == pinned
+
+
+def test_answers_of_a_frame_stay_as_they_are(build: Open) -> None:
+    engine = build(max_objects=2)
+    recalls = recalls_of(engine, 2)
+    (first, _), (second, _) = (engine.track(PICTURE, recalls) for _ in range(2))
+    for field in fields(first):
+        one, other = (getattr(answer, field.name).untyped_storage()._cdata for answer in (first, second))
+        assert one != other, field.name
 
 
 def test_a_caller_that_is_two_frames_ahead_waits_for_the_upload(build: Open, gpu: Pretended) -> None:
@@ -423,6 +432,24 @@ def test_facts_that_are_not_aligned(build: Open, gpu: Pretended, monkeypatch: py
     engine._buffers._cuts.clear()
     with pytest.raises(EngineError, match=r"remember.plan: certain_b cannot be 1: "):
         engine.attend(engine.encode_image(PICTURE), recalls_of(engine, 1))
+
+
+def test_the_facts_are_of_this_frame_and_of_each_object(build: Open) -> None:
+    """What the host says, object by object; what it said of the frame before is gone."""
+    engine = build(max_objects=2)
+    facts, slots = engine._buffers.facts, engine._shapes.slots[-1]
+    bytes_u8, pointers_pc = torch.zeros(facts.bytes, dtype=torch.uint8), torch.zeros(0, MINI.dim)
+    memories: list[Any] = [None] * 3
+    before = [Recall(memories, (6, 1, 2), pointers_pc, (4, 5, 6)), Recall(memories, (6, 1, 2), pointers_pc, (4, 5, 6))]
+    now = [Recall(memories[:1], (6,), pointers_pc, (7,)), Recall(memories[:2], (6, 3), pointers_pc, (8, 9))]
+    facts.write(bytes_u8, before, slots, [(7, 8, 9), (4, 5, 6)], (2, 3))
+    facts.write(bytes_u8, now, slots, [(9,), (4, 5)], (6, 7))
+    cut = facts.cut(bytes_u8, 2, slots)
+    rest = [0] * (slots - 2)
+    assert cut["places_bt"].tolist() == [[9, 0, *rest], [4, 5, *rest]] and cut["own_b"].tolist() == [6, 7]
+    assert cut["slots_bt"].tolist() == [[6, 0, *rest], [6, 3, *rest]]
+    assert cut["present_bt"].sum(1).tolist() == [1, 2] == cut["real_bp"].sum(1).tolist()
+    assert cut["ages_bp"][:, :3].tolist() == [[7, 0, 0], [8, 9, 0]]
 
 
 def test_a_picture_that_lies_on_the_gpu_does_not_come_up(
