@@ -201,7 +201,7 @@ class Mode(TorchDispatchMode):
             for t in given:
                 span = self.span(t)
                 if span is not None and not func.is_view and func is not ATEN.is_pinned.default:
-                    self.order.touch(span, any(t is w for w in writes), str(func))
+                    self.order.touch(span, any(t is w for w in writes), str(func).removeprefix("aten."))
         if func is ATEN.is_pinned.default:
             return self.memory(args[0]) is not None
         with unset_fake_temporarily():
