@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from rtseg.config import MemoryPlan, Recipe
 from rtseg.engine import room as rooms
-from rtseg.engine.cuda.plan import bytes_of
 from rtseg.engine.room import MIB, check, room
 from rtseg.engine.shapes import Sizes, parameters
 from rtseg.engine.static import Attention, PaddedRead, StaticNetwork
@@ -198,18 +197,6 @@ def test_parts_of_each_runtime() -> None:
     assert " MiB of the GPU: weights " in line and "\n" not in line
     wide = replace(recipe, runtime="cuda", memory=MemoryPlan("fifo", 7, 16))  # up to ten memories
     assert room(wide).parts["memories"] > 1.3 * parts["cuda"]["memories"]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(
-    ("name", "size", "objects", "policy"), [("nano", 320, 4, "efp"), ("sam2.1-large", 1024, 8, "fifo")]
-)
-def test_it_is_the_cuda_engines_own_plan(name: str, size: int, objects: int, policy: str, precision: str) -> None:
-    recipe = Recipe(name, "", size, "cuda", precision, objects, MemoryPlan(policy))
-    preset = get_preset(name)
-    own, parts = bytes_of(preset, recipe, 720, 1280, parameters(preset)), room(recipe, 720, 1280).parts
-    assert parts["weights"] + parts["tables"] == own["weights"] + own["tables"]
-    assert parts["memories"] == own["memories"] and abs(parts["pictures"] / own["pictures"] - 1) < 0.1
 
 
 class Card:
