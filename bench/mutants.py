@@ -3,7 +3,7 @@
 mutants.toml lists them: a file, the text that is taken out, what stands there instead, and what that is. Each is put
 into a copy of the tree, alone, and the tests of its part are run: those of `make test`, then, where none of these
 fails, the slow ones too. A list is stale as soon as a text does not stand in its file exactly once; `--check` looks for
-that alone, and is part of `make test`. The whole run takes half an hour of two cores. It ends with 1 where fewer than
+that alone, and is part of `make test`. The whole run takes a quarter of an hour. It ends with 1 where fewer than
 nine in ten are found.
 
     python -m bench.mutants                    # all

@@ -47,7 +47,8 @@ class Turns:
     def turn(self) -> Iterator[None]:
         """Inside, the device is the current one, and its work comes after all that other callers have queued so far.
 
-        Also after what they queued since their own turns: what one has let go of, and still reads, is written over here.
+        Also after what they queued since their own turns: what one has let go of, and still reads, is written over
+        here.
         """
         with self._lock:
             if self._device.type != "cuda":
