@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,27 @@ def exact_products() -> Iterator[None]:
     The switches are the whole process's; they are set back at once, for whoever else uses torch in it.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
+    with _without_tf32(matmul, matmul), _without_tf32(cudnn, getattr(cudnn, "conv", None)):
+        yield
+
+
+@contextmanager
+def _without_tf32(old: Any, new: Any) -> Iterator[None]:
+    """Inside, one of torch's two switches is off, by its old name and, from torch 2.9 on, by its new one, too.
+
+    Where a program has used the new names, the old ones cannot be read, or set no more than a part of what they did.
+    """
+    before: list[tuple[Any, str, object]] = []
+    for holder, name in ((old, "allow_tf32"), (new, "fp32_precision")):
+        with suppress(RuntimeError, AttributeError):
+            before.append((holder, name, getattr(holder, name)))
     try:
+        for holder, name, _ in before:
+            setattr(holder, name, False if name == "allow_tf32" else "ieee")
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        for holder, name, value in before:
+            setattr(holder, name, value)
 
 
 @contextmanager

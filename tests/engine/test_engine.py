@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +155,46 @@ def test_exact_products_are_of_these_calls_alone() -> None:
         assert matmul.allow_tf32 and cudnn.allow_tf32
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def allowed_as_at_first() -> None:
+    backends = torch.backends
+    for holder in (backends, backends.cudnn):
+        holder.fp32_precision = "none"  # type: ignore[attr-defined]
+    torch.set_float32_matmul_precision("highest")
+    backends.cudnn.allow_tf32 = True
+    for holder in (backends.cuda.matmul, backends.mkldnn.matmul):
+        holder.fp32_precision = "none"
+
+
+ALLOWED: dict[str, Callable[[Any], Any]] = {
+    "by the old name": lambda backends: torch.set_float32_matmul_precision("high"),
+    "for all": lambda backends: setattr(backends, "fp32_precision", "tf32"),
+    "for products": lambda backends: setattr(backends.cuda.matmul, "fp32_precision", "tf32"),
+    "for no convolution": lambda backends: setattr(backends.cudnn.conv, "fp32_precision", "ieee"),
+    "nowhere in cuDNN": lambda backends: setattr(backends.cudnn, "fp32_precision", "ieee"),
+}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="older torch has one name for it")
+@pytest.mark.parametrize("name", ALLOWED)
+def test_exact_products_however_tf32_was_allowed(name: str) -> None:
+    """torch has an old and a new name for each switch, and refuses to read one where the other says otherwise."""
+    backends: Any = torch.backends
+
+    def now() -> list[str]:
+        return [part.fp32_precision for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)]
+
+    try:
+        allowed_as_at_first()
+        assert now() == ["none", "tf32", "tf32"]
+        ALLOWED[name](backends)
+        before = now()
+        with exact_products():
+            assert now()[:2] == ["ieee", "ieee"]
+        assert now() == before
+    finally:
+        allowed_as_at_first()
 
 
 def test_weights_that_are_not_shipped() -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..reference import exact_products
+
 FUSED_ERROR = 0.05  # of the features' norm: what other roundings may do to them, and a wrong kernel does not stay under
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -16,13 +18,14 @@ Encode = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 @contextmanager
 def exact_fp32() -> Iterator[None]:
     """Inside, fp32 means fp32 (TF32 keeps ten bits of mantissa), and cuDNN measures which kernels are fastest."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
     try:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = False, False, True
-        yield
+        cudnn.benchmark = True
+        with exact_products():
+            yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        cudnn.benchmark = before
 
 
 def fused(encoder: nn.Module, image_1chw: Tensor, backend: str = "inductor") -> Encode:
