@@ -29,7 +29,7 @@ class Host:
         to_u8.copy_(self.bytes_u8[: len(to_u8)], non_blocking=True)
         if to_u8.is_cuda:
             self._uploaded = self._uploaded or torch.cuda.Event()
-            self._uploaded.record()
+            self._uploaded.record(torch.cuda.current_stream(to_u8.device))  # that of the copy, whatever GPU is current
 
 
 class Lift:

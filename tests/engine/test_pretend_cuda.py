@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -429,6 +430,56 @@ def test_graphs_of_one_pool_overwrite_each_other(gpu: Pretended) -> None:
                 answer.clone()
         one.replay()
         answer.clone()
+
+
+def test_a_pool_is_given_up_with_its_last_graph(gpu: Pretended) -> None:
+    pool, a = torch.cuda.graph_pool_handle(), on()
+    one, answer = captured(lambda: a + 1, pool=pool)
+    other, _ = captured(lambda: a + 1, pool=pool)
+    del one
+    another, _ = captured(lambda: a + 1, pool=pool)
+    del other, another
+    with pytest.raises(RuleError, match="graphs are all gone"):
+        captured(lambda: a + 1, pool=pool)
+    del answer, _
+    gc.collect()
+    captured(lambda: a + 1, pool=pool)
+
+
+WHOLE_DEVICE: dict[str, Callable[[Tensor], Any]] = {
+    "synchronize": lambda a: torch.cuda.synchronize(),
+    "empty_cache": lambda a: torch.cuda.empty_cache(),
+    "a capture": lambda a: captured(lambda: a + 1),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_DEVICE)
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_what_concerns_a_device_disturbs_a_capture_of_any_thread(gpu: Pretended, name: str, meanwhile: bool) -> None:
+    a = on()
+
+    def elsewhere(work: Callable[[], Any]) -> None:
+        def run() -> None:
+            with gpu.here():
+                work()
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(run).result()
+
+    elsewhere(lambda: WHOLE_DEVICE[name](a))
+    if not meanwhile:
+        captured(lambda: elsewhere(lambda: torch.zeros(2, device="cuda:1").cpu()) or a + 1)
+        return
+    with pytest.raises(RuleError, match="is captured"):
+        captured(lambda: elsewhere(lambda: WHOLE_DEVICE[name](a)))
+
+
+def test_an_event_is_of_one_device(gpu: Pretended) -> None:
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(1))
+    event.record(torch.cuda.Stream(1))
+    with pytest.raises(RuleError, match="an event of cuda:1 recorded on the default stream of cuda:0"):
+        event.record()
 
 
 def test_an_upload_inside_a_graph_holds_pinned_memory(gpu: Pretended) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -17,6 +19,25 @@ Disturb = Callable[[], None]
 """Puts something else into the input buffers."""
 
 WARM_UPS = 3  # libraries choose kernels, and take their workspaces, in the first runs
+
+_ONE_AT_A_TIME = RLock()
+
+
+@contextmanager
+def capture(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -> Iterator[None]:
+    """Inside, what is put on `stream`, which is the current one, goes into the graph.
+
+    One thread of the process at a time: before a capture torch waits for the whole device and returns memory to it,
+    and both are errors, of either thread, while another captures, in whatever mode.
+    """
+    # thread_local: what other threads ask of CUDA meanwhile is no error of this capture. The stream is made current
+    # here, too: where the end of a capture fails, torch leaves it so.
+    with (
+        _ONE_AT_A_TIME,
+        torch.cuda.stream(stream),
+        torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+    ):
+        yield
 
 
 def plain(step: Step, disturb: Disturb) -> Step:
@@ -50,8 +71,7 @@ class Captured:
                 step()
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
-        with torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+        with capture(self._graph, pool, side):
             self._answers = step()
 
     def __call__(self) -> Sequence[Tensor]:

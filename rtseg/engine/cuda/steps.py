@@ -67,8 +67,7 @@ class Steps:
         self.runner: Callable[[Step, Disturb], Step] = plain
         if self._device.type == "cuda":
             # One stream for all: torch keeps a workspace of cuBLAS for each that was ever used (32 MB on Hopper).
-            stream = torch.cuda.Stream(self._device)
-            self.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=stream)
+            self._stream = torch.cuda.Stream(self._device)
 
     def size(self, height: int, width: int) -> Size:
         """What is kept for this size; a new one makes another go."""
@@ -111,6 +110,9 @@ class Steps:
 
     def _capture(self, size: Size, kind: Kind, work: Work) -> None:
         """Capture both runners at once: the second is needed seconds after the first, and would be a hiccup then."""
+        if self._device.type == "cuda" and not any(known.steps for known in self.sizes.values()):
+            # A pool for all graphs. Of one whose graphs are all gone torch takes no more, while anything in it is held.
+            self.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=self._stream)
         self._noise(size, 0)
         full = None
         with exact_fp32():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import EngineError
+from ..cuda.graph import capture
 
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -117,8 +118,7 @@ class CudaGpu:
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with capture(graph, self._pool, self._stream):
             enqueue()
         replay: Callable[[], None] = graph.replay
         return replay

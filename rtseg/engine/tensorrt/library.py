@@ -65,7 +65,7 @@ class Router:
     """Hands what the logger hears to those who listen; any thread may speak."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what Python clears away meanwhile may be TensorRT's, and speak
         self._open: list[Complaints] = []
 
     def open(self, complaints: Complaints) -> None:

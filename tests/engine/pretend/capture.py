@@ -18,6 +18,11 @@ class Pool:
         self.memory = Memory("the memory of a graph's pool", 1, order.defaults[0])
         self.last: Graph | None = None
         self.use = Use()
+        self.graphs: int | None = None  # None: not used yet
+
+    def let_go(self) -> None:
+        """One of its graphs is gone. torch gives up the last one's pool, once nothing in it is held any more."""
+        self.graphs = (self.graphs or 1) - 1
 
     def span(self) -> Span:
         return Span(self.memory, 0, 1, self.memory.what)

@@ -54,6 +54,13 @@ class Runtime:
         if (capture := self.order.capture()) is not None:
             raise broken(f"{what} inside a capture on {capture.origin}")
 
+    def whole_device(self, what: str, index: int | None = None) -> None:
+        """`RuleError` if any thread captures on this device (None: on any): CUDA refuses this, and torch asserts it."""
+        self.unsettled(what)
+        for capture in self.order.capturing.values():
+            if index in (None, capture.origin.device):
+                raise broken(f"{what} while {capture.origin} is captured")
+
     # ---------------------------------------------------------------- the classes
     def classes(self) -> dict[str, Any]:
         runtime, mode, order = self, self.mode, self.order
@@ -113,10 +120,14 @@ class Runtime:
             def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
                 self.clock: dict[int, int] | None = None
                 self.capture: Any = None
+                self.index: int | None = None  # of the device that it is first recorded on
 
             def record(self, stream: Stream | None = None) -> None:
                 queue = stream.queue if stream else mode.queue()
                 mine = order.capture()
+                self.index = queue.device if self.index is None else self.index
+                if self.index != queue.device:
+                    raise broken(f"an event of cuda:{self.index} recorded on {queue}")
                 if mine is not None and queue.capture is None:
                     raise broken(f"an event recorded on {queue} inside a capture on {mine.origin}: it is not captured")
                 self.clock = order.before(queue) | {queue.handle: queue.time}
@@ -147,7 +158,11 @@ class Runtime:
             def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
                 handle = pool or pool_handle()
                 shared = runtime.pools.setdefault(handle, Pool(order))
+                if shared.graphs == 0:
+                    raise broken("a capture into a pool whose graphs are all gone, while something in it is still held")
                 self.graph.begin(mode.queue(), shared)
+                shared.graphs = (shared.graphs or 0) + 1
+                weakref.finalize(self, shared.let_go).atexit = False
 
             def capture_end(self) -> None:
                 self.graph.end(mode.queue())
@@ -190,23 +205,37 @@ class Runtime:
             finally:
                 mode.device = before
 
+        left: list[ExitStack] = []
+
         @contextmanager
         def graph(
             cuda_graph: CUDAGraph, pool: Any = None, stream: Stream | None = None, capture_error_mode: str = "global"
         ) -> Iterator[None]:
             synchronize()
+            torch.cuda.empty_cache()
             if stream is None:  # torch keeps one, of the device that was current when it was first needed
                 runtime.capturing = stream = runtime.capturing or Stream()
-            with on_stream(stream):
-                cuda_graph.capture_begin(pool, capture_error_mode)
-                try:
-                    yield
-                    cuda_graph.capture_end()
-                finally:
-                    cuda_graph.graph.abandon()
+            current = ExitStack()
+            current.enter_context(on_stream(stream))
+            cuda_graph.capture_begin(pool, capture_error_mode)
+            try:
+                yield
+            except BaseException:
+                cuda_graph.graph.abandon()
+                current.close()
+                raise
+            try:
+                cuda_graph.capture_end()
+            except BaseException:
+                left.append(current)  # as torch does: the stream stays the current one where the end of a capture fails
+                raise
+            finally:
+                cuda_graph.graph.abandon()
+            current.close()
 
         def synchronize(device: Any = None) -> None:
-            index, clock = runtime.index(device), {}
+            index, clock = runtime.index(device), dict[int, int]()
+            runtime.whole_device("a wait for all of it", index)
             for queue in order.queues.values():
                 if queue.device == index:
                     clock[queue.handle] = queue.time
@@ -251,7 +280,7 @@ class Runtime:
             "memory_reserved": lambda device=None: mode.use[index(device)].live,
             "max_memory_allocated": lambda device=None: mode.use[index(device)].peak,
             "max_memory_reserved": lambda device=None: mode.use[index(device)].peak,
-            "reset_peak_memory_stats": reset_peak, "empty_cache": lambda: None,
+            "reset_peak_memory_stats": reset_peak, "empty_cache": lambda: self.whole_device("empty_cache()"),
         }  # fmt: skip
 
     @contextmanager

@@ -1,0 +1,140 @@
+"""Graphs are captured one at a time in a process, into a pool that torch still has, and leave nothing behind if they fail.
+
+On a GPU that is not there; as is the way of arrays to a GPU that is not the current one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rtseg.config import Recipe
+from rtseg.engine.cuda import graph
+from rtseg.engine.cuda.graph import Captured
+from rtseg.engine.cuda.plan import Plan
+from rtseg.engine.cuda.pool import Pool
+from rtseg.engine.cuda.steps import Kind, Size, Steps
+from rtseg.engine.lift import Lift
+from rtseg.engine.tensorrt.gpu import CudaGpu
+from rtseg.sam2 import get_preset
+from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
+
+DEVICE = torch.device("cuda:0")
+
+
+@pytest.fixture
+def gpu() -> Iterator[Pretended]:
+    with pretend_cuda() as gpu:
+        yield gpu
+
+
+def by_torch(work: Callable[[], Tensor]) -> None:
+    Captured(lambda: [work()], None)
+
+
+def by_tensorrt(work: Callable[[], Tensor]) -> None:
+    own = CudaGpu()
+    with own.work():
+        own.capture(lambda: void(work()))
+
+
+def void(_: object) -> None:
+    pass
+
+
+@pytest.mark.parametrize("first", [by_torch, by_tensorrt])
+@pytest.mark.parametrize("second", [by_torch, by_tensorrt])
+@pytest.mark.parametrize("in_turns", [True, False])
+def test_two_engines_that_capture_at_once(
+    gpu: Pretended, monkeypatch: pytest.MonkeyPatch, first: Any, second: Any, in_turns: bool
+) -> None:
+    a, begun, over = torch.ones(4, device=DEVICE), threading.Event(), threading.Event()
+    if not in_turns:
+        monkeypatch.setattr(graph, "_ONE_AT_A_TIME", nullcontext())
+
+    def slow() -> Tensor:
+        if torch.cuda.is_current_stream_capturing():
+            begun.set()
+            over.wait(0.2)  # what the other needs, if it does not wait for this one
+        return a + 1
+
+    def other() -> None:
+        with gpu.here():
+            begun.wait(5)
+            try:
+                second(lambda: a + 2)
+            finally:
+                over.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(other)
+        first(slow)
+        if in_turns:
+            return done.result()
+        with pytest.raises(RuleError, match="while stream .* is captured"):
+            done.result()
+
+
+def test_a_capture_that_fails_leaves_the_current_stream_as_it_was(
+    gpu: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(self: Any) -> None:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", end)
+    before, a = torch.cuda.current_stream(), torch.ones(4, device=DEVICE)
+    with pytest.raises(RuntimeError, match="previous error"):
+        by_torch(lambda: a + 1)
+    assert torch.cuda.current_stream() == before
+
+
+def steps_of() -> Steps:
+    preset = get_preset("nano")
+    plan = Plan.of(preset, Recipe("nano", image_size=64, max_objects=1))
+    pool = Pool(preset, 4, 1, plan.held, torch.float32, DEVICE)
+    return Steps(plan, pool, torch.zeros(1, plan.layout.pointers, preset.dim, device=DEVICE), 64)
+
+
+@pytest.mark.parametrize("own_pool", [True, False])
+def test_what_is_held_of_a_warm_up_does_not_keep_a_size_from_being_made_ready(gpu: Pretended, own_pool: bool) -> None:
+    held: list[Tensor] = []
+
+    def work(size: Size, kind: Kind, full: bool) -> list[Tensor]:
+        held.append(size.inputs.picture_hwc.float())
+        return [held[-1]]
+
+    steps = steps_of()
+    steps.prepared(steps.size(48, 80), Kind(1, steps._plan.foreseen[0]), work)
+    if own_pool:
+        return steps.ready(64, 64, work, lambda: None)
+    runner = steps.runner
+    steps.sizes.clear()
+    with pytest.raises(RuleError, match="graphs are all gone"):
+        runner(lambda: work(steps.size(64, 64), Kind(1, 1), False), lambda: None)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_arrays_go_up_to_a_gpu_that_is_not_the_current_one(gpu: Pretended, device: str) -> None:
+    lift = Lift(0, torch.device(device), count=1)
+    gpu.slow = True
+    for _ in range(3):
+        assert lift(np.ones(4, np.float32)).device == torch.device(device)
+    assert len(gpu.waits) == 2  # for the one buffer, which is written again
+
+
+def test_an_event_on_another_gpu_is_noticed(gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = torch.cuda.current_stream
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current())
+    lift = Lift(0, torch.device("cuda:1"), count=1)
+    gpu.slow = True
+    lift(np.ones(4, np.float32))
+    with pytest.raises(RuleError, match="the host writes pinned"):
+        lift(np.ones(4, np.float32))
