@@ -14,7 +14,8 @@ Tensors of the host are real. A `RuleError` is raised, in one line, where
 - a capture meets what cannot be captured: a wait, a query, a host read, a copy of pageable memory, work or a wait on a
   stream outside of it, pinned memory; or a stream that was forked into it is not joined;
 - any thread waits for a whole device, empties torch's cache or begins a capture, while another one captures;
-- an event of one device is recorded on another; a graph is captured into a pool that torch is about to give up;
+- a graph is destroyed while its thread captures another, or captured into a pool that torch is about to give up;
+- an event of one device is recorded on another;
 - a graph is replayed that uses what was freed; what a graph left is read before it ran, or after another of its pool.
 
 What the host reads from a device is zero; `.item()` of a bool is True and `torch.equal` False, as on a healthy engine.

@@ -1,10 +1,11 @@
-"""Graphs are captured one at a time in a process, into a pool that torch still has, and leave nothing behind if they fail.
+"""Graphs are captured one at a time in a process, with nothing destroyed meanwhile, into a pool that torch still has.
 
 On a GPU that is not there; as is the way of arrays to a GPU that is not the current one.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,13 @@ def gpu() -> Iterator[Pretended]:
 
 def by_torch(work: Callable[[], Tensor]) -> None:
     Captured(lambda: [work()], None)
+
+
+def by_torch_at_once(work: Callable[[], Tensor]) -> None:
+    """Without a warm-up."""
+    made, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with graph.capture(made, None, stream):
+        work()
 
 
 def by_tensorrt(work: Callable[[], Tensor]) -> None:
@@ -77,10 +85,36 @@ def test_two_engines_that_capture_at_once(
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(other)
         first(slow)
-        if in_turns:
-            return done.result()
-        with pytest.raises(RuleError, match="while stream .* is captured"):
+        with nullcontext() if in_turns else pytest.raises(RuleError, match="while stream .* is captured"):
             done.result()
+
+
+@pytest.mark.parametrize("kept_away", [True, False])
+def test_garbage_is_left_alone_inside_a_capture(
+    gpu: Pretended, monkeypatch: pytest.MonkeyPatch, kept_away: bool
+) -> None:
+    class Holder:
+        def __init__(self, a: Tensor) -> None:
+            self.itself, self.graph = self, Captured(lambda: [a + 1], None)
+
+    def work() -> Tensor:
+        gc.set_threshold(100, 1, 1)
+        made = [[] for _ in range(10_000)]  # enough for Python to look for garbage, where it does
+        return a + len(made)
+
+    if not kept_away:
+        monkeypatch.setattr(graph, "_nothing_collected", nullcontext)
+    a = torch.ones(4, device=DEVICE)
+    gc.collect()
+    before = gc.get_threshold()
+    gc.set_threshold(0)
+    try:
+        Holder(a)
+        with nullcontext() if kept_away else pytest.raises(RuleError, match="another graph was destroyed"):
+            by_torch_at_once(work)
+    finally:
+        gc.set_threshold(*before)
+    assert gc.isenabled()
 
 
 def test_a_capture_that_fails_leaves_the_current_stream_as_it_was(
@@ -113,12 +147,13 @@ def test_what_is_held_of_a_warm_up_does_not_keep_a_size_from_being_made_ready(gp
 
     steps = steps_of()
     steps.prepared(steps.size(48, 80), Kind(1, steps._plan.foreseen[0]), work)
-    if own_pool:
-        return steps.ready(64, 64, work, lambda: None)
     runner = steps.runner
+    if own_pool:
+        steps.ready(64, 64, work, lambda: None)
     steps.sizes.clear()
-    with pytest.raises(RuleError, match="graphs are all gone"):
-        runner(lambda: work(steps.size(64, 64), Kind(1, 1), False), lambda: None)
+    if not own_pool:
+        with pytest.raises(RuleError, match="graphs are all gone"):
+            runner(lambda: work(steps.size(64, 64), Kind(1, 1), False), lambda: None)
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])

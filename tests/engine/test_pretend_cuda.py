@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -472,6 +473,16 @@ def test_what_concerns_a_device_disturbs_a_capture_of_any_thread(gpu: Pretended,
         return
     with pytest.raises(RuleError, match="is captured"):
         captured(lambda: elsewhere(lambda: WHOLE_DEVICE[name](a)))
+
+
+@pytest.mark.parametrize("when", ["before", "inside"])
+def test_a_graph_is_not_destroyed_inside_a_capture(gpu: Pretended, when: str) -> None:
+    a = on()
+    graphs = [captured(lambda: a + 1)[0]]
+    if when == "before":
+        graphs.clear()
+    with nullcontext() if when == "before" else pytest.raises(RuleError, match="another graph was destroyed"):
+        captured(lambda: graphs.clear() or a + 1)
 
 
 def test_an_event_is_of_one_device(gpu: Pretended) -> None:

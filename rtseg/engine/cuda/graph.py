@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -34,10 +35,23 @@ def capture(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -
     # here, too: where the end of a capture fails, torch leaves it so.
     with (
         _ONE_AT_A_TIME,
+        _nothing_collected(),
         torch.cuda.stream(stream),
         torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
     ):
         yield
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Inside, Python looks for no garbage: a graph or a kernel of Triton that it found would spoil the capture."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def plain(step: Step, disturb: Disturb) -> Step:

@@ -20,9 +20,11 @@ class Pool:
         self.use = Use()
         self.graphs: int | None = None  # None: not used yet
 
-    def let_go(self) -> None:
+    def let_go(self, order: Order) -> None:
         """One of its graphs is gone. torch gives up the last one's pool, once nothing in it is held any more."""
         self.graphs = (self.graphs or 1) - 1
+        if (capture := order.capture()) is not None:
+            capture.spoiled = True
 
     def span(self) -> Span:
         return Span(self.memory, 0, 1, self.memory.what)
@@ -35,6 +37,7 @@ class Capture:
         self.graph, self.origin, self.queues = graph, origin, {origin}
         self.accesses: dict[Memory, list[Access]] = {}
         self.operations = 0
+        self.spoiled = False  # by what cannot raise where it happens
 
     def join(self, queue: Queue) -> None:
         """A stream that waits for an event of this capture is captured too."""
@@ -69,6 +72,8 @@ class Graph:
         if capture is None or queue is not capture.origin:
             raise broken(f"a capture ended on {queue}; it began on {capture and capture.origin}")
         self.abandon()
+        if capture.spoiled:
+            raise broken(f"another graph was destroyed inside a capture on {queue}: is it garbage, and was collected?")
         for other in capture.queues - {queue}:
             if queue.clock.get(other.handle, 0) < other.time:
                 raise broken(f"{other} was forked into a capture on {queue}, and is not joined at its end")
