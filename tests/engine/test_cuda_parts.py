@@ -100,6 +100,24 @@ def test_the_fastest_kernel_that_is_right_is_taken() -> None:
         fastest([wrong, absent, broken], (q, k, v, bias), timer)  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("fault", ["ignores it", "takes the first row's", "none"])
+def test_a_kernel_is_chosen_that_obeys_the_mask(fault: str) -> None:
+    """Though nothing is masked at the first call, when a step is captured."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 1, n, d, generator=g) for n, d in ((20, 32), (50, 32), (50, 8)))
+
+    def quick(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        seen = {"ignores it": None, "takes the first row's": bias if bias is None else bias[:1], "none": bias}[fault]
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+
+    quick.name = "quick"  # type: ignore[attr-defined]
+    math = Backend("math", torch.nn.attention.SDPBackend.MATH)
+    times = iter((1.0, 2.0) if fault == "none" else (2.0,))
+    attention = CudaAttention(torch.float32, [quick, math], lambda call: next(times))  # type: ignore[list-item]
+    chosen = attention.choice(q, k, v, torch.zeros(2, 1, 1, 50))
+    assert chosen is (quick if fault == "none" else math)
+
+
 def test_values_filled_to_the_width_of_keys_say_the_same() -> None:
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 1, n, d, generator=g) for n, d in ((20, 32), (50, 32), (50, 8)))
