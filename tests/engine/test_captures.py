@@ -25,6 +25,7 @@ from rtseg.engine.cuda.pool import Pool
 from rtseg.engine.cuda.steps import Kind, Size, Steps
 from rtseg.engine.lift import Lift
 from rtseg.engine.tensorrt.gpu import CudaGpu
+from rtseg.errors import EngineError
 from rtseg.sam2 import get_preset
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
@@ -137,23 +138,54 @@ def steps_of() -> Steps:
     return Steps(plan, pool, torch.zeros(1, plan.layout.pointers, preset.dim, device=DEVICE), 64)
 
 
+def work(size: Size, kind: Kind, full: bool) -> list[Tensor]:
+    x = size.inputs.picture_hwc.float()
+    return [x @ x.transpose(1, 2)]
+
+
 @pytest.mark.parametrize("own_pool", [True, False])
-def test_what_is_held_of_a_warm_up_does_not_keep_a_size_from_being_made_ready(gpu: Pretended, own_pool: bool) -> None:
-    held: list[Tensor] = []
-
-    def work(size: Size, kind: Kind, full: bool) -> list[Tensor]:
-        held.append(size.inputs.picture_hwc.float())
-        return [held[-1]]
-
+def test_what_is_held_of_a_step_does_not_keep_others_from_being_captured(gpu: Pretended, own_pool: bool) -> None:
     steps = steps_of()
-    steps.prepared(steps.size(48, 80), Kind(1, steps._plan.foreseen[0]), work)
-    runner = steps.runner
-    if own_pool:
-        steps.ready(64, 64, work, lambda: None)
-    steps.sizes.clear()
+    kind = Kind(1, steps._plan.foreseen[0])
+    size = steps.size(48, 80)
+    held, runner = steps.prepared(size, kind, work).masked(), size.runner
     if not own_pool:
-        with pytest.raises(RuleError, match="graphs are all gone"):
-            runner(lambda: work(steps.size(64, 64), Kind(1, 1), False), lambda: None)
+        size.steps.clear()
+    else:
+        steps.ready(64, 64, work, lambda: None)
+    del size
+    with nullcontext() if own_pool else pytest.raises(RuleError, match="graphs are all gone"):
+        runner = steps.size(64, 64).runner if own_pool else runner
+        runner(lambda: work(steps.size(64, 64), kind, False), lambda: None)
+    assert held
+
+
+@pytest.mark.parametrize("own_stream", [True, False])
+def test_a_size_outlives_another_s_graphs(gpu: Pretended, monkeypatch: pytest.MonkeyPatch, own_stream: bool) -> None:
+    steps = steps_of()
+    if not own_stream:
+        stream = steps._streams[0]
+        steps._streams[1] = type(stream)(queue=stream.queue)  # type: ignore[call-overload]
+        monkeypatch.setattr(type(stream), "__eq__", lambda one, other: False)
+    kind = Kind(1, steps._plan.foreseen[0])
+    for height in (48, 64, 80):  # two are kept, and the last takes the place of the first
+        steps.prepared(steps.size(height, 80), kind, work).masked()
+    with nullcontext() if own_stream else pytest.raises(RuleError, match="workspaces of cuBLAS"):
+        steps.prepared(steps.size(64, 80), kind, work).masked()
+
+
+def test_a_capture_that_fails_takes_those_before_it_along(gpu: Pretended) -> None:
+    steps = steps_of()
+    kinds = [Kind(1, slots) for slots in (1, 2)]
+    size = steps.size(48, 80)
+    steps._capture(size, kinds[0], work)
+    gpu.answers = lambda name, t: name == "equal" or None  # nothing changes with the inputs
+    with pytest.raises(EngineError, match="does not answer to its inputs"):
+        steps._capture(size, kinds[1], work)
+    assert not size.steps
+    gpu.answers = None
+    steps._capture(size, kinds[1], work)
+    size.steps[kinds[1]].masked()
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])

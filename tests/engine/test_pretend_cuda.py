@@ -485,6 +485,18 @@ def test_a_graph_is_not_destroyed_inside_a_capture(gpu: Pretended, when: str) ->
         captured(lambda: graphs.clear() or a + 1)
 
 
+@pytest.mark.parametrize("product", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_graphs_of_one_stream_share_the_memory_of_cublas(gpu: Pretended, product: bool, alone: bool) -> None:
+    a, streams = torch.zeros(4, 4, device="cuda"), [torch.cuda.Stream(), torch.cuda.Stream()]
+    kept, _ = captured(lambda: a @ a if product else a + a, stream=streams[0])
+    other, _ = captured(lambda: a @ a, stream=streams[int(alone)])
+    kept.replay()
+    del other
+    with pytest.raises(RuleError, match="workspaces of cuBLAS") if product and not alone else nullcontext():
+        kept.replay()
+
+
 def test_an_event_is_of_one_device(gpu: Pretended) -> None:
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(1))

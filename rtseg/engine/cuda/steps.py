@@ -41,10 +41,15 @@ class Size:
     """What is kept for pictures of one size; `asked`: somebody made it `ready`.
 
     A graph reads `inputs` and the tables of `to_image` at their addresses, and does not keep them alive itself.
+
+    Its graphs are captured on a stream of its own (None: on a CPU), and go together: with any graph torch 2.12 and
+    later free the workspaces of cuBLAS that all others from the same stream work in.
     """
 
     inputs: Inputs
     to_image: DeviceInput
+    stream: torch.cuda.Stream | None
+    runner: Callable[[Step, Disturb], Step] = plain
     steps: dict[Kind, Prepared] = field(default_factory=dict)
     asked: bool = False
 
@@ -64,10 +69,8 @@ class Steps:
         self._plan, self._pool, self._pointers_bpd = plan, pool, pointers_bpd
         self._image_size, self._device = image_size, pointers_bpd.device
         self.sizes: OrderedDict[tuple[int, int], Size] = OrderedDict()  # by height and width
-        self.runner: Callable[[Step, Disturb], Step] = plain
-        if self._device.type == "cuda":
-            # One stream for all: torch keeps a workspace of cuBLAS for each that was ever used (32 MB on Hopper).
-            self._stream = torch.cuda.Stream(self._device)
+        # As few as can be: torch keeps workspaces of cuBLAS for each that was ever used (32 MB on Hopper).
+        self._streams = [torch.cuda.Stream(self._device) for _ in range(SIZES)] if self._device.type == "cuda" else []
 
     def size(self, height: int, width: int) -> Size:
         """What is kept for this size; a new one makes another go."""
@@ -75,7 +78,12 @@ class Steps:
             while len(self.sizes) >= SIZES:
                 self._let_go(next(iter(self.sizes)))
             to_image = DeviceInput(height, width, self._image_size).to(self._device)
-            self.sizes[height, width] = Size(Inputs(self._plan.layout, height, width, self._device), to_image)
+            inputs, taken = (
+                Inputs(self._plan.layout, height, width, self._device),
+                [s.stream for s in self.sizes.values()],
+            )
+            stream = next((stream for stream in self._streams if stream not in taken), None)
+            self.sizes[height, width] = Size(inputs, to_image, stream)
         self.sizes.move_to_end((height, width))
         return self.sizes[height, width]
 
@@ -110,15 +118,19 @@ class Steps:
 
     def _capture(self, size: Size, kind: Kind, work: Work) -> None:
         """Capture both runners at once: the second is needed seconds after the first, and would be a hiccup then."""
-        if self._device.type == "cuda" and not any(known.steps for known in self.sizes.values()):
-            # A pool for all graphs. Of one whose graphs are all gone torch takes no more, while anything in it is held.
-            self.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=self._stream)
+        if size.stream is not None and not size.steps:
+            # A pool for all graphs of the size. Of one whose graphs are gone torch takes no more while it is in use.
+            size.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=size.stream)
         self._noise(size, 0)
         full = None
-        with exact_fp32():
-            masked = self.runner(lambda: work(size, kind, False), lambda: self._noise(size, 1))
-            if kind.slots == self._plan.steady[0]:
-                full = self.runner(lambda: work(size, kind, True), lambda: self._noise(size, 2))
+        try:
+            with exact_fp32():
+                masked = size.runner(lambda: work(size, kind, False), lambda: self._noise(size, 1))
+                if kind.slots == self._plan.steady[0]:
+                    full = size.runner(lambda: work(size, kind, True), lambda: self._noise(size, 2))
+        except BaseException:
+            size.steps.clear()  # what was captured before does not outlive a graph that is not kept
+            raise
         size.inputs.clear()
         size.steps[kind] = Prepared(masked, full)
 

@@ -20,10 +20,11 @@ class Pool:
         self.use = Use()
         self.graphs: int | None = None  # None: not used yet
 
-    def let_go(self, order: Order) -> None:
+    def let_go(self, graph: Graph) -> None:
         """One of its graphs is gone. torch gives up the last one's pool, once nothing in it is held any more."""
         self.graphs = (self.graphs or 1) - 1
-        if (capture := order.capture()) is not None:
+        graph.destroyed()
+        if (capture := graph.order.capture()) is not None:
             capture.spoiled = True
 
     def span(self) -> Span:
@@ -58,13 +59,16 @@ class Graph:
         self.memories: list[Memory] = []
         self.inputs: list[tuple[Span, bool]] = []
         self.operations = self.replays = 0
+        self.origin: Queue | None = None
+        self.products = self.stale = False  # whether cuBLAS is used; and whether the memory that it works in is gone
 
     def begin(self, queue: Queue, pool: Pool | None) -> None:
         if not queue.shown:
             raise broken(f"a capture on {queue}: a graph is captured on a stream of its own")
         if self.order.capture() is not None or queue.capture is not None:
             raise broken(f"a capture on {queue}, inside another")
-        self.pool = pool or self.pool or Pool(self.order)
+        self.pool, self.origin = pool or self.pool or Pool(self.order), queue
+        self.order.graphs.add(self)
         self.current = queue.capture = self.order.capturing[threading.get_ident()] = Capture(self, queue)
 
     def end(self, queue: Queue) -> None:
@@ -91,7 +95,18 @@ class Graph:
             self.order.capturing.pop(threading.get_ident(), None)
         self.current = None
 
+    def destroyed(self) -> None:
+        """torch frees the workspaces of cuBLAS on the stream of its capture, whoever else uses them."""
+        for other in self.order.graphs:
+            if other is not self and other.origin is self.origin:
+                other.stale = other.products
+
     def replay(self, queue: Queue) -> None:
+        if self.stale:
+            raise broken(
+                f"the replay of a graph on {queue}: another that was captured on {self.origin} was destroyed, and the"
+                " workspaces of cuBLAS that both use with it"
+            )
         if self.pool is None or self.current is not None:
             raise broken("the replay of a graph that is not captured")
         for span, _ in self.inputs:

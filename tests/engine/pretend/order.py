@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from .capture import Capture, Graph
 
 HERE = str(Path(__file__).parent)
+PRODUCTS = ("addmm", "baddbmm", "bmm", "linear", "mm", "mv")  # operations that cuBLAS does
 Clock = dict[int, int]  # handle of a stream to a time on it
 
 
@@ -131,6 +133,7 @@ class Order:
         self.waits: list[Wait] = []
         self.slow = False  # whether work that nobody waited for is said to be under way, where code asks
         self.capturing: dict[int, Capture] = {}  # by thread
+        self.graphs: WeakSet[Graph] = WeakSet()
         self.defaults = [self.queue(i, legacy=True) for i in range(devices)]
 
     def queue(self, device: int, legacy: bool = False, blocking: bool = False) -> Queue:
@@ -167,6 +170,7 @@ class Order:
                 self._access(span, Access(span.low, span.high, queue, queue.time, writing, name), clock)
         if queue.capture is not None:
             queue.capture.operations += 1
+            queue.capture.graph.products |= name.partition(".")[0] in PRODUCTS
 
     def _access(self, span: Span, new: Access, clock: Clock) -> None:
         memory, queue = span.memory, new.queue

@@ -162,7 +162,7 @@ class Runtime:
                     raise broken("a capture into a pool whose graphs are all gone, while something in it is still held")
                 self.graph.begin(mode.queue(), shared)
                 shared.graphs = (shared.graphs or 0) + 1
-                weakref.finalize(self, shared.let_go, order).atexit = False
+                weakref.finalize(self, shared.let_go, self.graph).atexit = False
 
             def capture_end(self) -> None:
                 self.graph.end(mode.queue())
