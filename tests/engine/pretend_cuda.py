@@ -15,6 +15,7 @@ Tensors of the host are real. A `RuleError` is raised, in one line, where
   stream outside of it, pinned memory; or a stream that was forked into it is not joined;
 - any thread waits for a whole device, empties torch's cache or begins a capture, while another one captures;
 - a graph is destroyed while its thread captures another, or captured into a pool that torch is about to give up;
+- a graph is captured outside inference mode, after the process's first was inside;
 - a graph with matrix products is replayed after another from the same stream was destroyed;
 - an event of one device is recorded on another;
 - a graph is replayed that uses what was freed; what a graph left is read before it ran, or after another of its pool.

@@ -118,6 +118,16 @@ def test_garbage_is_left_alone_inside_a_capture(
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize("engine", [by_torch, by_tensorrt])
+def test_captures_of_the_program_itself_go_on_working(gpu: Pretended, engine: Any) -> None:
+    a, inside = torch.ones(4, device=DEVICE), []
+    with torch.inference_mode():
+        engine(lambda: inside.append(torch.is_inference_mode_enabled()) or a + 1)
+    assert all(inside)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        a + 1
+
+
 def test_a_capture_that_fails_leaves_the_current_stream_as_it_was(
     gpu: Pretended, monkeypatch: pytest.MonkeyPatch
 ) -> None:

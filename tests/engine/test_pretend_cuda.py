@@ -485,6 +485,17 @@ def test_a_graph_is_not_destroyed_inside_a_capture(gpu: Pretended, when: str) ->
         captured(lambda: graphs.clear() or a + 1)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_capture_makes_torch_s_seeds(gpu: Pretended, first: bool) -> None:
+    a = on()
+    with torch.inference_mode(first):
+        captured(lambda: a + 1)
+    with torch.inference_mode():
+        captured(lambda: a + 1)
+    with pytest.raises(RuleError, match="outside inference mode") if first else nullcontext():
+        captured(lambda: a + 1)
+
+
 @pytest.mark.parametrize("product", [True, False])
 @pytest.mark.parametrize("alone", [True, False])
 def test_graphs_of_one_stream_share_the_memory_of_cublas(gpu: Pretended, product: bool, alone: bool) -> None:

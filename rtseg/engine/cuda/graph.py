@@ -31,13 +31,17 @@ def capture(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -
     One thread of the process at a time: before a capture torch waits for the whole device and returns memory to it,
     and both are errors, of either thread, while another captures, in whatever mode.
     """
-    # thread_local: what other threads ask of CUDA meanwhile is no error of this capture. The stream is made current
-    # here, too: where the end of a capture fails, torch leaves it so.
+    # The stream is made current here, too: where the end of a capture fails, torch leaves it so. What torch makes for
+    # its random numbers at the first capture of a process could in inference mode be used in no other mode, by anyone.
+    # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
+    inside = torch.is_inference_mode_enabled()
     with (
         _ONE_AT_A_TIME,
         _nothing_collected(),
         torch.cuda.stream(stream),
+        torch.inference_mode(False),
         torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        torch.inference_mode(inside),
     ):
         yield
 

@@ -29,6 +29,7 @@ class Runtime:
         self.capturing: Any = None  # the stream for captures that name none
         self.by_handle: dict[int, Queue] = {}
         self.empty_graphs = self.replays = 0
+        self.inference: bool | None = None  # the mode of the first capture
 
     def index(self, device: Any = None) -> int:
         if device is None:
@@ -156,6 +157,10 @@ class Runtime:
                 self.graph = Graph(order)
 
             def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+                inference = torch.is_inference_mode_enabled()
+                if runtime.inference and not inference:
+                    raise broken("a capture outside inference mode, where a process's first was inside: torch's seeds")
+                runtime.inference = inference if runtime.inference is None else runtime.inference
                 handle = pool or pool_handle()
                 shared = runtime.pools.setdefault(handle, Pool(order))
                 if shared.graphs == 0:
@@ -215,23 +220,20 @@ class Runtime:
             torch.cuda.empty_cache()
             if stream is None:  # torch keeps one, of the device that was current when it was first needed
                 runtime.capturing = stream = runtime.capturing or Stream()
-            current = ExitStack()
-            current.enter_context(on_stream(stream))
+            left.append(ExitStack())
+            left[-1].enter_context(on_stream(stream))
             cuda_graph.capture_begin(pool, capture_error_mode)
             try:
                 yield
             except BaseException:
                 cuda_graph.graph.abandon()
-                current.close()
+                left.pop().close()
                 raise
             try:
                 cuda_graph.capture_end()
-            except BaseException:
-                left.append(current)  # as torch does: the stream stays the current one where the end of a capture fails
-                raise
             finally:
                 cuda_graph.graph.abandon()
-            current.close()
+            left.pop().close()  # not where the end of a capture fails: torch leaves the stream as it is then
 
         def synchronize(device: Any = None) -> None:
             index, clock = runtime.index(device), dict[int, int]()
