@@ -159,13 +159,14 @@ def test_what_is_held_of_a_step_does_not_keep_others_from_being_captured(gpu: Pr
     kind = Kind(1, steps._plan.foreseen[0])
     size = steps.size(48, 80)
     held, runner = steps.prepared(size, kind, work).masked(), size.runner
+    assert runner
     if not own_pool:
         size.steps.clear()
     else:
         steps.ready(64, 64, work, lambda: None)
     del size
     with nullcontext() if own_pool else pytest.raises(RuleError, match="graphs are all gone"):
-        runner = steps.size(64, 64).runner if own_pool else runner
+        runner = (own_pool and steps.size(64, 64).runner) or runner
         runner(lambda: work(steps.size(64, 64), kind, False), lambda: None)
     assert held
 

@@ -183,9 +183,11 @@ def test_a_warm_up_is_let_go(gpu: Pretended) -> None:
     engine.ready(90, 70)
     assert list(engine._steps.sizes) == [(90, 70)]
     engine.ready(HEIGHT, WIDTH)
-    before = gpu.allocated[0].live
     engine.ready(70, 90)  # sizes that were asked for stay, two of them
     assert list(engine._steps.sizes) == [(HEIGHT, WIDTH), (70, 90)]
+    before = gpu.allocated[0].live
+    engine.ready(HEIGHT + 2, WIDTH)
+    assert list(engine._steps.sizes) == [(70, 90), (HEIGHT + 2, WIDTH)]
     assert gpu.allocated[0].live - before < 2 * 90 * 70 * 3
 
 

@@ -43,13 +43,14 @@ class Size:
     A graph reads `inputs` and the tables of `to_image` at their addresses, and does not keep them alive itself.
 
     Its graphs are captured on a stream of its own (None: on a CPU), and go together: with any graph torch 2.12 and
-    later free the workspaces of cuBLAS that all others from the same stream work in.
+    later free the workspaces of cuBLAS that all others from the same stream work in. So a second size takes as much
+    memory as the first.
     """
 
     inputs: Inputs
     to_image: DeviceInput
     stream: torch.cuda.Stream | None
-    runner: Callable[[Step, Disturb], Step] = plain
+    runner: Callable[[Step, Disturb], Step] | None = None  # that captures; None: as `Steps.runner` does
     steps: dict[Kind, Prepared] = field(default_factory=dict)
     asked: bool = False
 
@@ -69,6 +70,7 @@ class Steps:
         self._plan, self._pool, self._pointers_bpd = plan, pool, pointers_bpd
         self._image_size, self._device = image_size, pointers_bpd.device
         self.sizes: OrderedDict[tuple[int, int], Size] = OrderedDict()  # by height and width
+        self.runner: Callable[[Step, Disturb], Step] = plain
         # As few as can be: torch keeps workspaces of cuBLAS for each that was ever used (32 MB on Hopper).
         self._streams = [torch.cuda.Stream(self._device) for _ in range(SIZES)] if self._device.type == "cuda" else []
 
@@ -78,10 +80,8 @@ class Steps:
             while len(self.sizes) >= SIZES:
                 self._let_go(next(iter(self.sizes)))
             to_image = DeviceInput(height, width, self._image_size).to(self._device)
-            inputs, taken = (
-                Inputs(self._plan.layout, height, width, self._device),
-                [s.stream for s in self.sizes.values()],
-            )
+            inputs = Inputs(self._plan.layout, height, width, self._device)
+            taken = [known.stream for known in self.sizes.values()]
             stream = next((stream for stream in self._streams if stream not in taken), None)
             self.sizes[height, width] = Size(inputs, to_image, stream)
         self.sizes.move_to_end((height, width))
@@ -123,11 +123,12 @@ class Steps:
             size.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=size.stream)
         self._noise(size, 0)
         full = None
+        run = size.runner or self.runner
         try:
             with exact_fp32():
-                masked = size.runner(lambda: work(size, kind, False), lambda: self._noise(size, 1))
+                masked = run(lambda: work(size, kind, False), lambda: self._noise(size, 1))
                 if kind.slots == self._plan.steady[0]:
-                    full = size.runner(lambda: work(size, kind, True), lambda: self._noise(size, 2))
+                    full = run(lambda: work(size, kind, True), lambda: self._noise(size, 2))
         except BaseException:
             size.steps.clear()  # what was captured before does not outlive a graph that is not kept
             raise
