@@ -35,7 +35,7 @@ from rtseg.sam2 import Sam2, get_preset
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512", "sam2.1-small:1024", "nano:320")
 OBJECTS = (1, 2, 4, 8)
 VERBS = ("encode", "attend", "decode", "remember")
-COMPILED = frozenset({"encode"})  # what the engine compiles
+COMPILED = frozenset({"resize", *VERBS})  # what the engine compiles, for up to four objects
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -107,7 +107,7 @@ def costs(work: Work) -> dict[str, Cost]:
         stream = torch.bfloat16 if work.precision == "bf16" else torch.float32
         attention = CountedAttention(products)
         with torch.device("cpu"):  # tables are made of real weights, and are what is moved
-            static = StaticNetwork(Sam2(preset, work.size).eval(), attention)
+            static = StaticNetwork(Sam2(preset, work.size).eval(), attention).join()
         static = static.precise(products, stream).to("meta")
         weights = [*static.parameters(), *static.buffers()]
         plan, b, n = MemoryPlan(work.policy), work.objects, static.grid**2

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,23 @@ BACKENDS = (
 )
 
 
+NUMBERS = count()
+KNOWN: WeakValueDictionary[int, CudaAttention] = WeakValueDictionary()  # by their numbers, which an operation can take
+
+
+@torch.library.custom_op(
+    "rtseg::attention", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, Tensor? bias, int number) -> Tensor"
+)
+def within_compiled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, number: int) -> Tensor:
+    """Attention by the chosen kernel, as one operation that a compiler leaves as it is; the answer is contiguous."""
+    return KNOWN[number].choice(q, k, v, bias)(q.contiguous(), k, v, bias).contiguous()
+
+
+@within_compiled.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, number: int) -> Tensor:
+    return q.new_empty(*q.shape[:-1], v.shape[-1])
+
+
 class CudaAttention(Attention):
     """Softmax attention [b, heads, n, d] in one type; where widths differ or there is a bias, by the fastest kernel.
 
@@ -74,12 +93,17 @@ class CudaAttention(Attention):
         super().__init__()
         self.dtype, self.backends, self.timer = dtype, backends, timer or device_ms
         self.chosen: dict[tuple[object, ...], Backend] = {}
+        self.number = next(NUMBERS)
+        KNOWN[self.number] = self
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
         if not q.is_cuda or (v.shape[-1] == k.shape[-1] and bias is None):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
         bias = None if bias is None else bias.to(q.dtype)
+        if torch.compiler.is_compiling():  # which is not to look into the choice, and not to choose by itself
+            opaque: Tensor = torch.ops.rtseg.attention(q, k, v, bias, self.number)
+            return opaque
         return self.choice(q, k, v, bias)(q.contiguous(), k, v, bias)
 
     def choice(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Backend:

@@ -37,6 +37,11 @@ class Facts:
     present_bt: Any
     real_bp: Any
 
+    @property
+    def all(self) -> tuple[Any, ...]:
+        """In the order in which they are given."""
+        return self.slots_bt, self.rows_bt, self.own_b, self.ages_bp, self.present_bt, self.real_bp
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -77,12 +82,13 @@ class Inputs:
         self.layout = layout
         self._picture_shape = (height, width, 3)
         total = layout.nbytes + height * width * 3
-        self._hosts = [Host(total, device) for _ in range(2)]
+        self._hosts = [Filled(Host(total, device), self) for _ in range(2)]
         self._device_u8 = torch.zeros(total, dtype=torch.uint8, device=device)
-        self.picture_hwc = self._picture_in(self._device_u8)
+        self.picture_hwc = self.picture_in(self._device_u8)
         self._facts = layout.of(self._device_u8)
 
-    def _picture_in(self, bytes_u8: Tensor) -> Tensor:
+    def picture_in(self, bytes_u8: Tensor) -> Tensor:
+        """Where the picture lies in such a buffer."""
         return bytes_u8[self.layout.nbytes :].view(self._picture_shape)
 
     def facts(self, objects: int, slots: int, pointers: int) -> Facts:
@@ -101,19 +107,18 @@ class Inputs:
 
         Of a picture that lies on the device already only the facts come up.
         """
-        host = self._hosts[0]
+        filled = self._hosts[0]
         self._hosts.reverse()
-        host.wait()
+        filled.host.wait()
         there_hwc = lies_on(image_hwc, self._device_u8.device)
         if there_hwc is None:
-            self._picture_in(host.bytes_u8).numpy()[:] = image_hwc
-        head_u8 = host.bytes_u8[: self.layout.nbytes].numpy()
-        head_u8[:] = 0  # the blank slot, of which nothing is seen
-        write(self.layout.of(host.bytes_u8), recalls, places, own)
+            filled.picture_hwc[:] = image_hwc
+        filled.head_u8[:] = 0  # the blank slot, of which nothing is seen
+        write(filled.facts, recalls, places, own)
         if there_hwc is None:
-            host.up(self._device_u8)
+            filled.host.up(self._device_u8)
         else:
-            host.up(self._device_u8[: self.layout.nbytes])
+            filled.host.up(self._device_u8[: self.layout.nbytes])
             self.picture_hwc.copy_(there_hwc)
 
     def noise(self, seed: int, scratch: int) -> None:
@@ -134,12 +139,24 @@ class Inputs:
         self._device_u8.zero_()
 
 
+class Filled:
+    """Host memory as arrays: made once, for a view costs as much as what is written through it."""
+
+    def __init__(self, host: Host, inputs: Inputs) -> None:
+        self.host = host
+        self.picture_hwc = inputs.picture_in(host.bytes_u8).numpy()
+        self.head_u8 = host.bytes_u8[: inputs.layout.nbytes].numpy()
+        self.facts = arrays_of(inputs.layout.of(host.bytes_u8))
+
+
+def arrays_of(facts: Facts) -> Facts:
+    """The same memory as NumPy's."""
+    return Facts(*(fact.numpy() for fact in facts.all))
+
+
 def write(facts: Facts, recalls: Sequence[Recall], places: Sequence[Sequence[int]], own: Sequence[int]) -> None:
-    """Fill facts in host memory, all of it zero before."""
-    slots_bt, rows_bt, own_b, ages_bp, present_bt, real_bp = (
-        fact.numpy()
-        for fact in (facts.slots_bt, facts.rows_bt, facts.own_b, facts.ages_bp, facts.present_bt, facts.real_bp)
-    )
+    """Fill facts that are arrays, all of it zero before."""
+    slots_bt, rows_bt, own_b, ages_bp, present_bt, real_bp = facts.all
     own_b[: len(own)] = own
     for i, recall in enumerate(recalls):
         t, p = len(recall.slots), len(recall.ages)

@@ -34,11 +34,12 @@ from ..static import StaticNetwork
 from .attention import CudaAttention
 from .buffers import Layout, copies, copy_all
 from .device import Turns, check_device, indexed
-from .fuse import Encode, exact_fp32, fused
+from .fuse import Draw, Verb, exact_fp32, fused
+from .parts import ATTEND, DECODE, Parts, compiling
 from .plan import Plan, types
 from .pool import BLANK, SCRATCH, Pool
-from .reads import PoolRead, stacked
-from .steps import Kind, Size, Steps
+from .reads import stacked
+from .steps import Kind, Size, Steps, Work
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None = None) -> CudaEngine:
@@ -69,13 +70,15 @@ class CudaEngine(TorchEngine):
         self._products, self._stream = types(recipe.precision)
         with self._turn(), torch.inference_mode():
             # Before the network moves: the tables are made on the CPU, where the weights still are, and move with it.
-            static = StaticNetwork(network, CudaAttention(self._products))
+            static = StaticNetwork(network, CudaAttention(self._products)).join()
             super().__init__(network, recipe, weights_hash, str(place))
             self._static = static.to(self.device).precise(self._products, self._stream)
             self._static.attend.slots = self._static.attend.slots.to(self._products)
-            self._encode: Encode = self._static.encoder
+            self._parts = Parts(self._static, compiling() if fuse else None)
+            self._encode: Verb = self._static.encoder
             if fuse:
-                self._encode = fused(self._static.encoder, torch.rand(1, 3, *[self.image_size] * 2, device=self.device))
+                image_1chw = torch.rand(1, 3, *[self.image_size] * 2, device=self.device)
+                self._encode = fused(self._static.encoder, lambda seed: [image_1chw])
             self._plan = plan = Plan.of(self.preset, recipe)
             most, dim = plan.layout, self.preset.dim
             self._pool = Pool(self.preset, static.grid, most.objects, plan.held, self._products, self.device)
@@ -86,13 +89,15 @@ class CudaEngine(TorchEngine):
             self._steps = Steps(plan, self._pool, self._pointers_bpd, self.image_size)
         graph = "captured" if self.device.type == "cuda" else "not captured"
         encoder = "fused" if self._encode is not self._static.encoder else "plain"
-        self.description = f"cuda, {self.description}, {graph}, {encoder} encoder"
+        self._kept = f"cuda, {self.description}, {graph}, {encoder} encoder"
+        self.description = f"{self._kept}, {self._parts.state}"
 
     @torch.inference_mode()
     def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
         """As in `Readies`. Sizes that were only tried before, as in a warm-up, are let go."""
         with self._turn():
-            self._steps.ready(height, width, self._step, beat)
+            self._steps.ready(height, width, Work(self._step, self._fuse), beat)
+            self.description = f"{self._kept}, {self._parts.state}"
             self._rehearse(np.zeros((height, width, 3), np.uint8))
             beat()
 
@@ -157,7 +162,7 @@ class CudaEngine(TorchEngine):
                 return Verbs.track(self, image_hwc, recalls)
             size = self._steps.size(*image_hwc.shape[:2])
             kind = Kind(len(recalls), self._plan.bucket(max(map(len, places))))
-            prepared = self._steps.prepared(size, kind, self._step)
+            prepared = self._steps.prepared(size, kind, Work(self._step, self._fuse))
             own, memories = self._pool.fresh(len(recalls))
             size.inputs.load(image_hwc, recalls, places, own)
             copy_all([(self._pointers_bpd[i, : len(r.ages)], r.pointers_pc) for i, r in enumerate(recalls)])
@@ -197,15 +202,48 @@ class CudaEngine(TorchEngine):
 
         The last answer is what lies in the slot that a capture is proved by.
         """
-        static, b = self._static, kind.objects
-        pointers = self._plan.steady[1] if full else self._plan.layout.pointers
-        facts = size.inputs.facts(b, kind.slots, pointers)
-        top, mid, fine = self._encode(size.to_image(size.inputs.picture_hwc))
-        read = PoolRead(static.attend, self._pool, facts, self._pointers_bpd[:b, :pointers], whole=full)
-        logits, iou, score, pointer = static.decode(static.attend(top, read), mid, fine)
-        tokens = static.remember(top, logits, score, self._untouched_b[:b])
-        self._pool.write(facts.own_b, tokens, static.attend.keys_of(tokens))
+        b, resize = kind.objects, size.resize
+        picture_hwc = size.inputs.picture_hwc
+        (image_1chw,) = resize(picture_hwc) if resize else (size.to_image(picture_hwc),)
+        top, mid, fine = self._encode(image_1chw)
+        (conditioned,) = self._parts.attend(kind, full)(top, *self._memory(size, kind, full))
+        logits, iou, score, pointer, _ = self._parts.decode(b)(conditioned, mid, fine)
+        tokens, keys = self._parts.remember(b)(top, logits, score, self._untouched_b[:b])
+        self._pool.write(size.inputs.facts(b, kind.slots, 1).own_b, tokens, keys)
         return logits.float(), iou.float(), score.float(), pointer.float(), self._pool.values_snm[SCRATCH]
+
+    def _memory(self, size: Size, kind: Kind, full: bool) -> tuple[Tensor, ...]:
+        """What attention reads beside the picture."""
+        b, pointers = kind.objects, self._plan.steady[1] if full else self._plan.layout.pointers
+        facts = size.inputs.facts(b, kind.slots, pointers)
+        return self._pool.keys_slnd, self._pool.values_snm, self._pointers_bpd[:b, :pointers], *facts.all
+
+    def _fuse(self, size: Size, kind: Kind, full: bool, beat: Callable[[], None]) -> None:
+        """Compile what such a step calls."""
+
+        def draw(part: str) -> Draw:
+            def drawn(seed: int) -> Sequence[Tensor]:
+                self._steps.noise(size, seed)
+                top, mid, fine = self._encode(size.to_image(size.inputs.picture_hwc))
+                given = (top, *self._memory(size, kind, full))
+                if part == ATTEND:
+                    return given
+                (conditioned,) = self._parts.attend(kind, full)(*given)
+                if part == DECODE:
+                    return conditioned, mid, fine
+                drawn, _, score, *_ = self._parts.decode(kind.objects)(conditioned, mid, fine)
+                return top, drawn, score, self._untouched_b[: kind.objects]
+
+            return drawn
+
+        if size.resize is None:
+
+            def pictures(seed: int) -> Sequence[Tensor]:
+                self._steps.noise(size, seed)
+                return [size.inputs.picture_hwc]
+
+            size.resize = self._parts.resize(size.to_image, pictures)
+        self._parts.fuse(kind, full, draw, beat)
 
     def _rehearse(self, image_hwc: ImageU8) -> None:
         """What a person may prompt, once: kernels are loaded and chosen on first use."""

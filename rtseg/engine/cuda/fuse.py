@@ -1,18 +1,31 @@
-"""What the `cuda` engine asks of torch before it captures: exact products, and the image encoder compiled."""
+"""What the `cuda` engine asks of torch before it captures: exact products, and the verbs of a step compiled.
+
+Each verb is compiled for shapes that never change, and looked at beside the plain one before it is used. What is
+compiled is the encoder, when the engine opens, and the other verbs when a size of pictures is made `ready`: attention
+to memories for each kind of step, the two others for each number of objects. They do not depend on the size of the
+picture, so a second one compiles nothing; and a step that nobody asked for beforehand compiles nothing either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..reference import exact_products
 
-FUSED_ERROR = 0.05  # of the features' norm: what other roundings may do to them, and a wrong kernel does not stay under
+FUSED_ERROR = 0.05  # of an answer's norm: what other roundings may do to it, and a wrong kernel does not stay under
+TRIES = 3  # of other inputs: roundings may take another of two masks that are nearly as good, but not every time
+MOST_OBJECTS = 4  # up to which a step is compiled: each number more is minutes on first use, and seconds later
 
-Encode = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+Verb = Callable[..., Sequence[Tensor]]
+"""Tensors to tensors."""
+
+Draw = Callable[[int], Sequence[Tensor]]
+"""A seed to inputs of a verb."""
 
 
 @contextmanager
@@ -28,20 +41,39 @@ def exact_fp32() -> Iterator[None]:
         cudnn.benchmark = before
 
 
-def fused(encoder: nn.Module, image_1chw: Tensor, backend: str = "inductor") -> Encode:
-    """The encoder compiled, or as it is where that fails or gives something else."""
+def fused(verb: Verb, draw: Draw, backend: str = "inductor") -> Verb:
+    """The verb compiled for inputs of such shapes, or as it is where that fails or gives something else."""
     # Nothing of it changes any more, so there is nothing to watch: else another number of CPU threads, say, would make
     # torch compile again, in the middle of a feed. (An older torch has no such switch.)
     unwatched = getattr(torch.compiler, "skip_all_guards_unsafe", None)
     options = {"guard_filter_fn": unwatched} if unwatched else None
-    compiled: Encode = torch.compile(encoder, fullgraph=True, dynamic=False, backend=backend, options=options)
-    expected = encoder(image_1chw)
+    compiled: Verb = torch.compile(alone(verb), fullgraph=True, dynamic=False, backend=backend, options=options)
     try:
-        with exact_fp32():
-            found = compiled(image_1chw)
+        right = any(agree(compiled, verb, draw(seed)) for seed in range(TRIES))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:  # the family of torch's compilation errors; no compiler on this machine is one of them
-        return encoder
-    errors = [float((f.float() - e.float()).norm() / e.float().norm()) for f, e in zip(found, expected, strict=True)]
-    return compiled if max(errors) <= FUSED_ERROR else encoder
+        return verb
+    return compiled if right else verb
+
+
+def agree(compiled: Verb, verb: Verb, inputs: Sequence[Tensor]) -> bool:
+    """Whether both answer the same to these inputs, but for roundings."""
+    with exact_fp32():
+        # The plain one last: what it puts into buffers is what stays.
+        found, expected = compiled(*inputs), verb(*inputs)
+    pairs = [(f.float(), e.float()) for f, e in zip(found, expected, strict=True)]
+    return all(float((f - e).norm()) <= FUSED_ERROR * float(e.norm()) for f, e in pairs)
+
+
+def alone(verb: Verb) -> Verb:
+    """The verb as a function with code of its own.
+
+    torch keeps what it compiled with the code that it was compiled from. Verbs of other shapes have the same code, and
+    without guards the first of them would be taken for all.
+    """
+
+    def call(*inputs: Tensor) -> Sequence[Tensor]:
+        return verb(*inputs)
+
+    return FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)

@@ -35,8 +35,10 @@ class Plan:
         memory, window, objects = recipe.memory, preset.num_maskmem, recipe.max_objects
         steady = (memory.steady_slots(window), 1 + max(0, memory.pointers - 1))
         foreseen = {steady[0], memory.most_slots(window)}
-        # A tracker may be given another policy than the recipe's: the last two hold what any of ours looks at.
-        buckets = sorted({*foreseen, window, window - 1 + CONDITIONING})
+        # A tracker may be given another policy than the recipe's: the last two hold what any of ours looks at. Smaller
+        # ones than the recipe's own most are left out: they would be captured when they are needed, and save little.
+        more = {n for n in (window, window - 1 + CONDITIONING) if n > max(foreseen)}
+        buckets = sorted(foreseen | more)
         layout = Layout(objects, buckets[-1], max(memory.most_pointers(), steady[1]))
         held = objects * (max(foreseen) + SPARE)
         return Plan(steady, tuple(sorted(foreseen, reverse=True)), tuple(buckets), layout, held)

@@ -40,6 +40,8 @@ class Prepared:
 class Size:
     """What is kept for pictures of one size; `asked`: somebody made it `ready`.
 
+    `resize`: `to_image`, compiled.
+
     A graph reads `inputs` and the tables of `to_image` at their addresses, and does not keep them alive itself.
 
     Its graphs are captured on a stream of its own (None: on a CPU), and go together: with any graph torch 2.12 and
@@ -51,12 +53,21 @@ class Size:
     to_image: DeviceInput
     stream: torch.cuda.Stream | None
     runner: Callable[[Step, Disturb], Step] | None = None  # that captures; None: as `Steps.runner` does
+    resize: Callable[[Tensor], Sequence[Tensor]] | None = None
     steps: dict[Kind, Prepared] = field(default_factory=dict)
     asked: bool = False
 
 
-Work = Callable[[Size, Kind, bool], Sequence[Tensor]]
-"""What a step does: (size, kind, whether every slot holds a memory) -> its answers."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step does: `run` of (size, kind, whether every slot holds a memory) gives its answers.
+
+    `fuse`, of the same and a heartbeat, compiles for it; that takes minutes, and is only asked for where a size is made
+    ready.
+    """
+
+    run: Callable[[Size, Kind, bool], Sequence[Tensor]]
+    fuse: Callable[[Size, Kind, bool, Callable[[], None]], None]
 
 
 class Steps:
@@ -93,6 +104,7 @@ class Steps:
             self._let_go(tried)
         size = self.size(height, width)
         size.asked = True
+        self._fuse_foreseen(size, work, beat)
         self._capture_foreseen(size, work, beat)
 
     def prepared(self, size: Size, kind: Kind, work: Work) -> Prepared:
@@ -116,25 +128,33 @@ class Steps:
                     self._capture(size, Kind(objects, slots), work)
                     beat()
 
+    def _fuse_foreseen(self, size: Size, work: Work, beat: Callable[[], None]) -> None:
+        for objects in range(1, self._plan.layout.objects + 1):
+            for slots in self._plan.foreseen:
+                for full in (False, True)[: 1 + (slots == self._plan.steady[0])]:
+                    work.fuse(size, Kind(objects, slots), full, beat)
+        size.inputs.clear()
+
     def _capture(self, size: Size, kind: Kind, work: Work) -> None:
         """Capture both runners at once: the second is needed seconds after the first, and would be a hiccup then."""
         if size.stream is not None and not size.steps:
             # A pool for all graphs of the size. Of one whose graphs are gone torch takes no more while it is in use.
             size.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=size.stream)
-        self._noise(size, 0)
+        self.noise(size, 0)
         full = None
         run = size.runner or self.runner
         try:
             with exact_fp32():
-                masked = run(lambda: work(size, kind, False), lambda: self._noise(size, 1))
+                masked = run(lambda: work.run(size, kind, False), lambda: self.noise(size, 1))
                 if kind.slots == self._plan.steady[0]:
-                    full = run(lambda: work(size, kind, True), lambda: self._noise(size, 2))
+                    full = run(lambda: work.run(size, kind, True), lambda: self.noise(size, 2))
         except BaseException:
             size.steps.clear()  # what was captured before does not outlive a graph that is not kept
             raise
         size.inputs.clear()
         size.steps[kind] = Prepared(masked, full)
 
-    def _noise(self, size: Size, seed: int) -> None:
+    def noise(self, size: Size, seed: int) -> None:
+        """Put something into all that a step reads."""
         size.inputs.noise(seed, SCRATCH)
         randomize([self._pool.values_snm[SCRATCH], self._pool.keys_slnd[SCRATCH], self._pointers_bpd], seed)

@@ -18,11 +18,15 @@ their weights, all else in the type of the activations: `precise` below sets bot
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from ...sam2 import Preset, Sam2
 from .encoder import Block, Encoder
+from .joined import JoinedDecode, JoinedLayer, Stacked
+from .joined_encoder import JoinedEncoder
 from .mask import Decode, TokenAttention
 from .memory import Attend, PaddedRead, Read, ReadLayer, Remember, Rotation, paired
 from .parts import Attention, Linear, Mlp
@@ -54,9 +58,22 @@ class StaticNetwork(nn.Module):
             self.decode, self.remember = Decode(net, attention), Remember(net)
         self.eval().requires_grad_(False).to(device)
 
+    def join(self) -> StaticNetwork:
+        """Fewer and larger kernels, for a GPU (joined.py, joined_encoder.py); before `precise`, for it makes tables."""
+        layers: Any = self.attend.layers
+        with torch.no_grad():
+            self.attend.layers = nn.ModuleList(JoinedLayer(layer) for layer in layers)
+            self.add_module("decode", JoinedDecode(self.decode))
+            self.add_module("encoder", JoinedEncoder(self.encoder))
+        self.eval().requires_grad_(False)
+        return self
+
     def precise(self, products: torch.dtype, stream: torch.dtype) -> StaticNetwork:
-        """Products in one type; norms, tables and what flows between the layers in another."""
+        """Products in one type; norms, tables and what flows between the layers in another; joined heads in fp32."""
+        exact = [(m, m.weight.data, m.bias.data) for m in self.modules() if isinstance(m, Stacked)]
         self.to(stream)
+        for stacked, weight, bias in exact:  # they decide between masks, and cost nothing
+            stacked.weight.data, stacked.bias.data = weight, bias
         for module in self.modules():
             if isinstance(module, Linear | nn.Conv2d):
                 module.to(products)

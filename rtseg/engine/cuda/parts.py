@@ -1,0 +1,90 @@
+"""The parts of a tracked step as functions of tensors alone: plain, or compiled for the shapes of a kind of step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from torch import Tensor
+
+from ..static import StaticNetwork
+from .buffers import Facts
+from .fuse import MOST_OBJECTS, Draw, Verb, fused
+from .reads import PoolRead
+from .resize import DeviceInput
+from .steps import Kind
+
+ATTEND, DECODE, REMEMBER = "attend", "decode", "remember"
+
+
+class Parts:
+    """What a step calls; `compile` says with what: None, plain parts throughout."""
+
+    def __init__(self, static: StaticNetwork, compile: Callable[[Verb, Draw], Verb] | None = None) -> None:
+        self._compile = compile
+        self._compiled: dict[Hashable, Verb] = {}
+        attend, remember = static.attend, static.remember
+        decode: Any = static.decode
+
+        def attending(whole: bool) -> Verb:
+            def run(top: Tensor, keys: Tensor, values: Tensor, pointers: Tensor, *facts: Tensor) -> tuple[Tensor, ...]:
+                return (attend(top, PoolRead(attend, keys, values, Facts(*facts), pointers, whole)),)
+
+            return run
+
+        def drawn(conditioned: Tensor, mid: Tensor, fine: Tensor) -> tuple[Tensor, ...]:
+            answers: tuple[Tensor, ...] = decode.drawn(conditioned, mid, fine)
+            return answers
+
+        def written(top: Tensor, logits: Tensor, score: Tensor, certain: Tensor) -> tuple[Tensor, ...]:
+            tokens = remember(top, logits, score, certain)
+            return tokens, attend.keys_of(tokens)
+
+        self._attending = {whole: attending(whole) for whole in (False, True)}
+        self._drawn, self._written = drawn, written
+
+    def attend(self, kind: Kind, full: bool) -> Verb:
+        """(top, keys and values of the pool, pointers, facts) to what the objects make of the features."""
+        return self._compiled.get((ATTEND, kind, full), self._attending[full])
+
+    def decode(self, objects: int) -> Verb:
+        """(conditioned, mid, fine) to logits, IoU, score, pointer, and what was drawn of absent objects too."""
+        return self._compiled.get((DECODE, objects), self._drawn)
+
+    def remember(self, objects: int) -> Verb:
+        """(top, logits, score, certain) to tokens and their keys."""
+        return self._compiled.get((REMEMBER, objects), self._written)
+
+    def fuse(self, kind: Kind, full: bool, draw: Callable[[str], Draw], beat: Callable[[], None]) -> None:
+        """Compile what this kind of step calls, and was not compiled before; `draw` gives inputs for each part."""
+        if self._compile is None or kind.objects > MOST_OBJECTS:
+            return
+        asked: tuple[tuple[Hashable, str, Verb], ...] = (
+            ((ATTEND, kind, full), ATTEND, self._attending[full]),
+            ((DECODE, kind.objects), DECODE, self._drawn),
+            ((REMEMBER, kind.objects), REMEMBER, self._written),
+        )
+        for key, part, plain in asked:
+            if key not in self._compiled:
+                beat()
+                self._compiled[key] = self._compile(plain, draw(part))
+
+    def resize(self, to_image: DeviceInput, draw: Draw) -> Verb:
+        """Pictures of one size to the network's."""
+
+        def resized(picture_hwc: Tensor) -> tuple[Tensor, ...]:
+            return (to_image(picture_hwc),)
+
+        return resized if self._compile is None else self._compile(resized, draw)
+
+    @property
+    def state(self) -> str:
+        """For the engine's description: how many of the parts that were compiled are used."""
+        plain = {id(verb) for verb in (*self._attending.values(), self._drawn, self._written)}
+        used = sum(id(verb) not in plain for verb in self._compiled.values())
+        return f"{used} of {len(self._compiled)} parts of a step fused" if self._compiled else "plain step"
+
+
+def compiling(backend: str = "inductor") -> Callable[[Verb, Draw], Verb]:
+    """With torch's compiler."""
+    return lambda verb, draw: fused(verb, draw, backend)
