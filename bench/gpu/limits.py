@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.gpu.case import Case
-from bench.roofline import CARDS, TYPES, Card, Work, costs, floor_ms, predict
+from bench.roofline import CARDS, TYPES, Card, Work, compiled, costs, floor_ms, predict
 from rtseg.engine.cuda.attention import CudaAttention
-from rtseg.engine.cuda.fuse import exact_fp32, fused
+from rtseg.engine.cuda.fuse import Verb, exact_fp32, fused
 from rtseg.engine.static import PaddedRead, StaticNetwork
 
 COPIED, SIDE = 2**30, 8192  # bytes; rows and columns of the large product
@@ -63,7 +64,7 @@ def verbs_ms(case: Case, work: Work, fuse: bool) -> dict[str, Any]:
     stream = torch.bfloat16 if work.precision == "bf16" else torch.float32
     attention = CudaAttention(products)
     # Made on the CPU, moved once: what the engine does.
-    static = StaticNetwork(case.network().bake(), attention).to(case.device).precise(products, stream)
+    static = StaticNetwork(case.network().bake(), attention).join().to(case.device).precise(products, stream)
     p, b, n = static.preset, work.objects, static.grid**2
     slots, pointers = p.num_maskmem, p.max_pointers
 
@@ -76,24 +77,30 @@ def verbs_ms(case: Case, work: Work, fuse: bool) -> dict[str, Any]:
     rows = torch.arange(slots, device=case.device).expand(b, -1)
     untouched = torch.zeros(b, dtype=torch.bool, device=case.device)
     with exact_fp32():
-        encode = fused(static.encoder, image) if fuse else static.encoder
-        top, mid, fine = encode(image)
+        given: dict[str, Sequence[Tensor]] = {"encode": [image]}
+        top, mid, fine = static.encoder(image)
 
-        def attend() -> Sequence[Tensor]:
+        def attend(top: Tensor, keys: Tensor, values: Tensor, own: Tensor, ages: Tensor) -> Sequence[Tensor]:
             read = PaddedRead(
                 static.attend, keys, values.to(products), rows, rows >= 0, own, ages, ages > 0, whole=True
             )
             return [static.attend(top, read)]
 
-        (conditioned,) = attend()
-        logits, _, score, _ = static.decode(conditioned, mid, fine)
+        given["attend"] = [top, keys, values, own, ages]
+        given["decode"] = [*attend(*given["attend"]), mid, fine]
+        logits, _, score, _ = static.decode(*given["decode"])
 
-        def remember() -> Sequence[Tensor]:
+        def remember(top: Tensor, logits: Tensor, score: Tensor) -> Sequence[Tensor]:
             tokens = static.remember(top, logits, score, untouched)
             return [tokens.float(), static.attend.keys_of(tokens).to(products)]
 
-        steps = {"encode": lambda: encode(image), "attend": attend, "remember": remember,
-                 "decode": lambda: static.decode(conditioned, mid, fine)}  # fmt: skip
+        given["remember"] = [top, logits, score]
+        plain: dict[str, Verb] = {
+            "encode": static.encoder, "attend": attend, "decode": static.decode, "remember": remember
+        }  # fmt: skip
+        verbs = {name: fused(verb, lambda _, name=name: given[name]) if fuse and name in compiled(b) else verb  # type: ignore[misc]
+                 for name, verb in plain.items()}  # fmt: skip
+        steps = {name: partial(verb, *given[name]) for name, verb in verbs.items()}
         times = {verb: median_ms(graph(step, case.device), case.device) for verb, step in steps.items()}
     return {"ms": times, "attention": sorted({k.name for k in attention.chosen.values()})}
 
@@ -132,7 +139,7 @@ def measure(case: Case, work: Work, ceiling: dict[str, float], fuse: bool) -> di
             "ms": round(ms, 4), "floor_ms": round(floor, 4), "over_floor": round(ms / floor, 2),
             "gflop": round(spent.flop / 1e9, 2), "least_mb": round(spent.least / 1e6, 1),
             "limit": "products" if by_flop >= floor else "memory",
-            "kernels": len(spent.groups if verb == "encode" and fuse else spent.kernels),
+            "kernels": len(spent.groups if fuse and verb in compiled(work.objects) else spent.kernels),
         }  # fmt: skip
     predicted = {verb: v["ms"] for verb, v in predict(work, CARDS["H200"])["verbs"].items()}
     return {

@@ -19,7 +19,7 @@ from ..reference import exact_products
 
 FUSED_ERROR = 0.05  # of an answer's norm: what other roundings may do to it, and a wrong kernel does not stay under
 TRIES = 3  # of other inputs: roundings may take another of two masks that are nearly as good, but not every time
-MOST_OBJECTS = 4  # up to which a step is compiled: each number more is minutes on first use, and seconds later
+MOST_OBJECTS = 2  # up to which a step is compiled: each number more is a minute on first use, and seconds later
 
 Verb = Callable[..., Sequence[Tensor]]
 """Tensors to tensors."""
