@@ -272,3 +272,26 @@ def test_switches_are_put_back() -> None:
         assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark) == (before[0], True, before[2])
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
+@pytest.mark.slow
+def test_within_a_compiled_part_the_choice_is_the_same() -> None:
+    """A compiler sees one operation, which runs what was chosen; by another's number it is another's choice."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, n, d, generator=g) for n, d in ((5, 16), (9, 16), (9, 8)))
+    found, owners = [], []
+    for times in (1.0, 2.0):
+        ours = CudaAttention(torch.float32, timer=lambda _: 0.0)
+        chosen: Any = Named("chosen", read(times=times))
+        ours.chosen[q.shape, k.shape, v.shape, False] = chosen
+        owners.append(ours)
+
+        def call(q: Tensor, k: Tensor, v: Tensor, number: int = ours.number) -> Tensor:
+            out: Tensor = torch.ops.rtseg.attention(q, k, v, None, number)
+            return out
+
+        found.append(torch.compile(call, fullgraph=True, backend="aot_eager")(q, k, v))
+    expected = nn.functional.scaled_dot_product_attention(q, k, v)
+    assert torch.allclose(found[0], expected, atol=1e-6) and found[0].is_contiguous()
+    assert torch.allclose(found[1], 2 * expected, atol=1e-6)
+    torch.library.opcheck(torch.ops.rtseg.attention.default, (q, k, v, None, owners[0].number))

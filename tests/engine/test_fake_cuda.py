@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,28 @@ def test_the_bytes_that_are_foretold_are_allocated(gpu: Pretended, precision: st
     foretold = sum(told[name] for name in ("weights", "tables", "memories", "pictures"))
     assert 0.95 * foretold < gpu.allocated[0].live < 1.05 * foretold, told
     assert told["memories"] == engine._pool.keys_slnd.nbytes + engine._pool.values_snm.nbytes
+
+
+def test_what_is_compiled_is_so_before_it_is_captured(gpu: Pretended, captures: list[str]) -> None:
+    """The parts of a step are tried on inputs that lie on the device; after `ready` none is, whatever the picture."""
+    engine, compiled = opened(), []
+
+    def compile_to(verb: Callable[..., Any], draw: Callable[[int], Any]) -> Callable[..., Any]:
+        compiled.append(len(captures))
+        inputs = draw(0)
+        assert {str(t.device) for t in inputs} == {"cuda:0"}
+        verb(*inputs)
+        return partial(verb)
+
+    engine._parts._compile = compile_to
+    engine.ready(HEIGHT, WIDTH)
+    assert compiled == [0] * 5 and len(captures) == 2 and "4 of 4 parts" in engine.description
+    tracker = clicked(engine, 6)
+    gpu.waits.clear()
+    tracker.step(PICTURE)
+    assert len(gpu.waits) == 1 and len(captures) == 2
+    tracker.step(np.zeros((90, 70, 3), np.uint8))
+    assert len(compiled) == 5
 
 
 # Streams

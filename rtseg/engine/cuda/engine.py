@@ -55,10 +55,11 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None = 
 class CudaEngine(TorchEngine):
     """`TorchEngine` with the tracked frame in fixed shapes; on a CPU it does the same without a graph.
 
-    `fuse` compiles the image encoder with torch's inductor when the engine is opened (a minute the first time, then
-    seconds). Only the encoder: its shape never changes, so that nothing is ever compiled in the middle of a feed.
-    Graphs are captured in the middle of one only for pictures of a size that nobody made `ready`, and for a tracker
-    with another policy than the recipe's. A frame with more than any plan has room for goes through the verbs.
+    `fuse` compiles with torch's inductor: the image encoder when the engine is opened (a minute the first time, then
+    seconds), and the rest of a step for each kind of it that is foreseen, for up to two objects, when a size is made
+    `ready`. Nothing is ever compiled in the middle of a feed. Graphs are captured in the middle of one only for
+    pictures of a size that nobody made `ready`, and for a tracker with another policy than the recipe's. A frame with
+    more than any plan has room for goes through the verbs.
     """
 
     def __init__(
