@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from subprocess import CalledProcessError
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from rtseg.config import Recipe
 from rtseg.engine.cuda import graph
+from rtseg.engine.cuda.fuse import fused
 from rtseg.engine.cuda.graph import Captured
 from rtseg.engine.cuda.plan import Plan
 from rtseg.engine.cuda.pool import Pool
-from rtseg.engine.cuda.steps import Kind, Size, Steps
+from rtseg.engine.cuda.steps import Kind, Size, Steps, Work
 from rtseg.engine.lift import Lift
 from rtseg.engine.tensorrt.gpu import CudaGpu
 from rtseg.errors import EngineError
@@ -153,17 +155,20 @@ def work(size: Size, kind: Kind, full: bool) -> list[Tensor]:
     return [x @ x.transpose(1, 2)]
 
 
+WORK = Work(work, lambda *given: None)
+
+
 @pytest.mark.parametrize("own_pool", [True, False])
 def test_what_is_held_of_a_step_does_not_keep_others_from_being_captured(gpu: Pretended, own_pool: bool) -> None:
     steps = steps_of()
     kind = Kind(1, steps._plan.foreseen[0])
     size = steps.size(48, 80)
-    held, runner = steps.prepared(size, kind, work).masked(), size.runner
+    held, runner = steps.prepared(size, kind, WORK).masked(), size.runner
     assert runner
     if not own_pool:
         size.steps.clear()
     else:
-        steps.ready(64, 64, work, lambda: None)
+        steps.ready(64, 64, WORK, lambda: None)
     del size
     with nullcontext() if own_pool else pytest.raises(RuleError, match="graphs are all gone"):
         runner = (own_pool and steps.size(64, 64).runner) or runner
@@ -180,22 +185,22 @@ def test_a_size_outlives_another_s_graphs(gpu: Pretended, monkeypatch: pytest.Mo
         monkeypatch.setattr(type(stream), "__eq__", lambda one, other: False)
     kind = Kind(1, steps._plan.foreseen[0])
     for height in (48, 64, 80):  # two are kept, and the last takes the place of the first
-        steps.prepared(steps.size(height, 80), kind, work).masked()
+        steps.prepared(steps.size(height, 80), kind, WORK).masked()
     with nullcontext() if own_stream else pytest.raises(RuleError, match="workspaces of cuBLAS"):
-        steps.prepared(steps.size(64, 80), kind, work).masked()
+        steps.prepared(steps.size(64, 80), kind, WORK).masked()
 
 
 def test_a_capture_that_fails_takes_those_before_it_along(gpu: Pretended) -> None:
     steps = steps_of()
     kinds = [Kind(1, slots) for slots in (1, 2)]
     size = steps.size(48, 80)
-    steps._capture(size, kinds[0], work)
+    steps._capture(size, kinds[0], WORK)
     gpu.answers = lambda name, t: name == "equal" or None  # nothing changes with the inputs
     with pytest.raises(EngineError, match="does not answer to its inputs"):
-        steps._capture(size, kinds[1], work)
+        steps._capture(size, kinds[1], WORK)
     assert not size.steps
     gpu.answers = None
-    steps._capture(size, kinds[1], work)
+    steps._capture(size, kinds[1], WORK)
     size.steps[kinds[1]].masked()
 
 
@@ -216,3 +221,19 @@ def test_an_event_on_another_gpu_is_noticed(gpu: Pretended, monkeypatch: pytest.
     lift(np.ones(4, np.float32))
     with pytest.raises(RuleError, match="the host writes pinned"):
         lift(np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize("error", [CalledProcessError(1, "gcc"), FileNotFoundError("gcc"), ImportError("no triton")])
+def test_what_cannot_be_compiled_when_it_is_first_run_stays_as_it_is(error: Exception) -> None:
+    """As with Triton, which compiles a launcher for its first kernel by the machine's own compiler."""
+
+    def backend(graph: Any, given: Any) -> Callable[..., Any]:
+        def run(*inputs: Any) -> Any:
+            raise error
+
+        return run
+
+    def verb(x: Tensor) -> list[Tensor]:
+        return [x + 1]
+
+    assert fused(verb, lambda seed: [torch.ones(2)], backend) is verb  # type: ignore[arg-type]

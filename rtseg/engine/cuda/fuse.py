@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from subprocess import SubprocessError
 from types import FunctionType
 
 import torch
@@ -52,7 +53,9 @@ def fused(verb: Verb, draw: Draw, backend: str = "inductor") -> Verb:
         right = any(agree(compiled, verb, draw(seed)) for seed in range(TRIES))
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError:  # the family of torch's compilation errors; no compiler on this machine is one of them
+    # The family of torch's compilation errors; and what Triton meets when its first kernel is launched, and not before:
+    # no C compiler, or one without the headers of Python.
+    except (RuntimeError, TypeError, OSError, ImportError, SubprocessError):
         return verb
     return compiled if right else verb
 
