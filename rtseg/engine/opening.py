@@ -39,7 +39,7 @@ def open_one(recipe: Recipe) -> Engine:
     except RtsegError:
         raise
     except (RuntimeError, MemoryError) as e:  # of a GPU that is full or broken, as torch says it
-        raise EngineError(f"{where(recipe)}: runtime = \"{recipe.runtime}\" does not open: {in_one_line(e)}") from e
+        raise EngineError(f'{where(recipe)}: runtime = "{recipe.runtime}" does not open: {in_one_line(e)}') from e
 
 
 def open_best(recipe: Recipe) -> Engine:
