@@ -27,10 +27,12 @@ import torch
 from torch import Tensor
 
 from bench.counting import Cost, CountedAttention, Counter, cost, nothing_computed
-from rtseg.config import MemoryPlan
+from rtseg.config import POLICIES, MemoryPlan
+from rtseg.door import MAX_ID
 from rtseg.engine.cuda.fuse import MOST_OBJECTS
 from rtseg.engine.cuda.resize import DeviceInput
 from rtseg.engine.static import PaddedRead, StaticNetwork
+from rtseg.errors import RtsegError
 from rtseg.sam2 import Sam2, get_preset
 
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512", "sam2.1-small:1024", "nano:320")
@@ -252,13 +254,31 @@ def _row(cells: Sequence[str]) -> str:
     return "".join(f"{c:<{w}}" if i < 3 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(cells, widths, strict=False)))
 
 
+def a_case(text: str) -> str:
+    """PRESET:SIZE of a command line, once there is such a network."""
+    preset, _, size = text.rpartition(":")
+    try:
+        get_preset(preset)
+    except RtsegError as e:
+        raise argparse.ArgumentTypeError(f"{text!r}: {e}" if preset else f"{text!r}; expected PRESET:SIZE") from e
+    if not size.isdecimal() or int(size) % 32 or not 64 <= int(size) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a SIZE of 64 to 4096, a multiple of 32")
+    return text
+
+
+def _objects(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_ID:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, 1 to {MAX_ID}")
+    return int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the prediction, or write it as JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="PRESET:SIZE")
-    parser.add_argument("--objects", nargs="+", type=int, default=list(OBJECTS))
+    parser.add_argument("--cases", nargs="+", type=a_case, default=list(CASES), metavar="PRESET:SIZE")
+    parser.add_argument("--objects", nargs="+", type=_objects, default=list(OBJECTS))
     parser.add_argument("--cards", nargs="+", choices=sorted(CARDS), default=list(CARDS))
-    parser.add_argument("--policy", default="fifo")
+    parser.add_argument("--policy", choices=POLICIES, default="fifo")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--eager", action="store_true", help="count what transformers launches; needs it installed")
     args = parser.parse_args(argv)

@@ -293,12 +293,14 @@ class _Timed(Verbs):
 
 @contextmanager
 def _one_line(recipe: Recipe, final: Path) -> Iterator[None]:
-    """What a machine may run out of, as a line that says what would help."""
+    """What a machine may run out of, or fail at, as a line that says what would help."""
     try:
         yield
     except (MemoryError, RuntimeError) as e:
         if not isinstance(e, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(e):
-            raise
+            if "CUDA" not in str(e):
+                raise
+            raise EngineError(f"{recipe.path}: {in_one_line(e)}") from e  # a GPU that is there, and broken
         asked = f"image_size = {recipe.image_size}, max_objects = {recipe.max_objects}"
         raise EngineError(f"{recipe.path}: out of memory with {asked}; lower one of them, or free some") from e
     except OSError as e:

@@ -233,8 +233,8 @@ def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
 
 
 def _device(table: Table) -> str:
-    text = table.text("device", "auto")
-    if not DEVICE.fullmatch(text):  # mps, xpu: no runtime of ours works there
+    text = table.values.get("device", "auto")
+    if not isinstance(text, str) or not DEVICE.fullmatch(text):  # mps, xpu: no runtime of ours works there
         raise table.bad("device", '"auto", "cpu", "cuda" or "cuda:N", N from 0 as torch counts the GPUs that it sees')
     return text
 

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.child import run, write_json
-from bench.gpu.parts import CASES, SPARE, Job, Part, parts
+from bench.gpu.parts import CASES, SPARE, TINY, Job, Part, parts
 from bench.gpu.table import table
+from bench.roofline import a_case
 from rtseg.machine import commit
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = 1
-MINUTES = 8.0
+MINUTES, MOST_MINUTES = 8.0, 600
 ENDED = ("done", "absent")
 
 
@@ -38,18 +39,41 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument(
-        "--cases", nargs="+", default=list(CASES), metavar="PRESET:SIZE", help="the first is looked at most closely"
+        "--cases", nargs="+", type=a_case, metavar="PRESET:SIZE", help="the first is looked at most closely"
     )
     parser.add_argument("--minutes", type=float, default=MINUTES, help="that the whole run may take")
     parser.add_argument("--only", default="", help="parts whose name holds this, and `machine`")
     parser.add_argument("--fresh", action="store_true", help="take nothing from an earlier run")
     parser.add_argument("--json", type=Path, default=Path(os.environ.get("OUT", "out")) / "gpu.json")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.device == "cpu" and args.cases:
+        parser.error(f"--cases is for a GPU; on a CPU all parts run on {TINY}")
+    if not 0 < args.minutes <= MOST_MINUTES:
+        parser.error(f"--minutes {args.minutes}; expected more than 0, {MOST_MINUTES} at most")
+    args.cases = args.cases or list(CASES)
+    names = [p.name for p in parts(args.device, tuple(args.cases))]
+    if not any(args.only in name for name in names):
+        parser.error(f"--only {args.only!r}: no part is called so; there are: {', '.join(names)}")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the parts, write each result, print the table."""
-    start, args = time.monotonic(), arguments(argv)
+    args = arguments(argv)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        print(f"bench.gpu: stopped; what was done is in {args.json}, and the next run goes on there", file=sys.stderr)
+        return 130
+    except OSError as e:
+        if e.filename is None or not str(e.filename).startswith(str(args.json.parent)):
+            raise
+        print(f"bench.gpu: {args.json}: cannot be written ({e.strerror}); name another file: --json", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    start = time.monotonic()
     end = start + 60 * args.minutes
     seed = int.from_bytes(os.urandom(4), "little")  # fresh numbers in each run; it is in the results
     todo = [p for p in parts(args.device, tuple(args.cases)) if p.name == "machine" or args.only in p.name]
@@ -61,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     document = _begun(args, found, seed)
     document["parts"]["machine"] = first
+    write_json(args.json, document)  # minutes before there is something to lose
     for part in _in_order(todo[1:], document["parts"]):
         left = end - time.monotonic()
         if left < part.least_s:

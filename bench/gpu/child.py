@@ -37,7 +37,11 @@ def run(work: Callable[[Note], dict[str, Any]], seconds: float) -> dict[str, Any
         pid = os.fork()
         if pid == 0:
             _child(work, found, said)
-        status = _wait(pid, start + seconds)
+        try:
+            status = _wait(pid, start + seconds)
+        except BaseException:  # Ctrl-C comes to this process alone: the child has a session of its own
+            _end(pid)
+            raise
         ended = {"status": "timeout"} if status is None else _ended(status)
         result = json.loads(found.read_text("utf-8")) if found.is_file() else None
         report = {**ended, "seconds": round(time.monotonic() - start, 1), "result": result}
@@ -80,11 +84,16 @@ def _wait(pid: int, until: float) -> int | None:
             _kill_group(pid)
             return status
         if time.monotonic() > until:
-            _kill_group(pid)
-            os.kill(pid, signal.SIGKILL)  # where it was not the head of a group yet
-            os.waitpid(pid, 0)
+            _end(pid)
             return None
         time.sleep(POLL_S)
+
+
+def _end(pid: int) -> None:
+    _kill_group(pid)
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)  # where it was not the head of a group yet
+        os.waitpid(pid, 0)
 
 
 def _kill_group(pid: int) -> None:
@@ -112,4 +121,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.write_text(json.dumps(document, indent=1, allow_nan=False, default=str) + "\n", "utf-8")
-    part.replace(path)
+    try:
+        part.replace(path)
+    except OSError:
+        part.unlink()
+        raise

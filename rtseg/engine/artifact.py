@@ -124,7 +124,10 @@ def refusal(recipe: Recipe, expected: Sidecar) -> str:
         return ""
     try:
         record = json.loads(_record(folder).read_text("utf-8"))
-        known, reason, sources = dict(record["identity"]), str(record["reason"]), dict(record["sources"])
+        known, reason = dict(record["identity"]), str(record["reason"])
+        if "sources" not in record:
+            return ""  # of an earlier rtseg, whose sources were others
+        sources = dict(record["sources"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         return str(_refused(recipe, _record(folder), f"cannot be read ({type(e).__name__}): a build was refused"))
     if dict(_flat(known)) != dict(_flat(expected)) or _changed(sources, recipe.runtime):
@@ -178,7 +181,7 @@ def read(folder: Path, recipe: Recipe) -> Sidecar:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise _refused(recipe, path, "truncated or edited; expected what rtseg build wrote") from e
     if format_ != FORMAT:
-        raise _refused(recipe, path, f"format {format_}; expected {FORMAT}")
+        raise _refused(recipe, path, f"of another version of rtseg (format {format_}; expected {FORMAT})")
     if seal != _seal(sidecar):
         raise _refused(recipe, path, "truncated or edited; expected what rtseg build wrote")
     return dict(sidecar)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..config import SHIPPED, Recipe, file_sha256
 from ..documents import is_file
-from ..errors import ConfigError, EngineError, WeightsError
+from ..errors import ConfigError, EngineError, RtsegError, WeightsError
 from ..sam2 import Preset, get_preset
 from .artifact import fastest, locate
 from .base import Engine
@@ -34,7 +34,12 @@ _told: set[str] = set()  # what this process has warned of: once is enough
 def open_one(recipe: Recipe) -> Engine:
     """The engine of a recipe that names its runtime. Raises `ConfigError`, `WeightsError` or `EngineError`."""
     preset, path = get_preset(recipe.model), find_weights(recipe.weights)
-    return _opened(recipe, preset, path, file_sha256(path))
+    try:
+        return _opened(recipe, preset, path, file_sha256(path))
+    except RtsegError:
+        raise
+    except (RuntimeError, MemoryError) as e:  # of a GPU that is full or broken, as torch says it
+        raise EngineError(f'{where(recipe)}: runtime = "{recipe.runtime}" does not open: {in_one_line(e)}') from e
 
 
 def open_best(recipe: Recipe) -> Engine:

@@ -79,8 +79,11 @@ def settle(recipe: Recipe) -> Recipe:
     The device of ONNX Runtime stays as it was said: its providers count the GPUs themselves.
     """
     runtime = best_runtime(recipe) if recipe.runtime == "auto" else recipe.runtime
-    device, possible = device_of(runtime, recipe.device), PRECISIONS[family(runtime)]
-    precision = recipe.precision
+    try:
+        device = device_of(runtime, recipe.device)
+    except EngineError as e:
+        raise EngineError(f"{where(recipe)}: {e}") from e
+    precision, possible = recipe.precision, PRECISIONS[family(runtime)]
     if precision == "auto":
         precision = best_precision(runtime, device) if len(possible) > 1 else possible[0]
     if precision not in possible:

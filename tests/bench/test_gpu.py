@@ -274,3 +274,51 @@ def test_goals_are_held_against_what_was_measured() -> None:
 )
 def test_why_a_part_is_not_whole(part: dict[str, Any], said: str) -> None:
     assert _why({"result": None, **part}) == said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cases", "micro"], "'micro'; expected PRESET:SIZE"),
+        (["--cases", "nanno:320"], "no such preset; did you mean 'nano'?"),
+        (["--cases", "nano:321"], "a multiple of 32"),
+        (["--device", "cpu", "--cases", "nano:320"], "--cases is for a GPU; on a CPU all parts run on micro:64"),
+        (["--minutes", "nan"], "--minutes nan; expected more than 0"),
+        (["--only", "speeed"], "--only 'speeed': no part is called so; there are: machine, verbs"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_runs(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        arguments(words)
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+    assert arguments(["--cases", "nano:320"]).cases == ["nano:320"]
+
+
+def test_a_result_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gpu.json").mkdir()
+    assert main(["--device", "cpu", "--only", "TensorRT", "--json", str(tmp_path / "gpu.json")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "gpu.json: cannot be written (Is a directory)" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"]
+
+
+def test_a_part_is_ended_with_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part has a session of its own: Ctrl-C comes to the parent alone."""
+    beat = tmp_path / "beat"
+
+    def endless(note: Any) -> dict[str, Any]:
+        beat.write_text(str(os.getpid()))
+        while True:
+            signal.pause()
+
+    def stopped(seconds: float) -> None:
+        if beat.is_file() and beat.read_text():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(child.time, "sleep", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        child.run(endless, 60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(beat.read_text() or 0), 0)

@@ -142,6 +142,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert roofline.main([*words, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["card"] == "L4" and set(found["verbs"]) == {"resize", *roofline.VERBS}
+    for wrong in (["--cases", "micro"], ["--cases", "micro:65"], ["--objects", "0"], ["--policy", "nope"]):
+        with pytest.raises(SystemExit) as caught:
+            roofline.main(wrong)
+        assert caught.value.code == 2 and repr(wrong[1]) in capsys.readouterr().err
 
 
 @pytest.mark.slow

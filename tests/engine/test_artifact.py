@@ -81,7 +81,11 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("a list", lambda f: (f / SIDECAR).write_text("[]"), "truncated or edited"),
     ("edited", lambda f: edit(f / SIDECAR, lambda s: s["parity"][0].update(least=1.0)), "truncated or edited"),
     ("forged", lambda f: edit(f / SIDECAR, lambda s: s["identity"]["device"].update(gpu="T4")), "truncated or edited"),
-    ("another format", lambda f: edit(f / SIDECAR, lambda s: s.update(format=1)), "format 1; expected 2"),
+    (
+        "another format",
+        lambda f: edit(f / SIDECAR, lambda s: s.update(format=1)),
+        "of another version of rtseg (format 1;",
+    ),
     ("artifact cut", lambda f: (f / "step.plan").write_bytes(b"pla"), "step.plan: damaged or edited: sha256"),
     ("artifact edited", lambda f: (f / "parts/encoder.plan").write_bytes(b"planplaN"), "encoder.plan: damaged or edit"),
     ("artifact gone", lambda f: (f / "step.plan").unlink(), "step.plan: cannot be read (No such file"),
@@ -181,6 +185,8 @@ def test_what_was_refused_stays_so_until_a_build_succeeds(recipe: Recipe, runtim
         with pytest.raises(EngineError, match="built with"):  # not what was refused, and not what was built
             find(replace(recipe, **other), NANO, WEIGHTS)
         assert refusal_of(replace(recipe, **other), identity(replace(recipe, **other), NANO, WEIGHTS)) == ""
+    edit(folder.with_name(".fast.refused"), lambda record: record.pop("sources"))  # of an earlier version of rtseg
+    assert locate(recipe, NANO, WEIGHTS) == (folder, "")
     forgive(folder)
     assert locate(recipe, NANO, WEIGHTS) == (folder, "")
 

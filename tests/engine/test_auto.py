@@ -122,10 +122,12 @@ def test_where_nothing_opens_each_is_named(fails: Callable[..., list[str]]) -> N
 
 
 def test_an_explicit_runtime_is_not_left(fails: Callable[..., list[str]]) -> None:
-    tried = fails({"cuda": RuntimeError("no")})
-    with pytest.raises(RuntimeError, match="no"):
+    tried = fails({"cuda": RuntimeError("no kernel image\nmore")})
+    with pytest.raises(EngineError) as caught:
         open_engine(SMALL, runtime="cuda")
     assert tried == ["cuda"]
+    said = 'recipe: runtime = "cuda" does not open: RuntimeError: no kernel image; see: rtseg doctor'
+    assert str(caught.value) == said and isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_a_gpu_that_is_lost_is_not_asked_again(

@@ -46,7 +46,8 @@ def test_devices_that_nobody_has(device: object, tmp_path: Path) -> None:
     path.write_text(f"device = {device!r}\n")
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
-    assert str(caught.value).startswith(f"{path}: device = ") and "\n" not in str(caught.value)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: device = ") and '"cuda:N"' in said and "\n" not in said
 
 
 def test_the_device_of_each_runtime(two_gpus: None) -> None:

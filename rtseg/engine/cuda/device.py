@@ -19,6 +19,8 @@ def check_device(precision: str, device: str) -> None:
     name = torch.cuda.get_device_name(device)
     try:
         torch.ones(1, device=device).add_(1).item()
+    except torch.OutOfMemoryError:
+        raise  # it is full, and not at fault
     except RuntimeError as e:  # a GPU that this build of torch has no code for, or a driver that is too old
         problem = str(e).splitlines()[0]
         raise EngineError(f"{name}: torch {torch.__version__} cannot run on it ({problem}); see `rtseg doctor`") from e
