@@ -23,7 +23,7 @@ Size = tuple[int, int]  # height and width of a picture
 # kernels anew.
 OPENS_S = {"cuda": 900.0, "tensorrt": 900.0, "onnx:tensorrt": 900.0}
 OPENS_ELSE_S = 300.0
-PART_S = 120.0  # the same of one part of `Readies.ready`, which beats between parts that take seconds
+PART_S = 300.0  # the same of one part of `Readies.ready`: one that is compiled takes a minute or two on first use
 FIRST_USE = {
     "cuda": "compiling the image encoder (on first use, minutes)",
     "tensorrt": "loading its plans (minutes, where kernels are timed anew)",
@@ -53,7 +53,7 @@ def prepare(seat: Seat, engine: Engine, size: Size | None) -> float | None:
         return None
     height, width = size
     objects = engine.recipe.max_objects
-    what = f"making ready for pictures of {width}x{height} and up to {objects} objects"
+    what = f"making ready for pictures of {width}x{height} and up to {objects} objects (on first use, minutes)"
     seat.link.send("preparing", what=what, part_s=PART_S)
     seat.beat()
     engine.ready(height, width, seat.beat)
