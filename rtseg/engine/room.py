@@ -24,6 +24,7 @@ CUDA = 600 * MIB  # context and code of torch's and NVIDIA's libraries: an estim
 PROCESS = {"onnx": 95 * MIB, "other": 310 * MIB}  # Python with ONNX Runtime, or with torch: measured on Linux
 ARENA = 3  # what ONNX Runtime keeps for what it computes, as measured: its arena grows by doubling
 SPARE = 3  # memories of an object beside those that it looks at: the new one, and a fork's
+JOINED = 62  # bytes a pair of channels that `StaticNetwork.join` adds: heads of one width, in fp32, and wider products
 SURE = ("weights", "tables", "memories", "buffers", "pictures")
 LEAST = 0.75  # of what is estimated is needed for sure
 
@@ -112,7 +113,7 @@ def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[st
     graphs = 2 + (sizes.slots != steady)  # with a mask for each number of slots, and one without
     masks = sum(range(1, recipe.max_objects + 1)) * sizes.cells * 16 * 4
     return {
-        "weights": sizes.network() + sizes.weights(),
+        "weights": sizes.network() + sizes.weights() + JOINED * preset.dim**2,
         "tables": sizes.tables(rows=sizes.product),
         "memories": _pool(sizes),
         "pictures": picture,

@@ -76,6 +76,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return written, bare(RUN, "--device", "cpu", "--json", str(written))
 
 
+@pytest.mark.slow
 def test_all_parts_on_a_bare_machine(first: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     written, done = first
     assert done.returncode == 0, done.stdout + done.stderr
@@ -128,6 +129,7 @@ def check_schema(document: dict[str, Any]) -> None:
             assert all({"ms", "floor_ms", "over_floor", "limit", "kernels"} <= set(v) for v in found["verbs"].values())
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_over_what_is_done(
     first: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def test_the_nearest_tests_are_taken() -> None:
         covering("c.py", by_start)
 
 
+@pytest.mark.slow
 def test_what_a_test_finds_and_what_none_does(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "ROOT", tree)
     with mutants.copied(FAULT) as faulty:
