@@ -11,7 +11,7 @@ more than is allowed here). Holes are not filled. Corrected frames are condition
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -30,7 +30,7 @@ from rtseg.config import Recipe
 from rtseg.engine import to_input
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import ABSENT_LOGIT, PRESETS, Preset, Recall, Sam2
-from rtseg.track import Bank
+from rtseg.track import Bank, tracker
 
 pytest.importorskip("sam2", reason="Meta's sam2 is not installed; the Makefile says how, and `make test` does it")
 
@@ -218,8 +218,12 @@ def test_a_point_and_that_the_masks_are_not_trivial(
 def test_a_small_error_would_show(
     pair_21: SimpleNamespace, video: np.ndarray, their_point: Track, wrong: Callable[[Recall], Recall]
 ) -> None:
-    right = Bank.recall
-    with mock.patch.object(Bank, "recall", lambda bank, now: wrong(right(bank, now))):
+    right = tracker.recalls
+
+    def spoilt(banks: Sequence[Bank], now: int) -> list[Recall | None]:
+        return [recall and wrong(recall) for recall in right(banks, now)]
+
+    with mock.patch.object(tracker, "recalls", spoilt):
         ours = our_tracks(pair_21.engine, video[:19], {1: POINT})[1]
     assert difference(ours, their_point) > 10 * CLOSE
 
