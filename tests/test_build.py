@@ -144,7 +144,7 @@ def test_what_fits_is_kept_and_what_does_not_is_built_again(recipe: Path, use: C
     (recipe.parent / "built/small/plan.bin").write_bytes(b"edited")
     assert build(recipe)["ok"] and contents(recipe)["small/plan.bin"] == b"third"
     use(content=b"fourth")
-    recipe.write_text(recipe.read_text().replace("64", "96"))
+    recipe.write_text(recipe.read_text().replace("image_size = 64", "image_size = 96"))
     assert build(recipe)["ok"] and contents(recipe)["small/plan.bin"] == b"fourth"
 
 
