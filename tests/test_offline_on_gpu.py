@@ -28,7 +28,7 @@ from rtseg.config import Recipe, load_recipe
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda.on_gpu import OnGpu
 from rtseg.engine.cuda.picture import DevicePicture
-from rtseg.engine.lift import Host
+from rtseg.engine.lift import PinnedBuffer
 from rtseg.engine.opening import find_weights, load_network
 from rtseg.errors import ConfigError, EngineError, SourceError
 from rtseg.evaluate.readers.segmented import Segmented
@@ -190,18 +190,18 @@ def test_a_picture_never_goes_up_and_comes_down_once_when_it_is_drawn(
 ) -> None:
     downs: list[tuple[int, ...]] = []
     ups: list[int] = []
-    down, up = DevicePicture.__array__, Host.up
+    down, up = DevicePicture.__array__, PinnedBuffer.up
 
     def counted_down(self: DevicePicture, *given: Any, **more: Any) -> Any:
         downs.append(self.shape)
         return down(self, *given, **more)
 
-    def counted_up(self: Host, to_u8: torch.Tensor) -> None:
+    def counted_up(self: PinnedBuffer, to_u8: torch.Tensor) -> None:
         ups.append(len(to_u8))
         up(self, to_u8)
 
     monkeypatch.setattr(DevicePicture, "__array__", counted_down)
-    monkeypatch.setattr(Host, "up", counted_up)
+    monkeypatch.setattr(PinnedBuffer, "up", counted_up)
     segmented(NVDEC)
     assert downs == [(H, W, 3)] * FRAMES and ups and max(ups) < H * W
     ups.clear()

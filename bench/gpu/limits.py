@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.gpu.case import Case
 from bench.roofline import CARDS, TYPES, Card, Work, compiled, costs, floor_ms, predict
-from rtseg.engine.cuda.attention import CudaAttention
+from rtseg.engine.cuda.attention import CudaAttention, device_ms
 from rtseg.engine.cuda.fuse import Verb, exact_fp32, fused
 from rtseg.engine.static import PaddedRead, StaticNetwork
 
@@ -41,19 +41,13 @@ def median_ms(call: Callable[[], object], device: str, repeats: int = REPEATS) -
     """The median time of a call on the device."""
     for _ in range(3):
         call()
+    if device != "cpu":
+        return device_ms(call, repeats)
     times = []
     for _ in range(repeats):
-        if device == "cpu":
-            begin = time.perf_counter()
-            call()
-            times.append(1e3 * (time.perf_counter() - begin))
-        else:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
+        begin = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - begin))
     return sorted(times)[len(times) // 2]
 
 

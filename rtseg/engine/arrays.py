@@ -31,7 +31,7 @@ def on_host(x: Array) -> bool:
     return isinstance(x, np.ndarray) or x.device.type == "cpu"
 
 
-class _Landings(threading.local):
+class _Downloads(threading.local):
     """Where tensors of GPUs come down: pinned memory of each thread, kept and grown, and the event after a copy.
 
     Memory that is pinned for one copy costs more than the copy, and unpinned memory is copied twice.
@@ -54,7 +54,7 @@ class _Landings(threading.local):
         return buffer[:numbers], event
 
 
-_LANDINGS = _Landings()
+_DOWNLOADS = _Downloads()
 _NONE = np.empty(0, np.float32)
 
 
@@ -71,11 +71,11 @@ def _landed(x: Array) -> Float32:
     """A tensor of a GPU on the host, in memory of its own. It waits for this copy, and not for what comes after it."""
     import torch
 
-    landing, event = _LANDINGS.on(x.device, x.numel())
-    landing.copy_(x.reshape(-1), non_blocking=True)
+    buffer, event = _DOWNLOADS.on(x.device, x.numel())
+    buffer.copy_(x.reshape(-1), non_blocking=True)
     event.record(torch.cuda.current_stream(x.device))
     event.synchronize()
-    host: Float32 = landing.numpy().copy().reshape(x.shape)
+    host: Float32 = buffer.numpy().copy().reshape(x.shape)
     return host
 
 

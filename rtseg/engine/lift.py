@@ -12,7 +12,7 @@ from torch import Tensor
 SMALL = 4096  # bytes of a buffer at least: points and labels of prompts
 
 
-class Host:
+class PinnedBuffer:
     """Pinned memory that goes up in one copy; it may be written again once the copy before is over."""
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class Lift:
     def __init__(self, nbytes: int, device: torch.device, count: int = 4) -> None:
         """`nbytes`: what is pinned now; an array that is larger makes its buffer grow, once."""
         self._device = device
-        self._hosts = deque(Host(max(nbytes, SMALL), device) for _ in range(count))
+        self._hosts = deque(PinnedBuffer(max(nbytes, SMALL), device) for _ in range(count))
 
     def __call__(self, array: np.ndarray[Any, Any]) -> Tensor:
         """A tensor on the device with what is in the array now."""
@@ -54,9 +54,9 @@ class Lift:
         self._hosts.append(host)
         return lifted_u8.view(given.dtype).view(given.shape)
 
-    def _taken(self, nbytes: int) -> Host:
+    def _taken(self, nbytes: int) -> PinnedBuffer:
         try:
             host = self._hosts.popleft()
         except IndexError:  # as many threads as buffers are at it
-            return Host(max(nbytes, SMALL), self._device)
-        return host if len(host.bytes_u8) >= nbytes else Host(nbytes, self._device)
+            return PinnedBuffer(max(nbytes, SMALL), self._device)
+        return host if len(host.bytes_u8) >= nbytes else PinnedBuffer(nbytes, self._device)

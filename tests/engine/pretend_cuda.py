@@ -125,6 +125,6 @@ def pretend_cuda(
     mode = Mode(order, memory_bytes)
     runtime = Runtime(mode, order, capability)
     # What a process keeps for its life is of the GPU that it has.
-    kept_nothing = patch.object(arrays, "_LANDINGS", arrays._Landings())
+    kept_nothing = patch.object(arrays, "_DOWNLOADS", arrays._Downloads())
     with guarded(lambda: mode.device), runtime.patched(), mode.here(), kept_nothing:
         yield Pretended(mode, order, runtime)

@@ -22,7 +22,7 @@ from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine, attention, graph
 from rtseg.engine.cuda.device import Turns
 from rtseg.engine.cuda.picture import DevicePicture
-from rtseg.engine.lift import Host
+from rtseg.engine.lift import PinnedBuffer
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room
 from rtseg.engine.static import StaticNetwork
@@ -262,14 +262,17 @@ def test_two_callers_on_streams_of_their_own(gpu: Pretended, monkeypatch: pytest
         by_turns()
 
 
-def test_what_a_caller_reads_after_its_turn_is_not_written_over(gpu: Pretended) -> None:
+def test_what_a_caller_reads_after_its_turn_is_not_written_over(
+    gpu: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One caller reads a memory after its turn, and lets go of it; the other's second turn comes after that, too."""
     engine = opened()
     engine.ready(HEIGHT, WIDTH)
     recall, (one, other) = recall_of(engine), [torch.cuda.Stream() for _ in range(2)]
     for stream in (one, other):
         stream.wait_stream(torch.cuda.current_stream())
-    for _ in range(2):
+
+    def by_turns() -> None:
         with torch.cuda.stream(one):
             _, (written,) = engine.track(PICTURE, [recall])
         with torch.cuda.stream(other):
@@ -280,6 +283,19 @@ def test_what_a_caller_reads_after_its_turn_is_not_written_over(gpu: Pretended) 
             del written
         with torch.cuda.stream(other):
             engine.track(PICTURE, [recall])
+
+    by_turns()
+    by_turns()
+    before: list[torch.cuda.Stream] = []
+
+    def follow_the_turn_before(_: Turns, stream: torch.cuda.Stream) -> None:
+        for latest in before[-1:]:
+            stream.wait_stream(latest)
+        before.append(stream)
+
+    monkeypatch.setattr(Turns, "_follow", follow_the_turn_before)
+    with pytest.raises(RuleError):
+        by_turns()
 
 
 # Negative controls
@@ -327,7 +343,7 @@ def test_pinned_memory_that_is_written_too_early_is_noticed(gpu: Pretended, monk
     recall = recall_of(engine)
     for _ in range(4):
         engine.track(PICTURE, [recall])
-    monkeypatch.setattr(Host, "wait", lambda _: None)
+    monkeypatch.setattr(PinnedBuffer, "wait", lambda _: None)
     with pytest.raises(RuleError):
         for _ in range(4):
             engine.track(PICTURE, [recall])

@@ -211,16 +211,22 @@ def test_apart_bytes_are_apart(gpu: Pretended) -> None:
 def test_the_host_carries_knowledge(gpu: Pretended) -> None:
     a, side = on(), torch.cuda.Stream()
     torch.cuda.current_stream().synchronize()
+    later = on()
     with torch.cuda.stream(side):
         a + 1
+        with pytest.raises(RuleError):  # made after the host had waited
+            later + 1
 
 
 def test_order_is_handed_on(gpu: Pretended) -> None:
     a, b, c = on(), torch.cuda.Stream(), torch.cuda.Stream()
     b.wait_stream(torch.cuda.current_stream())
     c.wait_stream(b)
+    later = on()
     with torch.cuda.stream(c):
         a + 1
+        with pytest.raises(RuleError):  # made after what was handed on
+            later + 1
 
 
 def test_blocking_streams_are_in_order_with_the_default_one(gpu: Pretended) -> None:

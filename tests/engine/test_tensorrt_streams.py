@@ -212,8 +212,10 @@ def test_nothing_is_put_on_another_gpu(build: Open, gpu: Pretended) -> None:
 
 
 @SLOW
-def test_pictures_of_other_sizes(build: Open) -> None:
-    follow(build(max_objects=3), sizes=((48, 80), (64, 64)))
+def test_pictures_of_other_sizes(build: Open, gpu: Pretended) -> None:
+    engine, replays = build(max_objects=3), gpu.replays
+    follow(engine, sizes=((48, 80), (64, 64)))
+    assert gpu.replays > replays  # of frames on which nobody prompts
 
 
 @SLOW
@@ -306,7 +308,9 @@ def by_turns(engine: TensorRTEngine) -> None:
 
 
 def test_threads_on_streams_of_their_own(build: Open) -> None:
-    by_turns(build(ready=False, max_objects=1))
+    engine = build(ready=False, max_objects=1)
+    by_turns(engine)
+    assert len(engine._gpu._callers) > 1  # type: ignore[attr-defined]
 
 
 # Faults of each kind, put in

@@ -156,15 +156,16 @@ def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return answer
 
 
-def device_ms(call: Callable[[], Tensor]) -> float:
-    """The median time of a call on the GPU, in milliseconds."""
+def device_ms(call: Callable[[], object], repeats: int | None = None) -> float:
+    """The median time of a call on the GPU, in milliseconds; `repeats`: None takes `REPEATS`."""
+    repeats = repeats or REPEATS
     call()
     times: list[float] = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))
-    return sorted(times)[REPEATS // 2]
+    return sorted(times)[repeats // 2]

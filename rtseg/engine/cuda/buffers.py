@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...sam2 import Recall
 from ...types import ImageU8
-from ..lift import Host
+from ..lift import PinnedBuffer
 from .picture import lies_on
 
 ALIGNED = 256  # bytes; where the picture starts behind the facts
@@ -82,7 +82,7 @@ class Inputs:
         self.layout = layout
         self._picture_shape = (height, width, 3)
         total = layout.nbytes + height * width * 3
-        self._hosts = [Filled(Host(total, device), self) for _ in range(2)]
+        self._hosts = [Filled(PinnedBuffer(total, device), self) for _ in range(2)]
         self._device_u8 = torch.zeros(total, dtype=torch.uint8, device=device)
         self.picture_hwc = self.picture_in(self._device_u8)
         self._facts = layout.of(self._device_u8)
@@ -142,7 +142,7 @@ class Inputs:
 class Filled:
     """Host memory as arrays: made once, for a view costs as much as what is written through it."""
 
-    def __init__(self, host: Host, inputs: Inputs) -> None:
+    def __init__(self, host: PinnedBuffer, inputs: Inputs) -> None:
         self.host = host
         self.picture_hwc = inputs.picture_in(host.bytes_u8).numpy()
         self.head_u8 = host.bytes_u8[: inputs.layout.nbytes].numpy()
