@@ -201,7 +201,7 @@ def test_one_logger_hears_everything(built: tuple[Path, Any, Any], trt: Any, eng
             tensorrt.open(mini(), RECIPE, "", folder)
     assert trt.voice.logger is first
     with complaints() as said:
-        assert said.logger is first and not said.lines
+        assert said.trt_logger is first and not said.lines
 
 
 def test_a_logger_of_its_own_hears_nothing(engine: Engine, trt: Any, tmp_path: Path) -> None:
@@ -222,13 +222,13 @@ def test_each_thread_hears_its_own_and_others_are_heard_by_all(trt: Any) -> None
     def listen(word: str) -> list[str]:
         with complaints() as said:
             barrier.wait(5)
-            said.logger.log(trt.ILogger.ERROR, word)
+            said.trt_logger.log(trt.ILogger.ERROR, word)
             barrier.wait(5)
             if word == "one":
-                speaker = threading.Thread(target=said.logger.log, args=(trt.ILogger.ERROR, "of\n a worker"))
+                speaker = threading.Thread(target=said.trt_logger.log, args=(trt.ILogger.ERROR, "of\n a worker"))
                 speaker.start()
                 speaker.join()
-            said.logger.log(stand_in.Severity.INFO, "chatter")
+            said.trt_logger.log(stand_in.Severity.INFO, "chatter")
             barrier.wait(5)
             return list(said.lines)
 

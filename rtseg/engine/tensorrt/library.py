@@ -49,7 +49,7 @@ class Complaints:
     """The last errors that TensorRT logged while this was open; it says why there, and returns only that it failed."""
 
     def __init__(self, logger: trt.ILogger) -> None:
-        self.logger = logger
+        self.trt_logger = logger
         self.lines: deque[str] = deque(maxlen=8)
         self.thread = threading.get_ident()
 
@@ -87,7 +87,7 @@ class Router:
 
 @contextmanager
 def complaints() -> Iterator[Complaints]:
-    """Inside, TensorRT's errors are noted; its objects are made with `logger`."""
+    """Inside, TensorRT's errors are noted; its objects are made with `trt_logger`."""
     logger, router = _logger(bindings())
     listening = Complaints(logger)
     router.open(listening)

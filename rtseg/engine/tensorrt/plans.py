@@ -32,10 +32,10 @@ def build(onnx: Path, most: int, timings: Path, gpu: Gpu) -> bytes:
     """
     trt = bindings()
     with complaints() as said:
-        builder = trt.Builder(said.logger)
+        builder = trt.Builder(said.trt_logger)
         # 10 mixes precisions as it likes without this flag; 11 never does, and ignores it.
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, said.logger)
+        parser = trt.OnnxParser(network, said.trt_logger)
         if not parser.parse(onnx.read_bytes()):
             found = [line(str(parser.get_error(i))) for i in range(parser.num_errors)] or list(said.lines)
             raise EngineError(
@@ -106,7 +106,7 @@ class Plan:
         except OSError as e:
             raise EngineError(f"{path}: cannot be read ({e.strerror}); run rtseg build again") from e
         with complaints() as said:
-            self._runtime = trt.Runtime(said.logger)
+            self._runtime = trt.Runtime(said.trt_logger)
             self._engine = self._runtime.deserialize_cuda_engine(data)
             if self._engine is None:
                 what = f"{path}: TensorRT {trt.__version__} cannot load it (truncated, or of another version or GPU)"
