@@ -62,10 +62,10 @@ setup(
     package_data={
         "rtseg": [
             "py.typed",
-            "demo.mp4",
-            "weights/*.safetensors",
-            "weights/*.md",
-            "weights/onnx/*/*",
+            "live/demo.mp4",
+            "sam2/shipped/*.safetensors",
+            "sam2/shipped/*.md",
+            "sam2/shipped/onnx/*/*",
             "engine/cuda/*.cu",
             "engine/cpu/simd/*",
         ]

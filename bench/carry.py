@@ -28,13 +28,14 @@ from rich.table import Table
 
 import rtseg
 from rtseg.adapt.config import read_config
-from rtseg.benchmark.statistics import summary
-from rtseg.evaluate import Sequence, open_dataset
+from rtseg.base.types import Float32, Frame, ImageU8, Masks, now_ns
+from rtseg.data import open_dataset
+from rtseg.data.dataset import Sequence
 from rtseg.evaluate.metrics.boundary import boundary_f, tolerance_px
 from rtseg.evaluate.metrics.overlap import areas, iou
+from rtseg.evaluate.speed.statistics import summary
 from rtseg.grab import HELD_OUT_SEED
 from rtseg.publish.carry import Carrier
-from rtseg.types import Float32, Frame, ImageU8, Masks, now_ns
 
 ROOT = Path(__file__).parents[1]
 ENGINE, TRAINING = ROOT / "engines" / "nano-cpu.toml", ROOT / "engines" / "training" / "nano.toml"

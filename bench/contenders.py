@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rtseg.benchmark.turns import settling
+from rtseg.base.types import BoolMask, ImageU8, now_ns
 from rtseg.engine import Engine, to_input
+from rtseg.evaluate.speed.turns import settling
 from rtseg.sam2 import Preset, Sam2
 from rtseg.sam2.weights import _rename
 from rtseg.track import Tracker
-from rtseg.types import BoolMask, ImageU8, now_ns
 
 Box = tuple[float, float, float, float]
 

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from bench.contenders import randomize
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.errors import RtsegError
 from rtseg.engine import cpu, to_input
 from rtseg.engine.cpu.isa import PREFERRED, available_isas, why_not
 from rtseg.engine.cpu.kernels import Kernels
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.tensorrt import onnx
-from rtseg.errors import RtsegError
 from rtseg.sam2 import Recall, Sam2, get_preset
 
 Run = Callable[[], list[Tensor]]

@@ -28,10 +28,10 @@ import cv2
 import numpy as np
 
 import rtseg
-from rtseg.config import load_recipe
-from rtseg.errors import EngineError
+from rtseg.base.errors import EngineError
+from rtseg.base.types import BoolMask, ImageU8, Masks
+from rtseg.engine.recipe import load_recipe
 from rtseg.track import POLICIES
-from rtseg.types import BoolMask, ImageU8, Masks
 
 ENGINE = Path(__file__).parents[1] / "engines" / "micro-cpu.toml"
 BEFORE, AWAY, AFTER = 15, 25, 15  # frames of A, of B, and of A again

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtseg import open_source
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
 
 FRAMES, WIDTH, HEIGHT = 40, 320, 240
 PACKET, MOST = 188, 20

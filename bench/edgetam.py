@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contenders import Contender, Task, prompt_session
-from rtseg.errors import ConfigError
+from rtseg.base.errors import ConfigError
 
 # Of these timm wants names only, none of which the backbone uses; and no torchvision goes with torch's CPU build.
 STAND_INS = ("", ".datasets", ".io", ".models", ".models.feature_extraction", ".ops", ".ops.misc", ".transforms",

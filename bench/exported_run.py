@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from rtseg.types import Float32
+from rtseg.base.types import Float32
 
 GRAPHS = ("image_encoder", "memory_attention", "image_decoder_prompted", "image_decoder", "memory_encoder")
 MEMORIES, POINTERS = 7, 16  # as SAM 2 was trained

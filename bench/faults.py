@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from rtseg.types import now_ns
+from rtseg.base.types import now_ns
 
 from .camera import Camera
 from .fuzz import fuzz_control, fuzz_wire

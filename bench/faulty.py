@@ -16,8 +16,8 @@ WORKER = (sys.executable, "-m", "bench.faulty")
 
 def play(profile: str, starter: int) -> None:
     from rtseg.cli import _end_gently, _log_to_stderr
-    from rtseg.config import load_stream
     from rtseg.live import run_live
+    from rtseg.live.profile import load_stream
     from rtseg.live.seat import end_with
 
     end_with(starter, signal.SIGTERM)  # a bench that is killed, or a test that fails, leaves no feed behind

@@ -17,12 +17,12 @@ from bench import first_mask
 from bench.contenders import Box, Contender, Meta, Ours, Task, Transformers, pixels_of, randomize
 from bench.edgetam import EdgeTam
 from bench.rates import emulated
-from rtseg.clips import calibration
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.errors import ConfigError
+from rtseg.base.types import BoolMask
+from rtseg.build.clips import calibration
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.runtimes import ON_GPU, PRECISIONS, runtime_module, settle
-from rtseg.errors import ConfigError
 from rtseg.sam2 import Sam2, get_preset, load_weights, save_weights
-from rtseg.types import BoolMask
 
 SEED = 3  # of the random weights: with this one the object stays small, and moves
 OURS = tuple((runtime, precision) for runtime, precisions in PRECISIONS.items() for precision in precisions)

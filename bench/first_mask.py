@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rtseg.types import now_ns
+from rtseg.base.types import now_ns
 
 WEIGHTS, PICTURES, PIXELS = "weights.safetensors", "pictures.npy", "pixels.npy"
 

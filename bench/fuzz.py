@@ -20,14 +20,14 @@ import msgpack
 import numpy as np
 import zmq
 
-from rtseg.control import Add, Client, Correct, Get, Rename, Set, Status
-from rtseg.control.messages import pack_request
-from rtseg.errors import OutputError
-from rtseg.keys import present
+from rtseg.base.errors import OutputError
+from rtseg.base.types import Frame, Prompt, now_ns
+from rtseg.live.control import Add, Client, Correct, Get, Rename, Set, Status
+from rtseg.live.control.messages import pack_request
+from rtseg.publish.keys import present
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.subscriber import Subscriber
 from rtseg.publish.wire import encode_overlay, encode_status, encode_video
-from rtseg.types import Frame, Prompt, now_ns
 
 CHECKS = 20  # sensible questions in between
 ANSWER_S = 5.0  # and how long each may take

@@ -1,7 +1,7 @@
 """A shipped network before its judges: every held-out group, from a mask, a box and a point; and its model card.
 
     python -m bench.judge engines/training/nano.toml --data DATA --engine engines/nano-cpu.toml --out out/judge/nano \\
-        --log out/nano --card rtseg/weights/nano.md
+        --log out/nano --card rtseg/sam2/shipped/nano.md
 
 Groups are what the training's file keeps for validation, and synthetic scenes of held-out seeds. Each evaluation is a
 folder that `rtseg compare` reads; one that is there already is not run again. The card is made of these, of the
@@ -23,11 +23,14 @@ from rich.table import Table
 
 import rtseg
 from rtseg.adapt.config import TrainConfig, read_config
-from rtseg.evaluate import Dataset, Settings, evaluate, open_dataset, store
+from rtseg.base.machine import facts
+from rtseg.data import open_dataset
+from rtseg.data.dataset import Dataset
+from rtseg.engine.recipe import SHIPPED
+from rtseg.evaluate import Settings, evaluate, store
 from rtseg.evaluate.bootstrap import OVER, Figure
 from rtseg.evaluate.summary import Summary, summarise
 from rtseg.grab import HELD_OUT_SEED
-from rtseg.machine import facts
 from rtseg.sam2 import get_preset
 
 PROMPTS = ("mask", "box", "points-1")
@@ -93,7 +96,7 @@ def card(engine: rtseg.Engine, training: Path, log: dict[str, Any], found: list[
     config = read_config(training)
     preset = get_preset(config.preset)
     numbers = ", ".join(f"{key} {value}" for key, value in asdict(preset).items() if key != "name")
-    weights = Path(rtseg.__file__).parent / "weights" / f"{preset.name}.safetensors"
+    weights = SHIPPED / f"{preset.name}.safetensors"
     columns = ("group", "prompt", *FIGURES.values())
     lines = [
         f"# {preset.name}: model card",

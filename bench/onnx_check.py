@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtseg.config import Recipe
+from rtseg.base.errors import RtsegError
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.tensorrt.onnx import VERBS, Shapes, export, typed
-from rtseg.errors import RtsegError
 from rtseg.sam2 import Preset, Prompts, Recall, Sam2, certain, get_preset, upsample
 
 LIMIT = 1e-3

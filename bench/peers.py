@@ -31,15 +31,15 @@ from bench.edgetam import EdgeTam
 from bench.field import BASELINE, REFERENCE, Makers, make_task, our_makers, their_makers, worth_while, write_task
 from bench.peers_table import show
 from bench.rates import TYPES, encoder_gflop, encoder_share, product_rate
-from rtseg.benchmark.budget import Budget, Deadline
-from rtseg.benchmark.clip import Clip
-from rtseg.benchmark.cold import cold_start, in_process
-from rtseg.benchmark.statistics import speedup, summary
-from rtseg.benchmark.turns import SETTLE, take_turns
-from rtseg.doctor import versions
-from rtseg.machine import Load, commit, facts
-from rtseg.report import clock_bar
-from rtseg.types import BoolMask, Frame, Prompt
+from rtseg.base.machine import Load, commit, facts
+from rtseg.base.terminal import clock_bar
+from rtseg.base.types import BoolMask, Frame, Prompt
+from rtseg.build.doctor import versions
+from rtseg.evaluate.speed.budget import Budget, Deadline
+from rtseg.evaluate.speed.clip import Clip
+from rtseg.evaluate.speed.cold import cold_start, in_process
+from rtseg.evaluate.speed.statistics import speedup, summary
+from rtseg.evaluate.speed.turns import SETTLE, take_turns
 
 WARM = 18  # frames until the memory is full: the prompted one, and a pointer for each of the next fifteen, and more
 SECONDS = 420.0

@@ -22,14 +22,14 @@ from typing import Any
 from rich.console import Console
 
 import rtseg
-from rtseg.config import PRECISIONS, Recipe, load_recipe
-from rtseg.errors import EngineError, RtsegError, SourceError
+from rtseg.base.errors import EngineError, RtsegError, SourceError
+from rtseg.data import open_dataset
+from rtseg.data.dataset import Dataset
+from rtseg.engine.recipe import PRECISIONS, Recipe, load_recipe
 from rtseg.evaluate import bootstrap
 from rtseg.evaluate.bootstrap import Figure, Values
-from rtseg.evaluate.dataset import Dataset
 from rtseg.evaluate.prompting import PROMPTS
 from rtseg.evaluate.protocols import PROTOCOLS, survey
-from rtseg.evaluate.readers import open_dataset
 from rtseg.evaluate.result import Result
 from rtseg.evaluate.run import Settings, evaluate, schedule
 from rtseg.evaluate.summary import by_group, difference, summarise

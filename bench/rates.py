@@ -11,11 +11,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rtseg.benchmark.lane import synchronise
-from rtseg.benchmark.statistics import spread
+from rtseg.base.types import ImageU8, now_ns
 from rtseg.engine import Engine, Prepares
+from rtseg.evaluate.speed.lane import synchronise
+from rtseg.evaluate.speed.statistics import spread
 from rtseg.sam2 import Sam2
-from rtseg.types import ImageU8, now_ns
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 

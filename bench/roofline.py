@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from bench.counting import Cost, CountedAttention, Counter, cost, nothing_computed
-from rtseg.config import POLICIES, MemoryPlan
-from rtseg.door import MAX_ID
+from rtseg.base.errors import RtsegError
+from rtseg.base.prompt_schema import MAX_ID
 from rtseg.engine.cuda.fuse import MOST_OBJECTS
 from rtseg.engine.cuda.resize import DeviceInput
+from rtseg.engine.recipe import POLICIES, MemoryPlan
 from rtseg.engine.static import PaddedRead, StaticNetwork
-from rtseg.errors import RtsegError
 from rtseg.sam2 import Sam2, get_preset
 
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512", "sam2.1-small:1024", "nano:320")

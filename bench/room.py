@@ -19,10 +19,10 @@ from typing import Any, Self
 import numpy as np
 import zmq
 
-from rtseg.control import Client
-from rtseg.keys import allow, new, present
+from rtseg.base.types import now_ns
+from rtseg.live.control import Client
+from rtseg.publish.keys import allow, new, present
 from rtseg.publish.wire import decode
-from rtseg.types import now_ns
 
 ROOT = Path(__file__).parents[1]
 BOX = (40.0, 40.0, 600.0, 500.0)

@@ -13,13 +13,13 @@ from pathlib import Path
 import cv2
 
 import rtseg
-from rtseg.config import StreamProfile, load_stream
-from rtseg.errors import SourceError
-from rtseg.evaluate.dataset import Sequence, Target
+from rtseg.base.errors import SourceError
+from rtseg.base.rle import encode_rle
+from rtseg.base.types import ImageU8, Masks
+from rtseg.data.dataset import Sequence, Target
 from rtseg.evaluate.pictures import contact_sheet
 from rtseg.evaluate.result import Prediction, Tracked
-from rtseg.publish.rle import encode_rle
-from rtseg.types import ImageU8, Masks
+from rtseg.live.profile import StreamProfile, load_stream
 
 COLUMNS, WIDTH, QUALITY = 4, 320, 88
 

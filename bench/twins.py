@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 
 import rtseg
-from rtseg.config import load_recipe
+from rtseg.base.types import BoolMask, ImageU8
+from rtseg.engine.recipe import load_recipe
 from rtseg.track import POLICIES
-from rtseg.types import BoolMask, ImageU8
 
 from .cuts import ENGINE, Clip, clips, overlap
 

@@ -17,25 +17,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .base.errors import RtsegError as RtsegError
+    from .base.types import Frame as Frame
+    from .base.types import Masks as Masks
+    from .base.types import Prompt as Prompt
     from .engine import Engine as Engine
     from .engine import open_engine as open_engine
-    from .errors import RtsegError as RtsegError
     from .grab import open_source as open_source
     from .publish.subscriber import Subscriber as Subscriber
     from .track import Tracker as Tracker
-    from .types import Frame as Frame
-    from .types import Masks as Masks
-    from .types import Prompt as Prompt
 
 __version__ = "0.1.0"
 
 # A name is imported when it is first used: `import rtseg` is quick, and needs neither torch, av nor zmq.
 _HOMES = {
     "Engine": ".engine",
-    "Frame": ".types",
-    "Masks": ".types",
-    "Prompt": ".types",
-    "RtsegError": ".errors",
+    "Frame": ".base.types",
+    "Masks": ".base.types",
+    "Prompt": ".base.types",
+    "RtsegError": ".base.errors",
     "Subscriber": ".publish.subscriber",
     "Tracker": ".track",
     "open_engine": ".engine",

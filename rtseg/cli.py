@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import __version__
-from .descriptors import fill_standard
-from .documents import as_path, is_there
-from .errors import IncompleteError, OutputError, RtsegError
+from .base.descriptors import fill_standard
+from .base.documents import as_path, is_there
+from .base.errors import IncompleteError, OutputError, RtsegError
 
 Result = dict[str, Any]
 N = TypeVar("N", int, float)
@@ -107,7 +107,7 @@ def _end_gently() -> None:
 
 
 def _show(result: Result, as_json: bool) -> None:
-    from .report import show
+    from .base.terminal import show
 
     try:
         show(result, to_stderr=as_json)
@@ -137,13 +137,13 @@ def _fail(
 
 
 def _demo(args: argparse.Namespace) -> Result:
-    from .demo import demo
+    from .live.demo import demo
 
     return demo(out=args.out)
 
 
 def _live(args: argparse.Namespace) -> Result:
-    from .config import load_stream
+    from .live.profile import load_stream
 
     profile = load_stream(args.stream)
     from .live import run_live
@@ -160,7 +160,7 @@ def _view(args: argparse.Namespace) -> Result:
 
 
 def _top(args: argparse.Namespace) -> Result:
-    from .metrics.top import top
+    from .live.watch.top import top
 
     return top(args.address, args.seconds, args.once)
 
@@ -172,8 +172,8 @@ def _verify(args: argparse.Namespace) -> Result:
 
 
 def _build(args: argparse.Namespace) -> Result:
-    from .build import build_all
-    from .report import progress_bar
+    from .base.terminal import progress_bar
+    from .build.build import build_all
 
     options = {name: getattr(args, name) for name in ("clip", "prompts", "force")}
     with progress_bar("frames proved") as progress:
@@ -185,21 +185,21 @@ def _bench(args: argparse.Namespace) -> Result:
         return _loopback(args)
     if not args.recipes:
         raise _UsageError("no recipe; expected engine recipes, or --loopback; see rtseg bench --help")
-    from .report import clock_bar
+    from .base.terminal import clock_bar
 
     names = ("clip", "prompts", "objects", "frames", "rounds", "compare", "runtimes", "out")
     seconds = args.seconds or 140.0
     with clock_bar("bench") as progress:
         progress("importing", 0.0, seconds)  # which takes seconds
-        from .benchmark.run import bench
+        from .evaluate.speed.run import bench
 
         given = {name: getattr(args, name) for name in names}
         return bench(args.recipes, **given, seconds=seconds, progress=progress)
 
 
 def _loopback(args: argparse.Namespace) -> Result:
-    from .benchmark.loopback import loopback
-    from .config import load_stream
+    from .evaluate.speed.loopback import loopback
+    from .live.profile import load_stream
 
     _log_to_stderr()
     return loopback(None if args.loopback == "" else load_stream(args.loopback), args.seconds or 20.0)
@@ -213,8 +213,8 @@ def _log_to_stderr() -> None:
 def _doctor(args: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
-    from .doctor import examine
-    from .doctor.memory import plan
+    from .build.doctor import examine
+    from .build.doctor.memory import plan
 
     if args.memory is not None:
         return plan(args.memory)
@@ -224,8 +224,8 @@ def _doctor(args: argparse.Namespace) -> Result:
 
 def _parser() -> argparse.ArgumentParser:
     from .adapt.commands import add_parsers as add_training
-    from .control.commands import add_parsers as add_control
     from .evaluate.commands import add_parsers as add_evaluation
+    from .live.control.commands import add_parsers as add_control
     from .offline.commands import add_parser as add_offline
 
     parser = _Parser(

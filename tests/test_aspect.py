@@ -10,14 +10,14 @@ import av
 import numpy as np
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
+from rtseg.base.types import Frame
 from rtseg.grab import open_source
 from rtseg.live.parcels import frame_meta, frame_of
 from rtseg.publish import Recorder, draw_overlay
 from rtseg.publish.recording import Recording
 from rtseg.publish.viewer import displayed
 from rtseg.publish.wire import aspect_of, decode, encode_overlay, encode_video
-from rtseg.types import Frame
 
 PAL = Fraction(64, 45)  # 720x576 shown at 16:9
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from rtseg import __version__
+from rtseg.base.errors import PromptError
 from rtseg.cli import main
-from rtseg.config import StreamProfile
-from rtseg.errors import PromptError
+from rtseg.live.profile import StreamProfile
 from rtseg.offline import Reading
 
 VERBS = ("demo", "live", "segment", "view", "build", "bench", "train", "doctor")
@@ -43,7 +43,7 @@ class Room(types.ModuleType):
 def room(monkeypatch: pytest.MonkeyPatch) -> Room:
     """The live room and the demo, replaced by one that answers for both."""
     fake = Room("room", "demo", "run_live")
-    for name in ("rtseg.live", "rtseg.demo"):
+    for name in ("rtseg.live", "rtseg.live.demo"):
         monkeypatch.setitem(sys.modules, name, fake)
     return fake
 
@@ -247,7 +247,7 @@ def test_eval_follows_a_synthetic_set_and_compares_with_itself(
 def test_doctor_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("rtseg.doctor.SHIPPED", tmp_path)
+    monkeypatch.setattr("rtseg.build.doctor.SHIPPED", tmp_path)
     assert main(["doctor", "--json"]) == 1
     printed = capsys.readouterr()
     listed = json.loads(printed.out)["findings"]
@@ -264,7 +264,7 @@ def test_doctor_knows_a_package_that_goes_by_another_name(monkeypatch: pytest.Mo
     """As TensorRT does, where only `tensorrt_cu13` is installed; and one that does not tell its version."""
     import importlib.metadata
 
-    from rtseg.doctor import finding
+    from rtseg.build.doctor import finding
 
     def not_installed(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)

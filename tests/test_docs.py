@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = (".", "docs", "bench", "engines", "streams", "rtseg/weights")
+FOLDERS = (".", "docs", "bench", "engines", "streams", "rtseg/sam2/shipped")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 
 
@@ -20,8 +20,8 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 
 def test_the_verbs_of_the_readme_exist() -> None:
+    from rtseg.base.errors import RtsegError
     from rtseg.cli import _parser
-    from rtseg.errors import RtsegError
 
     text = (ROOT / "README.md").read_text("utf-8")
     verbs = set(re.findall(r"(?:^    |`)rtseg (\w+)", text, re.MULTILINE))

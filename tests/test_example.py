@@ -15,7 +15,7 @@ import pytest
 import rtseg
 
 ROOT = Path(__file__).parents[1]
-WEIGHTS = ROOT / "rtseg" / "weights" / "nano.safetensors"
+WEIGHTS = ROOT / "rtseg" / "sam2" / "shipped" / "nano.safetensors"
 CLIP = "synthetic:laparoscopy?seconds=0.16&seed=3&width=320&height=240"
 
 

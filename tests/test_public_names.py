@@ -65,7 +65,7 @@ import sys
 for name in ("av", "zmq", "msgpack", "pycocotools", "rich", "PIL", "safetensors", "transformers"):
     sys.modules[name] = None
 import numpy as np, torch, rtseg
-from rtseg.config import load_recipe
+from rtseg.engine.recipe import load_recipe
 from rtseg.sam2 import Sam2, get_preset
 torch.save(Sam2(get_preset("nano"), 64).state_dict(), sys.argv[1])
 tracker = rtseg.Tracker(rtseg.open_engine(load_recipe(weights=sys.argv[1], image_size=64)))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from rtseg import open_source
-from rtseg.config import POLICIES
+from rtseg.engine.recipe import POLICIES
 
 ROOT = Path(__file__).parents[1]
 HIDE = 'import sys\nsys.modules["torch"] = None\n'

@@ -17,14 +17,14 @@ from torch import Tensor
 
 import rtseg
 from bench.contenders import Box, randomize
-from rtseg.config import SHIPPED, MemoryPlan, Recipe
+from rtseg.base.types import ImageU8
 from rtseg.engine import Engine
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda import open as open_cuda
+from rtseg.engine.recipe import SHIPPED, MemoryPlan, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
-from rtseg.types import ImageU8
 
 SEED = 3  # of random weights: with this one the object stays small, and moves
 SHOWN = 24  # pictures, shown there and back again

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from bench.gpu.case import Case, boxes, endoscope, get_ready
-from rtseg.clips import Clip, synthetic_clip
+from rtseg.build.clips import Clip, synthetic_clip
+from rtseg.build.gate import explain, gate
 from rtseg.engine import Engine
-from rtseg.gate import explain, gate
 from rtseg.track import Tracker
 
 ROOT = Path(__file__).parents[2]

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from bench.gpu.case import Case, noise, poison
-from rtseg.config import Recipe
+from rtseg.base.errors import PromptError, RtsegError
+from rtseg.base.types import BoolMask, ImageU8
+from rtseg.build.gate import overlap
 from rtseg.engine import Engine
 from rtseg.engine.base import Prepares
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import PromptError, RtsegError
-from rtseg.gate import overlap
 from rtseg.sam2 import Sam2
 from rtseg.track import POLICIES, Tracker
-from rtseg.types import BoolMask, ImageU8
 
 SIZES = ((1, 1), (2, 3), (17, 31), (64, 64), (97, 513), (240, 320), (479, 641), (720, 1280), (1080, 1920), (2160, 3840))
 FRAMES = 12  # of a script

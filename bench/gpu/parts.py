@@ -15,8 +15,8 @@ from typing import Any
 from bench.gpu import clip, fuzz, limits, peers, speed, verbs
 from bench.gpu.case import Case, case_of
 from bench.roofline import Work
-from rtseg.doctor import versions
-from rtseg.machine import facts
+from rtseg.base.machine import facts
+from rtseg.build.doctor import versions
 
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512", "nano:320")
 TINY = "micro:64"  # on a CPU

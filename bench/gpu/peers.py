@@ -19,7 +19,7 @@ import torch
 
 from bench.contenders import Contender, Ours, Task, Transformers, pixels_of
 from bench.gpu.case import Case, endoscope, get_ready, there_and_back
-from rtseg.benchmark.statistics import speedup, summary
+from rtseg.evaluate.speed.statistics import speedup, summary
 
 FASTER = 5.0  # ours over transformers eager
 REFERENCE, OURS, EAGER, COMPILED = "rtseg torch fp32", "rtseg cuda bf16", "transformers bf16", "transformers compiled"
@@ -166,9 +166,9 @@ def tensorrt(case: Case, warm: int, rounds: int, frames: int, deadline: float, n
 
 def frame_kernels(case: Case) -> dict[str, Any]:
     """The fused frame kernels beside the same in torch operations: are they right, and how long do they take?"""
+    from rtseg.base.errors import EngineError
     from rtseg.engine.cuda.attention import device_ms
     from rtseg.engine.cuda.resize import DeviceInput
-    from rtseg.errors import EngineError
 
     if case.device == "cpu":
         return {"absent": "needs a GPU"}

@@ -17,11 +17,11 @@ import torch
 
 from bench.gpu.case import Case, boxes, endoscope, get_ready, let_go, there_and_back, wait
 from bench.gpu.waits import profiled, warned
-from rtseg.benchmark.statistics import summary
+from rtseg.base.types import ImageU8, now_ns
 from rtseg.engine import Decoded, Engine, Recall, Remembered
 from rtseg.engine.room import room
+from rtseg.evaluate.speed.statistics import summary
 from rtseg.track import Tracker
-from rtseg.types import ImageU8, now_ns
 
 FULL = 20  # frames after a prompt memories and pointers are full, and libraries have settled
 HD = (720, 1280)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from bench.gpu.case import Case, noise, poison
+from rtseg.build.gate import LIMITS, MOST_ERROR, STEPS
 from rtseg.engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, Recall, Remembered
 from rtseg.engine.base import Prepares
 from rtseg.engine.reference import TorchEngine
-from rtseg.gate import LIMITS, MOST_ERROR, STEPS
 from rtseg.sam2 import STD
 
 # The gate's name of the verb whose limit holds for each question.

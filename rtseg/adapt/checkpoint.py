@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import EngineError, WeightsError
-from ..publish.atomic import atomic_path
+from ..base.errors import EngineError, WeightsError
+from ..base.files import atomic_path
 from ..sam2 import Preset, Sam2, save_weights
 
 

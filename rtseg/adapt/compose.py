@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..types import Float32
+from ..base.types import Float32
 from .look import apply_colours, apply_optics
 from .matching import ALIKE, CELL, UNKNOWN
 from .material import FLYING, Video

@@ -11,10 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..documents import as_path, read_toml
-from ..errors import ConfigError
+from ..base.documents import as_path, read_toml
+from ..base.errors import ConfigError
+from ..base.tables import Table, expanded
 from ..sam2 import get_preset
-from ..tables import Table, expanded
 from .losses import LOSSES
 
 KEYS = (

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..types import Float32
+from ..base.types import Float32
 from .motion import Rng
 
 LUMA = (0.299, 0.587, 0.114)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..evaluate import Sequence
+from ..base.errors import ConfigError
+from ..base.types import ImageU8
+from ..data.dataset import Sequence
 from ..grab import open_source
-from ..types import ImageU8
 
 FLYING = 200  # ids of things that fly over a video start here
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..types import Float32
+from ..base.types import Float32
 
 Rng = np.random.Generator
 BEND = 5

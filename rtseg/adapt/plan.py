@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..types import Float32
+from ..base.types import Float32
 from .look import Look, draw_look
 from .material import Video
 from .motion import HANDHELD, JUMPY, LIVELY, STILL, Motion, Rng, bending, camera, inverse, path

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..types import Float32
+from ..base.types import Float32
 from .motion import Rng
 
 WAVES = 6  # a blob's radius is a circle's with so many waves on it

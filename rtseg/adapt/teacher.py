@@ -11,7 +11,7 @@ import re
 
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 from ..sam2 import Features, Sam2
 
 ENCODER = "image_encoder."

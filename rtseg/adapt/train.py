@@ -20,8 +20,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..errors import ConfigError, EngineError
-from ..publish.atomic import unwritable
+from ..base.errors import ConfigError, EngineError
+from ..base.files import unwritable
 from ..sam2 import Sam2
 from .config import TrainConfig
 from .trainer import Trainer

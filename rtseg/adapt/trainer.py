@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..config import file_sha256
+from ..base.errors import ConfigError, EngineError
+from ..base.files import file_sha256
 from ..engine import find_weights
-from ..errors import ConfigError, EngineError
 from ..sam2 import Sam2, get_preset, load_weights
 from .checkpoint import Average, Checkpoint, export
 from .clips import Ahead, Batch, ClipMaker

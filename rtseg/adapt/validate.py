@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from ..config import Recipe
+from ..base.errors import ConfigError
+from ..data.dataset import Dataset, Sequence
+from ..engine.recipe import Recipe
 from ..engine.reference import TorchEngine
-from ..errors import ConfigError
-from ..evaluate import Dataset, Sequence, Settings, evaluate, require
+from ..evaluate import Settings, evaluate, require
 from ..evaluate.summary import summarise
 from ..sam2 import Sam2
 from .config import Material, TrainConfig

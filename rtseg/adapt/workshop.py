@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..evaluate import Dataset, open_dataset
+from ..base.errors import ConfigError
+from ..data import open_dataset
+from ..data.dataset import Dataset
 from ..grab import HELD_OUT_SEED
-from ..grab.endoscope import Part, Scene
-from ..grab.endoscope.batch import BatchRenderer
-from ..grab.endoscope.moves import LEAVING, period_of
-from ..grab.endoscope.options import Options
+from ..synthetic import Part, Scene
+from ..synthetic.batch import BatchRenderer
+from ..synthetic.moves import LEAVING, period_of
+from ..synthetic.options import Options
 from .clips import ClipMaker, Source, of
 from .config import Material, Phase, TrainConfig
 from .material import Video, read_texture, read_video

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Recipe, load_recipe
-from ..errors import EngineError
-from ..forks import ADVICE, in_child, refuse, was_forked
+from ..base.errors import EngineError
+from ..base.forks import ADVICE, in_child, refuse, was_forked
 from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, Prompts, Recall, Remembered
 from .artifact import folder_of, stamp
 from .base import Engine, Prepares, Readies, Rivals, to_planes
 from .opening import find_weights, open_best, open_one
+from .recipe import Recipe, load_recipe
 from .threads import spare_core
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..base.types import Float32
 from ..sam2 import Array
-from ..types import Float32
 
 
 def namespace(x: Array) -> ModuleType:

@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import Recipe, cpu_flags, file_sha256
-from ..errors import EngineError
+from ..base.cores import cpu_flags
+from ..base.errors import EngineError
+from ..base.files import file_sha256
 from ..sam2 import Preset, get_preset
+from .recipe import Recipe
 from .runtimes import ON_GPU, device_of, family, where
 from .sources import sources_hash, sources_of
 

@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 import cv2
 import numpy as np
 
-from ..config import Recipe
+from ..base.types import Float32, ImageU8
 from ..sam2 import MEAN, STD, Array, Decoded, Features, Preset, Prompts, Recall, Remembered
-from ..types import Float32, ImageU8
+from .recipe import Recipe
 
 
 class Engine(Protocol):

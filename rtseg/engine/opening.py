@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import SHIPPED, Recipe, file_sha256
-from ..documents import is_file
-from ..errors import ConfigError, EngineError, RtsegError, WeightsError
+from ..base.documents import is_file
+from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
+from ..base.files import file_sha256
 from ..sam2 import Preset, get_preset
 from .artifact import fastest, locate
 from .base import Engine
+from .recipe import SHIPPED, Recipe
 from .room import check as check_room
 from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runtime_module, settle, where
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Recipe
+from ..base.types import ImageU8
 from ..sam2 import Array, Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, on_device, upsample
-from ..types import ImageU8
 from .base import Verbs, to_planes
 from .lift import Lift
+from .recipe import Recipe
 from .threads import most_threads
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

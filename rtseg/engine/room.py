@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import Recipe
-from ..errors import EngineError
+from ..base.errors import EngineError
 from ..sam2 import Preset, get_preset
+from .recipe import Recipe
 from .shapes import Sizes, parameters
 
 MIB = 2**20

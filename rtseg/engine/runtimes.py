@@ -19,9 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..config import Recipe, cpu_flags
-from ..errors import EngineError
+from ..base.cores import cpu_flags
+from ..base.errors import EngineError
 from ..sam2 import get_preset
+from .recipe import Recipe
 
 PRECISIONS: dict[str, tuple[str, ...]] = {
     "torch": ("fp32", "bf16", "fp16"),

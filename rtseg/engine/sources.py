@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from ..config import file_sha256
+from ..base.files import file_sha256
 
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("engine", "sam2")
 FOREIGN = (".cu", ".cpp", ".h")
-CHOOSES = ("engine/runtimes.py",)  # a runtime and a device, which say nothing of what is computed there
+CHOOSES = ("engine/recipe.py", "engine/runtimes.py")  # a runtime, a device: neither says what is computed there
 
 
 @cache

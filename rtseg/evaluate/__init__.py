@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .corrupt import CORRUPTIONS, corrupted
-    from .dataset import Dataset, Sequence, Target, Truth
     from .needs import require
     from .prompting import PROMPTS, make_prompt, next_click
     from .protocols import PROTOCOLS
-    from .readers import open_dataset
     from .result import ClassRow, Prediction, Result, Row, Tracked
     from .run import Settings, evaluate
 
@@ -21,20 +19,15 @@ _HOMES = {
     "PROMPTS": "prompting",
     "PROTOCOLS": "protocols",
     "ClassRow": "result",
-    "Dataset": "dataset",
     "Prediction": "result",
     "Result": "result",
     "Row": "result",
-    "Sequence": "dataset",
     "Settings": "run",
-    "Target": "dataset",
     "Tracked": "result",
-    "Truth": "dataset",
     "corrupted": "corrupt",
     "evaluate": "run",
     "make_prompt": "prompting",
     "next_click": "prompting",
-    "open_dataset": "readers",
     "require": "needs",
 }
 
@@ -43,20 +36,15 @@ __all__ = [
     "PROMPTS",
     "PROTOCOLS",
     "ClassRow",
-    "Dataset",
     "Prediction",
     "Result",
     "Row",
-    "Sequence",
     "Settings",
-    "Target",
     "Tracked",
-    "Truth",
     "corrupted",
     "evaluate",
     "make_prompt",
     "next_click",
-    "open_dataset",
     "require",
 ]
 

@@ -83,8 +83,8 @@ def _add_eval(verbs: Any, add_verb: AddVerb) -> None:
 
 
 def _eval(args: argparse.Namespace) -> Result:
+    from ..base.terminal import progress_bar
     from ..engine import open_engine
-    from ..report import progress_bar
     from . import Settings, evaluate, open_dataset
     from .report import table, write_report
 

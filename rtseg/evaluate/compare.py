@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 from . import blocks, bootstrap, store, within
 from .bootstrap import Figure
 from .paired import paired

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError, did_you_mean
-from ..types import Float32, ImageU8
-from .dataset import Sequence
+from ..base.errors import ConfigError, did_you_mean
+from ..base.types import Float32, ImageU8
+from ..data.dataset import Sequence
 
 LEVELS = (1, 2, 3, 4, 5)
 Complex64 = npt.NDArray[np.complex64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 
 PARTS = ("scipy.spatial", "scipy.special")  # of scipy.stats the import alone takes seconds
 

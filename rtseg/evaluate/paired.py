@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 from .result import ClassRow, Result, Row
 
 Key = tuple[str, int, int]  # sequence, object and frame

@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..errors import ConfigError
-from ..publish.colors import PALETTE, Rgb, color_of
+from ..base.colors import PALETTE, Rgb, color_of
+from ..base.errors import ConfigError
+from ..base.rle import decode_rle
+from ..base.types import BoolMask, ImageU8
+from ..data.dataset import Dataset, Sequence
 from ..publish.label import place, plate, stick
-from ..publish.rle import decode_rle
 from ..publish.shown import Box
-from ..types import BoolMask, ImageU8
-from .dataset import Dataset, Sequence
 from .result import Result, Row, Tracked, named
 
 TRUTH, PREDICTION = PALETTE[2], PALETTE[0]

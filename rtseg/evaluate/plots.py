@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 from .pictures import file_names, short
 from .result import Result, Row, Tracked, named
 

@@ -1,8 +1,8 @@
 """What a careful person would say of an object, derived from its truth: a mask, a box, clicks, and the next click.
 
 Everything here is a pure function: the same truth, kind, seed, sequence, object and frame give the same prompt, so a
-comparison of two engines gives both the same. What was said is stored as entries of a prompt file (rtseg/prompts.py)
-and can be given again.
+comparison of two engines gives both the same. What was said is stored as entries of a prompt file
+(rtseg/base/prompt_files.py) and can be given again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..errors import ConfigError, PromptError, did_you_mean
-from ..publish.rle import decode_rle, encode_rle
-from ..types import BoolMask, Float32, Prompt
-from .dataset import Sequence, Target
+from ..base.errors import ConfigError, PromptError, did_you_mean
+from ..base.rle import decode_rle, encode_rle
+from ..base.types import BoolMask, Float32, Prompt
+from ..data.dataset import Sequence, Target
 
 CLICKS = {"points-1": 1, "points-3": 3, "points-5": 5}
 PROMPTS = ("mask", "box", *CLICKS)

@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
+from ..data.dataset import Dataset
 from ..publish.folder import atomic_folder
 from . import pictures, plots, store
 from .blocks import WITHIN
 from .bootstrap import INDEPENDENT, MIN_GROUPS, few
 from .corrupt import corrupted
-from .dataset import Dataset
 from .result import Result
 from .summary import ASSISTED, Summary, summarise
 from .tables import NONE, Document, Sheet, counted, flat, objects_sheet, overall_sheet, parts_sheet

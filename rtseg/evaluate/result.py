@@ -75,9 +75,9 @@ class Tracked:
 
     `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs that count
     nowhere, because the prompt gave the mask; see protocols/__init__.py. `prompts`: as entries of a prompt file
-    (rtseg/prompts.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each frame that was tracked,
-    ascending: of all passes over it and all looks at its corrections. `volume`: its frames are slices. `group`: as the
-    sequence has it.
+    (base/prompt_files.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each frame that was
+    tracked, ascending: of all passes over it and all looks at its corrections. `volume`: its frames are slices.
+    `group`: as the sequence has it.
     """
 
     masks: dict[int, dict[int, Prediction]] = field(default_factory=dict)

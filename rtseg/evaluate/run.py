@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from .. import machine
-from ..doctor import versions
+from ..base import machine
+from ..base.errors import ConfigError, RtsegError, SourceError, did_you_mean
+from ..base.types import ImageU8
+from ..build.doctor import versions
+from ..data.dataset import Dataset, Sequence
 from ..engine import Engine
-from ..errors import ConfigError, RtsegError, SourceError, did_you_mean
+from ..engine.policy import get_policy
 from ..track import Tracker
-from ..track.policy import get_policy
-from ..types import ImageU8
 from .corrupt import CORRUPTIONS, LEVELS, corrupted
-from .dataset import Dataset, Sequence
 from .metrics.surface import TOLERANCE
 from .needs import require
 from .prompting import DRAWN, PROMPTS, Prompter, prompter

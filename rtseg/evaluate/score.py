@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from ..errors import SourceError
-from ..publish.rle import decode_rle
-from ..types import BoolMask
-from .dataset import Sequence, Target, Truth
+from ..base.errors import SourceError
+from ..base.rle import decode_rle
+from ..base.types import BoolMask
+from ..data.dataset import Sequence, Target, Truth
 from .metrics import boundary, overlap, surface
 from .result import ClassRow, Prediction, Row, Tracked
 

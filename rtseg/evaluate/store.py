@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, OutputError
+from ..base.errors import ConfigError, OutputError
 from .result import ClassRow, Prediction, Result, Row, Tracked, VolumeRow
 
 FILE, MASKS = "eval.json", "masks.json.gz"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..types import BoolMask
-from .dataset import Sequence
+from ..base.types import BoolMask
+from ..data.dataset import Sequence
 from .metrics import overlap, surface
 from .result import Tracked, VolumeRow
 from .score import masks_of

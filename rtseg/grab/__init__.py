@@ -9,15 +9,15 @@ from fractions import Fraction
 from numbers import Integral, Real
 from pathlib import Path
 
-from ..errors import SourceError, did_you_mean
+from ..base.errors import SourceError, did_you_mean
+from ..base.source import DAMAGED, MODES, Damaged, Mode, Source
+from ..synthetic.query import HELD_OUT_SEED
 from .address import LIVE, live_address
 from .folder import FolderSource, picture_file
 from .header import holds_stills
 from .pace import paced
 from .place import kind_of
-from .query import HELD_OUT_SEED
 from .secret import HIDDEN, redact
-from .source import DAMAGED, MODES, Damaged, Mode, Source
 from .web import is_web_recording
 
 __all__ = ["HELD_OUT_SEED", "Source", "open_source", "paced"]
@@ -100,11 +100,11 @@ def open_recording(
 
         return open_read_through(uri, deinterlace, damaged, rate)
     if uri.startswith("synthetic:"):
-        from .endoscope import EndoscopeSource  # twenty files, which a process that is started again need not read
+        from ..synthetic import EndoscopeSource  # twenty files, which a process that is started again need not read
 
         return EndoscopeSource(uri, rate)
     if uri.startswith("coded:"):
-        from .coded import CodedSource
+        from ..synthetic.coded import CodedSource
 
         return CodedSource(uri, rate)
     raise _unopened(uri)

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from ..errors import SourceError, did_you_mean
+from ..base.errors import SourceError, did_you_mean
 from .place import kind_of
 from .secret import redact, unescaped
 from .srt import srt_settings

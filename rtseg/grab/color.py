@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from ..errors import SourceError
-from ..types import Color, ImageU8
+from ..base.errors import SourceError
+from ..base.types import Color, ImageU8
 from .light import PRIMARIES, TRANSFERS, ImageU16, light_of, shown_as_it_is
 
 # FFmpeg's numbers (ITU-T H.273) and names, and the swscale matrix that undoes each.

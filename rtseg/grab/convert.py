@@ -5,13 +5,13 @@ from __future__ import annotations
 import av
 from av.video.reformatter import VideoReformatter
 
-from ..errors import SourceError
-from ..types import Color, ImageU8
-from .account import Account
+from ..base.account import Account
+from ..base.errors import SourceError
+from ..base.source import HopelessError, Mode
+from ..base.types import Color, ImageU8
 from .color import UNSPECIFIED, color_of, is_grey, is_rgb, to_rgb
 from .deinterlace import Deinterlacer
 from .light import HDR, shown_as_it_is
-from .source import HopelessError, Mode
 from .turn import Turn
 
 MOST_NOTES = 4  # ways of coding that are told apart in the account, should they change on the way

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..errors import SourceError
-from ..types import BoolMask, Frame, ImageU8
+from ..base.errors import SourceError
+from ..base.types import BoolMask, Frame, ImageU8
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1; the last two are outside
 HEIGHT = 270  # of the small picture that is looked at

@@ -12,7 +12,7 @@ from fractions import Fraction
 import av
 from av.filter import Graph
 
-from .source import Mode
+from ..base.source import Mode
 
 TICK = Fraction(1, 90_000)  # only the order of the pictures matters to the filter
 

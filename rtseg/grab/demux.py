@@ -10,7 +10,7 @@ import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
-from ..errors import SourceError
+from ..base.errors import SourceError
 from .avi import CHANGED, MISSING, Listed
 from .matroska import BROKEN, Clusters
 from .parts import Part

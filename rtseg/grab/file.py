@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import av
 
-from ..errors import SourceError
-from ..types import Frame, now_ns
-from .account import Account, Gap, PartStart
+from ..base.account import Account, Gap, PartStart
+from ..base.errors import SourceError
+from ..base.source import Damaged, Mode, Source
+from ..base.types import Frame, now_ns
 from .convert import Converter, checked_color
 from .demux import Demuxer
 from .inputs import Input
 from .reading import MOST_PROVEN, MOST_PROVEN_PACED, BrokenError, Reading, Timed, broken
-from .source import Damaged, Mode, Source
 from .times import Times
 from .turn import Turn
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from ..errors import SourceError
-from ..types import Frame, now_ns
+from ..base.errors import SourceError
+from ..base.source import Source
+from ..base.types import Frame, now_ns
 from .order import SUFFIXES, frames_among, missing_among
-from .source import Source
 from .still import Stills, loaded
 
 RATE = Fraction(25)

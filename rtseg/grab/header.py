@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..types import Color
+from ..base.types import Color
 from .light import PRIMARIES, TRANSFERS, shown_as_it_is
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # of pictures; `.mjpeg` is a video

@@ -13,7 +13,7 @@ from typing import Literal
 
 import cv2
 
-from ..types import Frame, now_ns
+from ..base.types import Frame, now_ns
 
 State = Literal["opening", "running", "stalled", "frozen", "lost", "ended"]
 STALL_S, STALL_PERIODS = 0.5, 5  # no frame for the longer of the two is a stall

@@ -11,7 +11,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import SourceError
+from ..base.errors import SourceError
+from ..base.source import Damaged, Mode, Source
 from .complete import missing_bytes
 from .count import count_frames
 from .demux import Demuxer
@@ -19,7 +20,6 @@ from .parts import Part, parts_of
 from .pipe import readable
 from .place import kind_of
 from .secret import redact, scrub
-from .source import Damaged, Mode, Source
 from .tee import Tee
 from .web import WebFile
 

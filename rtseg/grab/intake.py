@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import SourceError, did_you_mean
-from ..types import Frame
-from .account import MOST_GAPS, Account
+from ..base.account import MOST_GAPS, Account
+from ..base.errors import SourceError, did_you_mean
+from ..base.source import MODES, HopelessError, Mode, Source
+from ..base.types import Frame
 from .address import Address, live_address
 from .crop import Cropper
 from .health import Health
 from .pace import GAP_S, paced
 from .secret import UnescapedError, redact
-from .source import MODES, HopelessError, Mode, Source
 from .web import is_web_recording
 
 Pace = Literal["native", "flat-out"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import SourceError
-from .source import Damaged, Mode, Source
+from ..base.errors import SourceError
+from ..base.source import Damaged, Mode, Source
 
 
 def open_joined(

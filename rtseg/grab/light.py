@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from cv2.typing import MatLike
 
-from ..types import Color, Float32, ImageU8
+from ..base.types import Color, Float32, ImageU8
 
 Float64 = npt.NDArray[np.float64]
 ImageU16 = npt.NDArray[np.uint16]

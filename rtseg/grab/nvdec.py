@@ -17,15 +17,15 @@ from typing import Any, Protocol
 import av
 from av.codec.hwaccel import HWAccel
 
-from ..errors import SourceError
-from ..types import Color, ImageU8
-from .account import Account
+from ..base.account import Account
+from ..base.errors import SourceError
+from ..base.source import Damaged, HopelessError, Source
+from ..base.types import Color, ImageU8
 from .convert import Converter
 from .demux import INSTEAD
 from .header import holds_stills
 from .light import shown_as_it_is
 from .place import kind_of
-from .source import Damaged, HopelessError, Source
 from .turn import Turn
 
 # Where chroma lies where nothing else is said, by FFmpeg's decoders; of all others it is "center".

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..types import Frame, now_ns
-from .source import Source
+from ..base.source import Source
+from ..base.types import Frame, now_ns
 
 SPARE, SPARE_S = 1.5, 0.004  # a frame may take so much longer to read than the last one
 GAP_S = 10.0  # a recorder that was stopped and started leaves a jump in time, which nobody wants to sit through

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from ..errors import SourceError
+from ..base.errors import SourceError
 from .secret import redact
 
 Kind = Literal["", "file", "folder", "pipe", "other"]

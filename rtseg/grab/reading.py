@@ -8,14 +8,14 @@ from fractions import Fraction
 
 import av
 
-from ..errors import SourceError
-from .account import Account, Gap
+from ..base.account import Account, Gap
+from ..base.errors import SourceError
+from ..base.source import Damaged
 from .avi import MISSING
 from .demux import Demuxer, Unit
 from .ending import is_complete
 from .matroska import BROKEN
 from .proof import can_prove, proven
-from .source import Damaged
 from .times import NO_TIMES, Times
 from .whole import Loss, Packet, WholePictures
 

@@ -14,7 +14,7 @@ import re
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
-from ..errors import SourceError
+from ..base.errors import SourceError
 
 HIDDEN = "***"
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=/)")

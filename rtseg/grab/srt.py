@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from ..errors import SourceError, did_you_mean
+from ..base.errors import SourceError, did_you_mean
 from .secret import UnescapedError, redact
 
 NAMES = ("libsrt-gnutls.so.1.5", "libsrt-openssl.so.1.5", "libsrt.so.1.5", "libsrt.so.1", "libsrt.1.5.dylib")

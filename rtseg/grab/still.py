@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SourceError
-from ..types import ImageU8
-from .account import Account
+from ..base.account import Account
+from ..base.errors import SourceError
+from ..base.types import ImageU8
 from .header import Header, header_of
 from .light import HDR, light_of
 

@@ -18,13 +18,13 @@ import av
 from av.codec.context import Flags
 from av.container import InputContainer
 
-from ..errors import SourceError
-from ..types import Frame, now_ns
-from .account import Gap
+from ..base.account import Gap
+from ..base.errors import SourceError
+from ..base.source import Damaged, HopelessError, Mode, Source
+from ..base.types import Frame, now_ns
 from .address import Address, live_address
 from .convert import Converter
 from .secret import guard_logs, scrub
-from .source import Damaged, HopelessError, Mode, Source
 from .srt import SrtReader
 from .turn import Turn
 from .whole import Loss, WholePictures

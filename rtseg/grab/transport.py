@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..types import ImageU8
+from ..base.types import ImageU8
 
 PACKET = 188
 SIZES = (188, 192, 204)  # bare, with a clock before it (Blu-ray, AVCHD), with parity behind it

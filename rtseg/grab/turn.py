@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type
 
-from ..types import ImageU8
+from ..base.types import ImageU8
 
 WIDEST = 16  # of a pixel for its height, or its inverse; more is damage
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..config import StreamProfile
+from .profile import StreamProfile
 
 if TYPE_CHECKING:
     from .supervisor import Feed

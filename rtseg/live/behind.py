@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from ..types import now_ns
+from ..base.types import now_ns
 from .board import Board
 
 EACH_NS = 500_000_000

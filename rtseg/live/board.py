@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from ..timing import CELLS, Histogram
+from ..base.timing import CELLS, Histogram
 
 ROLES = ("grab", "segment", "publish", "record")
 DROPS = ("rate", "slot", "ring", "late", "restart", "failed", "off")  # why a frame was not shown

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from ..cores import cores
-from ..errors import RtsegError
-from ..types import now_ns
+from ..base.cores import cores
+from ..base.errors import RtsegError
+from ..base.types import now_ns
 from .link import Link, Said
 from .plan import environment
 from .seat import Fds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..types import now_ns
+from ..base.types import now_ns
 from .opening import waits_for
 from .statement import plain_config
 

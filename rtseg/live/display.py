@@ -12,11 +12,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.types import Frame, Masks, now_ns
 from ..publish import Drawn, Publisher, draw_overlay
 from ..publish.carry import Carrier
 from ..publish.shown import Steady
 from ..publish.wire import encode_overlay
-from ..types import Frame, Masks, now_ns
 from .pace import Pace
 from .parcels import frame_of, masks_of
 from .ring import new_bell, quiet, ring_bell

@@ -6,8 +6,8 @@ whole, prompts that were let go.
 
 from __future__ import annotations
 
-from .. import ending
-from ..errors import RtsegError
+from ..base import ending
+from ..base.errors import RtsegError
 
 REFUSED = 2  # exit code
 MINOR = ("record", "prompts")  # whose faults are loud, and leave the feed what it is

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import threading
 
-from ..errors import SourceError
+from ..base.errors import SourceError
+from ..base.types import now_ns
 from ..grab.intake import Intake
-from ..types import now_ns
 from . import priority
 from .parcels import frame_meta
 from .seat import HUNG, Seat

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import errors
+from ..base import errors
 from .child import SIZING_S, Child, silence_s
 from .network import Ticket
 from .opening import check_objects

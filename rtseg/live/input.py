@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..types import now_ns
+from ..base.types import now_ns
 from .tally import Tally
 
 NEWS = {"resized", "too_fast", "pts_jumps", "misfits"}  # counts that are told when they rise

@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..config import CONDITIONING
-from ..errors import PromptError
-from ..types import Frame, Prompt
+from ..base.errors import PromptError
+from ..base.types import Frame, Prompt
+from ..engine.recipe import CONDITIONING
 from .parcels import frame_meta
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..errors import OutputError
-from ..types import Frame, Prompt, now_ns
+from ..base.errors import OutputError
+from ..base.types import Frame, Prompt, now_ns
 from .child import Child
 from .keep import Keep, Picture
 from .parcels import prompt_parcel

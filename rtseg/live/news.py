@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import AnswerError
-from ..types import Masks
+from ..base.errors import AnswerError
+from ..base.types import Masks
 from .seat import Seat
 
 IN_A_ROW = 5  # frames without an answer: the network is not itself, and its process ends

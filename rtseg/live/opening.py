@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import OutputError, PromptError
-from ..types import now_ns
+from ..base.errors import OutputError, PromptError
+from ..base.types import now_ns
 
 if TYPE_CHECKING:
     from .supervisor import Feed

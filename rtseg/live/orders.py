@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ..control import ControlServer, Ticket, snapshot_result
-from ..control import messages as m
-from ..errors import OutputError, RtsegError
-from ..types import Frame
+from ..base.errors import OutputError, RtsegError
+from ..base.types import Frame
+from .control import ControlServer, Ticket, snapshot_result
+from .control import messages as m
 from .parcels import masks_of
 from .seat import FRAMES, MASKS
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from ..publish import decode_rle, encode_rle
-from ..types import Color, Frame, ImageU8, Masks, Prompt
+from ..base.rle import decode_rle, encode_rle
+from ..base.types import Color, Frame, ImageU8, Masks, Prompt
 
 
 def frame_meta(frame: Frame) -> bytes:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..cores import Cores
-from ..types import now_ns
+from ..base.cores import Cores
+from ..base.types import now_ns
 from .vitals import seconds_of
 
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

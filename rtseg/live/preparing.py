@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..config import Recipe
+from ..base.types import now_ns
 from ..engine import Engine, Readies
+from ..engine.recipe import Recipe
 from ..engine.runtimes import ONNX_GPU, best_runtime
 from ..track import Tracker
-from ..types import now_ns
 from .seat import Seat
 
 Size = tuple[int, int]  # height and width of a picture

@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from ..base.types import Frame, now_ns
 from ..publish import Publisher
-from ..types import Frame, now_ns
 from . import priority
 from .display import LATE_NS, Display, Settings
 from .parcels import frame_of

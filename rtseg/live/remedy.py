@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..reach import SIDES, advice, needed_ms, size_for
-from ..types import now_ns
+from ..base.types import now_ns
+from ..engine.reach import SIDES, advice, needed_ms, size_for
 from .behind import Behind, Keeping
 
 if TYPE_CHECKING:

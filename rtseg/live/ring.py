@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..types import ImageU8
+from ..base.types import ImageU8
 
 _HEAD_BYTES = 64
 _FIELDS = 4  # of an entry: index + 1 (0: invalid), start, payload bytes, meta bytes

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
-from .. import errors
-from ..config import Recipe
-from ..errors import RtsegError
-from ..types import now_ns
+from ..base import errors
+from ..base.errors import RtsegError
+from ..base.types import now_ns
+from ..engine.recipe import Recipe
 from .board import Board
 from .link import Link, Said
 from .ring import Plan, Ring

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config import MemoryPlan, Recipe
+from ..base.errors import AnswerError, PromptError, RtsegError
+from ..base.types import Frame, now_ns
 from ..engine import Readies, open_engine, spare_core
-from ..errors import AnswerError, PromptError, RtsegError
+from ..engine.recipe import MemoryPlan, Recipe
 from ..track import Tracker
-from ..types import Frame, now_ns
 from . import priority
 from .news import News
 from .parcels import frame_of, masks_parcel, prompt_of

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import Recipe
-from ..cores import cores
+from ..base.cores import cores
+from ..base.types import now_ns
+from ..engine.recipe import Recipe
 from ..grab.secret import redact
-from ..types import now_ns
 from .board import MASK_STATES, Board
 from .child import Child
 from .parcels import frame_of

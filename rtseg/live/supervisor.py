@@ -15,15 +15,13 @@ from typing import Any
 
 import zmq
 
-from ..config import StreamProfile
-from ..control import ControlServer
-from ..descriptors import fill_standard
-from ..errors import OutputError, RtsegError, SourceError
-from ..metrics import serve
-from ..types import Frame, now_ns
+from ..base.descriptors import fill_standard
+from ..base.errors import OutputError, RtsegError, SourceError
+from ..base.types import Frame, now_ns
 from .board import ROLES, Board
 from .child import WORKER, Child
 from .closing import close, cut_short, drained
+from .control import ControlServer
 from .ending import MINOR, Ending
 from .heard import Heard
 from .input import Input
@@ -31,12 +29,14 @@ from .network import Network
 from .opening import begin_when_ready, check_folder, give_first_prompts, waits_for
 from .orders import Orders
 from .parcels import frame_of
+from .profile import StreamProfile
 from .remedy import Remedy
 from .ring import Ring, new_bell
 from .seat import FRAMES, SHOWN, Fds, masks_plan
 from .state import Facts, has_recovered, state_of
 from .statement import Counts, plain_config
 from .tally import Tally
+from .watch import serve
 
 log = logging.getLogger("rtseg.live")
 

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ..types import now_ns
+from ..base.types import now_ns
 
 
 def seconds_of(pid: int) -> float | None:

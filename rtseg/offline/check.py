@@ -8,10 +8,10 @@ from hashlib import sha256
 
 import numpy as np
 
-from ..errors import PromptError
+from ..base.account import Account
+from ..base.errors import PromptError
+from ..base.types import Frame, Prompt
 from ..grab import Source
-from ..grab.account import Account
-from ..types import Frame, Prompt
 
 Prompts = Mapping[int, Sequence[Prompt]]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, PromptError
+from ..base.errors import ConfigError, PromptError
 from .settings import DECODERS, Reading
 
 Result = dict[str, Any]
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> Result:
         raise ConfigError(
             f"{len(args.source)} sources; if they are one recording, add --join; if not, run once for each"
         )
-    from ..config import load_recipe
-    from ..prompts import load_prompts
-    from ..report import progress_bar
+    from ..base.prompt_files import load_prompts
+    from ..base.terminal import progress_bar
+    from ..engine.recipe import load_recipe
     from . import segment
 
     if "-" in args.source and str(args.prompts) == "-":

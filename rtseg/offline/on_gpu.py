@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..config import Recipe
+from ..base.colors import color_of
+from ..base.errors import EngineError
+from ..base.types import Frame, ImageU8, Masks
 from ..engine.cuda.on_gpu import OnGpu, on_gpu_of
 from ..engine.cuda.picture import DevicePicture
-from ..errors import EngineError
-from ..publish.colors import color_of
+from ..engine.recipe import Recipe
 from ..publish.overlay import Found, Paint
 from ..track.scene import SAMPLED
-from ..types import Frame, ImageU8, Masks
 
 
 def open_gpu(recipe: Recipe) -> OnGpu:

@@ -8,13 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config import file_sha256
-from ..doctor import versions
-from ..ending import Ending
+from ..base.ending import Ending
+from ..base.files import discard, file_sha256, unwritable
+from ..base.timing import Stages
+from ..build.doctor import versions
 from ..engine import Engine
 from ..grab import Source
-from ..publish.atomic import discard, unwritable
-from ..timing import Stages
 from .check import Prompts, hash_of
 from .settings import Reading, files_of
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import cv2
 
-from ..doctor import versions
-from ..errors import OutputError
+from ..base.errors import OutputError
+from ..base.files import discard, unwritable, write_palette_png
+from ..base.timing import Stages
+from ..base.types import Frame, ImageU8, Masks
+from ..build.doctor import versions
 from ..grab import Source
-from ..publish import Recorder, draw_overlay, write_palette_png
-from ..publish.atomic import discard, unwritable
+from ..publish import Recorder, draw_overlay
 from ..publish.coco import CocoWriter
 from ..publish.names import Names
 from ..publish.overlay import Paint, paint
-from ..timing import Stages
-from ..types import Frame, ImageU8, Masks
 
 RESERVE = 1 << 20  # bytes: where the disk is full, what is there is still closed properly
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]

@@ -11,18 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Recipe, load_recipe
-from ..ending import Ending
+from ..base.ending import Ending
+from ..base.errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
+from ..base.overlap import Ahead, Trailing
+from ..base.prompt_files import as_prompts
+from ..base.timing import Stages
+from ..base.types import Frame
 from ..engine import open_engine, spare_core
-from ..errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
+from ..engine.recipe import Recipe, load_recipe
 from ..grab import Source, open_source
-from ..overlap import Ahead, Trailing
-from ..prompts import as_prompts
 from ..publish.folder import Part, check_apart, result_folder
 from ..publish.overlay import Paint, paint
-from ..timing import Stages
 from ..track import Tracker
-from ..types import Frame
 from .check import Prompts, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
 from .results import Results

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 
 Uri = str | Path
 PICTURES = ("jpg", "png")  # formats in which frames are written

@@ -6,12 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .atomic import atomic_path, write_palette_png
-    from .colors import color_of
     from .overlay import Drawn, draw_overlay
     from .publisher import Publisher
     from .recorder import Recorder
-    from .rle import decode_rle, encode_rle
     from .subscriber import Subscriber
     from .viewer import view
     from .wire import Message
@@ -22,13 +19,8 @@ _HOMES = {
     "Publisher": "publisher",
     "Recorder": "recorder",
     "Subscriber": "subscriber",
-    "atomic_path": "atomic",
-    "color_of": "colors",
-    "decode_rle": "rle",
     "draw_overlay": "overlay",
-    "encode_rle": "rle",
     "view": "viewer",
-    "write_palette_png": "atomic",
 }
 
 __all__ = [
@@ -37,13 +29,8 @@ __all__ = [
     "Publisher",
     "Recorder",
     "Subscriber",
-    "atomic_path",
-    "color_of",
-    "decode_rle",
     "draw_overlay",
-    "encode_rle",
     "view",
-    "write_palette_png",
 ]
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import zmq
 
-from ..config import TOPICS, Topic
-from ..keys import revoked, user_of
-from ..types import now_ns
+from ..base.defaults import TOPICS, Topic
+from ..base.types import now_ns
+from .keys import revoked, user_of
 
 _AT_ONCE = 256  # messages that are heard before the next picture has its turn
 _MOST = 1000  # messages of one connection; a subscriber sends a handful. ZeroMQ keeps each subscription, however many

@@ -16,8 +16,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from ..config import MASK_BUDGET_MS
-from ..types import BoolMask, Float32, Frame, ImageU8, Masks
+from ..base.defaults import MASK_BUDGET_MS
+from ..base.types import BoolMask, Float32, Frame, ImageU8, Masks
 
 _LONG_SIDE = 256  # of the small pictures: 320 is more accurate by about 0.01 of IoU, for half as much time again
 _SHORTEST = 32  # OpenCV's flow has no pyramid for less, and fails

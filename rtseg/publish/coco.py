@@ -19,11 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import OutputError
-from ..types import BoolMask, Masks
-from .atomic import unwritable
+from ..base.errors import OutputError
+from ..base.files import unwritable
+from ..base.rle import encode_rle
+from ..base.types import BoolMask, Masks
 from .events import write_whole
-from .rle import encode_rle
 from .shown import Seen, measure
 
 

@@ -23,8 +23,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..errors import OutputError
-from .atomic import unwritable
+from ..base.errors import OutputError
+from ..base.files import unwritable
 
 GENESIS = "0" * 64
 _HASH = b',"hash":"'

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, OutputError
-from .lock import MAKER, claimed, leftovers, short, sign
+from ..base.errors import ConfigError, OutputError
+from ..base.lock import MAKER, claimed, leftovers, short, sign
 
 OURS = {  # what a result holds, by the file that proves it to be one
     "run.json": {"run.json", "overlay.mp4", "masks", "masks.json", "frames"},

@@ -18,9 +18,9 @@ from pathlib import Path
 import av
 from av.video.frame import PictureType
 
-from ..errors import OutputError
-from ..types import ImageU8
-from .atomic import unwritable
+from ..base.errors import OutputError
+from ..base.files import unwritable
+from ..base.types import ImageU8
 from .events import check_there, write_whole
 from .recorder import FAILURES, SQUARE, TICK, add_stream, as_yuv, codec_of
 

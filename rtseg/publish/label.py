@@ -8,8 +8,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ..types import BoolMask, Float32, ImageU8
-from .colors import Rgb
+from ..base.colors import Rgb
+from ..base.types import BoolMask, Float32, ImageU8
 from .shown import Box
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..types import Frame
+from ..base.types import Frame
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".dib", ".ppm", ".pgm", ".pnm"}
 MOST = 200  # bytes of a name that are kept: a suffix and a number have to fit into the 255 of a file system

@@ -15,10 +15,10 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ..config import MASK_BUDGET_MS, OPACITY
-from ..errors import OutputError
-from ..types import BoolMask, Frame, ImageU8, Masks
-from .colors import Rgb, color_of
+from ..base.colors import Rgb, color_of
+from ..base.defaults import MASK_BUDGET_MS, OPACITY
+from ..base.errors import OutputError
+from ..base.types import BoolMask, Frame, ImageU8, Masks
 from .label import place, plate, stick
 from .shown import Box, Seen, State, Steady, mask_state, measure, steady
 

@@ -16,11 +16,11 @@ from uuid import uuid4
 
 import zmq
 
-from ..config import MASK_BUDGET_MS, TOPICS, Topic
-from ..errors import OutputError
-from ..keys import listen, release
-from ..types import Frame, Masks, now_ns
+from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
+from ..base.errors import OutputError
+from ..base.types import Frame, Masks, now_ns
 from .audience import Audience
+from .keys import listen, release
 from .overlay import Drawn
 from .wake import Wake
 from .wire import Parts, check_stream, encode_masks, encode_overlay, encode_status, encode_video

@@ -19,9 +19,9 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
-from ..errors import OutputError
-from ..types import ImageU8
-from .atomic import commit, discard, part_of, unwritable
+from ..base.errors import OutputError
+from ..base.files import commit, discard, part_of, unwritable
+from ..base.types import ImageU8
 
 # The first that this build of FFmpeg has. All are near-transparent, and faster than real time at 720p on one core.
 # No B-frames: by them FFmpeg misjudges how long a video is whose pictures come at uneven times, as after damage.

@@ -23,9 +23,9 @@ from typing import Any, Self
 import numpy as np
 
 from .. import __version__
-from ..errors import OutputError
-from ..types import ImageU8, now_ns
-from .atomic import unwritable
+from ..base.errors import OutputError
+from ..base.files import unwritable
+from ..base.types import ImageU8, now_ns
 from .events import GENESIS, Event, EventLog, UnsayableError, backwards
 from .fragments import Fragments, Seal, seal_rest
 from .wire import CLOCK, aspect_of, check_stream

@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ..types import BoolMask, Float32, Frame, Masks
+from ..base.types import BoolMask, Float32, Frame, Masks
 
 State = Literal["fresh", "stale", "expired", "none", "recovering"]
 Box = tuple[int, int, int, int]

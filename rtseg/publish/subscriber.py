@@ -15,12 +15,12 @@ from typing import Self
 
 import zmq
 
-from ..config import TOPICS, Topic
-from ..errors import ConfigError, OutputError, did_you_mean
-from ..forks import ADVICE, in_child, refuse
-from ..keys import Handshakes, present
-from ..tables import real, short
-from ..types import now_ns
+from ..base.defaults import TOPICS, Topic
+from ..base.errors import ConfigError, OutputError, did_you_mean
+from ..base.forks import ADVICE, in_child, refuse
+from ..base.tables import real, short
+from ..base.types import now_ns
+from .keys import Handshakes, present
 from .wake import Wake
 from .wire import CLOCK, Message, check_stream, decode
 
@@ -49,8 +49,8 @@ class Subscriber:
     ) -> None:
         """Begin to listen; a publisher need not be there yet. `OutputError` if the address is none.
 
-        `keys`: our key, as `rtseg.keys.present` takes it, to a publisher that asks for one; `ConfigError` if it will
-        not do. `server_key`: the publisher's public key, or its file; None: `server.key` beside ours.
+        `keys`: our key, as `rtseg.publish.keys.present` takes it, to a publisher that asks for one; `ConfigError` if it
+        will not do. `server_key`: the publisher's public key, or its file; None: `server.key` beside ours.
         """
         if not isinstance(endpoint, str):
             raise OutputError(f"endpoint {short(endpoint)}: expected tcp://HOST:PORT; correct it")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 from .events import GENESIS, Event, event_of
 from .fragments import Seal, count_frames
 from .recording import FORMAT, LOG

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from ..errors import OutputError
-from ..types import ImageU8
-from .atomic import atomic_path, unwritable
+from ..base.errors import OutputError
+from ..base.files import atomic_path, unwritable
+from ..base.types import ImageU8
 from .subscriber import Subscriber
 from .wire import Message, aspect_of
 

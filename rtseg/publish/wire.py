@@ -23,11 +23,11 @@ import cv2
 import msgpack
 import numpy as np
 
-from ..config import MASK_BUDGET_MS, TOPICS, Topic
-from ..errors import OutputError
-from ..types import BoolMask, Frame, ImageU8, Masks, now_ns
+from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
+from ..base.errors import OutputError
+from ..base.rle import decode_rle, encode_rle
+from ..base.types import BoolMask, Frame, ImageU8, Masks, now_ns
 from .overlay import Drawn
-from .rle import decode_rle, encode_rle
 from .shown import Seen, mask_state, measure
 
 VERSION = 1

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..base.errors import ConfigError
 from .decoder import MaskDecoder, choose
 from .hiera import Hiera, ImageEncoder
 from .layers import Mlp

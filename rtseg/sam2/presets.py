@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..documents import read_toml
-from ..errors import ConfigError, did_you_mean
-from ..tables import short
+from ..base.documents import read_toml
+from ..base.errors import ConfigError, did_you_mean
+from ..base.tables import short
 
 MOST = 8192  # of any number of a network: beyond, its weights fit into no machine
 

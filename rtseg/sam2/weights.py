@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import OutputError, WeightsError
+from ..base.errors import OutputError, WeightsError
 
 State = dict[str, Tensor]
 

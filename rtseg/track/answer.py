@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import Recipe
+from ..base.errors import AnswerError
+from ..base.types import Float32
 from ..engine import ABSENT_LOGIT, Array, Decoded, Remembered
 from ..engine.arrays import bring, namespace, on_host, sigmoid, to_host
-from ..errors import AnswerError
-from ..types import Float32
+from ..engine.recipe import Recipe
 
 
 @dataclass(slots=True, eq=False)

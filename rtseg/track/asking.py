@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 
+from ..base.types import Frame, Prompt
 from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall
 from ..engine.arrays import namespace
-from ..types import Frame, Prompt
 from .small import mask_input, rows_of
 
 

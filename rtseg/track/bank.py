@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..config import CONDITIONING
 from ..engine import Array, Recall
 from ..engine.arrays import namespace
-from .policy import Choice, Memory, Policy, Size
+from ..engine.policy import Choice, Memory, Policy, Size
+from ..engine.recipe import CONDITIONING
 
 
 class Bank:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..base.types import Float32
 from ..engine import Array, Remembered
 from ..engine.arrays import likenesses, namespace, on_host, to_host
-from ..types import Float32
+from ..engine.policy import Memory
 from .evidence import Witness, coarse
-from .policy import Memory
 
 
 class Beside:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..base.types import Float32
 from ..engine import Array
 from ..engine.arrays import on_host, to_host
-from ..types import Float32
-from .policy import Memory
+from ..engine.policy import Memory
 
 LEAST, ENOUGH = 0.77, 0.83  # cosine: of two scenes less; of two views of one at least so much is always enough
 AS_LIKE = 0.9  # times how like the newest memory is the oldest: a scene that stood still has to be the same

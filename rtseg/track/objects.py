@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ..types import Float32, Frame, Masks, Prompt, now_ns
+from ..base.types import Float32, Frame, Masks, Prompt, now_ns
+from ..engine.policy import Verdict
+from ..engine.policy.held import rivalry
 from .answer import Answer
 from .bank import Bank
 from .beside import Beside
 from .evidence import Lost, Witness
 from .place import Place, follow
-from .policy import Verdict
-from .policy.held import rivalry
 from .scene import View
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..types import Float32
+from ..base.types import Float32
 from .scene import SIZE, View, motion
 
 NEAR = 3.0  # cells of the small picture (64 x 48) from the place: a part that is so near continues it

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..types import BoolMask, Float32, ImageU8, Sampled
+from ..base.types import BoolMask, Float32, ImageU8, Sampled
 
 SIZE = (64, 48)  # of the small picture
 SAMPLED = (128, 96)  # of the pixels that it is made of

@@ -17,9 +17,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from ..base.types import BoolMask, Float32, Frame, Masks, Prompt
 from ..engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered
 from ..engine.arrays import namespace
-from ..types import BoolMask, Float32, Frame, Masks, Prompt
 
 SMALLEST = 9.0  # network pixels: the side of a square of the same area
 SMALLEST_BOX = 12.0  # the same of a box around such a thing

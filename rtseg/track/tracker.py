@@ -12,19 +12,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..door import as_id, as_ids, as_label
+from ..base.errors import EngineError, PromptError, SourceError
+from ..base.forks import in_child
+from ..base.prompt_schema import as_id, as_ids, as_label
+from ..base.tables import Table, short, whole
+from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
 from ..engine import Array, Decoded, Engine, Prompts, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
-from ..errors import EngineError, PromptError, SourceError
-from ..forks import in_child
-from ..tables import Table, short, whole
-from ..types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
+from ..engine.policy import NEED_LIKENESS, NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .answer import Answer, check, read
 from .asking import decode, to_network
 from .bank import Bank, recalls
 from .beside import Beside
 from .objects import Object, found, losing, masks_of, placed, verdicts_of
-from .policy import NEED_LIKENESS, NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .scene import Scene
 from .small import is_doubtful, read_back, warnings
 

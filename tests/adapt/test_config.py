@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rtseg.adapt.config import Phase, TrainConfig, read_config
-from rtseg.errors import ConfigError
+from rtseg.base.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 WORKS = """

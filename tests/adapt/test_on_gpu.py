@@ -21,7 +21,7 @@ from rtseg.adapt.config import FEATURES, Endoscope, Phase, Teacher, TrainConfig
 from rtseg.adapt.material import Video
 from rtseg.adapt.train import train
 from rtseg.adapt.trainer import Make, Trainer
-from rtseg.errors import EngineError
+from rtseg.base.errors import EngineError
 from rtseg.sam2 import Sam2, get_preset, save_weights
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 

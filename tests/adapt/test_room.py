@@ -19,7 +19,7 @@ from rtseg.adapt.config import Phase, TrainConfig
 from rtseg.adapt.room import MARGIN, even, most_at_once
 from rtseg.adapt.train import run
 from rtseg.adapt.trainer import Trainer
-from rtseg.errors import EngineError
+from rtseg.base.errors import EngineError
 
 from .conftest import CPU
 

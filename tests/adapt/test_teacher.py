@@ -12,7 +12,7 @@ from rtseg.adapt.clips import ClipMaker
 from rtseg.adapt.config import FEATURES, Phase, Teacher, TrainConfig
 from rtseg.adapt.teacher import features_loss, inherit
 from rtseg.adapt.trainer import Trainer
-from rtseg.errors import ConfigError
+from rtseg.base.errors import ConfigError
 from rtseg.sam2 import Features, Prompts, Sam2, get_preset, save_weights
 from rtseg.sam2.presets import PRESETS
 

@@ -27,10 +27,10 @@ from rtseg.adapt.optimizer import Optimizer
 from rtseg.adapt.rollout import Rollout, fifo, scattered
 from rtseg.adapt.train import _owned, run
 from rtseg.adapt.trainer import Trainer
-from rtseg.config import Recipe
+from rtseg.base.errors import ConfigError, EngineError, WeightsError
 from rtseg.engine.base import Remembered
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Prompts, Recall, Sam2, get_preset, load_weights
 from rtseg.track import Tracker
 

@@ -10,7 +10,7 @@ import pytest
 
 from rtseg.adapt.config import Endoscope, Material, Phase, TrainConfig
 from rtseg.adapt.validate import held_out
-from rtseg.errors import ConfigError
+from rtseg.base.errors import ConfigError
 
 PHASES = (Phase(1, image_size=64),)
 HELD = Material("tools", sequences=("held",))

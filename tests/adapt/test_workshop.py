@@ -11,8 +11,8 @@ import pytest
 from rtseg.adapt.config import Endoscope, Material, Phase, TrainConfig
 from rtseg.adapt.material import read_video
 from rtseg.adapt.workshop import Scenes, Workshop, open_material
-from rtseg.errors import ConfigError
-from rtseg.evaluate.dataset import Sequence, Target
+from rtseg.base.errors import ConfigError
+from rtseg.data.dataset import Sequence, Target
 
 from .conftest import CPU
 

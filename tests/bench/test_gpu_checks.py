@@ -14,8 +14,8 @@ import torch
 from bench.gpu import clip, fuzz, verbs
 from bench.gpu.case import Case, shipped
 from bench.gpu.waits import PAGEABLE, STEP, Event, busy, count
-from rtseg import config
 from rtseg.engine import Decoded, Engine
+from rtseg.engine import recipe as config
 
 TINY = Case("micro", 64, "cpu")
 SHIPPED = Case("micro", 64, "cpu", shipped=True)

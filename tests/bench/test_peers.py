@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.benchmark.budget import Budget
-from rtseg.config import Recipe
-from rtseg.errors import ConfigError, EngineError
+from rtseg.base.errors import ConfigError, EngineError
+from rtseg.base.types import now_ns
+from rtseg.engine.recipe import Recipe
+from rtseg.evaluate.speed.budget import Budget
 from rtseg.sam2 import Sam2, get_preset, save_weights
-from rtseg.types import now_ns
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # `bench` is a folder of scripts beside the package, run from the root of a clone

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtseg.config import load_recipe
-from rtseg.evaluate.dataset import Dataset, Sequence, Target
+from rtseg.data.dataset import Dataset, Sequence, Target
+from rtseg.engine.recipe import load_recipe
 from rtseg.evaluate.result import Prediction, Result, Row, Tracked
 
 # By its path: `bench` is a folder of scripts beside the package, and no part of it.

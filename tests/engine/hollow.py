@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import torch
 
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.tensorrt import making
 from rtseg.engine.tensorrt.onnx import VERBS, Shapes
 from rtseg.sam2 import Preset

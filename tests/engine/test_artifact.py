@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.errors import EngineError
 from rtseg.engine import artifact
 from rtseg.engine import install as installing
 from rtseg.engine.artifact import SIDECAR, find, folder_of, forgive, identity, locate, refuse, write
 from rtseg.engine.artifact import refusal as refusal_of
 from rtseg.engine.install import exclusive, install, workplace
-from rtseg.errors import EngineError
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.sam2 import get_preset
 
 NANO = get_preset("nano")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.config import Recipe
+from rtseg.base.errors import ConfigError, EngineError, WeightsError
 from rtseg.engine import open_engine, opening, runtimes
-from rtseg.errors import ConfigError, EngineError, WeightsError
+from rtseg.engine.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 ALL = ["tensorrt", "cuda", "torch", "cpu", "onnx"]

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.config import Recipe
+from rtseg.base.errors import EngineError
 from rtseg.engine.cuda import graph
 from rtseg.engine.cuda.fuse import fused
 from rtseg.engine.cuda.graph import Captured
@@ -26,8 +26,8 @@ from rtseg.engine.cuda.plan import Plan
 from rtseg.engine.cuda.pool import Pool
 from rtseg.engine.cuda.steps import Kind, Size, Steps, Work
 from rtseg.engine.lift import Lift
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.tensorrt.gpu import CudaGpu
-from rtseg.errors import EngineError
 from rtseg.sam2 import get_preset
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 

@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rtseg
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.errors import EngineError
 from rtseg.engine import Engine, cpu
 from rtseg.engine.cpu import isa as isas
 from rtseg.engine.cpu.kernels import F32, GELU, INT16, NONE, RELU, Kernels, Normed, Packed
 from rtseg.engine.cpu.network import CpuPicture
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.reference import TorchEngine, to_input
-from rtseg.errors import EngineError
 from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
 
-NANO = Path(__file__).parents[2] / "rtseg" / "weights" / "nano.safetensors"
+NANO = Path(__file__).parents[2] / "rtseg" / "sam2" / "shipped" / "nano.safetensors"
 LIMITS = {"fp32": 1e-4, "int16": 0.004, "bf16": 0.01, "int8": 0.03}  # of the norm of the answer
 PAIRS = [(isa, precision) for isa in isas.ISAS for precision, runs_on in isas.PREFERRED.items() if isa in runs_on]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import rtseg
 from rtseg import Tracker
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.errors import EngineError
 from rtseg.engine import Recall, Remembered, to_input
 from rtseg.engine.base import Verbs
 from rtseg.engine.cuda import CudaEngine, parts
@@ -27,9 +27,9 @@ from rtseg.engine.cuda.graph import Step
 from rtseg.engine.cuda.parts import compiling
 from rtseg.engine.cuda.pool import BLANK
 from rtseg.engine.cuda.steps import Kind, Prepared
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.static import PaddedRead
-from rtseg.errors import EngineError
 from rtseg.sam2 import Sam2, get_preset, load_weights
 
 SIZE = 128
@@ -39,7 +39,7 @@ UNWATCHED = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
 def network(size: int = SIZE) -> Sam2:
     """The shipped network: what it says of a picture means something, so that masks can be compared."""
     net = Sam2(get_preset("nano"), size)
-    load_weights(net, rtseg.config.SHIPPED / "nano.safetensors")
+    load_weights(net, rtseg.engine.recipe.SHIPPED / "nano.safetensors")
     return net
 
 

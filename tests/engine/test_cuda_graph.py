@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rtseg.base.errors import EngineError
 from rtseg.engine.cuda.graph import Captured, captured
-from rtseg.errors import EngineError
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rtseg.base.errors import EngineError
 from rtseg.engine import Recall, to_input
 from rtseg.engine.cuda import graph as cuda_graph
 from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
@@ -20,7 +21,6 @@ from rtseg.engine.cuda.pool import BLANK, Pool
 from rtseg.engine.cuda.resize import DeviceInput
 from rtseg.engine.lift import Lift
 from rtseg.engine.taps import area_taps, linear_taps
-from rtseg.errors import EngineError
 from rtseg.sam2 import Remembered, get_preset
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised

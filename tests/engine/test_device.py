@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 import torch
 
+from rtseg.base.errors import ConfigError, EngineError
 from rtseg.cli import main
-from rtseg.config import Recipe, load_recipe
 from rtseg.engine import artifact, open_engine, runtimes
+from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.engine.runtimes import device_of, settle
-from rtseg.errors import ConfigError, EngineError
 
 NAMES = ("NVIDIA H200", "NVIDIA L4")
 CAPABILITIES = ((9, 0), (7, 5))

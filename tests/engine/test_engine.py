@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 import rtseg
-from rtseg.config import Recipe
+from rtseg.base.errors import ConfigError, EngineError, WeightsError
 from rtseg.engine import Engine, Features, Prompts, Recall, open_engine, runtimes, to_input
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import exact_products
-from rtseg.errors import ConfigError, EngineError, WeightsError
 from rtseg.sam2 import Sam2, get_preset, save_weights
 
 ROOT = Path(__file__).parents[2]
-NANO = ROOT / "rtseg" / "weights" / "nano.safetensors"
+NANO = ROOT / "rtseg" / "sam2" / "shipped" / "nano.safetensors"
 
 
 def sha256(path: Path) -> str:

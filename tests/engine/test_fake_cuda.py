@@ -16,20 +16,20 @@ import pytest
 import torch
 
 from rtseg import Tracker
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.types import Frame
 from rtseg.engine.arrays import to_host
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine, attention, graph
 from rtseg.engine.cuda.device import Turns
 from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.lift import PinnedBuffer
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room
 from rtseg.engine.static import StaticNetwork
 from rtseg.sam2 import Recall, Sam2, get_preset
 from rtseg.track import POLICIES
 from rtseg.track.scene import SAMPLED
-from rtseg.types import Frame
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 SIZE, HEIGHT, WIDTH = 64, 48, 80

@@ -19,17 +19,17 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
-from rtseg.config import OPACITY
+from rtseg.base.colors import color_of as color_of_id
+from rtseg.base.defaults import OPACITY
+from rtseg.base.errors import EngineError
+from rtseg.base.types import Frame, Masks
 from rtseg.engine import to_input
 from rtseg.engine.cuda import frame_kernels, launch
 from rtseg.engine.cuda.frame_kernels import ARCHITECTURES, ARGUMENTS, SITES, SOURCE, TYPES, FrameKernels
-from rtseg.errors import EngineError
 from rtseg.grab.color import MATRICES, color_of, to_rgb
 from rtseg.grab.nvdec import LEFT
-from rtseg.publish.colors import color_of as color_of_id
 from rtseg.publish.overlay import _fill_object, _line_object, draw_overlay
 from rtseg.publish.shown import measure
-from rtseg.types import Frame, Masks
 from tests.engine.host_gpu import compiled_driver, host_kernels
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 
+from rtseg.base.errors import EngineError
 from rtseg.engine.cuda import launch
 from rtseg.engine.cuda.frame_kernels import ARCHITECTURES, ARGUMENTS, SOURCE, FrameKernels
 from rtseg.engine.cuda.launch import DriverLauncher, Nvrtc, PycudaLauncher
-from rtseg.errors import EngineError
 from tests.engine.host_gpu import IMAGE, compiled_driver, host_kernels
 
 TEXT = SOURCE.read_text()

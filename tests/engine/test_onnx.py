@@ -19,12 +19,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.errors import EngineError
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.tensorrt import operators
 from rtseg.engine.tensorrt.onnx import PRODUCTS, VERBS, Shapes, export, graph, typed
 from rtseg.engine.tensorrt.operators import NAMES, OPERATORS, faults
 from rtseg.engine.tensorrt.quantize import big_layers, calibrate
-from rtseg.errors import EngineError
 from rtseg.sam2 import Preset, Sam2
 from tests.shared import Shared
 

@@ -18,18 +18,18 @@ import pytest
 import torch
 
 from rtseg import Tracker, open_engine, open_source
-from rtseg.clips import Clip
-from rtseg.config import POLICIES, Recipe, load_recipe
+from rtseg.base.errors import ConfigError, EngineError
+from rtseg.base.types import Frame, Prompt
+from rtseg.build.clips import Clip
+from rtseg.build.gate import gate
 from rtseg.engine import Prompts, Recall, Remembered
 from rtseg.engine.onnx import folder as graph_folder
 from rtseg.engine.onnx import opening, session
 from rtseg.engine.onnx.export import SHIPPED_SIZES, make_shipped
 from rtseg.engine.onnx.folder import SIDECAR, WEIGHTS, Identity, cached_folder, shipped_folder
 from rtseg.engine.onnx.ports import VERBS
-from rtseg.errors import ConfigError, EngineError
-from rtseg.gate import gate
+from rtseg.engine.recipe import POLICIES, Recipe, load_recipe
 from rtseg.sam2 import Sam2, get_preset, save_weights
-from rtseg.types import Frame, Prompt
 
 onnx = pytest.importorskip("onnx", reason="graphs are made with it")
 

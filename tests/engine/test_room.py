@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rtseg.config import MemoryPlan, Recipe
+from rtseg.base.errors import EngineError
 from rtseg.engine import room as rooms
+from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.room import MIB, check, room
 from rtseg.engine.shapes import Sizes, parameters
 from rtseg.engine.static import Attention, PaddedRead, StaticNetwork
-from rtseg.errors import EngineError
 from rtseg.sam2 import PRESETS, Recall, Remembered, Sam2, get_preset
 
 

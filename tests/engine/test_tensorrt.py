@@ -18,11 +18,11 @@ import pytest
 import torch
 
 import rtseg
+from rtseg.base.errors import EngineError
 from rtseg.engine import Engine, Prompts, Recall, to_input
 from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.tensorrt import making as tensorrt
-from rtseg.errors import EngineError
 from rtseg.sam2 import Remembered, Sam2
 from tests.engine import fake_tensorrt as stand_in
 from tests.engine.fake_gpu import FakeGpu

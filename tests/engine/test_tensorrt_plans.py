@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.config import Recipe
+from rtseg.base.errors import EngineError
 from rtseg.engine import Engine, runtimes
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.room import room
 from rtseg.engine.tensorrt import making as tensorrt
 from rtseg.engine.tensorrt.gpu import CudaGpu
@@ -28,7 +29,6 @@ from rtseg.engine.tensorrt.library import bindings, complaints
 from rtseg.engine.tensorrt.onnx import Shapes
 from rtseg.engine.tensorrt.places import scores_bytes
 from rtseg.engine.tensorrt.plans import Plan, build, spans
-from rtseg.errors import EngineError
 from rtseg.sam2 import PRESETS, Sam2
 from tests.engine.fake_gpu import FakeGpu
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import rtseg
+from rtseg.base.errors import EngineError
 from rtseg.engine import Prompts, Readies, Recall
 from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.tensorrt import making, picture
@@ -28,7 +29,6 @@ from rtseg.engine.tensorrt.engine import TensorRTEngine
 from rtseg.engine.tensorrt.gpu import CudaGpu
 from rtseg.engine.tensorrt.onnx import typed
 from rtseg.engine.tensorrt.quantize import big_layers, calibrate
-from rtseg.errors import EngineError
 from rtseg.sam2 import Sam2
 from rtseg.track import answer
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rtseg.errors import ConfigError
+from rtseg.base.errors import ConfigError
 from rtseg.evaluate import store
 from rtseg.evaluate.blocks import WITHIN
 from rtseg.evaluate.compare import CLEAR, Comparison, Tally, compare, comparison_table

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rtseg.errors import ConfigError
+from rtseg.base.errors import ConfigError
+from rtseg.base.types import ImageU8
+from rtseg.data.dataset import Sequence
 from rtseg.evaluate.corrupt import CORRUPTIONS, LEVELS, corrupt, corrupted
-from rtseg.evaluate.dataset import Sequence
-from rtseg.grab.endoscope import Options, Scene, render_cv2
-from rtseg.types import ImageU8
+from rtseg.synthetic import Options, Scene, render_cv2
 
 KINDS = tuple(CORRUPTIONS)
 SEEDED = ("smoke", "blood", "motion", "specular")

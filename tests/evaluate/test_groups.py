@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtseg.evaluate import open_dataset
+from rtseg.data import open_dataset
 
 
 def groups(path: Path, layout: str) -> dict[str, str]:

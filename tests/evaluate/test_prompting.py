@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtseg.errors import ConfigError, PromptError
-from rtseg.evaluate import Sequence, Target
+from rtseg.base.errors import ConfigError, PromptError
+from rtseg.base.prompt_files import load_prompts
+from rtseg.base.types import BoolMask, Prompt
+from rtseg.data.dataset import Sequence, Target
 from rtseg.evaluate.prompting import PROMPTS, from_entry, make_prompt, next_click, prompter, stored, to_entry
-from rtseg.prompts import load_prompts
-from rtseg.types import BoolMask, Prompt
 
 TOOL = Target(3, "grasper")
 

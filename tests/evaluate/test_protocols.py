@@ -18,9 +18,12 @@ import pytest
 import torch
 
 from rtseg import Tracker
-from rtseg.config import Recipe
+from rtseg.base.rle import decode_rle
+from rtseg.base.types import BoolMask, Frame, Prompt
+from rtseg.data.dataset import Sequence, Target
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.evaluate import Sequence, Target, Tracked
+from rtseg.evaluate import Tracked
 from rtseg.evaluate.prompting import prompter, stored
 from rtseg.evaluate.protocols import (
     Patience,
@@ -40,9 +43,7 @@ from rtseg.evaluate.protocols import (
 from rtseg.evaluate.result import Result
 from rtseg.evaluate.score import score
 from rtseg.evaluate.summary import summarise
-from rtseg.publish.rle import decode_rle
 from rtseg.sam2 import Sam2, get_preset
-from rtseg.types import BoolMask, Frame, Prompt
 
 H, W = 48, 64
 BOXES = {1: (4, 4), 2: (26, 4), 3: (4, 40)}  # top and left of each object, 18 x 20 pixels

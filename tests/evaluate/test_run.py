@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.config import Recipe
+from rtseg.base.errors import ConfigError, SourceError
+from rtseg.base.types import ImageU8
+from rtseg.data.dataset import Dataset, Sequence, Target, Truth
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import ConfigError, SourceError
-from rtseg.evaluate import PROTOCOLS, Dataset, Result, Sequence, Settings, Target, Truth, evaluate
+from rtseg.evaluate import PROTOCOLS, Result, Settings, evaluate
 from rtseg.evaluate.run import asked
 from rtseg.sam2 import Sam2, get_preset
-from rtseg.types import ImageU8
 
 H, W, COUNT = 48, 64, 6
 

@@ -8,13 +8,13 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from rtseg.errors import OutputError, SourceError
-from rtseg.evaluate.dataset import Sequence, Target
+from rtseg.base.errors import OutputError, SourceError
+from rtseg.base.rle import encode_rle
+from rtseg.base.types import BoolMask
+from rtseg.data.dataset import Sequence, Target
 from rtseg.evaluate.metrics import boundary, instruments, overlap, surface
 from rtseg.evaluate.result import ClassRow, Prediction, Tracked
 from rtseg.evaluate.score import masks_of, score
-from rtseg.publish.rle import encode_rle
-from rtseg.types import BoolMask
 
 HEIGHT, WIDTH = 40, 60
 Maps = Mapping[int, Mapping[int, BoolMask]]  # by frame, then object

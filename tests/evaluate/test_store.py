@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rtseg.errors import ConfigError, OutputError
+from rtseg.base.errors import ConfigError, OutputError
 from rtseg.evaluate.result import ClassRow, Prediction, Result, Row, Tracked, VolumeRow
 from rtseg.evaluate.store import FILE, MASKS, VERSION, read, write
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtseg.errors import ConfigError
+from rtseg.base.errors import ConfigError
 from rtseg.evaluate import bootstrap
 from rtseg.evaluate.blocks import WITHIN
 from rtseg.evaluate.bootstrap import MIN_GROUPS, OVER, Figure, Values, estimate

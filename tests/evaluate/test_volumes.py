@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from rtseg.base.rle import encode_rle
+from rtseg.data.dataset import Sequence, Target
 from rtseg.evaluate import store
-from rtseg.evaluate.dataset import Sequence, Target
 from rtseg.evaluate.metrics import surface
 from rtseg.evaluate.paired import paired
 from rtseg.evaluate.result import Prediction, Result, Tracked, VolumeRow
@@ -20,7 +21,6 @@ from rtseg.evaluate.score import score
 from rtseg.evaluate.summary import difference, summarise
 from rtseg.evaluate.tables import objects_sheet, overall_sheet
 from rtseg.evaluate.volumes import score_volume
-from rtseg.publish.rle import encode_rle
 
 DEPTH, HEIGHT, WIDTH = 9, 40, 50
 SPACING = (3.0, 0.6, 0.9)  # from slice to slice, down, across, in mm

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from rtseg.base.types import Frame, ImageU8
 from rtseg.grab.crop import Cropper, cropped, even_box, find_field
-from rtseg.grab.endoscope import Options, Scene
 from rtseg.grab.intake import Intake
-from rtseg.types import Frame, ImageU8
+from rtseg.synthetic import Options, Scene
 
 WIDTH, HEIGHT = 960, 540
 WORDS = ("DOE, JANE", "1970-01-01 F", "ID 0012345", "12:34:56", "REC 00:12:33")

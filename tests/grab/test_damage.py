@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from bench.damage import CASES, PACKET, cut, flip, lose_many, lose_one, measured
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
+from rtseg.base.source import Source
+from rtseg.base.types import ImageU8
 from rtseg.grab import open_source
 from rtseg.grab.proof import Proof, _Asker
-from rtseg.grab.source import Source
-from rtseg.types import ImageU8
 
 COUNT, GROUP = 36, 9
 Images = dict[float, ImageU8]

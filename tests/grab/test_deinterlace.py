@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
+from rtseg.base.types import ImageU8
 from rtseg.grab import open_recording, open_source
 from rtseg.grab.deinterlace import Deinterlacer
 from rtseg.grab.intake import Intake
-from rtseg.types import ImageU8
 
 WIDTH, HEIGHT, COUNT, STEP = 320, 240, 12, 6
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
+from rtseg.base.types import Color, now_ns
 from rtseg.grab import open_source
 from rtseg.grab.color import FULL, SCALING, SWSCALE, to_rgb
-from rtseg.types import Color, now_ns
 
 WEIGHTS = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114), "bt2020nc": (0.2627, 0.0593)}  # red, blue
 NUMBERS = {"bt709": 1, "smpte170m": 6, "bt2020nc": 9, "unmarked": 2}

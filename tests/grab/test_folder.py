@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
 from rtseg.grab import open_source
 
 NOISE_HWC = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (40, 30))

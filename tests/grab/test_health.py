@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from rtseg.base.types import Frame, ImageU8
 from rtseg.grab.health import Health
-from rtseg.types import Frame, ImageU8
 
 MS = 1_000_000
 PERIOD_MS = 40

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from bench.camera import Camera
-from rtseg.errors import SourceError
+from rtseg.base.account import Account, Gap
+from rtseg.base.errors import SourceError
+from rtseg.base.types import Frame, now_ns
 from rtseg.grab import open_source
-from rtseg.grab.account import Account, Gap
 from rtseg.grab.intake import Intake, added
-from rtseg.types import Frame, now_ns
 
 SIZE = (160, 120)
 LONG_S = 60.0  # what comes at all comes by then, on a slow machine beside others
@@ -236,8 +236,8 @@ def test_close_ends_a_recording_in_the_middle_of_a_wait() -> None:
 def test_what_trying_again_does_not_mend_is_an_error_until_there_was_a_frame(
     first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from rtseg.base.source import HopelessError
     from rtseg.grab import stream
-    from rtseg.grab.source import HopelessError
 
     intake, tries = Intake("rtsp://camera/live", first=first), list[str]()
 

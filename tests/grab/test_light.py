@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
 from rtseg.grab import open_source
 from rtseg.grab.light import compressed, to_bt709
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
 from rtseg.grab import open_source
 from rtseg.grab.intake import Intake
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
 from rtseg.grab import open_source
 from rtseg.grab.demux import Demuxer
 from rtseg.grab.keys import is_disposable, is_key, length_size

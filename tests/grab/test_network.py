@@ -20,10 +20,10 @@ import av
 import numpy as np
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
+from rtseg.base.types import Frame, now_ns
 from rtseg.grab import open_source
 from rtseg.grab.intake import Intake
-from rtseg.types import Frame, now_ns
 
 pytestmark = pytest.mark.slow  # a camera's real time
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
 from rtseg.grab import open_source
 
 

@@ -11,8 +11,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from rtseg.base.types import Frame, now_ns
 from rtseg.grab import Source, paced
-from rtseg.types import Frame, now_ns
 
 LATE_MS = 1000  # what a busy machine may add to a time; what must not be waited for is an hour
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtseg.base.errors import SourceError
 from rtseg.cli import main
-from rtseg.config import load_stream
-from rtseg.errors import SourceError
 from rtseg.grab import open_source
 from rtseg.grab.intake import Intake
 from rtseg.grab.secret import UnescapedError
+from rtseg.live.profile import load_stream
 from rtseg.publish import Recorder
 
 NAMES = ("2024-01-01T10:20:30.mp4", "rtsp:x.mp4", "a:b/c.mp4", "-a.mp4", "--force.mp4", "x%03d.mp4", "a#b.mp4",

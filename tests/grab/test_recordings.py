@@ -16,10 +16,10 @@ import av
 import numpy as np
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.account import PartStart
+from rtseg.base.errors import SourceError
+from rtseg.base.types import Frame
 from rtseg.grab import open_source
-from rtseg.grab.account import PartStart
-from rtseg.types import Frame
 
 from .test_damage import COUNT, GROUP, recording, said
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from rtseg.errors import SourceError
-from rtseg.evaluate.readers.files import picture_size
+from rtseg.base.errors import SourceError
+from rtseg.data.files import picture_size
 from rtseg.grab import open_source
 from rtseg.grab.still import read_picture
 

@@ -14,10 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from rtseg.errors import SourceError
+from rtseg.base.errors import SourceError
+from rtseg.base.types import Frame
 from rtseg.grab import open_source
 from rtseg.grab.stream import StreamSource
-from rtseg.types import Frame
 
 COUNT, STEP = 40, 3600
 CLOCK = Fraction(1, 90_000)

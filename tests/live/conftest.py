@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from rtseg import Prompt, Subscriber
-from rtseg.config import Publish, Recipe, StreamProfile
+from rtseg.engine.recipe import Recipe
 from rtseg.live import Feed, run_live
+from rtseg.live.profile import Publish, StreamProfile
 
 SOURCE = "synthetic:laparoscopy?width=160&height=120&fps=50&seconds={}&seed=7"
 LONG_S = 60.0  # what comes at all comes by then, on a slow machine beside others

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from rtseg.config import Recipe, StreamProfile, load_stream
-from rtseg.cores import Cores
-from rtseg.errors import ConfigError
+from rtseg.base.cores import Cores
+from rtseg.base.errors import ConfigError
+from rtseg.engine.reach import advice, nearest, needed_ms, size_for
+from rtseg.engine.recipe import Recipe
 from rtseg.live.plan import environment, threads_of
+from rtseg.live.profile import StreamProfile, load_stream
 from rtseg.live.rhythm import Rhythm
-from rtseg.reach import advice, nearest, needed_ms, size_for
 from tests.live.conftest import SOURCE, Running
 
 Start = Callable[[StreamProfile], Running]

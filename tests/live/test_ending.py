@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rtseg.config import StreamProfile
-from rtseg.errors import EngineError
+from rtseg.base.errors import EngineError
 from rtseg.live import Feed, child, run_live
 from rtseg.live.ending import Ending
+from rtseg.live.profile import StreamProfile
 from rtseg.publish.verify import verify
 from tests.live.conftest import SOURCE, WORKER, Running, accounted, watch
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtseg.config import StreamProfile
+from rtseg.base.types import now_ns
 from rtseg.live import child
-from rtseg.types import now_ns
+from rtseg.live.profile import StreamProfile
 from tests.live.conftest import LONG_S, SOURCE, WORKER, Running, accounted, watch
 
 Start = Callable[[StreamProfile], Running]
@@ -147,8 +147,8 @@ import sys
 from rtseg.live import run_live
 from rtseg.live.seat import end_with
 end_with(int(sys.argv.pop(1)))
-from rtseg.config import Publish, StreamProfile
-from rtseg.types import Prompt
+from rtseg.live.profile import Publish, StreamProfile
+from rtseg.base.types import Prompt
 box = Prompt(1, box=(20.0, 20.0, 120.0, 100.0))
 profile = StreamProfile(sys.argv[1], "room", target_fps=50, publish=Publish("tcp://127.0.0.1:*"), objects=(box,))
 def ready(feed, endpoint):

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from rtseg import Prompt, open_source
-from rtseg.config import Publish, Recipe, StreamProfile
-from rtseg.errors import EngineError, OutputError, PromptError, SourceError
-from rtseg.grab.endoscope import EndoscopeSource
+from rtseg.base.errors import EngineError, OutputError, PromptError, SourceError
+from rtseg.engine.recipe import Recipe
 from rtseg.live import child, run_live
+from rtseg.live.profile import Publish, StreamProfile
 from rtseg.sam2 import Sam2, get_preset, save_weights
+from rtseg.synthetic import EndoscopeSource
 from tests.live.conftest import SOURCE, WORKER, accounted, watch
 
 Faults = Callable[..., None]
@@ -167,7 +168,7 @@ def test_a_port_in_use_is_refused_in_one_line(profile: StreamProfile, faults: Fa
 
 @pytest.mark.slow
 def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rtseg import demo as demo_module
+    from rtseg.live import demo as demo_module
 
     monkeypatch.setattr(demo_module, "Recipe", lambda: recipe)
     monkeypatch.setattr(demo_module, "POSTER_AFTER", 0.0)
@@ -180,7 +181,7 @@ def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypa
 
 def test_the_poster_of_the_demo_is_of_a_time_after_the_prompts() -> None:
     """In the source's own time, whatever its time base; and the instruments may lie close together on all pictures."""
-    from rtseg.demo import Display
+    from rtseg.live.demo import Display
 
     display = object.__new__(Display)
     display._best, display._poster_hwc = (False, -1), None
@@ -194,8 +195,8 @@ def test_the_poster_of_the_demo_is_of_a_time_after_the_prompts() -> None:
 
 
 def test_the_recording_of_the_demo_shows_what_its_truth_is_of() -> None:
-    """The synthetic endoscope may change: then `python -m rtseg.demo` makes the recording anew."""
-    from rtseg.demo import RECORDING, SOURCE
+    """The synthetic endoscope may change: then `python -m rtseg.live.demo` makes the recording anew."""
+    from rtseg.live.demo import RECORDING, SOURCE
 
     truth, apart = EndoscopeSource(SOURCE), []
     with open_source(RECORDING) as recording:
@@ -208,7 +209,7 @@ def test_the_recording_of_the_demo_shows_what_its_truth_is_of() -> None:
 
 
 def test_the_judge_knows_good_masks_from_bad_ones() -> None:
-    from rtseg.demo import judge
+    from rtseg.live.demo import judge
 
     uri = "synthetic:laparoscopy?width=128&height=96&fps=25&seconds=0.4&seed=7"
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from rtseg.config import StreamProfile
-from rtseg.errors import AnswerError
+from rtseg.base.errors import AnswerError
 from rtseg.live.news import IN_A_ROW, News
+from rtseg.live.profile import StreamProfile
 from tests.live.conftest import SOURCE, Running, accounted, watch
 
 Start = Callable[[StreamProfile], Running]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from rtseg import open_source
-from rtseg.config import StreamProfile
-from rtseg.control import Client
-from rtseg.errors import OutputError, PromptError
+from rtseg.base.errors import OutputError, PromptError
+from rtseg.live.control import Client
+from rtseg.live.profile import StreamProfile
 from tests.live.conftest import LONG_S, SOURCE, Running, accounted
 
 Faults = Callable[..., None]

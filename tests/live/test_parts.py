@@ -11,8 +11,9 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from rtseg.config import CONDITIONING, StreamProfile
-from rtseg.errors import PromptError
+from rtseg.base.errors import PromptError
+from rtseg.base.types import Color, Frame, Masks, Prompt
+from rtseg.engine.recipe import CONDITIONING
 from rtseg.live.board import Board
 from rtseg.live.child import back_off_s
 from rtseg.live.heard import Heard
@@ -20,10 +21,10 @@ from rtseg.live.keep import Keep
 from rtseg.live.link import Link
 from rtseg.live.pace import Pace
 from rtseg.live.parcels import frame_meta, frame_of, masks_of, masks_parcel, prompt_of, prompt_parcel
+from rtseg.live.profile import StreamProfile
 from rtseg.live.state import Facts, has_recovered, state_of
 from rtseg.live.statement import _memory, plain_config, sha256_of
 from rtseg.live.supervisor import Feed
-from rtseg.types import Color, Frame, Masks, Prompt
 
 
 def frame(seq: int) -> Frame:

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from rtseg.config import Recipe, StreamProfile
+from rtseg.engine.recipe import Recipe
 from rtseg.live import child as child_module
 from rtseg.live import priority, segment
 from rtseg.live.child import BEGIN_S, PREPARES_S, Child
 from rtseg.live.preparing import OPENS_S, prepare, say_opening
+from rtseg.live.profile import StreamProfile
 from rtseg.live.vitals import Vitals, offspring, seconds_of
 from tests.live.conftest import SOURCE, Running
 

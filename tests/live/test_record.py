@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rtseg.config import StreamProfile
+from rtseg.live.profile import StreamProfile
 from rtseg.publish.verify import verify
 from tests.live.conftest import SOURCE, Running, accounted, watch
 

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtseg.config import StreamProfile
+from rtseg.base.types import Frame
 from rtseg.live import ring as ring_module
 from rtseg.live.board import Board
 from rtseg.live.child import SILENT_S, silence_s
 from rtseg.live.display import Display
 from rtseg.live.input import Input
 from rtseg.live.preparing import warm_up
+from rtseg.live.profile import StreamProfile
 from rtseg.live.ring import Plan, Ring
 from rtseg.live.segment import Pacing
 from rtseg.live.statement import Counts
 from rtseg.live.tally import Tally
-from rtseg.types import Frame
 from tests.live.conftest import SOURCE, Running
 
 Start = Callable[[StreamProfile], Running]
@@ -87,7 +87,7 @@ def test_a_tally_adds_up_lives() -> None:
 @pytest.mark.slow
 def test_a_snapshot_is_whole_while_everything_changes(profile: StreamProfile, running: Start, faults: Faults) -> None:
     run = running(replace(profile, source=SOURCE.format(120), control="tcp://127.0.0.1:*"))
-    from rtseg.control import Client
+    from rtseg.live.control import Client
 
     failures: list[BaseException] = []
     over = threading.Event()

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from rtseg import Prompt
-from rtseg.config import Publish, Recipe, StreamProfile
-from rtseg.errors import EngineError, OutputError, PromptError, RtsegError, SourceError
+from rtseg.base.errors import EngineError, OutputError, PromptError, RtsegError, SourceError
+from rtseg.base.types import Frame
+from rtseg.engine.recipe import Recipe
 from rtseg.live import Feed, run_live
 from rtseg.live.child import Child
 from rtseg.live.network import ENDED, Network
+from rtseg.live.profile import Publish, StreamProfile
 from rtseg.live.seat import kind_of
-from rtseg.types import Frame
 from tests.live.conftest import LONG_S, SOURCE, WORKER, Running
 
 Start = Callable[[StreamProfile], Running]

@@ -36,10 +36,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rtseg.config import Recipe
-from rtseg.errors import AnswerError, EngineError, OutputError, PromptError, SourceError
+from rtseg.base.errors import AnswerError, EngineError, OutputError, PromptError, SourceError
+from rtseg.base.types import Frame, Masks, Prompt, now_ns
+from rtseg.engine.recipe import Recipe
 from rtseg.live.__main__ import main
-from rtseg.types import Frame, Masks, Prompt, now_ns
 
 FAULTS: dict[str, Any] = json.loads(os.environ.get("RTSEG_TEST_FAULTS", "{}"))
 
@@ -189,8 +189,8 @@ def break_display() -> None:
 
 
 def break_source() -> None:
-    from rtseg.grab.account import Gap
-    from rtseg.grab.endoscope import EndoscopeSource
+    from rtseg.base.account import Gap
+    from rtseg.synthetic import EndoscopeSource
 
     real = EndoscopeSource.frame
 

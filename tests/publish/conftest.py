@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zmq
 
-from rtseg.types import BoolMask, Color, Frame, Masks
+from rtseg.base.types import BoolMask, Color, Frame, Masks
 
 MakeFrame = Callable[..., Frame]
 MakeMasks = Callable[..., Masks]

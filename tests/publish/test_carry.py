@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtseg.base.types import BoolMask, Float32, Frame, ImageU8, Masks
 from rtseg.publish.carry import Carrier
-from rtseg.types import BoolMask, Float32, Frame, ImageU8, Masks
 
 WIDTH, HEIGHT, PERIOD_NS = 320, 240, 40_000_000
 

@@ -16,11 +16,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
+from rtseg.base.rle import encode_rle
+from rtseg.base.types import Masks
 from rtseg.publish import coco as coco_module
 from rtseg.publish.coco import CocoWriter
-from rtseg.publish.rle import encode_rle
-from rtseg.types import Masks
 
 
 def make_masks(seq: int, *boxes: tuple[int, int, int, int]) -> Masks:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
 from rtseg.publish.events import GENESIS, EventLog, backwards, event_of
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rtseg.errors import ConfigError, OutputError
+from rtseg.base.errors import ConfigError, OutputError
 from rtseg.publish.folder import atomic_folder, check_apart, result_folder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
 from rtseg.publish import fragments
 from rtseg.publish.fragments import Fragments, Seal, count_frames, seal_rest
 

@@ -12,8 +12,9 @@ import pytest
 import zmq
 
 from bench import fuzz
-from rtseg.config import TOPICS
-from rtseg.errors import OutputError
+from rtseg.base.defaults import TOPICS
+from rtseg.base.errors import OutputError
+from rtseg.base.types import now_ns
 from rtseg.publish import audience as audience_module
 from rtseg.publish import publisher as publisher_module
 from rtseg.publish.audience import Audience
@@ -21,7 +22,6 @@ from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.subscriber import Subscriber
 from rtseg.publish.wire import decode, encode_masks, encode_status, encode_video
-from rtseg.types import now_ns
 
 ANYWHERE = "tcp://127.0.0.1:*"
 

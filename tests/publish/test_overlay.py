@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtseg.errors import OutputError
+from rtseg.base.colors import COLORS, PALETTE, color_of
+from rtseg.base.errors import OutputError
+from rtseg.base.types import BoolMask, Frame
 from rtseg.publish import overlay
-from rtseg.publish.colors import COLORS, PALETTE, color_of
 from rtseg.publish.overlay import Drawn, draw_overlay
 from rtseg.publish.shown import measure
-from rtseg.types import BoolMask, Frame
 
 
 def _touchable(masks_hw: list[BoolMask], drawn: Drawn) -> BoolMask:

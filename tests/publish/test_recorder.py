@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
 from rtseg.publish.recorder import Recorder
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 60, 40), (20, 120, 220), (128,) * 3]
@@ -101,7 +101,7 @@ import resource, sys
 sys.dont_write_bytecode = True  # Python would leave half a file of each module that it imports from now on
 from pathlib import Path
 import numpy as np
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
 from rtseg.publish.recorder import Recorder
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 rng = np.random.default_rng(0)
@@ -169,7 +169,7 @@ import os, resource, sys
 sys.dont_write_bytecode = True
 from pathlib import Path
 import numpy as np
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
 from rtseg.publish.recorder import Recorder
 path, limit, kill = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

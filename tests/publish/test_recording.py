@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from rtseg.errors import ConfigError, OutputError
+from rtseg.base.errors import ConfigError, OutputError
 from rtseg.publish import recording
 from rtseg.publish.events import GENESIS, line_of
 from rtseg.publish.recording import Recording, new_run
@@ -280,7 +280,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_recording import Recording, _header, _picture, _record
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
 run = _record(Path(sys.argv[2]), range(0), close=False, resume=sys.argv[3])
 try:
     for seq in range(int(sys.argv[4]), 10**9):
@@ -359,7 +359,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from test_recording import _header, _picture, _record
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
 if int(sys.argv[3]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 rng = np.random.default_rng(0)

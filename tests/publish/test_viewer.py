@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
+from rtseg.base.types import now_ns
 from rtseg.publish import viewer
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.viewer import veiled, view
-from rtseg.types import now_ns
 
 
 class _Feed:

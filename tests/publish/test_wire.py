@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtseg.errors import OutputError
+from rtseg.base.errors import OutputError
+from rtseg.base.types import Frame
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.wire import (
     CLOCK,
@@ -20,7 +21,6 @@ from rtseg.publish.wire import (
     encode_status,
     encode_video,
 )
-from rtseg.types import Frame
 
 DESIGN_KEYS = [
     "v", "session", "seq", "pts", "time_base", "captured_ns", "published_ns", "clock", "width", "height", "pixfmt",

@@ -210,7 +210,7 @@ def test_remember(pair: SimpleNamespace, features: Features, score: float) -> No
 
 
 def test_image_size_must_fit(pair: SimpleNamespace) -> None:
-    from rtseg.errors import ConfigError
+    from rtseg.base.errors import ConfigError
 
     with pytest.raises(ConfigError, match="multiple of 32"):
         Sam2(pair.ours.preset, 500)

@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rtseg.config import file_sha256
-from rtseg.errors import OutputError, WeightsError
+from rtseg.base.errors import OutputError, WeightsError
+from rtseg.base.files import file_sha256
 from rtseg.sam2 import PRESETS, Preset, Sam2, get_preset, load_weights, save_weights
 from rtseg.sam2.weights import read_state
 

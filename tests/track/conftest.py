@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.config import Recipe
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset, load_weights
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from rtseg import Tracker
+from rtseg.base.errors import AnswerError, EngineError
 from rtseg.engine import Decoded, Remembered
 from rtseg.engine.arrays import namespace
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import AnswerError, EngineError
 
 NAN, INF = float("nan"), float("inf")
 
@@ -149,7 +149,7 @@ def test_large_numbers_are_numbers(small_engine: TorchEngine) -> None:
 
 def test_masks_are_done_when_they_are_remembered(small_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage `segment` of a feed ends with `done_ns`; the policy's work is a part of it."""
-    from rtseg.types import now_ns
+    from rtseg.base.types import now_ns
 
     tracker, ended_ns = Tracker(small_engine), []
     commit = Tracker._commit

@@ -8,8 +8,8 @@ import weakref
 import pytest
 import torch
 
-from rtseg.config import CONDITIONING
 from rtseg.engine import Remembered
+from rtseg.engine.recipe import CONDITIONING
 from rtseg.track import POLICIES, Bank, Memory, Size
 from rtseg.track.bank import recalls
 

@@ -11,13 +11,13 @@ import torch
 from numpy.testing import assert_array_equal
 
 from rtseg import Frame, Tracker
-from rtseg.config import Recipe
+from rtseg.base.errors import EngineError
+from rtseg.base.types import ImageU8
+from rtseg.engine.policy import Memory
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import EngineError
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.track.evidence import Witness
-from rtseg.track.policy import Memory
-from rtseg.types import ImageU8
 
 from .test_scene import tissue, window
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rtseg import Tracker
+from rtseg.base.errors import EngineError, SourceError
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import EngineError, SourceError
 
 H, W = 90, 120
 

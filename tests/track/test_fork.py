@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rtseg import Frame, Tracker
+from rtseg.base.errors import PromptError
+from rtseg.base.types import Masks
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import PromptError
-from rtseg.types import Masks
 
 H, W = 90, 120
 

@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from rtseg import Tracker
-from rtseg.config import Recipe
 from rtseg.engine import Decoded, Engine, Features, Prompts, Recall, Remembered
 from rtseg.engine.base import Verbs
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.track import Bank, Memory

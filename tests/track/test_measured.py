@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.config import CONDITIONING
 from rtseg.engine import Remembered
 from rtseg.engine.arrays import likeness, likenesses
+from rtseg.engine.policy import NEED_LIKENESS, Verdict, window
+from rtseg.engine.recipe import CONDITIONING
 from rtseg.track import POLICIES, Bank, Memory, Size
 from rtseg.track.beside import side_by_side
-from rtseg.track.policy import NEED_LIKENESS, Verdict, window
 
 SIZE = Size(window=7, spatial=5)
 
@@ -71,7 +71,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return real(memories, one)
 
     monkeypatch.setattr(window, "similarity", similarity)
-    monkeypatch.setattr("rtseg.track.policy.held.similarity", similarity)
+    monkeypatch.setattr("rtseg.engine.policy.held.similarity", similarity)
     return steps
 
 

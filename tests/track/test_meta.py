@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from rtseg import Tracker
-from rtseg.config import Recipe
 from rtseg.engine import to_input
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import ABSENT_LOGIT, PRESETS, Preset, Recall, Sam2
 from rtseg.track import Bank, tracker

@@ -12,12 +12,12 @@ import torch
 from numpy.testing import assert_array_equal
 
 from rtseg import Frame, Tracker
-from rtseg.config import Recipe
+from rtseg.base.types import ImageU8, Masks
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.track.place import Place, follow
 from rtseg.track.scene import SIZE, Scene
-from rtseg.types import ImageU8, Masks
 
 from .test_cuts import Eager, seen
 from .test_scene import tissue, window

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from rtseg.base.types import ImageU8
 from rtseg.track.scene import Scene
-from rtseg.types import ImageU8
 
 
 def tissue(seed: int, height: int = 360, width: int = 480) -> ImageU8:

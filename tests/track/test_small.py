@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rtseg import Frame, Tracker, open_engine
-from rtseg.config import load_recipe
+from rtseg.base.types import BoolMask, Prompt
 from rtseg.engine import Engine
+from rtseg.engine.recipe import load_recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.track.small import SMALLEST, is_doubtful, mask_input
-from rtseg.types import BoolMask, Prompt
 
 H, W, S = 480, 854, 224
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rtseg import Frame, Tracker
+from rtseg.base.errors import ConfigError, EngineError, PromptError
 from rtseg.engine.reference import TorchEngine
-from rtseg.errors import ConfigError, EngineError, PromptError
 
 H, W = 90, 120
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.config import Recipe
 from rtseg.engine import Decoded, Features, Prompts, Recall, Remembered
 from rtseg.engine.arrays import bring, to_host
+from rtseg.engine.policy import NEED_LIKENESS
+from rtseg.engine.recipe import Recipe
 from rtseg.sam2 import get_preset
 from rtseg.track import POLICIES, Tracker
-from rtseg.track.policy import NEED_LIKENESS
 from rtseg.track.scene import Scene
 from tests.engine.pretend_cuda import Pretended, pretend_cuda
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...config import Recipe
-from ...errors import EngineError
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2
-from ...types import ImageU8
+from ..recipe import Recipe
 from ..reference import DTYPES, TorchEngine, to_input
 from ..static import PaddedRead, StaticNetwork
 from .isa import isa_for, why_not

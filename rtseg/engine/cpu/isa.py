@@ -13,7 +13,7 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-from ...errors import EngineError, did_you_mean
+from ...base.errors import EngineError, did_you_mean
 
 ISAS = ("avx2", "avxvnni", "avx512", "avx512bf16")  # as bits 0 to 3 of `rt_isas`
 PREFERRED = {

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import EngineError
-from ...types import ImageU8
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from ..base import SCALE, SHIFT
 from ..taps import weighted_taps
 from .isa import library

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...base.types import ImageU8
 from ...sam2 import Preset, Recall
-from ...types import ImageU8
 from ..static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
 from ..static.parts import linear
 from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed, Square, rows

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 from ..static import Attention
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base.types import ImageU8
 from ...sam2 import Recall
-from ...types import ImageU8
 from ..lift import PinnedBuffer
 from .picture import lies_on
 

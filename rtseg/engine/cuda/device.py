@@ -8,7 +8,7 @@ from threading import RLock
 
 import torch
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 
 
 def check_device(precision: str, device: str) -> None:

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config import Recipe
-from ...errors import EngineError
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
-from ...types import ImageU8
 from ..base import Verbs
+from ..recipe import Recipe
 from ..reference import TorchEngine
 from ..static import StaticNetwork
 from .attention import CudaAttention

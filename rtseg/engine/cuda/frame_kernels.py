@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config import OPACITY
-from ...errors import EngineError
-from ...types import ImageU8
+from ...base.defaults import OPACITY
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from .launch import Launcher, launcher
 
 SOURCE = Path(__file__).with_name("frame.cu")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 
 Step = Callable[[], Sequence[Tensor]]
 """Reads its fixed input buffers and answers with tensors; these are valid until the next step of the engine."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 
 OPTIONS = ("-std=c++17",)  # of NVRTC and of nvcc; no fast-math: rounding is part of the results
 KINDS: dict[str, Any] = {"P": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float}

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from ...config import OPACITY, Recipe
-from ...errors import EngineError
-from ...types import Float32, ImageU8
+from ...base.defaults import OPACITY
+from ...base.errors import EngineError
+from ...base.types import Float32, ImageU8
+from ..recipe import Recipe
 from ..runtimes import ON_GPU, settle
 from .frame_kernels import Color, FrameKernels
 from .picture import DevicePicture, Size

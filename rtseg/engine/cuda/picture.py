@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...types import ImageU8
+from ...base.types import ImageU8
 
 Size = tuple[int, int]  # width, height
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ...config import CONDITIONING, Recipe
 from ...sam2 import Preset
+from ..recipe import CONDITIONING, Recipe
 from ..reference import DTYPES
 from .buffers import Layout
 

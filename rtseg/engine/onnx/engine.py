@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...config import Recipe
+from ...base.types import Float32, ImageU8
 from ...sam2 import Array, Decoded, Features, Preset, Prompts, Recall, Remembered
-from ...types import Float32, ImageU8
 from ..base import Verbs, to_planes
+from ..recipe import Recipe
 from .ports import TRACKED
 from .session import Graph, version
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...config import SHIPPED, file_sha256
+from ...base.files import file_sha256
 from ...sam2 import Sam2, get_preset, load_weights
+from ..recipe import SHIPPED
 from .folder import WEIGHTS, Identity, shipped_folder, write_sidecar
 from .ports import VERBS
 

@@ -1,6 +1,6 @@
 """Where the graphs of a network lie: in the package, or in a cache; and what they were made of.
 
-    rtseg/weights/onnx/micro-224/          shipped
+    rtseg/sam2/shipped/onnx/micro-224/          shipped
     ~/.cache/rtseg/onnx/micro-256-1a2b3c4d/  made at the first opening; $RTSEG_CACHE or $XDG_CACHE_HOME say where else
         graphs.json                        what it was made of, and the hash of every file; written last
         encode.onnx ...                    one graph a verb
@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from ...config import SHIPPED, file_sha256
-from ...errors import EngineError
+from ...base.errors import EngineError
+from ...base.files import file_sha256
 from ...sam2 import Preset
+from ..recipe import SHIPPED
 
 FORMAT = 1  # of the graphs' ports and files: another number, and none made before is used
 SIDECAR, WEIGHTS = "graphs.json", "weights.bin"

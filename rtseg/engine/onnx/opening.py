@@ -9,10 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ...config import Recipe
-from ...errors import EngineError
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from ...sam2 import Preset, get_preset
-from ...types import ImageU8
+from ..recipe import Recipe
 from ..threads import threads
 from .engine import OnnxEngine
 from .folder import Identity, cache_root, cached_folder, check, install, shipped_folder, workplace, write_sidecar

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 
 # Our names, ONNX Runtime's, and the package that brings each.
 PROVIDERS = {

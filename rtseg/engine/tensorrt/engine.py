@@ -13,13 +13,13 @@ from threading import RLock
 import torch
 from torch import Tensor
 
-from ...config import Recipe
-from ...errors import EngineError
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
-from ...types import ImageU8
 from ..base import Verbs
 from ..cuda.buffers import copies, copy_all
 from ..cuda.pool import BLANK, SCRATCH, Pool
+from ..recipe import Recipe
 from ..reference import TorchEngine
 from .buffers import Buffers
 from .gpu import Gpu

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 from ..cuda.graph import capture
 
 DRIVER = Path("/proc/driver/nvidia/version")

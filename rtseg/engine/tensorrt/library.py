@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 from .gpu import Gpu, out_of_memory
 
 if TYPE_CHECKING:

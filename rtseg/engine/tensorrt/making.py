@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...config import Recipe, file_sha256
-from ...errors import EngineError
+from ...base.errors import EngineError
+from ...base.files import file_sha256
+from ...base.types import ImageU8
 from ...sam2 import Sam2
-from ...types import ImageU8
 from ..base import Engine
+from ..recipe import Recipe
 from .engine import TensorRTEngine
 from .gpu import CudaGpu, Gpu
 from .library import bindings

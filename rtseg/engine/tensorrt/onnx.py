@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...config import Recipe
-from ...errors import EngineError
+from ...base.errors import EngineError
 from ...sam2 import Preset, Sam2
 from ..onnx.graphs import quiet_exporter
+from ..recipe import Recipe
 from ..static import StaticNetwork
 from .attention import TypedAttention, WideRead
 from .operators import faults

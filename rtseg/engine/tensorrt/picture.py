@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import EngineError
-from ...types import ImageU8
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from ..cuda.frame_kernels import FrameKernels
 from ..cuda.picture import lies_on
 from ..cuda.resize import DeviceInput

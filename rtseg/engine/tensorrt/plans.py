@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...errors import EngineError
+from ...base.errors import EngineError
 from .gpu import Gpu
 from .library import bindings, complaints, line
 

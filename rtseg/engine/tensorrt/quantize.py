@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import EngineError
+from ...base.errors import EngineError
+from ...base.types import ImageU8
 from ...sam2 import Features, Prompts, Sam2
-from ...types import ImageU8
 from ..reference import exact_products, to_input
 from ..static import Linear, PaddedRead, StaticNetwork
 

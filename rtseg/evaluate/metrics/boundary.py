@@ -12,7 +12,7 @@ import math
 import cv2
 import numpy as np
 
-from ...types import BoolMask, ImageU8
+from ...base.types import BoolMask, ImageU8
 
 TOLERANCE = 0.008  # of the frame's diagonal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ...types import BoolMask
+from ...base.types import BoolMask
 
 
 def areas(truth_hw: BoolMask, mask_hw: BoolMask) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...types import BoolMask
+from ...base.types import BoolMask
 from ..needs import require
 
 Distances = npt.NDArray[np.float64]

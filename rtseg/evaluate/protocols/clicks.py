@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Frames
 from dataclasses import dataclass, replace
 
+from ...base.types import BoolMask, Frame, Masks, Prompt
+from ...data.dataset import Sequence
 from ...track import Tracker
-from ...types import BoolMask, Frame, Masks, Prompt
-from ..dataset import Sequence
 from ..prompting import Prompter, next_click, to_entry
 from ..result import Tracked
 from .passes import OpenTracker, Times, in_order, limit_of, record, timed_step

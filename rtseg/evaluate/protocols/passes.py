@@ -10,10 +10,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Frames
 
-from ...publish.rle import encode_rle
+from ...base.rle import encode_rle
+from ...base.types import Frame, Masks, now_ns
+from ...data.dataset import Sequence
 from ...track import Tracker
-from ...types import Frame, Masks, now_ns
-from ..dataset import Sequence
 from ..prompting import Prompter, to_entry
 from ..result import Prediction, Tracked
 from .schedule import Schedule, passes, scheduled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Frames
 
-from ..dataset import Sequence
+from ...data.dataset import Sequence
 
 Areas = Mapping[int, Mapping[int, int]]  # by object, then annotated frame that shows it: pixels; frames ascend
 Schedule = dict[int, tuple[int, ...]]  # the objects that are prompted on a frame

@@ -1,0 +1,175 @@
+"""The picture files that people give as masks: one object, in black and white, or picked out of several.
+
+A mask that could mean two things is refused: ids are not united, an alpha channel is not guessed at, and grey edges
+are not cut off where they might be ids. One rule is applied: a lossy picture (JPEG), whose black and white are never
+quite that, is cut at half where hardly a pixel lies between.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import PromptError, RtsegError
+from .prompt_schema import MAX_SIDE, as_mask
+from .types import BoolMask
+
+LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
+MOST_BETWEEN = 0.01  # of a lossy mask's pixels are neither nearly black nor nearly white (64 to 191), at most
+SHOWN = 6  # ids or colours that an error names
+
+Values = npt.NDArray[Any]  # [H, W] of numbers, or [H, W, 3] of colours
+Picked = int | tuple[int, ...]
+
+
+def mask_of_image(
+    path: Path, said: str, error: type[RtsegError] = PromptError, value: Picked | None = None
+) -> BoolMask:
+    """The mask in a picture file as bool [H, W], by the rules above; `said` names it in an error."""
+    values, palette, lossy = _read(path, said, error)
+    if value is not None and lossy:
+        raise error(f"{said} is a {lossy}, whose values are blurred; expected a PNG to pick value = {value} from")
+    if value is not None:
+        return _pick(values, palette, value, said, error)
+    if palette is not None:
+        values = _by_palette(values, palette, said, error)
+    if values.ndim == 3:
+        raise error(
+            f"{said} has the colours {_colors(values)}; expected black and white, or which colour is the object: "
+            f'"value": {_first_color(values)}'
+        )
+    if lossy and values.dtype == np.uint8 and values.max() > 1:
+        between = float(((values >= 64) & (values < 192)).mean())
+        if between > MOST_BETWEEN:
+            raise error(
+                f"{said} is a {lossy} with {between:.0%} greys; expected black and white; save it as a hard PNG"
+            )
+        values = values >= 128
+    return as_mask(values, said, error, _advice)
+
+
+def _read(path: Path, said: str, error: type[RtsegError]) -> tuple[Values, Values | None, str]:
+    """The values of a picture, its palette [n, 3] if it has one, and its format if that is a lossy one, or ""."""
+    from PIL import Image, ImageOps
+
+    expected = "cannot be read as an image ({}); expected a PNG of the frame's size"
+    try:
+        with Image.open(path) as opened:
+            count, kind = getattr(opened, "n_frames", 1), opened.format or ""
+            lossy = kind if kind in LOSSY else ""
+            if max(opened.size) > MAX_SIDE:
+                raise error(f"{said} has {opened.width}x{opened.height} pixels; expected {MAX_SIDE} a side at most")
+            if count != 1 and kind != "MPO":
+                raise error(f"{said} holds {count} pictures; expected one; save the one of this frame as PNG")
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+            return _values(image, said, error), _palette(image), lossy
+    except OSError as e:
+        why = e.strerror or " ".join(str(e).split("'")[0].split()) or type(e).__name__
+        raise error(f"{said} {expected.format(why.lower())}") from e
+    except RtsegError:
+        raise
+    except Exception as e:  # whatever a broken file makes a decoder do
+        raise error(f"{said} {expected.format(' '.join(str(e).split())[:80] or type(e).__name__)}") from e
+
+
+def _values(image: Any, said: str, error: type[RtsegError]) -> Values:
+    """The numbers of a picture: [H, W], also of colours that are all grey; else [H, W, 3]."""
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa", "RGBX"):
+        alpha_hw = np.asarray(image.getchannel(image.getbands()[-1]))
+        if alpha_hw.min() < 255:
+            clear = float((alpha_hw < 255).mean())
+            raise error(
+                f"{said} has an alpha channel ({clear:.0%} of it is not opaque); expected black and white without one: "
+                "save what is meant, the colours or the alpha, as a picture of its own"
+            )
+        image = image.convert("P" if image.mode == "PA" else image.mode[:-1] if image.mode[-1] in "AaX" else "RGB")
+    if image.mode == "P" or len(image.getbands()) == 1:
+        values_hw = np.asarray(image)
+        wide = image.mode == "I" and values_hw.min() >= 0 and values_hw.max() <= 65535  # how some 16-bit files are read
+        return values_hw.astype(np.uint16) if wide else values_hw
+    values_hwc = np.asarray(image.convert("RGB"))
+    grey = bool((values_hwc == values_hwc[..., :1]).all())
+    return values_hwc[..., 0] if grey else values_hwc
+
+
+def _palette(image: Any) -> Values | None:
+    """The colours [n, 3] of a picture whose numbers are places in a palette."""
+    if image.mode != "P":
+        return None
+    flat = image.getpalette("RGB") or []
+    return np.array(flat, np.uint8).reshape(-1, 3)
+
+
+def _by_palette(values_hw: Values, palette: Values, said: str, error: type[RtsegError]) -> Values:
+    """Numbers of a palette whose 0 is black, the background; of black and white alone, in whatever order, the greys."""
+    used = np.unique(values_hw)
+    colors = _in_color(used[None], palette)[0]
+    if all(set(color.tolist()) in ({0}, {255}) for color in colors):
+        return _in_color(values_hw, palette)[..., 0]
+    if 0 in used and colors[0].any():
+        raise error(
+            f"{said} has a palette whose 0 is {colors[0].tolist()}; expected black as the background, or which "
+            f'is the object: "value": {next((int(n) for n in used if n), 1)}'
+        )
+    return values_hw
+
+
+def _pick(values: Values, palette: Values | None, value: Picked, said: str, error: type[RtsegError]) -> BoolMask:
+    """The pixels of one id or colour."""
+    if isinstance(value, int):
+        if values.ndim == 3:
+            raise error(f'{said} has colours; expected a colour to pick: "value": {_first_color(values)}')
+        found_hw = values == value
+    else:
+        colors = values if values.ndim == 3 else _in_color(values, palette)
+        found_hw = (colors == np.array(value, np.uint8)).all(axis=2)
+    if not found_hw.any():
+        held = _colors(values) if values.ndim == 3 else _ids(values)
+        shown = value if isinstance(value, int) else list(value)
+        raise error(f"{said} has no pixel of value = {shown}; it has {held}")
+    return as_mask(found_hw, said, error)
+
+
+def _in_color(values_hw: Values, palette: Values | None) -> Values:
+    if palette is None:
+        return np.repeat(values_hw[..., None], 3, axis=2)
+    full = np.zeros((256, 3), np.uint8)
+    full[: len(palette)] = palette
+    return full[values_hw]
+
+
+def _advice(values_hw: Values) -> str:
+    """What to write in the prompt where a picture holds more than one object."""
+    if values_hw.dtype.kind == "f":
+        return "; save it as a hard PNG"
+    ids = np.unique(values_hw)
+    if len(ids) > 64 or (len(ids) > SHOWN and ids[-1] == 255):
+        return "; soft edges? save it hard: black below half, white above"
+    one = next(int(value) for value in ids if value != 0)
+    return f'; for one object of an id map say which: "value": {one}'
+
+
+def _ids(values_hw: Values) -> str:
+    ids = np.unique(values_hw)
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return "the values " + ", ".join(str(value) for value in ids[:SHOWN]) + more
+
+
+def _unique_colors(values_hwc: Values) -> list[list[int]]:
+    codes = values_hwc.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    found = np.unique(codes)
+    return [[int(code) >> 16, int(code) >> 8 & 255, int(code) & 255] for code in found]
+
+
+def _colors(values_hwc: Values) -> str:
+    colors = _unique_colors(values_hwc)
+    more = f" and {len(colors) - SHOWN} more" if len(colors) > SHOWN else ""
+    return ", ".join(map(str, colors[:SHOWN])) + more
+
+
+def _first_color(values_hwc: Values) -> list[int]:
+    return next(color for color in _unique_colors(values_hwc) if any(color))

@@ -1,0 +1,52 @@
+"""Masks as COCO compressed RLE: the form that pycocotools, FiftyOne, CVAT and most training code read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .errors import OutputError
+from .types import BoolMask
+
+
+def encode_rle(mask_hw: BoolMask) -> bytes:
+    """COCO's compressed counts of a mask, bool [H, W]."""
+    from pycocotools import mask as coco
+
+    return bytes(coco.encode(np.asfortranarray(mask_hw.view(np.uint8)))["counts"])
+
+
+def _run_lengths(counts: bytes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The lengths that compressed counts stand for, int64 [N]; `ValueError` if they are not well formed.
+
+    Each number is a run of characters of six bits above "0": five bits of value, lowest first, and one that says
+    that more follow; from the fourth number on it is the difference to the last but one.
+    """
+    bits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    more = (bits & 32) > 0
+    if bits.size == 0 or bits.min() < 0 or bits.max() > 63 or more[-1]:
+        raise ValueError("broken characters")
+    starts = np.flatnonzero(np.r_[True, ~more[:-1]])
+    digit = np.arange(bits.size) - np.repeat(starts, np.diff(np.r_[starts, bits.size]))
+    if digit.max() > 6:
+        raise ValueError("a number is too long")
+    numbers = np.add.reduceat((bits & 31) << (5 * digit), starts)
+    ends = np.r_[starts[1:], bits.size] - 1
+    numbers -= np.where(bits[ends] & 16, np.int64(1) << (5 * (digit[ends] + 1)), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def decode_rle(counts: bytes, height: int, width: int) -> BoolMask:
+    """Mask, bool [height, width], of COCO's compressed counts; `OutputError` if they do not fill it exactly.
+
+    The counts come from a network, so they are checked here, and not given to C code that trusts them.
+    """
+    try:
+        lengths = _run_lengths(counts)
+        if lengths.min() < 0 or int(lengths.sum()) != height * width or lengths.max() > height * width:
+            raise ValueError("the runs do not fill it")
+    except ValueError as e:
+        raise OutputError(f"mask: not an RLE of {width}x{height} pixels ({e}); is its publisher sound?") from e
+    value = np.arange(lengths.size) % 2 == 1
+    return np.ascontiguousarray(np.repeat(value, lengths).reshape(width, height).T)

@@ -1,0 +1,78 @@
+"""What every source of frames offers, whatever it reads."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Literal, Self
+
+from .account import Account
+from .errors import SourceError
+from .types import Frame, now_ns
+
+Mode = Literal["off", "auto", "on"]  # of deinterlacing: never, the pictures marked as interlaced, all
+MODES: tuple[Mode, ...] = ("off", "auto", "on")
+Damaged = Literal["skip", "stop"]  # what is done where the data is damaged
+DAMAGED: tuple[Damaged, ...] = ("skip", "stop")
+
+
+class HopelessError(SourceError):
+    """A live input that cannot be opened, and will not be by itself: to try again is no use."""
+
+
+class Source(ABC):
+    """Frames in order, from the first: `for frame in source`.
+
+    Iterating again starts again at the first frame (a file is opened anew), with the same session: the same
+    (session, seq) is the same picture. At most a few frames are held at any time. `fps` is nominal; a frame's own
+    time is `pts * time_base`. `frame_count` is what the source declares, None if it does not know. `sample_aspect` is
+    how wide a pixel is shown, for its height: 64/45 for PAL that is shown at 16:9.
+    """
+
+    def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
+        self.uri, self.width, self.height, self.fps, self.frame_count = uri, width, height, fps, frame_count
+        self.sample_aspect = Fraction(1)
+        self.account = Account(declared=frame_count, count=frame_count)
+        self.session = secrets.token_hex(6)
+        self.paced = False  # shown at the pace of its times: what costs as much as decoding is left out
+        self._grab_ns = 0
+        self._closed = threading.Event()
+
+    @abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """The frames from the first to the last; a new iterator at each call. `SourceError` at the first bad one."""
+
+    @property
+    def grab_ms(self) -> float:
+        """How long the latest frame took to read and decode, or to draw."""
+        return self._grab_ns / 1e6
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames, owner = self.frames(), os.getpid()
+        while True:
+            if os.getpid() != owner:  # a decoder's threads, and its place in the file, are the parent's
+                raise SourceError(f"{self.uri}: the process was forked while it was read; expected one to begin there")
+            start_ns = now_ns()
+            frame = next(frames, None)
+            self._grab_ns = now_ns() - start_ns
+            if frame is None or self._closed.is_set():
+                return
+            self.account.shown = frame.seq + 1
+            yield frame
+
+    def close(self) -> None:
+        """End every running iteration before its next frame; from any thread."""
+        self._closed.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

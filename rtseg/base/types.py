@@ -1,0 +1,251 @@
+"""The values that travel between the rooms: `Frame`, `Prompt`, `Masks`. They know numpy and OpenCV, and no room.
+
+A value is made once, by one owner, and never changed after; so threads share it without a lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Protocol, Self, runtime_checkable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .edges import Guide
+from .errors import PromptError, SourceError
+from .prompt_schema import MAX_ID as MAX_ID  # noqa: PLC0414 (who knows masks and ids by this file goes on to)
+from .prompt_schema import PROMPT_KEYS, as_id, mask_of, prompt_fields
+from .tables import Table, listed, short, whole
+
+ImageU8 = npt.NDArray[np.uint8]
+BoolMask = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A picture that lies elsewhere, as on a GPU: numpy makes an array of it by bringing all of it here."""
+
+    def sampled(self, width: int, height: int) -> ImageU8:
+        """The few pixels [height, width, 3] that OpenCV's INTER_NEAREST takes of it, without the rest."""
+
+
+def now_ns() -> int:
+    """The one clock: monotonic, nanoseconds. Every stamp in rtseg comes from here."""
+    return time.monotonic_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Color:
+    """How the source coded its colours, in FFmpeg's names; the picture itself is already full-range RGB."""
+
+    matrix: str = "rgb"
+    range: str = "full"
+    primaries: str = "unknown"
+    transfer: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture and its identity.
+
+    `image_hwc` is uint8 [H, W, 3], full-range RGB. `seq` counts the source's frames from 0, also those that are
+    dropped later. `pts * time_base` is the source's own time in seconds. `captured_ns` is `now_ns()` at the
+    moment the picture left the decoder. `name` is what the source calls it, as the name of an image's file;
+    `sample_aspect` how wide a pixel is shown, for its height. `truth_hw` (synthetic source only) is uint8 [H, W]: the
+    id of the object that is visible at each pixel, 0 for none.
+    """
+
+    image_hwc: ImageU8
+    seq: int
+    session: str = ""
+    pts: int = 0
+    time_base: Fraction = Fraction(1, 25)
+    captured_ns: int = field(default_factory=now_ns)
+    pixfmt: str = "rgb24"
+    color: Color = Color()
+    interlaced: bool = False
+    truth_hw: ImageU8 | None = None
+    name: str = ""
+    sample_aspect: Fraction = Fraction(1)
+
+    @property
+    def height(self) -> int:
+        return int(self.image_hwc.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.image_hwc.shape[1])
+
+    @property
+    def seconds(self) -> float:
+        """The source's own time of this frame."""
+        return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
+class Prompt:
+    """What a person says about one object on one frame, in pixels of that frame.
+
+    Exactly one of: `points` (x, y, 1 for object or 0 for background), with or without `box` (x0, y0, x1, y1);
+    or `mask`, bool [H, W]. A prompt that exists is sound: making one checks it, by
+    rtseg/base/prompt_schema.py, and copies it.
+    """
+
+    id: int
+    points: tuple[tuple[float, float, int], ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    mask: BoolMask | None = None
+    label: str | None = None
+
+    def __init__(
+        self,
+        id: int,
+        points: Sequence[Sequence[float]] = (),
+        box: Sequence[float] | None = None,
+        mask: Any = None,
+        label: str | None = None,
+    ) -> None:
+        """Numbers may be of any library, `mask` is as in `door.as_mask`. `PromptError` if it makes no sense."""
+        number = whole(id)
+        given = {"points": None if listed(points) == [] else points, "box": box, "mask": mask, "label": label}
+        values = {"id": id, **{key: value for key, value in given.items() if value is not None}}
+        where = "prompt" if number is None or not 1 <= number <= MAX_ID else f"prompt for object {number}"
+        self._fill(prompt_fields(Table(values, where, PROMPT_KEYS, PromptError), mask_of))
+
+    @classmethod
+    def read(cls, table: Table, mask: Callable[[Table], BoolMask]) -> Self:
+        """The prompt that somebody wrote, as a table with the keys `PROMPT_KEYS`; `mask` reads that key."""
+        prompt = cls.__new__(cls)
+        prompt._fill(prompt_fields(table, mask))
+        return prompt
+
+    def _fill(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def check(self, height: int, width: int, *, first: bool) -> None:
+        """Raise `PromptError` unless the prompt fits a frame of this size.
+
+        The first prompt of an object has to point at it; a correction may also be a click on the background alone.
+        """
+        who, size = f"prompt for object {self.id}", f"{width}x{height}"
+        if self.mask is not None and self.mask.shape != (height, width):
+            shape = "x".join(map(str, self.mask.shape[::-1]))
+            raise PromptError(f"{who}: the mask is {shape}, the frame is {size}; expected the same size")
+        for x, y, _ in self.points:
+            if not (x < width and y < height):
+                raise PromptError(f"{who}: point ({x:g}, {y:g}) lies outside the {size} frame")
+        if first and self.mask is None and self.box is None and not any(kind for _, _, kind in self.points):
+            raise PromptError(f"first {who}: only background points; expected a point with label 1, a box or a mask")
+        if self.box is not None and not (self.box[2] <= width and self.box[3] <= height):
+            raise PromptError(f"{who}: box {self.box}; expected x0 < x1 and y0 < y1 inside the {size} frame")
+
+
+def as_prompt(value: object) -> Prompt:
+    """A value of the public API that has to be a `Prompt`."""
+    if not isinstance(value, Prompt):
+        raise PromptError(f"prompt = {short(value)}; expected a Prompt: rtseg.Prompt(1, points=[(x, y, 1)])")
+    return value
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the tracker says about one frame: for each object a mask, a label, and two confidences.
+
+    `mask_logits_bhw` is float32 [B, h, w], at the network's resolution; `logits` and `mask` bring one object to
+    frame size, once, when asked. A logit above 0 is the object. `warnings` are lines about prompts on this frame whose
+    objects are too small to be followed well. `cut`: another scene begins with this frame. `lost`: the ids of objects
+    whose scene has gone, or that the camera has turned away from; their masks are empty, and their scores 0, until they
+    are found again.
+
+    Where a person gave a mask, it is the answer, with a score and an IoU of 1, as in SAM 2: the network was not asked.
+    Of a small or thin one it is asked: score and IoU are then those of what it finds again on the same picture.
+    """
+
+    seq: int
+    session: str
+    captured_ns: int
+    done_ns: int
+    height: int
+    width: int
+    ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+    ious: tuple[float, ...]
+    mask_logits_bhw: Float32 = field(repr=False)
+    warnings: tuple[str, ...] = ()
+    cut: bool = False
+    lost: tuple[int, ...] = ()
+    guide: Guide | None = field(default=None, repr=False, compare=False)
+    _full: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        logits_bhw = self.mask_logits_bhw.view()
+        logits_bhw.flags.writeable = False
+        object.__setattr__(self, "mask_logits_bhw", logits_bhw)
+
+    def _index(self, object_id: int) -> int:
+        object_id = as_id(object_id, "masks")
+        try:
+            return self.ids.index(object_id)
+        except ValueError:
+            known = ", ".join(map(str, self.ids)) or "none"
+            raise KeyError(f"no object {object_id} on frame {self.seq}; there are: {known}") from None
+
+    def on(self, frame: Frame) -> Masks:
+        """The same masks with their edges where the picture has them, which is that of the frame that they are of.
+
+        Near an edge a pixel goes with those around it that look like it (rtseg/base/edges.py). The picture is referred
+        to, not copied. `SourceError` if it has another size.
+        """
+        if (frame.height, frame.width) != (self.height, self.width):
+            found = f"frame {frame.seq} is {frame.width}x{frame.height}"
+            raise SourceError(f"{found}; expected the one that the masks are of, {self.width}x{self.height}")
+        return replace(self, guide=Guide(frame.image_hwc, *self.mask_logits_bhw.shape[1:]))
+
+    def logits(self, object_id: int) -> Float32:
+        """Mask logits of one object, float32 [H, W] at frame size; read-only.
+
+        Bilinear with half-pixel centres, as SAM 2's; of masks that `on` has put on their picture, as that says.
+        """
+        object_id = as_id(object_id, "masks")
+        full_hw = self._full.get(object_id)
+        if full_hw is None:  # two threads may both do this; the result is the same
+            small = self.mask_logits_bhw[self._index(object_id)]
+            size = self.width, self.height
+            full = self.guide.fit(small) if self.guide else cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+            full_hw = np.asarray(full, np.float32)
+            full_hw.flags.writeable = False  # `mask` and `id_map` are made of it
+            self._full[object_id] = full_hw
+        return full_hw
+
+    def mask(self, object_id: int) -> BoolMask:
+        """Mask of one object, bool [H, W] at frame size."""
+        return self.logits(object_id) > 0
+
+    def score(self, object_id: int) -> float:
+        """Probability that the object is visible on this frame."""
+        return self.scores[self._index(object_id)]
+
+    def iou(self, object_id: int) -> float:
+        """The network's own estimate of the mask's IoU."""
+        return self.ious[self._index(object_id)]
+
+    def label(self, object_id: int) -> str:
+        return self.labels[self._index(object_id)]
+
+    def id_map(self) -> ImageU8:
+        """uint8 [H, W]: the id of the object with the highest logit at each pixel, 0 where none is above 0."""
+        ids_hw = np.zeros((self.height, self.width), np.uint8)
+        best_hw = np.zeros((self.height, self.width), np.float32)
+        for object_id in self.ids:
+            logits_hw = self.logits(object_id)
+            wins_hw = logits_hw > best_hw
+            ids_hw[wins_hw] = object_id
+            best_hw[wins_hw] = logits_hw[wins_hw]
+        return ids_hw

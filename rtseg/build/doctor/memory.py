@@ -1,0 +1,53 @@
+"""How much memory engines take: the shipped recipes in a few lines, or every preset, size and number of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...engine.recipe import MemoryPlan, Recipe
+from ...engine.room import MIB, available, free_bytes, room
+from ...base.errors import ConfigError, did_you_mean
+from ...sam2 import PRESETS
+from .finding import Finding
+from .gpu import trouble
+
+# As in engines/*.toml: what somebody runs who has changed nothing.
+SHIPPED = (
+    Recipe("micro", image_size=224),
+    Recipe("nano", image_size=320, memory=MemoryPlan(pointers=4)),
+    Recipe("sam2.1-tiny", image_size=1024),
+    Recipe("sam2.1-small", image_size=1024),
+)
+SIZES, OBJECTS, RUNTIMES = (256, 512, 768, 1024), (1, 2, 4, 8), ("cpu", "cuda", "tensorrt")
+NOTE = "MiB for 1920 x 1080; CUDA's own share and TensorRT's scores are estimates, no GPU has been measured yet"
+
+
+def shipped() -> list[Finding]:
+    """What the shipped recipes take on each runtime, and whether a GPU that is here has the room."""
+    free = None if trouble()[0] else free_bytes("cuda:0")
+    found = []
+    for recipe in SHIPPED:
+        needs = {r: room(replace(recipe, runtime=r)) for r in RUNTIMES}
+        parts = ", ".join(f"{name} {need.bytes // MIB} MiB" for name, need in needs.items())
+        lacks = [name for name, need in needs.items() if not need.host and free is not None and need.sure > free]
+        said = f"{recipe.model} at {recipe.image_size} px, {recipe.max_objects} objects: {parts}"
+        if lacks:
+            said += f"; cuda:0 has no room for {', '.join(lacks)}"
+        found.append(Finding("memory", None if lacks else True, said))
+    return found
+
+
+def plan(presets: Sequence[str]) -> dict[str, object]:
+    """Every size and number of objects of some presets, or of all: MiB on each runtime. `ConfigError`: no preset."""
+    for name in presets:
+        if name not in PRESETS:
+            raise ConfigError(f"--memory {name}: no such preset; {did_you_mean(name, PRESETS)}")
+    rows = []
+    for name in presets or PRESETS:
+        for size in SIZES:
+            for objects in OBJECTS:
+                recipe = Recipe(name, image_size=size, max_objects=objects)
+                needs = {r: round(room(replace(recipe, runtime=r)).bytes / MIB) for r in RUNTIMES}
+                rows.append({"model": name, "image_size": size, "objects": objects, **needs})
+    return {"ok": True, "memory_mib": rows, "note": NOTE, "host_available_mib": available() // MIB}

@@ -1,0 +1,187 @@
+"""One line for each runtime: what of it was seen to work here, or what is missing, with the command that installs it.
+
+Nothing raises, and nothing is claimed that was not executed: of cuda and tensorrt that is a number added on the GPU,
+and libraries that load; `rtseg build` proves the rest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ...base.errors import EngineError, RtsegError
+from .finding import Finding, first_line, has, version
+from .gpu import jetpack, machine, trouble
+
+PROOF = "not executed by the doctor; rtseg build RECIPE proves it here"
+NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
+
+
+def each_runtime() -> list[Finding]:
+    """torch, cpu, onnx, cuda and tensorrt."""
+    return [_guarded(name, look) for name, look in LOOKS.items()]
+
+
+def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as e:  # of a library that is broken in a way that nobody has thought of
+        return Finding(f"runtime {name}", None, f"cannot be told: {type(e).__name__}: {first_line(e)}")
+
+
+def _torch() -> Finding:
+    name = "runtime torch"
+    if not has("torch"):
+        return Finding(name, None, "torch is not installed", "pip install 'rtseg[torch]'")
+    try:
+        import torch
+
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    except Exception as e:
+        return Finding(name, False, f"torch cannot be loaded ({first_line(e)})", "pip install --force-reinstall torch")
+    why, way_out = trouble()
+    if why:
+        return Finding(name, True, f"works on the CPU; on no GPU: {why}", way_out)
+    seen = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    return Finding(name, True, f"works on the CPU and on {seen} (a number was added there)")
+
+
+def _cpu() -> Finding:
+    name = "runtime cpu"
+    if not has("torch"):
+        return Finding(name, None, "needs torch, which is not installed", "pip install 'rtseg[torch]'")
+    from ...engine.cpu.isa import available_isas, why_not
+
+    if why := why_not():
+        return Finding(name, None, f"in torch, without our kernels: {why}")
+    return Finding(name, True, f"our kernels load: {', '.join(available_isas())}")
+
+
+def _onnx() -> Finding:
+    name = "runtime onnx"
+    if not has("onnxruntime"):
+        return Finding(name, None, "onnxruntime is not installed", "pip install onnxruntime")
+    try:
+        from ...engine.onnx.session import installed
+
+        providers = installed()
+    except Exception as e:
+        return Finding(name, None, f"onnxruntime cannot be loaded ({first_line(e)})", "pip install -U onnxruntime")
+    text = f"loads, onnxruntime {version('onnxruntime')} on: {', '.join(providers)}"
+    lacks = [package for package in ("torch", "onnx") if not has(package)]
+    if lacks:
+        return Finding(
+            name,
+            True,
+            f"{text}; with graphs that are there: to make others {' and '.join(lacks)} is missing",
+            "pip install 'rtseg[torch]'",
+        )
+    return Finding(name, True, text)
+
+
+def _cuda() -> Finding:
+    name = "runtime cuda"
+    why, way_out = trouble()
+    if why:
+        return Finding(name, None, why, way_out)
+    lacks = list(_beside_cuda())
+    text = "GPU and torch go together"
+    said = "; ".join(f"without {what}" for what, _ in lacks)
+    return Finding(name, True, "; ".join(filter(None, (text, said, PROOF))), "; ".join(way for _, way in lacks if way))
+
+
+def _tensorrt() -> Finding:
+    name = "runtime tensorrt"
+    missing = [(why, way) for why, way in (trouble(), _bindings(), _exporter()) if why]
+    if missing:
+        ways = dict.fromkeys(way for _, way in missing if way)
+        return Finding(name, None, "; ".join(why for why, _ in missing), "; ".join(ways))
+    lacks = list(_beside_cuda(triton=False))
+    said = "; ".join(f"without {what}" for what, _ in lacks)
+    text = f"TensorRT {version('tensorrt')} loads; the GPU and torch go together"
+    return Finding(name, True, "; ".join(filter(None, (text, said, PROOF))), "; ".join(way for _, way in lacks if way))
+
+
+def _bindings() -> tuple[str, str]:
+    """Why TensorRT cannot be imported, and the command for it."""
+    if not has("tensorrt"):
+        return "TensorRT is not installed", _install_tensorrt()
+    from ...engine.tensorrt.library import bindings
+
+    try:
+        found = bindings()
+    except EngineError as e:
+        return first_line(e).partition(": ")[0].removesuffix(" or newer is needed"), _install_tensorrt()
+    if not hasattr(found, "Builder"):
+        return f"TensorRT {version('tensorrt')} is there without its libraries", _install_tensorrt()
+    return "", ""
+
+
+def _install_tensorrt() -> str:
+    """TensorRT 11 has no libraries for a Jetson, where 10 is part of JetPack and of the system's Python."""
+    if machine() != "jetson":
+        return f"pip install tensorrt-cu{_cuda_major()} {NVIDIA_INDEX}"
+    system = "sudo apt install tensorrt python3-libnvinfer, and a venv made with --system-site-packages"
+    return "flash JetPack 7: TensorRT of an older one is for Python 3.10" if (jetpack() or 7) < 7 else system
+
+
+def _cuda_major() -> int:
+    try:
+        import torch
+
+        return int((torch.version.cuda or "13").split(".")[0])
+    except Exception:
+        return 13
+
+
+def _exporter() -> tuple[str, str]:
+    lacks = [name for name in ("onnx", "onnxscript") if not has(name)]
+    return (f"{' and '.join(lacks)} not installed", f"pip install {' '.join(lacks)}") if lacks else ("", "")
+
+
+def _beside_cuda(triton: bool = True) -> Iterator[tuple[str, str]]:
+    """What makes it faster and may be missing."""
+    if triton and not has("triton"):
+        yield "triton, so the encoder is not fused", "pip install triton"
+    if not (_nvrtc() or has("pycuda")):
+        yield "NVRTC, so frames are converted by torch", f"pip install nvidia-cuda-nvrtc{_wheel_suffix()}"
+
+
+def _wheel_suffix() -> str:
+    """NVIDIA's wheels of CUDA 12 say so in their names, those of 13 do not."""
+    return "-cu12" if _cuda_major() == 12 else ""
+
+
+def _nvrtc() -> bool:
+    try:
+        importlib.import_module("rtseg.engine.cuda.launch").load_nvrtc()
+    except (ImportError, OSError, RtsegError):
+        return False
+    return True
+
+
+def nvdec() -> Finding:
+    """Whether PyAV could have a GPU decode; that needs PyAV's part and the driver's."""
+    name = "nvdec"
+    try:
+        if "cuda" not in importlib.import_module("av.codec.hwaccel").hwdevices_available():
+            return Finding(
+                name, None, "this PyAV is built without it; video is decoded on the CPU", "pip install -U av"
+            )
+        ctypes.CDLL("libnvcuvid.so.1")
+    except ImportError:
+        return Finding(
+            name, None, "this PyAV knows no hardware decoding; video is decoded on the CPU", "pip install -U av"
+        )
+    except OSError:
+        text = "PyAV is built for it, the driver's libnvcuvid is not here; video is decoded on the CPU"
+        way = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all" if machine() != "jetson" else ""
+        return Finding(name, None, text, way)
+    except Exception as e:
+        return Finding(name, None, f"cannot be told: {first_line(e)}")
+    return Finding(name, True, "PyAV and the driver have it; not executed by the doctor")
+
+
+LOOKS: dict[str, Any] = {"torch": _torch, "cpu": _cpu, "onnx": _onnx, "cuda": _cuda, "tensorrt": _tensorrt}

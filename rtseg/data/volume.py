@@ -1,0 +1,118 @@
+"""A NIfTI file as an array whose axes are the patient's, whatever they are in the file. The home of nibabel here."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.errors import SourceError
+
+MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3}  # of a header's units; unknown ones are millimetres
+AXES = ("sagittal", "coronal", "axial")  # a slice across the first, second and third axis of LPS
+ALIKE = 0.01  # spacings that differ by less than this part are one
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself before its voxels are read; axes are L, P, S."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    modalities: int
+
+    @property
+    def axis(self) -> int:
+        """The axis across which slices are cut: along which voxels are largest, S where several are."""
+        largest = max(self.spacing_mm)
+        return next(axis for axis in (2, 1, 0) if self.spacing_mm[axis] >= largest * (1 - ALIKE))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volume:
+    """Voxels as stored, [L, P, S, modality], a view; a value is `stored * slope + intercept`."""
+
+    header: Header
+    stored_lpsm: npt.NDArray[Any]
+    slope: float
+    intercept: float
+
+    def slice(self, number: int, axis: int, modality: int = 0) -> npt.NDArray[np.float32]:
+        """The values of slice `number` across `axis`, float32 [down, across].
+
+        The patient's left is to the right, or the back where the slice is sagittal; the back or the feet are below.
+        """
+        stored_hw = np.moveaxis(self.stored_lpsm[..., modality], axis, 0)[number].T
+        # What goes down is P in an axial slice, and S, which points up, in the others.
+        return self.values(stored_hw if axis == 2 else stored_hw[::-1])
+
+    def values(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """What stored numbers mean. Voxels that are not a number lie outside of what was scanned, and are 0."""
+        values: npt.NDArray[np.float32] = stored.astype(np.float32)
+        values *= self.slope
+        values += self.intercept
+        return np.nan_to_num(values, copy=False)
+
+
+def read_header(path: Path) -> Header:
+    """What a file says of itself; `SourceError` if it is no 3-D or 4-D NIfTI."""
+    return _header(_open(path), path)
+
+
+def load_volume(path: Path) -> Volume:
+    """A whole file, in the numbers that it is stored in: a CT is half a gigabyte in floats, and a quarter as stored.
+
+    `SourceError` if it cannot be read.
+    """
+    image = _open(path)
+    header = _header(image, path)
+    try:
+        stored = np.asanyarray(image.dataobj.get_unscaled())
+    except (OSError, EOFError, ValueError, zlib.error) as e:
+        raise SourceError(f"{path}: its voxels cannot be read ({e}); copy it again") from e
+    if not (np.issubdtype(stored.dtype, np.integer) or np.issubdtype(stored.dtype, np.floating)):
+        raise SourceError(f"{path}: voxels of type {stored.dtype}; expected whole or real numbers")
+    turned = _nibabel(path).apply_orientation(stored if stored.ndim == 4 else stored[..., None], _to_lps(image, path))
+    return Volume(header, turned, float(image.dataobj.slope), float(image.dataobj.inter))
+
+
+def _nibabel(path: Path) -> Any:
+    try:
+        import nibabel
+    except ImportError as e:
+        raise SourceError(f"{path}: nibabel, which reads NIfTI, is not installed: pip install 'rtseg[eval]'") from e
+    return nibabel
+
+
+def _open(path: Path) -> Any:
+    nibabel = _nibabel(path)
+    try:
+        return nibabel.load(path)  # the header alone
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as e:
+        raise SourceError(f"{path}: not a readable NIfTI file ({str(e).splitlines()[0]}); copy it again") from e
+
+
+def _header(image: Any, path: Path) -> Header:
+    shape = image.shape
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise SourceError(
+            f"{path}: its shape is {'x'.join(map(str, shape))}; expected 3-D, or 4-D with modalities last"
+        )
+    scale = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
+    sizes, turn = _nibabel(path).affines.voxel_sizes(image.affine) * scale, _to_lps(image, path)
+    order = np.argsort(turn[:, 0])
+    lps = tuple(int(shape[i]) for i in order), tuple(float(sizes[i]) for i in order)
+    return Header(lps[0], lps[1], shape[3] if len(shape) == 4 else 1)  # type: ignore[arg-type]  # three of each
+
+
+def _to_lps(image: Any, path: Path) -> npt.NDArray[np.float64]:
+    """nibabel's orientation that turns a file's axes to left, posterior, superior."""
+    orientations = _nibabel(path).orientations
+    own = orientations.io_orientation(image.affine)
+    if np.isnan(own).any():
+        raise SourceError(f"{path}: its affine is singular, so its axes are unknown; expected a right NIfTI header")
+    return np.asarray(orientations.ornt_transform(own, orientations.axcodes2ornt(("L", "P", "S"))))

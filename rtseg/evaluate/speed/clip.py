@@ -1,0 +1,108 @@
+"""The frames that are benchmarked, in memory before the clock starts, and what is said of the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ...base.errors import ConfigError, SourceError
+from ...base.prompt_files import load_prompts
+from ...base.types import BoolMask, Frame, Prompt
+from ...grab import HELD_OUT_SEED, Source, open_source
+
+SYNTHETIC = f"synthetic:laparoscopy?seed={HELD_OUT_SEED + 10}"
+MOST_FRAMES = 64  # in memory: 230 MB at 720p; a longer benchmark goes through them forwards and backwards
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Frames in memory, and one prompt for each thing to follow on the first of them.
+
+    `knows_truth`: the prompts are true masks, and every frame's `truth_hw` says where their objects are.
+    """
+
+    source: str
+    frames: tuple[Frame, ...]
+    prompts: tuple[Prompt, ...]
+    knows_truth: bool = False
+
+    def frame(self, step: int) -> Frame:
+        """The frame of any step: to the end of the clip, back to its beginning, and so on, without a jump."""
+        last = len(self.frames) - 1
+        return self.frames[last - abs(last - step % (2 * last))] if last else self.frames[0]
+
+    def prompt(self, object_id: int) -> Prompt:
+        """What is said of objects 1, 2, ...: where there are more than things to follow, two follow the same one.
+
+        What a frame costs does not depend on where its objects are.
+        """
+        return replace(self.prompts[(object_id - 1) % len(self.prompts)], id=object_id)
+
+    def click(self, object_id: int, step: int) -> tuple[float, float, int]:
+        """Where a person would click on this object on the frame of this step."""
+        prompt, truth_hw = self.prompts[(object_id - 1) % len(self.prompts)], self.frame(step).truth_hw
+        if self.knows_truth and truth_hw is not None and (truth_hw == prompt.id).any():
+            return _thickest(truth_hw == prompt.id)
+        if prompt.mask is not None:
+            return _thickest(prompt.mask)
+        if prompt.box is not None:
+            x0, y0, x1, y1 = prompt.box
+            return (x0 + x1) / 2, (y0 + y1) / 2, 1
+        return next(point for point in prompt.points if point[2] == 1)
+
+
+def load_clip(uri: str | None, prompts: Path | None = None, most: int = MOST_FRAMES) -> Clip:
+    """The first frames of a source (None: a synthetic endoscope), with prompts for its first frame.
+
+    These are the true masks where the source knows them, else those of the prompts file, else one box amid the
+    picture. Raises `SourceError`, `ConfigError` or `PromptError`.
+    """
+    uri = uri or SYNTHETIC
+    with closing(_open(uri)) as source:
+        frames = tuple(islice(iter(source), most))
+    if not frames:
+        raise SourceError(f"{uri}: holds no frame; expected at least one")
+    said = tuple(_given(prompts, frames[0]) if prompts else _found(uri, frames[0]))
+    return Clip(uri, frames, said, knows_truth=prompts is None and all(f.truth_hw is not None for f in frames))
+
+
+def _open(uri: str) -> Source:
+    try:
+        return open_source(uri)
+    except ImportError as e:
+        raise SourceError(f"{uri}: a video file needs PyAV (pip install av); {SYNTHETIC} needs nothing") from e
+
+
+def _given(path: Path, first: Frame) -> Iterator[Prompt]:
+    prompts = load_prompts(path).get(first.seq, [])
+    if not prompts:
+        raise ConfigError(f"{path}: says nothing of frame {first.seq}; the benchmark begins there")
+    for prompt in prompts:
+        prompt.check(first.height, first.width, first=True)
+        yield prompt
+
+
+def _found(uri: str, first: Frame) -> Iterator[Prompt]:
+    """The true masks of a frame or, where nobody knows them, a box of half its size in its middle."""
+    if first.truth_hw is None:
+        width, height = first.width, first.height
+        yield Prompt(1, box=(width / 4, height / 4, 3 * width / 4, 3 * height / 4))
+        return
+    ids = [int(i) for i in np.unique(first.truth_hw) if i]
+    if not ids:
+        raise ConfigError(f"{uri}: no instrument is visible on its first frame; expected one: try another seed")
+    for i in ids:
+        yield Prompt(i, mask=first.truth_hw == i)
+
+
+def _thickest(mask_hw: BoolMask) -> tuple[float, float, int]:
+    """A click where the mask is thickest."""
+    depth_hw = cv2.distanceTransform(np.pad(mask_hw, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = divmod(int(np.argmax(depth_hw)), mask_hw.shape[1])
+    return float(x), float(y), 1

@@ -1,0 +1,120 @@
+"""An engine in a process of its own: how long it takes to start, and how much memory it holds.
+
+    python -m rtseg.evaluate.speed.cold < request
+
+In the benchmark's own process neither could be told: many engines share it, and what the first one loads is there
+for the second. The request is pickled by `cold_start`; the answer is one JSON document, the last line of stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...base.errors import EngineError, RtsegError
+from ...base.types import now_ns
+
+if TYPE_CHECKING:
+    from ...engine.recipe import Recipe
+    from .clip import Clip
+
+ROOT = Path(__file__).parents[3]  # of the modules: a checkout, or site-packages
+FRAMES = 8  # of the clip that the process is given
+TRACKED = 30  # frames after which every memory is full, and has been for a while
+
+
+def cold_start(recipe: Recipe, clip: Clip, most_ms: float = 10_000.0) -> dict[str, Any]:
+    """Open an engine in a new process and track one object; times in ms and memory in MiB.
+
+    `first_mask_ms` is from the start of the process to its first mask, without the time in which the picture was
+    brought there. 30 frames are tracked, fewer where that takes longer than `most_ms`, and three at least.
+    `EngineError` if the engine cannot be opened or the process dies; the text is the error's own.
+    """
+    little = replace(clip, frames=clip.frames[:FRAMES])
+    parts = [pickle.dumps(part) for part in (recipe, little, most_ms)]
+    return in_process("rtseg.evaluate.speed.cold", b"".join(parts), ROOT)
+
+
+def in_process(module: str, request: bytes, root: Path, arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """What a module answers that is run in a new process, with the moment of its start as its last argument."""
+    places = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments, str(now_ns())],
+        input=request, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": places},
+    )  # fmt: skip
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise EngineError(f"its process ended with code {done.returncode}: {last}") from None
+    if "error" in answer:
+        raise EngineError(answer["error"])
+    return answer
+
+
+def answer(start_ns: int, request: Any) -> dict[str, Any]:
+    """What the new process does; `request` is the stream of what `cold_start` pickles."""
+    from ...engine import open_engine
+    from .lane import Lane
+
+    recipe = pickle.load(request)
+    loaded_ns, loaded_mib = now_ns(), resident_mib("VmRSS")
+    engine = open_engine(recipe)
+    opened_ns = now_ns()
+    clip, most_ms = pickle.load(request), pickle.load(request)
+    lane = Lane(engine, clip, 1)
+    first_ms, tracked_ms = lane.first_frame(), [lane.step()]
+    while len(tracked_ms) < TRACKED and (len(tracked_ms) < 3 or sum(tracked_ms) < most_ms):
+        tracked_ms.append(lane.step())
+    return {
+        "import_ms": round((loaded_ns - start_ns) / 1e6, 1),
+        "open_ms": round((opened_ns - loaded_ns) / 1e6, 1),
+        "first_frame_ms": round(first_ms, 2),
+        "first_mask_ms": round((opened_ns - start_ns) / 1e6 + first_ms, 1),
+        "first_tracked_ms": round(tracked_ms[0], 2),
+        "tracked": len(tracked_ms),
+        "resident_mib": {"before": loaded_mib, "steady": resident_mib("VmRSS"), "peak": resident_mib("VmHWM")},
+        "cuda_mib": _cuda_mib(engine.recipe.device),
+    }
+
+
+def resident_mib(which: str) -> float:
+    """Memory of this process that is in RAM, now ("VmRSS") or at most ("VmHWM"); 0 where Linux does not say.
+
+    Not `getrusage`: there a process begins with the peak of the one that started it.
+    """
+    path = Path("/proc/self/status")
+    found = re.search(rf"^{which}:\s*(\d+) kB", path.read_text("utf-8"), re.M) if path.is_file() else None
+    return round(int(found[1]) / 1024, 1) if found else 0.0
+
+
+def _cuda_mib(device: str) -> dict[str, float] | None:
+    """What torch holds on the engine's GPU, and what the whole device has in use, by others too."""
+    torch = sys.modules.get("torch")  # an engine that needs none loads none
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_initialized():
+        return None
+    cuda, (free, total) = torch.cuda, torch.cuda.mem_get_info(device)
+    found = {
+        "peak": cuda.max_memory_allocated(device), "reserved": cuda.memory_reserved(device), "device": total - free
+    }  # fmt: skip
+    return {name: round(size / 2**20, 1) for name, size in found.items()}
+
+
+def main() -> None:
+    try:
+        result = answer(int(sys.argv[-1]), sys.stdin.buffer)
+    except RtsegError as e:
+        result = {"error": str(e)}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

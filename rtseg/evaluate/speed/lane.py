@@ -1,0 +1,236 @@
+"""One engine following a number of objects, a block of frames at a time, and the clocks beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...base.types import Float32, Frame, ImageU8, Masks, now_ns
+from ...engine import Array, Decoded, Engine, Features, Prepares, Prompts, Recall, Remembered
+from ...engine.base import Verbs
+from ...publish import draw_overlay
+from ...track import Tracker
+from .budget import Deadline
+from .clip import Clip
+from .turns import settling
+
+STEADY_FRAMES, STEADY_WITHIN, MOST_WARM_UP = 5, 0.10, 60
+STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "masks_to_host", "overlay")
+
+
+def synchronise(device: str = "cuda") -> None:
+    """Wait for an engine's GPU, if it works on one: a kernel that was only launched has cost nothing yet."""
+    torch = sys.modules.get("torch")  # an engine that needs none loads none
+    if torch is not None and device.startswith("cuda") and torch.cuda.is_initialized():
+        torch.cuda.synchronize(device)
+
+
+@dataclass(slots=True)
+class Block:
+    """Consecutive frames: how long each took until its masks were there, and all of them until the device was idle."""
+
+    frames_ms: list[float]
+    wall_ms: float
+
+
+class Lane:
+    """A tracker of `objects` objects that goes through a clip, frame after frame, for as long as it is asked to."""
+
+    def __init__(self, engine: Engine, clip: Clip, objects: int) -> None:
+        self.engine, self.clip, self.objects = engine, clip, objects
+        self.blocks: list[Block] = []
+        self.warm_up_frames, self.full, self.steady = 0, False, False
+        self.first_ms, self._steps, self._recent_ms = 0.0, 0, [0.0]
+        self._tracker = self._make_tracker()
+
+    @property
+    def blocks_ms(self) -> list[list[float]]:
+        return [block.frames_ms for block in self.blocks]
+
+    @property
+    def step_ms(self) -> float:
+        """How long a tracked frame took of late."""
+        return float(np.median(self._recent_ms))
+
+    def _make_tracker(self) -> Tracker:
+        return Tracker(self.engine)
+
+    def first_frame(self) -> float:
+        """Prompt every object and track the clip's first frame; ms until its masks are there."""
+        self._tracker, self._steps = self._make_tracker(), 0
+        for i in range(1, self.objects + 1):
+            self._tracker.give(self.clip.prompt(i))
+        return self.step()
+
+    def step(self) -> float:
+        """Track the next frame; ms until its masks are there."""
+        frame = self.clip.frame(self._steps)
+        self._steps += 1
+        start_ns = now_ns()
+        self._frame(frame)
+        return (now_ns() - start_ns) / 1e6
+
+    def _frame(self, frame: Frame) -> Masks:
+        return self._tracker.step(frame)
+
+    def warm_up(self, deadline: Deadline) -> None:
+        """Go on until every memory is full and the times no longer fall or are not likely to settle; or time is up.
+
+        Two tracked frames there are at least, so that it is known how long one takes.
+        """
+        self.first_ms = self.first_frame()
+        fill = max(self.engine.preset.num_maskmem, self.engine.recipe.memory.pointers) + 1
+        times: list[float] = []
+        while len(times) < 2 or not (deadline.over or self.steady or len(times) >= fill + MOST_WARM_UP):
+            times.append(self.step())
+            self.steady = is_steady(times[fill:])
+        self.full, self.warm_up_frames = len(times) >= fill, 1 + len(times)
+        self._recent_ms = times[-STEADY_FRAMES:] if self.full else times[-1:]
+
+    def block(self, frames: int) -> None:
+        """Time so many frames in a row."""
+        for _ in range(settling(self.step_ms)):
+            self.step()
+        synchronise(self.engine.recipe.device)
+        start_ns = now_ns()
+        frames_ms = [self.step() for _ in range(frames)]
+        synchronise(self.engine.recipe.device)
+        self.blocks.append(Block(frames_ms, (now_ns() - start_ns) / 1e6))
+
+    def click(self) -> float:
+        """Correct an object with a click on the next frame; ms from the click to its mask."""
+        self.step()
+        point = self.clip.click(1, self._steps)
+        start_ns = now_ns()
+        self._tracker.prompt(1, points=[point])
+        self.step()
+        return (now_ns() - start_ns) / 1e6
+
+
+def is_steady(times_ms: Sequence[float]) -> bool:
+    """Whether the median of the last few frames is that of the few before them."""
+    if len(times_ms) < 2 * STEADY_FRAMES:
+        return False
+    before, last = (float(np.median(part)) for part in np.split(np.array(times_ms[-2 * STEADY_FRAMES :]), 2))
+    return abs(last / before - 1) <= STEADY_WITHIN
+
+
+class StageClock:
+    """Times of named stages, frame by frame; the device is waited for at both ends of each. Stages do not overlap."""
+
+    def __init__(self, device: str) -> None:
+        self.frames: list[dict[str, float]] = []
+        self._device, self._start_ns = device, 0
+
+    def next_frame(self) -> None:
+        self.frames.append(dict.fromkeys(STAGES, 0.0))
+
+    def start(self) -> None:
+        synchronise(self._device)
+        self._start_ns = now_ns()
+
+    def stop(self, stage: str) -> None:
+        """What has passed since `start` is this stage's; one that comes twice on a frame is added up."""
+        synchronise(self._device)
+        self.frames[-1][stage] += (now_ns() - self._start_ns) / 1e6
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        self.start()
+        yield
+        self.stop(stage)
+
+
+class StagedEngine(Verbs):
+    """An engine whose verbs are timed one by one; what it would have fused runs apart."""
+
+    def __init__(self, engine: Engine, clock: StageClock) -> None:
+        self.recipe, self.preset, self.image_size = engine.recipe, engine.preset, engine.image_size
+        self.weights_hash, self.description = engine.weights_hash, engine.description
+        self._engine, self._clock = engine, clock
+
+    def encode_image(self, image_hwc: ImageU8) -> Features:
+        with self._clock.time("encode_image"):
+            return self._engine.encode_image(image_hwc)
+
+    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
+        with self._clock.time("attend"):
+            return self._engine.attend(features, recalls)
+
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
+        with self._clock.time("decode"):
+            return self._engine.decode(conditioned_bchw, features, prompts)
+
+    def remember(
+        self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        with self._clock.time("remember"):
+            return self._engine.remember(features, logits_b1hw, score_b, prompted)
+
+
+class StagedTracker(Tracker):
+    """A tracker that times its own share: the bank with its policy, and the masks' way to the host.
+
+    `bank` is what comes before the network's answer and after the masks; `masks_to_host` is what lies between.
+    """
+
+    def __init__(self, engine: Engine, clock: StageClock) -> None:
+        super().__init__(StagedEngine(engine, clock))
+        self._clock = clock
+
+    def step(self, frame: Frame | ImageU8) -> Masks:
+        self._clock.start()
+        return super().step(frame)
+
+    def _answer(self, *given: Any) -> tuple[Decoded, list[Remembered], Float32 | None]:
+        self._clock.stop("bank")
+        answer = super()._answer(*given)
+        self._clock.start()
+        return answer
+
+    def _commit(self, *made: Any) -> None:
+        self._clock.stop("masks_to_host")
+        with self._clock.time("bank"):
+            super()._commit(*made)
+
+
+class StagedLane(Lane):
+    """A lane that times each stage of a frame, drawing it included; its frames are no measure of the whole step.
+
+    `to_input` is the engine's own way from picture to network; 0 for one that has no word for it.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        """It goes on where another lane is, and remembers what that one does."""
+        self._clock = StageClock(lane.engine.recipe.device)
+        self.measured: list[dict[str, float]] = []
+        super().__init__(lane.engine, lane.clip, lane.objects)
+        self._tracker.adopt(lane._tracker.fork(lane._tracker.ids, sys.maxsize))
+        self._steps, self._recent_ms = lane._steps, lane._recent_ms
+
+    def _make_tracker(self) -> Tracker:
+        return StagedTracker(self.engine, self._clock)
+
+    def _frame(self, frame: Frame) -> Masks:
+        self._clock.next_frame()
+        if isinstance(self.engine, Prepares):  # on its own, for the record: `encode_image` does it too
+            with self._clock.time("to_input"):
+                self.engine.prepare(frame.image_hwc)
+        masks = super()._frame(frame)
+        with self._clock.time("overlay"):
+            draw_overlay(frame, masks)
+        return masks
+
+    def block(self, frames: int) -> None:
+        super().block(frames)
+        self.measured += self._clock.frames[-frames:]
+        self._clock.frames.clear()
+
+    def stages_ms(self) -> dict[str, list[float]]:
+        """Times of each stage on the frames of all blocks, in the order in which they come on a frame."""
+        return {stage: [frame[stage] for frame in self.measured] for stage in STAGES}

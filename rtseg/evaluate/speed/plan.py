@@ -1,0 +1,160 @@
+"""Which engines a benchmark measures, and which of them it compares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...base.errors import ConfigError, EngineError
+from ...engine.recipe import RUNTIMES, Recipe, load_recipe
+
+COMPARE = ("policy", "image_size")
+OBJECTS = (1, 2, 4)
+ISA = "RTSEG_ISA"  # restricts the kernels of the `cpu` runtime, at each opening of an engine
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One engine to be measured, under a name for people: a recipe, perhaps with something changed.
+
+    `isa`: the only instruction set that the own kernels may use; "" leaves it as it is. `unable`: why it is not even
+    tried here; "" for one that is.
+    """
+
+    name: str
+    recipe: Recipe
+    isa: str = ""
+    unable: str = ""
+
+    @contextmanager
+    def restricted(self) -> Iterator[None]:
+        """Inside, engines and processes are opened with this instruction set."""
+        before = os.environ.get(ISA)
+        if self.isa:
+            os.environ[ISA] = self.isa
+        try:
+            yield
+        finally:
+            if before is not None:
+                os.environ[ISA] = before
+            elif self.isa:
+                del os.environ[ISA]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which engines are to be compared, `names[0]` with each of the others, and what differs between them.
+
+    `alike`: they have to be of one kind, else the difference would not be that of what differs.
+    """
+
+    about: str
+    names: tuple[str, ...]
+    alike: bool = False
+
+
+def plan(
+    recipes: Sequence[str | Path], compare: Sequence[str] = (), runtimes: Sequence[str] = ()
+) -> tuple[list[Entry], list[Question]]:
+    """Every engine to be measured, each once, and what is to be compared. Raises `ConfigError`.
+
+    With `runtimes` ("all", or names) each recipe is measured on each of these in each precision, not as it stands.
+    """
+    entries: dict[tuple[Recipe, str], Entry] = {}
+
+    def name_of(entry: Entry) -> str:
+        return entries.setdefault((entry.recipe, entry.isa), entry).name
+
+    stems = [Path(path).stem for path in recipes]
+    given = [
+        (stem if stems.count(stem) == 1 else str(path), load_recipe(path))
+        for path, stem in zip(recipes, stems, strict=True)
+    ]
+    questions = []
+    if runtimes:
+        for name, recipe in given:
+            names = tuple(name_of(entry) for entry in on_runtimes(name, recipe, runtimes))
+            questions.append(Question(f"runtime of {name}", names))
+    else:
+        questions.append(Question("recipe", tuple(dict.fromkeys(name_of(Entry(*pair)) for pair in given))))
+    for about in compare:
+        for name, recipe in given:
+            variants = _variants(about, recipe)
+            names = tuple(name_of(Entry(f"{name} {about}={value}", made)) for value, made in variants.items())
+            questions.append(Question(f"{about} of {name}: {' / '.join(variants)}", names, alike=True))
+    return list(entries.values()), [q for q in questions if len(q.names) > 1]
+
+
+def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[Entry]:
+    """The recipe on each runtime in each precision, and the `cpu` runtime on each of its instruction sets."""
+    from ...engine.runtimes import PRECISIONS, family
+
+    known = [runtime for runtime in RUNTIMES if runtime != "auto"]
+    if unknown := sorted({*wanted} - {"all", *known}):
+        raise ConfigError(f"--runtimes {','.join(unknown)}: there are: all, {', '.join(known)}")
+    for runtime in known if "all" in wanted else dict.fromkeys(wanted):
+        for precision in PRECISIONS[family(runtime)]:
+            made = load_recipe(recipe, runtime=runtime, precision=precision)
+            for isa, limit in isas(made).items():
+                yield Entry(" ".join(filter(None, (name, runtime, precision, isa))), made, limit, unable(made))
+
+
+def isas(recipe: Recipe) -> dict[str, str]:
+    """Each instruction set on which the own kernels can run a recipe here, with the limit that makes them take it.
+
+    Of a recipe that takes none of them: "" alone.
+    """
+    from ...engine.runtimes import has_torch
+
+    if recipe.runtime != "cpu" or not has_torch():
+        return {"": ""}
+    from ...engine.cpu import isa
+
+    found: dict[str, str] = {}
+    with suppress(EngineError):
+        for limit in isa.available_isas():
+            with suppress(EngineError), Entry("", recipe, limit).restricted():
+                found.setdefault(isa.isa_for(recipe.precision), limit)
+    return found or {"": ""}
+
+
+def unable(recipe: Recipe) -> str:
+    """Why it makes no sense to try this here, where opening it would not say so."""
+    from ...engine.runtimes import device_of, has_torch
+
+    if recipe.precision != "fp16" or recipe.runtime != "torch" or not has_torch():
+        return ""
+    with suppress(EngineError):  # of a device that is not there opening it says so
+        if device_of("torch", recipe.device) == "cpu":
+            return "torch multiplies fp16 fast on a GPU only, and this is to run on none"
+    return ""
+
+
+def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
+    """A recipe with one thing changed, the baseline first; all else is equal, so that the gain is that thing's own."""
+    if about == "policy":
+        return {policy: load_recipe(recipe, policy=policy) for policy in ("fifo", "efp-window", "efp")}
+    half = recipe.image_size // 64 * 32  # as near as an image size may be
+    if half < 64:
+        size = f"{recipe.path or 'the recipe'} has {recipe.image_size} px"
+        raise ConfigError(f"--compare image_size: {size}, and half of that is below 64; leave it out")
+    sizes = (recipe.image_size, half)
+    return {str(size): load_recipe(recipe, image_size=size) for size in sizes}
+
+
+def choose_objects(wanted: Sequence[int] | None, entries: Sequence[Entry], few: bool = False) -> tuple[int, ...]:
+    """The numbers of objects to measure with, least first; `ConfigError` where a recipe does not allow so many.
+
+    None: those of 1, 2 and 4 that every recipe allows; of these the first alone where `few` are enough.
+    """
+    least = min(entries, key=lambda entry: entry.recipe.max_objects)
+    limit = least.recipe.max_objects
+    if wanted is None:
+        return OBJECTS[:1] if few else tuple(n for n in OBJECTS if n <= limit)
+    if max(wanted) > limit:
+        where = least.recipe.path or least.name
+        raise ConfigError(f"--objects {max(wanted)}: {where} says max_objects = {limit}; ask for fewer, or raise it")
+    return tuple(sorted(set(wanted)))

@@ -1,0 +1,231 @@
+"""The other end: one method for each request, which returns what the feed answered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import msgpack
+import zmq
+
+from ...base.errors import ConfigError, OutputError, PromptError
+from ...base.forks import ADVICE, in_child, refuse
+from ...base.rle import decode_rle
+from ...base.tables import real, short
+from ...base.types import BoolMask, Prompt, now_ns
+from ...publish.keys import Handshakes, present
+from .messages import (
+    PROMPTED,
+    Add,
+    Correct,
+    Get,
+    Pause,
+    Remove,
+    Rename,
+    Request,
+    Reset,
+    Resume,
+    Set,
+    Shutdown,
+    Status,
+    TakeSnapshot,
+    pack_request,
+    verb_of,
+)
+
+_MAX_ANSWER_BYTES = 1 << 28  # a PNG of a large noisy picture
+_CHANGES_NOTHING = ("get", "snapshot", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The original picture of a frame as PNG; `objects` are `{id, label, rle, height, width}` of frame `mask_seq`."""
+
+    seq: int
+    png: bytes = field(repr=False)
+    mask_seq: int | None
+    objects: tuple[dict[str, Any], ...] = field(repr=False)
+
+    def masks(self) -> dict[int, BoolMask]:
+        """The masks by object id, bool [H, W]; `OutputError` if one is broken."""
+        return {thing["id"]: decode_rle(thing["rle"], thing["height"], thing["width"]) for thing in self.objects}
+
+
+class Client:
+    """Talks to a running feed. Thread-safe, one request after the other; a context manager.
+
+    Every method waits for the answer, up to `timeout` seconds. `PromptError`: the prompt was refused. `OutputError`:
+    no answer, or anything else was refused.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:5556",
+        timeout: float = 5.0,
+        keys: Path | None = None,
+        server_key: str | Path | None = None,
+    ) -> None:
+        """`keys` and `server_key` as for `rtseg.publish.keys.present`. `OutputError` if the address is none."""
+        seconds = real(timeout) or 0
+        if seconds <= 0 or not isinstance(endpoint, str):
+            raise OutputError(
+                f"endpoint {short(endpoint)}, timeout = {short(timeout)}; expected tcp://HOST:PORT, seconds"
+            )
+        self._endpoint, self._timeout, self._number = endpoint, seconds, 0
+        self._keys, self._server_key = keys, server_key
+        self._one_at_a_time = threading.Lock()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._open()
+        except (ConfigError, zmq.ZMQError) as e:
+            self._context.destroy(linger=0)
+            if isinstance(e, ConfigError):
+                raise
+            raise OutputError(f"endpoint {endpoint!r}: {str(e).lower()}; expected tcp://HOST:PORT; correct it") from e
+        in_child(self, _put_out)
+
+    def add(
+        self,
+        id: int,
+        points: Sequence[Sequence[float]] = (),
+        box: tuple[float, float, float, float] | None = None,
+        mask: BoolMask | None = None,
+        label: str | None = None,
+        seq: int | None = None,
+    ) -> dict[str, Any]:
+        """Follow a new object, pointed at on frame `seq` (None: the newest), in pixels of the frame."""
+        return self._ask(Add(Prompt(id, points, box, mask, label), seq))
+
+    def correct(
+        self,
+        id: int,
+        points: Sequence[Sequence[float]] = (),
+        box: tuple[float, float, float, float] | None = None,
+        mask: BoolMask | None = None,
+        label: str | None = None,
+        seq: int | None = None,
+    ) -> dict[str, Any]:
+        """Say more about an object that is followed."""
+        return self._ask(Correct(Prompt(id, points, box, mask, label), seq))
+
+    def remove(self, id: int) -> dict[str, Any]:
+        return self._ask(Remove(id))
+
+    def rename(self, id: int, label: str) -> dict[str, Any]:
+        return self._ask(Rename(id, label))
+
+    def reset(self) -> dict[str, Any]:
+        """Forget all objects."""
+        return self._ask(Reset())
+
+    def pause(self) -> dict[str, Any]:
+        """Let the network rest; the picture goes on."""
+        return self._ask(Pause())
+
+    def resume(self) -> dict[str, Any]:
+        return self._ask(Resume())
+
+    def snapshot(self, seq: int | None = None) -> Snapshot:
+        """The original picture of frame `seq` (None: the newest) and its masks."""
+        found = self._ask(TakeSnapshot(seq))
+        try:
+            return Snapshot(found["seq"], found["png"], found["mask_seq"], tuple(found["objects"]))
+        except (KeyError, TypeError) as e:
+            raise OutputError(f"{self._endpoint}: a snapshot without {e}; is this rtseg live?") from e
+
+    def get(self) -> dict[str, Any]:
+        """What can be set, as it is."""
+        return self._ask(Get())
+
+    def set(self, opacity: float | None = None, budget_ms: float | None = None) -> dict[str, Any]:
+        return self._ask(Set(opacity, budget_ms))
+
+    def status(self) -> dict[str, Any]:
+        return self._ask(Status())
+
+    def shutdown(self) -> dict[str, Any]:
+        """End the feed, in order."""
+        return self._ask(Shutdown())
+
+    def close(self) -> None:
+        """May be called again."""
+        with self._one_at_a_time:
+            if not self._context.closed:
+                self._shut()
+                self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self._socket = self._context.socket(zmq.DEALER)
+        self._handshakes = Handshakes(self._socket, self._endpoint)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_ANSWER_BYTES)
+        self._socket.setsockopt(zmq.IPV6, "[" in self._endpoint)
+        if self._keys is not None:
+            present(self._socket, self._keys, self._server_key)
+        self._socket.connect(self._endpoint)
+
+    def _shut(self) -> None:
+        self._handshakes.close()
+        self._socket.close()
+
+    def _ask(self, request: Request) -> dict[str, Any]:
+        with self._one_at_a_time:
+            if self._context.closed:
+                raise OutputError(f"{verb_of(request)}: the client is closed; open another")
+            self._number += 1
+            packed = pack_request(self._number, request)
+            try:
+                self._socket.send(packed, zmq.NOBLOCK)
+                answer = self._wait(verb_of(request))
+            except (OutputError, zmq.ZMQError) as e:
+                self._shut()  # a request that nobody took must not be done later, once somebody is there
+                self._open()
+                if isinstance(e, OutputError):
+                    raise
+                raise OutputError(f"{self._endpoint}: {str(e).lower()}; expected a running rtseg live") from e
+        if answer.get("ok") is True and isinstance(answer.get("result"), dict):
+            return dict(answer["result"])
+        raise (PromptError if isinstance(request, PROMPTED) else OutputError)(str(answer.get("error", "refused")))
+
+    def _wait(self, verb: str) -> dict[str, Any]:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._handshakes.socket, zmq.POLLIN)
+        until_ns = now_ns() + int(self._timeout * 1e9)
+        while (left_ms := (until_ns - now_ns()) // 1_000_000) > 0:
+            ready = dict(poller.poll(left_ms))
+            self._handshakes.read()
+            if self._handshakes.refused:
+                raise OutputError(self._handshakes.refused)
+            if self._socket in ready and (answer := self._answer()) is not None:
+                return answer
+        late = "if a feed is there, it may still do it: rtseg ctl status tells; else "
+        raise OutputError(
+            f"{verb}: no answer from {self._endpoint} within {self._timeout:g} s; expected a running rtseg live with "
+            f"[control]; {'' if verb in _CHANGES_NOTHING else late}check the address"
+        )
+
+    def _answer(self) -> dict[str, Any] | None:
+        """The answer to the request that waits; None if this is a late one to another."""
+        try:
+            answer = msgpack.unpackb(self._socket.recv_multipart()[-1])
+        except Exception as e:
+            raise OutputError(f"{self._endpoint}: an answer that is not msgpack; is this rtseg live?") from e
+        if not isinstance(answer, dict):
+            raise OutputError(f"{self._endpoint}: an answer that is no map; is this rtseg live?")
+        return answer if answer.get("n") in (self._number, None) else None
+
+
+def _put_out(client: Client) -> None:
+    text = f"this client was made before the process was forked, and its sockets are the parent's; {ADVICE}"
+    refuse(client, ("_ask",), OutputError(text))
+    client.close = lambda: None  # type: ignore[method-assign]

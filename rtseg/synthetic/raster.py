@@ -1,0 +1,118 @@
+"""What both renderers share, so that they agree: the pixel grid, and small tables computed from a view.
+
+Column i of a picture lies at (i + 0.5 - width / 2) / unit, with the short side as the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..base.types import Float32, ImageU8
+from .view import NODES, Place, Shadow, Sprite, Surround, View
+
+Index = npt.NDArray[np.intp]
+LIGHT_1 = 120  # light of 1 in 8 bits; up to 2.1
+GAIN_1 = 120  # gain of 1 in 8 bits
+BLOOD_EDGE = 6000.0  # levels of opacity a unit of depth: blood ends in an edge, not a slope
+BLOOD_MOST = 225.0  # of 255: tissue shows through a little
+DROP_EDGE = 0.12  # of a drop's radius, over which it becomes clear
+RIM_LIGHT, RIM_AT, RIM_WIDE = 36.0, 0.84, 0.14  # of a drop: levels, and where, by its radius
+GRAIN = 256  # pixels; the sensor's noise repeats after as many
+
+
+def unit_of(width: int, height: int) -> float:
+    return float(min(width, height))
+
+
+def cell_of(width: int, height: int) -> int:
+    """Pixels between two nodes of the grid that smooth things are computed on."""
+    return max(4, 1 << max(0, int(math.log2(unit_of(width, height) / 36))))
+
+
+@lru_cache(maxsize=16)
+def _between(length: int, unit: float, cell: int) -> tuple[Index, Float32]:
+    """Where in a field a picture's cells lie, with a cell of margin: the node before each, and how far beyond it."""
+    centre = (np.arange(-1, math.ceil(length / cell) + 1) + 0.5) * cell
+    node = np.clip(((centre - length / 2) / unit + 1) * (NODES - 1) / 2, 0, NODES - 1)
+    before = np.minimum(node.astype(np.intp), NODES - 2)
+    return before, (node - before).astype(np.float32)
+
+
+def coarse(view: View, width: int, height: int) -> Float32:
+    """The view's field at the cells of a picture, with a margin of one cell, float32 [gh, gw, channels].
+
+    Two nodes are mixed, along each side: as matrix products these would wake all threads of BLAS, who then wait, busy,
+    for a core that a feed needs.
+    """
+    cell, unit = cell_of(width, height), unit_of(width, height)
+    (row, down_h), (column, across_w) = _between(height, unit, cell), _between(width, unit, cell)
+    down_hnc = view.field_hwc[row] + down_h[:, None, None] * (view.field_hwc[row + 1] - view.field_hwc[row])
+    left_hwc = down_hnc[:, column]
+    return np.asarray(left_hwc + across_w[:, None] * (down_hnc[:, column + 1] - left_hwc), np.float32)
+
+
+def shadow_taps(shadow: Shadow, unit: float, cell: int) -> tuple[Float32, Float32]:
+    """Two kernels (along x and y, to correlate with) that move and soften the tools' cells into their shadow."""
+    reach = 4
+    taps = np.arange(-reach, reach + 1)
+    sigma = max(shadow.softness * unit / cell, 0.4)
+    both = [np.exp(-0.5 * ((taps + shift * unit / cell) / sigma) ** 2) for shift in (shadow.dx, shadow.dy)]
+    across, down = (np.asarray(k / max(k.sum(), 1e-6), np.float32) for k in both)
+    return across, down
+
+
+def blur_size(sigma: float) -> int:
+    """How many taps the sensor's blur has; none of note are left out."""
+    return 3 if sigma < 0.65 else 5
+
+
+def blur_taps(sigma: float) -> Float32:
+    """The sensor's blur, as OpenCV computes it."""
+    size = blur_size(sigma)
+    taps = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
+    return np.asarray(taps / taps.sum(), np.float32)
+
+
+def pixel_place(sprite: Sprite, width: int, height: int) -> Place:
+    """From a texture's (column, row) to a picture's, [2, 3]."""
+    place = sprite.place * unit_of(width, height)
+    place[:, 2] += (width / 2 - 0.5, height / 2 - 0.5)
+    return place
+
+
+@lru_cache(maxsize=32)
+def surround_alpha(surround: Surround, width: int, height: int) -> ImageU8:
+    """How much light passes the endoscope's tube, uint8 [H, W]; the truth is cut where it is below 128."""
+    unit = unit_of(width, height)
+    x_w = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / unit - surround.x
+    y_h = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / unit - surround.y
+    away_hw = np.sqrt(x_w[None] ** 2 + y_h[:, None] ** 2)
+    soft = max(surround.softness, 0.5 / unit)
+    return np.clip(127.5 + 127.5 * (surround.radius - away_hw) / soft, 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=2)
+def _grain(grey: bool) -> Float32:
+    rng = np.random.default_rng(7)
+    luma_hwc = rng.standard_normal((GRAIN, GRAIN, 1))
+    chroma_hwc = 0 if grey else cv2.GaussianBlur(1.4 * rng.standard_normal((GRAIN, GRAIN, 3)), (3, 3), 0.7)
+    return np.asarray(0.85 * luma_hwc + chroma_hwc + np.zeros(3), np.float32)
+
+
+@lru_cache(maxsize=64)
+def grain(grey: bool, level: int) -> tuple[ImageU8, ImageU8]:
+    """What a sensor's noise of `level` levels adds and takes away, uint8 [GRAIN, GRAIN, 3]; of all scenes."""
+    noise_hwc = np.round(_grain(grey) * np.float32(level))
+    return np.clip(noise_hwc, 0, 255).astype(np.uint8), np.clip(-noise_hwc, 0, 255).astype(np.uint8)
+
+
+def drop_profile(r_hw: Float32) -> tuple[Float32, Float32]:
+    """A drop's opacity (0 to 1) and its rim's light (levels) by the distance from its middle, 1 at its edge."""
+    cover_hw = np.clip((1 - r_hw) / DROP_EDGE, 0, 1)
+    rim_hw = RIM_LIGHT * np.clip(1 - np.abs(r_hw - RIM_AT) / RIM_WIDE, 0, 1)
+    return cover_hw.astype(np.float32), rim_hw.astype(np.float32)
