@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .profile import StreamProfile
-
 if TYPE_CHECKING:
+    from .profile import StreamProfile
     from .supervisor import Feed
 
 __all__ = ["Feed", "run_live"]
