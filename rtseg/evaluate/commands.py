@@ -84,8 +84,8 @@ def _add_eval(verbs: Any, add_verb: AddVerb) -> None:
 
 def _eval(args: argparse.Namespace) -> Result:
     from ..base.terminal import progress_bar
-    from ..engine import open_engine
     from ..data import open_dataset
+    from ..engine import open_engine
     from . import Settings, evaluate
     from .report import table, write_report
 
