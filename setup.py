@@ -107,6 +107,7 @@ setup(
             "scikit-image>=0.24",
             "scipy>=1.13",
             "transformers>=5",
+            "types-psutil>=6",
         ],
     },
     classifiers=[

@@ -31,7 +31,7 @@ MAY: dict[str, set[str]] = {
 
 # Who may import a vendor library: rooms, folders or files of the package.
 HOMES: dict[str, set[str]] = {
-    "torch": {"sam2", "engine", "adapt", "build", "evaluate/speed", "base/machine", "synthetic"},
+    "torch": {"sam2", "engine", "adapt", "build", "evaluate/speed", "base/hardware", "synthetic"},
     "tensorrt": {"engine/tensorrt"},
     "pycuda": {"engine/cuda"},
     "onnxruntime": {"engine", "build/doctor"},
