@@ -74,11 +74,13 @@ setup(
     install_requires=[
         "av>=14.1",
         "msgpack>=1.0.8",
+        "msgspec>=0.19",
         "numpy>=2",
         "onnxruntime>=1.20",
         "opencv-python>=4.10",
         "pillow>=10",
         "prometheus-client>=0.20",
+        "psutil>=6",
         "pycocotools>=2.0.8",
         "pyzmq>=26",
         "rich>=13.7",
@@ -105,6 +107,7 @@ setup(
             "scikit-image>=0.24",
             "scipy>=1.13",
             "transformers>=5",
+            "types-psutil>=6",
         ],
     },
     classifiers=[

@@ -23,7 +23,7 @@ from rich.table import Table
 
 import rtseg
 from rtseg.adapt.config import TrainConfig, read_config
-from rtseg.base.machine import facts
+from rtseg.base.hardware.facts import facts
 from rtseg.data import open_dataset
 from rtseg.data.dataset import Dataset
 from rtseg.engine.recipe import SHIPPED

@@ -31,7 +31,8 @@ from bench.edgetam import EdgeTam
 from bench.field import BASELINE, REFERENCE, Makers, make_task, our_makers, their_makers, worth_while, write_task
 from bench.peers_table import show
 from bench.rates import TYPES, encoder_gflop, encoder_share, product_rate
-from rtseg.base.machine import Load, commit, facts
+from rtseg.base.hardware.facts import commit, facts
+from rtseg.base.hardware.load import Load
 from rtseg.base.terminal import clock_bar
 from rtseg.base.types import BoolMask, Frame, Prompt
 from rtseg.build.doctor import versions

@@ -31,7 +31,7 @@ MAY: dict[str, set[str]] = {
 
 # Who may import a vendor library: rooms, folders or files of the package.
 HOMES: dict[str, set[str]] = {
-    "torch": {"sam2", "engine", "adapt", "build", "evaluate/speed", "base/machine", "synthetic"},
+    "torch": {"sam2", "engine", "adapt", "build", "evaluate/speed", "base/hardware", "synthetic"},
     "tensorrt": {"engine/tensorrt"},
     "pycuda": {"engine/cuda"},
     "onnxruntime": {"engine", "build/doctor"},
@@ -40,6 +40,8 @@ HOMES: dict[str, set[str]] = {
     "zmq": {"publish", "live"},
     "msgpack": {"publish", "live"},
     "pycocotools": {"base/rle", "publish/coco"},
+    "msgspec": {"base", "live", "sam2", "engine", "adapt"},
+    "psutil": {"base/hardware", "live"},
     "rich": {"base/terminal", "adapt", "evaluate", "live/watch"},
     "prometheus_client": {"live/watch"},
     "matplotlib": {"evaluate"},

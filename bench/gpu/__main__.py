@@ -27,7 +27,7 @@ from bench.gpu.child import run, write_json
 from bench.gpu.parts import CASES, SPARE, TINY, Job, Part, parts
 from bench.gpu.table import table
 from bench.roofline import a_case
-from rtseg.base.machine import commit
+from rtseg.base.hardware.facts import commit
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = 1

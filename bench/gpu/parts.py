@@ -15,7 +15,7 @@ from typing import Any
 from bench.gpu import clip, fuzz, limits, peers, speed, verbs
 from bench.gpu.case import Case, case_of
 from bench.roofline import Work
-from rtseg.base.machine import facts
+from rtseg.base.hardware.facts import facts
 from rtseg.build.doctor import versions
 
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512", "nano:320")

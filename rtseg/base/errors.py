@@ -71,3 +71,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(known)}"
+
+
+def short(value: object) -> str:
+    """A value as a part of one line, of 60 characters at most."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of 5000 digits, a list in a list in a list..., somebody's own class
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .clips import Clip
-from ..base.cores import cpu_cores
+from ..base.hardware.cpu import cpu_cores
 from ..engine import Engine
 from ..engine.threads import at_most
 from ..track import Tracker

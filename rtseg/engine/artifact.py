@@ -15,7 +15,6 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
-import platform
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..base.cores import cpu_flags
 from ..base.errors import EngineError
 from ..base.files import file_sha256
+from ..base.hardware.cpu import cpu_flags, cpu_model
+from ..base.hardware.gpu import gpu_identity
 from ..sam2 import Preset, get_preset
 from .recipe import Recipe
 from .runtimes import ON_GPU, device_of, family, where
@@ -260,9 +260,7 @@ def library_version(name: str) -> str | None:
 
 
 def _cpu() -> dict[str, str]:
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.+)$", info.read_text("utf-8", "replace"), re.M) if info.is_file() else None
-    return {"cpu": model[1] if model else platform.machine(), "flags": " ".join(cpu_flags())}
+    return {"cpu": cpu_model(), "flags": " ".join(cpu_flags())}
 
 
 def _isa(recipe: Recipe) -> dict[str, str]:
@@ -281,19 +279,7 @@ def _gpu(device: str) -> dict[str, str]:
 
     if not torch.cuda.is_available():
         return {"gpu": "none"}
-    chosen = device_of("torch", device)
-    capability = ".".join(map(str, torch.cuda.get_device_capability(chosen)))
-    return {"gpu": torch.cuda.get_device_name(chosen), "capability": capability, "driver": _driver()}
-
-
-def _driver() -> str:
-    """The version of NVIDIA's kernel module, "unknown" where it does not say.
-
-    Two unknown drivers count as the same one: where nobody says (WSL, some containers), every start would refuse else.
-    """
-    path = Path("/proc/driver/nvidia/version")
-    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", path.read_text("utf-8", "replace")) if path.is_file() else None
-    return found[0] if found else "unknown"
+    return gpu_identity(device_of("torch", device))
 
 
 def stamp(folder: Path | None) -> tuple[int, int] | None:

@@ -7,12 +7,11 @@ and what TensorRT needs for scores that it does not fuse, are estimates, and sai
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..base.errors import EngineError
+from ..base.hardware.gpu import free_gpu_bytes
 from ..sam2 import Preset, get_preset
 from .recipe import Recipe
 from .shapes import Sizes, parameters
@@ -150,7 +149,7 @@ def check(recipe: Recipe, device: str, height: int = HD[0], width: int = HD[1]) 
     """`EngineError` in one line, before anything is allocated, where a GPU has no room for the engine of a recipe."""
     if not device.startswith("cuda"):
         return
-    free, needed = free_bytes(device), room(recipe, height, width, on_gpu=True)
+    free, needed = free_gpu_bytes(device), room(recipe, height, width, on_gpu=True)
     if free is None or needed.sure <= free:
         return
     size, objects = largest(recipe, lambda r: room(r, height, width, on_gpu=True).sure <= free)
@@ -168,26 +167,3 @@ def largest(recipe: Recipe, fits: Callable[[Recipe], bool]) -> tuple[int, int]:
     sizes = range(recipe.image_size - recipe.image_size % 32, 63, -32)
     size = next((s for s in sizes if fits(replace(recipe, image_size=s))), 0)
     return size, next((n for n in range(recipe.max_objects, 0, -1) if fits(replace(recipe, max_objects=n))), 0)
-
-
-def free_bytes(device: str) -> int | None:
-    """Memory of a GPU that this process may still take; None where CUDA does not say.
-
-    On a Jetson it is the host's, whose caches yield.
-    """
-    torch = sys.modules["torch"]
-    try:
-        free = int(torch.cuda.mem_get_info(device)[0])
-        free += int(torch.cuda.memory_reserved(device)) - int(torch.cuda.memory_allocated(device))
-        shared = getattr(torch.cuda.get_device_properties(device), "is_integrated", 0)
-    except (RuntimeError, AssertionError, AttributeError):  # who opens the engine hears why
-        return None
-    return max(free, available()) if shared else free
-
-
-def available() -> int:
-    """Memory of the host that could be had without swapping; 0 where Linux does not say."""
-    path = Path("/proc/meminfo")
-    lines = path.read_text("ascii", "replace").splitlines() if path.is_file() else []
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else 0

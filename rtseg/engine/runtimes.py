@@ -15,12 +15,12 @@ import sys
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..base.cores import cpu_flags
 from ..base.errors import EngineError
+from ..base.hardware.cpu import cpu_flags
+from ..base.hardware.gpu import GPU_DEVICES, NVIDIA_DEVICES
 from ..sam2 import get_preset
 from .recipe import Recipe
 
@@ -34,8 +34,6 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 ON_GPU = ("cuda", "tensorrt")
 ONNX_GPU = ("onnx:cuda", "onnx:tensorrt")  # ONNX Runtime's providers for NVIDIA's GPUs
 HAVE_GPU = ("torch", "auto", *ON_GPU, *ONNX_GPU)  # runtimes that can work on one
-NVIDIA = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap")))  # what its drivers make
-DRIVERS = (*NVIDIA, Path("/dev/dxg"), Path("/dev/kfd"))  # of GPUs
 WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
 
 
@@ -168,7 +166,7 @@ def kernel_precisions(model: str) -> tuple[str, ...]:
 
 def sees_gpu() -> bool:
     """Whether torch sees a GPU; where no driver for one is loaded, torch is not imported to say so."""
-    if "torch" not in sys.modules and sys.platform == "linux" and not any(path.exists() for path in DRIVERS):
+    if "torch" not in sys.modules and sys.platform == "linux" and not any(path.exists() for path in GPU_DEVICES):
         return False
     return bool(torch_for('runtime = "auto"').cuda.is_available())
 
@@ -176,7 +174,7 @@ def sees_gpu() -> bool:
 def driver_alone() -> str:
     """That there is a driver for an NVIDIA GPU, and torch sees none, if so: one line, else "". Imports nothing."""
     torch = sys.modules.get("torch")
-    if not any(path.exists() for path in NVIDIA) or torch is None or torch.cuda.is_available():
+    if not any(path.exists() for path in NVIDIA_DEVICES) or torch is None or torch.cuda.is_available():
         return ""
     return f"there is a driver for an NVIDIA GPU, and torch {torch.__version__} sees none; see: rtseg doctor"
 

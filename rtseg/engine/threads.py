@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
-from ..base.cores import cpu_cores
+from ..base.hardware.cpu import cpu_cores
 
 _MOST: ContextVar[int | None] = ContextVar("most threads of an engine", default=None)
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..base import machine
 from ..base.errors import ConfigError, RtsegError, SourceError, did_you_mean
+from ..base.hardware.facts import facts
 from ..base.types import ImageU8
 from ..build.doctor import versions
 from ..data.dataset import Dataset, Sequence
@@ -214,7 +214,7 @@ def made_by(engine: Engine, settings: Settings) -> dict[str, Any]:
         "policy": settings.policy or engine.recipe.memory.policy,
         "weights_sha256": engine.weights_hash,
         "versions": versions(),
-        "machine": machine.facts(engine.recipe.device),
+        "machine": facts(engine.recipe.device),
         "not_prompted": {},
     }
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from ..base.cores import cores
 from ..base.errors import RtsegError
+from ..base.hardware.cpu import cores
 from ..base.types import now_ns
 from .link import Link, Said
 from .plan import environment

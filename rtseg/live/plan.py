@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..base.cores import Cores
+from ..base.hardware.cpu import Cores
 from ..base.types import now_ns
 from .vitals import seconds_of
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base.cores import cores
+from ..base.hardware.cpu import cores
 from ..base.types import now_ns
 from ..engine.recipe import Recipe
 from ..grab.secret import redact

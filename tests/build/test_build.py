@@ -24,7 +24,7 @@ from rtseg.build import clips
 from rtseg.build.build import build, build_all
 from rtseg.cli import main
 from rtseg.engine.recipe import Recipe, load_recipe
-from rtseg.base.cores import cpu_cores
+from rtseg.base.hardware.cpu import cpu_cores
 from rtseg.engine import open_engine
 from rtseg.engine.artifact import SIDECAR, fastest, find, locate
 from rtseg.engine.reference import TorchEngine

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from rtseg.base.hardware import gpu as hardware
 from rtseg.build import doctor
 from rtseg.cli import main
 from rtseg.engine.recipe import load_recipe
@@ -36,9 +37,10 @@ class Machine:
         for module in (gpu, runtimes, doctor, finding):
             if hasattr(module, "has"):
                 patch.setattr(module, "has", lambda name: name not in self.absent)
-        for name in ("TEGRA", "VERSION", "DRIVER", "DOCKER"):
-            patch.setattr(gpu, name, folder / name)
-        patch.setattr(gpu, "DEVICES", (folder / "nvidiactl",))
+        for name in ("TEGRA", "KERNEL", "DRIVER"):
+            patch.setattr(hardware, name, folder / name)
+        patch.setattr(gpu, "DOCKER", folder / "DOCKER")
+        patch.setattr(gpu, "NVIDIA_DEVICES", (folder / "nvidiactl",))
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         self.driver(None)
         self.nvrtc(True)
@@ -279,7 +281,7 @@ JETSON = [
 def test_a_jetson(release: str, pack: int, way_out: str, here: Machine) -> None:
     whole(here)
     (here.folder / "TEGRA").write_text(f"# {release}, BOARD: generic, EABI: aarch64\n")
-    assert gpu.machine() == "jetson" and gpu.jetpack() == pack
+    assert hardware.platform_kind() == "jetson" and hardware.jetpack() == pack
     here.absent.add("tensorrt")
     own = "apt install tensorrt python3-libnvinfer" if pack >= 7 else "flash JetPack 7: TensorRT of an older one"
     assert own in of("tensorrt").remedy and "pypi.nvidia" not in of("tensorrt").remedy
@@ -290,10 +292,10 @@ def test_a_jetson(release: str, pack: int, way_out: str, here: Machine) -> None:
 
 def test_wsl(here: Machine) -> None:
     whole(here)
-    (here.folder / "VERSION").write_text("Linux version 5.15.167.4-microsoft-standard-WSL2 (root@f9c8)\n")
+    (here.folder / "KERNEL").write_text("Linux version 5.15.167.4-microsoft-standard-WSL2 (root@f9c8)\n")
     here.sees()
     here.driver(None)
-    assert gpu.machine() == "wsl"
+    assert hardware.platform_kind() == "wsl"
     assert "install NVIDIA's driver in Windows" in of("cuda").remedy
 
 
@@ -348,11 +350,11 @@ def test_the_driver_is_asked_for_its_cuda(monkeypatch: pytest.MonkeyPatch) -> No
 
         return SimpleNamespace(cuDriverGetVersion=ask)
 
-    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: library(13010))
-    assert gpu.driver_cuda() == (13, 1)
-    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: library(0, 999))
-    assert gpu.driver_cuda() is None
-    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: ctypes.CDLL("libnothing.so.1"))
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: library(13010))
+    assert hardware.driver_cuda() == (13, 1)
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: library(0, 999))
+    assert hardware.driver_cuda() is None
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: ctypes.CDLL("libnothing.so.1"))
 
 
 def test_nvdec(monkeypatch: pytest.MonkeyPatch, here: Machine) -> None:

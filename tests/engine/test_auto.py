@@ -242,8 +242,8 @@ def test_bindings_without_libraries_are_named_before_the_missing_plan(
 def test_a_driver_that_torch_does_not_see_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(opening, "ladder", runtimes.ladder)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "driver" not in open_engine(image_size=64).description or runtimes.NVIDIA[0].exists()
-    monkeypatch.setattr(runtimes, "NVIDIA", (tmp_path,))
+    assert "driver" not in open_engine(image_size=64).description or runtimes.NVIDIA_DEVICES[0].exists()
+    monkeypatch.setattr(runtimes, "NVIDIA_DEVICES", (tmp_path,))
     assert "there is a driver for an NVIDIA GPU, and torch" in open_engine(image_size=64).description
 
 

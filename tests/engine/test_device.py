@@ -29,7 +29,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: NAMES[index(device)])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: CAPABILITIES[index(device)])
-    monkeypatch.setattr(artifact, "_driver", lambda: "580.1")
+    monkeypatch.setattr("rtseg.base.hardware.gpu.driver_version", lambda: "580.1")
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:15"])

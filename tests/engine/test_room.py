@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rtseg.base.errors import EngineError
-from rtseg.engine import room as rooms
+from rtseg.base.hardware import gpu as hardware_gpu
+from rtseg.base.hardware.gpu import free_gpu_bytes
 from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.room import MIB, check, room
 from rtseg.engine.shapes import Sizes, parameters
@@ -236,14 +237,14 @@ def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     Card(monkeypatch, 100)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50 * MIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20 * MIB)
-    assert rooms.free_bytes("cuda:0") == 130 * MIB
+    assert free_gpu_bytes("cuda:0") == 130 * MIB
     Card(monkeypatch, 100, integrated=1)
-    monkeypatch.setattr(rooms, "available", lambda: 700 * MIB)
-    assert rooms.free_bytes("cuda:0") == 700 * MIB
+    monkeypatch.setattr(hardware_gpu, "available_bytes", lambda: 700 * MIB)
+    assert free_gpu_bytes("cuda:0") == 700 * MIB
 
     def broken(device: object) -> None:
         raise RuntimeError("CUDA error: unknown error")
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
-    assert rooms.free_bytes("cuda:0") is None
+    assert free_gpu_bytes("cuda:0") is None
     check(Recipe("sam2.1-large", image_size=1024, runtime="cuda", device="cuda:0"), "cuda:0")  # the engine says why

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rtseg.base.cores import Cores
 from rtseg.base.errors import ConfigError
+from rtseg.base.hardware.cpu import Cores
 from rtseg.engine.reach import advice, nearest, needed_ms, size_for
 from rtseg.engine.recipe import Recipe
 from rtseg.live.plan import environment, threads_of

@@ -12,9 +12,8 @@ import numpy as np
 from ... import __version__
 from ...base.defaults import MASK_BUDGET_MS
 from ...engine.recipe import SHIPPED, Recipe
-from ...base.cores import cpu_cores, cpu_flags
+from ...base.hardware.cpu import cores, cpu_cores, cpu_flags
 from ...base.files import file_sha256
-from ...base.cores import cores
 from ...base.errors import RtsegError
 from ...engine.reach import nearest, needed_ms
 from ...base.types import now_ns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
@@ -10,12 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...base.hardware.gpu import NVIDIA_DEVICES, driver_cuda, driver_version, jetpack, platform_kind
 from .finding import first_line, has
 
-TEGRA, VERSION = Path("/etc/nv_tegra_release"), Path("/proc/version")
-DRIVER, DEVICES = Path("/proc/driver/nvidia/version"), (Path("/dev/nvidiactl"), Path("/dev/nvhost-gpu"))
 DOCKER = Path("/.dockerenv")
-JETPACKS = {35: 5, 36: 6, 38: 7, 39: 7}  # by the release of Jetson Linux
 LEAST = {11: 450, 12: 525, 13: 580}  # driver for a CUDA, by NVIDIA's table of minor version compatibility
 INDEX = "https://download.pytorch.org/whl"
 # A wheel index for Jetson is NVIDIA's community's: PyPI's wheels for aarch64 are of CPUs, or of servers.
@@ -23,43 +20,9 @@ JETSON = {6: "https://pypi.jetson-ai-lab.io/jp6/cu126", 7: f"{INDEX}/cu130"}
 OLD_CARDS = f"pip install --force-reinstall torch --index-url {INDEX}/cu126"  # Maxwell to Volta: CUDA 13 left them out
 
 
-def machine() -> str:
-    """ "jetson", "wsl", or "" for any other."""
-    if TEGRA.is_file():
-        return "jetson"
-    text = VERSION.read_text("utf-8", "replace").lower() if VERSION.is_file() else ""
-    return "wsl" if "microsoft" in text else ""
-
-
-def jetpack() -> int | None:
-    """The JetPack of a Jetson; None where it cannot be told."""
-    text = TEGRA.read_text("utf-8", "replace") if TEGRA.is_file() else ""
-    release = re.search(r"R(\d+) \(release\)", text)
-    return JETPACKS.get(int(release[1])) if release else None
-
-
-def driver_version() -> str:
-    """Of NVIDIA's kernel module; "" where it does not say, as on WSL."""
-    text = DRIVER.read_text("utf-8", "replace") if DRIVER.is_file() else ""
-    found = re.search(r"\b(\d{3,}\.\d+(\.\d+)?)\b", text)
-    return found[1] if found else ""
-
-
-def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA that the driver runs, by its own word; None where there is no driver. No context is made."""
-    try:
-        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        number = ctypes.c_int()
-        if library.cuDriverGetVersion(ctypes.byref(number)):
-            return None
-    except (OSError, AttributeError):
-        return None
-    return number.value // 1000, number.value % 1000 // 10
-
-
 def install_torch() -> str:
     """The command that brings a torch for the GPU that is here."""
-    if machine() == "jetson":
+    if platform_kind() == "jetson":
         if jetpack() not in JETSON:
             return "flash JetPack 7, which has Python 3.12, then: rtseg doctor"
         return f"pip install --force-reinstall torch --index-url {JETSON[jetpack() or 7]}"
@@ -92,7 +55,7 @@ def trouble() -> tuple[str, str]:
 
 
 def _unseen(torch: Any) -> tuple[str, str]:
-    is_driver = driver_cuda() is not None or any(path.exists() for path in DEVICES)
+    is_driver = driver_cuda() is not None or any(path.exists() for path in NVIDIA_DEVICES)
     if torch.version.cuda is None and not torch.version.hip:
         what = f"torch {torch.__version__} is a CPU build"
         if is_driver:
@@ -106,7 +69,7 @@ def _unseen(torch: Any) -> tuple[str, str]:
     if known is not None and known[0] < major:
         of = driver_version()
         what = f"the driver {of + ' ' if of else ''}runs CUDA {known[0]}.{known[1]} at most, torch is built for {built}"
-        if machine() == "jetson":
+        if platform_kind() == "jetson":
             return what, install_torch()
         return what, f"update the driver to {LEAST.get(major, 580)} or newer, or: {install_torch()}"
     if not is_driver:
@@ -120,11 +83,11 @@ def _unseen(torch: Any) -> tuple[str, str]:
 
 
 def _install_driver() -> str:
-    if machine() == "wsl":
+    if platform_kind() == "wsl":
         return "install NVIDIA's driver in Windows (none in WSL), then: wsl --shutdown"
     if DOCKER.exists():
         return "start the container with: docker run --gpus all"
-    if machine() == "jetson":
+    if platform_kind() == "jetson":
         return "flash JetPack again: its driver is part of it"
     if platform.system() == "Linux":
         return "for an NVIDIA GPU: sudo ubuntu-drivers install, or the driver from nvidia.com/drivers"

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...engine.recipe import MemoryPlan, Recipe
-from ...engine.room import MIB, available, free_bytes, room
+from ...base.hardware.gpu import free_gpu_bytes
+from ...base.hardware.memory import available_bytes
+from ...engine.room import MIB, room
 from ...base.errors import ConfigError, did_you_mean
 from ...sam2 import PRESETS
 from .finding import Finding
@@ -25,7 +27,7 @@ NOTE = "MiB for 1920 x 1080; CUDA's own share and TensorRT's scores are estimate
 
 def shipped() -> list[Finding]:
     """What the shipped recipes take on each runtime, and whether a GPU that is here has the room."""
-    free = None if trouble()[0] else free_bytes("cuda:0")
+    free = None if trouble()[0] else free_gpu_bytes("cuda:0")
     found = []
     for recipe in SHIPPED:
         needs = {r: room(replace(recipe, runtime=r)) for r in RUNTIMES}
@@ -50,4 +52,4 @@ def plan(presets: Sequence[str]) -> dict[str, object]:
                 recipe = Recipe(name, image_size=size, max_objects=objects)
                 needs = {r: round(room(replace(recipe, runtime=r)).bytes / MIB) for r in RUNTIMES}
                 rows.append({"model": name, "image_size": size, "objects": objects, **needs})
-    return {"ok": True, "memory_mib": rows, "note": NOTE, "host_available_mib": available() // MIB}
+    return {"ok": True, "memory_mib": rows, "note": NOTE, "host_available_mib": available_bytes() // MIB}

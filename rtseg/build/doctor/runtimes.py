@@ -13,7 +13,8 @@ from typing import Any
 
 from ...base.errors import EngineError, RtsegError
 from .finding import Finding, first_line, has, version
-from .gpu import jetpack, machine, trouble
+from ...base.hardware.gpu import jetpack, platform_kind
+from .gpu import trouble
 
 PROOF = "not executed by the doctor; rtseg build RECIPE proves it here"
 NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
@@ -121,7 +122,7 @@ def _bindings() -> tuple[str, str]:
 
 def _install_tensorrt() -> str:
     """TensorRT 11 has no libraries for a Jetson, where 10 is part of JetPack and of the system's Python."""
-    if machine() != "jetson":
+    if platform_kind() != "jetson":
         return f"pip install tensorrt-cu{_cuda_major()} {NVIDIA_INDEX}"
     system = "sudo apt install tensorrt python3-libnvinfer, and a venv made with --system-site-packages"
     return "flash JetPack 7: TensorRT of an older one is for Python 3.10" if (jetpack() or 7) < 7 else system
@@ -177,7 +178,7 @@ def nvdec() -> Finding:
         )
     except OSError:
         text = "PyAV is built for it, the driver's libnvcuvid is not here; video is decoded on the CPU"
-        way = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all" if machine() != "jetson" else ""
+        way = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all" if platform_kind() != "jetson" else ""
         return Finding(name, None, text, way)
     except Exception as e:
         return Finding(name, None, f"cannot be told: {first_line(e)}")

@@ -5,19 +5,16 @@ All that differs between a GPU and a test on the CPU is behind `Gpu`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ...base.errors import EngineError
+from ...base.hardware.gpu import gpu_identity
 from ..cuda.graph import capture
-
-DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Event(Protocol):
@@ -131,14 +128,8 @@ class CudaGpu:
         return int(torch.cuda.mem_get_info(self._index)[0])
 
     def facts(self) -> dict[str, str]:
-        major, minor = torch.cuda.get_device_capability(self._index)
-        said = DRIVER.read_text("utf-8", "replace") if DRIVER.is_file() else ""
-        driver = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", said)
-        return {
-            "gpu": torch.cuda.get_device_name(self._index),
-            "compute_capability": f"{major}.{minor}",
-            "driver": driver[0] if driver else "unknown",
-        }
+        found = gpu_identity(self._index)
+        return {"gpu": found["gpu"], "compute_capability": found["capability"], "driver": found["driver"]}
 
 
 def out_of_memory(what: str, free: int) -> EngineError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import EngineError, RtsegError
+from ...base.hardware.memory import peak_resident_bytes, resident_bytes
 from ...base.types import now_ns
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def answer(start_ns: int, request: Any) -> dict[str, Any]:
     from .lane import Lane
 
     recipe = pickle.load(request)
-    loaded_ns, loaded_mib = now_ns(), resident_mib("VmRSS")
+    loaded_ns, loaded_mib = now_ns(), _mib(resident_bytes())
     engine = open_engine(recipe)
     opened_ns = now_ns()
     clip, most_ms = pickle.load(request), pickle.load(request)
@@ -81,19 +81,13 @@ def answer(start_ns: int, request: Any) -> dict[str, Any]:
         "first_mask_ms": round((opened_ns - start_ns) / 1e6 + first_ms, 1),
         "first_tracked_ms": round(tracked_ms[0], 2),
         "tracked": len(tracked_ms),
-        "resident_mib": {"before": loaded_mib, "steady": resident_mib("VmRSS"), "peak": resident_mib("VmHWM")},
+        "resident_mib": {"before": loaded_mib, "steady": _mib(resident_bytes()), "peak": _mib(peak_resident_bytes())},
         "cuda_mib": _cuda_mib(engine.recipe.device),
     }
 
 
-def resident_mib(which: str) -> float:
-    """Memory of this process that is in RAM, now ("VmRSS") or at most ("VmHWM"); 0 where Linux does not say.
-
-    Not `getrusage`: there a process begins with the peak of the one that started it.
-    """
-    path = Path("/proc/self/status")
-    found = re.search(rf"^{which}:\s*(\d+) kB", path.read_text("utf-8"), re.M) if path.is_file() else None
-    return round(int(found[1]) / 1024, 1) if found else 0.0
+def _mib(size: int) -> float:
+    return round(size / 2**20, 1)
 
 
 def _cuda_mib(device: str) -> dict[str, float] | None:

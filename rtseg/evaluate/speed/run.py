@@ -13,7 +13,8 @@ from typing import Any
 
 from ...base.errors import ConfigError, EngineError, WeightsError
 from ...base.files import atomic_path, unwritable
-from ...base.machine import Load, commit, facts
+from ...base.hardware.facts import commit, facts
+from ...base.hardware.load import Load
 from ...build.doctor import versions
 from ...engine import open_engine
 from ...engine.room import MIB, room

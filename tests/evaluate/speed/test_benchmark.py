@@ -19,8 +19,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.base import machine
 from rtseg.base.errors import ConfigError, EngineError, PromptError
+from rtseg.base.hardware import facts, load, memory
 from rtseg.base.terminal import clock_bar, show
 from rtseg.base.types import ImageU8
 from rtseg.cli import main
@@ -611,18 +611,18 @@ def test_a_users_mistake_is_one_line_with_code_2(
 
 
 def test_the_machines_other_work_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([(0, 0, 0), (600, 100, 1000)])
-    monkeypatch.setattr(machine, "_ticks", lambda: next(ticks))
-    monkeypatch.setattr(machine, "_own_ticks", lambda: 0.0)
-    monkeypatch.setattr(machine, "_load_average", lambda: 50.0)
-    busy, warnings = machine.Load().report()
+    seconds = iter([(0, 0, 0), (600, 100, 1000)])
+    monkeypatch.setattr(load, "_cpu_seconds", lambda: next(seconds))
+    monkeypatch.setattr(load, "_own_seconds", lambda: 0.0)
+    monkeypatch.setattr(load, "_load_average", lambda: 50.0)
+    busy, warnings = load.Load().report()
     assert busy == {"average_at_start": 50.0, "average_at_end": 50.0, "others": 0.6, "stolen": 0.1}
     assert len(warnings) == 3 and "60%" in warnings[1] and "10%" in warnings[2]
-    ticks = iter([(0, 0, 0), (500, 0, 1000)])
+    seconds = iter([(0, 0, 0), (500, 0, 1000)])
     own = iter([0.0, 500.0])
-    monkeypatch.setattr(machine, "_own_ticks", lambda: next(own))
-    monkeypatch.setattr(machine, "_load_average", lambda: 0.0)
-    assert machine.Load().report()[1] == []
+    monkeypatch.setattr(load, "_own_seconds", lambda: next(own))
+    monkeypatch.setattr(load, "_load_average", lambda: 0.0)
+    assert load.Load().report()[1] == []
 
 
 def test_uneven_blocks_are_pointed_out(recipes: list[Path], clip: Clip) -> None:
@@ -662,7 +662,7 @@ def test_the_peak_is_the_processes_own(clip: Clip) -> None:
     assert start["tracked"] == 3
     parts = ("import_ms", "open_ms", "first_frame_ms")
     assert start["first_mask_ms"] == pytest.approx(sum(start[part] for part in parts), abs=1)
-    assert start["resident_mib"]["peak"] < cold.resident_mib("VmHWM") - 100 and ballast.any()
+    assert start["resident_mib"]["peak"] < memory.peak_resident_bytes() / 2**20 - 100 and ballast.any()
 
 
 BARE = """
@@ -762,4 +762,4 @@ def test_facts_are_of_the_gpu_that_was_measured(monkeypatch: pytest.MonkeyPatch)
     cards = {name: SimpleNamespace(name=name, major=9, minor=0, total_memory=2**30) for name in ("cuda", "cuda:1")}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: cards[device])
-    assert [machine.facts(device)["gpu"]["name"] for device in ("cuda:1", "cpu")] == ["cuda:1", "cuda"]
+    assert [facts.facts(device)["gpu"]["name"] for device in ("cuda:1", "cpu")] == ["cuda:1", "cuda"]

@@ -1,0 +1,33 @@
+"""Memory of the host and of this process, in bytes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psutil
+
+
+def total_bytes() -> int:
+    """Memory of this machine."""
+    return int(psutil.virtual_memory().total)
+
+
+def available_bytes() -> int:
+    """Memory that could be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_resident_bytes() -> int:
+    """The most memory of this process that was in RAM at once; 0 where Linux does not say.
+
+    Not `getrusage`: there a process begins with the peak of the one that started it. psutil has no peak.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text("utf-8"), re.MULTILINE) if status.is_file() else None
+    return int(found[1]) * 1024 if found else 0
