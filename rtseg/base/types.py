@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -49,42 +49,90 @@ class Color:
     transfer: str = "unknown"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """One picture and its identity.
+_RGB = Color()
 
-    `image_hwc` is uint8 [H, W, 3], full-range RGB. `seq` counts the source's frames from 0, also those that are
-    dropped later. `pts * time_base` is the source's own time in seconds. `captured_ns` is `now_ns()` at the
-    moment the picture left the decoder. `name` is what the source calls it, as the name of an image's file;
-    `sample_aspect` how wide a pixel is shown, for its height. `truth_hw` (synthetic source only) is uint8 [H, W]: the
-    id of the object that is visible at each pixel, 0 for none.
+
+@dataclass(frozen=True, slots=True)
+class FrameId:
+    """The identity of a frame: all that is known of it but its pixels.
+
+    `seq` counts the source's frames from 0, also those that are dropped later. `height` and `width` are in pixels.
+    `pts * time_base` is the source's own time in seconds. `captured_ns` is `now_ns()` at the moment the picture left
+    the decoder. `pixfmt`, `color` and `interlaced` describe how the source coded it. `name` is what the source calls
+    it, such as an image's file name; `sample_aspect` is the width of a pixel divided by its height.
     """
 
-    image_hwc: ImageU8
     seq: int
+    height: int
+    width: int
     session: str = ""
     pts: int = 0
     time_base: Fraction = Fraction(1, 25)
     captured_ns: int = field(default_factory=now_ns)
     pixfmt: str = "rgb24"
-    color: Color = Color()
+    color: Color = _RGB
     interlaced: bool = False
-    truth_hw: ImageU8 | None = None
     name: str = ""
     sample_aspect: Fraction = Fraction(1)
 
     @property
-    def height(self) -> int:
-        return int(self.image_hwc.shape[0])
-
-    @property
-    def width(self) -> int:
-        return int(self.image_hwc.shape[1])
-
-    @property
     def seconds(self) -> float:
-        """The source's own time of this frame."""
+        """The source's own time of this frame, in seconds."""
         return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
+class Frame(FrameId):
+    """A picture with its identity.
+
+    `image_hwc` is uint8 [H, W, 3], full-range RGB; `height` and `width` are its own. `truth_hw` (synthetic source only)
+    is uint8 [H, W]: the id of the object that is visible at each pixel, 0 for none. The rest is as in `FrameId`.
+    Two frames are equal only if they are the same object.
+    """
+
+    height: int = field(init=False)
+    width: int = field(init=False)
+    image_hwc: ImageU8 = field(kw_only=True)
+    truth_hw: ImageU8 | None = None
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        image_hwc: ImageU8,
+        seq: int,
+        session: str = "",
+        pts: int = 0,
+        time_base: Fraction = Fraction(1, 25),
+        captured_ns: int | None = None,
+        pixfmt: str = "rgb24",
+        color: Color = _RGB,
+        interlaced: bool = False,
+        truth_hw: ImageU8 | None = None,
+        name: str = "",
+        sample_aspect: Fraction = Fraction(1),
+    ) -> None:
+        """`captured_ns` is now, unless it is given."""
+        height, width = int(image_hwc.shape[0]), int(image_hwc.shape[1])
+        captured_ns = now_ns() if captured_ns is None else captured_ns
+        coding = pixfmt, color, interlaced
+        FrameId.__init__(self, seq, height, width, session, pts, time_base, captured_ns, *coding, name, sample_aspect)
+        object.__setattr__(self, "image_hwc", image_hwc)
+        object.__setattr__(self, "truth_hw", truth_hw)
+
+    @classmethod
+    def from_id(cls, frame_id: FrameId, image_hwc: ImageU8) -> Self:
+        """The frame of this identity, with its pixels."""
+        return cls(image_hwc, **{name: getattr(frame_id, name) for name in _ID_FIELDS})
+
+    @property
+    def id(self) -> FrameId:
+        """The identity alone, which keeps no pixels in memory."""
+        return FrameId(height=self.height, width=self.width, **{name: getattr(self, name) for name in _ID_FIELDS})
+
+
+_ID_FIELDS = tuple(one.name for one in fields(FrameId) if one.name not in ("height", "width"))
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)

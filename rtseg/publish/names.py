@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..base.types import Frame
+from ..base.types import FrameId
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".dib", ".ppm", ".pgm", ".pnm"}
 MOST = 200  # bytes of a name that are kept: a suffix and a number have to fit into the 255 of a file system
@@ -36,7 +36,7 @@ class Names:
         self._taken: set[str] = set()
         self._pictures: set[str] = set()
 
-    def of(self, frame: Frame) -> Named:
+    def of(self, frame: FrameId) -> Named:
         """The names of the next frame."""
         if not frame.name:
             stem = f"{frame.seq:0{self._digits}d}"

@@ -18,7 +18,7 @@ import zmq
 
 from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
 from ..base.errors import OutputError
-from ..base.types import Frame, Masks, now_ns
+from ..base.types import Frame, FrameId, Masks, now_ns
 from .audience import Audience
 from .keys import listen, release
 from .overlay import Drawn
@@ -130,7 +130,7 @@ class Publisher:
             self._offered[kind] += 1
             self._dropped[kind]["unwatched" if kind in self._topics else "off"] += 1
 
-    def publish_masks(self, masks: Masks, frame: Frame, budget_ms: float = MASK_BUDGET_MS) -> None:
+    def publish_masks(self, masks: Masks, frame: FrameId, budget_ms: float = MASK_BUDGET_MS) -> None:
         """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self.engine
         job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731

@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ..base.types import BoolMask, Float32, Frame, Masks
+from ..base.types import BoolMask, Float32, FrameId, Masks
 
 State = Literal["fresh", "stale", "expired", "none", "recovering"]
 Box = tuple[int, int, int, int]
@@ -38,7 +38,7 @@ class Steady:
     since_ns: int | None = None
 
 
-def mask_state(frame: Frame, masks: Masks | None, budget_ms: float) -> tuple[State, float | None]:
+def mask_state(frame: FrameId, masks: Masks | None, budget_ms: float) -> tuple[State, float | None]:
     """State and age in ms of `masks` on `frame`: the time between the two captures.
 
     fresh: within the budget; stale: within twice the budget; expired: beyond that, or of another session or size,

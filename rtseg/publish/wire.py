@@ -26,7 +26,7 @@ import numpy as np
 from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
 from ..base.errors import OutputError
 from ..base.rle import decode_rle, encode_rle
-from ..base.types import BoolMask, Frame, ImageU8, Masks, now_ns
+from ..base.types import BoolMask, Frame, FrameId, ImageU8, Masks, now_ns
 from .overlay import Drawn
 from .shown import Seen, mask_state, measure
 
@@ -132,7 +132,7 @@ def _pack(thing: Mapping[str, Any], what: str) -> bytes:
         raise OutputError(f"{what}: cannot be sent ({e}); expected numbers, text, lists and maps of these") from e
 
 
-def _head(frame: Frame, stream: str, kind: Topic, pixfmt: str, engine: str, **about_masks: Any) -> Parts:
+def _head(frame: FrameId, stream: str, kind: Topic, pixfmt: str, engine: str, **about_masks: Any) -> Parts:
     header = {
         "v": VERSION, "session": frame.session, "seq": frame.seq, "pts": frame.pts,
         "time_base": [frame.time_base.numerator, frame.time_base.denominator],
@@ -177,7 +177,7 @@ def encode_overlay(
 
 
 def encode_masks(
-    masks: Masks, frame: Frame, stream: str, *, engine: str = "", budget_ms: float = MASK_BUDGET_MS
+    masks: Masks, frame: FrameId, stream: str, *, engine: str = "", budget_ms: float = MASK_BUDGET_MS
 ) -> Parts:
     """All masks, one RLE each, also those that are empty or too old to be drawn on `frame`: `state` says which.
 
