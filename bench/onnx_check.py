@@ -24,7 +24,7 @@ from torch import Tensor
 from rtseg.base.errors import RtsegError
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.tensorrt.onnx import VERBS, Shapes, export, typed
-from rtseg.sam2 import Preset, Prompts, Recall, Sam2, certain, get_preset, upsample
+from rtseg.sam2 import Preset, PromptBatch, Recall, Sam2, certain, get_preset, upsample
 
 LIMIT = 1e-3
 Values = dict[str, Tensor]
@@ -64,7 +64,7 @@ def reference(network: Sam2, objects: int, slots: int, seed: int = 1) -> tuple[V
         maps = torch.randn(t, p.memory_dim, g, g, generator=draw)
         recalls.append(Recall.of(maps, rows, torch.randn(k, p.dim, generator=draw), tuple(range(1, k + 1))))
     conditioned = network.attend(f, recalls)
-    d = network.decode(conditioned, f, Prompts.none(objects))
+    d = network.decode(conditioned, f, PromptBatch.none(objects))
     sure = torch.arange(objects) % 2 == 1
     full = upsample(d.logits_b1hw, network.image_size)
     full = torch.where(sure[:, None, None, None], certain(full), full)

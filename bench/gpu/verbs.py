@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.gpu.case import Case, noise, poison
 from rtseg.build.gate import LIMITS, MOST_ERROR, STEPS
-from rtseg.engine import CLAMP_LOGIT, Decoded, Engine, Features, Prompts, Recall, Remembered
+from rtseg.engine import CLAMP_LOGIT, Decoded, Engine, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.base import Prepares
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import STD
@@ -133,7 +133,7 @@ def memories(
     return recalls, known
 
 
-def questions(size: int, objects: int, rng: np.random.Generator) -> dict[str, Prompts]:
+def questions(size: int, objects: int, rng: np.random.Generator) -> dict[str, PromptBatch]:
     """Prompts of every kind for so many objects."""
 
     def places(count: int) -> Any:
@@ -143,12 +143,12 @@ def questions(size: int, objects: int, rng: np.random.Generator) -> dict[str, Pr
     earlier = rng.normal(0, 4, (objects, 1, size // 4, size // 4)).astype(np.float32)
     answer = np.zeros((objects, 1, size, size), np.float32)
     answer[:, :, size // 4 : size // 2, size // 3 : size // 2] = 1
-    nothing = Prompts.none(objects)
+    nothing = PromptBatch.none(objects)
     return {
         "decode": nothing,
-        "decode, box": Prompts(box, np.tile([2, 3], (objects, 1))),
-        "decode, points and mask": Prompts(places(3), rng.integers(0, 2, (objects, 3)), mask_b1hw=earlier),
-        "decode, mask": Prompts(nothing.points_bpc, nothing.labels_bp, answer_b1hw=answer),
+        "decode, box": PromptBatch(box, np.tile([2, 3], (objects, 1))),
+        "decode, points and mask": PromptBatch(places(3), rng.integers(0, 2, (objects, 3)), mask_b1hw=earlier),
+        "decode, mask": PromptBatch(nothing.points_bpc, nothing.labels_bp, answer_b1hw=answer),
     }
 
 

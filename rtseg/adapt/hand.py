@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..sam2 import CLAMP_LOGIT, Prompts
+from ..sam2 import CLAMP_LOGIT, PromptBatch
 
 SHAKE = 0.05  # of a box's sides: how far off its corners are drawn
 
@@ -26,7 +26,7 @@ def redrawn(mask_bhw: Tensor, fatter: float) -> Tensor:
     return torch.where(thinner_b1hw.flatten(1).any(1).view(-1, 1, 1, 1), thinner_b1hw, mask_b1hw)
 
 
-def box(mask_bhw: Tensor, generator: torch.Generator) -> Prompts:
+def box(mask_bhw: Tensor, generator: torch.Generator) -> PromptBatch:
     """A shaky box around each object, as SAM's two corner points."""
     size = mask_bhw.shape[-1]
     sides = []
@@ -39,18 +39,18 @@ def box(mask_bhw: Tensor, generator: torch.Generator) -> Prompts:
     extent_b12 = box_b22[:, 1:] - box_b22[:, :1]
     shaken = box_b22 + SHAKE * extent_b12 * torch.randn(box_b22.shape, generator=generator, device=mask_bhw.device)
     labels_bp = torch.tensor([2, 3], device=mask_bhw.device).expand(len(mask_bhw), 2)
-    return Prompts(shaken.clamp(0, size), labels_bp)
+    return PromptBatch(shaken.clamp(0, size), labels_bp)
 
 
-def points(mask_bhw: Tensor, generator: torch.Generator, count: int = 1) -> Prompts:
+def points(mask_bhw: Tensor, generator: torch.Generator, count: int = 1) -> PromptBatch:
     """Points somewhere inside each object, given at once."""
     at_bp2 = torch.stack([_anywhere(mask_bhw, generator) for _ in range(count)], 1)
-    return Prompts(at_bp2, torch.ones(len(mask_bhw), count, dtype=torch.int64, device=mask_bhw.device))
+    return PromptBatch(at_bp2, torch.ones(len(mask_bhw), count, dtype=torch.int64, device=mask_bhw.device))
 
 
 def correction(
-    before: Prompts, logits_b1hw: Tensor, mask_bhw: Tensor, generator: torch.Generator, clicks: int = 1
-) -> Prompts:
+    before: PromptBatch, logits_b1hw: Tensor, mask_bhw: Tensor, generator: torch.Generator, clicks: int = 1
+) -> PromptBatch:
     """`before` and some clicks more, where the mask at hand (logits [b, 1, 4g, 4g]) differs from the truth.
 
     A click says object or background, as the truth does there; where nothing differs it is inside the object.
@@ -64,7 +64,7 @@ def correction(
     rows_b1 = torch.arange(len(at_bp2), device=at_bp2.device)[:, None]
     label_bp = truth_bhw[rows_b1, at_bp2[..., 1].long(), at_bp2[..., 0].long()].long()
     at_bp2 = (at_bp2 + 0.5) * scale - 0.5
-    return Prompts(
+    return PromptBatch(
         torch.cat((before.points_bpc, at_bp2), 1),
         torch.cat((before.labels_bp, label_bp), 1),
         logits_b1hw.detach().clamp(-CLAMP_LOGIT, CLAMP_LOGIT),

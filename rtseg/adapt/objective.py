@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..sam2 import MEAN, STD, Features, Prompts, Sam2, on_device
+from ..sam2 import MEAN, STD, Features, PromptBatch, Sam2, on_device
 from . import hand
 from .clips import Batch
 from .losses import LossWeights, frame_loss, hard_iou
@@ -74,7 +74,7 @@ def _predictions(net: Sam2, batch: Batch, frames: list[Features], rng: Rng) -> I
             yield "tracked", used, truth_bhw
         if t and t == corrected:
             clicks = int(rng.integers(1, CLICKS + 1))
-            nothing = on_device(Prompts.none(len(truth_bhw)), device)
+            nothing = on_device(PromptBatch.none(len(truth_bhw)), device)
             said = hand.correction(nothing, used.logits_b1hw, truth_bhw, draw, clicks)
             used = way.predict(conditioned, own, said)
             yield "corrected", used, truth_bhw

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..sam2 import Features, Prompts, Recall, Sam2, on_device
+from ..sam2 import Features, PromptBatch, Recall, Sam2, on_device
 from ..sam2.memory import MemoryTokens
 from ..sam2.network import certain, upsample
 from .motion import Rng
@@ -87,9 +87,9 @@ class Rollout:
         out = self.net.from_mask(own, mask_b1hw)
         return Predicted(out.logits_b1hw, out.score_b, out.pointer_bc)
 
-    def predict(self, conditioned_bdhw: Tensor, own: Features, prompts: Prompts | None = None) -> Predicted:
+    def predict(self, conditioned_bdhw: Tensor, own: Features, prompts: PromptBatch | None = None) -> Predicted:
         """All candidates, and the mask that the predictor would choose of them; in fp32, as the engine decodes."""
-        prompts = prompts or on_device(Prompts.none(len(own.top)), own.top.device)
+        prompts = prompts or on_device(PromptBatch.none(len(own.top)), own.top.device)
         with torch.autocast(own.top.device.type, enabled=False):
             own = Features(own.top.float(), own.mid.float(), own.fine.float())
             found = self.net.predict_masks(conditioned_bdhw.float(), own, prompts)

@@ -20,7 +20,7 @@ import torch
 from .clips import Clip, calibration, synthetic_clip, user_clip
 from ..engine.recipe import Recipe, load_recipe
 from ..base.files import file_sha256
-from ..engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered, find_weights
+from ..engine import Array, Decoded, Engine, Features, PromptBatch, Recall, Remembered, find_weights
 from ..engine.artifact import check, folder_of, forgive, identity, refusal, refuse, write
 from ..engine.artifact import fastest as fastest_built
 from ..engine.base import Verbs
@@ -262,7 +262,7 @@ class _Timed(Verbs):
         with self._clock("attend"):
             return self.engine.attend(features, recalls)
 
-    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
         with self._clock("decode"):
             return self.engine.decode(conditioned_bchw, features, prompts)
 

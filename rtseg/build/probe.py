@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
-from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered
+from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, PromptBatch, Recall, Remembered
 from ..engine.base import Verbs
 from ..base.errors import EngineError
 from ..base.types import ImageU8
@@ -77,7 +77,7 @@ class Probe(Verbs):
             self._compare("attend", (expected_bchw,), lambda c: (c.attend(features, asked),))
         return self.reference.attend(features, recalls)
 
-    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
         expected = self.reference.decode(conditioned_bchw, features, prompts)
         self._compare("decode", _decoded(expected), lambda c: _decoded(c.decode(conditioned_bchw, features, prompts)))
         return expected

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import EngineError
 from ..base.forks import ADVICE, in_child, refuse, was_forked
-from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, Prompts, Recall, Remembered
+from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, PromptBatch, Recall, Remembered
 from .artifact import folder_of, stamp
 from .base import Engine, Prepares, Readies, Rivals, to_planes
 from .opening import find_weights, open_best, open_one
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .reference import to_input
 
 __all__ = [
-    "ABSENT_LOGIT", "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "Prompts", "Readies",
+    "ABSENT_LOGIT", "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "PromptBatch", "Readies",
     "Recall", "Remembered", "Rivals", "find_weights", "open_engine", "spare_core", "to_input", "to_planes",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ..base.types import Float32, ImageU8
-from ..sam2 import MEAN, STD, Array, Decoded, Features, Preset, Prompts, Recall, Remembered
+from ..sam2 import MEAN, STD, Array, Decoded, Features, Preset, PromptBatch, Recall, Remembered
 from .recipe import Recipe
 
 
@@ -33,7 +33,7 @@ class Engine(Protocol):
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
         """Features conditioned on each object's memories (None: it has none), [b, D, g, g]."""
 
-    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
         """Mask logits [b, 1, 4g, 4g], predicted IoU, object score and pointer of each object."""
 
     def remember(
@@ -78,7 +78,7 @@ class Verbs:
 
     def track(self: Engine, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
         features = self.encode_image(image_hwc)
-        decoded = self.decode(self.attend(features, recalls), features, Prompts.none(len(recalls)))
+        decoded = self.decode(self.attend(features, recalls), features, PromptBatch.none(len(recalls)))
         untouched = [False] * len(recalls)
         return decoded, self.remember(features, decoded.logits_b1hw, decoded.score_b, untouched)
 

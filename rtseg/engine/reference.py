@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base.types import ImageU8
-from ..sam2 import Array, Decoded, Features, Prompts, Recall, Remembered, Sam2, certain, on_device, upsample
+from ..sam2 import Array, Decoded, Features, PromptBatch, Recall, Remembered, Sam2, certain, on_device, upsample
 from .base import Verbs, to_planes
 from .lift import Lift
 from .recipe import Recipe
@@ -115,18 +115,18 @@ class TorchEngine(Verbs):
             return self._network.attend(features, recalls).float()
 
     @torch.inference_mode()
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         with self._exact():
             d = self._network.decode(conditioned_bchw, features, on_device(self._lifted(prompts), self.device))
         return Decoded(d.logits_b1hw.float(), d.iou_b.float(), d.score_b.float(), d.pointer_bc.float())
 
-    def _lifted(self, prompts: Prompts) -> Prompts:
+    def _lifted(self, prompts: PromptBatch) -> PromptBatch:
         """Prompts on the device. A mask that is the answer is of 0 and 1, and goes up to a GPU as bytes."""
         answer_b1hw = prompts.answer_b1hw
         if isinstance(answer_b1hw, np.ndarray) and self.device.type == "cuda":
             answer_b1hw = self._up(answer_b1hw.astype(np.uint8)).float()
         given = (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw, answer_b1hw)
-        return Prompts(*map(self._up, given))
+        return PromptBatch(*map(self._up, given))
 
     def _up(self, given: Array) -> Array:
         """An array of the host on the device; what is a tensor already stays where it is."""
@@ -137,7 +137,7 @@ class TorchEngine(Verbs):
     @torch.inference_mode()
     def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:
         """In the reference's arithmetic, whatever the engine: nothing that is shown depends on them."""
-        blank = Prompts.none(len(conditioned_bchw))
+        blank = PromptBatch.none(len(conditioned_bchw))
         with self._arithmetic():
             candidates = self._network.predict_masks(conditioned_bchw, features, blank)
         losing_bk = candidates.iou_bk[:, 1:].argsort(dim=1)[:, :-1]

@@ -18,7 +18,7 @@ from .values import (
     Candidates,
     Decoded,
     Features,
-    Prompts,
+    PromptBatch,
     Recall,
     Remembered,
 )
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSENT_LOGIT", "CLAMP_LOGIT", "MEAN", "PRESETS", "STD", "Array", "Candidates", "Decoded", "Features", "Preset",
-    "Prompts", "Recall", "Remembered", "Sam2", "certain", "get_preset", "load_weights", "on_device",
+    "PromptBatch", "Recall", "Remembered", "Sam2", "certain", "get_preset", "load_weights", "on_device",
     "save_weights", "upsample",
 ]  # fmt: skip
 

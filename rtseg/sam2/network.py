@@ -18,7 +18,7 @@ from .layers import Mlp
 from .memory import MemoryAttention, MemoryEncoder, MemoryTokenizer
 from .presets import Preset
 from .prompt import PromptEncoder
-from .values import ABSENT_LOGIT, Candidates, Decoded, Features, Prompts, Recall
+from .values import ABSENT_LOGIT, Candidates, Decoded, Features, PromptBatch, Recall
 
 
 class Sam2(nn.Module):
@@ -81,7 +81,7 @@ class Sam2(nn.Module):
         attended = iter(self.memory_attention(torch.stack([top_bchw[i] for i in known]), tokens))
         return torch.stack([fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)])
 
-    def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Candidates:
+    def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Candidates:
         """All four candidate masks of each object, before any choice."""
         return self.candidates(conditioned_bchw, features, *self.sam_prompt_encoder(prompts))
 
@@ -93,7 +93,7 @@ class Sam2(nn.Module):
         found: Candidates = self.sam_mask_decoder(conditioned_bchw, features, sparse_bpc, dense_bchw, grid_1chw)
         return found
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         """One mask for each object. Where the object score says absent, the mask is empty and the pointer says so.
 
         A mask given as the answer is the answer, and no memory has a say in it: `conditioned_bchw` is not read then.

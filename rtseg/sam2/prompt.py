@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from .layers import LayerNorm2d, lifted
 from .presets import Preset
-from .values import Prompts
+from .values import PromptBatch
 
 
-def on_device(prompts: Prompts, device: torch.device | str) -> Prompts:
+def on_device(prompts: PromptBatch, device: torch.device | str) -> PromptBatch:
     """The same as tensors of a device."""
     given = (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw, prompts.answer_b1hw)
-    return Prompts(*(None if array is None else lifted(torch.as_tensor(array), device) for array in given))
+    return PromptBatch(*(None if array is None else lifted(torch.as_tensor(array), device) for array in given))
 
 
 class RandomPositions(nn.Module):
@@ -65,7 +65,7 @@ class PromptEncoder(nn.Module):
     def padding(self, objects: int, tokens: int) -> Tensor:
         return self.not_a_point_embed.weight.expand(objects, tokens, -1)
 
-    def forward(self, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         if prompts.points_bpc.shape[1]:
             sparse_bpc = self.points(prompts.points_bpc, prompts.labels_bp)
         else:  # no prompt: SAM 2 gives one empty point, and pads it like any other

@@ -1,6 +1,6 @@
 """What the four verbs take and give: arrays with names. They are those of the engine's own library: torch or numpy.
 
-Only `Prompts` come from outside, as numpy; an engine makes of them what it needs.
+Only `PromptBatch` come from outside, as numpy; an engine makes of them what it needs.
 
 Axes: n images, b objects, t memories, p points or pointers, k masks of one object, c channels, h and w cells.
 g = image_size / 16; D and M are the preset's `dim` and `memory_dim`.
@@ -68,7 +68,7 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prompts:
+class PromptBatch:
     """Prompts of b objects, all with the same number of points.
 
     `points_bpc` [b, p, 2] are (x, y) in pixels of the network's image, `labels_bp` [b, p]: 1 object, 0 background,
@@ -87,9 +87,9 @@ class Prompts:
         return self.points_bpc.shape[1] <= 1
 
     @staticmethod
-    def none(objects: int) -> Prompts:
+    def none(objects: int) -> PromptBatch:
         """No prompt at all: a tracked frame."""
-        return Prompts(np.zeros((objects, 0, 2), np.float32), np.zeros((objects, 0), np.int64))
+        return PromptBatch(np.zeros((objects, 0, 2), np.float32), np.zeros((objects, 0), np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,28 +8,28 @@ from dataclasses import fields, replace
 import numpy as np
 
 from ..base.types import Frame, Prompt
-from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall
+from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, PromptBatch, Recall
 from ..engine.arrays import namespace
 from .small import mask_input, rows_of
 
 
-def to_network(prompt: Prompt | None, frame: Frame, side: int) -> Prompts | None:
+def to_network(prompt: Prompt | None, frame: Frame, side: int) -> PromptBatch | None:
     """A prompt in pixels of the network's image, which has `side` pixels a side, as a batch of one."""
     if prompt is None:
         return None
     if prompt.mask is not None:
-        blank = Prompts.none(1)
-        return Prompts(blank.points_bpc, blank.labels_bp, answer_b1hw=mask_input(prompt.mask, side))
+        blank = PromptBatch.none(1)
+        return PromptBatch(blank.points_bpc, blank.labels_bp, answer_b1hw=mask_input(prompt.mask, side))
     corners = () if prompt.box is None else ((*prompt.box[:2], 2), (*prompt.box[2:], 3))
     scale = (side / frame.width, side / frame.height)
     points = [(x * scale[0], y * scale[1]) for x, y, _ in (*corners, *prompt.points)]
     kinds = [kind for _, _, kind in (*corners, *prompt.points)]
-    return Prompts(np.array([points], np.float32), np.array([kinds], np.int64))
+    return PromptBatch(np.array([points], np.float32), np.array([kinds], np.int64))
 
 
 def decode(
     engine: Engine, features: Features, conditioned_bchw: Array, recalls: Sequence[Recall | None],
-    given: Sequence[Prompts | None],
+    given: Sequence[PromptBatch | None],
 ) -> Decoded:  # fmt: skip
     """One answer for each object. All tracked ones go through the network together; prompted ones after, alone.
 
@@ -39,7 +39,7 @@ def decode(
     tracked = [i for i, r in enumerate(recalls) if r is not None]
     answers: dict[int, Decoded] = {}
     if tracked:
-        together = engine.decode(rows_of(conditioned_bchw, tracked), features, Prompts.none(len(tracked)))
+        together = engine.decode(rows_of(conditioned_bchw, tracked), features, PromptBatch.none(len(tracked)))
         if not any(given):
             return together
         answers = {i: together.select(slice(row, row + 1)) for row, i in enumerate(tracked)}

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..base.types import BoolMask, Float32, Frame, Masks, Prompt
-from ..engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered
+from ..engine import Array, Decoded, Engine, Features, PromptBatch, Recall, Remembered
 from ..engine.arrays import namespace
 
 SMALLEST = 9.0  # network pixels: the side of a square of the same area
@@ -96,7 +96,7 @@ def read_back(
         return decoded
     slot, library = engine.preset.num_maskmem - 1, namespace(decoded.score_b)
     recalls = [Recall([written[i]], (slot,), decoded.pointer_bc[i : i + 1], (1,)) for i in rows]
-    again = engine.decode(engine.attend(features, recalls), features, Prompts.none(len(rows)))
+    again = engine.decode(engine.attend(features, recalls), features, PromptBatch.none(len(rows)))
     # Where the answers lie: on a GPU nobody waits here.
     found_bhw, given_bhw = again.logits_b1hw[:, 0] > 0, rows_of(decoded.logits_b1hw, rows)[:, 0] > 0
     both_b, either_b = (part_bhw.sum((1, 2)) for part_bhw in (found_bhw & given_bhw, found_bhw | given_bhw))

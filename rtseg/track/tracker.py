@@ -17,7 +17,7 @@ from ..base.forks import in_child
 from ..base.prompt_schema import as_id, as_ids, as_label
 from ..base.tables import Table, short, whole
 from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
-from ..engine import Array, Decoded, Engine, Prompts, Recall, Remembered, Rivals
+from ..engine import Array, Decoded, Engine, PromptBatch, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
 from ..engine.policy import NEED_LIKENESS, NEED_RIVALS, Memory, Size, Verdict, get_policy
 from .answer import Answer, check, read
@@ -205,7 +205,7 @@ class Tracker:
             self._cut_at.append(frame.seq)
 
     def _answer(
-        self, image_hwc: ImageU8, seen: list[Recall | None], given: list[Prompts | None], doubtful: list[bool]
+        self, image_hwc: ImageU8, seen: list[Recall | None], given: list[PromptBatch | None], doubtful: list[bool]
     ) -> tuple[Decoded, list[Remembered], Array | None]:
         """What the network says of this frame, what is to be remembered of it, and, for whom it matters, what lost."""
         engine, rivals = self.engine, None
@@ -260,7 +260,7 @@ class Tracker:
         return [objects[i] for i in sorted(objects)]
 
     def _commit(
-        self, seq: int, objects: list[Object], given: list[Prompts | None], pointer_bc: Array,
+        self, seq: int, objects: list[Object], given: list[PromptBatch | None], pointer_bc: Array,
         verdicts: list[Verdict], written: list[Remembered], alike: list[Mapping[int, float] | None],
     ) -> None:  # fmt: skip
         """Make the step count. Corrected frames are conditioning ones: what a person said must not be pruned away.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rtseg.adapt import hand
-from rtseg.sam2 import Prompts, on_device
+from rtseg.sam2 import PromptBatch, on_device
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_correction_says_what_is_wrong(mask_bhw: torch.Tensor, draw: torch.Gen
     logits[0, :, :, 10:] = -9  # its right half is missing
     logits[1, :, 2:6, 2:6] = 9  # and here is too much
     for _ in range(20):
-        said = hand.correction(on_device(Prompts.none(2), "cpu"), logits, mask_bhw, draw)
+        said = hand.correction(on_device(PromptBatch.none(2), "cpu"), logits, mask_bhw, draw)
         (x, y), label = said.points_bpc[0, 0].long().tolist(), int(said.labels_bp[0, 0])
         assert (mask_bhw[0, y, x], label, x >= 40) == (1, 1, True)
         (x, y), label = said.points_bpc[1, 0].long().tolist(), int(said.labels_bp[1, 0])

@@ -13,7 +13,7 @@ from rtseg.adapt.config import FEATURES, Phase, Teacher, TrainConfig
 from rtseg.adapt.teacher import features_loss, inherit
 from rtseg.adapt.trainer import Trainer
 from rtseg.base.errors import ConfigError
-from rtseg.sam2 import Features, Prompts, Sam2, get_preset, save_weights
+from rtseg.sam2 import Features, PromptBatch, Sam2, get_preset, save_weights
 from rtseg.sam2.presets import PRESETS
 
 from .conftest import CPU
@@ -55,12 +55,13 @@ def test_hidden_units_that_do_nothing_are_those_that_go(tiny: str, smaller: str)
     inherit(student, teacher)
     feats = Features(torch.randn(1, 32, 4, 4), torch.randn(1, 8, 8, 8), torch.randn(1, 4, 16, 16))
     ours, theirs = (
-        net.predict_masks(net.attend(feats, [None]), feats, Prompts.none(1)).logits_bkhw for net in (student, teacher)
+        net.predict_masks(net.attend(feats, [None]), feats, PromptBatch.none(1)).logits_bkhw
+        for net in (student, teacher)
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         student.sam_mask_decoder.transformer.layers[0].mlp.layers[1].weight.zero_()
-    other = student.predict_masks(student.attend(feats, [None]), feats, Prompts.none(1)).logits_bkhw
+    other = student.predict_masks(student.attend(feats, [None]), feats, PromptBatch.none(1)).logits_bkhw
     assert not torch.allclose(other, theirs, rtol=1e-4, atol=1e-5)
 
 

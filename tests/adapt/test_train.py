@@ -31,7 +31,7 @@ from rtseg.base.errors import ConfigError, EngineError, WeightsError
 from rtseg.engine.base import Remembered
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.sam2 import Prompts, Recall, Sam2, get_preset, load_weights
+from rtseg.sam2 import PromptBatch, Recall, Sam2, get_preset, load_weights
 from rtseg.track import Tracker
 
 from .conftest import CPU, squares
@@ -295,7 +295,9 @@ def test_the_tracker_does_what_was_trained(tiny: str) -> None:
             else:
                 used = way.predict(conditioned, own)
             if t == 3:
-                click = Prompts(torch.tensor([[[20.0, 20.0]]]), torch.tensor([[1]]), used.logits_b1hw.clamp(-32, 32))
+                click = PromptBatch(
+                    torch.tensor([[[20.0, 20.0]]]), torch.tensor([[1]]), used.logits_b1hw.clamp(-32, 32)
+                )
                 used = way.predict(conditioned, own, click)
             way.remember(own, used, t, prompted=t in (0, 3))
             seen.append(np.abs(used.logits_b1hw[0, 0].numpy() - tracked_hw).max())

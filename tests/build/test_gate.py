@@ -17,7 +17,7 @@ from torch import Tensor
 from rtseg.build import clips
 from rtseg.build.clips import Clip, calibration, synthetic_clip, user_clip
 from rtseg.engine.recipe import Recipe
-from rtseg.engine import Decoded, Engine, Features, Prompts, Recall, Remembered, open_engine
+from rtseg.engine import Decoded, Engine, Features, PromptBatch, Recall, Remembered, open_engine
 from rtseg.engine.base import Verbs
 from rtseg.engine.reference import TorchEngine
 from rtseg.base.errors import EngineError, PromptError
@@ -76,7 +76,7 @@ class Skewed(Verbs):
         asked = [r and self._say("recall", r) for r in recalls]
         return self._say("attend", self.engine.attend(features, asked))
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         return self._say("decode", self.engine.decode(conditioned_bchw, features, prompts))
 
     def remember(

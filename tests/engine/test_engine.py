@@ -18,7 +18,7 @@ from torch import Tensor
 
 import rtseg
 from rtseg.base.errors import ConfigError, EngineError, WeightsError
-from rtseg.engine import Engine, Features, Prompts, Recall, open_engine, runtimes, to_input
+from rtseg.engine import Engine, Features, PromptBatch, Recall, open_engine, runtimes, to_input
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import exact_products
 from rtseg.sam2 import Sam2, get_preset, save_weights
@@ -242,7 +242,7 @@ def answers(engine: Engine, image: np.ndarray, seed: int) -> list[Tensor]:
     features = engine.encode_image(image)
     recall = Recall.of(torch.randn(2, 64, 8, 8, generator=g), (6, 0), torch.randn(2, 128, generator=g), (5, 1))
     conditioned = engine.attend(features, [recall, None])
-    point = Prompts(torch.rand(2, 1, 2, generator=g) * 128, torch.ones(2, 1, dtype=torch.int64))
+    point = PromptBatch(torch.rand(2, 1, 2, generator=g) * 128, torch.ones(2, 1, dtype=torch.int64))
     decoded = engine.decode(conditioned, features, point)
     mask = torch.randn(2, 1, 32, 32, generator=g)
     written = engine.remember(features, mask, torch.tensor([1.0, -1.0]), [False, True])

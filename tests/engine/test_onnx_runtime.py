@@ -22,7 +22,7 @@ from rtseg.base.errors import ConfigError, EngineError
 from rtseg.base.types import Frame, Prompt
 from rtseg.build.clips import Clip
 from rtseg.build.gate import gate
-from rtseg.engine import Prompts, Recall, Remembered
+from rtseg.engine import PromptBatch, Recall, Remembered
 from rtseg.engine.onnx import folder as graph_folder
 from rtseg.engine.onnx import opening, session
 from rtseg.engine.onnx.export import SHIPPED_SIZES, make_shipped
@@ -69,7 +69,7 @@ def conditioned_on_nothing(reference: Any, features: Any, objects: int) -> torch
     return reference.attend(features, [None]) + torch.from_numpy(noise(objects, 128, 14, 14, scale=0.1))
 
 
-def decoded_off(pair: tuple[Any, Any], frame: Frame, prompts: Prompts) -> float:
+def decoded_off(pair: tuple[Any, Any], frame: Frame, prompts: PromptBatch) -> float:
     """The largest difference in what the two decode of features that are no memory's."""
     reference, engine = pair
     features = reference.encode_image(frame.image_hwc)
@@ -91,19 +91,19 @@ def test_encode(pair: tuple[Any, Any], size: tuple[int, int], frames: list[Frame
     assert isinstance(a.top, np.ndarray) and a.top.dtype == np.float32
 
 
-def said(kind: str, objects: int) -> Prompts:
+def said(kind: str, objects: int) -> PromptBatch:
     """Prompts of each kind, different for each object."""
     points = np.random.default_rng(objects).uniform(20, 200, (objects, 3, 2)).astype(np.float32)
     kinds = {"nothing": [], "one point": [1], "background": [0], "a box": [2, 3], "three points": [1, 0, 1]}
     labels = kinds.get(kind, [1])
-    prompts = Prompts(points[:, : len(labels)], np.tile(np.array(labels, np.int64), (objects, 1)))
+    prompts = PromptBatch(points[:, : len(labels)], np.tile(np.array(labels, np.int64), (objects, 1)))
     if kind == "a correction":
         return replace(prompts, mask_b1hw=np.clip(noise(objects, 1, 56, 56, scale=20), -32, 32))
     if kind == "an earlier mask alone":
-        return replace(Prompts.none(objects), mask_b1hw=noise(objects, 1, 56, 56, scale=5))
+        return replace(PromptBatch.none(objects), mask_b1hw=noise(objects, 1, 56, 56, scale=5))
     if kind.startswith("an answer"):
         blobs = np.stack([cv2.GaussianBlur(n, (0, 0), 9)[None] > 0 for n in noise(objects, SIZE, SIZE)])
-        return replace(Prompts.none(objects), answer_b1hw=(blobs & (kind == "an answer")).astype(np.float32))
+        return replace(PromptBatch.none(objects), answer_b1hw=(blobs & (kind == "an answer")).astype(np.float32))
     return prompts
 
 
@@ -129,7 +129,7 @@ def test_decode_of_another_prompt_is_another(pair: tuple[Any, Any], frames: list
 
 def test_prompts_as_tensors_are_taken_too(pair: tuple[Any, Any], frames: list[Frame]) -> None:
     prompts = said("a correction", 1)
-    tensors = Prompts(*(torch.from_numpy(t) for t in (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw)))
+    tensors = PromptBatch(*(torch.from_numpy(t) for t in (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw)))
     engine = pair[1]
     features = engine.encode_image(frames[0].image_hwc)
     conditioned = engine.attend(features, [None])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rtseg.engine.static import PaddedRead, Rotation, StaticNetwork, paired
 from rtseg.engine.static.joined import ROWS
-from rtseg.sam2 import Prompts, Recall, Sam2, certain, upsample
+from rtseg.sam2 import PromptBatch, Recall, Sam2, certain, upsample
 from rtseg.sam2.layers import rope_tables, rotate
 
 SIZE = 128  # every window of the trunk is padded as at full size
@@ -96,7 +96,7 @@ def test_attend(both: SimpleNamespace, form: str) -> None:
 @torch.inference_mode()
 def test_decode(both: SimpleNamespace, form: str) -> None:
     decode = getattr(both, form).decode
-    reference = both.net.decode(both.conditioned, both.f, Prompts.none(2))
+    reference = both.net.decode(both.conditioned, both.f, PromptBatch.none(2))
     assert (reference.score_b > 0).all() and reference.logits_b1hw.std() > 0.1
     answers = decode(both.conditioned, both.f.mid, both.f.fine)
     theirs = (reference.logits_b1hw, reference.iou_b, reference.score_b, reference.pointer_bc)

@@ -19,7 +19,7 @@ import torch
 
 import rtseg
 from rtseg.base.errors import EngineError
-from rtseg.engine import Engine, Prompts, Recall, to_input
+from rtseg.engine import Engine, PromptBatch, Recall, to_input
 from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.tensorrt import making as tensorrt
@@ -150,7 +150,7 @@ def test_each_verb_is_the_reference_s(engine: Engine, reference: Engine) -> None
     conditioned = engine.attend(found, mixed)
     torch.testing.assert_close(conditioned, reference.attend(expected, mixed), **close)
     torch.testing.assert_close(engine.attend(found, [None]), reference.attend(expected, [None]), **close)
-    for prompts in (Prompts.none(3), Prompts(torch.full((3, 1, 2), 30.0), torch.ones(3, 1, dtype=torch.int64))):
+    for prompts in (PromptBatch.none(3), PromptBatch(torch.full((3, 1, 2), 30.0), torch.ones(3, 1, dtype=torch.int64))):
         a, b = engine.decode(conditioned, found, prompts), reference.decode(conditioned, expected, prompts)
         for name in ("logits_b1hw", "iou_b", "score_b", "pointer_bc"):
             torch.testing.assert_close(getattr(a, name), getattr(b, name), **close)

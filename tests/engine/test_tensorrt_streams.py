@@ -21,7 +21,7 @@ from torch import Tensor
 
 import rtseg
 from rtseg.base.errors import EngineError
-from rtseg.engine import Prompts, Readies, Recall
+from rtseg.engine import PromptBatch, Readies, Recall
 from rtseg.engine.cuda.picture import DevicePicture
 from rtseg.engine.tensorrt import making, picture
 from rtseg.engine.tensorrt.buffers import Upload
@@ -148,7 +148,7 @@ def test_no_verb_waits(build: Open, gpu: Pretended) -> None:
     gpu.waits.clear()
     pinned = gpu.pinned_allocations
     conditioned = engine.attend(engine.encode_image(PICTURE), [recalls[0], None, recalls[1]])
-    decoded = engine.decode(conditioned, features, Prompts.none(3))
+    decoded = engine.decode(conditioned, features, PromptBatch.none(3))
     engine.remember(features, decoded.logits_b1hw, decoded.score_b, [True, False, False])
     engine.track(PICTURE, recalls)
     assert gpu.waits == [] and gpu.pinned_allocations == pinned
@@ -282,8 +282,10 @@ def test_a_prompt_pins_nothing_and_waits_for_nothing(build: Open, gpu: Pretended
     features, pinned = engine.encode_image(PICTURE), gpu.pinned_allocations
     gpu.waits.clear()
     for prompts in (
-        Prompts(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int64)),
-        Prompts(np.zeros((1, 0, 2), np.float32), np.ones((1, 0), np.int64), None, np.ones((1, 1, 64, 64), np.float32)),
+        PromptBatch(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int64)),
+        PromptBatch(
+            np.zeros((1, 0, 2), np.float32), np.ones((1, 0), np.int64), None, np.ones((1, 1, 64, 64), np.float32)
+        ),
     ):
         decoded = engine.decode(engine.attend(features, [None]), features, prompts)
         engine.remember(features, decoded.logits_b1hw, decoded.score_b, [True])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.sam2 import Features, Prompts, Recall, Sam2, certain, upsample
+from rtseg.sam2 import Features, PromptBatch, Recall, Sam2, certain, upsample
 
 SIZE, GRID = 128, 8
 
@@ -114,7 +114,7 @@ def test_attend_batched_is_alone(pair: SimpleNamespace, features: Features) -> N
         assert error(together[i : i + 1], pair.ours.attend(features, [several[i - 1]])) > 1e-3
 
 
-def their_decode(pair: SimpleNamespace, features: Features, prompts: Prompts, multimask: bool) -> SimpleNamespace:
+def their_decode(pair: SimpleNamespace, features: Features, prompts: PromptBatch, multimask: bool) -> SimpleNamespace:
     points = prompts.points_bpc[:, None] if prompts.points_bpc.shape[1] else None
     out: SimpleNamespace = pair.theirs._single_frame_forward(
         input_points=points,
@@ -126,18 +126,18 @@ def their_decode(pair: SimpleNamespace, features: Features, prompts: Prompts, mu
     return out
 
 
-POINT = Prompts(torch.tensor([[[40.0, 60.0]]]), torch.tensor([[1]]))
-BOX = Prompts(torch.tensor([[[20.0, 30.0], [90.0, 100.0]]]), torch.tensor([[2, 3]]))
-CORRECTION = Prompts(
+POINT = PromptBatch(torch.tensor([[[40.0, 60.0]]]), torch.tensor([[1]]))
+BOX = PromptBatch(torch.tensor([[[20.0, 30.0], [90.0, 100.0]]]), torch.tensor([[2, 3]]))
+CORRECTION = PromptBatch(
     torch.tensor([[[40.0, 60.0], [10.0, 12.0]]]),
     torch.tensor([[1, 0]]),
     torch.randn(1, 1, 4 * GRID, 4 * GRID, generator=torch.Generator().manual_seed(5)),
 )
 
 
-@pytest.mark.parametrize("prompts", [POINT, BOX, CORRECTION, Prompts.none(1)], ids=["point", "box", "fix", "none"])
+@pytest.mark.parametrize("prompts", [POINT, BOX, CORRECTION, PromptBatch.none(1)], ids=["point", "box", "fix", "none"])
 @torch.inference_mode()
-def test_decode(pair: SimpleNamespace, features: Features, prompts: Prompts) -> None:
+def test_decode(pair: SimpleNamespace, features: Features, prompts: PromptBatch) -> None:
     multimask = prompts.multimask
     theirs = their_decode(pair, features, prompts, multimask)
     ours = pair.ours.decode(features.top, features, prompts)
@@ -145,7 +145,7 @@ def test_decode(pair: SimpleNamespace, features: Features, prompts: Prompts) -> 
     assert error(ours.pointer_bc, theirs.object_pointer[:, 0]) < 1e-4
     assert error(ours.score_b, theirs.object_score_logits.flatten()) < 1e-4
     assert error(ours.iou_b, theirs.iou_scores.flatten().max()) < 1e-4
-    moved = Prompts(torch.tensor([[[100.0, 20.0]]]), torch.tensor([[1]]))
+    moved = PromptBatch(torch.tensor([[[100.0, 20.0]]]), torch.tensor([[1]]))
     other = pair.ours.decode(features.top, features, moved)
     assert error(other.pointer_bc, theirs.object_pointer[:, 0]) > 1e-3
 
@@ -180,12 +180,12 @@ def test_candidates_are_not_trivial(pair: SimpleNamespace, features: Features) -
 def test_from_mask(pair: SimpleNamespace, features: Features) -> None:
     mask = torch.zeros(1, 1, SIZE, SIZE)
     mask[:, :, 30:70, 20:90] = 1
-    given = Prompts(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), answer_b1hw=mask)
+    given = PromptBatch(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), answer_b1hw=mask)
     ours = pair.ours.decode(features.top, features, given)
     theirs = pair.theirs._use_mask_as_output(features.top, [features.fine, features.mid], mask)
     assert error(ours.logits_b1hw, theirs.pred_masks) < 1e-4
     # Meta's predictor takes the pointer of the single-mask token; transformers', of the best of three.
-    prompts = Prompts(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), pair.ours.mask_downsample(mask))
+    prompts = PromptBatch(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), pair.ours.mask_downsample(mask))
     single = their_decode(pair, features, prompts, multimask=False)
     assert error(ours.pointer_bc, single.object_pointer[:, 0]) < 1e-4
     empty = pair.ours.from_mask(features, torch.zeros_like(mask))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.engine import Prompts, Remembered
+from rtseg.engine import PromptBatch, Remembered
 from rtseg.engine.cpu.engine import CpuEngine
 from rtseg.engine.cuda.engine import CudaEngine
 from rtseg.engine.policy import Verdict
@@ -197,7 +197,7 @@ def test_rivals_are_the_two_masks_that_lost(small_engine: TorchEngine) -> None:
     conditioned_bchw = conditioned_bchw + torch.randn(
         conditioned_bchw.shape, generator=torch.Generator().manual_seed(0)
     )
-    candidates = small_engine._network.predict_masks(conditioned_bchw, features, Prompts.none(3))
+    candidates = small_engine._network.predict_masks(conditioned_bchw, features, PromptBatch.none(3))
     rivals_b2hw = small_engine.rivals(conditioned_bchw, features)
     assert rivals_b2hw.shape == (3, 2, 16, 16)
     for b, iou_k in enumerate(candidates.iou_bk[:, 1:]):

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from rtseg import Tracker
-from rtseg.engine import Decoded, Engine, Features, Prompts, Recall, Remembered
+from rtseg.engine import Decoded, Engine, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.base import Verbs
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
@@ -45,7 +45,7 @@ class Hollow(Verbs):
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> torch.Tensor:
         return torch.randn(len(recalls), 128, 4, 4)
 
-    def decode(self, conditioned_bchw: torch.Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: torch.Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         b = len(conditioned_bchw)
         return Decoded(torch.randn(b, 1, 16, 16), torch.ones(b), torch.randn(b), torch.randn(b, 128))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.engine import Decoded, Features, Prompts, Recall, Remembered
+from rtseg.engine import Decoded, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.arrays import bring, to_host
 from rtseg.engine.policy import NEED_LIKENESS
 from rtseg.engine.recipe import Recipe
@@ -53,7 +53,7 @@ class Away:
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         return self._made(len(recalls), self.preset.dim, GRID, GRID)
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         b = len(conditioned_bchw)
         assert b == len(prompts.points_bpc)
         return Decoded(self._made(b, 1, SIDE, SIDE), self._made(b), self._made(b), self._made(b, self.preset.dim))
@@ -68,7 +68,7 @@ class Away:
 
     def track(self, image_hwc: Any, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
         features = self.encode_image(image_hwc)
-        decoded = self.decode(self.attend(features, recalls), features, Prompts.none(len(recalls)))
+        decoded = self.decode(self.attend(features, recalls), features, PromptBatch.none(len(recalls)))
         return decoded, self.remember(features, decoded.logits_b1hw, decoded.score_b, [False] * len(recalls))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Decoded, Features, Preset, Prompts, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, Preset, PromptBatch, Recall, Remembered, Sam2
 from ..recipe import Recipe
 from ..reference import DTYPES, TorchEngine, to_input
 from ..static import PaddedRead, StaticNetwork
@@ -55,7 +55,7 @@ class CpuEngine(TorchEngine):
         return torch.stack([fresh_1dhw[0] if r is None else next(attended) for r in recalls])
 
     @torch.inference_mode()
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         if prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None:
             return super().decode(conditioned_bchw, features, prompts)
         with self._verbs.at_work():

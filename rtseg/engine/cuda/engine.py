@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, PromptBatch, Recall, Remembered, Sam2
 from ..base import Verbs
 from ..recipe import Recipe
 from ..reference import TorchEngine
@@ -131,7 +131,7 @@ class CudaEngine(TorchEngine):
             return torch.stack([fresh_dhw if recall is None else next(attended) for recall in recalls])
 
     @torch.inference_mode()
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         prompted = prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None
         with self._turn():
             if prompted or len(features.top) > 1:
@@ -250,12 +250,12 @@ class CudaEngine(TorchEngine):
         """What a person may prompt, once: kernels are loaded and chosen on first use."""
         features = self.encode_image(image_hwc)
         conditioned = self.attend(features, [None])
-        click = Prompts(np.ones((1, 1, 2), np.float32), np.ones((1, 1), np.int64))
-        box = Prompts(np.ones((1, 2, 2), np.float32), np.array([[2, 3]]))
+        click = PromptBatch(np.ones((1, 1, 2), np.float32), np.ones((1, 1), np.int64))
+        box = PromptBatch(np.ones((1, 2, 2), np.float32), np.array([[2, 3]]))
         decoded = self.decode(conditioned, features, click)
-        corrected = Prompts(click.points_bpc, click.labels_bp, mask_b1hw=decoded.logits_b1hw)
+        corrected = PromptBatch(click.points_bpc, click.labels_bp, mask_b1hw=decoded.logits_b1hw)
         given = np.ones((1, 1, self.image_size, self.image_size), np.float32)
-        mask = Prompts(np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int64), answer_b1hw=given)
+        mask = PromptBatch(np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int64), answer_b1hw=given)
         for prompts in (box, corrected, mask):
             decoded = self.decode(conditioned, features, prompts)
         self.remember(features, decoded.logits_b1hw, decoded.score_b, [True])

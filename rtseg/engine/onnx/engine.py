@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...base.types import Float32, ImageU8
-from ...sam2 import Array, Decoded, Features, Preset, Prompts, Recall, Remembered
+from ...sam2 import Array, Decoded, Features, Preset, PromptBatch, Recall, Remembered
 from ..base import Verbs, to_planes
 from ..recipe import Recipe
 from .ports import TRACKED
@@ -60,7 +60,7 @@ class OnnxEngine(Verbs):
         rows = iter(() if attended_bdhw is None else attended_bdhw)
         return _first(np.stack([_last(fresh_dhw if r is None else next(rows)) for r in recalls]))
 
-    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
         maps = {"mid_1hwc": _last(features.mid), "fine_1hwc": _last(features.fine)}
         if prompts.answer_b1hw is not None:
             top_1hwd, answer_b1hw = _last(features.top), _float(prompts.answer_b1hw)
@@ -113,7 +113,7 @@ class OnnxEngine(Verbs):
         )  # fmt: skip
         return _first(found[0])
 
-    def _said(self, prompts: Prompts) -> dict[str, npt.NDArray[np.generic]]:
+    def _said(self, prompts: PromptBatch) -> dict[str, npt.NDArray[np.generic]]:
         """Points and an earlier mask as the graph takes them; it always takes both, and is told what is none."""
         points_bp2, labels_bp = _float(prompts.points_bpc), np.asarray(prompts.labels_bp, np.int64)
         b, side = len(points_bp2), self.image_size // 4

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Decoded, Features, Prompts, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, PromptBatch, Recall, Remembered, Sam2
 from ..base import Verbs
 from ..cuda.buffers import copies, copy_all
 from ..cuda.pool import BLANK, SCRATCH, Pool
@@ -122,7 +122,7 @@ class TensorRTEngine(TorchEngine):
             return out_bdhw
 
     @torch.inference_mode()
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         prompted = prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None
         if prompted or len(features.top) > 1:
             with self._turn():

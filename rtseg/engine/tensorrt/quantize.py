@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Features, Prompts, Sam2
+from ...sam2 import Features, PromptBatch, Sam2
 from ..reference import exact_products, to_input
 from ..static import Linear, PaddedRead, StaticNetwork
 
@@ -111,7 +111,7 @@ class _Loop:
             logits, _, score, pointer = self.static.decode(self.static.attend(top, self._read()), mid, fine)
         else:
             points = torch.tensor(CLICKS, device=top.device)[:, None] * self.network.image_size
-            clicks = Prompts(points, torch.ones(points.shape[:2], dtype=torch.int64, device=top.device))
+            clicks = PromptBatch(points, torch.ones(points.shape[:2], dtype=torch.int64, device=top.device))
             fresh = (top + self.static.attend.fresh).expand(len(CLICKS), -1, -1, -1)
             d = self.network.decode(fresh, Features(top, mid, fine), clicks)
             logits, score, pointer = d.logits_b1hw, d.score_b, d.pointer_bc

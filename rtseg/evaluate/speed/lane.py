@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...base.types import Float32, Frame, ImageU8, Masks, now_ns
-from ...engine import Array, Decoded, Engine, Features, Prepares, Prompts, Recall, Remembered
+from ...engine import Array, Decoded, Engine, Features, Prepares, PromptBatch, Recall, Remembered
 from ...engine.base import Verbs
 from ...publish import draw_overlay
 from ...track import Tracker
@@ -162,7 +162,7 @@ class StagedEngine(Verbs):
         with self._clock.time("attend"):
             return self._engine.attend(features, recalls)
 
-    def decode(self, conditioned_bchw: Array, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
         with self._clock.time("decode"):
             return self._engine.decode(conditioned_bchw, features, prompts)
 

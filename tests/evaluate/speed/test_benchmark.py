@@ -24,7 +24,7 @@ from rtseg.base.hardware import facts, load, memory
 from rtseg.base.terminal import clock_bar, show
 from rtseg.base.types import ImageU8
 from rtseg.cli import main
-from rtseg.engine import Decoded, Features, Prompts, Recall, Remembered
+from rtseg.engine import Decoded, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.base import Verbs
 from rtseg.engine.recipe import MemoryPlan, Recipe, load_recipe
 from rtseg.evaluate.speed import cold, plots, run
@@ -95,7 +95,7 @@ class Sleeper(Verbs):
         time.sleep(self.m_ms * len(recalls) / 1e3)
         return features.top.expand(len(recalls), -1, -1, -1)
 
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         b = len(conditioned_bchw)
         side = self.image_size // 4
         return Decoded(torch.ones(b, 1, side, side), torch.ones(b), torch.ones(b), torch.zeros(b, 8))
@@ -359,7 +359,7 @@ def test_accuracy_is_the_mean_iou_after_the_prompted_frame(clip: Clip) -> None:
     assert accuracy(Sleeper(700, 0), clip, Budget(2.5, clock=time).until(1))[1] == 3
 
     class Blind(Sleeper):
-        def decode(self, conditioned_bchw: Tensor, features: Features, prompts: Prompts) -> Decoded:
+        def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
             seen = super().decode(conditioned_bchw, features, prompts)
             return replace(seen, logits_b1hw=-seen.logits_b1hw)
 
