@@ -19,12 +19,12 @@ import torch
 
 from .clips import Clip, calibration, synthetic_clip, user_clip
 from ..engine.recipe import Recipe, load_recipe
-from ..base.files import file_sha256
+from ..base.files import file_sha256, install_folder, part_folder, sweep
+from ..base.lock import exclusive
 from ..engine import Array, Decoded, Engine, Features, PromptBatch, Recall, Remembered, find_weights
 from ..engine.artifact import check, folder_of, forgive, identity, refusal, refuse, write
 from ..engine.artifact import fastest as fastest_built
 from ..engine.base import Verbs
-from ..engine.install import exclusive, install, workplace
 from ..engine.opening import in_one_line
 from ..engine.reference import TorchEngine
 from ..engine.room import check as check_room
@@ -92,6 +92,7 @@ def build(
             if prompts is None:
                 note(f"{clip}: no --prompts: following boxes in its middle and at both sides")
         with exclusive(final, note):
+            sweep(final)
             kept = None if force or clip is not None else _kept(given, jobs, final)
             return kept or (_measured(jobs, final, clips) if given.runtime == "auto" else jobs[0].run(final, clips))
 
@@ -106,7 +107,7 @@ def _kept(given: Recipe, jobs: Sequence[_Job], final: Path) -> Report | None:
 def _measured(jobs: Sequence[_Job], final: Path, clips: list[Clip]) -> Report:
     """Prove every candidate, time those that pass, and install the fastest."""
     note, recipe = jobs[0].note, str(jobs[0].recipe.path)
-    with workplace(final) as part:
+    with part_folder(final) as part:
         note("following the clip with the reference")
         expected = [list(reference_masks(jobs[0].reference(), clip)) for clip in clips]
         entries: dict[str, Entry] = {}
@@ -143,7 +144,7 @@ def _measured(jobs: Sequence[_Job], final: Path, clips: list[Clip]) -> Report:
         sidecar = write(
             folder, job.identity, facts | timings | {"image_size": job.recipe.image_size, "candidates": table}
         )
-        install(folder, final)
+        install_folder(folder, final)
         forgive(final)
     said = f"{best.name} is the fastest of {len(passed)} that passed; installed in {final}"
     return {"ok": True, "recipe": recipe, "said": said, "built": str(final), **sidecar}
@@ -175,7 +176,7 @@ class _Job:
         return {"ok": True, "recipe": str(self.recipe.path), "said": said, "built": str(final), **found}
 
     def run(self, final: Path, clips: list[Clip]) -> Report:
-        with workplace(final) as part:
+        with part_folder(final) as part:
             made, engine = self.make(part, clips)
             proofs = [self.prove(engine, clip) for clip in clips]
             failed = [explain(proof) for proof in proofs if not proof["ok"]]
@@ -193,7 +194,7 @@ class _Job:
                 "timings_ms": times(engine, clips[0]),
             }
             sidecar = write(part, self.identity, facts)
-            install(part, final)
+            install_folder(part, final)
             forgive(final)
         return report | {"said": f"installed in {final}", "built": str(final), **sidecar}
 

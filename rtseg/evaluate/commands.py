@@ -90,7 +90,7 @@ def _eval(args: argparse.Namespace) -> Result:
     from .report import table, write_report
 
     if args.out and args.force:
-        from ..publish.folder import check_apart
+        from ..base.result_folder import check_apart
 
         check_apart([args.dataset], args.out)
     settings = Settings(**{name: getattr(args, name) for name in SETTINGS})

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError
+from ..base.result_folder import atomic_folder
 from ..data.dataset import Dataset
-from ..publish.folder import atomic_folder
 from . import pictures, plots, store
 from .blocks import WITHIN
 from .bootstrap import INDEPENDENT, MIN_GROUPS, few

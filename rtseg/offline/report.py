@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.ending import Ending
-from ..base.files import discard, file_sha256, unwritable
+from ..base.files import atomic_path, file_sha256
 from ..base.timing import Stages
 from ..build.doctor import versions
 from ..engine import Engine
@@ -110,11 +110,5 @@ def _hash_of(path: Path) -> str | None:
 
 def _write(path: Path, said: dict[str, Any]) -> None:
     """All of it or nothing: what was there before is kept until it is written."""
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with atomic_path(path) as part:
         part.write_text(json.dumps(said, indent=2, default=str) + "\n", "utf-8")
-        part.replace(path)
-    except OSError as e:
-        raise unwritable(path, e) from e
-    finally:
-        discard(part)

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 
 from ..base.errors import OutputError
-from ..base.files import discard, unwritable, write_palette_png
+from ..base.files import discard, unwritable, write_bytes
+from ..base.mask_images import write_palette_png
 from ..base.timing import Stages
 from ..base.types import Frame, ImageU8, Masks
 from ..build.doctor import versions
@@ -117,10 +118,9 @@ def write_picture(path: Path, image_hwc: ImageU8) -> None:
     options = JPEG if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
     try:
         _, coded = cv2.imencode(path.suffix, image_hwc[..., ::-1], options)
-        path.write_bytes(coded.tobytes())
-    except (OSError, cv2.error) as e:
-        discard(path)
+    except cv2.error as e:
         raise unwritable(path, e) from e
+    write_bytes(path, coded.tobytes())
 
 
 def _reserve(path: Path) -> None:

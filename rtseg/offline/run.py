@@ -15,12 +15,12 @@ from ..base.ending import Ending
 from ..base.errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
 from ..base.overlap import Ahead, Trailing
 from ..base.prompt_files import as_prompts
+from ..base.result_folder import Part, check_apart, result_folder
 from ..base.timing import Stages
 from ..base.types import Frame
 from ..engine import open_engine, spare_core
 from ..engine.recipe import Recipe, load_recipe
 from ..grab import Source, open_source
-from ..publish.folder import Part, check_apart, result_folder
 from ..publish.overlay import Paint, paint
 from ..track import Tracker
 from .check import Prompts, beyond_end, check_prompts, on_frame, shifted

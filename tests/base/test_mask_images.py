@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rtseg.base.errors import PromptError
-from rtseg.base.files import write_palette_png
+from rtseg.base.mask_images import write_palette_png
 from rtseg.base.prompt_files import load_prompts
 from rtseg.base.types import BoolMask
 

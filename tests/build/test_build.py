@@ -401,7 +401,7 @@ def test_exit_codes(recipe: Path, use: Callable[..., Runtime], capsys: pytest.Ca
 DRIVER = """
 import sys, time
 from pathlib import Path
-from rtseg import build, clips
+from rtseg.build import build, clips
 from rtseg.cli import main
 from rtseg.engine.reference import TorchEngine
 

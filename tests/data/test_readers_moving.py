@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from rtseg.base.errors import ConfigError, SourceError
-from rtseg.base.files import write_palette_png
+from rtseg.base.mask_images import write_palette_png
 from rtseg.base.rle import encode_rle
 from rtseg.data import open_dataset, player, volume
 from rtseg.data.dataset import Sequence

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from rtseg.base import files
 from rtseg.base.errors import EngineError
+from rtseg.base.files import install_folder, part_folder, sweep
+from rtseg.base.lock import exclusive
 from rtseg.engine import artifact
-from rtseg.engine import install as installing
 from rtseg.engine.artifact import SIDECAR, find, folder_of, forgive, identity, locate, refuse, write
 from rtseg.engine.artifact import refusal as refusal_of
-from rtseg.engine.install import exclusive, install, workplace
 from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.sam2 import get_preset
 
@@ -41,12 +42,12 @@ def built(recipe: Recipe, content: bytes = b"plan") -> Path:
     """Install an engine of two artifacts, as a build does."""
     final = folder_of(recipe)
     assert final is not None
-    with exclusive(final, print), workplace(final) as part:
+    with exclusive(final, print), part_folder(final) as part:
         (part / "parts").mkdir()
         (part / "step.plan").write_bytes(content)
         (part / "parts" / "encoder.plan").write_bytes(content * 2)
         write(part, identity(recipe, NANO, WEIGHTS), {"parity": [{"least": 0.99}]})
-        install(part, final)
+        install_folder(part, final)
     return final
 
 
@@ -177,7 +178,7 @@ def test_what_was_refused_stays_so_until_a_build_succeeds(recipe: Recipe, runtim
     recipe = replace(recipe, runtime=runtime)
     folder = built(recipe)
     assert locate(recipe, NANO, WEIGHTS) == (folder, "")
-    with exclusive(folder, print), workplace(folder) as part:
+    with exclusive(folder, print), part_folder(folder) as part:
         refuse(folder, part, identity(recipe, NANO, WEIGHTS), "attend drifted")
     with pytest.raises(EngineError, match=r"built/fast: refused by the gate \(attend drifted\); .*; run: rtseg build"):
         locate(recipe, NANO, WEIGHTS)
@@ -215,7 +216,7 @@ def test_another_source_that_decides_is_refused(recipe: Recipe, monkeypatch: pyt
     assert "; expected cccccccccccc; run" in refusal(recipe)
     monkeypatch.setattr(artifact, "sources_of", lambda family: seen | {"sam2/new.py": "c" * 64})
     assert "built with rtseg/sam2/new.py = none; expected cccccccccccc" in refusal(recipe)
-    with exclusive(folder, print), workplace(folder) as part:
+    with exclusive(folder, print), part_folder(folder) as part:
         refuse(folder, part, identity(recipe, NANO, WEIGHTS), "attend drifted")
     assert refusal_of(recipe, identity(recipe, NANO, WEIGHTS)) != ""
     monkeypatch.setattr(artifact, "sources_hash", lambda: "d" * 64)
@@ -226,7 +227,7 @@ def test_another_source_that_decides_is_refused(recipe: Recipe, monkeypatch: pyt
 @pytest.mark.parametrize("swaps", [True, False])
 def test_an_engine_replaces_another(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, swaps: bool) -> None:
     if not swaps:
-        monkeypatch.setattr(installing, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
     built(recipe, b"old")
     folder = built(recipe, b"new")
     assert (folder / "step.plan").read_bytes() == b"new"
@@ -254,13 +255,15 @@ def test_a_reader_sees_a_whole_engine_while_it_is_replaced(recipe: Recipe) -> No
 def test_what_died_is_swept_and_nothing_else(recipe: Recipe) -> None:
     folder = built(recipe)
     room = folder.parent
-    dead = [room / ".fast.0123abcd.part", room / ".fast.0123abcd-old.part"]
+    dead = [room / ".fast.0123abcd.part", room / ".fast.89abcdef.part"]
     others = [room / ".fast.er.0123abcd.part", room / ".fast.notes.part", room / "fast.0123abcd.part"]
     for path in (*dead, *others):
         path.mkdir()
         (path / "x").write_text("x")
-    with exclusive(folder, print), workplace(folder) as part:
-        assert not any(path.exists() for path in dead) and all(path.exists() for path in others)
+    with exclusive(folder, print):
+        sweep(folder)
+    assert not any(path.exists() for path in dead) and all(path.exists() for path in others)
+    with part_folder(folder) as part:
         (part / "x").write_text("x")
     assert not part.exists() and find(recipe, NANO, WEIGHTS) == folder
 

@@ -34,7 +34,7 @@ UNRELATED = [
     ("tensorrt", "engine/cpu/simd/kernels.cpp"),
     ("tensorrt", "engine/cuda/engine.py"),
     ("tensorrt", "engine/onnx/engine.py"),
-    ("tensorrt", "engine/install.py"),
+    ("tensorrt", "engine/opening.py"),
     ("tensorrt", "engine/artifact.py"),
     ("tensorrt", "engine/runtimes.py"),
     ("cuda", "engine/tensorrt/engine.py"),
@@ -61,7 +61,7 @@ def test_what_each_runtime_depends_on() -> None:
     for family in RUNTIMES:
         names = set(sources_of(family))
         assert {f"engine/{family}/engine.py", "engine/static/encoder.py", "sam2/network.py"} <= names
-        assert not {"engine/artifact.py", "engine/install.py", "engine/opening.py"} & names
+        assert not {"engine/artifact.py", "engine/opening.py"} & names
     for family, name in RELATED:
         assert name in sources_of(family)
     for family, name in UNRELATED:

@@ -15,14 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from ...base.errors import EngineError
-from ...base.files import file_sha256
+from ...base.files import file_sha256, install_folder
 from ...sam2 import Preset
 from ..recipe import SHIPPED
 
@@ -99,26 +97,16 @@ def check(folder: Path, expected: Identity) -> None:
             raise EngineError(f"{folder / name}: damaged: sha256 {_short(actual)}; expected {_short(digest)}")
 
 
-def workplace(final: Path) -> Path:
-    """A private folder beside `final`. `OSError` where nothing can be written there."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
-    part.mkdir()
-    return part
-
-
 def install(part: Path, final: Path) -> Path:
     """Put a complete folder in its place, instead of a damaged one; who comes second takes the first one's."""
-    damaged = final.with_name(f"{part.name}.damaged")
+    if final.is_dir() and not _sound(final):
+        install_folder(part, final)
+        return final
     try:
-        if final.is_dir() and not _sound(final):
-            final.rename(damaged)
         part.rename(final)
     except OSError:
         if not final.is_dir():
             raise
-    for left in (part, damaged):
-        shutil.rmtree(left, ignore_errors=True)
     return final
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ...base.errors import EngineError
+from ...base.files import part_folder
 from ...base.types import ImageU8
 from ...sam2 import Preset, get_preset
 from ..recipe import Recipe
 from ..threads import threads
 from .engine import OnnxEngine
-from .folder import Identity, cache_root, cached_folder, check, install, shipped_folder, workplace, write_sidecar
+from .folder import Identity, cache_root, cached_folder, check, install, shipped_folder, write_sidecar
 from .session import need, provider_of
 
 if TYPE_CHECKING:
@@ -66,19 +67,20 @@ def _made_now(network: Network, final: Path, expected: Identity, why: str) -> Pa
     """Make graphs in the cache; where none can be written, in a folder that ends with this process."""
     if final in _TEMPORARY:
         return Path(_TEMPORARY[final].name)
-    try:
-        part, kept = workplace(final), f"kept in {final}"
-    except OSError as e:
-        _TEMPORARY[final] = TemporaryDirectory(prefix="rtseg-onnx-", ignore_cleanup_errors=True)
-        part = Path(_TEMPORARY[final].name)
-        kept = f"not kept: {final.parent} cannot be written ({e.strerror}); RTSEG_CACHE may name another folder"
-    try:
-        _fill(network, part, expected, why, kept)
-        return part if final in _TEMPORARY else install(part, final)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        _TEMPORARY.pop(final, None)
-        raise
+    with ExitStack() as stack:
+        try:
+            part, kept = stack.enter_context(part_folder(final)), f"kept in {final}"
+        except OSError as e:
+            _TEMPORARY[final] = TemporaryDirectory(prefix="rtseg-onnx-", ignore_cleanup_errors=True)
+            part = Path(_TEMPORARY[final].name)
+            kept = f"not kept: {final.parent} cannot be written ({e.strerror}); RTSEG_CACHE may name another folder"
+        try:
+            _fill(network, part, expected, why, kept)
+            return part if final in _TEMPORARY else install(part, final)
+        except BaseException:
+            if final in _TEMPORARY:
+                _TEMPORARY.pop(final).cleanup()
+            raise
 
 
 def _fill(network: Network, part: Path, expected: Identity, why: str, kept: str) -> None:

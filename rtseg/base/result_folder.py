@@ -9,15 +9,18 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.errors import ConfigError, OutputError
-from ..base.lock import MAKER, claimed, leftovers, short, sign
+from .errors import ConfigError, OutputError
+from .files import discard_folder, install_folder
+from .lock import alone_in, lock, open_folder, tried_lock
 
 OURS = {  # what a result holds, by the file that proves it to be one
     "run.json": {"run.json", "overlay.mp4", "masks", "masks.json", "frames"},
@@ -25,6 +28,9 @@ OURS = {  # what a result holds, by the file that proves it to be one
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LITTER = {".DS_Store", "Thumbs.db"}  # of file managers
+MAKER = ".maker"  # in a folder that is being made: which process makes it
+FRESH_S = 60.0  # a folder younger than this may be one that its maker has not locked yet
+LONGEST = 225  # bytes of a name, to which something is added: file systems take 255
 Reason = (OSError, RuntimeError, ValueError)  # of a path: the latter two for loops of links, and zeros in it
 
 
@@ -82,20 +88,20 @@ def result_folder(out: Path, force: bool = False, proof: str = "run.json") -> It
     try:
         with _one_line(out):
             _check(out, final, force, proof)
-        with claimed(final.parent), _one_line(out):
-            part = Part(_place(final), leftovers(out, final))
+        with alone_in(final.parent), _one_line(out):
+            part = Part(_place(final), _leftovers(out, final))
             part.path.mkdir()
-            lock = sign(part.path)
+            handle = _sign(part.path)
         try:
             with _one_line(out, part):
                 yield part
                 (part.path / MAKER).unlink(missing_ok=True)
             _install(part, out, final, force, proof)
         finally:
-            os.close(lock)
+            os.close(handle)
     finally:
         if part is not None and part.final is None and not part.keep:
-            shutil.rmtree(part.path, ignore_errors=True)
+            discard_folder(part.path)
         for folder in made:  # those that nothing came to lie in
             with suppress(OSError):
                 folder.rmdir()
@@ -127,9 +133,60 @@ def _make_parents(final: Path) -> list[Path]:
     return missing
 
 
+def _leftovers(out: Path, final: Path) -> tuple[Path, ...]:
+    """Results that killed runs have begun for this folder. `ConfigError` where a run is at work on it.
+
+    What a killed one left that is no result yet is removed; what cannot be removed stays.
+    """
+    ours = re.compile(rf"\.?{re.escape(short_name(final.name))}\.partial-[0-9a-f]{{8}}", re.DOTALL)
+    left = []
+    for part in (path for place in (final.parent, final) for path in _listed(place) if ours.fullmatch(path.name)):
+        if part.is_symlink() or not part.is_dir():
+            continue
+        with tried_lock(part) as state:
+            if state == "held":
+                raise ConfigError(
+                    f"{out}: another run is at work on it ({_who(part)}); wait for it, or choose another folder"
+                )
+            if state == "free" and any((part / proof).is_file() for proof in ("run.json", "eval.json")):
+                left.append(part)
+            elif state == "free" and time.time() - part.stat().st_mtime > FRESH_S:
+                with suppress(OSError):
+                    shutil.rmtree(part)
+    return tuple(left)
+
+
+def _sign(part: Path) -> int:
+    """Lock a folder for this process, and say so in it; the lock lasts until the handle that this returns is closed."""
+    handle = open_folder(part)
+    lock(handle)
+    with suppress(OSError):
+        (part / MAKER).write_text(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    return handle
+
+
+def short_name(name: str) -> str:
+    """A name that something may be added to."""
+    return os.fsdecode(os.fsencode(name)[:LONGEST])
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _who(part: Path) -> str:
+    try:
+        return (part / MAKER).read_text() or part.name
+    except OSError:
+        return part.name
+
+
 def _place(final: Path) -> Path:
     """Beside the folder; inside it if it is there and empty or a mount point, which cannot be replaced."""
-    hidden = f"{short(final.name)}.partial-{secrets.token_hex(4)}"
+    hidden = f"{short_name(final.name)}.partial-{secrets.token_hex(4)}"
     inside = final.is_dir() and (os.path.ismount(final) or not any(final.iterdir()))
     return final / f".{hidden}" if inside else final.with_name(hidden)
 
@@ -156,7 +213,7 @@ def _check(out: Path, final: Path, force: bool, proof: str, part: Path | None = 
 
 def _in_work(child: Path, final: Path) -> bool:
     """Whether it is what a run makes, or made, within its own empty folder."""
-    return child.name.startswith(f".{short(final.name)}.partial-")
+    return child.name.startswith(f".{short_name(final.name)}.partial-")
 
 
 def incomplete(folder: Path) -> bool:
@@ -191,29 +248,21 @@ def _install(part: Part, out: Path, final: Path, force: bool, proof: str) -> Non
 def _beside(place: Path, final: Path) -> Path:
     """Move it to a free name beside the one that is taken, `NAME-2` for one."""
     number = 2
-    while (free := place.with_name(f"{short(final.name)}-{number}")).exists():
+    while (free := place.with_name(f"{short_name(final.name)}-{number}")).exists():
         number += 1
     place.rename(free)
     return free
 
 
 def _replace(place: Path, final: Path, proof: str) -> None:
-    if not final.exists():
-        place.rename(final)
-        return
-    old = place.with_name(f"{short(final.name)}.replaced-{secrets.token_hex(4)}")
     if place.parent == final:
+        old = place.with_name(f"{short_name(final.name)}.replaced-{secrets.token_hex(4)}")
         old.mkdir()
         for child in [child for child in final.iterdir() if child.name in OURS[proof] | LITTER]:
             child.rename(old / child.name)
         for child in sorted(place.iterdir(), key=lambda child: child.name == proof):  # the proof comes last
             child.rename(final / child.name)
         place.rmdir()
+        discard_folder(old)
     else:
-        final.rename(old)
-        try:
-            place.rename(final)
-        except OSError:
-            old.rename(final)
-            raise
-    shutil.rmtree(old, ignore_errors=True)
+        install_folder(place, final, durable=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rtseg.base.errors import ConfigError, OutputError
-from rtseg.publish.folder import atomic_folder, check_apart, result_folder
+from rtseg.base.result_folder import atomic_folder, check_apart, result_folder
 
 
 def write(out: Path, text: str, force: bool = False) -> None:
@@ -120,7 +120,7 @@ def test_what_a_killed_run_left_behind_is_removed_by_the_next(tmp_path: Path, em
     if empty:
         out.mkdir()
     kills_itself = (
-        "import os, pathlib, sys; from rtseg.publish.folder import atomic_folder, check_apart, result_folder\n"
+        "import os, pathlib, sys; from rtseg.base.result_folder import atomic_folder, check_apart, result_folder\n"
         "with atomic_folder(pathlib.Path(sys.argv[1])) as f: (f / 'x').write_text('1'); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", kills_itself, str(out)], check=False).returncode == -9
@@ -165,7 +165,7 @@ def test_two_runs_into_one_empty_folder(tmp_path: Path) -> None:
 
 def test_only_one_of_many_that_begin_at_once_gets_a_folder(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys, time; from rtseg.publish.folder import atomic_folder, check_apart, result_folder\n"
+        "import pathlib, sys, time; from rtseg.base.result_folder import atomic_folder, check_apart, result_folder\n"
         "with atomic_folder(pathlib.Path(sys.argv[1])) as f: (f / 'run.json').write_text('1'); time.sleep(1.5)"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "out")]
@@ -178,7 +178,7 @@ def test_only_one_of_many_that_begin_at_once_gets_a_folder(tmp_path: Path) -> No
 
 def test_what_a_killed_run_began_is_kept_and_told(tmp_path: Path) -> None:
     kills_itself = (
-        "import os, pathlib, sys; from rtseg.publish.folder import result_folder\n"
+        "import os, pathlib, sys; from rtseg.base.result_folder import result_folder\n"
         "with result_folder(pathlib.Path(sys.argv[1])) as p:\n"
         "    (p.path / 'run.json').write_text('1'); os.kill(os.getpid(), 9)"
     )
