@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One worker a core, none with threads of its own; whoever is done takes tests over from the others.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-all lint types clean
+.PHONY: demo test test-slow test-all lint types docs clean
 
 demo: $(STAMP)
 	$(BIN)/rtseg demo
@@ -33,6 +33,11 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# The documentation, strictly: a broken link, anchor or inclusion fails. Then open out/site/index.html.
+docs: $(STAMP)
+	$(BIN)/python docs/assemble.py
+	$(BIN)/zensical build --clean --strict
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

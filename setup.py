@@ -96,6 +96,7 @@ setup(
             *TORCH,
             "hypothesis>=6.100",
             "matplotlib>=3.9",
+            "mkdocstrings-python>=2",
             "monai>=1.4",
             "mypy>=1.15",
             "nibabel>=5",
@@ -106,8 +107,10 @@ setup(
             "ruff>=0.9",
             "scikit-image>=0.24",
             "scipy>=1.13",
+            "supervision>=0.27",
             "transformers>=5",
             "types-psutil>=6",
+            "zensical>=0.0.73",
         ],
     },
     classifiers=[
