@@ -66,7 +66,7 @@ setup(
             "sam2/shipped/*.safetensors",
             "sam2/shipped/*.md",
             "sam2/shipped/onnx/*/*",
-            "engine/cuda/*.cu",
+            "engine/picture/*.cu",
             "engine/cpu/simd/*",
         ]
     },

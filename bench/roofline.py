@@ -30,7 +30,7 @@ from bench.counting import Cost, CountedAttention, Counter, cost, nothing_comput
 from rtseg.base.errors import RtsegError
 from rtseg.base.prompt_schema import MAX_ID
 from rtseg.engine.cuda.fuse import MOST_OBJECTS
-from rtseg.engine.cuda.resize import DeviceInput
+from rtseg.engine.picture.torch_resize import TorchResize
 from rtseg.engine.recipe import POLICIES, MemoryPlan
 from rtseg.engine.static import PaddedRead, StaticNetwork
 from rtseg.sam2 import Sam2, get_preset
@@ -116,7 +116,7 @@ def costs(work: Work) -> dict[str, Cost]:
         slots, pointers = plan.steady_slots(preset.num_maskmem), plan.pointers
         height, width = work.picture or (work.size, work.size)
         with torch.device("cpu"):
-            to_image = DeviceInput(height, width, work.size).to("meta")
+            to_image = TorchResize(height, width, work.size).to("meta")
         picture = torch.zeros(height, width, 3, dtype=torch.uint8)
         found = {"resize": cost(lambda: [to_image(picture)], [picture, *to_image.buffers()], attention)}
 

@@ -33,7 +33,7 @@ MAY: dict[str, set[str]] = {
 HOMES: dict[str, set[str]] = {
     "torch": {"sam2", "engine", "adapt", "build", "evaluate/speed", "base/hardware", "synthetic"},
     "tensorrt": {"engine/tensorrt"},
-    "pycuda": {"engine/cuda"},
+    "pycuda": {"engine/picture"},
     "onnxruntime": {"engine", "build/doctor"},
     "openvino": {"engine/onnx"},
     "av": {"grab", "synthetic", "publish"},

@@ -168,11 +168,11 @@ def frame_kernels(case: Case) -> dict[str, Any]:
     """The fused frame kernels beside the same in torch operations: are they right, and how long do they take?"""
     from rtseg.base.errors import EngineError
     from rtseg.engine.cuda.attention import device_ms
-    from rtseg.engine.cuda.resize import DeviceInput
+    from rtseg.engine.picture.torch_resize import TorchResize
 
     if case.device == "cpu":
         return {"absent": "needs a GPU"}
-    from rtseg.engine.cuda.frame_kernels import FrameKernels
+    from rtseg.engine.picture.frame_kernels import FrameKernels
 
     try:
         kernels = FrameKernels()
@@ -181,7 +181,7 @@ def frame_kernels(case: Case) -> dict[str, Any]:
     pictures, _ = endoscope(720, 1280)
     picture = torch.from_numpy(np.ascontiguousarray(there_and_back(pictures, 2)[1])).cuda()
     planes = torch.full((1, 3, case.size, case.size), float("nan"), device="cuda")
-    plain = DeviceInput(720, 1280, case.size).cuda()
+    plain = TorchResize(720, 1280, case.size).cuda()
     expected, found = plain(picture), kernels.picture_to_input(picture, planes)
     off = float((expected - found).abs().max() * 255 * 0.229)
     both = {

@@ -14,13 +14,14 @@ from ..base.errors import EngineError
 from ..base.forks import ADVICE, in_child, refuse, was_forked
 from ..sam2 import ABSENT_LOGIT, CLAMP_LOGIT, Array, Decoded, Features, PromptBatch, Recall, Remembered
 from .artifact import folder_of, stamp
-from .base import Engine, Prepares, Readies, Rivals, to_planes
+from .base import Engine, Prepares, Readies, Rivals
 from .opening import find_weights, open_best, open_one
+from .picture.planes import to_planes
 from .recipe import Recipe, load_recipe
 from .threads import spare_core
 
 if TYPE_CHECKING:
-    from .reference import to_input
+    from .picture.tensors import to_input
 
 __all__ = [
     "ABSENT_LOGIT", "CLAMP_LOGIT", "Array", "Decoded", "Engine", "Features", "Prepares", "PromptBatch", "Readies",
@@ -33,7 +34,7 @@ VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "ri
 def __getattr__(name: str) -> Any:
     if name != "to_input":
         raise AttributeError(f"module 'rtseg.engine' has no attribute {name!r}")
-    from .reference import to_input
+    from .picture.tensors import to_input
 
     return to_input
 

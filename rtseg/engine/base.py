@@ -1,15 +1,12 @@
-"""What every engine offers: four verbs, their sequence on a tracked frame, and the way a picture reaches the first."""
+"""What every engine offers: four verbs, and their sequence on a tracked frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-import cv2
-import numpy as np
-
-from ..base.types import Float32, ImageU8
-from ..sam2 import MEAN, STD, Array, Decoded, Features, Preset, PromptBatch, Recall, Remembered
+from ..base.types import ImageU8
+from ..sam2 import Array, Decoded, Features, Preset, PromptBatch, Recall, Remembered
 from .recipe import Recipe
 
 
@@ -81,20 +78,3 @@ class Verbs:
         decoded = self.decode(self.attend(features, recalls), features, PromptBatch.none(len(recalls)))
         untouched = [False] * len(recalls)
         return decoded, self.remember(features, decoded.logits_b1hw, decoded.score_b, untouched)
-
-
-SCALE = (1 / (255 * np.array(STD))).astype(np.float32)
-SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)
-
-
-def to_planes(image_hwc: ImageU8, size: int) -> Float32:
-    """A picture uint8 [H, W, 3] as the network sees it: squeezed to a square [1, 3, S, S] and normalised."""
-    height, width = image_hwc.shape[:2]
-    # Area averaging keeps thin tools whole when the picture shrinks; it is no use, and slow, when it grows.
-    shrinks = height >= size and width >= size
-    square_hwc = cv2.resize(image_hwc, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    planes_chw = np.empty((3, size, size), np.float32)
-    for c in range(3):
-        np.multiply(square_hwc[..., c], SCALE[c], out=planes_chw[c])
-        planes_chw[c] -= SHIFT[c]
-    return planes_chw[None]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..base.types import ImageU8
 from ..sam2 import Array, Decoded, Features, PromptBatch, Recall, Remembered, Sam2, certain, on_device, upsample
-from .base import Verbs, to_planes
-from .lift import Lift
+from .base import Verbs
+from .picture.planes import to_planes
+from .picture.upload import Uploader
 from .recipe import Recipe
 from .threads import most_threads
 
@@ -67,11 +68,6 @@ def obey(most: int | None) -> None:
         torch.set_num_threads(min(most, torch.get_num_threads()))
 
 
-def to_input(image_hwc: ImageU8, size: int) -> Tensor:
-    """`to_planes` as a tensor."""
-    return torch.from_numpy(to_planes(image_hwc, size))
-
-
 class TorchEngine(Verbs):
     """Runs `Sam2` on one device. In half precision products are autocast, and every answer is fp32 again.
 
@@ -86,7 +82,7 @@ class TorchEngine(Verbs):
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
         self._network = network.to(self.device).eval().bake()
         self._half = recipe.precision in DTYPES
-        self._lift = Lift(self.image_size**2 if self.device.type == "cuda" else 0, self.device)
+        self._upload = Uploader(self.image_size**2 if self.device.type == "cuda" else 0, self.device)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
         """Inside, products are in the recipe's precision."""
@@ -117,10 +113,10 @@ class TorchEngine(Verbs):
     @torch.inference_mode()
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         with self._exact():
-            d = self._network.decode(conditioned_bchw, features, on_device(self._lifted(prompts), self.device))
+            d = self._network.decode(conditioned_bchw, features, on_device(self._uploaded(prompts), self.device))
         return Decoded(d.logits_b1hw.float(), d.iou_b.float(), d.score_b.float(), d.pointer_bc.float())
 
-    def _lifted(self, prompts: PromptBatch) -> PromptBatch:
+    def _uploaded(self, prompts: PromptBatch) -> PromptBatch:
         """Prompts on the device. A mask that is the answer is of 0 and 1, and goes up to a GPU as bytes."""
         answer_b1hw = prompts.answer_b1hw
         if isinstance(answer_b1hw, np.ndarray) and self.device.type == "cuda":
@@ -132,7 +128,7 @@ class TorchEngine(Verbs):
         """An array of the host on the device; what is a tensor already stays where it is."""
         if not isinstance(given, np.ndarray):
             return given
-        return self._lift(given) if self.device.type == "cuda" else torch.from_numpy(given)
+        return self._upload(given) if self.device.type == "cuda" else torch.from_numpy(given)
 
     @torch.inference_mode()
     def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:

@@ -34,7 +34,7 @@ HIDES = "whole as NVDEC gave it, which hides damage inside a picture and does no
 
 
 class Gpu(Protocol):
-    """Whoever takes pictures where the decoder has left them: `rtseg.engine.cuda.on_gpu.OnGpu`."""
+    """Whoever takes pictures where the decoder has left them: `rtseg.engine.picture.on_gpu.OnGpu`."""
 
     @property
     def index(self) -> int: ...

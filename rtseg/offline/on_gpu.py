@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..base.colors import color_of
 from ..base.errors import EngineError
 from ..base.types import Frame, ImageU8, Masks
-from ..engine.cuda.on_gpu import OnGpu, on_gpu_of
-from ..engine.cuda.picture import DevicePicture
+from ..engine.picture.device_picture import DevicePicture
+from ..engine.picture.on_gpu import OnGpu
 from ..engine.recipe import Recipe
+from ..engine.runtimes import ON_GPU, settle
 from ..publish.overlay import Found, Paint
 from ..track.scene import SAMPLED
 
@@ -15,7 +16,11 @@ from ..track.scene import SAMPLED
 def open_gpu(recipe: Recipe) -> OnGpu:
     """The GPU that the recipe's engine runs on; `EngineError` in one line where there is none, or it runs elsewhere."""
     try:
-        return on_gpu_of(recipe, SAMPLED)
+        settled = settle(recipe)
+        if settled.runtime not in ON_GPU:
+            expected = " or ".join(ON_GPU)
+            raise EngineError(f'runtime = "{settled.runtime}" takes pictures in host memory; expected {expected}')
+        return OnGpu(settled.device, SAMPLED)
     except EngineError as e:
         raise EngineError(f"--decoder nvdec: {e}") from e
 

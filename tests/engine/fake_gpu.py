@@ -33,7 +33,7 @@ class FakeEvent:
 
 
 class FakeGpu:
-    """The seam `rtseg.engine.tensorrt.gpu.Gpu` on the CPU."""
+    """The seam `rtseg.engine.gpu.Gpu` on the CPU."""
 
     name, stream = "cpu", STREAM
     current: FakeGpu | None = None

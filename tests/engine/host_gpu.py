@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rtseg.engine.cuda.frame_kernels import ARGUMENTS, SOURCE, FrameKernels
-from rtseg.engine.cuda.launch import DriverLauncher
+from rtseg.engine.picture.frame_kernels import ARGUMENTS, SOURCE, FrameKernels
+from rtseg.engine.picture.launch import DriverLauncher
 
 HERE = Path(__file__).parent
 IMAGE = b"host"  # what this driver takes for a compiled source

@@ -25,7 +25,7 @@ from rtseg.engine.cuda.graph import Captured
 from rtseg.engine.cuda.plan import Plan
 from rtseg.engine.cuda.pool import Pool
 from rtseg.engine.cuda.steps import Kind, Size, Steps, Work
-from rtseg.engine.lift import Lift
+from rtseg.engine.picture.upload import Uploader
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.tensorrt.gpu import CudaGpu
 from rtseg.sam2 import get_preset
@@ -206,21 +206,21 @@ def test_a_capture_that_fails_takes_those_before_it_along(gpu: Pretended) -> Non
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_arrays_go_up_to_a_gpu_that_is_not_the_current_one(gpu: Pretended, device: str) -> None:
-    lift = Lift(0, torch.device(device), count=1)
+    upload = Uploader(0, torch.device(device), count=1)
     gpu.slow = True
     for _ in range(3):
-        assert lift(np.ones(4, np.float32)).device == torch.device(device)
+        assert upload(np.ones(4, np.float32)).device == torch.device(device)
     assert len(gpu.waits) == 2  # for the one buffer, which is written again
 
 
 def test_an_event_on_another_gpu_is_noticed(gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
     current = torch.cuda.current_stream
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current())
-    lift = Lift(0, torch.device("cuda:1"), count=1)
+    upload = Uploader(0, torch.device("cuda:1"), count=1)
     gpu.slow = True
-    lift(np.ones(4, np.float32))
+    upload(np.ones(4, np.float32))
     with pytest.raises(RuleError, match="the host writes pinned"):
-        lift(np.ones(4, np.float32))
+        upload(np.ones(4, np.float32))
 
 
 @pytest.mark.parametrize("error", [CalledProcessError(1, "gcc"), FileNotFoundError("gcc"), ImportError("no triton")])

@@ -20,9 +20,10 @@ from rtseg.base.errors import EngineError
 from rtseg.engine import Engine, cpu
 from rtseg.engine.cpu import isa as isas
 from rtseg.engine.cpu.kernels import F32, GELU, INT16, NONE, RELU, Kernels, Normed, Packed
-from rtseg.engine.cpu.network import CpuPicture
+from rtseg.engine.picture.cpu_kernel import CpuPicture
+from rtseg.engine.picture.tensors import to_input
 from rtseg.engine.recipe import MemoryPlan, Recipe
-from rtseg.engine.reference import TorchEngine, to_input
+from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
 
 NANO = Path(__file__).parents[2] / "rtseg" / "sam2" / "shipped" / "nano.safetensors"

@@ -18,9 +18,9 @@ from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
 from rtseg.engine.cuda.buffers import Inputs, Layout, copies
 from rtseg.engine.cuda.fuse import exact_fp32
 from rtseg.engine.cuda.pool import BLANK, Pool
-from rtseg.engine.cuda.resize import DeviceInput
-from rtseg.engine.lift import Lift
-from rtseg.engine.taps import area_taps, linear_taps
+from rtseg.engine.picture.interpolation import area_weights, linear_weights
+from rtseg.engine.picture.torch_resize import TorchResize
+from rtseg.engine.picture.upload import Uploader
 from rtseg.sam2 import Remembered, get_preset
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised
@@ -42,7 +42,7 @@ def picture(height: int, width: int) -> np.ndarray:
 )
 def test_a_picture_as_the_network_sees_it(height: int, width: int) -> None:
     image = picture(height, width)
-    found = DeviceInput(height, width, 64)(torch.from_numpy(image))
+    found = TorchResize(height, width, 64)(torch.from_numpy(image))
     assert found.shape == (1, 3, 64, 64) and found.dtype == torch.float32
     assert float((found - to_input(image, 64)).abs().max()) < 1.1 * LEVEL
     for wrong in (image[:, ::-1], image[::-1], image[..., ::-1]):
@@ -50,11 +50,11 @@ def test_a_picture_as_the_network_sees_it(height: int, width: int) -> None:
 
 
 def test_weights_of_the_taps() -> None:
-    for taps in (area_taps(1080, 512), area_taps(64, 64), linear_taps(31, 64), linear_taps(333, 64)):
-        at, weight = taps
+    for weights in (area_weights(1080, 512), area_weights(64, 64), linear_weights(31, 64), linear_weights(333, 64)):
+        at, weight = weights
         assert at.shape == weight.shape and at.min() >= 0
         assert np.allclose(weight.sum(axis=1), 1) and (weight >= 0).all()
-    assert area_taps.cache_info().maxsize is not None
+    assert area_weights.cache_info().maxsize is not None
 
 
 # Choosing the kernel of attention
@@ -192,13 +192,13 @@ def test_what_comes_up_with_a_picture() -> None:
 
 
 def test_arrays_go_up_in_turns() -> None:
-    lift = Lift(0, CPU, count=2)
+    upload = Uploader(0, CPU, count=2)
     arrays = [np.arange(k, k + 6, dtype=np.float32).reshape(2, 3) for k in range(5)]
-    lifted = [lift(array) for array in arrays]
-    assert all(np.array_equal(a.numpy(), b) for a, b in zip(lifted, arrays, strict=True))
-    assert lift(np.zeros((1, 0), np.int64)).shape == (1, 0)
+    uploaded = [upload(array) for array in arrays]
+    assert all(np.array_equal(a.numpy(), b) for a, b in zip(uploaded, arrays, strict=True))
+    assert upload(np.zeros((1, 0), np.int64)).shape == (1, 0)
     large = np.random.default_rng(0).integers(0, 99, (99, 99))
-    assert np.array_equal(lift(large).numpy(), large)  # more than a buffer holds
+    assert np.array_equal(upload(large).numpy(), large)  # more than a buffer holds
 
 
 # Memories in the pool

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.engine.cuda import on_gpu as module
-from rtseg.engine.cuda.frame_kernels import ARGUMENTS, FrameKernels
-from rtseg.engine.cuda.on_gpu import OnGpu
-from rtseg.engine.cuda.picture import DevicePicture, lies_on
+from rtseg.engine.picture import on_gpu as module
+from rtseg.engine.picture.device_picture import DevicePicture, lies_on
+from rtseg.engine.picture.frame_kernels import ARGUMENTS, FrameKernels
+from rtseg.engine.picture.on_gpu import OnGpu
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 H, W = 96, 128

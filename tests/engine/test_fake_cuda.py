@@ -21,8 +21,8 @@ from rtseg.engine.arrays import to_host
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine, attention, graph
 from rtseg.engine.cuda.device import Turns
-from rtseg.engine.cuda.picture import DevicePicture
-from rtseg.engine.lift import PinnedBuffer
+from rtseg.engine.picture.device_picture import DevicePicture
+from rtseg.engine.picture.upload import PinnedBuffer
 from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room

@@ -24,8 +24,8 @@ from rtseg.base.defaults import OPACITY
 from rtseg.base.errors import EngineError
 from rtseg.base.types import Frame, Masks
 from rtseg.engine import to_input
-from rtseg.engine.cuda import frame_kernels, launch
-from rtseg.engine.cuda.frame_kernels import ARCHITECTURES, ARGUMENTS, SITES, SOURCE, TYPES, FrameKernels
+from rtseg.engine.picture import launch
+from rtseg.engine.picture.frame_kernels import ARCHITECTURES, ARGUMENTS, SITES, SOURCE, TYPES, FrameKernels
 from rtseg.grab.color import MATRICES, color_of, to_rgb
 from rtseg.grab.nvdec import LEFT
 from rtseg.publish.overlay import _fill_object, _line_object, draw_overlay
@@ -254,11 +254,6 @@ def test_nothing_is_drawn_outside_the_masks(host: Host) -> None:
     empty, whole = (np.full((1, 32, 48), v, np.float32) for v in (-1024.0, 1024.0))
     assert np.array_equal(host.draw(image, empty, [color_of_id(1)]), image)
     assert (host.draw(image, whole, [color_of_id(1)]) != image).any(axis=2).mean() > 0.9
-
-
-def test_pictures_on_the_host_are_bytes() -> None:
-    picture = frame_kernels.pinned_picture(4, 6)
-    assert picture.shape == (4, 6, 3) and picture.dtype == torch.uint8
 
 
 def test_what_does_not_fit_is_refused_in_one_line(host: Host) -> None:

@@ -20,9 +20,9 @@ import pytest
 import torch
 
 from rtseg.base.errors import EngineError
-from rtseg.engine.cuda import launch
-from rtseg.engine.cuda.frame_kernels import ARCHITECTURES, ARGUMENTS, SOURCE, FrameKernels
-from rtseg.engine.cuda.launch import DriverLauncher, Nvrtc, PycudaLauncher
+from rtseg.engine.picture import launch
+from rtseg.engine.picture.frame_kernels import ARCHITECTURES, ARGUMENTS, SOURCE, FrameKernels
+from rtseg.engine.picture.launch import DriverLauncher, Nvrtc, PycudaLauncher
 from tests.engine.host_gpu import IMAGE, compiled_driver, host_kernels
 
 TEXT = SOURCE.read_text()

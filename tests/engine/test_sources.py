@@ -39,7 +39,7 @@ UNRELATED = [
     ("tensorrt", "engine/runtimes.py"),
     ("cuda", "engine/tensorrt/engine.py"),
     ("cuda", "engine/cpu/engine.py"),
-    ("cpu", "engine/cuda/frame.cu"),
+    ("cpu", "engine/picture/frame.cu"),
     ("cpu", "engine/tensorrt/onnx.py"),
     ("onnx", "engine/cuda/engine.py"),
 ]

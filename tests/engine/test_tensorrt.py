@@ -20,7 +20,7 @@ import torch
 import rtseg
 from rtseg.base.errors import EngineError
 from rtseg.engine import Engine, PromptBatch, Recall, to_input
-from rtseg.engine.cuda.picture import DevicePicture
+from rtseg.engine.picture.device_picture import DevicePicture
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.tensorrt import making as tensorrt
 from rtseg.sam2 import Remembered, Sam2
@@ -240,7 +240,7 @@ def test_pictures_of_any_size_come_up_as_bytes(engine: Any) -> None:
             assert torch.equal(engine.prepare(picture), encoded) == same
         engine.prepare(image)
         assert float((found - to_input(np.ascontiguousarray(image), 64)).abs().max()) < 1.1 / (255 * 0.224)
-    assert list(engine._pictures._ways) == [(240, 320), (90, 120)]
+    assert list(engine._pictures._sizes) == [(240, 320), (90, 120)]
 
 
 def test_an_object_has_the_mask_it_would_have_alone(engine: Engine) -> None:

@@ -22,9 +22,10 @@ from torch import Tensor
 import rtseg
 from rtseg.base.errors import EngineError
 from rtseg.engine import PromptBatch, Readies, Recall
-from rtseg.engine.cuda.picture import DevicePicture
-from rtseg.engine.tensorrt import making, picture
-from rtseg.engine.tensorrt.buffers import Upload
+from rtseg.engine.picture import recorded
+from rtseg.engine.picture.device_picture import DevicePicture
+from rtseg.engine.picture.upload import DoubleUpload
+from rtseg.engine.tensorrt import making
 from rtseg.engine.tensorrt.engine import TensorRTEngine
 from rtseg.engine.tensorrt.gpu import CudaGpu
 from rtseg.engine.tensorrt.onnx import typed
@@ -138,7 +139,7 @@ def test_a_caller_that_is_two_frames_ahead_waits_for_the_upload(build: Open, gpu
     gpu.slow = True
     for _ in range(5):
         engine.track(PICTURE, recalls)
-    assert {wait.where.partition(":")[0] for wait in gpu.waits} == {"rtseg/engine/tensorrt/buffers.py"}
+    assert {wait.where.partition(":")[0] for wait in gpu.waits} == {"rtseg/engine/picture/upload.py"}
 
 
 def test_no_verb_waits(build: Open, gpu: Pretended) -> None:
@@ -273,7 +274,7 @@ def test_what_is_let_go_may_not_be_running(build: Open, gpu: Pretended) -> None:
         gpu.waits.clear()
         engine.track(np.zeros((side, side, 3), np.uint8), recalls)
         waits.append(len(gpu.waits))
-    assert list(engine._pictures._ways) == [(56, 56), (64, 64)] and picture.SIZES == 2
+    assert list(engine._pictures._sizes) == [(56, 56), (64, 64)] and recorded.SIZES == 2
     assert waits[1] == waits[2] == waits[0] + 1
 
 
@@ -371,14 +372,14 @@ def test_pinned_memory_that_is_written_too_early(build: Open, gpu: Pretended, mo
     recalls = recalls_of(engine, 1)
 
     @contextmanager
-    def blind(self: Upload, count: int | None = None) -> Iterator[Tensor]:
+    def blind(self: DoubleUpload, count: int | None = None) -> Iterator[Tensor]:
         host_u8, _ = self._hosts[0]
         yield host_u8
         self.device_u8.copy_(host_u8, non_blocking=True)
 
     for _ in range(4):
         engine.track(PICTURE, recalls)
-    monkeypatch.setattr(Upload, "filling", blind)
+    monkeypatch.setattr(DoubleUpload, "filling", blind)
     with pytest.raises(RuleError):
         for _ in range(2):
             engine.track(PICTURE, recalls)
@@ -465,13 +466,13 @@ def test_a_picture_that_lies_on_the_gpu_does_not_come_up(
     recalls = recalls_of(engine, 1)
     picture: Any = DevicePicture(torch.zeros(*PICTURE.shape, dtype=torch.uint8, device=engine.device))
     sent: list[int | None] = []
-    filling = Upload.filling
+    filling = DoubleUpload.filling
 
-    def noted(self: Upload, count: int | None = None) -> Any:
+    def noted(self: DoubleUpload, count: int | None = None) -> Any:
         sent.append(count)
         return filling(self, count)
 
-    monkeypatch.setattr(Upload, "filling", noted)
+    monkeypatch.setattr(DoubleUpload, "filling", noted)
     gpu.waits.clear()
     for given in (picture, PICTURE):
         for _ in range(2):

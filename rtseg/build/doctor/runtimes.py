@@ -157,7 +157,7 @@ def _wheel_suffix() -> str:
 
 def _nvrtc() -> bool:
     try:
-        importlib.import_module("rtseg.engine.cuda.launch").load_nvrtc()
+        importlib.import_module("rtseg.engine.picture.launch").load_nvrtc()
     except (ImportError, OSError, RtsegError):
         return False
     return True

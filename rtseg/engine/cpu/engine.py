@@ -13,13 +13,15 @@ from torch import Tensor
 from ...base.errors import EngineError
 from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, Preset, PromptBatch, Recall, Remembered, Sam2
+from ..picture.cpu_kernel import CpuPicture
+from ..picture.tensors import to_input
 from ..recipe import Recipe
-from ..reference import DTYPES, TorchEngine, to_input
+from ..reference import DTYPES, TorchEngine
 from ..static import PaddedRead, StaticNetwork
 from .isa import isa_for, why_not
 from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
-from .network import CpuAttend, CpuEncoder, CpuPicture, Packer, unfit
+from .network import CpuAttend, CpuEncoder, Packer, unfit
 
 IN_TORCH = ("fp32", "bf16")  # precisions that need no kernels
 

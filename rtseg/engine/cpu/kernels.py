@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_long, c_void_p
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...base.errors import EngineError
-from ...base.types import ImageU8
-from ..base import SCALE, SHIFT
-from ..taps import weighted_taps
+from ..picture.cpu_kernel import AxisTable
 from .isa import library
 
 NONE, RELU, GELU = 0, 1, 2
@@ -60,10 +57,6 @@ class _Attention(Structure):
     )
 
 
-class _Axis(Structure):
-    _fields_ = (("at", c_void_p), ("weight", c_void_p), ("taps", c_int))
-
-
 class Packed:
     """A linear layer as the kernels want it: weights [n, k] packed once. `exact`: not in eight bits."""
 
@@ -90,17 +83,6 @@ class Normed:
     def __init__(self, norm: nn.LayerNorm) -> None:
         self.gamma, self.beta = norm.weight.detach().float().contiguous(), norm.bias.detach().float().contiguous()
         self.c = _Norm(self.gamma.data_ptr(), self.beta.data_ptr(), norm.eps)
-
-
-class Square:
-    """How pictures [height, width, 3] become a normalised square of `size`: the tables of both axes."""
-
-    def __init__(self, height: int, width: int, size: int) -> None:
-        self.shape, self.size = (height, width, 3), size
-        taps = weighted_taps(height, width, size)
-        self._tables = [(np.ascontiguousarray(at, np.int32), np.ascontiguousarray(weight)) for at, weight in taps]
-        self.rows, self.columns = (_Axis(at.ctypes.data, w.ctypes.data, at.shape[1]) for at, w in self._tables)
-        self.scale, self.shift = (np.append(v, 0).astype(np.float32) for v in (SCALE, SHIFT))
 
 
 _NO_NORM = _Norm(None, None, 0.0)
@@ -162,19 +144,6 @@ class Kernels:
             out = rows(*x.shape[:-1], layer.n, dtype=self.half if half else torch.float32)
         given, to = _input(x, norm), _output(out, activation, added)
         self.call("linear", byref(layer.c), x.shape[:-1].numel(), byref(given), byref(to))
-        return out
-
-    def picture(self, image_hwc: ImageU8, square: Square) -> Tensor:
-        """A picture as the network sees it, [3, S, S] normalised, as `to_input` makes it."""
-        if image_hwc.shape != square.shape or image_hwc.dtype != np.uint8:
-            raise EngineError(f"a picture {image_hwc.dtype} {image_hwc.shape}; expected uint8 {square.shape}")
-        if image_hwc.strides[1:] != (3, 1):  # a mirrored one, say
-            image_hwc = np.ascontiguousarray(image_hwc)
-        out = rows(3, square.size, square.size)
-        self.call(
-            "picture", image_hwc.ctypes.data, image_hwc.strides[0], image_hwc.shape[1], square.size, byref(square.rows),
-            byref(square.columns), square.scale.ctypes.data, square.shift.ctypes.data, out.data_ptr(),
-        )  # fmt: skip
         return out
 
     def patches(self, layer: Packed, image_chw: Tensor, position: Tensor) -> Tensor:
@@ -356,7 +325,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "add": (_P, _P, _L, _P),
     "rotate": (_P, _I, _I, _L, _P, _P, _I),
     "pool": (_P, _I, _I, _I, _I, _L, _P),
-    "picture": (_P, _L, _I, _I, POINTER(_Axis), POINTER(_Axis), _P, _P, _P),
+    "picture": (_P, _L, _I, _I, POINTER(AxisTable), POINTER(AxisTable), _P, _P, _P),
     "patches": (POINTER(_Linear), _P, _I, POINTER(_Output)),
     "mask": (_P, _I, _I, _P),
     "mask_stem": (_P, _I, _P, _P, POINTER(_Norm), _P),

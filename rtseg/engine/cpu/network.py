@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...base.types import ImageU8
 from ...sam2 import Preset, Recall
 from ..static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
 from ..static.parts import linear
-from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed, Square, rows
+from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed, rows
 
 WIDEST = 2048  # channels of a row that the kernels hold on the stack
 
@@ -73,17 +71,6 @@ def windows_of(h: int, w: int, side: int) -> Tensor:
 def real_first(index: Tensor) -> Tensor:
     """The same windows with the tokens that are there in front."""
     return index.gather(1, (index < 0).int().argsort(dim=1, stable=True)).contiguous()
-
-
-class CpuPicture:
-    """`to_input` on the kernel: a picture to [1, 3, S, S]. A feed's pictures have one size, so its tables are kept."""
-
-    def __init__(self, kernels: Kernels, size: int) -> None:
-        self._kernels = kernels
-        self._square = lru_cache(4)(partial(Square, size=size))
-
-    def __call__(self, image_hwc: ImageU8) -> Tensor:
-        return self._kernels.picture(image_hwc, self._square(*image_hwc.shape[:2]))[None]
 
 
 class CpuBlock:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...base.types import ImageU8
 from ...sam2 import Recall
-from ..lift import PinnedBuffer
-from .picture import lies_on
+from ..picture.device_picture import lies_on
+from ..picture.upload import PinnedBuffer
 
 ALIGNED = 256  # bytes; where the picture starts behind the facts
 

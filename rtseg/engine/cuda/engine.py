@@ -125,7 +125,7 @@ class CudaEngine(TorchEngine):
             slots = self._plan.bucket(max(len(r.memories) for r in seen))
             pointers = max(self._plan.layout.pointers, *(len(r.ages) for r in seen))
             room, blank = Layout(len(seen), slots, pointers), self._pool.view(BLANK)
-            read = stacked(self._static.attend, seen, room, blank, self._lift, self._keys_of)
+            read = stacked(self._static.attend, seen, room, blank, self._upload, self._keys_of)
             attended = iter(self._static.attend(features.top.to(self._products), read).float())
             fresh_dhw = (features.top + self._network.no_mem_embed.view(1, -1, 1, 1))[0]
             return torch.stack([fresh_dhw if recall is None else next(attended) for recall in recalls])

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..picture.torch_resize import TorchResize
 from ..static import StaticNetwork
 from .buffers import Facts
 from .fuse import MOST_OBJECTS, Draw, Verb, fused
 from .reads import PoolRead
-from .resize import DeviceInput
 from .steps import Kind
 
 ATTEND, DECODE, REMEMBER = "attend", "decode", "remember"
@@ -69,7 +69,7 @@ class Parts:
                 beat()
                 self._compiled[key] = self._compile(plain, draw(part))
 
-    def resize(self, to_image: DeviceInput, draw: Draw) -> Verb:
+    def resize(self, to_image: TorchResize, draw: Draw) -> Verb:
         """Pictures of one size to the network's."""
 
         def resized(picture_hwc: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...sam2 import Recall, Remembered
-from ..lift import Lift
+from ..picture.upload import Uploader
 from ..static import Attend, PaddedRead
 from .buffers import Facts, Layout, arrays_of, write
 
@@ -51,7 +51,7 @@ class PoolRead(PaddedRead):
 
 
 def stacked(
-    attend: Attend, recalls: Sequence[Recall], room: Layout, blank: Remembered, lift: Lift,
+    attend: Attend, recalls: Sequence[Recall], room: Layout, blank: Remembered, upload: Uploader,
     keys_of: Callable[[Remembered], Tensor],
 ) -> PaddedRead:  # fmt: skip
     """The same of memories that lie anywhere; `blank` fills up to as many memories as there is `room` for."""
@@ -61,7 +61,7 @@ def stacked(
     known = [F.pad(recall.pointers_pc, (0, 0, 0, room.pointers - len(recall.ages))) for recall in recalls]
     head_u8 = torch.zeros(room.nbytes, dtype=torch.uint8)
     write(arrays_of(room.of(head_u8)), recalls, (), ())
-    facts = room.of(lift(head_u8.numpy()))
+    facts = room.of(upload(head_u8.numpy()))
     return PaddedRead(
         attend, keys, values.to(keys.dtype), facts.rows_bt, facts.present_bt, torch.stack(known), facts.ages_bp,
         facts.real_bp,

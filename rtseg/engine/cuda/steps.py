@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..picture.torch_resize import TorchResize
 from .buffers import Inputs, randomize
 from .fuse import exact_fp32
 from .graph import Disturb, Step, captured, plain
 from .plan import Plan
 from .pool import SCRATCH, Pool
-from .resize import DeviceInput
 
 SIZES = 2  # of pictures, whose steps are kept; the least recently used one makes room
 
@@ -50,7 +50,7 @@ class Size:
     """
 
     inputs: Inputs
-    to_image: DeviceInput
+    to_image: TorchResize
     stream: torch.cuda.Stream | None
     runner: Callable[[Step, Disturb], Step] | None = None  # that captures; None: as `Steps.runner` does
     resize: Callable[[Tensor], Sequence[Tensor]] | None = None
@@ -90,7 +90,7 @@ class Steps:
         if (height, width) not in self.sizes:
             while len(self.sizes) >= SIZES:
                 self._let_go(next(iter(self.sizes)))
-            to_image = DeviceInput(height, width, self._image_size).to(self._device)
+            to_image = TorchResize(height, width, self._image_size).to(self._device)
             inputs = Inputs(self._plan.layout, height, width, self._device)
             taken = [known.stream for known in self.sizes.values()]
             stream = next((stream for stream in self._streams if stream not in taken), None)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ...base.types import Float32, ImageU8
 from ...sam2 import Array, Decoded, Features, Preset, PromptBatch, Recall, Remembered
-from ..base import Verbs, to_planes
+from ..base import Verbs
+from ..picture.planes import to_planes
 from ..recipe import Recipe
 from .ports import TRACKED
 from .session import Graph, version

@@ -6,8 +6,7 @@ A buffer has room for all objects; fewer use its first rows, so that one set ser
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,33 +14,12 @@ from torch import Tensor
 from ...sam2 import Recall
 from ..cuda.buffers import copy_all
 from ..cuda.pool import BLANK, Pool
-from .gpu import Gpu
+from ..gpu import Gpu
+from ..picture.upload import DoubleUpload
 from .onnx import Port, Shapes
 from .plans import ALIGNED
 
 FACTS = ("slots_bt", "present_bt", "ages_bp", "real_bp", "certain_b")  # what the host says of a frame to the plans
-
-
-class Upload:
-    """Bytes on the device, and two pinned copies of them on the host: while one is on its way, the other is filled."""
-
-    def __init__(self, device_u8: Tensor, gpu: Gpu) -> None:
-        self.device_u8 = device_u8
-        self._hosts = [(gpu.pinned((device_u8.numel(),), torch.uint8), gpu.event()) for _ in range(2)]
-
-    @contextmanager
-    def filling(self, count: int | None = None) -> Iterator[Tensor]:
-        """Inside, the host's bytes may be written; at the end they are sent, or the first `count` of them.
-
-        Only inside the GPU's `work`.
-        """
-        host_u8, sent = self._hosts[0]
-        self._hosts.reverse()
-        if not sent.query():  # two uploads ago: over, unless the caller is two frames ahead of the device
-            sent.synchronize()
-        yield host_u8
-        self.device_u8[:count].copy_(host_u8[:count], non_blocking=True)
-        sent.record()
 
 
 class Facts:
@@ -99,7 +77,7 @@ class Buffers:
                     self._all[name, shape] = gpu.zeros(shape, port.dtype)
         self.facts = Facts(shapes)
         self.facts_u8 = gpu.zeros((self.facts.bytes,), torch.uint8)
-        self._upload = Upload(self.facts_u8, gpu)
+        self._upload = DoubleUpload(self.facts_u8, gpu)
         self._cuts: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._pointers = [0] * shapes.max_objects  # how many each object's row holds
 

@@ -19,13 +19,13 @@ from ...sam2 import Decoded, Features, PromptBatch, Recall, Remembered, Sam2
 from ..base import Verbs
 from ..cuda.buffers import copies, copy_all
 from ..cuda.pool import BLANK, SCRATCH, Pool
+from ..gpu import Gpu
+from ..picture.recorded import PictureInputs, PictureSize, Recorded
 from ..recipe import Recipe
 from ..reference import TorchEngine
 from .buffers import Buffers
-from .gpu import Gpu
 from .library import bindings
 from .onnx import Shapes
-from .picture import Pictures, Recorded, Way
 from .plans import Context, Plan
 
 MOVES = ("top", "conditioned_bdhw", "score_b", "tokens_bnm")  # an output of each verb, which no picture leaves alone
@@ -52,7 +52,7 @@ class TensorRTEngine(TorchEngine):
             held = shapes.max_objects * (shapes.slots[-1] + SPARE)
             grid = self.image_size // 16
             self._pool = Pool(network.preset, grid, shapes.max_objects, held, shapes.keys, self.device)
-            self._pictures = Pictures(self._buffers.of(1)["image_1chw"], self._buffers.facts.bytes, gpu)
+            self._pictures = PictureInputs(self._buffers.of(1)["image_1chw"], self._buffers.facts.bytes, gpu)
             # One scratch for all: the plans run one after the other, on one stream.
             size = max(1, *(plan.scratch_bytes for plan in plans.values()))
             self._scratch = gpu.zeros((size,), torch.uint8)
@@ -62,7 +62,7 @@ class TensorRTEngine(TorchEngine):
         """Record a tracked frame of pictures [H, W] for every number of objects and each `attend`."""
         for kind in self._foreseen():
             with self._turn():
-                self._recorded(self._pictures.of(height, width), *kind)
+                self._recorded(self._pictures.for_size(height, width), *kind)
             beat()
 
     @torch.inference_mode()
@@ -75,9 +75,9 @@ class TensorRTEngine(TorchEngine):
             if places is None:
                 return Verbs.track(self, image_hwc, recalls)
             own, memories = self._pool.fresh(objects)
-            way = self._pictures.of(*image_hwc.shape[:2])
-            step = self._step(way, objects, slots)
-            with way.filling(image_hwc) as bytes_u8:
+            size = self._pictures.for_size(*image_hwc.shape[:2])
+            step = self._step(size, objects, slots)
+            with size.filling(image_hwc) as bytes_u8:
                 self._buffers.facts.write(bytes_u8, recalls, slots, places, own)
             self._buffers.point(recalls)
             step()
@@ -207,43 +207,43 @@ class TensorRTEngine(TorchEngine):
         objects, slots = range(self._shapes.max_objects, 0, -1), sorted(self._shapes.slots, reverse=True)
         return [(b, t) for b in objects for t in slots]
 
-    def _step(self, way: Way, objects: int, slots: int) -> Recorded:
+    def _step(self, size: PictureSize, objects: int, slots: int) -> Recorded:
         """The whole tracked frame as one recording. At the first of a size all are made: later ones would be late."""
-        for kind in [] if way.steps else self._foreseen():
-            self._recorded(way, *kind)
-        return self._recorded(way, objects, slots)
+        for kind in [] if size.steps else self._foreseen():
+            self._recorded(size, *kind)
+        return self._recorded(size, objects, slots)
 
-    def _recorded(self, way: Way, objects: int, slots: int) -> Recorded:
-        if (objects, slots) not in way.steps:
-            way.steps[objects, slots] = self._record(way, objects, slots)
-        return way.steps[objects, slots]
+    def _recorded(self, size: PictureSize, objects: int, slots: int) -> Recorded:
+        if (objects, slots) not in size.steps:
+            size.steps[objects, slots] = self._record(size, objects, slots)
+        return size.steps[objects, slots]
 
-    def _record(self, way: Way, objects: int, slots: int) -> Recorded:
+    def _record(self, size: PictureSize, objects: int, slots: int) -> Recorded:
         graphs = ("encode", f"attend{slots}", "decode", "remember")
         contexts = [self._context(graph, objects, slots) for graph in graphs]
         buffers, facts, b = self._buffers, self._buffers.facts, self._buffers.of(objects, slots)
 
         def enqueue() -> None:
-            buffers.facts_u8.copy_(way.upload.device_u8[: facts.bytes])
+            buffers.facts_u8.copy_(size.upload.device_u8[: facts.bytes])
             buffers.gather(self._pool, objects, slots)
-            way.convert()
+            size.convert()
             for context in contexts:
                 context.enqueue()
             self._pool.write(b["own_b"], b["tokens_bnm"], b["written_blnd"])
 
-        way.upload.device_u8.zero_()
-        said = facts.cut(way.upload.device_u8, objects, slots)
+        size.upload.device_u8.zero_()
+        said = facts.cut(size.upload.device_u8, objects, slots)
         said["present_bt"].fill_(True)  # all absent would be no number
         torch.arange(SCRATCH, SCRATCH + objects, out=said["own_b"])
         enqueue()  # on its first run TensorRT does things that cannot be recorded
         self._gpu.wait()
-        return self._proved(self._gpu.capture(enqueue), way, objects)
+        return self._proved(self._gpu.capture(enqueue), size, objects)
 
-    def _proved(self, step: Recorded, way: Way, objects: int) -> Recorded:
+    def _proved(self, step: Recorded, size: PictureSize, objects: int) -> Recorded:
         """The recording, if another picture gives other answers: one that is empty is recorded without an error."""
         seen, b = [], self._buffers.of(objects)
         for seed in (0, 1):
-            way.picture_hwc.random_(0, 256, generator=torch.Generator(self.device).manual_seed(seed))
+            size.picture_hwc.random_(0, 256, generator=torch.Generator(self.device).manual_seed(seed))
             step()
             seen.append(copies([b[name] for name in MOVES]))
         wrong = [name for name, *both in zip(MOVES, *seen, strict=True) if not all(map(finite, both))]

@@ -1,13 +1,9 @@
-"""The GPU as the TensorRT engine sees it: buffers, one stream, events, one way to record work and run it again.
-
-All that differs between a GPU and a test on the CPU is behind `Gpu`.
-"""
+"""The GPU of the TensorRT engine: buffers, one stream, events, one way to record work and run it again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -15,56 +11,7 @@ from torch import Tensor
 from ...base.errors import EngineError
 from ...base.hardware.gpu import gpu_identity
 from ..cuda.graph import capture
-
-
-class Event(Protocol):
-    """A place in the order of the stream's work."""
-
-    def record(self) -> None:
-        """The place is behind all that is on the stream now; only inside `work`."""
-
-    def query(self) -> bool:
-        """Whether the work before the place is done, or nothing was recorded."""
-
-    def synchronize(self) -> None:
-        """Wait until the work before the place is done."""
-
-
-class Gpu(Protocol):
-    """Where plans run. `stream` is the handle that TensorRT is given; it is never the default stream.
-
-    Buffers are made inside `work`: torch hands memory on in the order of the stream that it was made on.
-    """
-
-    name: str  # what torch calls the device
-    stream: int
-
-    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A buffer on the device; `EngineError` where there is no room."""
-
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory of the host that the device copies from and to without help."""
-
-    def event(self) -> Event:
-        """An event that was not recorded yet."""
-
-    def work(self) -> AbstractContextManager[None]:
-        """Inside, torch works on `stream` of this device; what was done before or comes after is in order.
-
-        The host waits for nothing.
-        """
-
-    def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Record what `enqueue` puts on the stream, without running it; the answer runs it. Only inside `work`."""
-
-    def wait(self) -> None:
-        """The host waits until all that is on the stream is done; only inside `work`."""
-
-    def free_bytes(self) -> int:
-        """Memory of the device that nobody uses."""
-
-    def facts(self) -> dict[str, str]:
-        """What a plan depends on: `gpu`, `compute_capability` and `driver`."""
+from ..gpu import Event, out_of_memory
 
 
 class CudaGpu:
@@ -128,13 +75,4 @@ class CudaGpu:
         return int(torch.cuda.mem_get_info(self._index)[0])
 
     def facts(self) -> dict[str, str]:
-        found = gpu_identity(self._index)
-        return {"gpu": found["gpu"], "compute_capability": found["capability"], "driver": found["driver"]}
-
-
-def out_of_memory(what: str, free: int) -> EngineError:
-    """The error for a GPU that is full."""
-    return EngineError(
-        f"{what}: out of GPU memory, {free / 2**30:.1f} GiB are free; lower image_size or max_objects in the recipe, or"
-        " close what else uses the GPU"
-    )
+from contextlib import contextmanager

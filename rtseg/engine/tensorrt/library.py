@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import EngineError
-from .gpu import Gpu, out_of_memory
+from ..gpu import Gpu, out_of_memory
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -10,9 +10,10 @@ from ...base.files import file_sha256
 from ...base.types import ImageU8
 from ...sam2 import Sam2
 from ..base import Engine
+from ..gpu import Gpu
 from ..recipe import Recipe
 from .engine import TensorRTEngine
-from .gpu import CudaGpu, Gpu
+from .gpu import CudaGpu
 from .library import bindings
 from .onnx import Shapes, export, typed
 from .plans import Plan, build, spans

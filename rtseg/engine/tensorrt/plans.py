@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import EngineError
-from .gpu import Gpu
+from ..gpu import Gpu
 from .library import bindings, complaints, line
 
 if TYPE_CHECKING:

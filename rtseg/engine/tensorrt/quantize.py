@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from ...base.errors import EngineError
 from ...base.types import ImageU8
 from ...sam2 import Features, PromptBatch, Sam2
-from ..reference import exact_products, to_input
+from ..picture.tensors import to_input
+from ..reference import exact_products
 from ..static import Linear, PaddedRead, StaticNetwork
 
 TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}

@@ -1,4 +1,4 @@
-"""The way of a picture to the first plan: its bytes come up, and are resized and normalised on the device."""
+"""Pictures of any size for an engine that records its work: uploaded, then resized and normalised on the device."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ..cuda.frame_kernels import FrameKernels
-from ..cuda.picture import lies_on
-from ..cuda.resize import DeviceInput
-from .buffers import Upload
-from .gpu import Gpu
+from ..gpu import Gpu
+from .device_picture import lies_on
+from .frame_kernels import FrameKernels
+from .torch_resize import TorchResize
+from .upload import DoubleUpload
 
 SIZES = 2  # of pictures that are kept ready; the least recently used one makes room
 
@@ -25,7 +25,7 @@ Recorded = Callable[[], None]
 
 
 @dataclass(slots=True)
-class Way:
+class PictureSize:
     """All that depends on the size [H, W] of pictures.
 
     `upload` has the facts of a frame first, and its picture behind them. `convert` makes `image_1chw` of what came up,
@@ -33,7 +33,7 @@ class Way:
     the tables of `convert` at their addresses, and does not keep them alive itself.
     """
 
-    upload: Upload
+    upload: DoubleUpload
     picture_hwc: Tensor
     convert: Recorded
     replay: Recorded
@@ -55,7 +55,7 @@ class Way:
             self.picture_hwc.copy_(there_hwc)
 
 
-class Pictures:
+class PictureInputs:
     """Fills `image_1chw` [1, 3, S, S] with pictures of any size; only inside the GPU's `work`.
 
     By rtseg's own kernels where they can be compiled, else by torch's. `head` is how many bytes come up before each.
@@ -64,44 +64,44 @@ class Pictures:
     def __init__(self, image_1chw: Tensor, head: int, gpu: Gpu) -> None:
         self._image_1chw, self._head, self._gpu = image_1chw, head, gpu
         self._kernels = _kernels(image_1chw.device) if image_1chw.is_cuda else None
-        self._ways: OrderedDict[tuple[int, int], Way] = OrderedDict()
+        self._sizes: OrderedDict[tuple[int, int], PictureSize] = OrderedDict()
 
     def give(self, image_hwc: ImageU8) -> None:
         """Put a picture uint8 [H, W, 3] RGB into `image_1chw`, as `to_input` would."""
-        way = self.of(*image_hwc.shape[:2])
-        with way.filling(image_hwc):
+        size = self.for_size(*image_hwc.shape[:2])
+        with size.filling(image_hwc):
             pass
-        way.replay()
+        size.replay()
 
-    def of(self, height: int, width: int) -> Way:
-        """The way of pictures of this size."""
-        if (height, width) not in self._ways:
-            if len(self._ways) >= SIZES:
+    def for_size(self, height: int, width: int) -> PictureSize:
+        """All that is kept for pictures [height, width]; the least recently used size makes room."""
+        if (height, width) not in self._sizes:
+            if len(self._sizes) >= SIZES:
                 self._gpu.wait()  # its last recording may still run
-                self._ways.popitem(last=False)
-            self._ways[height, width] = self._prepare(height, width)
-        self._ways.move_to_end((height, width))
-        return self._ways[height, width]
+                self._sizes.popitem(last=False)
+            self._sizes[height, width] = self._prepare(height, width)
+        self._sizes.move_to_end((height, width))
+        return self._sizes[height, width]
 
-    def _prepare(self, height: int, width: int) -> Way:
+    def _prepare(self, height: int, width: int) -> PictureSize:
         device_u8 = self._gpu.zeros((self._head + height * width * 3,), torch.uint8)
         picture_hwc = device_u8[self._head :].view(height, width, 3)
         convert = self._conversion(picture_hwc)
         convert()  # what is compiled or loaded at the first run cannot be recorded
         self._gpu.wait()
-        return Way(Upload(device_u8, self._gpu), picture_hwc, convert, self._gpu.capture(convert))
+        return PictureSize(DoubleUpload(device_u8, self._gpu), picture_hwc, convert, self._gpu.capture(convert))
 
     def _conversion(self, picture_hwc: Tensor) -> Recorded:
         kernels, out_1chw = self._kernels, self._image_1chw
         if kernels is not None:
-            return lambda: void(kernels.picture_to_input(picture_hwc, out_1chw))
+            return lambda: _discard(kernels.picture_to_input(picture_hwc, out_1chw))
         height, width, _ = picture_hwc.shape
-        resize = DeviceInput(height, width, out_1chw.shape[-1]).to(picture_hwc.device)
-        return lambda: void(out_1chw.copy_(resize(picture_hwc)))
+        resize = TorchResize(height, width, out_1chw.shape[-1]).to(picture_hwc.device)
+        return lambda: _discard(out_1chw.copy_(resize(picture_hwc)))
 
 
-def void(_: object) -> None:
-    """For calls whose answer is not wanted."""
+def _discard(_: object) -> None:
+    """For a call whose result is not used."""
 
 
 def _kernels(device: torch.device) -> FrameKernels | None:

@@ -1,13 +1,17 @@
-"""From the host to a device without a wait: by way of pinned memory, which is kept."""
+"""Copies from the host to a device that nobody waits for, by way of pinned memory, which is kept."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..gpu import Gpu
 
 SMALL = 4096  # bytes of a buffer at least: points and labels of prompts
 
@@ -32,7 +36,7 @@ class PinnedBuffer:
             self._uploaded.record(torch.cuda.current_stream(to_u8.device))  # that of the copy, whatever GPU is current
 
 
-class Lift:
+class Uploader:
     """Arrays from the host to a device without a wait: by way of a few pinned buffers that are used in turn.
 
     Threads may share it: each has a buffer of its own while it fills it.
@@ -49,10 +53,10 @@ class Lift:
         host = self._taken(given.nbytes)
         host.wait()
         host.bytes_u8[: given.nbytes].view(given.dtype).view(given.shape).copy_(given)
-        lifted_u8 = torch.empty(given.nbytes, dtype=torch.uint8, device=self._device)
-        host.up(lifted_u8)
+        device_u8 = torch.empty(given.nbytes, dtype=torch.uint8, device=self._device)
+        host.up(device_u8)
         self._hosts.append(host)
-        return lifted_u8.view(given.dtype).view(given.shape)
+        return device_u8.view(given.dtype).view(given.shape)
 
     def _taken(self, nbytes: int) -> PinnedBuffer:
         try:
@@ -60,3 +64,25 @@ class Lift:
         except IndexError:  # as many threads as buffers are at it
             return PinnedBuffer(max(nbytes, SMALL), self._device)
         return host if len(host.bytes_u8) >= nbytes else PinnedBuffer(nbytes, self._device)
+
+
+class DoubleUpload:
+    """Bytes on the device, and two pinned copies of them on the host: while one is on its way, the other is filled."""
+
+    def __init__(self, device_u8: Tensor, gpu: Gpu) -> None:
+        self.device_u8 = device_u8
+        self._hosts = [(gpu.pinned((device_u8.numel(),), torch.uint8), gpu.event()) for _ in range(2)]
+
+    @contextmanager
+    def filling(self, count: int | None = None) -> Iterator[Tensor]:
+        """Inside, the host's bytes may be written; at the end they are sent, or the first `count` of them.
+
+        Only inside the GPU's `work`.
+        """
+        host_u8, sent = self._hosts[0]
+        self._hosts.reverse()
+        if not sent.query():  # two uploads ago: over, unless the caller is two frames ahead of the device
+            sent.synchronize()
+        yield host_u8
+        self.device_u8[:count].copy_(host_u8[:count], non_blocking=True)
+        sent.record()

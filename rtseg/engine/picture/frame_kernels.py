@@ -51,11 +51,6 @@ ARGUMENTS = {
 Color = tuple[int, int, int]
 
 
-def pinned_picture(height: int, width: int) -> Tensor:
-    """Host memory for a picture uint8 [H, W, 3] that is uploaded without waiting for it."""
-    return torch.empty(height, width, 3, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-
-
 def toward(color: Color, opacity: float) -> ImageU8:
     """What each value of each channel becomes part of the way to `color`, [256, 3]; as `rtseg.publish` draws."""
     value_c = np.arange(256)[:, None]

@@ -11,12 +11,9 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from ...base.defaults import OPACITY
-from ...base.errors import EngineError
 from ...base.types import Float32, ImageU8
-from ..recipe import Recipe
-from ..runtimes import ON_GPU, settle
+from .device_picture import DevicePicture, Size
 from .frame_kernels import Color, FrameKernels
-from .picture import DevicePicture, Size
 
 
 class OnGpu:
@@ -75,12 +72,3 @@ class OnGpu:
             return
         with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.default_stream(self.device)):
             yield
-
-
-def on_gpu_of(recipe: Recipe, sample: Size) -> OnGpu:
-    """For pictures that an engine of this recipe takes; `EngineError` if it does not run on a GPU."""
-    settled = settle(recipe)
-    if settled.runtime not in ON_GPU:
-        expected = " or ".join(ON_GPU)
-        raise EngineError(f'runtime = "{settled.runtime}" takes pictures in host memory; expected {expected}')
-    return OnGpu(settled.device, sample)
