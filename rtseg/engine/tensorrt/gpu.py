@@ -75,4 +75,5 @@ class CudaGpu:
         return int(torch.cuda.mem_get_info(self._index)[0])
 
     def facts(self) -> dict[str, str]:
-from contextlib import contextmanager
+        found = gpu_identity(self._index)
+        return {"gpu": found["gpu"], "compute_capability": found["capability"], "driver": found["driver"]}
