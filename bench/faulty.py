@@ -15,14 +15,15 @@ WORKER = (sys.executable, "-m", "bench.faulty")
 
 
 def play(profile: str, starter: int) -> None:
-    from rtseg.cli import _end_gently, _log_to_stderr
+    from rtseg.base.verb import log_to_stderr
+    from rtseg.cli import stop_on_signals
     from rtseg.live import run_live
     from rtseg.live.profile import load_stream
     from rtseg.live.seat import end_with
 
     end_with(starter, signal.SIGTERM)  # a bench that is killed, or a test that fails, leaves no feed behind
-    _end_gently()
-    _log_to_stderr()
+    stop_on_signals()
+    log_to_stderr()
     report = run_live(load_stream(profile), worker=WORKER)
     print(json.dumps(report), flush=True)
 

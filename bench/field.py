@@ -19,7 +19,7 @@ from bench.edgetam import EdgeTam
 from bench.rates import emulated
 from rtseg.base.errors import ConfigError
 from rtseg.base.types import BoolMask
-from rtseg.build.clips import calibration
+from rtseg.build.clips import calibration_images
 from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.runtimes import ON_GPU, PRECISIONS, runtime_module, settle
 from rtseg.sam2 import Sam2, get_preset, load_weights, save_weights
@@ -93,7 +93,7 @@ def open_ours(network: Sam2, recipe: Recipe, folder: Path) -> rtseg.Engine:
     module, built = runtime_module(recipe.runtime), None
     if hasattr(module, "make"):
         folder.mkdir()
-        pictures = calibration(recipe.image_size, None) if recipe.precision in ("int8", "fp8") else []
+        pictures = calibration_images(recipe.image_size, None) if recipe.precision in ("int8", "fp8") else []
         module.make(deepcopy(network), recipe, folder, lambda line: print(line, file=sys.stderr), pictures)
         built = folder
     engine: rtseg.Engine = module.open(deepcopy(network), recipe, "", built)

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rtseg.base.types import ImageU8, now_ns
+from rtseg.build.timing import synchronise
 from rtseg.engine import Engine, Prepares
-from rtseg.evaluate.speed.lane import synchronise
 from rtseg.evaluate.speed.statistics import spread
 from rtseg.sam2 import Sam2
 

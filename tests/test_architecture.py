@@ -99,7 +99,7 @@ def test_imports_keep_the_rule(path: Path) -> None:
         ("rtseg/live/publish.py", "import torch"),
         ("rtseg/publish/publisher.py", "from ..live.control import Client"),
         ("rtseg/publish/keys/gate.py", "from ...live.control import Client"),
-        ("rtseg/build/gate.py", "from ..live.control import Client"),
+        ("rtseg/build/parity.py", "from ..live.control import Client"),
         ("rtseg/grab/x.py", "import msgpack"),
         ("rtseg/track/tracker.py", "import av.filter"),
         ("rtseg/track/x.py", "from torch import Tensor"),

@@ -93,7 +93,7 @@ def test_numbers_that_make_no_sense_exit_with_2(words: list[str], capsys: pytest
 
 
 def test_help_loads_no_heavy_library() -> None:
-    code = "import sys, rtseg.cli as cli; cli._parser(); print(*sys.modules)"
+    code = "import sys, rtseg.cli as cli; cli.make_parser(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "argparse" in loaded
     assert not {"torch", "numpy", "cv2", "av", "zmq", "rich"} & set(loaded)

@@ -44,23 +44,23 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_commands_of_a_document_are_commands(path: Path) -> None:
-    from rtseg.cli import _parser
+    from rtseg.cli import make_parser
 
     for line in commands(path.read_text("utf-8")):
         if "..." not in line and "--help" not in line and line.count("rtseg ") == 1:
-            _parser().parse_args(shlex.split(line)[1:])  # it raises where it is none
+            make_parser().parse_args(shlex.split(line)[1:])  # it raises where it is none
 
 
 def test_a_command_that_is_none_is_noticed() -> None:
     from rtseg.base.errors import RtsegError
-    from rtseg.cli import _parser
+    from rtseg.cli import make_parser
 
     assert commands("    rtseg live a.toml   # x\n    rtseg keys new a; rtseg keys list\n") == [
         "rtseg live a.toml", "rtseg keys new a", "rtseg keys list",
     ]  # fmt: skip
     for line in ("no-such-verb", "live a.toml --no-such-option", "ctl snapshot --out x.png"):
         with pytest.raises(RtsegError):
-            _parser().parse_args(line.split())
+            make_parser().parse_args(line.split())
 
 
 def test_the_readme_is_short_and_names_the_verbs() -> None:

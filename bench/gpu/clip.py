@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.gpu.case import Case, boxes, endoscope, get_ready
 from rtseg.build.clips import Clip, synthetic_clip
-from rtseg.build.gate import explain, gate
+from rtseg.build.parity import check_parity, explain
 from rtseg.engine import Engine
 from rtseg.track import Tracker
 
@@ -39,7 +39,7 @@ def check(
     if frames is not None:
         clip = beginning(clip, frames)
     engine = candidate or case.engine(precision, policy, OBJECTS)
-    report = gate(case.reference(policy, OBJECTS, case.device), engine, clip)
+    report = check_parity(case.reference(policy, OBJECTS, case.device), engine, clip)
     kept = ("ok", "frames", "least", "mean", "failures", "telling_masks", "verbs")
     found = {key: report[key] for key in kept} | {"engine": engine.description}
     return found if report["ok"] else {**found, "why": explain(report)}

@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.gpu.case import Case, noise, poison
 from rtseg.base.errors import PromptError, RtsegError
 from rtseg.base.types import BoolMask, ImageU8
-from rtseg.build.gate import overlap
+from rtseg.build.parity import overlap
 from rtseg.engine import Engine
 from rtseg.engine.base import Prepares
 from rtseg.engine.recipe import Recipe

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.gpu.case import Case, noise, poison
-from rtseg.build.gate import LIMITS, MOST_ERROR, STEPS
+from rtseg.build.parity import LIMITS, MOST_ERROR, STEPS
 from rtseg.engine import CLAMP_LOGIT, Decoded, Engine, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.base import Prepares
 from rtseg.engine.reference import TorchEngine

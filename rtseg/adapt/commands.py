@@ -1,25 +1,10 @@
-"""The verb `rtseg train`: words of the command line in, a result out. Needs no torch until then."""
+"""The verb of training: `rtseg train`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-Result = dict[str, Any]
-AddVerb = Callable[[Any, str, Callable[[argparse.Namespace], Result], str, str], argparse.ArgumentParser]
-
-
-def add_parsers(verbs: Any, add_verb: AddVerb) -> None:
-    """Add `train` to the command line; `add_verb(verbs, name, run, text, example)` makes the parser."""
-    example = "rtseg train engines/training/nano.toml --data data --out out/nano"
-    parser = add_verb(verbs, "train", _train, "make weights, or go on from given ones; resumes after a stop", example)
-    parser.add_argument("config", type=Path, metavar="TRAINING.toml", help="what to train, on what, in which phases")
-    parser.add_argument("--data", type=Path, required=True, help="what the paths in the file are relative to")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the weights")
-    parser.add_argument("--device", type=_device, default="auto", help="auto (a GPU, if any), cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=_count, help="of the CPU (default: torch's)")
+from ..base.verb import Result, Verb, option, path, whole
 
 
 def _train(args: argparse.Namespace) -> Result:
@@ -35,7 +20,18 @@ def _device(text: str) -> str:
     return text
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 1")
-    return int(text)
+TRAIN = Verb(
+    "train",
+    "make weights, or go on from given ones; resumes after a stop",
+    example="rtseg train engines/training/nano.toml --data data --out out/nano",
+    run=_train,
+    options=(
+        option("config", type=path, metavar="TRAINING.toml", help="what to train, on what, in which phases"),
+        option("--data", type=path, required=True, help="what the paths in the file are relative to"),
+        option("--out", type=path, required=True, help="folder for the checkpoint, the log and the weights"),
+        option("--device", type=_device, default="auto", help="auto (a GPU, if any), cpu, cuda, cuda:1, ..."),
+        option("--threads", type=whole(1), help="of the CPU (default: torch's)"),
+    ),
+)
+
+VERBS = (TRAIN,)

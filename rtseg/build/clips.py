@@ -1,4 +1,4 @@
-"""What the parity gate watches: a synthetic clip that is made to be hard on a memory bank, or the user's own."""
+"""The clips of the parity check: a synthetic one that is made to be hard on a memory bank, or the user's own."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import PromptError, SourceError
-from ..grab import HELD_OUT_SEED, open_source
 from ..base.prompt_files import load_prompts
 from ..base.types import BoolMask, Frame, ImageU8, Prompt
+from ..grab import HELD_OUT_SEED, open_source
 
-# A held-out scene that both shipped networks follow well (IoU with the truth 0.87 and 0.88). Where they are lost, masks
-# are chance, and rounding decides them: a clip for telling engines apart is one that the network can follow.
+# A held-out scene that both shipped networks follow well (IoU with the truth 0.87 and 0.88). Where a network is lost,
+# rounding alone decides its masks: engines can be compared only on a clip that the network can follow.
 SEED = HELD_OUT_SEED + 49
 FPS = 25
 FRAMES = 64  # four times what any object remembers
 MOST_FRAMES = 240  # of the user's clip
-CALIBRATION = 32  # frames of another seed: an engine is not proved on what it was calibrated on
+CALIBRATION = 32  # frames of another seed: an engine is not checked on what it was calibrated on
 
 Prompts = Mapping[int, Sequence[Prompt]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """Frames, from the first at each call of `frames`; what is said on which; objects' ids in the truth, if known."""
+    """A short video with prompts.
+
+    Each call of `frames` yields its frames from the first one. `prompts` are by the frame's seq. `count` is the number
+    of frames, if known. `truths` gives each object's id in the frames' `truth_hw`, if they have one.
+    """
 
     name: str
     frames: Callable[[], Iterator[Frame]]
@@ -39,10 +43,10 @@ class Clip:
 
 
 def synthetic_clip(image_size: int, objects: int) -> Clip:
-    """Two instruments, each followed once or twice, up to `objects` (four at most).
+    """A scene with two instruments, each followed once or twice: up to `objects` objects, four at most.
 
-    Objects come at different times (so that no two banks look alike), from masks and from boxes; one is corrected
-    half-way; and on the last frame the light is out, and nothing is to be seen.
+    Objects are prompted at different times (so that no two banks look alike), by masks and by boxes; one is corrected
+    half-way; and on the last frame the light is out, and nothing is visible.
     """
     source = open_source(_uri(image_size, SEED, FRAMES))
 
@@ -50,14 +54,15 @@ def synthetic_clip(image_size: int, objects: int) -> Clip:
         for frame in source:
             yield _dark(frame) if frame.seq == FRAMES - 1 else frame
 
-    plan = {0: (1, 1, "mask"), 4: (2, 2, "mask"), 8: (3, 1, "box"), 12: (4, 2, "box"), 24: (1, 1, "mask")}
+    # By frame: an object's id, its instrument, and the kind of prompt.
+    script = {0: (1, 1, "mask"), 4: (2, 2, "mask"), 8: (3, 1, "box"), 12: (4, 2, "box"), 24: (1, 1, "mask")}
     prompts = {}
-    for frame in islice(source, max(plan) + 1):
-        if frame.seq in plan and frame.truth_hw is not None:
-            i, tool, kind = plan[frame.seq]
+    for frame in islice(source, max(script) + 1):
+        if frame.seq in script and frame.truth_hw is not None:
+            i, tool, kind = script[frame.seq]
             if i <= objects:
                 prompts[frame.seq] = [_prompt(i, frame.truth_hw == tool, kind)]
-    return Clip("synthetic", frames, prompts, FRAMES, {i: tool for i, tool, _ in plan.values() if i <= objects})
+    return Clip("synthetic", frames, prompts, FRAMES, {i: tool for i, tool, _ in script.values() if i <= objects})
 
 
 def user_clip(uri: str, prompts: Path | None, objects: int) -> Clip:
@@ -73,9 +78,8 @@ def user_clip(uri: str, prompts: Path | None, objects: int) -> Clip:
     count = None if source.frame_count is None else min(source.frame_count, MOST_FRAMES)
     last = max(given)
     if last >= (count or MOST_FRAMES):
-        raise PromptError(
-            f"{prompts}: prompt on frame {last}; the gate watches the first {count or MOST_FRAMES} of {uri}"
-        )
+        most = count or MOST_FRAMES
+        raise PromptError(f"{prompts}: prompt on frame {last}; expected one of the first {most} frames of {uri}")
 
     def frames() -> Iterator[Frame]:
         with closing(open_source(uri)) as opened:
@@ -84,11 +88,11 @@ def user_clip(uri: str, prompts: Path | None, objects: int) -> Clip:
     return Clip(str(uri), frames, given, count)
 
 
-def calibration(image_size: int, clip: Clip | None) -> list[ImageU8]:
-    """Pictures to calibrate eight-bit precisions on: a synthetic scene that the gate does not show, and the user's."""
+def calibration_images(image_size: int, clip: Clip | None) -> list[ImageU8]:
+    """Pictures that eight-bit precisions are calibrated on: of a synthetic scene that no check uses, and of `clip`."""
     with closing(open_source(_uri(image_size, SEED + 1, CALIBRATION))) as source:
-        pictures = [frame.image_hwc for frame in source]
-    return pictures + [frame.image_hwc for frame in islice(clip.frames(), CALIBRATION)] if clip else pictures
+        images = [frame.image_hwc for frame in source]
+    return images + [frame.image_hwc for frame in islice(clip.frames(), CALIBRATION)] if clip else images
 
 
 def _uri(size: int, seed: int, frames: int) -> str:
@@ -117,7 +121,7 @@ def _read(path: Path, objects: int) -> Prompts:
 
 
 def _boxes(frame: Frame, objects: int) -> list[Prompt]:
-    """The middle of the picture, then its left and its right half: nobody said what matters there."""
+    """Boxes where no prompts are given: the middle of the picture, then its left and its right half."""
     w, h = frame.width, frame.height
     boxes = [
         (w / 4, h / 4, 3 * w / 4, 3 * h / 4),

@@ -19,24 +19,24 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.build import build as building
-from rtseg.build import clips
-from rtseg.build.build import build, build_all
-from rtseg.cli import main
-from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.base.errors import ConfigError, EngineError, WeightsError
 from rtseg.base.hardware.cpu import cpu_cores
+from rtseg.base.types import ImageU8
+from rtseg.build import build as building
+from rtseg.build import clips, job, timing
+from rtseg.build.build import build, build_all
+from rtseg.build.selection import Candidate
+from rtseg.build.selection import fastest as choose
+from rtseg.cli import main
 from rtseg.engine import open_engine
 from rtseg.engine.artifact import SIDECAR, fastest, find, locate
+from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.runtimes import candidates, settle
-from rtseg.base.errors import ConfigError, EngineError, WeightsError
-from rtseg.build.fastest import Entry
-from rtseg.build.fastest import fastest as choose
 from rtseg.sam2 import Decoded, Features, Sam2, get_preset, save_weights
-from rtseg.base.types import ImageU8
 from tests.engine.conftest import random_network
 
-FRAMES = 10  # of the gate's clip: what a proof takes is in test_gate.py
+FRAMES = 10  # of the synthetic clip: what a check takes is in test_parity.py
 TINY = """
 name = "tiny"
 embed_dim = 16
@@ -89,7 +89,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runtime]:
 
     def put(**kwargs: Any) -> Runtime:
         runtime = Runtime(**kwargs)
-        monkeypatch.setattr(building, "runtime_module", lambda name: runtime)
+        monkeypatch.setattr(job, "runtime_module", lambda name: runtime)
         return runtime
 
     return put
@@ -128,7 +128,7 @@ def test_an_engine_is_built_proved_and_installed(recipe: Path, use: Callable[...
     assert (proof["ok"], proof["clip"], proof["frames"], proof["objects"]) == (True, "synthetic", FRAMES, 2)
     assert set(sidecar["timings_ms"]) == {"encode_image", "attend", "decode", "remember", "track"}
     assert all(0 < ms < 10_000 for ms in sidecar["timings_ms"].values())
-    assert seen[-1] == (FRAMES, FRAMES) and any("proving" in line for line in notes)
+    assert seen[-1] == (FRAMES, FRAMES) and any("checking" in line for line in notes)
     json.dumps(report, allow_nan=False)
     weights = sidecar["identity"]["weights"]
     assert find(settle(load_recipe(recipe)), get_preset(load_recipe(recipe).model), weights) == folder
@@ -287,7 +287,7 @@ def test_a_runtime_with_nothing_to_make_is_proved_all_the_same(
 ) -> None:
     use()
     bare = SimpleNamespace(open=lambda network, recipe, weights, built: TorchEngine(network, recipe, weights, "cpu"))
-    monkeypatch.setattr(building, "runtime_module", lambda name: bare)
+    monkeypatch.setattr(job, "runtime_module", lambda name: bare)
     report = build(recipe)
     assert report["ok"] and report["made"] == {} and set(contents(recipe)) == {"small/engine.json"}
 
@@ -330,7 +330,7 @@ def test_auto_is_the_fastest_of_what_passes(
         replace(given, runtime="cpu", precision=precision) for precision in kinds
     ])  # fmt: skip
     bare = SimpleNamespace(open=lambda network, r, weights, built: kinds[r.precision](network, r, weights, "cpu"))
-    monkeypatch.setattr(building, "runtime_module", lambda name: bare)
+    monkeypatch.setattr(job, "runtime_module", lambda name: bare)
     report = build(recipe)
     assert report["ok"] and report["said"].startswith("cpu, int16 is the fastest of 2 that passed; installed in")
     rows = {row["name"]: row for row in report["candidates"]}
@@ -349,7 +349,7 @@ def test_auto_is_the_fastest_of_what_passes(
 
 
 def test_a_more_exact_engine_wins_a_tie() -> None:
-    exact, same, faster = (Entry(name, lambda: None, least_iou=1.0) for name in ("exact", "same", "faster"))
+    exact, same, faster = (Candidate(name, lambda: None, least_iou=1.0) for name in ("exact", "same", "faster"))
     exact.steps_ms, same.steps_ms, faster.steps_ms = (
         {1: [100.0], 2: [60.0]},
         {1: [97.0], 2: [59.0]},
@@ -401,7 +401,7 @@ def test_exit_codes(recipe: Path, use: Callable[..., Runtime], capsys: pytest.Ca
 DRIVER = """
 import sys, time
 from pathlib import Path
-from rtseg.build import build, clips
+from rtseg.build import clips, job
 from rtseg.cli import main
 from rtseg.engine.reference import TorchEngine
 
@@ -420,7 +420,7 @@ class Runtime:
     def open(network, recipe, weights_hash, built):
         return TorchEngine(network, recipe, weights_hash, "cpu")
 
-build.runtime_module = lambda name: Runtime
+job.runtime_module = lambda name: Runtime
 sys.exit(main(["build", *sys.argv[2:]]))
 """
 
@@ -480,11 +480,12 @@ def test_a_build_that_is_stopped_leaves_nothing(recipe: Path, number: int) -> No
 def test_the_clock_waits_for_the_engines_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before and after each verb; what an earlier one has launched is not this one's."""
     waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     for device, waits in (("cuda:1", ["cuda:1"] * 2), ("cpu", [])):
-        recipe = Recipe(device=device)
-        engine = SimpleNamespace(recipe=recipe, preset=None, image_size=64, weights_hash="", description="")
         waited.clear()
-        with building._Timed(engine)._clock("attend"):  # type: ignore[arg-type]
+        clock = timing.StageClock(device)
+        clock.next_frame()
+        with clock.time("attend"):
             pass
         assert waited == waits

@@ -21,7 +21,7 @@ from rtseg import Tracker, open_engine, open_source
 from rtseg.base.errors import ConfigError, EngineError
 from rtseg.base.types import Frame, Prompt
 from rtseg.build.clips import Clip
-from rtseg.build.gate import gate
+from rtseg.build.parity import check_parity
 from rtseg.engine import PromptBatch, Recall, Remembered
 from rtseg.engine.onnx import folder as graph_folder
 from rtseg.engine.onnx import opening, session
@@ -250,7 +250,7 @@ def test_every_policy(policy: str, pair: tuple[Any, Any], frames: list[Frame]) -
 
 def test_the_gate(pair: tuple[Any, Any], frames: list[Frame]) -> None:
     clip = Clip("short", lambda: iter(frames), script(frames, 3), len(frames))
-    report = gate(pair[0], pair[1], clip)
+    report = check_parity(pair[0], pair[1], clip)
     assert report["ok"] and report["least"] > 0.999
 
 
@@ -263,7 +263,7 @@ def test_the_gate_refuses_another_network_s_graphs(pair: tuple[Any, Any], frames
     numbers.tofile(wrong / WEIGHTS)
     broken = opening.OnnxEngine(wrong, pair[1].preset, pair[1].recipe, "", "cpu", 1)
     clip = Clip("short", lambda: iter(frames), script(frames, 1), len(frames))
-    report = gate(pair[0], broken, clip)
+    report = check_parity(pair[0], broken, clip)
     assert not report["ok"] and report["drifted"] is not None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...engine.recipe import MemoryPlan, Recipe
+from ...base.errors import ConfigError, did_you_mean
 from ...base.hardware.gpu import free_gpu_bytes
 from ...base.hardware.memory import available_bytes
+from ...engine.recipe import MemoryPlan, Recipe
 from ...engine.room import MIB, room
-from ...base.errors import ConfigError, did_you_mean
 from ...sam2 import PRESETS
 from .finding import Finding
 from .gpu import trouble

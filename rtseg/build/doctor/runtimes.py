@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...base.errors import EngineError, RtsegError
-from .finding import Finding, first_line, has, version
 from ...base.hardware.gpu import jetpack, platform_kind
+from .finding import Finding, first_line, has, version
 from .gpu import trouble
 
 PROOF = "not executed by the doctor; rtseg build RECIPE proves it here"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...base.types import Float32, Frame, ImageU8, Masks, now_ns
-from ...engine import Array, Decoded, Engine, Features, Prepares, PromptBatch, Recall, Remembered
-from ...engine.base import Verbs
+from ...build.timing import StageClock, TimedEngine, synchronise
+from ...engine import Decoded, Engine, Prepares, Remembered
 from ...publish import draw_overlay
 from ...track import Tracker
 from .budget import Deadline
@@ -21,13 +20,6 @@ from .turns import settling
 
 STEADY_FRAMES, STEADY_WITHIN, MOST_WARM_UP = 5, 0.10, 60
 STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "masks_to_host", "overlay")
-
-
-def synchronise(device: str = "cuda") -> None:
-    """Wait for an engine's GPU, if it works on one: a kernel that was only launched has cost nothing yet."""
-    torch = sys.modules.get("torch")  # an engine that needs none loads none
-    if torch is not None and device.startswith("cuda") and torch.cuda.is_initialized():
-        torch.cuda.synchronize(device)
 
 
 @dataclass(slots=True)
@@ -120,59 +112,6 @@ def is_steady(times_ms: Sequence[float]) -> bool:
     return abs(last / before - 1) <= STEADY_WITHIN
 
 
-class StageClock:
-    """Times of named stages, frame by frame; the device is waited for at both ends of each. Stages do not overlap."""
-
-    def __init__(self, device: str) -> None:
-        self.frames: list[dict[str, float]] = []
-        self._device, self._start_ns = device, 0
-
-    def next_frame(self) -> None:
-        self.frames.append(dict.fromkeys(STAGES, 0.0))
-
-    def start(self) -> None:
-        synchronise(self._device)
-        self._start_ns = now_ns()
-
-    def stop(self, stage: str) -> None:
-        """What has passed since `start` is this stage's; one that comes twice on a frame is added up."""
-        synchronise(self._device)
-        self.frames[-1][stage] += (now_ns() - self._start_ns) / 1e6
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        self.start()
-        yield
-        self.stop(stage)
-
-
-class StagedEngine(Verbs):
-    """An engine whose verbs are timed one by one; what it would have fused runs apart."""
-
-    def __init__(self, engine: Engine, clock: StageClock) -> None:
-        self.recipe, self.preset, self.image_size = engine.recipe, engine.preset, engine.image_size
-        self.weights_hash, self.description = engine.weights_hash, engine.description
-        self._engine, self._clock = engine, clock
-
-    def encode_image(self, image_hwc: ImageU8) -> Features:
-        with self._clock.time("encode_image"):
-            return self._engine.encode_image(image_hwc)
-
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
-        with self._clock.time("attend"):
-            return self._engine.attend(features, recalls)
-
-    def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
-        with self._clock.time("decode"):
-            return self._engine.decode(conditioned_bchw, features, prompts)
-
-    def remember(
-        self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
-    ) -> list[Remembered]:
-        with self._clock.time("remember"):
-            return self._engine.remember(features, logits_b1hw, score_b, prompted)
-
-
 class StagedTracker(Tracker):
     """A tracker that times its own share: the bank with its policy, and the masks' way to the host.
 
@@ -180,7 +119,7 @@ class StagedTracker(Tracker):
     """
 
     def __init__(self, engine: Engine, clock: StageClock) -> None:
-        super().__init__(StagedEngine(engine, clock))
+        super().__init__(TimedEngine(engine, clock.time))
         self._clock = clock
 
     def step(self, frame: Frame | ImageU8) -> Masks:
@@ -233,4 +172,4 @@ class StagedLane(Lane):
 
     def stages_ms(self) -> dict[str, list[float]]:
         """Times of each stage on the frames of all blocks, in the order in which they come on a frame."""
-        return {stage: [frame[stage] for frame in self.measured] for stage in STAGES}
+        return {stage: [frame.get(stage, 0.0) for frame in self.measured] for stage in STAGES}

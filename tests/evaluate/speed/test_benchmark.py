@@ -23,6 +23,8 @@ from rtseg.base.errors import ConfigError, EngineError, PromptError
 from rtseg.base.hardware import facts, load, memory
 from rtseg.base.terminal import clock_bar, show
 from rtseg.base.types import ImageU8
+from rtseg.build import timing
+from rtseg.build.timing import StageClock, synchronise
 from rtseg.cli import main
 from rtseg.engine import Decoded, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.base import Verbs
@@ -34,7 +36,7 @@ from rtseg.evaluate.speed.budget import Budget, Deadline
 from rtseg.evaluate.speed.clip import SYNTHETIC, Clip, load_clip
 from rtseg.evaluate.speed.cold import _cuda_mib
 from rtseg.evaluate.speed.figures import Candidate, accuracy, doubts
-from rtseg.evaluate.speed.lane import STAGES, Block, Lane, StageClock, StagedLane, is_steady, synchronise
+from rtseg.evaluate.speed.lane import STAGES, Block, Lane, StagedLane, is_steady
 from rtseg.evaluate.speed.plan import choose_objects, plan
 from rtseg.evaluate.speed.statistics import fit, fit_blocks, jitter, median_interval, speedup, spread, summary, thin
 from rtseg.evaluate.speed.tables import Document
@@ -63,7 +65,8 @@ time = Clock()
 
 @pytest.fixture(autouse=True)
 def a_clock_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes_module, "now_ns", time)
+    for module in (lanes_module, timing):
+        monkeypatch.setattr(module, "now_ns", time)
     monkeypatch.setattr(run, "Budget", partial(Budget, clock=time))
 
 

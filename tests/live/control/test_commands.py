@@ -1,4 +1,4 @@
-"""`rtseg ctl` and `rtseg keys`, as words of the command line."""
+"""`rtseg ctl` and `rtseg keys` by the command line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ import pytest
 
 from rtseg.base.errors import OutputError, PromptError, RtsegError
 from rtseg.base.types import Frame
-from rtseg.cli import _Parser, _verb
+from rtseg.cli import make_parser
 from rtseg.live.control import Add, ControlServer, Correct, Rename, Set, TakeSnapshot, snapshot_result
-from rtseg.live.control.commands import add_parsers
 
 
 def _run(*words: str) -> dict:
-    parser = _Parser(prog="rtseg")
-    add_parsers(parser.add_subparsers(dest="verb", required=True), _verb)
-    args = parser.parse_args(words)
+    args = make_parser().parse_args(words)
     return args.run(args)
 
 
@@ -118,7 +115,7 @@ def test_keys_in_words(tmp_path: Path):
 
 
 def test_the_words_are_there_without_zeromq():
-    code = "import sys; from rtseg.cli import _parser; _parser(); assert not {'zmq', 'msgpack'} & set(sys.modules)"
+    code = "import sys, rtseg.cli as c; c.make_parser(); assert not {'zmq', 'msgpack'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,4 +1,4 @@
-"""The parity gate: a right engine passes, a wrong one does not, and the report names the verb that is wrong."""
+"""The parity check: a right engine passes, a wrong one does not, and the report names the verb that is wrong."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from rtseg.base.errors import EngineError, PromptError
+from rtseg.base.types import ImageU8
 from rtseg.build import clips
-from rtseg.build.clips import Clip, calibration, synthetic_clip, user_clip
-from rtseg.engine.recipe import Recipe
+from rtseg.build.clips import Clip, calibration_images, synthetic_clip, user_clip
+from rtseg.build.parity import LIMITS, MOST_ERROR, PROBED, SMALL, STEPS, check_parity, explain, overlap
+from rtseg.build.verb_errors import VerbErrors, relative_error
 from rtseg.engine import Decoded, Engine, Features, PromptBatch, Recall, Remembered, open_engine
 from rtseg.engine.base import Verbs
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.base.errors import EngineError, PromptError
-from rtseg.build.gate import LIMITS, MOST_ERROR, PROBED, SMALL, STEPS, explain, gate, overlap
 from rtseg.grab import HELD_OUT_SEED
-from rtseg.build.probe import Errors, relative_error
 from rtseg.sam2 import Preset, get_preset
-from rtseg.base.types import ImageU8
 from tests.engine.conftest import random_network
 
 RECIPE = Recipe(image_size=64, runtime="torch", precision="fp32")
@@ -96,7 +96,7 @@ def shaken(t: Tensor, share: float = 0.1) -> Tensor:
 
 def test_the_same_engine_passes(reference: TorchEngine, clip: Clip) -> None:
     seen: list[tuple[int, int | None]] = []
-    report = gate(reference, engine(), clip, lambda done, total: seen.append((done, total)))
+    report = check_parity(reference, engine(), clip, lambda done, total: seen.append((done, total)))
     assert report["ok"] and report["drifted"] is None and report["first_failure"] is None
     assert (report["frames"], report["objects"], report["least"], report["mean"]) == (26, 4, 1.0, 1.0)
     assert seen == [(k + 1, 26) for k in range(26)]
@@ -108,7 +108,7 @@ def test_the_same_engine_passes(reference: TorchEngine, clip: Clip) -> None:
 @pytest.mark.slow
 def test_half_precision_passes_and_its_error_is_seen(clip: Clip) -> None:
     nano = get_preset("nano")  # whose masks are no ties on this clip
-    report = gate(engine("fp32", nano), engine("bf16", nano), clip)
+    report = check_parity(engine("fp32", nano), engine("bf16", nano), clip)
     assert report["ok"], explain(report)
     assert 0.98 <= report["least"] <= report["mean"] < 1
     seen = {name: verb["typical"] / verb["limit"] for name, verb in report["verbs"].items()}
@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[str, dict[str, Callable[[Any], Any]]]] = {
 def test_a_wrong_verb_is_named(
     reference: TorchEngine, clip: Clip, verb: str, wrong: dict[str, Callable[[Any], Any]]
 ) -> None:
-    report = gate(reference, Skewed(engine(), **wrong), clip)
+    report = check_parity(reference, Skewed(engine(), **wrong), clip)
     assert not report["ok"] and report["drifted"] == verb
     line = explain(report)
     assert f"{'the fused step' if verb == 'track' else verb} drifted: " in line and "\n" not in line
@@ -160,7 +160,7 @@ class Blinks(Skewed):
 
 def test_a_fault_of_one_frame_is_found_where_it_happened(reference: TorchEngine, clip: Clip) -> None:
     picture = list(clip.frames())[15].image_hwc
-    report = gate(reference, Blinks(engine(), picture), clip)
+    report = check_parity(reference, Blinks(engine(), picture), clip)
     first = report["first_failure"]
     assert not report["ok"] and first["frame"] == 15 and first["object"] in (1, 2, 3, 4)
     assert report["drifted"] == "encode_image" and report["verbs"]["encode_image"]["frame"] == 15
@@ -174,7 +174,7 @@ def test_an_engine_that_gives_up_fails_on_that_frame(reference: TorchEngine, cli
             raise EngineError("no profile for 3 objects")
         return decoded
 
-    report = gate(reference, Skewed(engine(), track=lambda answer: (broken(answer[0]), answer[1])), clip)
+    report = check_parity(reference, Skewed(engine(), track=lambda answer: (broken(answer[0]), answer[1])), clip)
     assert report["drifted"] == "track" and report["verbs"]["track"]["worst"] is None
     assert report["first_failure"]["error"] == "no profile for 3 objects"
     assert "frame 9, object 1: no profile for 3 objects" in explain(report)
@@ -185,11 +185,11 @@ def test_masks_that_say_nothing_do_not_prove_an_engine(clip: Clip) -> None:
     blind = engine()
     with torch.no_grad():
         blind._network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(-50.0)
-    report = gate(blind, Skewed(blind, encode_image=lambda f: Features(shaken(f.top), f.mid, f.fine)), clip)
+    report = check_parity(blind, Skewed(blind, encode_image=lambda f: Features(shaken(f.top), f.mid, f.fine)), clip)
     assert report["failures"] == 0 and report["mean"] == 1 and report["telling_masks"] < 0.2
     assert not report["ok"] and report["drifted"] == "encode_image"
     assert "the masks agree" in explain(report)
-    silent = gate(blind, blind, clip)
+    silent = check_parity(blind, blind, clip)
     assert not silent["ok"] and silent["drifted"] is None and silent["telling_masks"] == 0
     assert "synthetic: proves nothing: the reference sees nothing on it" in explain(silent)
 
@@ -206,11 +206,11 @@ def test_what_goes_wrong_once_memories_are_full_is_found(
             return shaken(answer) if full else answer
 
     monkeypatch.setitem(LIMITS, "fp32", replace(LIMITS["fp32"], each=-9, mean=-9))
-    report = gate(reference, LateWrong(engine()), clip)
+    report = check_parity(reference, LateWrong(engine()), clip)
     assert report["first_failure"] is None and not report["ok"] and report["drifted"] == "attend"
     assert report["verbs"]["attend"]["frame"] >= PROBED
-    monkeypatch.setattr("rtseg.build.gate.LATE", 0)
-    late_unseen = gate(reference, LateWrong(engine()), clip)["verbs"]["attend"]
+    monkeypatch.setattr("rtseg.build.parity.LATE", 0)
+    late_unseen = check_parity(reference, LateWrong(engine()), clip)["verbs"]["attend"]
     assert late_unseen["frame"] == 25 or late_unseen["ok"]
 
 
@@ -219,7 +219,7 @@ def test_no_precision_may_be_far_off(reference: TorchEngine, clip: Clip) -> None
     first = list(clip.frames())[:9]
     brief, candidate = replace(clip, frames=lambda: iter(first), count=9), engine()
     candidate.recipe = replace(candidate.recipe, precision="fp8")
-    limits = {verb: found["limit"] for verb, found in gate(reference, candidate, brief)["verbs"].items()}
+    limits = {verb: found["limit"] for verb, found in check_parity(reference, candidate, brief)["verbs"].items()}
     assert limits == dict.fromkeys(STEPS, MOST_ERROR)
 
 
@@ -228,7 +228,7 @@ def test_a_mean_below_its_limit_fails(reference: TorchEngine, clip: Clip, monkey
     monkeypatch.setitem(LIMITS, "bf16", replace(LIMITS["bf16"], each=0.5, mean=0.99999))
     candidate = Skewed(engine(), decode=lambda d: replace(d, logits_b1hw=shaken(d.logits_b1hw, 0.02)))
     candidate.recipe = replace(candidate.recipe, precision="bf16")
-    report = gate(reference, candidate, clip)
+    report = check_parity(reference, candidate, clip)
     assert not report["ok"] and report["first_failure"] is None
     assert "mean IoU 0.99" in explain(report) and "no verb alone drifted; nearest to it is" in explain(report)
 
@@ -240,7 +240,7 @@ def test_the_shipped_network_in_half_precision(monkeypatch: pytest.MonkeyPatch) 
         open_engine(Path(__file__).parents[2] / "engines/micro-cpu.toml", runtime="torch", precision=p)
         for p in ("bf16", "fp32")
     )
-    report = gate(full, half, synthetic_clip(half.image_size, 2))
+    report = check_parity(full, half, synthetic_clip(half.image_size, 2))
     assert report["ok"], explain(report)
     assert report["iou_with_truth"]["reference"] > 0.8 and report["telling_masks"] > 0.8
 
@@ -264,9 +264,9 @@ def test_relative_error() -> None:
     assert relative_error(ones, torch.cat((ones[:1], 1.5 * ones[1:]))) == 0.5
     assert relative_error(ones, ones * torch.nan) == float("inf")
     assert relative_error(ones * torch.nan, ones) == 0
-    errors = Errors([(0.1, 0), (9.0, 1), (0.2, 2)])
+    errors = VerbErrors([(0.1, 0), (9.0, 1), (0.2, 2)])
     assert (errors.typical, errors.worst) == (0.2, (9.0, 1))
-    assert (Errors().typical, Errors().worst) == (0.0, (0.0, None))
+    assert (VerbErrors().typical, VerbErrors().worst) == (0.0, (0.0, None))
 
 
 def test_the_synthetic_clip(clip: Clip) -> None:
@@ -281,7 +281,7 @@ def test_the_synthetic_clip(clip: Clip) -> None:
     }
     assert clip.truths == {1: 1, 2: 2, 3: 1, 4: 2}
     assert {p.id for given in synthetic_clip(64, 2).prompts.values() for p in given} == {1, 2}
-    shown = calibration(64, None)
+    shown = calibration_images(64, None)
     assert len(shown) == clips.CALIBRATION and not np.array_equal(shown[0], frames[0].image_hwc)
 
 
@@ -298,6 +298,6 @@ def test_a_clip_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(PromptError, match="2 objects; the recipe says max_objects = 1; raise it"):
         user_clip(str(tmp_path), said, 1)
     monkeypatch.setattr(clips, "MOST_FRAMES", 3)
-    with pytest.raises(PromptError, match="prompt on frame 3; the gate watches the first 3 of"):
+    with pytest.raises(PromptError, match="prompt on frame 3; expected one of the first 3 frames of"):
         user_clip(str(tmp_path), said, 2)
     assert len(list(user_clip(str(tmp_path), None, 1).frames())) == 3

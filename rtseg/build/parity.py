@@ -1,13 +1,13 @@
-"""The parity gate: a candidate engine and the reference each follow the same objects through a whole clip, each with
+"""The parity check: a candidate engine and the reference each follow the same objects through a whole clip, each with
 its own memory, and their masks are compared on every frame. Errors feed back through memory: one frame proves little.
 
 The measure is the IoU of the two masks at the network's own mask resolution, for each object on each frame; 1 where
 both are empty. A union of under 100 pixels counts as 100: on so few, IoU measures pixels at the edge, where the
-reference itself stands between yes and no. So every frame is judged, and a mask of any size that is missing counts.
+reference itself is undecided. So every frame is judged, and a mask of any size that is missing counts.
 
 Masks do not show everything: a network may hardly read its pointers. So each verb is judged too, by its answers to the
-same questions, early and again where memories are full. By its median error: where two of the decoder's masks compete
-closely, rounding alone may choose the other one. And a clip on which the reference sees nothing proves nothing.
+same questions, early and again where memories are full. Its median error counts: where two of the decoder's masks
+compete closely, rounding alone may choose the other one. A clip on which the reference sees nothing proves nothing.
 """
 
 from __future__ import annotations
@@ -22,31 +22,35 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .clips import Clip
-from ..engine import Engine
 from ..base.errors import EngineError
-from .probe import FUSED, Errors, Probe
-from ..track import Tracker
 from ..base.types import BoolMask, Frame, Masks
+from ..engine import Engine
+from ..track import Tracker
+from .clips import Clip
+from .verb_errors import FUSED, ErrorProbe, VerbErrors
 
 Progress = Callable[[int, int | None], None]
 
 SMALL = 100  # pixels of a mask; a smaller union counts as this
-PROBED, LATE = 8, 4  # frames whose verbs are compared: the first, so many with full memories, and the clip's last
-FULL = 18  # frames after an object has come, its memories and pointers are full
+# Frames whose verbs are compared: the first eight, four with full memories, and the clip's last.
+PROBED, LATE = 8, 4
+FULL = 18  # so many frames after an object was first prompted, its memories and pointers are full
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an engine of some precision must reach: IoU on each frame and in the mean. `step`: its relative rounding."""
+    """What an engine of some precision must reach: IoU on each frame and in the mean.
+
+    `step` is the relative rounding of the precision, the unit of the verbs' errors.
+    """
 
     each: float
     mean: float
     step: float
 
 
-# fp32 differs in the order of its sums alone; bf16 and fp16 may move what lies at an edge. Eight bits are a choice to
-# lose accuracy: the gate then keeps out what is broken, and the figures beside it say what the choice costs.
+# fp32 differs in the order of its sums alone; bf16 and fp16 may move a mask's edge. Eight bits are a choice to
+# lose accuracy: the check then finds what is broken, and the figures beside it say what the choice costs.
 LIMITS = {
     "fp32": Limits(each=0.98, mean=0.999, step=1e-5),
     "bf16": Limits(each=0.98, mean=0.99, step=2**-8),
@@ -55,47 +59,52 @@ LIMITS = {
     "int8": Limits(each=0.90, mean=0.95, step=2**-6),
     "fp8": Limits(each=0.90, mean=0.95, step=2**-5),
 }
-# How many roundings' worth a verb's answer may be off: about four times what bf16 and fp16 were measured to give.
+# By how many roundings a verb's answer may be off: about four times what bf16 and fp16 were measured to give.
 STEPS = {"encode_image": 16, "attend": 8, "decode": 8, "remember": 8, FUSED: 24}
-MOST_ERROR = 0.2  # and never more than this: what is further off does not compute the same thing
+MOST_ERROR = 0.2  # and never more than this: a verb that is further off does not compute the same thing
 
 
-def gate(
+def check_parity(
     reference: Engine, candidate: Engine, clip: Clip, progress: Progress = lambda done, total: None,
     expected: Sequence[Masks] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare a candidate with the reference over a clip; the report's `ok` says whether it may be installed.
 
-    `expected` are the reference's masks, where several candidates are compared with the same ones: `reference_masks`.
+    `progress` is called with (frames compared, frames in all or None). `expected` are the reference's masks, as
+    `reference_masks` makes them, where several candidates are compared with the same ones.
     """
     limits = LIMITS[candidate.recipe.precision]
-    seen = _follow(
-        reference_masks(reference, clip) if expected is None else expected, candidate, clip, limits, progress
-    )
-    first = seen.first_failure
-    late = min(max(clip.prompts) + FULL, max(PROBED, seen.frames - 1 - LATE))
-    asked = probe(reference, candidate, clip, PROBED if first is None else int(first["frame"]) + 1, late)
-    verbs = {verb: _verdict(asked[verb], late, min(limits.step * STEPS[verb], MOST_ERROR)) for verb in STEPS}
-    agrees = seen.passed and all(verb["ok"] for verb in verbs.values())
-    blame = None if agrees else _drifted(verbs)
-    ok = agrees and seen.told > 0
-    return {"ok": ok, "clip": clip.name, **seen.report(), "verbs": verbs, "drifted": blame}
+    masks = reference_masks(reference, clip) if expected is None else expected
+    found = _compare_masks(masks, candidate, clip, limits, progress)
+    first = found.first_failure
+    late = min(max(clip.prompts) + FULL, max(PROBED, found.frames - 1 - LATE))
+    errors = verb_errors(reference, candidate, clip, PROBED if first is None else int(first["frame"]) + 1, late)
+    verbs = {verb: _verdict(errors[verb], late, min(limits.step * STEPS[verb], MOST_ERROR)) for verb in STEPS}
+    agrees = found.passed and all(verb["ok"] for verb in verbs.values())
+    drifted = None if agrees else _drifted(verbs)
+    return {
+        "ok": agrees and found.informative > 0,
+        "clip": clip.name,
+        **found.report(),
+        "verbs": verbs,
+        "drifted": drifted,
+    }
 
 
-def probe(reference: Engine, candidate: Engine, clip: Clip, stop: int, late: int) -> dict[str, Errors]:
+def verb_errors(reference: Engine, candidate: Engine, clip: Clip, stop: int, late: int) -> dict[str, VerbErrors]:
     """Each verb's errors over the frames of a clip before `stop`, over some from `late` on, and on its last one."""
-    asked = Probe(reference, candidate)
-    tracker = Tracker(asked)
+    probe = ErrorProbe(reference, candidate)
+    tracker = Tracker(probe)
     frames, end = clip.frames(), max(stop, late + LATE)
     for place, frame in enumerate(chain(islice(frames, end), _last(frames))):
-        asked.frame, asked.asks = frame.seq, place < stop or place >= late
-        _give(tracker, clip, frame)
+        probe.frame, probe.compares = frame.seq, place < stop or place >= late
+        _give_prompts(tracker, clip, frame)
         tracker.step(frame)
-    return asked.errors
+    return probe.errors
 
 
 def explain(report: dict[str, Any]) -> str:
-    """One line about a gate that failed: where, by how much, and whose fault it is."""
+    """One line about a check that failed: where, by how much, and which verb is to blame."""
     first, limits = report["first_failure"], report["limits"]
     if report["drifted"] is None:
         return (
@@ -119,7 +128,7 @@ def explain(report: dict[str, Any]) -> str:
     return f"{report['clip']}: {what}; {blame}"
 
 
-def _verdict(errors: Errors, late: int, limit: float) -> dict[str, Any]:
+def _verdict(errors: VerbErrors, late: int, limit: float) -> dict[str, Any]:
     worst, frame = errors.worst
     typical = errors.typical_either_side(late)
     return {
@@ -152,11 +161,12 @@ def overlap(expected_hw: BoolMask, found_hw: BoolMask) -> tuple[float, int]:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Comparison:
     """What has been compared so far.
 
-    `small`: masks whose union counts as `SMALL`. `told`: of the reference's masks on frames where nothing was said of
-    their object (`tracked`), those that are neither empty nor full.
+    `small`: masks whose union counts as `SMALL`. `tracked`: the reference's masks of objects that were not prompted on
+    that frame; `informative`: those of them that are neither empty nor full. `truth`: pairs of IoU with the truth, of
+    the reference and of the candidate.
     """
 
     limits: Limits
@@ -164,7 +174,7 @@ class _Seen:
     frames: int = 0
     objects: set[int] = field(default_factory=set)
     small: int = 0
-    told: int = 0
+    informative: int = 0
     tracked: int = 0
     failures: int = 0
     first_failure: dict[str, Any] | None = None
@@ -180,16 +190,16 @@ class _Seen:
 
     def add(self, frame: Frame, expected: Masks, found: Masks, clip: Clip) -> None:
         self.frames += 1
-        said = {prompt.id for prompt in clip.prompts.get(frame.seq, ())}
+        prompted = {prompt.id for prompt in clip.prompts.get(frame.seq, ())}
         for row, i in enumerate(expected.ids):
             expected_hw, found_hw = (np.asarray(m.mask_logits_bhw[row] > 0) for m in (expected, found))
             iou, union = overlap(expected_hw, found_hw)
             self.objects.add(i)
             self.ious.append(iou)
             self.small += 0 < union < SMALL
-            if i not in said:
+            if i not in prompted:
                 self.tracked += 1
-                self.told += bool(expected_hw.any() and not expected_hw.all())
+                self.informative += bool(expected_hw.any() and not expected_hw.all())
             if iou < self.limits.each:
                 self.fail({"frame": frame.seq, "object": i, "iou": iou})
             if frame.truth_hw is not None and i in clip.truths:
@@ -210,7 +220,7 @@ class _Seen:
             "failures": self.failures,
             "first_failure": self.first_failure,
             "small_masks": self.small,
-            "telling_masks": self.told / max(1, self.tracked),
+            "telling_masks": self.informative / max(1, self.tracked),
         }
         if self.truth:
             means = np.mean(self.truth, axis=0)
@@ -222,33 +232,35 @@ def reference_masks(reference: Engine, clip: Clip) -> Iterable[Masks]:
     """The reference's masks on each frame of a clip, of which only the sign is kept."""
     tracker = Tracker(reference)
     for frame in clip.frames():
-        _give(tracker, clip, frame)
+        _give_prompts(tracker, clip, frame)
         masks = tracker.step(frame)
         yield replace(masks, mask_logits_bhw=(masks.mask_logits_bhw > 0).astype(np.int8))
 
 
-def _follow(expected: Iterable[Masks], candidate: Engine, clip: Clip, limits: Limits, progress: Progress) -> _Seen:
-    """The candidate through the clip, beside the reference's masks. One that gives up has failed on that frame."""
-    seen, tracker = _Seen(limits), Tracker(candidate)
+def _compare_masks(
+    expected: Iterable[Masks], candidate: Engine, clip: Clip, limits: Limits, progress: Progress
+) -> _Comparison:
+    """Compare the candidate's masks with the reference's. One that raises an error has failed on that frame."""
+    found, tracker = _Comparison(limits), Tracker(candidate)
     for frame, masks in zip(clip.frames(), expected, strict=True):
-        _give(tracker, clip, frame)
+        _give_prompts(tracker, clip, frame)
         try:
-            found = tracker.step(frame)
+            candidate_masks = tracker.step(frame)
         except EngineError as e:
-            seen.fail({"frame": frame.seq, "object": masks.ids[0], "iou": 0.0, "error": str(e)})
+            found.fail({"frame": frame.seq, "object": masks.ids[0], "iou": 0.0, "error": str(e)})
             break
-        seen.add(frame, masks, found, clip)
-        progress(seen.frames, clip.count)
-    return seen
+        found.add(frame, masks, candidate_masks, clip)
+        progress(found.frames, clip.count)
+    return found
 
 
-def _give(tracker: Tracker, clip: Clip, frame: Frame) -> None:
+def _give_prompts(tracker: Tracker, clip: Clip, frame: Frame) -> None:
     for prompt in clip.prompts.get(frame.seq, ()):
         tracker.give(prompt)
 
 
 def _last(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """The last of what an iterator still holds when it is asked, if anything."""
+    """The last of what an iterator still holds, if anything."""
     last = None
     for last in frames:  # noqa: B007
         pass
@@ -257,10 +269,11 @@ def _last(frames: Iterator[Frame]) -> Iterator[Frame]:
 
 
 def _shrunk(mask_hw: BoolMask, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """A mask at another size: the pixels that it covers half of or more."""
     covered_hw = cv2.resize(mask_hw.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(covered_hw >= 0.5)
 
 
 def _number(value: float) -> float | None:
-    """JSON has no infinity."""
+    """A number, or None for infinity: JSON has none."""
     return value if math.isfinite(value) else None

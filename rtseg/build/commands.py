@@ -1,0 +1,63 @@
+"""The verbs about engines and this machine: `rtseg build` and `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from ..base.verb import Result, Verb, option, path, path_or_uri
+
+
+def _build(args: argparse.Namespace) -> Result:
+    from ..base.terminal import progress_bar
+    from .build import build_all
+
+    options = {name: getattr(args, name) for name in ("clip", "prompts", "force")}
+    with progress_bar("frames proved") as progress:
+        return build_all(args.recipes, **options, note=partial(print, file=sys.stderr), progress=progress)
+
+
+def _doctor(args: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    from .doctor import examine
+    from .doctor.memory import plan
+
+    if args.memory is not None:
+        return plan(args.memory)
+    findings = examine()
+    return {"ok": all(f.ok is not False for f in findings), "findings": [asdict(f) for f in findings]}
+
+
+BUILD = Verb(
+    "build",
+    "compile an engine, prove that its masks are the reference's, install it in built/ beside the recipe",
+    example="rtseg build engines/nano-cpu.toml",
+    run=_build,
+    options=(
+        option("recipes", type=path, nargs="+", metavar="RECIPE.toml", help="engine recipes"),
+        option(
+            "--clip", type=path_or_uri, help="prove it on this too: a video file, a folder of images, or synthetic:..."
+        ),
+        option("--prompts", type=path, help="what to follow in the clip: a JSON file, as for segment"),
+        option("--force", action="store_true", help="build again what is there and fits"),
+    ),
+)
+
+DOCTOR = Verb(
+    "doctor",
+    "what this machine has, and what to do about what it has not",
+    example="rtseg doctor",
+    run=_doctor,
+    options=(
+        option(
+            "--memory",
+            nargs="*",
+            metavar="PRESET",
+            help="instead: how much memory engines take, for each size and number of objects (no PRESET: of all)",
+        ),
+    ),
+)
+
+VERBS = (BUILD, DOCTOR)
