@@ -17,24 +17,24 @@ from typing import Any
 
 import torch
 
-from .clips import Clip, calibration, synthetic_clip, user_clip
-from ..engine.recipe import Recipe, load_recipe
+from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
 from ..base.files import file_sha256
+from ..base.types import ImageU8, Masks, now_ns
 from ..engine import Array, Decoded, Engine, Features, Prompts, Recall, Remembered, find_weights
 from ..engine.artifact import check, folder_of, forgive, identity, refusal, refuse, write
 from ..engine.artifact import fastest as fastest_built
 from ..engine.base import Verbs
 from ..engine.install import exclusive, install, workplace
 from ..engine.opening import in_one_line
+from ..engine.recipe import Recipe, load_recipe
 from ..engine.reference import TorchEngine
 from ..engine.room import check as check_room
 from ..engine.runtimes import WITHOUT_TORCH, candidates, device_of, family, runtime_module, settle
-from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
-from .fastest import Entry, fastest, measure
-from .gate import explain, gate, reference_masks
 from ..sam2 import Sam2, get_preset, load_weights
 from ..track import Tracker
-from ..base.types import ImageU8, Masks, now_ns
+from .clips import Clip, calibration, synthetic_clip, user_clip
+from .fastest import Entry, fastest, measure
+from .gate import explain, gate, reference_masks
 
 EIGHT_BITS = ("int8", "fp8")
 

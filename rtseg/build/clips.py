@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import PromptError, SourceError
-from ..grab import HELD_OUT_SEED, open_source
 from ..base.prompt_files import load_prompts
 from ..base.types import BoolMask, Frame, ImageU8, Prompt
+from ..grab import HELD_OUT_SEED, open_source
 
 # A held-out scene that both shipped networks follow well (IoU with the truth 0.87 and 0.88). Where they are lost, masks
 # are chance, and rounding decides them: a clip for telling engines apart is one that the network can follow.

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from .clips import Clip
 from ..base.cores import cpu_cores
+from ..base.types import now_ns
 from ..engine import Engine
 from ..engine.threads import at_most
 from ..track import Tracker
-from ..base.types import now_ns
+from .clips import Clip
 
 FRAMES, COUNTED, ROUNDS = 24, 8, 2  # of a clip; the last of them, when memories are filled; turns of each candidate
 TIE = 0.05  # a candidate that gains less than this over a more exact one is not taken

@@ -22,12 +22,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .clips import Clip
-from ..engine import Engine
 from ..base.errors import EngineError
-from .probe import FUSED, Errors, Probe
-from ..track import Tracker
 from ..base.types import BoolMask, Frame, Masks
+from ..engine import Engine
+from ..track import Tracker
+from .clips import Clip
+from .probe import FUSED, Errors, Probe
 
 Progress = Callable[[int, int | None], None]
 

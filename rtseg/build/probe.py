@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
-from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered
-from ..engine.base import Verbs
 from ..base.errors import EngineError
 from ..base.types import ImageU8
+from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, Prompts, Recall, Remembered
+from ..engine.base import Verbs
 
 VERBS = ("encode_image", "attend", "decode", "remember")
 FUSED = "track"  # the four in a row, which an engine may run as one

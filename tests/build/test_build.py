@@ -19,21 +19,21 @@ import numpy as np
 import pytest
 import torch
 
+from rtseg.base.cores import cpu_cores
+from rtseg.base.errors import ConfigError, EngineError, WeightsError
+from rtseg.base.types import ImageU8
 from rtseg.build import build as building
 from rtseg.build import clips
 from rtseg.build.build import build, build_all
-from rtseg.cli import main
-from rtseg.engine.recipe import Recipe, load_recipe
-from rtseg.base.cores import cpu_cores
-from rtseg.engine import open_engine
-from rtseg.engine.artifact import SIDECAR, fastest, find, locate
-from rtseg.engine.reference import TorchEngine
-from rtseg.engine.runtimes import candidates, settle
-from rtseg.base.errors import ConfigError, EngineError, WeightsError
 from rtseg.build.fastest import Entry
 from rtseg.build.fastest import fastest as choose
+from rtseg.cli import main
+from rtseg.engine import open_engine
+from rtseg.engine.artifact import SIDECAR, fastest, find, locate
+from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.engine.reference import TorchEngine
+from rtseg.engine.runtimes import candidates, settle
 from rtseg.sam2 import Decoded, Features, Sam2, get_preset, save_weights
-from rtseg.base.types import ImageU8
 from tests.engine.conftest import random_network
 
 FRAMES = 10  # of the gate's clip: what a proof takes is in test_gate.py

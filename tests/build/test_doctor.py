@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from rtseg.build import doctor
-from rtseg.cli import main
-from rtseg.engine.recipe import load_recipe
 from rtseg.build.doctor import finding, gpu, memory, runtimes
 from rtseg.build.doctor.finding import Finding
+from rtseg.cli import main
+from rtseg.engine.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 NOT_EXECUTED = "not executed by the doctor"
@@ -75,8 +75,8 @@ class Machine:
         self.patch.setattr(torch, "ones", ones)
 
     def tensorrt(self, number: str | None, error: Exception | None = None) -> None:
-        from rtseg.engine.tensorrt import library
         from rtseg.base.errors import EngineError
+        from rtseg.engine.tensorrt import library
 
         self.absent.discard("tensorrt")
         module = ModuleType("tensorrt")

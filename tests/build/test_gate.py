@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from rtseg.base.errors import EngineError, PromptError
+from rtseg.base.types import ImageU8
 from rtseg.build import clips
 from rtseg.build.clips import Clip, calibration, synthetic_clip, user_clip
-from rtseg.engine.recipe import Recipe
+from rtseg.build.gate import LIMITS, MOST_ERROR, PROBED, SMALL, STEPS, explain, gate, overlap
+from rtseg.build.probe import Errors, relative_error
 from rtseg.engine import Decoded, Engine, Features, Prompts, Recall, Remembered, open_engine
 from rtseg.engine.base import Verbs
+from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.base.errors import EngineError, PromptError
-from rtseg.build.gate import LIMITS, MOST_ERROR, PROBED, SMALL, STEPS, explain, gate, overlap
 from rtseg.grab import HELD_OUT_SEED
-from rtseg.build.probe import Errors, relative_error
 from rtseg.sam2 import Preset, get_preset
-from rtseg.base.types import ImageU8
 from tests.engine.conftest import random_network
 
 RECIPE = Recipe(image_size=64, runtime="torch", precision="fp32")

@@ -10,14 +10,13 @@ from statistics import median
 import numpy as np
 
 from ... import __version__
+from ...base.cores import cores, cpu_cores, cpu_flags
 from ...base.defaults import MASK_BUDGET_MS
-from ...engine.recipe import SHIPPED, Recipe
-from ...base.cores import cpu_cores, cpu_flags
-from ...base.files import file_sha256
-from ...base.cores import cores
 from ...base.errors import RtsegError
-from ...engine.reach import nearest, needed_ms
+from ...base.files import file_sha256
 from ...base.types import now_ns
+from ...engine.reach import nearest, needed_ms
+from ...engine.recipe import SHIPPED, Recipe
 from .finding import Finding, first_line, has, package
 from .gpu import trouble
 from .memory import shipped

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ...base.errors import ConfigError, did_you_mean
 from ...engine.recipe import MemoryPlan, Recipe
 from ...engine.room import MIB, available, free_bytes, room
-from ...base.errors import ConfigError, did_you_mean
 from ...sam2 import PRESETS
 from .finding import Finding
 from .gpu import trouble
