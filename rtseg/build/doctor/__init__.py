@@ -10,7 +10,6 @@ from statistics import median
 import numpy as np
 
 from ... import __version__
-from ...base.cores import cores, cpu_cores, cpu_flags
 from ...base.defaults import MASK_BUDGET_MS
 from ...base.errors import RtsegError
 from ...base.files import file_sha256
