@@ -21,10 +21,12 @@ import msgpack
 import numpy as np
 import pytest
 import torch
+from msgspec import UNSET, Struct
 from PIL import Image
 
 import rtseg.base.prompt_schema
-import rtseg.base.tables
+import rtseg.base.schema
+import rtseg.base.types
 from rtseg.base.errors import RtsegError
 from rtseg.base.prompt_files import load_prompts
 from rtseg.base.types import Prompt
@@ -474,22 +476,31 @@ def test_nor_is_any_of_thousands(tmp_path: Path, seed: int) -> None:
     assert tried(tmp_path, seed)[1] == []
 
 
-def careless_whole(value: object) -> int | None:
+def careless_plain(value: Any, depth: int = 0) -> Any:
+    """Texts, truths and fractions as whole numbers."""
+    if isinstance(value, list | tuple):
+        return [careless_plain(item) for item in value]
     with suppress(Exception):
-        return int(float(value))  # type: ignore[arg-type]
-    return None
+        return int(float(value))
+    return value
+
+
+class Careless(Struct, frozen=True, kw_only=True):
+    """A prompt whose numbers may be any."""
+
+    id: int
+    label: Any = UNSET
+    points: Any = UNSET
+    box: Any = UNSET
+    mask: Any = UNSET
 
 
 HOLES: dict[str, tuple[Any, str, Any]] = {
-    "1.7, true and text are whole numbers": (rtseg.base.tables, "whole", careless_whole),
-    "a coordinate may be anywhere": (rtseg.base.prompt_schema, "_check_pixels", lambda table, coordinates: None),
-    "a number may be any": (
-        rtseg.base.tables.Table,
-        "integer",
-        lambda table, key, *limits: table.values.get(key, limits[0]),
-    ),
-    "a box may be turned round": (rtseg.base.prompt_schema, "_box", lambda table: table.numbers("box", 4, "")),
-    "a label may be anything": (rtseg.base.prompt_schema, "as_label", lambda table: table.text("label")),
+    "1.7, true and text are whole numbers": (rtseg.base.schema, "plain", careless_plain),
+    "a coordinate may be anywhere": (rtseg.base.prompt_schema, "_check_pixels", lambda coordinates: None),
+    "a number may be any": (rtseg.base.types, "PromptFields", Careless),
+    "a box may be turned round": (rtseg.base.prompt_schema, "_check_box", lambda box: None),
+    "a label may be anything": (rtseg.base.prompt_schema, "_check_label", lambda label: None),
 }
 
 

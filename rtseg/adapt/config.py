@@ -6,57 +6,54 @@ and the seed say what comes out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from ..base.documents import as_path, read_toml
-from ..base.errors import ConfigError
-from ..base.tables import Table, expanded
+from msgspec import Meta, Struct
+
+from ..base.documents import as_path, expanded, read_toml
+from ..base.schema import ImageSize, Text, convert, one_of
 from ..sam2 import get_preset
 from .losses import LOSSES
 
-KEYS = (
-    "preset", "weights", "teacher", "seed", "optimizer", "weight_decay", "warm_up", "average_decay", "endoscope",
-    "video", "texture", "validate", "phase",
-)  # fmt: skip
-MATERIAL_KEYS = {
-    "video": ("path", "layout", "sequences", "share", "every"),
-    "texture": ("path", "share", "every"),
-    "validate": ("path", "layout", "sequences"),
-}
-PHASE_KEYS = ("steps", "image_size", "length", "objects", "clips", "clips_cuda", "lr", "loss")
 OPTIMIZERS = ("muon", "adamw")
 MOST = 2**31 - 1  # of what is counted
 FEATURES = "features"  # the loss of a phase that teaches an image encoder
+RATES = "two learning rates from 0 to 1: at the phase's begin and at its end"
+
+Count = Annotated[int, Meta(ge=1, le=MOST)]
+Share = Annotated[float, Meta(ge=0, le=1e6)]
+Unit = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
     """Sequences of one data set: `sequences` of the one at `path` (all, where none is named), each `every`-th frame."""
 
-    path: str
-    layout: str | None = None
-    sequences: tuple[str, ...] = ()
-    share: float = 1.0
-    every: int = 1
+    path: Text
+    layout: Text | None = None
+    sequences: tuple[Text, ...] = ()
+    share: Share = 1.0
+    every: Count = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Endoscope:
     """The synthetic one: how often it is drawn, and how many different scenes there are."""
 
-    share: float = 0.0
-    scenes: int = 200
+    share: Share = 0.0
+    scenes: Count = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
     """A larger network to learn from; `weights` as in a recipe."""
 
-    preset: str
-    weights: str
+    preset: Text
+    weights: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +64,14 @@ class Phase:
     that do not fit into its memory at once go through it in parts.
     """
 
-    steps: int
-    image_size: int = 256
-    length: int = 4
-    objects: int = 3
-    clips: int = 6
-    clips_cuda: int = 96
-    lr: tuple[float, float] = (8e-4, 8e-4)
-    loss: str = "from-scratch"
+    steps: Count
+    image_size: ImageSize = 256
+    length: Annotated[int, Meta(ge=2, le=64)] = 4
+    objects: Annotated[int, Meta(ge=1, le=64)] = 3
+    clips: Annotated[int, Meta(ge=1, le=4096)] = 6
+    clips_cuda: Annotated[int, Meta(ge=1, le=4096)] = 96
+    lr: Annotated[tuple[Unit, Unit], Meta(description=RATES)] = (8e-4, 8e-4)
+    loss: Annotated[str, one_of((*LOSSES, FEATURES))] = "from-scratch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,86 +129,72 @@ class TrainConfig:
         return min(1.0, (step + 1) / self.warm_up) * (begin + (end - begin) * min(1.0, own / phase.steps))
 
 
+class _Texture(Struct, frozen=True):
+    path: Text
+    share: Share = 1.0
+    every: Count = 1
+
+
+class _Validate(Struct, frozen=True):
+    path: Text
+    layout: Text | None = None
+    sequences: tuple[Text, ...] = ()
+
+
+class _File(Struct, frozen=True, kw_only=True):
+    """A training as it is written."""
+
+    preset: Text = "nano"
+    weights: Text | None = None
+    teacher: Teacher | None = None
+    seed: Annotated[int, Meta(ge=0, le=MOST)] = 0
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "muon"
+    weight_decay: Unit = 0.05
+    warm_up: Count = 200
+    average_decay: Unit = 0.999
+    endoscope: Endoscope = Endoscope()
+    video: tuple[Material, ...] = ()
+    texture: tuple[_Texture, ...] = ()
+    validate: tuple[_Validate, ...] = ()
+    phase: Annotated[tuple[Phase, ...], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if self.teacher is None and any(phase.loss == FEATURES for phase in self.phase):
+            raise ValueError("a phase learns features, but of no one; expected a [teacher]")
+        if not sum(material.share for material in self.video) + self.endoscope.share:
+            raise ValueError("nothing to train on; expected a [[video]], or an [endoscope] with a share")
+
+
 def read_config(path: str | Path) -> TrainConfig:
     """Read a training's file. `ConfigError` in one line that names the file, the key and what was expected."""
     path = as_path(path)
-    values = read_toml(path)
-    table = Table(values, str(path), KEYS, ConfigError)
-    phases = tuple(_phase(t) for t in _tables(table, "phase", PHASE_KEYS))
-    if not phases:
-        raise table.bad("phase", "at least one [[phase]]")
-    endoscope = Table(values.get("endoscope", {}), f"{path}: endoscope", ("share", "scenes"), ConfigError)
-    videos, textures, validation = (
-        tuple(_material(t) for t in _tables(table, key, known)) for key, known in MATERIAL_KEYS.items()
+    file = convert(read_toml(path), _File, str(path))
+    textures = (Material(t.path, share=t.share, every=t.every) for t in file.texture)
+    validation = (Material(v.path, v.layout, v.sequences) for v in file.validate)
+    teacher = file.teacher and replace(file.teacher, weights=_relative(file.teacher.weights, path))
+    return TrainConfig(
+        phases=file.phase,
+        videos=_materials(file.video, path),
+        textures=_materials(textures, path),
+        endoscope=file.endoscope,
+        validation=_materials(validation, path),
+        preset=_relative(file.preset, path) if file.preset.endswith(".toml") else file.preset,
+        weights=None if file.weights is None else _relative(file.weights, path),
+        teacher=teacher,
+        seed=file.seed,
+        optimizer=file.optimizer,
+        weight_decay=file.weight_decay,
+        warm_up=file.warm_up,
+        average_decay=file.average_decay,
+        path=path,
     )
-    preset = table.text("preset", "nano")
-    teacher = _teacher(table, path) if "teacher" in table else None
-    if teacher is None and any(phase.loss == FEATURES for phase in phases):
-        raise ConfigError(f"{path}: a phase learns features, but of no one; expected a [teacher]")
-    config = TrainConfig(
-        phases,
-        videos,
-        textures,
-        Endoscope(endoscope.number("share", 0.0, 0, 1e6), endoscope.integer("scenes", 200, 1, MOST)),
-        validation,
-        _relative(preset, path) if preset.endswith(".toml") else preset,
-        _relative(table.text("weights"), path) if "weights" in table else None,
-        teacher,
-        table.integer("seed", 0, 0, MOST),
-        table.choice("optimizer", "muon", OPTIMIZERS),
-        table.number("weight_decay", 0.05, 0, 1),
-        table.integer("warm_up", 200, 1, MOST),
-        table.number("average_decay", 0.999, 0, 1),
-        path,
-    )
-    if not sum(m.share for m in config.videos) + config.endoscope.share:
-        raise ConfigError(f"{path}: nothing to train on; expected a [[video]], or an [endoscope] with a share")
-    return config
-
-
-def _teacher(table: Table, path: Path) -> Teacher:
-    said = Table(table.values["teacher"], f"{path}: teacher", ("preset", "weights"), ConfigError)
-    return Teacher(said.text("preset"), _relative(said.text("weights"), path))
 
 
 def _relative(text: str, path: Path) -> str:
     """A path is relative to the file."""
-    return text if text.startswith("package:") else str(path.parent / expanded(text, str(path), ConfigError))
+    return text if text.startswith("package:") else str(path.parent / expanded(text, str(path)))
 
 
-def _tables(table: Table, key: str, known: tuple[str, ...]) -> list[Table]:
-    found: Any = table.values.get(key, [])
-    if not isinstance(found, list):
-        raise table.bad(key, f"tables written as [[{key}]]")
-    return [Table(values, f"{table.where}: {key} {n}", known, ConfigError) for n, values in enumerate(found, 1)]
-
-
-def _material(table: Table) -> Material:
-    return Material(
-        str(expanded(table.text("path"), f"{table.where}: path", ConfigError)),
-        table.text("layout") if "layout" in table else None,
-        table.texts("sequences"),
-        table.number("share", 1.0, 0, 1e6),
-        table.integer("every", 1, 1, MOST),
-    )
-
-
-def _phase(table: Table) -> Phase:
-    default = Phase(1)
-    size = table.integer("image_size", default.image_size, 64, 4096)
-    if size % 32:
-        raise table.bad("image_size", "a multiple of 32")
-    rates = "two learning rates from 0 to 1: at the phase's begin and at its end"
-    lr = table.numbers("lr", 2, rates) if "lr" in table else default.lr
-    if not all(0 <= rate <= 1 for rate in lr):
-        raise table.bad("lr", rates)
-    return Phase(
-        table.integer("steps", None, 1, MOST),
-        size,
-        table.integer("length", default.length, 2, 64),
-        table.integer("objects", default.objects, 1, 64),
-        table.integer("clips", default.clips, 1, 4096),
-        table.integer("clips_cuda", default.clips_cuda, 1, 4096),
-        (lr[0], lr[1]),
-        table.choice("loss", default.loss, (*LOSSES, FEATURES)),
-    )
+def _materials(found: Iterable[Material], path: Path) -> tuple[Material, ...]:
+    """Those of one kind, with `~` in their paths made the home folder."""
+    return tuple(replace(material, path=str(expanded(material.path, f"{path}: path"))) for material in found)

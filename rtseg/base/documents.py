@@ -13,8 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, RtsegError
-from .tables import expanded, short
+from .errors import ConfigError, RtsegError, short
 
 MAX_BYTES = 1 << 26  # of a file that a person wrote: /dev/zero has no end
 _MARKS = {
@@ -28,6 +27,14 @@ def as_path(path: object, error: type[RtsegError] = ConfigError) -> Path:
     if not isinstance(path, str | Path):
         raise error(f"path = {short(path)}; expected the path of a file, as text or Path")
     return expanded(str(path), "path", error)
+
+
+def expanded(text: str, name: str, error: type[RtsegError] = ConfigError) -> Path:
+    """A path that somebody wrote, with `~` made the home folder; `name` opens the error line."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as e:  # ~somebody who has no home here
+        raise error(f"{name} = {short(text)}; expected a home folder that is there: write the path in full") from e
 
 
 def is_file(path: Path) -> bool:

@@ -15,15 +15,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from .documents import as_path, is_file, read_json
-from .errors import PromptError, RtsegError
-from .prompt_schema import MAX_INT, PROMPT_KEYS
-from .tables import Table, listed, short, whole
+from msgspec import UNSET, UnsetType
+
+from .documents import as_path, expanded, is_file, read_json
+from .errors import PromptError, RtsegError, short
+from .prompt_schema import FrameNumber, PromptFields
+from .schema import Text, convert, convert_value, plain
 from .types import BoolMask, Prompt, as_prompt
 
-FILE_KEYS = (*PROMPT_KEYS, "value")  # of a prompt in a file
 EXAMPLE = '[{"frame": 0, "id": 1, "points": [[x, y, 1]]}, ...]'
+
+
+class FilePrompt(PromptFields, frozen=True, kw_only=True):
+    """A prompt in a file: its mask is the path of a picture, and `value` picks an object of it."""
+
+    mask: Text | UnsetType = UNSET
+    value: Any = UNSET
+
+    def __post_init__(self) -> None:
+        if self.value is not UNSET and self.mask is UNSET:
+            raise ValueError("found a value without a mask; expected the mask image that it picks from")
+        PromptFields.__post_init__(self)
+
+
+class PromptEntry(FilePrompt, frozen=True, kw_only=True):
+    """An entry of a prompt file."""
+
+    frame: FrameNumber
 
 
 def load_prompts(path: str | Path) -> dict[int, list[Prompt]]:
@@ -37,16 +57,15 @@ def load_prompts(path: str | Path) -> dict[int, list[Prompt]]:
         raise PromptError(f"{path}: found {short(entries)}; expected a list of prompts: {EXAMPLE}")
     folder = path.parent if is_file(path) else Path()
     prompts: dict[int, list[Prompt]] = {}
-    for number, entry in enumerate(entries, 1):
-        table = Table(entry, f"{path}: entry {number}", ("frame", *FILE_KEYS), PromptError)
-        frame = table.integer("frame", None, 0, MAX_INT)
-        prompt = read_prompt(table, folder)
-        on_frame = prompts.setdefault(frame, [])
-        if any(other.id == prompt.id for other in on_frame):
+    for number, values in enumerate(entries, 1):
+        where = f"{path}: entry {number}"
+        entry = convert(values, PromptEntry, where, PromptError)
+        on_frame = prompts.setdefault(entry.frame, [])
+        if any(other.id == entry.id for other in on_frame):
             raise PromptError(
-                f"{table.where}: object {prompt.id} already has a prompt on frame {frame}; expected one entry for both"
+                f"{where}: object {entry.id} already has a prompt on frame {entry.frame}; expected one entry for both"
             )
-        on_frame.append(prompt)
+        on_frame.append(read_prompt(entry, where, folder, PromptError))
     return prompts
 
 
@@ -56,36 +75,32 @@ def as_prompts(prompts: object) -> dict[int, list[Prompt]]:
         raise PromptError(f"prompts = {short(prompts)}; expected a map of frame numbers to lists of Prompt")
     found: dict[int, list[Prompt]] = {}
     for frame, on_frame in prompts.items():
-        number = Table({"frame": frame}, "prompts", ("frame",), PromptError).integer("frame", None, 0, MAX_INT)
+        number = convert_value(frame, FrameNumber, "prompts: frame", PromptError)
         if isinstance(on_frame, Prompt | str | Mapping) or not isinstance(on_frame, Iterable) or number in found:
             raise PromptError(f"prompts on frame {number}: found {short(on_frame)}; expected one list of Prompt")
         found[number] = [as_prompt(prompt) for prompt in on_frame]
     return found
 
 
-def read_prompt(table: Table, folder: Path) -> Prompt:
-    """One prompt out of a table with the keys `FILE_KEYS`; mask paths are relative to `folder`."""
-    if "value" in table and "mask" not in table:
-        raise table.error(f"{table.where}: found a value without a mask; expected the mask image that it picks from")
-
-    def mask(table: Table) -> BoolMask:
-        value = picked(table.values["value"], table.where, table.error) if "value" in table else None
-        return read_mask(table.path("mask", folder), table.where, table.error, value)
-
-    return Prompt.read(table, mask)
+def read_prompt(entry: FilePrompt, where: str, folder: Path, error: type[RtsegError]) -> Prompt:
+    """The prompt of an entry; the path of its mask is relative to `folder`."""
+    if entry.mask is UNSET:
+        return Prompt.from_fields(entry, None)
+    value = None if entry.value is UNSET else mask_value(entry.value, where, error)
+    path = folder / expanded(entry.mask, f"{where}: mask", error)
+    return Prompt.from_fields(entry, read_mask(path, where, error, value))
 
 
-def picked(value: object, where: str, error: type[RtsegError] = PromptError) -> int | tuple[int, ...]:
-    """The `value` of a mask image: the number of an object in an id map, or its colour."""
-    number = whole(value)
-    if number is not None and 0 <= number <= 65535:
+def mask_value(value: object, where: str, error: type[RtsegError] = PromptError) -> int | tuple[int, ...]:
+    """What picks an object of a mask image: its number in an id map, 0 to 65535, or its colour (r, g, b)."""
+    number = plain(value)
+    if type(number) is int and 0 <= number <= 65535:
         return number
-    color = tuple(whole(part) for part in listed(value) or ())
-    found = tuple(part for part in color if part is not None and 0 <= part <= 255)
-    if len(color) != 3 or len(found) != 3:
+    color = tuple(part for part in number if type(part) is int and 0 <= part <= 255) if type(number) is list else ()
+    if len(color) != 3 or len(number) != 3:
         expected = "the number of an object, 0 to 65535, or a colour [r, g, b]"
         raise error(f"{where}: value = {short(value)}; expected {expected}")
-    return found
+    return color
 
 
 def read_mask(

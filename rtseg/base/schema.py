@@ -30,6 +30,7 @@ from .errors import ConfigError, RtsegError, did_you_mean, short
 
 T = TypeVar("T")
 Text = Annotated[str, Meta(min_length=1, pattern=r"\A[^\0\ud800-\udfff]*\Z")]  # what can be written anywhere
+Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]  # for the bounds alone: a bare float may be infinite, or no number
 ImageSize = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]  # side of the square that a network sees, in pixels
 
 _MAX_DEPTH = 8  # of lists in lists
@@ -64,7 +65,7 @@ def convert(
         if line is not None:
             raise error(line)
     try:
-        return msgspec.convert(values, kind)
+        return _convert(values, kind)
     except (msgspec.ValidationError, OverflowError) as e:
         lines = (table.mistake() for table in tables)
         raise error(next((line for line in lines if line is not None), f"{where}: {e}")) from None
@@ -72,11 +73,11 @@ def convert(
 
 def convert_value(value: object, kind: Any, name: str, error: type[RtsegError] = ConfigError) -> Any:
     """One value, checked as a field of the type `kind` would be; `name` opens the error line, as in "timeout = -1"."""
-    plain = _plain(value)
+    value = plain(value)
     try:
-        return msgspec.convert(plain, kind)
+        return _convert(value, kind)
     except (msgspec.ValidationError, OverflowError):
-        raise error(f"{name} = {short(value)}; expected {_expected(inspect.type_info(kind), plain, name)}") from None
+        raise error(f"{name} = {short(value)}; expected {_expected(inspect.type_info(kind), value, name)}") from None
 
 
 def one_of(names: Collection[str]) -> Meta:
@@ -86,10 +87,10 @@ def one_of(names: Collection[str]) -> Meta:
 
 def mistake(key: str, value: object, expected: str) -> ValueError:
     """What `__post_init__` raises about a field that breaks a rule which its type cannot say."""
-    return ValueError(f"{key} = {short(value)}; expected {expected}")
+    return ValueError(f"{key} = {short(plain(value))}; expected {expected}")
 
 
-def plain_number(value: Any) -> Any:
+def _plain_number(value: Any) -> Any:
     """A number of any library as an int where it is whole, else as a float; anything else as it is."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
@@ -104,21 +105,25 @@ def plain_number(value: Any) -> Any:
         return value
 
 
+def _convert(values: Any, kind: type[T]) -> T:
+    return msgspec.convert(values, kind, builtin_types=(bytes,))  # else a text would be taken for bytes in base64
+
+
 # What the values are made of.
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """A value made of Python's own numbers, texts, lists and dicts."""
     if isinstance(value, str):
         return str(value)
     if isinstance(value, PathLike):
         return str(value)
     if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value] if depth < _MAX_DEPTH else value
+        return [plain(item, depth + 1) for item in value] if depth < _MAX_DEPTH else value
     if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
         items = value.tolist()
-        return _plain(items, depth + 1) if isinstance(items, list) else value
-    return plain_number(value)
+        return plain(items, depth + 1) if isinstance(items, list) else value
+    return _plain_number(value)
 
 
 def _plain_table(values: Mapping[Any, Any], kind: type) -> dict[Any, Any]:
@@ -137,7 +142,7 @@ def _plain_field(value: Any, field: _Field | None) -> Any:
     item = field.info.item_type if isinstance(field.info, _LISTS) else None
     if isinstance(item, _TABLES) and isinstance(value, list | tuple):
         return [_plain_table(row, item.cls) if isinstance(row, Mapping) else row for row in value]
-    return _plain(value)
+    return plain(value)
 
 
 # What the types say.
@@ -198,7 +203,7 @@ class _Table:
             elif field.required:
                 return f"{self.where}: {key!r} is missing; expected {_expected(field.info, None, key)}"
         try:
-            msgspec.convert(self.values, self.kind)
+            _convert(self.values, self.kind)
         except (msgspec.ValidationError, OverflowError) as e:  # of __post_init__
             return f"{self.where}: {e}"
         return None
@@ -219,7 +224,7 @@ def _tables(values: Any, kind: type, where: str) -> Iterator[_Table]:
 
 def _fits(value: Any, annotation: Any) -> bool:
     try:
-        msgspec.convert(value, annotation)
+        _convert(value, annotation)
     except (msgspec.ValidationError, OverflowError):
         return False
     return True
@@ -282,4 +287,5 @@ def _choice(choices: Iterable[Any], value: object) -> str:
 def _range(low: float | None, high: float | None) -> str:
     if low is None and high is None:
         return ""
-    return f", {low} or more" if high is None else f", {low} to {high}"
+    least, most = (int(bound) if bound is not None and float(bound).is_integer() else bound for bound in (low, high))
+    return f", {least} or more" if high is None else f", {least} to {most}"

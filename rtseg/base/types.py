@@ -6,7 +6,7 @@ A value is made once, by one owner, and never changed after; so threads share it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, Protocol, Self, runtime_checkable
@@ -14,12 +14,13 @@ from typing import Any, Protocol, Self, runtime_checkable
 import cv2
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from .edges import Guide
-from .errors import PromptError, SourceError
+from .errors import PromptError, SourceError, short
 from .prompt_schema import MAX_ID as MAX_ID  # noqa: PLC0414 (who knows masks and ids by this file goes on to)
-from .prompt_schema import PROMPT_KEYS, as_id, mask_of, prompt_fields
-from .tables import Table, listed, short, whole
+from .prompt_schema import Mask, PromptFields, as_id, as_mask
+from .schema import convert, plain
 
 ImageU8 = npt.NDArray[np.uint8]
 BoolMask = npt.NDArray[np.bool_]
@@ -158,23 +159,30 @@ class Prompt:
         mask: Any = None,
         label: str | None = None,
     ) -> None:
-        """Numbers may be of any library, `mask` is as in `door.as_mask`. `PromptError` if it makes no sense."""
-        number = whole(id)
-        given = {"points": None if listed(points) == [] else points, "box": box, "mask": mask, "label": label}
+        """Numbers may be of any library; `mask` as in `base.prompt_schema.as_mask`. `PromptError` if it is none."""
+        points = plain(points)
+        given = {"points": None if points == [] else points, "box": box, "mask": mask, "label": label}
         values = {"id": id, **{key: value for key, value in given.items() if value is not None}}
-        where = "prompt" if number is None or not 1 <= number <= MAX_ID else f"prompt for object {number}"
-        self._fill(prompt_fields(Table(values, where, PROMPT_KEYS, PromptError), mask_of))
+        number = plain(id)
+        known = type(number) is int and 1 <= number <= MAX_ID
+        where = f"prompt for object {number}" if known else "prompt"
+        fields = convert(values, PromptFields, where, PromptError)
+        mask_hw = None if mask is None else as_mask(mask, f"{where}: mask", PromptError)
+        self._fill(fields, mask_hw)
 
     @classmethod
-    def read(cls, table: Table, mask: Callable[[Table], BoolMask]) -> Self:
-        """The prompt that somebody wrote, as a table with the keys `PROMPT_KEYS`; `mask` reads that key."""
+    def from_fields(cls, fields: PromptFields, mask_hw: Mask | None) -> Self:
+        """The prompt that a file or a request holds: checked fields, and the mask that the reader made of theirs."""
         prompt = cls.__new__(cls)
-        prompt._fill(prompt_fields(table, mask))
+        prompt._fill(fields, mask_hw)
         return prompt
 
-    def _fill(self, fields: Mapping[str, Any]) -> None:
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+    def _fill(self, fields: PromptFields, mask_hw: Mask | None) -> None:
+        object.__setattr__(self, "id", fields.id)
+        object.__setattr__(self, "mask", mask_hw)
+        for name, default in (("points", ()), ("box", None), ("label", None)):
+            value = getattr(fields, name)
+            object.__setattr__(self, name, default if value is UNSET else value)
 
     def check(self, height: int, width: int, *, first: bool) -> None:
         """Raise `PromptError` unless the prompt fits a frame of this size.

@@ -7,17 +7,18 @@ the file, the key, what was found and what was expected. A relative path is rela
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Annotated, Literal, cast
+
+from msgspec import Meta, Struct
 
 from ..base.defaults import MASK_BUDGET_MS, OPACITY, TOPICS, Topic
-from ..base.documents import as_path, is_there, read_toml
-from ..base.errors import ConfigError
-from ..base.prompt_files import FILE_KEYS, read_prompt
+from ..base.documents import as_path, expanded, is_there, read_toml
+from ..base.errors import ConfigError, short
+from ..base.prompt_files import FilePrompt, read_prompt
 from ..base.prompt_schema import MAX_ID, MAX_SIDE
-from ..base.tables import Table, listed, short, whole
+from ..base.schema import Text, convert, mistake, one_of
 from ..base.types import Prompt
 from ..engine.recipe import Recipe, load_recipe
 from ..publish.keys.bind import bind_mistake
@@ -26,17 +27,17 @@ OVERLAYS = ("latest", "sync")
 PACES = ("native", "flat-out")
 DEINTERLACES = ("off", "auto", "on")
 CARRIES = ("off", "flow", "behind")
-STREAM_KEYS = (
-    "source", "pace", "deinterlace", "crop", "engine", "target_fps", "overlay", "carry", "opacity", "mask_budget_ms",
-    "least_image_size", "publish", "control", "metrics", "record", "security", "object",
-)  # fmt: skip
+BIND = "tcp://127.0.0.1:5555"
+CROP = '"off", "auto" or a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1'
+
+Side = Annotated[int, Meta(ge=0, le=MAX_SIDE)]
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
     """Where a stream is published, and which of its topics."""
 
-    bind: str = "tcp://127.0.0.1:5555"
+    bind: str = BIND
     topics: tuple[Topic, ...] = TOPICS
 
 
@@ -73,106 +74,127 @@ class StreamProfile:
     path: Path | None = None
 
 
+# The file's tables.
+
+
+class _Publish(Struct, frozen=True):
+    bind: Text = BIND
+    topics: tuple[Annotated[str, one_of(TOPICS)], ...] = TOPICS
+
+    def __post_init__(self) -> None:
+        if len(set(self.topics)) < len(self.topics):
+            raise mistake("topics", list(self.topics), "each of them once")
+
+
+class _Bind(Struct, frozen=True):
+    bind: Text
+
+
+class _Folder(Struct, frozen=True):
+    folder: Text
+
+
+class _Keys(Struct, frozen=True):
+    keys: Text
+
+
+class _File(Struct, frozen=True, kw_only=True):
+    """A stream profile as it is written."""
+
+    source: Text
+    pace: Annotated[str, one_of(PACES)] = "native"
+    deinterlace: Annotated[str, one_of(DEINTERLACES)] = "auto"
+    crop: Annotated[Literal["off", "auto"] | tuple[Side, Side, Side, Side], Meta(description=CROP)] = "off"
+    engine: Text | None = None
+    target_fps: Annotated[float, Meta(ge=0.1, le=1000.0)] = 25.0
+    overlay: Annotated[str, one_of(OVERLAYS)] = "latest"
+    carry: Annotated[str, one_of(CARRIES)] = "off"
+    opacity: Annotated[float, Meta(ge=0.0, le=1.0)] = OPACITY
+    mask_budget_ms: Annotated[float, Meta(ge=1.0, le=10_000.0)] = MASK_BUDGET_MS
+    least_image_size: Annotated[int, Meta(ge=64, le=4096, multiple_of=32)] | None = None
+    publish: _Publish = _Publish()
+    control: _Bind | None = None
+    metrics: _Bind | None = None
+    record: _Folder | None = None
+    security: _Keys | None = None
+    object: Annotated[tuple[FilePrompt, ...], Meta(max_length=MAX_ID)] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.crop, tuple):
+            x0, y0, x1, y1 = self.crop
+            if not (x0 < x1 and y0 < y1):
+                raise mistake("crop", list(self.crop), CROP)
+
+
 def load_stream(path: str | Path) -> StreamProfile:
     """Read a stream profile and the engine recipe that it names. Raises `ConfigError`."""
     path = as_path(path)
-    folder = path.parent
-    table = Table(read_toml(path), str(path), STREAM_KEYS, ConfigError)
-    engine = load_recipe(table.path("engine", folder)) if "engine" in table else Recipe()
-    keys = _folder(table, "security", "keys", folder)
-    control = _bind(_table(table, "control", ("bind",)), None, keys) if "control" in table else None
-    publish = _publish(_table(table, "publish", [f.name for f in fields(Publish)]), keys)
-    if control == publish.bind and not control.endswith((":0", ":*")):
-        raise ConfigError(f"{table.where}: control: bind = {control!r} is that of publish; expected another address")
-    objects = _objects(table, folder)
-    if len(objects) > engine.max_objects:
-        most = f"the engine's recipe says max_objects = {engine.max_objects}"
-        raise ConfigError(f"{table.where}: {len(objects)} objects; {most}; raise it, or leave some out")
+    file = convert(read_toml(path), _File, str(path))
+    engine = Recipe() if file.engine is None else load_recipe(_path(file.engine, path, "engine"))
+    keys = None if file.security is None else _path(file.security.keys, path, "security: keys")
+    _check_binds(file, path, is_private=keys is not None)
     return StreamProfile(
-        source=_source(table, folder),
+        source=_source(file.source, path),
         name=re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem),
-        pace=table.choice("pace", "native", PACES),
-        deinterlace=table.choice("deinterlace", "auto", DEINTERLACES),
-        crop=_crop(table),
         engine=engine,
-        target_fps=table.number("target_fps", 25.0, 0.1, 1000.0),
-        overlay=table.choice("overlay", "latest", OVERLAYS),
-        carry=table.choice("carry", "off", CARRIES),
-        least_image_size=_least(table, engine.image_size),
-        opacity=table.number("opacity", OPACITY, 0.0, 1.0),
-        mask_budget_ms=table.number("mask_budget_ms", MASK_BUDGET_MS, 1.0, 10_000.0),
-        publish=publish,
-        control=control,
-        metrics=_table(table, "metrics", ("bind",)).text("bind") if "metrics" in table else None,
-        record=_folder(table, "record", "folder", folder),
+        pace=file.pace,
+        deinterlace=file.deinterlace,
+        crop=file.crop,
+        target_fps=file.target_fps,
+        overlay=file.overlay,
+        carry=file.carry,
+        least_image_size=_least(file.least_image_size, engine, path),
+        opacity=file.opacity,
+        mask_budget_ms=file.mask_budget_ms,
+        publish=Publish(file.publish.bind, cast("tuple[Topic, ...]", file.publish.topics)),
+        control=None if file.control is None else file.control.bind,
+        metrics=None if file.metrics is None else file.metrics.bind,
+        record=None if file.record is None else _path(file.record.folder, path, "record: folder"),
         keys=keys,
-        objects=objects,
+        objects=_objects(file, engine, path),
         path=path,
     )
 
 
-def _least(table: Table, image_size: int) -> int | None:
-    if "least_image_size" not in table:
-        return None
-    least = table.integer("least_image_size", image_size, 64, image_size)
-    if least % 32:
-        raise table.bad("least_image_size", "a multiple of 32")
-    return least
+def _path(text: str, path: Path, key: str) -> Path:
+    """A path in the file, which is relative to the folder that holds it."""
+    return path.parent / expanded(text, f"{path}: {key}")
 
 
-def _crop(table: Table) -> str | tuple[int, int, int, int]:
-    value = table.values.get("crop", "off")
-    if isinstance(value, str) and value in ("off", "auto"):
-        return value
-    sides = [whole(side) for side in listed(value) or ()]
-    if len(sides) == 4:
-        x0, y0, x1, y1 = (-1 if side is None else side for side in sides)
-        if 0 <= x0 < x1 <= MAX_SIDE and 0 <= y0 < y1 <= MAX_SIDE:
-            return x0, y0, x1, y1
-    raise table.bad("crop", '"off", "auto" or a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1')
+def _source(text: str, path: Path) -> str:
+    """What is there as a file is a file, whatever its name; a URI stays as it is (`rtsp://...`, `synthetic:...`)."""
+    if is_there(path.parent / text):
+        return str(path.parent / text)
+    return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) else str(_path(text, path, "source"))
 
 
-def _table(table: Table, name: str, known: Iterable[str]) -> Table:
-    """A table in a table; an empty one where there is none."""
-    return Table(table.values.get(name, {}), f"{table.where}: {name}", known, ConfigError)
+def _check_binds(file: _File, path: Path, *, is_private: bool) -> None:
+    """`ConfigError` for an address that is none, that lets strangers in, or that is taken by the other socket."""
+    control = None if file.control is None else file.control.bind
+    for table, bind in (("control", control), ("publish", file.publish.bind)):
+        wrong = None if bind is None else bind_mistake(bind, is_private)
+        if wrong is not None:
+            raise ConfigError(f"{path}: {table}: bind = {short(bind)}; {wrong}")
+    if control == file.publish.bind and not control.endswith((":0", ":*")):
+        raise ConfigError(f"{path}: control: bind = {control!r} is that of publish; expected another address")
 
 
-def _folder(table: Table, name: str, key: str, folder: Path) -> Path | None:
-    """The folder that a table names by its one key; None without that table."""
-    return _table(table, name, (key,)).path(key, folder) if name in table else None
+def _least(size: int | None, engine: Recipe, path: Path) -> int | None:
+    if size is not None and size > engine.image_size:
+        expected = f"a whole number, 64 to {engine.image_size}, which is the recipe's image_size"
+        raise ConfigError(f"{path}: least_image_size = {size}; expected {expected}")
+    return size
 
 
-def _bind(table: Table, default: str | None, keys: Path | None) -> str:
-    bind = table.text("bind", default)
-    mistake = bind_mistake(bind, keys is not None)
-    if mistake is not None:
-        raise ConfigError(f"{table.where}: bind = {short(bind)}; {mistake}")
-    return bind
-
-
-def _publish(table: Table, keys: Path | None) -> Publish:
-    topics = cast("tuple[Topic, ...]", table.names("topics", TOPICS, TOPICS))
-    return Publish(_bind(table, Publish().bind, keys), topics)
-
-
-def _objects(table: Table, folder: Path) -> tuple[Prompt, ...]:
-    entries = table.values.get("object", [])
-    if not isinstance(entries, list) or len(entries) > MAX_ID:
-        raise table.bad("object", "tables headed [[object]]")
-    prompts = [
-        read_prompt(Table(entry, f"{table.where}: object {number}", FILE_KEYS, ConfigError), folder)
-        for number, entry in enumerate(entries, 1)
-    ]
-    ids = [prompt.id for prompt in prompts]
+def _objects(file: _File, engine: Recipe, path: Path) -> tuple[Prompt, ...]:
+    """The prompts of the objects, each id once, and no more of them than the engine takes."""
+    ids = [entry.id for entry in file.object]
     for number, object_id in enumerate(ids, 1):
         if object_id in ids[: number - 1]:
-            raise ConfigError(f"{table.where}: object {number}: id = {object_id} is taken; expected one table per id")
-    return tuple(prompts)
-
-
-def _source(table: Table, folder: Path) -> str:
-    """What is there as a file is a file, whatever its name; a URI stays as it is (`rtsp://...`, `synthetic:...`)."""
-    text = table.text("source")
-    if is_there(folder / text):
-        return str(folder / text)
-    return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) else str(table.path("source", folder))
+            raise ConfigError(f"{path}: object {number}: id = {object_id} is taken; expected one table per id")
+    if len(ids) > engine.max_objects:
+        most = f"the engine's recipe says max_objects = {engine.max_objects}"
+        raise ConfigError(f"{path}: {len(ids)} objects; {most}; raise it, or leave some out")
+    places = [f"{path}: object {number}" for number in range(1, len(ids) + 1)]
+    entries = zip(file.object, places, strict=True)
+    return tuple(read_prompt(entry, where, path.parent, ConfigError) for entry, where in entries)

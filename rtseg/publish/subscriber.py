@@ -11,19 +11,21 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import zmq
+from msgspec import Meta
 
 from ..base.defaults import TOPICS, Topic
-from ..base.errors import ConfigError, OutputError, did_you_mean
+from ..base.errors import ConfigError, OutputError, did_you_mean, short
 from ..base.forks import ADVICE, in_child, refuse
-from ..base.tables import real, short
+from ..base.schema import convert_value
 from ..base.types import now_ns
 from .keys import Handshakes, present
 from .wake import Wake
 from .wire import CLOCK, Message, check_stream, decode
 
+Seconds = Annotated[float, Meta(ge=0, le=1e6, description="seconds, 0 or more, or None")]
 _MAX_AGE_NS = 1_000_000_000  # a message that took longer to arrive is not news; judged where the clock is ours
 _MAX_PART_BYTES = 1 << 28
 _HIGH_WATER = 2
@@ -97,9 +99,7 @@ class Subscriber:
         """
         if kind is not None and kind not in self._topics:
             raise OutputError(f"{kind!r} is not subscribed to; expected one of: {', '.join(self._topics)}")
-        seconds = None if timeout is None else real(timeout)
-        if timeout is not None and (seconds is None or seconds < 0):
-            raise OutputError(f"timeout = {short(timeout)}; expected seconds, 0 or more, or None")
+        seconds = None if timeout is None else convert_value(timeout, Seconds, "timeout", OutputError)
         with self._news:
             self._news.wait_for(lambda: self._closed or self._waiting(kind), seconds)
             found = self._waiting(kind)

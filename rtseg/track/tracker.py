@@ -15,7 +15,7 @@ import numpy as np
 from ..base.errors import EngineError, PromptError, SourceError
 from ..base.forks import in_child
 from ..base.prompt_schema import as_id, as_ids, as_label
-from ..base.tables import Table, short, whole
+from ..base.tables import short, whole
 from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
 from ..engine import Array, Decoded, Engine, PromptBatch, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
@@ -109,7 +109,7 @@ class Tracker:
         """Change an object's label; what is remembered of it stays. `PromptError` if there is no such object."""
         object_id, label = (
             as_id(object_id, "rename"),
-            as_label(Table({"label": label}, "rename", ("label",), PromptError)),
+            as_label(label, "rename"),
         )
         with self._lock:
             self._known(object_id)

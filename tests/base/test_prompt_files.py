@@ -80,7 +80,7 @@ def test_an_entry_needs_one_kind_and_an_object_one_entry_a_frame(tmp_path: Path)
         load_prompts(write(tmp_path, [GOOD, GOOD]))
     with pytest.raises(PromptError, match="entry 1: 'frame' is missing"):
         load_prompts(write(tmp_path, [{"id": 1, "points": [[1, 2, 1]]}]))
-    with pytest.raises(PromptError, match="entry 1: found 5; expected a table of: frame, id"):
+    with pytest.raises(PromptError, match="entry 1: found 5; expected a table of: id, label, points, box"):
         load_prompts(write(tmp_path, [5]))
 
 

@@ -6,15 +6,16 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgpack
 import zmq
+from msgspec import Meta
 
-from ...base.errors import ConfigError, OutputError, PromptError
+from ...base.errors import ConfigError, OutputError, PromptError, short
 from ...base.forks import ADVICE, in_child, refuse
 from ...base.rle import decode_rle
-from ...base.tables import real, short
+from ...base.schema import convert_value
 from ...base.types import BoolMask, Prompt, now_ns
 from ...publish.keys import Handshakes, present
 from .messages import (
@@ -36,6 +37,7 @@ from .messages import (
     verb_of,
 )
 
+Seconds = Annotated[float, Meta(gt=0, le=1e6, description="seconds, above 0")]
 _MAX_ANSWER_BYTES = 1 << 28  # a PNG of a large noisy picture
 _CHANGES_NOTHING = ("get", "snapshot", "status")
 
@@ -69,11 +71,9 @@ class Client:
         server_key: str | Path | None = None,
     ) -> None:
         """`keys` and `server_key` as for `rtseg.publish.keys.present`. `OutputError` if the address is none."""
-        seconds = real(timeout) or 0
-        if seconds <= 0 or not isinstance(endpoint, str):
-            raise OutputError(
-                f"endpoint {short(endpoint)}, timeout = {short(timeout)}; expected tcp://HOST:PORT, seconds"
-            )
+        seconds = convert_value(timeout, Seconds, "timeout", OutputError)
+        if not isinstance(endpoint, str):
+            raise OutputError(f"endpoint = {short(endpoint)}; expected tcp://HOST:PORT")
         self._endpoint, self._timeout, self._number = endpoint, seconds, 0
         self._keys, self._server_key = keys, server_key
         self._one_at_a_time = threading.Lock()

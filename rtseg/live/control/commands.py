@@ -51,11 +51,11 @@ def _snapshot(found: Any, out: Path) -> Result:
 
 
 def _value(text: str) -> int | tuple[int, ...]:
-    from ...base.prompt_files import picked
+    from ...base.prompt_files import mask_value
 
     found = _numbers_of_value(text)
     try:
-        return picked(found[0] if len(found) == 1 else list(found), "--value")
+        return mask_value(found[0] if len(found) == 1 else list(found), "--value")
     except RtsegError as e:
         raise argparse.ArgumentTypeError(str(e).split(": ", 1)[1]) from e
 

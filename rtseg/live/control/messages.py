@@ -7,16 +7,26 @@ and nil is taken. A mask travels as COCO compressed RLE with its size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, cast
 
 import msgpack
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ...base.errors import OutputError, PromptError, did_you_mean
-from ...base.prompt_schema import MAX_ID, MAX_INT, MAX_LABEL, MAX_SIDE, PROMPT_KEYS, as_label, as_mask
+from ...base.prompt_schema import (
+    MAX_INT,
+    MAX_LABEL,
+    MAX_SIDE,
+    FrameNumber,
+    ObjectId,
+    PromptFields,
+    as_label,
+    as_mask,
+)
 from ...base.rle import decode_rle, encode_rle
-from ...base.tables import Table
+from ...base.schema import Text, convert
 from ...base.types import BoolMask, Prompt
 
 VERSION = 1
@@ -31,7 +41,7 @@ class Add:
     """Follow a new object; `seq` is the frame that the person pointed at, None the newest."""
 
     prompt: Prompt
-    seq: int | None = None
+    seq: FrameNumber | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,22 +49,22 @@ class Correct:
     """Say more about an object that is followed; `seq` as for `Add`."""
 
     prompt: Prompt
-    seq: int | None = None
+    seq: FrameNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
     """Forget one object."""
 
-    id: int
+    id: ObjectId
 
 
 @dataclass(frozen=True, slots=True)
 class Rename:
     """Give an object another label."""
 
-    id: int
-    label: str
+    id: ObjectId
+    label: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,7 @@ class Resume:
 class TakeSnapshot:
     """The original picture of frame `seq` (None: the newest) and its masks."""
 
-    seq: int | None = None
+    seq: FrameNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +96,10 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """How masks are drawn: `opacity` 0..1, `budget_ms` 1..10000. None leaves a value as it is."""
+    """How masks are drawn. None leaves a value as it is."""
 
-    opacity: float | None = None
-    budget_ms: float | None = None
+    opacity: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    budget_ms: Annotated[float, Meta(ge=1.0, le=10_000.0)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,29 +114,66 @@ class Shutdown:
 
 Request = Add | Correct | Remove | Rename | Reset | Pause | Resume | TakeSnapshot | Get | Set | Status | Shutdown
 PROMPTED = (Add, Correct)  # what is wrong with these is wrong with a prompt
+VERBS: dict[str, type[Request]] = {
+    "add": Add,
+    "correct": Correct,
+    "remove": Remove,
+    "rename": Rename,
+    "reset": Reset,
+    "pause": Pause,
+    "resume": Resume,
+    "snapshot": TakeSnapshot,
+    "get": Get,
+    "set": Set,
+    "status": Status,
+    "shutdown": Shutdown,
+}
+_NAMES = {kind: verb for verb, kind in VERBS.items()}
 
-_SEQ = "seq"
-_NAMES: dict[type, str] = {TakeSnapshot: "snapshot"}
+
+class _Envelope(Struct, frozen=True):
+    """A request as it is sent."""
+
+    v: int
+    n: FrameNumber
+    verb: Text
+    args: Any = UNSET
+
+
+class _Mask(Struct, frozen=True):
+    """A mask as it is sent; `rle` are the bytes of a COCO compressed RLE."""
+
+    rle: Annotated[bytes, Meta(min_length=1, description="the bytes of a COCO compressed RLE")]
+    height: Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+    width: Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+
+
+class _Fields(PromptFields, frozen=True, kw_only=True):
+    """A prompt as it is sent."""
+
+    mask: _Mask | UnsetType = UNSET
+
+
+class _Prompted(Struct, frozen=True):
+    """The arguments of the requests that hold a prompt."""
+
+    prompt: _Fields
+    seq: FrameNumber | None = None
 
 
 def verb_of(request: Request) -> str:
     """The name of a request on the wire."""
-    return _NAMES.get(type(request), type(request).__name__.lower())
+    return _NAMES[type(request)]
 
 
 def pack_request(number: int, request: Request) -> bytes:
     """A request as it is sent; `PromptError` or `OutputError`, as `request_of`, if it would be refused."""
     verb, error = verb_of(request), PromptError if isinstance(request, PROMPTED) else OutputError
-    if isinstance(request, PROMPTED):
-        prompt = request.prompt
-        about: dict[str, Any] = {"id": prompt.id, "points": [list(point) for point in prompt.points] or None}
-        about |= {"box": prompt.box, "label": prompt.label, "mask": None if prompt.mask is None else _rle(prompt.mask)}
-        args = _given({"prompt": _given(about), "seq": request.seq})
-        _seq(Table(args, verb, _VERBS[verb][0], error))
-    else:
-        args = asdict(request) if isinstance(request, Remove | Rename) else _given(asdict(request))
-        _VERBS[verb][1](Table(args, verb, _VERBS[verb][0], error))
+    args = _packed_prompt(request) if isinstance(request, PROMPTED) else asdict(request)
     values = {"v": VERSION, "n": number, "verb": verb, "args": args}
+    read = request_of(values)
+    if not isinstance(read, PROMPTED):
+        values["args"] = _given(asdict(read))
     try:
         packed = cast(bytes, msgpack.packb(values, default=_number))
     except (TypeError, ValueError, OverflowError) as e:
@@ -136,6 +183,13 @@ def pack_request(number: int, request: Request) -> bytes:
     except OutputError as e:
         raise error(str(e)) from e
     return packed
+
+
+def _packed_prompt(request: Add | Correct) -> dict[str, Any]:
+    prompt = request.prompt
+    said: dict[str, Any] = {"id": prompt.id, "points": [list(point) for point in prompt.points] or None}
+    said |= {"box": prompt.box, "label": prompt.label, "mask": None if prompt.mask is None else _rle(prompt.mask)}
+    return _given({"prompt": _given(said), "seq": request.seq})
 
 
 def pack_answer(number: int | None, **said: Any) -> bytes:
@@ -169,18 +223,24 @@ def number_of(values: Mapping[str, Any]) -> int | None:
 
 def request_of(values: dict[str, Any]) -> Request:
     """The request in a map that was `opened`; `PromptError` or `OutputError`, in one line, if it is none."""
-    table = Table(values, "request", ("v", "n", "verb", "args"), OutputError)
-    if values.get("v") != VERSION or type(values["v"]) is not int:
+    if values.get("v", VERSION) != VERSION or type(values.get("v")) is not int:
         raise OutputError(f"request: version {values.get('v')!r:.40}; expected {VERSION}; update the older side")
-    table.integer("n", None, 0, MAX_INT)
-    verb = table.text("verb")
-    if verb not in _VERBS:
-        raise OutputError(f"request: unknown verb {verb!r}; {did_you_mean(verb, _VERBS)}")
-    known, read = _VERBS[verb]
-    args = values.get("args", {})
-    if isinstance(args, dict) and args and not known:
-        raise OutputError(f"{verb}: found {', '.join(args)!r:.60}; expected nothing more")
-    return read(Table(args, verb, known, OutputError))
+    envelope = convert(values, _Envelope, "request", OutputError)
+    verb, args = envelope.verb, {} if envelope.args is UNSET else envelope.args
+    if verb not in VERBS:
+        raise OutputError(f"request: unknown verb {verb!r}; {did_you_mean(verb, VERBS)}")
+    kind = VERBS[verb]
+    if kind is Add or kind is Correct:
+        prompted = convert(args, _Prompted, verb, PromptError)
+        return kind(_prompt(prompted.prompt, f"{verb}: prompt"), prompted.seq)
+    if isinstance(args, dict) and args and not fields(kind):
+        raise OutputError(f"{verb}: found {', '.join(map(str, args))!r:.60}; expected nothing more")
+    request = convert(args, kind, verb, OutputError)
+    if isinstance(request, Rename):
+        as_label(request.label, verb, OutputError)
+    if request == Set():
+        raise OutputError("set: nothing to set; expected opacity, budget_ms or both")
+    return request
 
 
 def _check_plain(values: dict[str, Any]) -> None:
@@ -201,41 +261,18 @@ def _check_plain(values: dict[str, Any]) -> None:
         waiting.extend((thing, depth + 1) for thing in inner)
 
 
-def _prompt(table: Table) -> Prompt:
-    if "prompt" not in table:
-        raise table.bad("prompt", "a table of: " + ", ".join(PROMPT_KEYS))
-    inner = Table(table.values["prompt"], f"{table.where}: prompt", PROMPT_KEYS, PromptError)
-    return Prompt.read(inner, _mask)
-
-
-def _mask(table: Table) -> BoolMask:
-    inner = Table(table.values["mask"], f"{table.where}: mask", ("rle", "height", "width"), PromptError)
-    height, width = (inner.integer(side, None, 1, MAX_SIDE) for side in ("height", "width"))
+def _prompt(sent: _Fields, where: str) -> Prompt:
+    if sent.mask is UNSET:
+        return Prompt.from_fields(sent, None)
+    height, width = sent.mask.height, sent.mask.width
+    where = f"{where}: mask"
     if height * width > _MAX_PIXELS:
-        raise PromptError(f"{inner.where}: {width}x{height}; expected at most {_MAX_PIXELS} pixels")
-    counts = inner.values.get("rle")
-    if not isinstance(counts, bytes) or not counts:
-        raise inner.bad("rle", "the bytes of a COCO compressed RLE")
+        raise PromptError(f"{where}: {width}x{height}; expected at most {_MAX_PIXELS} pixels")
     try:
-        mask_hw = decode_rle(counts, height, width)
+        mask_hw = decode_rle(sent.mask.rle, height, width)
     except OutputError as e:
-        raise PromptError(f"{inner.where}: not an RLE of {width}x{height} pixels; is its sender sound?") from e
-    return as_mask(mask_hw, inner.where, PromptError)
-
-
-def _set(table: Table) -> Set:
-    if not table.values:
-        raise OutputError("set: nothing to set; expected opacity, budget_ms or both")
-    opacity = table.number("opacity", 0.0, 0.0, 1.0) if "opacity" in table else None
-    return Set(opacity, table.number("budget_ms", 1.0, 1.0, 10_000.0) if "budget_ms" in table else None)
-
-
-def _id(table: Table) -> int:
-    return table.integer("id", None, 1, MAX_ID)
-
-
-def _seq(table: Table) -> int | None:
-    return table.integer(_SEQ, None, 0, MAX_INT) if _SEQ in table else None
+        raise PromptError(f"{where}: not an RLE of {width}x{height} pixels; is its sender sound?") from e
+    return Prompt.from_fields(sent, as_mask(mask_hw, where, PromptError))
 
 
 def _rle(mask_hw: BoolMask) -> dict[str, Any]:
@@ -251,19 +288,3 @@ def _number(value: Any) -> Any:
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} {value!r:.40}")
-
-
-_VERBS: dict[str, tuple[tuple[str, ...], Callable[[Table], Request]]] = {
-    "add": (("prompt", _SEQ), lambda table: Add(_prompt(table), _seq(table))),
-    "correct": (("prompt", _SEQ), lambda table: Correct(_prompt(table), _seq(table))),
-    "remove": (("id",), lambda table: Remove(_id(table))),
-    "rename": (("id", "label"), lambda table: Rename(_id(table), as_label(table))),
-    "reset": ((), lambda table: Reset()),
-    "pause": ((), lambda table: Pause()),
-    "resume": ((), lambda table: Resume()),
-    "snapshot": ((_SEQ,), lambda table: TakeSnapshot(_seq(table))),
-    "get": ((), lambda table: Get()),
-    "set": (("opacity", "budget_ms"), _set),
-    "status": ((), lambda table: Status()),
-    "shutdown": ((), lambda table: Shutdown()),
-}
