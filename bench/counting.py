@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from rtseg.engine.static import Attention
+from rtseg.engine.static.parts import Attention
 
 # Neither read nor write: another view of the same memory, or memory that nobody has written yet.
 FREE = {

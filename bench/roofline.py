@@ -32,7 +32,8 @@ from rtseg.base.prompt_schema import MAX_ID
 from rtseg.engine.cuda.fuse import MOST_OBJECTS
 from rtseg.engine.picture.torch_resize import TorchResize
 from rtseg.engine.recipe import POLICIES, MemoryPlan
-from rtseg.engine.static import PaddedRead, StaticNetwork
+from rtseg.engine.static.memory import PaddedRead
+from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import Sam2, get_preset
 
 CASES = ("sam2.1-tiny:512", "sam2.1-tiny:1024", "sam2.1-small:512", "sam2.1-small:1024", "nano:320")

@@ -19,7 +19,8 @@ from bench.gpu.case import Case
 from bench.roofline import CARDS, TYPES, Card, Work, compiled, costs, floor_ms, predict
 from rtseg.engine.cuda.attention import CudaAttention, device_ms
 from rtseg.engine.cuda.fuse import Verb, exact_fp32, fused
-from rtseg.engine.static import PaddedRead, StaticNetwork
+from rtseg.engine.static.memory import PaddedRead
+from rtseg.engine.static.network import StaticNetwork
 
 COPIED, SIDE = 2**30, 8192  # bytes; rows and columns of the large product
 REPEATS = 50

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from rtseg.base.errors import EngineError
-from rtseg.engine.cuda import graph
 from rtseg.engine.cuda.fuse import fused
-from rtseg.engine.cuda.graph import Captured
 from rtseg.engine.cuda.plan import Plan
-from rtseg.engine.cuda.pool import Pool
 from rtseg.engine.cuda.steps import Kind, Size, Steps, Work
 from rtseg.engine.picture.upload import Uploader
 from rtseg.engine.recipe import Recipe
+from rtseg.engine.static import graph
+from rtseg.engine.static.graph import Captured
+from rtseg.engine.static.pool import Pool
 from rtseg.engine.tensorrt.gpu import CudaGpu
 from rtseg.sam2 import get_preset
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda

@@ -23,13 +23,13 @@ from rtseg.engine.cuda import CudaEngine, parts
 from rtseg.engine.cuda import engine as cuda
 from rtseg.engine.cuda.buffers import Facts, Inputs
 from rtseg.engine.cuda.fuse import fused
-from rtseg.engine.cuda.graph import Step
 from rtseg.engine.cuda.parts import compiling
-from rtseg.engine.cuda.pool import BLANK
 from rtseg.engine.cuda.steps import Kind, Prepared
 from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.engine.static import PaddedRead
+from rtseg.engine.static.graph import Step
+from rtseg.engine.static.memory import PaddedRead
+from rtseg.engine.static.pool import BLANK
 from rtseg.sam2 import Sam2, get_preset, load_weights
 
 SIZE = 128

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rtseg.base.errors import EngineError
-from rtseg.engine.cuda.graph import Captured, captured
+from rtseg.engine.static.graph import Captured, captured
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 

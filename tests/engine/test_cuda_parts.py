@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from rtseg.base.errors import EngineError
 from rtseg.engine import Recall, to_input
-from rtseg.engine.cuda import graph as cuda_graph
 from rtseg.engine.cuda.attention import Backend, CudaAttention, fastest
-from rtseg.engine.cuda.buffers import Inputs, Layout, copies
+from rtseg.engine.cuda.buffers import Inputs, Layout
 from rtseg.engine.cuda.fuse import exact_fp32
-from rtseg.engine.cuda.pool import BLANK, Pool
 from rtseg.engine.picture.interpolation import area_weights, linear_weights
 from rtseg.engine.picture.torch_resize import TorchResize
 from rtseg.engine.picture.upload import Uploader
+from rtseg.engine.static import graph as cuda_graph
+from rtseg.engine.static.copies import copies
+from rtseg.engine.static.pool import BLANK, Pool
 from rtseg.sam2 import Remembered, get_preset
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised

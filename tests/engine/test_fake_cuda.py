@@ -19,14 +19,15 @@ from rtseg import Tracker
 from rtseg.base.types import Frame
 from rtseg.engine.arrays import to_host
 from rtseg.engine.base import Readies
-from rtseg.engine.cuda import CudaEngine, attention, graph
+from rtseg.engine.cuda import CudaEngine, attention
 from rtseg.engine.cuda.device import Turns
 from rtseg.engine.picture.device_picture import DevicePicture
 from rtseg.engine.picture.upload import PinnedBuffer
 from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room
-from rtseg.engine.static import StaticNetwork
+from rtseg.engine.static import graph
+from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import Recall, Sam2, get_preset
 from rtseg.track import POLICIES
 from rtseg.track.scene import SAMPLED

@@ -20,7 +20,9 @@ from rtseg.base.hardware.gpu import free_gpu_bytes
 from rtseg.engine.recipe import MemoryPlan, Recipe
 from rtseg.engine.room import MIB, check, room
 from rtseg.engine.shapes import Sizes, parameters
-from rtseg.engine.static import Attention, PaddedRead, StaticNetwork
+from rtseg.engine.static.memory import PaddedRead
+from rtseg.engine.static.network import StaticNetwork
+from rtseg.engine.static.parts import Attention
 from rtseg.sam2 import PRESETS, Recall, Remembered, Sam2, get_preset
 
 

@@ -49,7 +49,7 @@ RELATED = [
     ("tensorrt", "engine/static/memory.py"),
     ("tensorrt", "sam2/hiera.py"),
     ("tensorrt", "sam2/presets.py"),
-    ("cuda", "engine/cuda/graph.py"),
+    ("cuda", "engine/static/graph.py"),
     ("cuda", "engine/reference.py"),
     ("cpu", "engine/cpu/simd/dot.h"),
     ("cpu", "engine/cpu/kernels.py"),
@@ -99,10 +99,10 @@ def test_a_module_that_is_new_is_followed(package: Path) -> None:
     assert "engine/static/more.py" in read("cuda", package)
     (package / "engine/cuda/step.cu").write_text("int a;")
     assert "engine/cuda/step.cu" not in read("cuda", package)
-    edited(package, "engine/cuda/graph.py", 'SOURCE = "step.cu"')
+    edited(package, "engine/cuda/steps.py", 'SOURCE = "step.cu"')
     assert "engine/cuda/step.cu" in read("cuda", package)
     before = read("cuda", package)
-    edited(package, "engine/cuda/graph.py", "from ..runtimes import device_of")  # leads to every runtime, and to none
+    edited(package, "engine/static/graph.py", "from ..runtimes import device_of")  # leads to every runtime, and to none
     assert read("cuda", package).keys() == before.keys()
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.engine.static import PaddedRead, Rotation, StaticNetwork, paired
 from rtseg.engine.static.joined import ROWS
+from rtseg.engine.static.memory import PaddedRead, Rotation, paired
+from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import PromptBatch, Recall, Sam2, certain, upsample
 from rtseg.sam2.layers import rope_tables, rotate
 

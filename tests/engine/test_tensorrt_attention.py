@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.engine.static import PaddedRead
+from rtseg.engine.static.memory import PaddedRead
 from rtseg.engine.tensorrt.attention import TypedAttention, WideRead
 from rtseg.engine.tensorrt.onnx import OPSET, typed
 from rtseg.engine.tensorrt.operators import NAMES

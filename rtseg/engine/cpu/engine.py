@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Decoded, Features, Preset, PromptBatch, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, Preset, Recall, Remembered, Sam2
 from ..picture.cpu_kernel import CpuPicture
 from ..picture.tensors import to_input
 from ..recipe import Recipe
-from ..reference import DTYPES, TorchEngine
-from ..static import PaddedRead, StaticNetwork
+from ..reference import DTYPES
+from ..static.memory import PaddedRead
+from ..static.network import StaticNetwork
+from ..static.plain_torch import StaticTorchEngine
 from .isa import isa_for, why_not
 from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
@@ -26,7 +28,7 @@ from .network import CpuAttend, CpuEncoder, Packer, unfit
 IN_TORCH = ("fp32", "bf16")  # precisions that need no kernels
 
 
-class CpuEngine(TorchEngine):
+class CpuEngine(StaticTorchEngine):
     """What a person says is answered as by the reference; every verb of a tracked frame is rewritten."""
 
     def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, kernels: Kernels | None) -> None:
@@ -46,20 +48,14 @@ class CpuEngine(TorchEngine):
         with self._verbs.at_work():
             return Features(*(t.float() for t in self._verbs.encode(self._verbs.picture(image_hwc))))
 
-    @torch.inference_mode()
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
-        known = [r for r in recalls if r is not None]
-        fresh_1dhw = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
-        if not known:
-            return fresh_1dhw.expand(len(recalls), -1, -1, -1)
-        with self._verbs.at_work():
-            attended = iter(self._verbs.attend(features.top, known))
-        return torch.stack([fresh_1dhw[0] if r is None else next(attended) for r in recalls])
+    def _takes(self, features: Features, known: Sequence[Recall]) -> bool:
+        return True
 
-    @torch.inference_mode()
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
-        if prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None:
-            return super().decode(conditioned_bchw, features, prompts)
+    def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Tensor:
+        with self._verbs.at_work():
+            return self._verbs.attend(features.top, recalls)
+
+    def _decode_tracked(self, conditioned_bchw: Tensor, features: Features) -> Decoded:
         with self._verbs.at_work():
             return Decoded(*self._verbs.decode(conditioned_bchw, features.mid, features.fine))
 

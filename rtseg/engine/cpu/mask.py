@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...sam2 import ABSENT_LOGIT
-from ..static import Decode, Linear, Remember, TokenAttention
+from ..static.mask import Decode, TokenAttention
+from ..static.memory import Remember
+from ..static.parts import Linear
 from .kernels import LANES, NONE, Kernels, Normed, Packed
 from .network import Packer, as_rows
 

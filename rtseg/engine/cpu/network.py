@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...sam2 import Preset, Recall
-from ..static import Attend, Block, Encoder, Linear, Mlp, ReadLayer, Rotation
-from ..static.parts import linear
+from ..static.encoder import Block, Encoder
+from ..static.memory import Attend, ReadLayer, Rotation
+from ..static.parts import Linear, Mlp, linear
 from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed, rows
 
 WIDEST = 2048  # channels of a row that the kernels hold on the stack

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...base.errors import EngineError
-from ..static import Attention
+from ..static.parts import Attention
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 Timer = Callable[[Callable[[], Tensor]], float]

@@ -27,17 +27,17 @@ from torch import Tensor
 from ...base.errors import EngineError
 from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, PromptBatch, Recall, Remembered, Sam2
-from ..base import Verbs
 from ..recipe import Recipe
-from ..reference import TorchEngine
-from ..static import StaticNetwork
+from ..static.copies import copy_all
+from ..static.network import StaticNetwork
+from ..static.pool import BLANK, SCRATCH, Pool
+from ..static.pooled import PooledEngine
 from .attention import CudaAttention
-from .buffers import Layout, copies, copy_all
+from .buffers import Layout
 from .device import Turns, check_device, indexed
 from .fuse import Draw, Verb, exact_fp32, fused
 from .parts import ATTEND, DECODE, Parts, compiling
 from .plan import Plan, types
-from .pool import BLANK, SCRATCH, Pool
 from .reads import stacked
 from .steps import Kind, Size, Steps, Work
 
@@ -52,7 +52,7 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None = 
     return CudaEngine(network, recipe, weights_hash, device, fuse=importlib.util.find_spec("triton") is not None)
 
 
-class CudaEngine(TorchEngine):
+class CudaEngine(PooledEngine):
     """`TorchEngine` with the tracked frame in fixed shapes; on a CPU it does the same without a graph.
 
     `fuse` compiles with torch's inductor: the image encoder when the engine is opened (a minute the first time, then
@@ -69,7 +69,7 @@ class CudaEngine(TorchEngine):
         place = indexed(device)
         self._turns = Turns(place)
         self._products, self._stream = types(recipe.precision)
-        with self._turn(), torch.inference_mode():
+        with self._call():
             # Before the network moves: the tables are made on the CPU, where the weights still are, and move with it.
             static = StaticNetwork(network, CudaAttention(self._products)).join()
             super().__init__(network, recipe, weights_hash, str(place))
@@ -96,7 +96,7 @@ class CudaEngine(TorchEngine):
     @torch.inference_mode()
     def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
         """As in `Readies`. Sizes that were only tried before, as in a warm-up, are let go."""
-        with self._turn():
+        with self._call():
             self._steps.ready(height, width, Work(self._step, self._fuse), beat)
             self.description = f"{self._kept}, {self._parts.state}"
             self._rehearse(np.zeros((height, width, 3), np.uint8))
@@ -104,7 +104,7 @@ class CudaEngine(TorchEngine):
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
-        with self._turn(), exact_fp32():
+        with self._call(), exact_fp32():
             size = self._steps.size(*image_hwc.shape[:2])
             size.inputs.load(image_hwc)
             image_1chw: Tensor = size.to_image(size.inputs.picture_hwc)
@@ -112,84 +112,58 @@ class CudaEngine(TorchEngine):
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        with self._turn(), exact_fp32():
+        with self._call(), exact_fp32():
             top, mid, fine = self._encode(self.prepare(image_hwc))
             return Features(top.float(), mid.float(), fine.float())
 
-    @torch.inference_mode()
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
-        seen = [recall for recall in recalls if recall is not None]
-        if not seen or len(features.top) > 1:
-            return super().attend(features, recalls)
-        with self._turn(), exact_fp32():
-            slots = self._plan.bucket(max(len(r.memories) for r in seen))
-            pointers = max(self._plan.layout.pointers, *(len(r.ages) for r in seen))
-            room, blank = Layout(len(seen), slots, pointers), self._pool.view(BLANK)
-            read = stacked(self._static.attend, seen, room, blank, self._upload, self._keys_of)
-            attended = iter(self._static.attend(features.top.to(self._products), read).float())
-            fresh_dhw = (features.top + self._network.no_mem_embed.view(1, -1, 1, 1))[0]
-            return torch.stack([fresh_dhw if recall is None else next(attended) for recall in recalls])
+    def _takes(self, features: Features, known: Sequence[Recall]) -> bool:
+        return bool(known) and len(features.top) == 1
 
-    @torch.inference_mode()
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
-        prompted = prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None
-        with self._turn():
-            if prompted or len(features.top) > 1:
-                return super().decode(conditioned_bchw, features, prompts)
-            with exact_fp32():
-                maps = [t.to(self._products) for t in (features.mid, features.fine)]
-                return Decoded(*(t.float() for t in self._static.decode(conditioned_bchw.to(self._stream), *maps)))
+    def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Tensor:
+        with exact_fp32():
+            slots = self._plan.bucket(max(len(r.memories) for r in recalls))
+            pointers = max(self._plan.layout.pointers, *(len(r.ages) for r in recalls))
+            room, blank = Layout(len(recalls), slots, pointers), self._pool.view(BLANK)
+            read = stacked(self._static.attend, recalls, room, blank, self._upload, self._keys_of)
+            attended_bdhw: Tensor = self._static.attend(features.top.to(self._products), read).float()
+            return attended_bdhw
+
+    def _decode_tracked(self, conditioned_bchw: Tensor, features: Features) -> Decoded:
+        with exact_fp32():
+            maps = [t.to(self._products) for t in (features.mid, features.fine)]
+            return Decoded(*(t.float() for t in self._static.decode(conditioned_bchw.to(self._stream), *maps)))
 
     @torch.inference_mode()
     def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:
-        with self._turn():
+        with self._call():
             return super().rivals(conditioned_bchw, features)
 
     @torch.inference_mode()
     def remember(
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:
-        with self._turn(), exact_fp32():
+        with self._call(), exact_fp32():
             certain_b = torch.stack([self._flags[int(given)] for given in prompted])
             tokens_bnm = self._static.remember(features.top.to(self._products), logits_b1hw, score_b, certain_b)
             return self._pool.put(tokens_bnm, self._static.attend.keys_of(tokens_bnm).to(self._products))
 
-    @torch.inference_mode()
-    def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
-        """The whole step; nothing here waits for the device. The answers are copies, the memories lie in the pool."""
-        with self._turn():
-            places = self._places(recalls)
-            if places is None:
-                return Verbs.track(self, image_hwc, recalls)
-            size = self._steps.size(*image_hwc.shape[:2])
-            kind = Kind(len(recalls), self._plan.bucket(max(map(len, places))))
-            prepared = self._steps.prepared(size, kind, Work(self._step, self._fuse))
-            own, memories = self._pool.fresh(len(recalls))
-            size.inputs.load(image_hwc, recalls, places, own)
-            copy_all([(self._pointers_bpd[i, : len(r.ages)], r.pointers_pc) for i, r in enumerate(recalls)])
-            # A correction leaves an object with one more pointer for good, and the mask is for pointers too: from
-            # there on it is tracked with one.
-            alike = all((len(r.memories), len(r.ages)) == self._plan.steady for r in recalls)
-            answers = (prepared.full if alike and prepared.full else prepared.masked)()
-            return Decoded(*copies(answers[:4])), self._pool.written(own, memories)
+    def _run_step(
+        self, image_hwc: ImageU8, recalls: Sequence[Recall], slots: Sequence[Sequence[int]], own: Sequence[int]
+    ) -> Sequence[Tensor]:
+        size = self._steps.size(*image_hwc.shape[:2])
+        kind = Kind(len(recalls), self._plan.bucket(max(map(len, slots))))
+        prepared = self._steps.prepared(size, kind, Work(self._step, self._fuse))
+        size.inputs.load(image_hwc, recalls, slots, own)
+        copy_all([(self._pointers_bpd[i, : len(r.ages)], r.pointers_pc) for i, r in enumerate(recalls)])
+        # A correction leaves an object with one more pointer for good, and the mask is for pointers too: from there on
+        # it is tracked with one.
+        alike = all((len(r.memories), len(r.ages)) == self._plan.steady for r in recalls)
+        return (prepared.full if alike and prepared.full else prepared.masked)()[:4]
 
-    def _places(self, recalls: Sequence[Recall]) -> list[list[int]] | None:
-        """Where in the pool the memories of each object lie, those from elsewhere now too; None: there is no room."""
+    def _step_takes(self, recalls: Sequence[Recall]) -> bool:
         most = self._plan.layout
-        if len(recalls) > most.objects:
-            return None
-        places = []
-        for recall in recalls:
-            found = [self._place(memory) for memory in recall.memories]
-            known = [slot for slot in found if slot is not None]
-            if len(known) < len(found) or len(found) > most.slots or len(recall.ages) > most.pointers:
-                return None
-            places.append(known)
-        return places
-
-    def _place(self, memory: Remembered) -> int | None:
-        slot = self._pool.slot_of(memory)
-        return self._pool.take_in(memory, self._keys_of(memory)) if slot is None else slot
+        fits = all(len(r.memories) <= most.slots and len(r.ages) <= most.pointers for r in recalls)
+        return fits and len(recalls) <= most.objects
 
     def _keys_of(self, memory: Remembered) -> Tensor:
         """A memory's keys [L, n, D]; made here for those that no engine like this one wrote."""
@@ -261,10 +235,10 @@ class CudaEngine(TorchEngine):
         self.remember(features, decoded.logits_b1hw, decoded.score_b, [True])
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _call(self) -> Iterator[None]:
         """One thread at a time, on the engine's device; where its memory does not do, what would help."""
         try:
-            with self._turns.turn():
+            with self._turns.turn(), torch.inference_mode():
                 yield
         except torch.OutOfMemoryError as e:
             if hasattr(self, "_steps"):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..picture.torch_resize import TorchResize
-from ..static import StaticNetwork
+from ..static.network import StaticNetwork
 from .buffers import Facts
 from .fuse import MOST_OBJECTS, Draw, Verb, fused
 from .reads import PoolRead

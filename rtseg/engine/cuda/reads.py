@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...sam2 import Recall, Remembered
 from ..picture.upload import Uploader
-from ..static import Attend, PaddedRead
+from ..static.memory import Attend, PaddedRead
 from .buffers import Facts, Layout, arrays_of, write
 
 

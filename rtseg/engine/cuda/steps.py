@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..picture.torch_resize import TorchResize
+from ..static.graph import Disturb, Step, captured, plain
+from ..static.pool import SCRATCH, Pool
 from .buffers import Inputs, randomize
 from .fuse import exact_fp32
-from .graph import Disturb, Step, captured, plain
 from .plan import Plan
-from .pool import SCRATCH, Pool
 
 SIZES = 2  # of pictures, whose steps are kept; the least recently used one makes room
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from ...base.types import Float32, ImageU8
 from ...sam2 import Array, Decoded, Features, Preset, PromptBatch, Recall, Remembered
-from ..base import Verbs
 from ..picture.planes import to_planes
 from ..recipe import Recipe
+from ..static.engine import StaticEngine
 from .ports import TRACKED
 from .session import Graph, version
 
@@ -23,7 +23,7 @@ NO_POINT = -1  # the label of a point that is none: SAM 2 gives one where nobody
 FILLED = 5  # a provider other than the CPU's compiles for fixed shapes: objects come in as many slots as there can be
 
 
-class OnnxEngine(Verbs):
+class OnnxEngine(StaticEngine):
     """The graphs of one folder in ONNX Runtime. What a tracked frame needs is opened at once, the rest when asked."""
 
     def __init__(
@@ -52,29 +52,24 @@ class OnnxEngine(Verbs):
     def encode_image(self, image_hwc: ImageU8) -> Features:
         return Features(*map(_first, self._graph("encode")(image_1chw=self.prepare(image_hwc))))
 
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Float32:
-        known = [r for r in recalls if r is not None]
-        attended_bdhw = self._attend(features, known) if known else None
-        if attended_bdhw is not None and len(known) == len(recalls):
-            return attended_bdhw
-        fresh_dhw = _first(self._graph("fresh")(top_1hwd=_last(features.top))[0])[0]
-        rows = iter(() if attended_bdhw is None else attended_bdhw)
-        return _first(np.stack([_last(fresh_dhw if r is None else next(rows)) for r in recalls]))
+    def _fresh(self, features: Features) -> Float32:
+        return _first(self._graph("fresh")(top_1hwd=_last(features.top))[0])
 
-    def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
-        maps = {"mid_1hwc": _last(features.mid), "fine_1hwc": _last(features.fine)}
+    def _decode_tracked(self, conditioned_bchw: Array, features: Features) -> Decoded:
+        return Decoded(*self._graph("decode")(conditioned_bhwd=_last(conditioned_bchw), **_finer_maps(features)))
+
+    def _decode_prompted(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
         if prompts.answer_b1hw is not None:
             top_1hwd, answer_b1hw = _last(features.top), _float(prompts.answer_b1hw)
             logits, score, pointer = self._graph("answer")(top_1hwd=top_1hwd, answer_b1hw=answer_b1hw)
             return Decoded(logits, np.ones_like(score), score, pointer)
-        maps["conditioned_bhwd"] = _last(conditioned_bchw)
-        if prompts.points_bpc.shape[1] == 0 and prompts.mask_b1hw is None:
-            return Decoded(*self._graph("decode")(**maps))
-        return Decoded(*self._graph("prompt")(**maps, **self._said(prompts)))
+        given = self._prompt_inputs(prompts)
+        conditioned_bhwd = _last(conditioned_bchw)
+        return Decoded(*self._graph("prompt")(conditioned_bhwd=conditioned_bhwd, **_finer_maps(features), **given))
 
     def rivals(self, conditioned_bchw: Array, features: Features) -> Float32:
-        maps = {"mid_1hwc": _last(features.mid), "fine_1hwc": _last(features.fine)}
-        found: Float32 = self._graph("rivals")(conditioned_bhwd=_last(conditioned_bchw), **maps)[0]
+        conditioned_bhwd = _last(conditioned_bchw)
+        found: Float32 = self._graph("rivals")(conditioned_bhwd=conditioned_bhwd, **_finer_maps(features))[0]
         return found
 
     def remember(
@@ -92,7 +87,10 @@ class OnnxEngine(Verbs):
         side = self.image_size // 16
         return Remembered(tokens_nm.T.reshape(-1, side, side), keys_lnd)
 
-    def _attend(self, features: Features, recalls: Sequence[Recall]) -> Float32:
+    def _takes(self, features: Features, known: Sequence[Recall]) -> bool:
+        return True
+
+    def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Float32:
         """Objects together, each padded to the one that remembers most; what is padded is masked, and so exact."""
         p, n = self.preset, (self.image_size // 16) ** 2
         b, layers = len(recalls), p.attention_layers
@@ -114,7 +112,7 @@ class OnnxEngine(Verbs):
         )  # fmt: skip
         return _first(found[0])
 
-    def _said(self, prompts: PromptBatch) -> dict[str, npt.NDArray[np.generic]]:
+    def _prompt_inputs(self, prompts: PromptBatch) -> dict[str, npt.NDArray[np.generic]]:
         """Points and an earlier mask as the graph takes them; it always takes both, and is told what is none."""
         points_bp2, labels_bp = _float(prompts.points_bpc), np.asarray(prompts.labels_bp, np.int64)
         b, side = len(points_bp2), self.image_size // 4
@@ -144,3 +142,7 @@ def _last(x_bchw: Array) -> Float32:
 
 def _first(x_bhwc: Float32) -> Float32:
     return np.moveaxis(x_bhwc, -1, -3)
+
+
+def _finer_maps(features: Features) -> dict[str, Float32]:
+    return {"mid_1hwc": _last(features.mid), "fine_1hwc": _last(features.fine)}

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from ...sam2 import Features, Sam2
 from ...sam2.network import shrunk
-from ..static import Attention, PaddedRead, StaticNetwork
+from ..static.memory import PaddedRead
+from ..static.network import StaticNetwork
+from ..static.parts import Attention
 from .ports import VERBS, open_axes
 
 OPSET = 20  # the first with Gelu, and the newest that torch's quick exporter knows

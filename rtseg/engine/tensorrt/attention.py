@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..static import Attention, PaddedRead
+from ..static.memory import PaddedRead
+from ..static.parts import Attention
 
 
 class TypedAttention(Attention):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ...sam2 import Recall
-from ..cuda.buffers import copy_all
-from ..cuda.pool import BLANK, Pool
 from ..gpu import Gpu
 from ..picture.upload import DoubleUpload
+from ..static.copies import copy_all
+from ..static.pool import BLANK, Pool
 from .onnx import Port, Shapes
 from .plans import ALIGNED
 

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Decoded, Features, PromptBatch, Recall, Remembered, Sam2
-from ..base import Verbs
-from ..cuda.buffers import copies, copy_all
-from ..cuda.pool import BLANK, SCRATCH, Pool
+from ...sam2 import Decoded, Features, Recall, Remembered, Sam2
 from ..gpu import Gpu
 from ..picture.recorded import PictureInputs, PictureSize, Recorded
 from ..recipe import Recipe
-from ..reference import TorchEngine
+from ..static.copies import copies, copy_all
+from ..static.pool import BLANK, SCRATCH, Pool
+from ..static.pooled import PooledEngine
 from .buffers import Buffers
 from .library import bindings
 from .onnx import Shapes
@@ -33,7 +32,7 @@ ANSWERS = ("logits_b1hw", "iou_b", "score_b", "pointer_bd")
 SPARE = 3  # memories of an object that have a place beside those that it looks at: the new one, and a fork's
 
 
-class TensorRTEngine(TorchEngine):
+class TensorRTEngine(PooledEngine):
     """Answers are copies, on the GPU; nothing here waits for it but `ready`, and the first frame of another size.
 
     Threads may share an engine, and take turns, each on a CUDA stream of its own if it likes.
@@ -47,7 +46,7 @@ class TensorRTEngine(TorchEngine):
         self._shapes, self._gpu, self._plans = shapes, gpu, plans
         self._turns = RLock()
         self._contexts: dict[tuple[str, int], Context] = {}
-        with self._turn():
+        with self._turns, gpu.work():  # no inference mode: tensors that are made there cannot be written outside it
             self._buffers = Buffers(shapes, gpu)
             held = shapes.max_objects * (shapes.slots[-1] + SPARE)
             grid = self.image_size // 16
@@ -61,86 +60,73 @@ class TensorRTEngine(TorchEngine):
     def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
         """Record a tracked frame of pictures [H, W] for every number of objects and each `attend`."""
         for kind in self._foreseen():
-            with self._turn():
+            with self._call():
                 self._recorded(self._pictures.for_size(height, width), *kind)
             beat()
 
-    @torch.inference_mode()
-    def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
-        if not self._keyed(recalls):
-            return Verbs.track(self, image_hwc, recalls)
-        objects, slots = self._room(recalls)
-        with self._turn():
-            places = self._places(recalls)
-            if places is None:
-                return Verbs.track(self, image_hwc, recalls)
-            own, memories = self._pool.fresh(objects)
-            size = self._pictures.for_size(*image_hwc.shape[:2])
-            step = self._step(size, objects, slots)
-            with size.filling(image_hwc) as bytes_u8:
-                self._buffers.facts.write(bytes_u8, recalls, slots, places, own)
-            self._buffers.point(recalls)
-            step()
-            b = self._buffers.of(objects)
-            # Copies: what is left in the buffers is written over by the next frame.
-            return Decoded(*copies([b[name] for name in ANSWERS])), self._pool.written(own, memories)
+    def _run_step(
+        self, image_hwc: ImageU8, recalls: Sequence[Recall], slots: Sequence[Sequence[int]], own: Sequence[int]
+    ) -> Sequence[Tensor]:
+        objects, capacity = self._room(recalls)
+        size = self._pictures.for_size(*image_hwc.shape[:2])
+        step = self._step(size, objects, capacity)
+        with size.filling(image_hwc) as bytes_u8:
+            self._buffers.facts.write(bytes_u8, recalls, capacity, slots, own)
+        self._buffers.point(recalls)
+        step()
+        b = self._buffers.of(objects)
+        return [b[name] for name in ANSWERS]
+
+    def _step_takes(self, recalls: Sequence[Recall]) -> bool:
+        keyed = self._keyed(recalls)
+        if keyed:
+            self._room(recalls)
+        return keyed
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
-        with self._turn():
+        with self._call():
             self._pictures.give(image_hwc)
             return self._buffers.of(1)["image_1chw"]
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        with self._turn():
+        with self._call():
             self._pictures.give(image_hwc)
             self._run("encode", 1)
             b = self._buffers.of(1)
             return Features(*copies([b["top"], b["mid"], b["fine"]]))
 
-    @torch.inference_mode()
-    def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
-        known = [i for i, recall in enumerate(recalls) if recall is not None]
-        seen = [recall for recall in recalls if recall is not None]
-        if not known or len(features.top) > 1 or not self._keyed(seen):
-            return super().attend(features, recalls)
-        objects, slots = self._room(seen)
-        with self._turn():
-            b = self._buffers.of(objects, slots)
-            b["top"].copy_(features.top)
-            places = self._places(seen)
-            self._buffers.tell(seen, slots, places or [[BLANK] * len(recall.slots) for recall in seen])
-            self._buffers.gather(self._pool, objects, slots)
-            if places is None:
-                self._buffers.copy_in(seen, slots)
-            self._buffers.point(seen)
-            self._run(f"attend{slots}", objects, slots)
-            fresh = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
-            out_bdhw = fresh.repeat(len(recalls), 1, 1, 1)
-            copy_all([(out_bdhw[i], b["conditioned_bdhw"][row]) for row, i in enumerate(known)])
-            return out_bdhw
+    def _takes(self, features: Features, known: Sequence[Recall]) -> bool:
+        return bool(known) and len(features.top) == 1 and self._keyed(known)
 
-    @torch.inference_mode()
-    def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
-        prompted = prompts.points_bpc.shape[1] or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None
-        if prompted or len(features.top) > 1:
-            with self._turn():
-                return super().decode(conditioned_bchw, features, prompts)
+    def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Tensor:
+        objects, capacity = self._room(recalls)
+        b = self._buffers.of(objects, capacity)
+        b["top"].copy_(features.top)
+        slots = self._pool_slots(recalls)
+        self._buffers.tell(recalls, capacity, slots or [[BLANK] * len(recall.slots) for recall in recalls])
+        self._buffers.gather(self._pool, objects, capacity)
+        if slots is None:
+            self._buffers.copy_in(recalls, capacity)
+        self._buffers.point(recalls)
+        self._run(f"attend{capacity}", objects, capacity)
+        return copies([b["conditioned_bdhw"]])[0]
+
+    def _decode_tracked(self, conditioned_bchw: Tensor, features: Features) -> Decoded:
         objects = self._fits(len(conditioned_bchw))
-        with self._turn():
-            b = self._buffers.of(objects)
-            given = {"conditioned_bdhw": conditioned_bchw, "mid": features.mid, "fine": features.fine}
-            copy_all([(b[name], tensor) for name, tensor in given.items()])
-            self._run("decode", objects)
-            return Decoded(*copies([b[name] for name in ANSWERS]))
+        b = self._buffers.of(objects)
+        given = {"conditioned_bdhw": conditioned_bchw, "mid": features.mid, "fine": features.fine}
+        copy_all([(b[name], tensor) for name, tensor in given.items()])
+        self._run("decode", objects)
+        return Decoded(*copies([b[name] for name in ANSWERS]))
 
     @torch.inference_mode()
     def remember(
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:
         objects = self._fits(len(logits_b1hw))
-        with self._turn():
+        with self._call():
             b = self._buffers.of(objects)
             given = {"top": features.top, "logits_b1hw": logits_b1hw, "score_b": score_b}
             copy_all([(b[name], tensor) for name, tensor in given.items()])
@@ -149,9 +135,9 @@ class TensorRTEngine(TorchEngine):
             return self._pool.put(b["tokens_bnm"], b["written_blnd"])
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _call(self) -> Iterator[None]:
         """One thread at a time, on the GPU's stream: the buffers are shared."""
-        with self._turns, self._gpu.work():
+        with self._turns, self._gpu.work(), torch.inference_mode():
             yield
 
     def _keyed(self, recalls: Sequence[Recall]) -> bool:
@@ -178,19 +164,9 @@ class TensorRTEngine(TorchEngine):
             )
         return self._fits(len(recalls)), enough[0]
 
-    def _places(self, recalls: Sequence[Recall]) -> list[list[int]] | None:
-        """Where in the pool each memory lies; those from elsewhere are copied in. None: no place is free for one."""
-        places: list[list[int]] = []
-        for recall in recalls:
-            places.append([])
-            for memory in recall.memories:
-                place = self._pool.slot_of(memory)
-                if place is None and memory.keys_lnd is not None:
-                    place = self._pool.take_in(memory, memory.keys_lnd)
-                if place is None:
-                    return None
-                places[-1].append(place)
-        return places
+    def _keys_of(self, memory: Remembered) -> Tensor:
+        assert memory.keys_lnd is not None  # as `_keyed` has found
+        return memory.keys_lnd
 
     def _context(self, graph: str, objects: int, slots: int) -> Context:
         """A plan at the buffers of this many objects; made once."""

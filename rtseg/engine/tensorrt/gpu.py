@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.hardware.gpu import gpu_identity
-from ..cuda.graph import capture
 from ..gpu import Event, out_of_memory
+from ..static.graph import capture
 
 
 class CudaGpu:

@@ -23,7 +23,7 @@ from ...base.errors import EngineError
 from ...sam2 import Preset, Sam2
 from ..onnx.graphs import quiet_exporter
 from ..recipe import Recipe
-from ..static import StaticNetwork
+from ..static.network import StaticNetwork
 from .attention import TypedAttention, WideRead
 from .operators import faults
 from .quantize import quantized

@@ -26,7 +26,9 @@ from ...base.types import ImageU8
 from ...sam2 import Features, PromptBatch, Sam2
 from ..picture.tensors import to_input
 from ..reference import exact_products
-from ..static import Linear, PaddedRead, StaticNetwork
+from ..static.memory import PaddedRead
+from ..static.network import StaticNetwork
+from ..static.parts import Linear
 
 TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 LARGEST = {"int8": 127.0, "fp8": 448.0}

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ...sam2 import Preset, Remembered
-from .buffers import copies, copy_all
+from .copies import copies, copy_all
 
 BLANK, SCRATCH = 0, 1
 

@@ -1,0 +1,59 @@
+"""The four verbs of a tracked frame as one module, made from a network with its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...sam2 import Preset, Sam2
+from .encoder import Encoder
+from .joined import JoinedDecode, JoinedLayer, Stacked
+from .joined_encoder import JoinedEncoder
+from .mask import Decode
+from .memory import Attend, Remember
+from .parts import Attention, Linear
+
+
+class StaticNetwork(nn.Module):
+    """The four verbs of a tracked frame, made once from a network with its weights; it lies where that lies.
+
+    The tables are made on the CPU, from a copy of the weights if they are elsewhere: no table ever meets a weight on
+    another device, and all are the same whatever the device.
+    """
+
+    def __init__(self, net: Sam2, attention: Attention | None = None) -> None:
+        super().__init__()
+        attention, device = attention or Attention(), net.maskmem_tpos_enc.device
+        if device.type != "cpu":
+            state = {name: tensor.cpu() for name, tensor in net.state_dict().items()}
+            net = Sam2(net.preset, net.image_size)
+            net.load_state_dict(state)
+        self.preset: Preset = net.preset
+        self.image_size, self.grid = net.image_size, net.grid
+        with torch.no_grad():
+            self.encoder, self.attend = Encoder(net, attention), Attend(net, attention)
+            self.decode, self.remember = Decode(net, attention), Remember(net)
+        self.eval().requires_grad_(False).to(device)
+
+    def join(self) -> StaticNetwork:
+        """Fewer and larger kernels, for a GPU (joined.py, joined_encoder.py); before `precise`, for it makes tables."""
+        layers: Any = self.attend.layers
+        with torch.no_grad():
+            self.attend.layers = nn.ModuleList(JoinedLayer(layer) for layer in layers)
+            self.add_module("decode", JoinedDecode(self.decode))
+            self.add_module("encoder", JoinedEncoder(self.encoder))
+        self.eval().requires_grad_(False)
+        return self
+
+    def precise(self, products: torch.dtype, stream: torch.dtype) -> StaticNetwork:
+        """Products in one type; norms, tables and what flows between the layers in another; joined heads in fp32."""
+        exact = [(m, m.weight.data, m.bias.data) for m in self.modules() if isinstance(m, Stacked)]
+        self.to(stream)
+        for stacked, weight, bias in exact:  # they decide between masks, and cost nothing
+            stacked.weight.data, stacked.bias.data = weight, bias
+        for module in self.modules():
+            if isinstance(module, Linear | nn.Conv2d):
+                module.to(products)
+        return self
