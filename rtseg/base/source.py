@@ -26,12 +26,21 @@ class HopelessError(SourceError):
 
 
 class Source(ABC):
-    """Frames in order, from the first: `for frame in source`.
+    """Frames in order, from the first: `for frame in source`. A context manager.
 
     Iterating again starts again at the first frame (a file is opened anew), with the same session: the same
-    (session, seq) is the same picture. At most a few frames are held at any time. `fps` is nominal; a frame's own
-    time is `pts * time_base`. `frame_count` is what the source declares, None if it does not know. `sample_aspect` is
-    how wide a pixel is shown, for its height: 64/45 for PAL that is shown at 16:9.
+    (session, seq) is the same picture. At most a few frames are held at any time.
+
+    Attributes:
+        uri: what was opened.
+        width: of its pictures, in pixels.
+        height: of its pictures, in pixels.
+        fps: the nominal rate; a frame's own time is `pts * time_base`.
+        frame_count: how many frames the source declares; None if it does not know.
+        sample_aspect: the width of a pixel divided by its height: 64/45 for PAL that is shown at 16:9.
+        account: what the source turned out to hold: frames skipped, repaired and assumed.
+        session: a random name, which every frame carries.
+        paced: whether frames come at the pace of their own times.
     """
 
     def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:

@@ -84,11 +84,24 @@ class FrameId:
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
 class Frame(FrameId):
-    """A picture with its identity.
+    """A picture with its identity. Two frames are equal only if they are the same object.
 
-    `image_hwc` is uint8 [H, W, 3], full-range RGB; `height` and `width` are its own. `truth_hw` (synthetic source only)
-    is uint8 [H, W]: the id of the object that is visible at each pixel, 0 for none. The rest is as in `FrameId`.
-    Two frames are equal only if they are the same object.
+    Attributes:
+        image_hwc: uint8 [H, W, 3], full-range RGB.
+        seq: the frame's number in its source, from 0, counting frames that are dropped later too.
+        session: a random name of the source; the same session and `seq` are the same picture.
+        pts: the source's own time, in units of `time_base`.
+        time_base: in seconds.
+        captured_ns: the monotonic clock when the picture left the decoder, in nanoseconds.
+        height: in pixels.
+        width: in pixels.
+        pixfmt: how the source coded its pixels, in FFmpeg's words.
+        color: how the source coded its colours.
+        interlaced: whether the source marked the picture as interlaced.
+        truth_hw: uint8 [H, W], of the synthetic source only: the id of the object that is visible at each pixel, 0 for
+            none.
+        name: what the source calls it, such as an image's file name.
+        sample_aspect: the width of a pixel divided by its height.
     """
 
     height: int = field(init=False)
@@ -138,11 +151,16 @@ _ID_FIELDS = tuple(one.name for one in fields(FrameId) if one.name not in ("heig
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
 class Prompt:
-    """What a person says about one object on one frame, in pixels of that frame.
+    """Where an object is on one frame, in pixels of that frame: points, a box, both, or a mask.
 
-    Exactly one of: `points` (x, y, 1 for object or 0 for background), with or without `box` (x0, y0, x1, y1);
-    or `mask`, bool [H, W]. A prompt that exists is sound: making one checks it, by
-    rtseg/base/prompt_schema.py, and copies it.
+    A prompt is checked and copied when it is made, so a `Prompt` that exists is valid.
+
+    Attributes:
+        id: the object's, 1 to 255.
+        points: (x, y, 1) on the object, (x, y, 0) not on it.
+        box: (x0, y0, x1, y1) around the object.
+        mask: bool [H, W], of the frame's size.
+        label: the object's name.
     """
 
     id: int
@@ -159,7 +177,18 @@ class Prompt:
         mask: Any = None,
         label: str | None = None,
     ) -> None:
-        """Numbers may be of any library; `mask` as in `base.prompt_schema.as_mask`. `PromptError` if it is none."""
+        """Check and copy a prompt.
+
+        Arguments:
+            id: the object's, 1 to 255.
+            points: (x, y, 1 for object or 0 for background); alone or with a box.
+            box: (x0, y0, x1, y1).
+            mask: bool [H, W], or 0/1, or 0/255, of any dtype and library; instead of points and box.
+            label: the object's name.
+
+        Raises:
+            PromptError: the prompt is malformed, or says nothing.
+        """
         points = plain(points)
         given = {"points": None if points == [] else points, "box": box, "mask": mask, "label": label}
         values = {"id": id, **{key: value for key, value in given.items() if value is not None}}
@@ -185,9 +214,16 @@ class Prompt:
             object.__setattr__(self, name, default if value is UNSET else value)
 
     def check(self, height: int, width: int, *, first: bool) -> None:
-        """Raise `PromptError` unless the prompt fits a frame of this size.
+        """Check that the prompt fits a frame.
 
-        The first prompt of an object has to point at it; a correction may also be a click on the background alone.
+        Arguments:
+            height: of the frame, in pixels.
+            width: of the frame, in pixels.
+            first: whether it is the object's first prompt, which has to point at the object. A correction may be a
+                click on the background alone.
+
+        Raises:
+            PromptError: it does not fit.
         """
         who, size = f"prompt for object {self.id}", f"{width}x{height}"
         if self.mask is not None and self.mask.shape != (height, width):
@@ -211,16 +247,28 @@ def as_prompt(value: object) -> Prompt:
 
 @dataclass(frozen=True)
 class Masks:
-    """What the tracker says about one frame: for each object a mask, a label, and two confidences.
+    """The tracker's answer for one frame: for each object a mask, a label, and two confidences.
 
-    `mask_logits_bhw` is float32 [B, h, w], at the network's resolution; `logits` and `mask` bring one object to
-    frame size, once, when asked. A logit above 0 is the object. `warnings` are lines about prompts on this frame whose
-    objects are too small to be followed well. `cut`: another scene begins with this frame. `lost`: the ids of objects
-    whose scene has gone, or that the camera has turned away from; their masks are empty, and their scores 0, until they
-    are found again.
+    On the frame of a mask prompt the mask is the prompt's, with a score and an IoU of 1, as in SAM 2: the network was
+    not asked. For a small or thin one it is asked; score and IoU are then those of what it finds on the same picture.
 
-    Where a person gave a mask, it is the answer, with a score and an IoU of 1, as in SAM 2: the network was not asked.
-    Of a small or thin one it is asked: score and IoU are then those of what it finds again on the same picture.
+    Attributes:
+        seq: the frame's number.
+        session: the frame's session.
+        captured_ns: when the frame was captured, in nanoseconds of the monotonic clock.
+        done_ns: when the masks were done, on the same clock.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        ids: the B objects, in ascending order.
+        labels: of each object.
+        scores: of each object, the probability that it is visible on this frame.
+        ious: of each object, the network's own estimate of its mask's IoU.
+        mask_logits_bhw: float32 [B, h, w], at the network's resolution. Above 0 is the object. `logits` and `mask` give
+            one object at frame size.
+        warnings: lines about prompts on this frame whose objects are too small to be followed well.
+        cut: whether another scene begins with this frame.
+        lost: the ids of objects that are out of view, after a cut or because the camera turned away. Their masks are
+            empty, and their scores 0, until they are found again.
     """
 
     seq: int
@@ -254,10 +302,18 @@ class Masks:
             raise KeyError(f"no object {object_id} on frame {self.seq}; there are: {known}") from None
 
     def on(self, frame: Frame) -> Masks:
-        """The same masks with their edges where the picture has them, which is that of the frame that they are of.
+        """The same masks with their edges at the picture's resolution.
 
-        Near an edge a pixel goes with those around it that look like it (rtseg/base/edges.py). The picture is referred
-        to, not copied. `SourceError` if it has another size.
+        Near an edge a pixel goes with those around it that look like it. The picture is referred to, not copied.
+
+        Arguments:
+            frame: the one that the masks are of.
+
+        Returns:
+            Masks whose `logits`, `mask` and `id_map` are refined. It takes up to several ms an object.
+
+        Raises:
+            SourceError: the frame has another size.
         """
         if (frame.height, frame.width) != (self.height, self.width):
             found = f"frame {frame.seq} is {frame.width}x{frame.height}"
@@ -265,9 +321,13 @@ class Masks:
         return replace(self, guide=Guide(frame.image_hwc, *self.mask_logits_bhw.shape[1:]))
 
     def logits(self, object_id: int) -> Float32:
-        """Mask logits of one object, float32 [H, W] at frame size; read-only.
+        """The mask logits of one object at frame size.
 
-        Bilinear with half-pixel centres, as SAM 2's; of masks that `on` has put on their picture, as that says.
+        Arguments:
+            object_id: one of `ids`; `KeyError` for another.
+
+        Returns:
+            float32 [H, W], read-only. Resized bilinearly with half-pixel centres, as SAM 2 does, or as `on` says.
         """
         object_id = as_id(object_id, "masks")
         full_hw = self._full.get(object_id)
@@ -281,22 +341,27 @@ class Masks:
         return full_hw
 
     def mask(self, object_id: int) -> BoolMask:
-        """Mask of one object, bool [H, W] at frame size."""
+        """The mask of one object, bool [H, W] at frame size; `KeyError` for an unknown id."""
         return self.logits(object_id) > 0
 
     def score(self, object_id: int) -> float:
-        """Probability that the object is visible on this frame."""
+        """The probability that the object is visible on this frame, 0 to 1; `KeyError` for an unknown id."""
         return self.scores[self._index(object_id)]
 
     def iou(self, object_id: int) -> float:
-        """The network's own estimate of the mask's IoU."""
+        """The network's own estimate of the mask's IoU, 0 to 1; `KeyError` for an unknown id."""
         return self.ious[self._index(object_id)]
 
     def label(self, object_id: int) -> str:
+        """The object's label; `KeyError` for an unknown id."""
         return self.labels[self._index(object_id)]
 
     def id_map(self) -> ImageU8:
-        """uint8 [H, W]: the id of the object with the highest logit at each pixel, 0 where none is above 0."""
+        """All masks as one picture: the id of the object with the highest logit at each pixel, 0 where none is above 0.
+
+        Returns:
+            uint8 [H, W], at frame size.
+        """
         ids_hw = np.zeros((self.height, self.width), np.uint8)
         best_hw = np.zeros((self.height, self.width), np.float32)
         for object_id in self.ids:

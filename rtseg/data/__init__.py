@@ -33,13 +33,18 @@ MANY = 10_000  # names, among which to look for the nearest takes seconds
 
 
 def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[str] = ()) -> Dataset:
-    """Open a data set; `layout` is a key of `LAYOUTS`, or told from what lies there.
+    """Open a data set. No picture and no mask is read yet.
 
-    "nifti:lung:3,0,1" is "nifti" with options (readers/nifti.py); "synthetic:..." needs no folder
-    (readers/synthetic.py). `sequences` are those to keep, all if empty: names of sequences, of splits that the data set
-    defines ("val", "fold0"), or of folders of sequences ("valid" for "valid/seq_2"). No picture and no mask is read
-    yet. `ConfigError` for a layout or a sequence that is unknown or unclear, `SourceError` where what lies there is not
-    as its layout says; both in one line.
+    Arguments:
+        path: the data set's folder, or `synthetic:laparoscopy?seed=10000-10009`.
+        layout: a key of `LAYOUTS`, such as "davis"; None recognises it. "nifti:lung:3,0,1" is "nifti" with a window
+            and the modalities that become red, green and blue.
+        sequences: those to keep, all if empty: names of sequences, of splits that the data set defines ("val",
+            "fold0"), or of folders of sequences ("valid" for "valid/seq_2").
+
+    Raises:
+        ConfigError: a layout or a sequence is unknown or ambiguous.
+        SourceError: the files are not as the layout says.
     """
     if str(path).startswith(synthetic.PREFIX):
         if layout or sequences:

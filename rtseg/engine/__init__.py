@@ -40,13 +40,24 @@ def __getattr__(name: str) -> Any:
 
 
 def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
-    """Open the engine of a recipe file (None: the shipped default). Keywords override the recipe's keys.
+    """Open the engine of a recipe.
 
-    What `rtseg build` installed is used where it fits; the engine's `description` says what runs, and why not better.
-    With `runtime = "auto"` the best that opens is taken: what does not open is left out with a warning in the log, and
-    named in the description. A runtime or a device that the recipe names is not left.
-    An engine belongs to the process that opened it: in a child that is forked later its verbs raise `EngineError`.
-    Raises `ConfigError`, `WeightsError` or `EngineError`.
+    What `rtseg build` installed is used where it fits. With `runtime = "auto"` the best runtime that opens is taken;
+    one that does not open costs a warning. A runtime or a device that the recipe names is never replaced by another.
+    An engine belongs to the process that opened it: in a child that is forked later its methods raise `EngineError`.
+
+    Arguments:
+        recipe: the recipe file, or a recipe that was read; None is the shipped `nano`.
+        overrides: keys of the recipe and their values: `weights=`, `runtime=`, `precision=`, `image_size=`,
+            `max_objects=`, `device=`, `policy=` (for `memory.policy`), ...
+
+    Returns:
+        The engine. Its `description` says what runs, and why not something better.
+
+    Raises:
+        ConfigError: the recipe is malformed.
+        WeightsError: the weights do not fit the network.
+        EngineError: the engine cannot be opened on this machine.
     """
     recipe = load_recipe(recipe, **overrides)
     if was_forked() and "torch" in sys.modules:

@@ -11,11 +11,17 @@ from .recipe import Recipe
 
 
 class Engine(Protocol):
-    """The network, run somehow. It keeps nothing between calls: what is remembered belongs to the caller.
+    """A network that is ready to run. It keeps nothing between calls: memories belong to the caller.
 
-    Pictures and prompts are numpy's; all else that it takes and gives are arrays of its own library.
+    Pictures and prompts are numpy arrays; everything else that it takes and returns are arrays of its own library
+    (numpy or torch). Shapes: S is `image_size`, g = S / 16, b the number of objects, D the preset's width.
 
-    S is `image_size`, g = S / 16, b objects; shapes as in `rtseg.sam2.values`.
+    Attributes:
+        recipe: what it was opened from.
+        preset: the sizes of the network.
+        image_size: S, the side in pixels of the square that the network sees.
+        weights_hash: SHA-256 of the weights.
+        description: runtime, precision and device, for people.
     """
 
     recipe: Recipe
@@ -25,10 +31,10 @@ class Engine(Protocol):
     description: str  # runtime, precision and device, for people
 
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        """A picture uint8 [H, W, 3] RGB of any size to features that all objects share."""
+        """Encode a picture, uint8 [H, W, 3] RGB of any size, to features that all objects share."""
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
-        """Features conditioned on each object's memories (None: it has none), [b, D, g, g]."""
+        """Condition the features on each object's memories (None: it has none); returns [b, D, g, g]."""
 
     def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
         """Mask logits [b, 1, 4g, 4g], predicted IoU, object score and pointer of each object."""
@@ -36,10 +42,10 @@ class Engine(Protocol):
     def remember(
         self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
     ) -> list[Remembered]:
-        """What is kept of the masks [b, 1, 4g, 4g]; those that a person prompted count as certain."""
+        """Make a memory of each object's mask, [b, 1, 4g, 4g] logits; a prompted mask counts as certain."""
 
     def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
-        """The four verbs in a row, on a frame of which nobody has said anything; an engine may fuse them."""
+        """The four verbs in a row, on a frame without prompts; an engine may fuse them."""
 
 
 @runtime_checkable

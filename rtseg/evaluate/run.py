@@ -115,12 +115,24 @@ def evaluate(
     settings: Settings = Settings(),
     progress: Progress = lambda done, total: None,
 ) -> Result:
-    """Follow the objects of every sequence, and judge each mask on each annotated frame.
+    """Track the objects of every sequence, and judge each mask on each annotated frame.
 
-    `progress` is called with (frames done, frames in all). The first sequence that fails ends it all, with an error
-    that names it; that scipy is missing is said first, and then what slices are outside a volume. Objects that the
-    protocol never prompts are in `made_by["not_prompted"]`, by sequence; a sequence of which that is true of all
-    objects has no rows. `SourceError` if there is no other.
+    Objects that the protocol never prompts are listed in `made_by["not_prompted"]`, by sequence; a sequence of which
+    that is true of all objects has no rows.
+
+    Arguments:
+        dataset: what `open_dataset` opens.
+        engine: what `open_engine` opens.
+        settings: the protocol, the prompts, the corruption, ...
+        progress: called with the frames done and the frames in all.
+
+    Returns:
+        One row for each object and annotated frame, with its prompts and figures.
+
+    Raises:
+        RtsegError: the first sequence that fails ends the evaluation, with an error that names it.
+        SourceError: no sequence has an object that the protocol prompts.
+        ConfigError: the settings do not fit the data, or scipy is missing.
     """
     require()
     _check_slices(dataset, settings)

@@ -48,14 +48,26 @@ def segment(
     progress: Progress = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
-    """Segment every frame of a source and write the folder `out`; returns what `run.json` says.
+    """Segment every frame of a source and write the folder `out`.
 
-    `source` is what `open_source` opens, as `reading` says; several uris are one recording. `prompts` maps a frame's
-    number to the prompts on it; frames before the first prompt have empty masks. `frames`, "jpg" or "png": write the
-    frames themselves, too. `fine`: masks have edges at the picture's resolution (`Masks.on`). `progress` is called
-    with (frames done, frames in all or None), `say` with each line that somebody has to know. Raises an `RtsegError`,
-    and then `out` is as it was; but an `IncompleteError` where the run ended after some frames: then these are kept,
-    and it says where.
+    Arguments:
+        source: what `open_source` opens; several uris are one recording.
+        prompts: frame number to the prompts on that frame. Frames before the first prompt have empty masks.
+        out: the folder; it appears when the run has ended.
+        engine: a recipe file, or a recipe that was read; None is the shipped `nano`.
+        reading: how the source is read: deinterlacing, damage, rate, ...
+        frames: "jpg" or "png" writes the frames themselves, too.
+        fine: masks have their edges at the picture's resolution (`Masks.on`).
+        force: replace an earlier result.
+        progress: called with the frames done, and the frames in all or None.
+        say: called with each line that a user has to know.
+
+    Returns:
+        The content of `run.json`.
+
+    Raises:
+        IncompleteError: the run ended early; the frames until then are kept, and the error says where.
+        RtsegError: anything else; `out` is as it was.
     """
     uris, prompts, folder = uris_of(source), as_prompts(prompts), Path(out)
     recipe = load_recipe(engine)

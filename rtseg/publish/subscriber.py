@@ -33,12 +33,16 @@ _KNOCK_AGAIN_MS = 1000  # whoever was refused asks again: his key may have been 
 
 
 class Subscriber:
-    """Receives the newest message of each of `topics`. Thread-safe; a context manager; iterates until closed.
+    """Receives the newest message of each topic of a feed. Thread-safe; a context manager; iterates until closed.
 
-    `stream` None: the first stream that is heard there. Counted by topic: `received` (well-formed), `skipped` (a newer
-    one came before it was asked for), `lost` (gaps in seq, whoever made them), `rejected` (not newer than the one
-    before, in the same session) and `late` (over a second under way); and `bad`: what was not a message. `refused`
-    says in one line why the publisher does not let us in, and is None while it does not refuse.
+    Attributes:
+        received: well-formed messages, counted by topic, as are the next four.
+        skipped: messages that a newer one replaced before they were asked for.
+        lost: gaps in `seq`, whoever made them.
+        rejected: messages that were not newer than the one before, in the same session.
+        late: messages that took over a second to arrive.
+        bad: how many things came that were not messages.
+        refused: in one line, why the publisher does not let us in; None while it does not refuse.
     """
 
     def __init__(
@@ -49,10 +53,18 @@ class Subscriber:
         keys: Path | None = None,
         server_key: str | Path | None = None,
     ) -> None:
-        """Begin to listen; a publisher need not be there yet. `OutputError` if the address is none.
+        """Begin to listen; the publisher need not be there yet.
 
-        `keys`: our key, as `rtseg.publish.keys.present` takes it, to a publisher that asks for one; `ConfigError` if it
-        will not do. `server_key`: the publisher's public key, or its file; None: `server.key` beside ours.
+        Arguments:
+            endpoint: the address, `tcp://HOST:PORT` or `ipc://PATH`.
+            topics: any of "video", "overlay", "masks", "status".
+            stream: the name that opens the topics; None takes the first stream that is heard there.
+            keys: our own `.key_secret`, or the folder that holds it, for a publisher that asks for keys.
+            server_key: the publisher's public key, or its file; None takes `server.key` beside ours.
+
+        Raises:
+            OutputError: the address or a topic is malformed.
+            ConfigError: the key cannot be used.
         """
         if not isinstance(endpoint, str):
             raise OutputError(f"endpoint {short(endpoint)}: expected tcp://HOST:PORT; correct it")
@@ -92,10 +104,17 @@ class Subscriber:
         in_child(self, _put_out)
 
     def get(self, kind: Topic | None = None, timeout: float | None = None) -> Message | None:
-        """The newest message of `kind` (None: of any) that was not given out yet; waits up to `timeout` seconds.
+        """The newest message that was not given out yet.
 
-        None: there was none, or the subscriber was closed. The timeout None waits for ever. `OutputError` if `kind` is
-        not one of the topics.
+        Arguments:
+            kind: of this topic; None is any.
+            timeout: seconds to wait for one; None waits for ever.
+
+        Returns:
+            The message, or None: there was none, or the subscriber was closed.
+
+        Raises:
+            OutputError: `kind` is not subscribed to, or the timeout is malformed.
         """
         if kind is not None and kind not in self._topics:
             raise OutputError(f"{kind!r} is not subscribed to; expected one of: {', '.join(self._topics)}")

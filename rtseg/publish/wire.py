@@ -61,7 +61,15 @@ CLOCK = _clock()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """One message, its header checked. The payload is checked for its size here, and for its content when read."""
+    """One message from a feed. Its header and the size of its payload are checked; the content when it is read.
+
+    Attributes:
+        topic: `STREAM/video`, `/overlay`, `/masks` or `/status`.
+        stream: the name of the stream.
+        kind: "video", "overlay", "masks" or "status".
+        header: the header as docs/wire.md defines it: `state`, `mask_seq`, `mask_age_ms`, `objects`, ...
+        payload: the parts behind the header, as they came.
+    """
 
     topic: str
     stream: str
@@ -71,17 +79,22 @@ class Message:
 
     @property
     def seq(self) -> int:
+        """The number of the frame; of a status, its own count."""
         return int(self.header["seq"])
 
     @property
     def age_ms(self) -> float | None:
-        """Time since the capture; None if the publisher reads another clock."""
+        """Milliseconds since the capture; None if the publisher is on another machine, and so has another clock."""
         return (now_ns() - self.header["captured_ns"]) / 1e6 if self.header["clock"] == CLOCK else None
 
     def image_hwc(self) -> ImageU8:
-        """The picture of a video or overlay message, uint8 RGB [H, W, 3], a copy of your own to draw on.
+        """The picture of a video or overlay message.
 
-        `OutputError` if it is not one.
+        Returns:
+            uint8 [H, W, 3] RGB, a copy of your own to draw on.
+
+        Raises:
+            OutputError: the payload is no such picture.
         """
         height, width = self.header["height"], self.header["width"]
         flat = np.frombuffer(self.payload[0], np.uint8)
@@ -96,13 +109,20 @@ class Message:
         return np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_BGR2RGB), np.uint8)
 
     def masks(self) -> dict[int, BoolMask]:
-        """The masks of a masks message, by object id, bool [H, W]; `OutputError` if one is broken."""
+        """The masks of a masks message.
+
+        Returns:
+            By object id, bool [H, W].
+
+        Raises:
+            OutputError: a mask is broken.
+        """
         height, width = self.header["height"], self.header["width"]
         ids = (thing["id"] for thing in self.header["objects"])
         return {i: decode_rle(bytes(rle), height, width) for i, rle in zip(ids, self.payload, strict=True)}
 
     def status(self) -> dict[str, Any]:
-        """What a status message says; `OutputError` if it says nothing readable."""
+        """The content of a status message, as docs/live.md describes it; `OutputError` if it is broken."""
         return _unpack_map(bytes(self.payload[0]), self.topic)
 
 

@@ -44,7 +44,14 @@ _CHANGES_NOTHING = ("get", "snapshot", "status")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The original picture of a frame as PNG; `objects` are `{id, label, rle, height, width}` of frame `mask_seq`."""
+    """A frame of a feed with its masks.
+
+    Attributes:
+        seq: the number of the frame.
+        png: the original picture, as PNG.
+        mask_seq: the frame that the masks were made from; None if there are none.
+        objects: `{id, label, rle, height, width}` of each object.
+    """
 
     seq: int
     png: bytes = field(repr=False)
@@ -57,10 +64,10 @@ class Snapshot:
 
 
 class Client:
-    """Talks to a running feed. Thread-safe, one request after the other; a context manager.
+    """Controls a running feed. Thread-safe, one request after the other; a context manager.
 
-    Every method waits for the answer, up to `timeout` seconds. `PromptError`: the prompt was refused. `OutputError`:
-    no answer, or anything else was refused.
+    Every method waits for the feed's answer. It raises `PromptError` where a prompt was refused, and `OutputError`
+    where there was no answer in time or anything else was refused.
     """
 
     def __init__(
@@ -70,7 +77,18 @@ class Client:
         keys: Path | None = None,
         server_key: str | Path | None = None,
     ) -> None:
-        """`keys` and `server_key` as for `rtseg.publish.keys.present`. `OutputError` if the address is none."""
+        """Connect; the feed need not be there yet.
+
+        Arguments:
+            endpoint: the profile's `control.bind`.
+            timeout: seconds to wait for each answer.
+            keys: our own `.key_secret`, or the folder that holds it, for a feed that asks for keys.
+            server_key: the feed's public key, or its file; None takes `server.key` beside ours.
+
+        Raises:
+            OutputError: the address is malformed.
+            ConfigError: the key cannot be used.
+        """
         seconds = convert_value(timeout, Seconds, "timeout", OutputError)
         if not isinstance(endpoint, str):
             raise OutputError(f"endpoint = {short(endpoint)}; expected tcp://HOST:PORT")
@@ -96,7 +114,20 @@ class Client:
         label: str | None = None,
         seq: int | None = None,
     ) -> dict[str, Any]:
-        """Follow a new object, pointed at on frame `seq` (None: the newest), in pixels of the frame."""
+        """Track a new object.
+
+        Arguments:
+            id: the object's, 1 to 255.
+            points: (x, y, 1 for object or 0 for background), in pixels of the frame.
+            box: (x0, y0, x1, y1), in pixels.
+            mask: bool [H, W], of the frame's size.
+            label: the object's name.
+            seq: the frame that was pointed at, one of the latest 64; None is the newest. The feed applies the prompt
+                to that frame, and catches up to now.
+
+        Returns:
+            What the feed answered: `id` and `seq`.
+        """
         return self._ask(Add(Prompt(id, points, box, mask, label), seq))
 
     def correct(
@@ -108,13 +139,15 @@ class Client:
         label: str | None = None,
         seq: int | None = None,
     ) -> dict[str, Any]:
-        """Say more about an object that is followed."""
+        """Correct an object that is tracked; arguments as for `add`."""
         return self._ask(Correct(Prompt(id, points, box, mask, label), seq))
 
     def remove(self, id: int) -> dict[str, Any]:
+        """Forget an object."""
         return self._ask(Remove(id))
 
     def rename(self, id: int, label: str) -> dict[str, Any]:
+        """Give an object another label; its memory stays."""
         return self._ask(Rename(id, label))
 
     def reset(self) -> dict[str, Any]:
@@ -122,14 +155,15 @@ class Client:
         return self._ask(Reset())
 
     def pause(self) -> dict[str, Any]:
-        """Let the network rest; the picture goes on."""
+        """Pause the network; the picture goes on."""
         return self._ask(Pause())
 
     def resume(self) -> dict[str, Any]:
+        """End a pause."""
         return self._ask(Resume())
 
     def snapshot(self, seq: int | None = None) -> Snapshot:
-        """The original picture of frame `seq` (None: the newest) and its masks."""
+        """The original picture of a frame, one of the latest 64, and its masks; `seq` None is the newest."""
         found = self._ask(TakeSnapshot(seq))
         try:
             return Snapshot(found["seq"], found["png"], found["mask_seq"], tuple(found["objects"]))
@@ -137,13 +171,15 @@ class Client:
             raise OutputError(f"{self._endpoint}: a snapshot without {e}; is this rtseg live?") from e
 
     def get(self) -> dict[str, Any]:
-        """What can be set, as it is."""
+        """The current values of what `set` changes: `opacity` and `budget_ms`."""
         return self._ask(Get())
 
     def set(self, opacity: float | None = None, budget_ms: float | None = None) -> dict[str, Any]:
+        """Change how masks are drawn: `opacity` 0 to 1, mask budget in ms from 1 to 10,000; None leaves a value."""
         return self._ask(Set(opacity, budget_ms))
 
     def status(self) -> dict[str, Any]:
+        """The feed's status, as it is published."""
         return self._ask(Status())
 
     def shutdown(self) -> dict[str, Any]:
@@ -151,7 +187,7 @@ class Client:
         return self._ask(Shutdown())
 
     def close(self) -> None:
-        """May be called again."""
+        """Disconnect. May be called again."""
         with self._one_at_a_time:
             if not self._context.closed:
                 self._shut()
