@@ -52,7 +52,7 @@ HOMES: dict[str, set[str]] = {
     "zmq": {"publish", "live"},
     "msgpack": {"publish", "live"},
     "pycocotools": {"base/rle", "publish/coco"},
-    "msgspec": {"base", "live", "sam2", "engine", "adapt"},
+    "msgspec": {"base", "publish", "live", "sam2", "engine", "adapt"},
     "psutil": {"base/hardware", "live"},
     "rich": {"base/terminal", "adapt", "evaluate", "live/watch"},
     "prometheus_client": {"live/watch"},
