@@ -31,7 +31,7 @@ from rtseg.base.errors import RtsegError
 from rtseg.base.prompt_schema import MAX_ID
 from rtseg.engine.cuda.fuse import MOST_OBJECTS
 from rtseg.engine.picture.torch_resize import TorchResize
-from rtseg.engine.recipe import POLICIES, MemoryPlan
+from rtseg.engine.recipe import POLICIES, MemorySettings
 from rtseg.engine.static import PaddedRead, StaticNetwork
 from rtseg.sam2 import Sam2, get_preset
 
@@ -112,7 +112,7 @@ def costs(work: Work) -> dict[str, Cost]:
             static = StaticNetwork(Sam2(preset, work.size).eval(), attention).join()
         static = static.precise(products, stream).to("meta")
         weights = [*static.parameters(), *static.buffers()]
-        plan, b, n = MemoryPlan(work.policy), work.objects, static.grid**2
+        plan, b, n = MemorySettings(work.policy), work.objects, static.grid**2
         slots, pointers = plan.steady_slots(preset.num_maskmem), plan.pointers
         height, width = work.picture or (work.size, work.size)
         with torch.device("cpu"):

@@ -31,7 +31,7 @@ FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPlan:
+class MemorySettings:
     """How much an object remembers: `spatial` memories chosen by `policy`, and `pointers` of recent frames."""
 
     policy: str = "efp"
@@ -67,7 +67,7 @@ class Recipe:
     runtime: str = "auto"
     precision: str = "auto"
     max_objects: int = 4
-    memory: MemoryPlan = MemoryPlan()
+    memory: MemorySettings = MemorySettings()
     path: Path | None = None
     device: str = "auto"
 
@@ -83,7 +83,7 @@ def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     values = {key: value for key, value in asdict(recipe).items() if key != "path"}
     policy = {"policy": overrides.pop("policy")} if "policy" in overrides else {}
     for key, value in overrides.items():
-        if isinstance(value, MemoryPlan):
+        if isinstance(value, MemorySettings):
             value = asdict(value)
         values[key] = str(value) if isinstance(value, Path) else value
     if isinstance(values["memory"], dict):
@@ -98,7 +98,7 @@ def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
     size = table.integer("image_size", default.image_size, 64, 4096)
     if size % 32:
         raise table.bad("image_size", "a multiple of 32")
-    memory = Table(values.get("memory", {}), f"{where}: memory", [f.name for f in fields(MemoryPlan)], ConfigError)
+    memory = Table(values.get("memory", {}), f"{where}: memory", [f.name for f in fields(MemorySettings)], ConfigError)
     return Recipe(
         model=_name_or_path(table, "model", default.model, path.parent),
         weights=_name_or_path(table, "weights", default.weights, path.parent),
@@ -106,7 +106,7 @@ def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
         runtime=table.choice("runtime", default.runtime, RUNTIMES),
         precision=table.choice("precision", default.precision, PRECISIONS),
         max_objects=table.integer("max_objects", default.max_objects, 1, MAX_ID),
-        memory=MemoryPlan(
+        memory=MemorySettings(
             policy=memory.choice("policy", default.memory.policy, POLICIES),
             spatial=memory.integer("spatial", default.memory.spatial, 1, 64),
             pointers=memory.integer("pointers", default.memory.pointers, 0, 64),

@@ -27,7 +27,7 @@ from rtseg.engine.cuda.graph import Step
 from rtseg.engine.cuda.parts import compiling
 from rtseg.engine.cuda.pool import BLANK
 from rtseg.engine.cuda.steps import Kind, Prepared
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.static import PaddedRead
 from rtseg.sam2 import Sam2, get_preset, load_weights
@@ -44,7 +44,7 @@ def network(size: int = SIZE) -> Sam2:
 
 
 def recipe(policy: str = "efp", precision: str = "fp32", size: int = SIZE) -> Recipe:
-    return Recipe("nano", image_size=size, runtime="cuda", precision=precision, memory=MemoryPlan(policy))
+    return Recipe("nano", image_size=size, runtime="cuda", precision=precision, memory=MemorySettings(policy))
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def blank(size: int, memories: int = 1, objects: int = 1) -> tuple[np.ndarray, l
 
 def test_what_the_recipe_foresees_is_captured_on_the_first_tracked_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another object, a correction or a loss then stops no video; a picture of another size does once."""
-    plan = replace(recipe(size=64), max_objects=3, memory=MemoryPlan("efp", spatial=2))
+    plan = replace(recipe(size=64), max_objects=3, memory=MemorySettings("efp", spatial=2))
     engine = CudaEngine(network(64), plan, "", "cpu")
     made: list[Step] = []
 

@@ -23,7 +23,7 @@ from rtseg.engine.cuda import CudaEngine, attention, graph
 from rtseg.engine.cuda.device import Turns
 from rtseg.engine.picture.device_picture import DevicePicture
 from rtseg.engine.picture.upload import PinnedBuffer
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room
 from rtseg.engine.static import StaticNetwork
@@ -48,7 +48,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
 
 
 def opened(precision: str = "bf16", policy: str = "efp", objects: int = 1, device: str = "cuda:0") -> CudaEngine:
-    recipe = Recipe("nano", image_size=SIZE, runtime="cuda", precision=precision, memory=MemoryPlan(policy))
+    recipe = Recipe("nano", image_size=SIZE, runtime="cuda", precision=precision, memory=MemorySettings(policy))
     return CudaEngine(Sam2(PRESET, SIZE), replace(recipe, max_objects=objects), "", device)
 
 

@@ -12,7 +12,7 @@ import pytest
 import rtseg.track
 from rtseg.base.errors import ConfigError, OutputError
 from rtseg.engine import open_engine
-from rtseg.engine.recipe import POLICIES, MemoryPlan, Recipe, load_recipe
+from rtseg.engine.recipe import POLICIES, MemorySettings, Recipe, load_recipe
 from rtseg.grab import open_source
 from rtseg.live.profile import Publish, load_stream
 from rtseg.publish.keys.address import check_bind
@@ -67,7 +67,7 @@ def test_a_recipe_says_everything(tmp_path: Path) -> None:
     path = write(tmp_path / "e.toml", RECIPE)
     weights = str(tmp_path / "w/x.safetensors")
     assert load_recipe(path) == Recipe(
-        "nano", weights, 512, "torch", "bf16", 2, MemoryPlan("fifo", 7, 8), path, "cuda:1"
+        "nano", weights, 512, "torch", "bf16", 2, MemorySettings("fifo", 7, 8), path, "cuda:1"
     )
 
 
@@ -80,7 +80,7 @@ def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
 def test_keywords_override_and_their_paths_are_the_callers(tmp_path: Path) -> None:
     path = write(tmp_path / "e.toml", RECIPE)
     recipe = load_recipe(path, weights=Path("y.pt"), precision="fp32", policy="efp")
-    assert (recipe.weights, recipe.precision, recipe.memory) == ("y.pt", "fp32", MemoryPlan("efp", 7, 8))
+    assert (recipe.weights, recipe.precision, recipe.memory) == ("y.pt", "fp32", MemorySettings("efp", 7, 8))
     assert recipe.image_size == 512
     assert load_recipe(load_recipe(path), runtime="cpu").weights == str(tmp_path / "w/x.safetensors")
     with pytest.raises(ConfigError, match=r"unknown key 'precison'; did you mean 'precision'\?"):
@@ -186,7 +186,7 @@ def test_policies_are_those_of_the_tracker() -> None:
 
 def test_the_default_recipe_is_the_one_in_the_repository() -> None:
     path = ROOT / "engines/nano-cpu.toml"
-    assert load_recipe(path) == Recipe(memory=MemoryPlan(pointers=4), path=path)  # SAM 2 has 16
+    assert load_recipe(path) == Recipe(memory=MemorySettings(pointers=4), path=path)  # SAM 2 has 16
 
 
 @pytest.mark.parametrize(
@@ -344,8 +344,8 @@ def test_a_recipe_is_checked_however_it_comes_in(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load_recipe(**keywords)  # type: ignore[arg-type]
         assert expected in str(caught.value) and "\n" not in str(caught.value)
-    found = load_recipe(image_size=np.float32(256), memory=MemoryPlan(spatial=3), policy="fifo")  # type: ignore[arg-type]
-    assert found == Recipe(image_size=256, memory=MemoryPlan("fifo", 3)) and type(found.image_size) is int
+    found = load_recipe(image_size=np.float32(256), memory=MemorySettings(spatial=3), policy="fifo")  # type: ignore[arg-type]
+    assert found == Recipe(image_size=256, memory=MemorySettings("fifo", 3)) and type(found.image_size) is int
 
 
 def test_more_objects_than_the_engine_follows_are_refused_before_anything_starts(tmp_path: Path) -> None:
