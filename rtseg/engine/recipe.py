@@ -7,7 +7,9 @@ given as a keyword is relative to the working directory.
 
 from __future__ import annotations
 
+import logging
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from ..base.documents import as_path, read_toml
 from ..base.errors import ConfigError
 from ..base.prompt_schema import MAX_ID
 from ..base.tables import Table, expanded
+from ..sam2 import get_preset
+from .policy import MAX_CONDITIONING, POLICIES, BankSize, get_policy
 
 RUNTIMES = (
     "torch", "cpu", "cuda", "tensorrt", "auto",
@@ -23,32 +27,43 @@ RUNTIMES = (
 )  # fmt: skip
 DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
 PRECISIONS = ("fp32", "bf16", "fp16", "int16", "int8", "fp8", "auto")
-CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
-POLICIES = ("fifo", "efp-window", "efp", "confident", "efp-confident", "anchor", "diverse", "distractor")
-PRUNED = ("efp", "efp-confident")  # policies that keep `spatial` memories for good
 SHIPPED = Path(__file__).parents[1] / "sam2" / "shipped"  # what `package:NAME` refers to
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
+
+log = logging.getLogger("rtseg.engine")
+_warned: set[str] = set()  # lines that this process has logged: once is enough
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """How much an object remembers: `spatial` memories chosen by `policy`, and `pointers` of recent frames."""
+    """How much an object remembers.
+
+    `policy` names a memory policy. `spatial` is how many spatial memories the EFP policies keep of the `window` that
+    the network was trained with; other policies do not read it. `pointers` is the number of object pointers of recent
+    frames; the conditioning memories bring their own, so that 0 and 1 are the same.
+    """
 
     policy: str = "efp"
     spatial: int = 5
     pointers: int = 16
 
-    def steady_slots(self, window: int) -> int:
-        """Spatial memories that an object prompted once has in the long run; `window` as the network was trained."""
-        return self.spatial if self.policy.startswith("efp") else window
+    def full_bank(self, window: int) -> int:
+        """Spatial memories that an object prompted once attends to in the long run."""
+        return get_policy(self.policy).full_bank(BankSize(window, self.spatial))
 
     def most_slots(self, window: int) -> int:
-        """Spatial memories that attention can ever see at once."""
-        return max(self.spatial, CONDITIONING + 1) if self.policy in PRUNED else window - 1 + CONDITIONING
+        """The most spatial memories that attention ever reads at once."""
+        return get_policy(self.policy).most(BankSize(window, self.spatial))
 
     def most_pointers(self) -> int:
-        """Object pointers that attention can ever see at once."""
-        return CONDITIONING + max(0, self.pointers - 1)
+        """The most object pointers that attention ever reads at once."""
+        return MAX_CONDITIONING + max(0, self.pointers - 1)
+
+    def warning(self, window: int) -> str:
+        """A line for a user whose settings make the policy another one; "" for all others."""
+        text = get_policy(self.policy).warning(BankSize(window, self.spatial))
+        settings = f"policy = {self.policy!r} with spatial = {self.spatial} and a window of {window} memories"
+        return f"memory: {settings}: {text}" if text else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +104,17 @@ def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     if isinstance(values["memory"], dict):
         values["memory"] = values["memory"] | policy
     made = _recipe(values, f"{recipe.path or 'default recipe'} with keywords", Path())
+    with suppress(ConfigError):  # a preset that is not there is said when the engine is opened
+        warn_once(made.memory, get_preset(made.model).num_maskmem, recipe.path or "recipe")
     return replace(made, path=recipe.path)
+
+
+def warn_once(settings: MemorySettings, window: int, where: object) -> None:
+    """Log a warning, once in this process, if the settings turn the policy into another one. `where` opens the line."""
+    line = settings.warning(window)
+    if line and (line := f"rtseg: {where}: {line}") not in _warned:
+        _warned.add(line)
+        log.warning("%s", line)
 
 
 def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:

@@ -29,7 +29,7 @@ from rtseg.engine.room import room
 from rtseg.engine.static import StaticNetwork
 from rtseg.sam2 import Recall, Sam2, get_preset
 from rtseg.track import POLICIES
-from rtseg.track.scene import SAMPLED
+from rtseg.track.cut_detector import SAMPLED
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 SIZE, HEIGHT, WIDTH = 64, 48, 80

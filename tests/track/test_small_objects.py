@@ -14,7 +14,7 @@ from rtseg.base.types import BoolMask, Prompt
 from rtseg.engine import Engine
 from rtseg.engine.recipe import load_recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.track.small import SMALLEST, is_doubtful, mask_input
+from rtseg.track.small_objects import SMALLEST, is_doubtful, mask_input
 
 H, W, S = 480, 854, 224
 
