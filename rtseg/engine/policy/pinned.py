@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from .registry import register_policy
-from .values import BankSize, Choice, Memory, PolicyFunction
+from .values import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
 from .window import only, recent, similarity
 
 # Thresholds are those of each paper's public settings; scores are probabilities, IoUs predicted.
@@ -36,7 +36,16 @@ class Pins:
 PinRule = Callable[[Sequence[Memory]], Pins]
 
 
-@register_policy("anchor")
+def _full(pins: int) -> Callable[[BankSize], int]:
+    """With this many pins: they take the place of others in the window, but not of the prompted and the newest one."""
+    return lambda size: max(size.window, 1 + pins + 1)
+
+
+def _most(pins: int) -> Callable[[BankSize], int]:
+    return lambda size: MAX_CONDITIONING + max(size.window - 1, pins + 1)
+
+
+@register_policy("anchor", full_bank=_full(1), most=_most(1))
 def anchor(memories: Sequence[Memory], size: BankSize) -> Choice:
     """After a prompt, the best of the first five credible frames in a row is pinned, until the next prompt.
 
@@ -47,7 +56,7 @@ def anchor(memories: Sequence[Memory], size: BankSize) -> Choice:
     return with_pins(_first_credible, recent)(memories, size)
 
 
-@register_policy("diverse", needs_similarity=True)
+@register_policy("diverse", full_bank=_full(LONG_TERM), most=_most(LONG_TERM), needs_similarity=True)
 def diverse(memories: Sequence[Memory], size: BankSize) -> Choice:
     """Of every five frames with a predicted IoU above 0.95, the one least similar to the last pin is pinned.
 
@@ -58,7 +67,7 @@ def diverse(memories: Sequence[Memory], size: BankSize) -> Choice:
     return with_pins(_long_term, recent)(memories, size)
 
 
-@register_policy("distractor", needs_rivals=True)
+@register_policy("distractor", full_bank=_full(ANCHORS), most=_most(ANCHORS), needs_rivals=True)
 def distractor(memories: Sequence[Memory], size: BankSize) -> Choice:
     """Frames with a good mask on which a losing mask shows something else are pinned, the latest three.
 
