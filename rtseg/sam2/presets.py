@@ -1,40 +1,50 @@
-"""The sizes of every SAM 2 network that rtseg can build, as numbers.
+"""Presets: the sizes of every SAM 2 network that rtseg can build.
 
-The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` and `micro` are ours; a user's
-own is a TOML file with the fields of `Preset`.
+The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` and `micro` are ours. A preset of
+a user's own is a TOML file with the fields of `Preset`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from ..base.documents import read_toml
 from ..base.errors import ConfigError, did_you_mean
-from ..base.tables import short
+from ..base.schema import Text, convert
 
-MOST = 8192  # of any number of a network: beyond, its weights fit into no machine
+MAX_SIZE = 8192  # of any number of a network: with a larger one its weights fit into no machine
+
+Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One network. `stages` are Hiera blocks a stage; `windows` the attention window of each stage, in tokens."""
+    """The sizes of one network, under the names of Meta's configuration files where these have one.
 
-    name: str
-    embed_dim: int
-    heads: int
-    stages: tuple[int, int, int, int]
-    global_blocks: tuple[int, ...]
-    windows: tuple[int, int, int, int]
-    background: int  # side of the coarse position embedding that is stretched over the image
-    dim: int = 256
-    memory_dim: int = 64
-    attention_layers: int = 4
-    attention_ffn: int = 2048
-    decoder_ffn: int = 2048
-    decoder_heads: int = 8
-    num_maskmem: int = 7
-    max_pointers: int = 16
+    `stages`: Hiera blocks in each stage. `windows`: side of the attention window in each stage, in tokens.
+    `global_blocks`: blocks that attend globally. `background`: side of the coarse position embedding that is resized
+    to the image. `num_maskmem`: spatial memories that the network was trained to attend to.
+    """
+
+    name: Text
+    embed_dim: Size
+    heads: Size
+    stages: tuple[Size, Size, Size, Size]
+    global_blocks: tuple[Annotated[int, Meta(ge=0, le=MAX_SIZE)], ...]
+    windows: tuple[Size, Size, Size, Size]
+    background: Size
+    dim: Size = 256
+    memory_dim: Size = 64
+    attention_layers: Size = 4
+    attention_ffn: Size = 2048
+    decoder_ffn: Size = 2048
+    decoder_heads: Size = 8
+    num_maskmem: Annotated[int, Meta(ge=2, le=MAX_SIZE)] = 7
+    max_pointers: Size = 16
     no_object_in_memory: bool = True  # 2.1: an absent object marks its memory
     pointer_time: bool = True  # 2.1: object pointers carry their age
 
@@ -78,34 +88,17 @@ def get_preset(name: str) -> Preset:
 
 
 def _read_preset(path: Path) -> Preset:
-    values = read_toml(path)
-    known = [f.name for f in fields(Preset)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in {"name": path.stem, **values}.items()}
-    try:
-        preset = Preset(**values)
-    except TypeError as e:
-        needed = "embed_dim, heads, stages, global_blocks, windows, background"
-        raise ConfigError(f"{path}: numbers are missing; expected at least {needed}") from e
+    preset = convert({"name": path.stem, **read_toml(path)}, Preset, str(path))
     _check(path, preset)
     return preset
 
 
 def _check(path: Path, p: Preset) -> None:
-    """Raise `ConfigError` for the first number with which the layers would not fit together."""
-    for f in fields(Preset):
-        value = getattr(p, f.name)
-        if not _is_a(str(f.type), value):
-            raise ConfigError(
-                f"{path}: {f.name} = {short(value)}; expected {str(f.type).replace('tuple', '')}, {MOST} at most"
-            )
+    """`ConfigError` for the first number with which the layers do not fit together."""
     blocks = sum(p.stages)
     for key, fits, expected in (
         ("heads", p.embed_dim % p.heads == 0, "a divisor of embed_dim"),
-        ("stages", all(p.stages), "at least one block in each"),
-        ("windows", p.windows[0] in (1, 2, 4, 8) and all(p.windows), "1, 2, 4 or 8 first, and no 0"),
+        ("windows", p.windows[0] in (1, 2, 4, 8), "1, 2, 4 or 8 first"),
         ("global_blocks", all(b < blocks for b in p.global_blocks), f"blocks from 0 to {blocks - 1}"),
         ("dim", p.dim % 8 == 0, "a multiple of 8"),
         ("memory_dim", p.memory_dim % 4 == 0 and p.dim % p.memory_dim == 0, "a multiple of 4 that divides dim"),
@@ -113,10 +106,3 @@ def _check(path: Path, p: Preset) -> None:
     ):
         if not fits:
             raise ConfigError(f"{path}: {key} = {getattr(p, key)}; expected {expected}")
-
-
-def _is_a(kind: str, value: object) -> bool:
-    if isinstance(value, tuple):
-        long_enough = kind.endswith("...]") or len(value) == kind.count("int")
-        return kind.startswith("tuple") and long_enough and all(type(n) is int and 0 <= n <= MOST for n in value)
-    return type(value).__name__ == kind and (type(value) is not int or 0 < value <= MOST)

@@ -169,7 +169,7 @@ def recall_of(memories: int, pointers: int, seed: int = 0) -> Recall:
     g = torch.Generator().manual_seed(seed)
     maps = torch.randn(memories, 64, SIZE // 16, SIZE // 16, generator=g)
     slots = (6, *range(memories - 1))
-    return Recall.of(maps, slots, torch.randn(pointers, 128, generator=g), tuple(range(pointers, 0, -1)))
+    return Recall.from_maps(maps, slots, torch.randn(pointers, 128, generator=g), tuple(range(pointers, 0, -1)))
 
 
 def answers(engine: TorchEngine, frames: list[rtseg.Frame], recalls: list[Recall] | None = None) -> list[Tensor]:
@@ -280,7 +280,7 @@ def test_prompted_frames_bring_keys_too(engine: CudaEngine, frames: list[rtseg.F
 
 def blank(size: int, memories: int = 1, objects: int = 1) -> tuple[np.ndarray, list[Recall]]:
     """A picture, and objects that remember nothing of note at 64 px."""
-    recall = Recall.of(torch.zeros(memories, 64, 4, 4), (6,) * memories, torch.zeros(1, 128), (1,))
+    recall = Recall.from_maps(torch.zeros(memories, 64, 4, 4), (6,) * memories, torch.zeros(1, 128), (1,))
     return np.zeros((size, size, 3), np.uint8), [recall] * objects
 
 

@@ -33,9 +33,9 @@ def square(side: int, at: tuple[int, int] = (200, 400), height: int | None = Non
 def in_cells(answer_b1hw: np.ndarray) -> np.ndarray:
     """The answer as the network draws it: cells of 4 x 4 pixels."""
     torch = pytest.importorskip("torch")
-    from rtseg.sam2.network import shrunk
+    from rtseg.sam2.network import downsampled
 
-    return np.asarray(shrunk(torch.from_numpy(answer_b1hw) * 20 - 10, (S // 4, S // 4)) > 0)
+    return np.asarray(downsampled(torch.from_numpy(answer_b1hw) * 20 - 10, (S // 4, S // 4)) > 0)
 
 
 @pytest.mark.parametrize(("wide", "high"), [(10, 10), (3, 100), (1, 1)])
