@@ -69,38 +69,27 @@ def register_policy(
 ) -> Callable[[PolicyFunction], PolicyFunction]:
     """Register a function as the memory policy `name`, for recipes and for `Tracker(engine, policy=name)`.
 
-        @rtseg.register_policy("newest-only", full_bank=lambda size: 2)
-        def newest_only(memories, size):
-            keep = tuple(i for i, m in enumerate(memories) if m.conditioning or m is memories[-1])
-            return Choice(keep, tuple((i, size.window - 1 if memories[i].conditioning else 0) for i in keep))
-
-    The function is called for each object and frame, right after the newest memory has entered the bank. It is given
-    the memories, oldest first, and a `BankSize`, and returns a `Choice`. It must be pure: the same memories give the
-    same choice. Conditioning memories and the newest one always stay. The registration holds in this process only; a
-    live feed segments in a process of its own, which knows the built-in policies.
+    The function is called for each object and frame, right after the newest memory has entered the bank. It takes the
+    memories, oldest first, and a `BankSize`, and returns a `Choice`. It must be pure, and keep the conditioning
+    memories and the newest one. The registration holds in this process: a live feed knows the built-in policies alone.
 
     Arguments:
         name: lower-case letters, digits and hyphens.
         full_bank: spatial memories that an object prompted once attends to in the long run. Engines prepare for it.
-        most: the most spatial memories that an object ever attends to. An engine with fixed shapes has no room for
+        most: the most spatial memories that an object ever attends to. Engines with fixed shapes have no room for
             more. The default is enough for the conditioning memories and `window` - 1 others.
-        needs_similarity: the function calls `similarity`. It is then measured on the GPU, where the memories are.
+        needs_similarity: the function calls `similarity`. It is then computed beforehand if the maps are on a GPU.
         needs_rivals: the function reads `MaskQuality.area` or `rival_overlap`. Steps are slower.
-        compared: `rtseg bench --compare policy` measures it by default.
-        warning: what to tell a user whose sizes make this policy another one; "" for all other sizes.
+        compared: `rtseg bench --compare policy` measures it.
+        warning: a line for a user whose sizes make this policy another one; "" for all other sizes.
 
-    Raises `ConfigError` where the name is malformed, or taken by another function.
+    Raises `ConfigError` if the name is malformed, or taken by another function.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"memory policy {short(name)}: expected a name of lower-case letters, digits and hyphens")
 
     def register(choose: PolicyFunction) -> PolicyFunction:
-        before = _registered.get(name)
-        if before and _identity(before.choose) != _identity(choose):  # a cell of a notebook may run twice
-            raise ConfigError(f"memory policy {name!r}: the name is taken; expected another name")
-        _registered[name] = MemoryPolicy(
-            name, choose, full_bank, most, needs_similarity, needs_rivals, compared, warning
-        )
+        _add(MemoryPolicy(name, choose, full_bank, most, needs_similarity, needs_rivals, compared, warning))
         return choose
 
     return register
@@ -111,6 +100,13 @@ def get_policy(name: object) -> MemoryPolicy:
     if not isinstance(name, str) or name not in POLICIES:
         raise ConfigError(f"memory policy {short(name)}: no such policy; {did_you_mean(str(name), POLICIES)}")
     return POLICIES[name]
+
+
+def _add(policy: MemoryPolicy) -> None:
+    before = _registered.get(policy.name)
+    if before and _identity(before.choose) != _identity(policy.choose):  # the same again: a notebook's cell ran twice
+        raise ConfigError(f"memory policy {policy.name!r}: the name is taken; expected another name")
+    _registered[policy.name] = policy
 
 
 def _identity(choose: PolicyFunction) -> tuple[object, object]:
