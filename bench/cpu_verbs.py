@@ -32,7 +32,7 @@ from rtseg.base.errors import RtsegError
 from rtseg.engine import cpu, to_input
 from rtseg.engine.cpu.isa import PREFERRED, available_isas, why_not
 from rtseg.engine.cpu.kernels import Kernels
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.tensorrt import onnx
 from rtseg.sam2 import Recall, Sam2, get_preset
 
@@ -96,7 +96,7 @@ def openvino(network: Sam2, slots: int, given: Inputs, eight_bits: bool, conditi
     """The same graphs that TensorRT is given, in fp32, compiled by OpenVINO for bf16; or in int8 by NNCF."""
     import openvino as ov
 
-    plan = MemoryPlan("fifo")
+    plan = MemorySettings("fifo")
     recipe = Recipe(image_size=network.image_size, precision="fp32", max_objects=1, memory=plan)
     shapes = replace(onnx.Shapes.of(network.preset, recipe), slots=(slots,), pointers=len(given.ages))
     static = onnx.typed(network, "fp32")

@@ -20,7 +20,7 @@ from bench.rates import emulated
 from rtseg.base.errors import ConfigError
 from rtseg.base.types import BoolMask
 from rtseg.build.clips import calibration_images
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.runtimes import ON_GPU, PRECISIONS, runtime_module, settle
 from rtseg.sam2 import Sam2, get_preset, load_weights, save_weights
 
@@ -70,7 +70,7 @@ def our_makers(task: Task, preset: str, folder: Path, policies: Sequence[str]) -
         def make() -> Contender:
             recipe = Recipe(
                 preset, str(folder / first_mask.WEIGHTS), image_size=task.size, runtime=runtime, precision=precision,
-                max_objects=1, memory=MemoryPlan(policy),
+                max_objects=1, memory=MemorySettings(policy),
             )  # fmt: skip
             engine = open_ours(task.network, recipe, folder / f"{runtime}-{precision}-{policy}")
             return Ours(f"rtseg {runtime} {precision}", engine, policy, task)

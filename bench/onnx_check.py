@@ -62,7 +62,7 @@ def reference(network: Sam2, objects: int, slots: int, seed: int = 1) -> tuple[V
         t, k = max(1, slots - i), 3 + i
         rows = tuple(int(v) for v in torch.randperm(p.num_maskmem, generator=draw)[:t]) + (0,) * (t - p.num_maskmem)
         maps = torch.randn(t, p.memory_dim, g, g, generator=draw)
-        recalls.append(Recall.of(maps, rows, torch.randn(k, p.dim, generator=draw), tuple(range(1, k + 1))))
+        recalls.append(Recall.from_maps(maps, rows, torch.randn(k, p.dim, generator=draw), tuple(range(1, k + 1))))
     conditioned = network.attend(f, recalls)
     d = network.decode(conditioned, f, PromptBatch.none(objects))
     sure = torch.arange(objects) % 2 == 1

@@ -31,7 +31,8 @@ from rtseg.base.errors import RtsegError
 from rtseg.base.prompt_schema import MAX_ID
 from rtseg.engine.cuda.fuse import MOST_OBJECTS
 from rtseg.engine.picture.torch_resize import TorchResize
-from rtseg.engine.recipe import POLICIES, MemoryPlan
+from rtseg.engine.policy import POLICIES
+from rtseg.engine.recipe import MemorySettings
 from rtseg.engine.static.memory import PaddedRead
 from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import Sam2, get_preset
@@ -113,8 +114,8 @@ def costs(work: Work) -> dict[str, Cost]:
             static = StaticNetwork(Sam2(preset, work.size).eval(), attention).join()
         static = static.precise(products, stream).to("meta")
         weights = [*static.parameters(), *static.buffers()]
-        plan, b, n = MemoryPlan(work.policy), work.objects, static.grid**2
-        slots, pointers = plan.steady_slots(preset.num_maskmem), plan.pointers
+        plan, b, n = MemorySettings(work.policy), work.objects, static.grid**2
+        slots, pointers = plan.full_bank(preset.num_maskmem), plan.pointers
         height, width = work.picture or (work.size, work.size)
         with torch.device("cpu"):
             to_image = TorchResize(height, width, work.size).to("meta")
@@ -279,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", type=a_case, default=list(CASES), metavar="PRESET:SIZE")
     parser.add_argument("--objects", nargs="+", type=_objects, default=list(OBJECTS))
     parser.add_argument("--cards", nargs="+", choices=sorted(CARDS), default=list(CARDS))
-    parser.add_argument("--policy", choices=POLICIES, default="fifo")
+    parser.add_argument("--policy", choices=tuple(POLICIES), default="fifo")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--eager", action="store_true", help="count what transformers launches; needs it installed")
     args = parser.parse_args(argv)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .base.types import Prompt as Prompt
     from .engine import Engine as Engine
     from .engine import open_engine as open_engine
+    from .engine.policy import register_policy as register_policy
     from .grab import open_source as open_source
     from .publish.subscriber import Subscriber as Subscriber
     from .track import Tracker as Tracker
@@ -40,6 +41,7 @@ _HOMES = {
     "Tracker": ".track",
     "open_engine": ".engine",
     "open_source": ".grab",
+    "register_policy": ".engine.policy",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -90,6 +90,14 @@ def test_export_masks(tmp_path: Path) -> None:
         assert changed_hw[mask_hw].mean() > 3 * changed_hw[~mask_hw].mean()
 
 
+def test_memory_policy() -> None:
+    longer = CLIP.replace("0.16", "0.6")  # 15 frames
+    ious = [float(iou) for iou in re.findall(r"agrees with fifo: IoU ([\d.]+)", run("memory_policy", longer, click()))]
+    assert len(ious) == 15
+    assert ious[:2] == [1, 1] and min(ious) > 0.5  # it tracks the same tool
+    assert min(ious) < 1  # by other memories
+
+
 PROFILE = """
 source = "synthetic:laparoscopy?seconds=600&seed=7&width=320&height=240"
 engine = "{root}/engines/micro-cpu.toml"

@@ -23,6 +23,7 @@ NAMES = {
     "Tracker",
     "open_engine",
     "open_source",
+    "register_policy",
 }
 
 
@@ -42,6 +43,9 @@ def test_the_names_are_these() -> None:
 def test_the_signatures_are_these() -> None:
     assert parameters(rtseg.open_engine) == ["recipe", "overrides"]
     assert parameters(rtseg.open_source) == ["uri", "fps", "deinterlace", "damaged", "bits"]
+    assert parameters(rtseg.register_policy) == [
+        "name", "full_bank", "most", "needs_similarity", "needs_rivals", "compared", "warning",
+    ]  # fmt: skip
     assert parameters(rtseg.Tracker) == ["engine", "policy"]
     assert parameters(rtseg.Tracker.prompt) == ["object_id", "points", "box", "mask", "label"]
     assert parameters(rtseg.Tracker.step) == ["frame"]

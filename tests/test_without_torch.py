@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from rtseg import open_source
-from rtseg.engine.recipe import POLICIES
+from rtseg.engine.policy import POLICIES
 
 ROOT = Path(__file__).parents[1]
 HIDE = 'import sys\nsys.modules["torch"] = None\n'
@@ -128,9 +128,9 @@ def iou(one: Any, other: Any) -> float:
 
 @pytest.mark.slow
 def test_every_policy_tracks_as_the_reference_does(place: Path) -> None:
-    facts, found = tracked(place, "onnx", POLICIES, hidden=True)
+    facts, found = tracked(place, "onnx", tuple(POLICIES), hidden=True)
     assert facts["engine"].startswith("onnx") and not facts["torch"]
-    facts, expected = tracked(place, "torch", POLICIES, hidden=False)
+    facts, expected = tracked(place, "torch", tuple(POLICIES), hidden=False)
     assert facts["torch"]
     assert found.files == expected.files and len(found.files) == 12 * len(POLICIES)
     ious = [iou(one, other) for name in found.files for one, other in zip(found[name], expected[name], strict=True)]

@@ -22,7 +22,7 @@ from rtseg.engine import Engine
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.cuda import open as open_cuda
-from rtseg.engine.recipe import SHIPPED, MemoryPlan, Recipe
+from rtseg.engine.recipe import SHIPPED, MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
 
@@ -50,7 +50,7 @@ class Case:
         return f"{self.preset}:{self.size}"
 
     def recipe(self, runtime: str, precision: str, policy: str = "fifo", objects: int = 1) -> Recipe:
-        plan = MemoryPlan(policy)
+        plan = MemorySettings(policy)
         weights = "random"  # names no file: what is opened here is never built
         return Recipe(self.preset, weights, self.size, runtime, precision, max_objects=objects, memory=plan)
 

@@ -116,7 +116,7 @@ class Rollout:
         ages = tuple(now - m.time for m in owners)
         maps_btmhw = torch.stack([m.map_bmhw for m in memories], 1)
         pointers_bpd = torch.stack([m.pointer_bd for m in owners], 1)
-        first = Recall.of(maps_btmhw[0], slots, pointers_bpd[0], ages)
+        first = Recall.from_maps(maps_btmhw[0], slots, pointers_bpd[0], ages)
         *_, positions_nm = net.tokenizer.one(first, net.maskmem_tpos_enc, net.obj_ptr_tpos_proj)
         values_bsm = maps_btmhw.flatten(3).transpose(2, 3).flatten(1, 2)
         values_bnm = torch.cat((values_bsm, pointers_bpd.reshape(len(pointers_bpd), -1, net.preset.memory_dim)), 1)

@@ -102,10 +102,10 @@ def sigmoid(x: Array) -> Array:
     return x.sigmoid()
 
 
-def likeness(maps_tchw: Array, one_chw: Array) -> Float32:
+def cosine_similarity(maps_tchw: Array, one_chw: Array) -> Float32:
     """How much each map is like that one, [t]: cosine over the channels of each cell, then the mean over cells."""
     if not on_host(one_chw):
-        return to_host(likenesses(namespace(one_chw).concat([maps_tchw, one_chw[None]])[None]))[0]
+        return to_host(cosine_similarities(namespace(one_chw).concat([maps_tchw, one_chw[None]])[None]))[0]
     # On the host by NumPy: torch takes seven times as long for maps of this size.
     maps, one = to_host(maps_tchw), to_host(one_chw)
     maps_tcn, one_cn = maps.reshape(*maps.shape[:2], -1), one.reshape(one.shape[0], -1)
@@ -114,7 +114,7 @@ def likeness(maps_tchw: Array, one_chw: Array) -> Float32:
     return np.asarray((dots_tn / np.maximum(np.sqrt(squares_tn), 1e-8)).mean(1), np.float32)
 
 
-def likenesses(maps_btchw: Array) -> Array:
+def cosine_similarities(maps_btchw: Array) -> Array:
     """How much each map of b objects is like the last of the same object, tensors: [b, t - 1], where the maps are."""
     maps_btchw = maps_btchw.float()
     length_bthw = maps_btchw.norm(dim=2)

@@ -7,48 +7,66 @@ given as a keyword is relative to the working directory.
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, fields, replace
+import logging
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ..base.documents import as_path, read_toml
-from ..base.errors import ConfigError
+from ..base.errors import ConfigError, short
 from ..base.prompt_schema import MAX_ID
-from ..base.tables import Table, expanded
+from ..base.schema import ImageSize, Text, convert, convert_value, one_of
+from ..base.tables import expanded
+from ..sam2 import get_preset
+from .policy import MAX_CONDITIONING, POLICIES, BankSize, get_policy
 
 RUNTIMES = (
     "torch", "cpu", "cuda", "tensorrt", "auto",
     "onnx", "onnx:cuda", "onnx:tensorrt", "onnx:openvino", "onnx:coreml", "onnx:directml",
 )  # fmt: skip
-DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
+DEVICE = r"\A(auto|cpu|cuda(:(0|[1-9]\d?))?)\Z"  # mps, xpu: none of our runtimes works there
+DEVICES = '"auto", "cpu", "cuda" or "cuda:N", N from 0 as torch counts the GPUs that it sees'
 PRECISIONS = ("fp32", "bf16", "fp16", "int16", "int8", "fp8", "auto")
-CONDITIONING = 4  # prompted frames that a bank keeps: the first, which says what the object is, and the latest three
-POLICIES = ("fifo", "efp-window", "efp", "confident", "efp-confident", "anchor", "diverse", "distractor")
-PRUNED = ("efp", "efp-confident")  # policies that keep `spatial` memories for good
 SHIPPED = Path(__file__).parents[1] / "sam2" / "shipped"  # what `package:NAME` refers to
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
+log = logging.getLogger("rtseg.engine")
+_warned: set[str] = set()  # lines that this process has logged: once is enough
+
 
 @dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """How much an object remembers: `spatial` memories chosen by `policy`, and `pointers` of recent frames."""
+class MemorySettings:
+    """How much an object remembers.
+
+    `policy` names a memory policy. `spatial` is how many spatial memories the EFP policies keep of the `window` that
+    the network was trained with; other policies do not read it. `pointers` is the number of object pointers of recent
+    frames; the conditioning memories bring their own, so that 0 and 1 are the same.
+    """
 
     policy: str = "efp"
-    spatial: int = 5
-    pointers: int = 16
+    spatial: Annotated[int, Meta(ge=1, le=64)] = 5
+    pointers: Annotated[int, Meta(ge=0, le=64)] = 16
 
-    def steady_slots(self, window: int) -> int:
-        """Spatial memories that an object prompted once has in the long run; `window` as the network was trained."""
-        return self.spatial if self.policy.startswith("efp") else window
+    def full_bank(self, window: int) -> int:
+        """Spatial memories that an object prompted once attends to in the long run."""
+        return get_policy(self.policy).full_bank(BankSize(window, self.spatial))
 
     def most_slots(self, window: int) -> int:
-        """Spatial memories that attention can ever see at once."""
-        return max(self.spatial, CONDITIONING + 1) if self.policy in PRUNED else window - 1 + CONDITIONING
+        """The most spatial memories that attention ever reads at once."""
+        return get_policy(self.policy).most(BankSize(window, self.spatial))
 
     def most_pointers(self) -> int:
-        """Object pointers that attention can ever see at once."""
-        return CONDITIONING + max(0, self.pointers - 1)
+        """The most object pointers that attention ever reads at once."""
+        return MAX_CONDITIONING + max(0, self.pointers - 1)
+
+    def warning(self, window: int) -> str:
+        """A line for a user whose settings make the policy another one; "" for all others."""
+        text = get_policy(self.policy).warning(BankSize(window, self.spatial))
+        settings = f"policy = {self.policy!r} with spatial = {self.spatial} and a window of {window} memories"
+        return f"memory: {settings}: {text}" if text else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,72 +79,58 @@ class Recipe:
     first GPU that this process sees) or "cuda:1"; `path` is the recipe's own file.
     """
 
-    model: str = "nano"
-    weights: str = "package:nano"
-    image_size: int = 320
-    runtime: str = "auto"
-    precision: str = "auto"
-    max_objects: int = 4
-    memory: MemoryPlan = MemoryPlan()
+    model: Text = "nano"
+    weights: Text = "package:nano"
+    image_size: ImageSize = 320
+    runtime: Annotated[str, one_of(RUNTIMES)] = "auto"
+    precision: Annotated[str, one_of(PRECISIONS)] = "auto"
+    max_objects: Annotated[int, Meta(ge=1, le=MAX_ID)] = 4
+    memory: MemorySettings = MemorySettings()
     path: Path | None = None
-    device: str = "auto"
+    device: Annotated[str, Meta(pattern=DEVICE, description=DEVICES)] = "auto"
 
 
 def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Recipe:
     """Read a recipe file, or take one that is already read (None: the defaults), and override keys by keyword.
 
-    `policy` stands for `memory.policy`. Raises `ConfigError`.
+    `policy` stands for `memory.policy`. Raises `ConfigError`. Settings that make the memory policy another one are
+    logged as a warning.
     """
     if not isinstance(recipe, Recipe):
         path = None if recipe is None else as_path(recipe)
-        recipe = Recipe() if path is None else _recipe(read_toml(path), str(path), path)
+        recipe = Recipe() if path is None else _recipe(read_toml(path), str(path), path.parent, path)
     values = {key: value for key, value in asdict(recipe).items() if key != "path"}
     policy = {"policy": overrides.pop("policy")} if "policy" in overrides else {}
     for key, value in overrides.items():
-        if isinstance(value, MemoryPlan):
-            value = asdict(value)
-        values[key] = str(value) if isinstance(value, Path) else value
+        values[key] = asdict(value) if isinstance(value, MemorySettings) else value
     if isinstance(values["memory"], dict):
         values["memory"] = values["memory"] | policy
-    made = _recipe(values, f"{recipe.path or 'default recipe'} with keywords", Path())
-    return replace(made, path=recipe.path)
+    made = _recipe(values, f"{recipe.path or 'default recipe'} with keywords", Path(), recipe.path)
+    with suppress(ConfigError):  # a missing preset is reported when the engine is opened
+        warn_once(made.memory, get_preset(made.model).num_maskmem, recipe.path or "recipe")
+    return made
 
 
-def _recipe(values: dict[str, Any], where: str, path: Path) -> Recipe:
-    table = Table(values, where, [f.name for f in fields(Recipe) if f.name != "path"], ConfigError)
-    default = Recipe()
-    size = table.integer("image_size", default.image_size, 64, 4096)
-    if size % 32:
-        raise table.bad("image_size", "a multiple of 32")
-    memory = Table(values.get("memory", {}), f"{where}: memory", [f.name for f in fields(MemoryPlan)], ConfigError)
-    return Recipe(
-        model=_name_or_path(table, "model", default.model, path.parent),
-        weights=_name_or_path(table, "weights", default.weights, path.parent),
-        image_size=size,
-        runtime=table.choice("runtime", default.runtime, RUNTIMES),
-        precision=table.choice("precision", default.precision, PRECISIONS),
-        max_objects=table.integer("max_objects", default.max_objects, 1, MAX_ID),
-        memory=MemoryPlan(
-            policy=memory.choice("policy", default.memory.policy, POLICIES),
-            spatial=memory.integer("spatial", default.memory.spatial, 1, 64),
-            pointers=memory.integer("pointers", default.memory.pointers, 0, 64),
-        ),
-        device=_device(table),
-        path=path,
-    )
+def warn_once(settings: MemorySettings, window: int, where: object) -> None:
+    """Log a warning, once in this process, if the settings make the policy another one. `where` opens the line."""
+    line = settings.warning(window)
+    if line and (line := f"rtseg: {where}: {line}") not in _warned:
+        _warned.add(line)
+        log.warning("%s", line)
 
 
-def _device(table: Table) -> str:
-    text = table.values.get("device", "auto")
-    if not isinstance(text, str) or not DEVICE.fullmatch(text):  # mps, xpu: no runtime of ours works there
-        raise table.bad("device", '"auto", "cpu", "cuda" or "cuda:N", N from 0 as torch counts the GPUs that it sees')
-    return text
+def _recipe(values: dict[str, Any], where: str, folder: Path, path: Path | None) -> Recipe:
+    """A recipe from a dict; relative paths in it are relative to `folder`, and `path` is its own file."""
+    recipe = convert(values, Recipe, where, internal=("path",))
+    # Not a part of the type: a policy may be registered at any time.
+    convert_value(recipe.memory.policy, Annotated[str, one_of(POLICIES)], f"{where}: memory: policy")
+    model, weights = (_name_or_path(getattr(recipe, key), f"{where}: {key}", folder) for key in ("model", "weights"))
+    return replace(recipe, model=model, weights=weights, path=path)
 
 
-def _name_or_path(table: Table, key: str, default: str, folder: Path) -> str:
+def _name_or_path(text: str, where: str, folder: Path) -> str:
     """A name stays as it is; with a slash or a file's suffix it is a path."""
-    text = table.text(key, default)
     if "://" in text:
-        raise table.bad(key, "a name, or the path of a file on this machine")
+        raise ConfigError(f"{where} = {short(text)}; expected a name, or the path of a file on this machine")
     is_path = not text.startswith("package:") and ("/" in text or text.endswith(FILE_SUFFIXES))
-    return str(folder / expanded(text, f"{table.where}: {key}", ConfigError)) if is_path else text
+    return str(folder / expanded(text, where, ConfigError)) if is_path else text

@@ -86,7 +86,7 @@ def _sizes(preset: Preset, recipe: Recipe) -> Sizes:
     memory, product = recipe.memory, BYTES[recipe.precision]
     # fp16 overflows where activations are added up; TensorRT's graphs, and the CPU's, keep fp32 between the layers.
     stream = 2 if recipe.precision == "bf16" and recipe.runtime == "cuda" else 4
-    slots = max(memory.most_slots(preset.num_maskmem), memory.steady_slots(preset.num_maskmem))
+    slots = max(memory.most_slots(preset.num_maskmem), memory.full_bank(preset.num_maskmem))
     return Sizes(preset, recipe.image_size, recipe.max_objects, slots, memory.most_pointers(), product, stream)
 
 
@@ -108,7 +108,7 @@ def _torch(sizes: Sizes) -> dict[str, int]:
 
 def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
     """A pool of memories, one set of inputs, and graphs that share their memory but for the masks they answer."""
-    steady = recipe.memory.steady_slots(preset.num_maskmem)
+    steady = recipe.memory.full_bank(preset.num_maskmem)
     graphs = 2 + (sizes.slots != steady)  # with a mask for each number of slots, and one without
     masks = sum(range(1, recipe.max_objects + 1)) * sizes.cells * 16 * 4
     return {
@@ -126,7 +126,7 @@ def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[st
 def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
     """Buffers of every name that a graph has, one scratch for all plans, and the plain network for prompts."""
     memory, window = recipe.memory, preset.num_maskmem
-    every = {memory.steady_slots(window), memory.most_slots(window)}
+    every = {memory.full_bank(window), memory.most_slots(window)}
     n = sizes.cells
     one = sizes.objects * n
     image = 4 * 3 * recipe.image_size**2

@@ -187,7 +187,7 @@ BENCH = Verb(
             action="append",
             default=[],
             choices=("policy", "image_size"),
-            help="add variants of each recipe: policy (fifo, efp-window, efp) or image_size (whole, half)",
+            help="add variants of each recipe: policy (those of the Surgical SAM 2 paper) or image_size (whole, half)",
         ),
         option(
             "--runtimes",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..base.errors import PromptError
 from ..base.types import Frame, Prompt
-from ..engine.recipe import CONDITIONING
+from ..engine.policy import MAX_CONDITIONING
 from .parcels import frame_meta
 
 
@@ -79,7 +79,7 @@ class Kept:
         found = self.without(new.picture, new.prompt)
         said = sorted((*found.said, new), key=lambda one: one.picture.seq)
         seqs = sorted({one.picture.seq for one in said})
-        if len(seqs) > CONDITIONING:
+        if len(seqs) > MAX_CONDITIONING:
             said = [one for one in said if one.picture.seq != seqs[1]]
         return replace(found, label=new.label or self.label, said=tuple(said))
 

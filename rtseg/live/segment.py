@@ -19,7 +19,7 @@ import numpy as np
 from ..base.errors import AnswerError, PromptError, RtsegError
 from ..base.types import Frame, now_ns
 from ..engine import Readies, open_engine, spare_core
-from ..engine.recipe import MemoryPlan, Recipe
+from ..engine.recipe import MemorySettings, Recipe
 from ..track import Tracker
 from . import priority
 from .news import News
@@ -71,7 +71,7 @@ def size_of(seat: Seat) -> Size | None:
 def recipe_of(plain: dict[str, Any]) -> Recipe:
     """A recipe that was sent as a plain map."""
     path = None if plain["path"] is None else Path(plain["path"])
-    return Recipe(**{**plain, "memory": MemoryPlan(**plain["memory"]), "path": path})
+    return Recipe(**{**plain, "memory": MemorySettings(**plain["memory"]), "path": path})
 
 
 class _Segment:

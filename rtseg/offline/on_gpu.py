@@ -10,7 +10,7 @@ from ..engine.picture.on_gpu import OnGpu
 from ..engine.recipe import Recipe
 from ..engine.runtimes import ON_GPU, settle
 from ..publish.overlay import Found, Paint
-from ..track.scene import SAMPLED
+from ..track.cut_detector import SAMPLED
 
 
 def open_gpu(recipe: Recipe) -> OnGpu:

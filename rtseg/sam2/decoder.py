@@ -14,7 +14,7 @@ STABILITY_DELTA, STABILITY_THRESHOLD = 0.05, 0.98
 
 
 class TwoWayBlock(nn.Module):
-    """Tokens look at themselves, then at the image; then the image looks at the tokens."""
+    """Self-attention of the tokens, cross-attention from tokens to image, and from image to tokens."""
 
     def __init__(self, preset: Preset, first: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class TwoWayBlock(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(dim) for _ in range(4))
 
     def forward(self, tokens: Tensor, image: Tensor, token_pos: Tensor, image_pos: Tensor) -> tuple[Tensor, Tensor]:
-        if self.first:  # the tokens still are their own positions
+        if self.first:  # the tokens are still the same as their positions
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
             q = tokens + token_pos
@@ -41,7 +41,7 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Two two-way blocks and a last look of the tokens at the image."""
+    """Two two-way blocks, and a final cross-attention from tokens to image."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class TwoWayTransformer(nn.Module):
         tokens = token_pos
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pos, image_pos)
-        seen = self.final_attn_token_to_image(tokens + token_pos, image + image_pos, image)
-        return self.norm_final_attn(tokens + seen), image
+        attended = self.final_attn_token_to_image(tokens + token_pos, image + image_pos, image)
+        return self.norm_final_attn(tokens + attended), image
 
 
 class MaskDecoder(nn.Module):
@@ -81,8 +81,8 @@ class MaskDecoder(nn.Module):
         self, image_bchw: Tensor, features: Features, sparse_bpc: Tensor, dense_bchw: Tensor, grid_1chw: Tensor
     ) -> Candidates:
         b, _, g, _ = image_bchw.shape
-        own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
-        tokens = torch.cat((own.expand(b, -1, -1), sparse_bpc), dim=1)
+        learned = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
+        tokens = torch.cat((learned.expand(b, -1, -1), sparse_bpc), dim=1)
         image = (image_bchw + dense_bchw).flatten(2).transpose(1, 2)
         tokens, image = self.transformer(tokens, image, grid_1chw.flatten(2).transpose(1, 2))
         mask_tokens = tokens[:, 2 : 2 + MASKS]

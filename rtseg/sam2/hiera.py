@@ -16,9 +16,9 @@ def pool(x_nhwc: Tensor) -> Tensor:
 
 
 def to_windows(x_nhwc: Tensor, side: int) -> Tensor:
-    """Cut a map into windows [n * windows, side, side, c]; zeros fill the last ones where the map ends early.
+    """Cut a map into windows [n * windows, side, side, c], padded with zeros to whole windows.
 
-    SAM 2 lets attention see these zeros, so they may not be masked.
+    In SAM 2 attention reads these zeros, so they must not be masked.
     """
     n, h, w, c = x_nhwc.shape
     x = F.pad(x_nhwc, (0, 0, 0, -w % side, 0, -h % side))
@@ -27,7 +27,7 @@ def to_windows(x_nhwc: Tensor, side: int) -> Tensor:
 
 
 def from_windows(x_mhwc: Tensor, n: int, h: int, w: int) -> Tensor:
-    """The inverse of `to_windows`: the map [n, h, w, c], without the filling."""
+    """The inverse of `to_windows`: the map [n, h, w, c], without the padding."""
     side, c = x_mhwc.shape[1], x_mhwc.shape[3]
     rows, cols = -(-h // side), -(-w // side)
     x = x_mhwc.view(n, rows, cols, side, side, c).transpose(2, 3)
@@ -92,7 +92,7 @@ class PatchEmbed(nn.Module):
 
 
 class Hiera(nn.Module):
-    """The trunk: an image in, one map a stage out, finest first."""
+    """The trunk: from an image to one map for each stage, finest first."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Hiera(nn.Module):
         self.patch_embed = PatchEmbed(dim)
         self.pos_embed = nn.Parameter(torch_zeros(1, dim, preset.background, preset.background))
         self.pos_embed_window = nn.Parameter(torch_zeros(1, dim, preset.windows[0], preset.windows[0]))
-        self.baked: Tensor | None = None  # the position embedding, where it no longer changes
+        self.baked: Tensor | None = None  # the position embedding, computed once for inference
         self.blocks = nn.ModuleList()
         self.stage_ends: list[int] = []
         for stage, depth in enumerate(preset.stages):
@@ -116,7 +116,7 @@ class Hiera(nn.Module):
             self.stage_ends.append(len(self.blocks) - 1)
 
     def positions(self, side: int) -> Tensor:
-        """Position embedding [1, side, side, c]: a stretched background plus a repeated window."""
+        """Position embedding [1, side, side, c]: the resized background plus the repeated window."""
         repeats = side // self.pos_embed_window.shape[-1]
         background = F.interpolate(self.pos_embed, size=(side, side), mode="bicubic")
         return (background + self.pos_embed_window.tile(1, 1, repeats, repeats)).permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Small parts that several components share: norms, MLP, attention, and the three position codes."""
+"""Layers that several components share: norms, MLP, attention, and the three position encodings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Mlp(nn.Module):
         return out
 
 
-class _WrittenOut(torch.autograd.Function):
+class _ExplicitAttention(torch.autograd.Function):
     """Attention with its weights kept for the backward pass."""
 
     @staticmethod
@@ -51,18 +51,20 @@ class _WrittenOut(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, weights = ctx.saved_tensors
         grad = grad.contiguous()
-        back = torch._softmax_backward_data(grad @ v.transpose(-2, -1), weights, -1, weights.dtype)
-        return (back @ k) * q.shape[-1] ** -0.5, back.transpose(-2, -1) @ q, weights.transpose(-2, -1) @ grad
+        scores_grad = torch._softmax_backward_data(grad @ v.transpose(-2, -1), weights, -1, weights.dtype)
+        q_grad, k_grad = (scores_grad @ k) * q.shape[-1] ** -0.5, scores_grad.transpose(-2, -1) @ q
+        return q_grad, k_grad, weights.transpose(-2, -1) @ grad
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(c)) v of [b, heads, n, c] queries and [b, heads, m, c] keys and values.
 
-    Where a CPU trains, it is written out: torch's own widens bfloat16 to float32 there, and takes 2 to 4 times as long.
+    For training on a CPU it is computed explicitly: torch's own kernel converts bfloat16 to float32 there, and takes 2
+    to 4 times as long.
     """
     if mask is None and q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
-        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
-        out: Tensor = _WrittenOut.apply(q.to(kind), k.to(kind), v.to(kind))
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
+        out: Tensor = _ExplicitAttention.apply(q.to(dtype), k.to(dtype), v.to(dtype))
         return out
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
@@ -89,8 +91,8 @@ class Attention(nn.Module):
         return out
 
 
-def lifted(x: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on a device; to a GPU by way of pinned memory, which torch keeps for the next, so that nobody waits."""
+def uploaded(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device, to a GPU through pinned memory, which torch reuses, so that the host does not wait."""
     device = torch.device(device)
     if device.type != "cuda" or x.device == device:
         return x.to(device)
@@ -100,7 +102,7 @@ def lifted(x: Tensor, device: torch.device | str) -> Tensor:
 
 
 def sine_2d(channels: int, side: int, temperature: float = 10000.0) -> Tensor:
-    """DETR's sine position code of a square map, [1, channels, side, side]; rows first, then columns."""
+    """DETR's sine encoding of the positions in a square map, [1, channels, side, side]; rows first, then columns."""
     half = channels // 2
     steps = torch.arange(1, side + 1, dtype=torch.float32) / (side + 1e-6) * 2 * math.pi
     period = temperature ** (2 * (torch.arange(half) // 2).float() / half)
@@ -112,7 +114,7 @@ def sine_2d(channels: int, side: int, temperature: float = 10000.0) -> Tensor:
 
 
 def sine_1d(positions: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
-    """Sine code of scalar positions [n], as [n, channels]: all sines, then all cosines."""
+    """Sine encoding of scalar positions [n], as [n, channels]: all sines, then all cosines."""
     half = channels // 2
     period = temperature ** (2 * (torch.arange(half, device=positions.device) // 2).float() / half)
     angle = positions[:, None] / period

@@ -1,4 +1,4 @@
-"""Memory: the attention that reads it and the encoder that writes it."""
+"""Memory attention, which reads the memories, and the memory encoder, which writes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Attention, LayerNorm2d, attention, lifted, rope_tables, rotate, sine_1d, sine_2d
+from .layers import Attention, LayerNorm2d, attention, rope_tables, rotate, sine_1d, sine_2d, uploaded
 from .presets import Preset
 from .values import Recall
 
@@ -84,7 +84,7 @@ class MemoryAttention(nn.Module):
 
 
 class MemoryTokenizer:
-    """Recalls to tokens. The positions are constants of the network: a code of the cell, and a row per slot."""
+    """From recalls to tokens. Positions are constants of the network: an encoding of each cell, a row for each slot."""
 
     def __init__(self, preset: Preset, grid: int) -> None:
         self.preset = preset
@@ -94,19 +94,21 @@ class MemoryTokenizer:
         """Values of the maps [t * g * g, M], values of the pointers [p * splits, M], and positions of both."""
         p = self.preset
         maps = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)  # [t, g * g, M]
-        rows = torch.stack([slot_table[slot] for slot in recall.slots]).view(-1, 1, p.memory_dim)  # no list to upload
+        rows = torch.stack([slot_table[slot] for slot in recall.slots]).view(
+            -1, 1, p.memory_dim
+        )  # no index list to upload
         cells = self.cells.to(maps)
         pointers = recall.pointers_pc.reshape(-1, p.memory_dim)
         ages = pointers.new_zeros(len(recall.ages), p.memory_dim)
         if age_code is not None:
-            ages_p = lifted(torch.tensor(recall.ages, dtype=torch.float32), maps.device)
+            ages_p = uploaded(torch.tensor(recall.ages, dtype=torch.float32), maps.device)
             relative = ages_p / (p.max_pointers - 1)
             ages = age_code(sine_1d(relative, p.dim).to(pointers))
         positions = torch.cat(((rows + cells).flatten(0, 1), ages.repeat_interleave(p.pointer_tokens, dim=0)))
         return maps.flatten(0, 1), pointers, positions
 
     def batch(self, recalls: list[Recall], slot_table: Tensor, age_code: nn.Module | None) -> MemoryTokens:
-        """Objects with fewer memories than others are padded, and the padding is masked: each sees only its own."""
+        """Tokens of several objects, padded to one length. The padding is masked: each object reads only its own."""
         parts = [self.one(r, slot_table, age_code) for r in recalls]
         spatial = max(len(maps) for maps, _, _ in parts)
         others = max(len(pointers) for _, pointers, _ in parts)

@@ -1,6 +1,6 @@
 """SAM 2 (arXiv 2408.00714) as four verbs, and the choices that its video predictor makes between them.
 
-Attribute names are those of the published checkpoints, so that these load without a table of names.
+Attribute names are those of the published checkpoints, which therefore load without renaming.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Sam2(nn.Module):
         if preset.no_object_in_memory:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
         self.tokenizer = MemoryTokenizer(preset, self.grid)
-        self.baked_grid: Tensor | None = None  # the code of every cell, where it no longer changes
+        self.baked_grid: Tensor | None = None  # the encoding of every cell, computed once for inference
         self.image_encoder.apply(_init)
         for table in (self.maskmem_tpos_enc, self.no_mem_embed, self.no_obj_ptr):
             nn.init.trunc_normal_(table, std=0.02)
 
     @torch.no_grad()
     def bake(self) -> Sam2:
-        """Compute once what depends on the weights alone. For inference: later changes of the weights are not seen."""
+        """Compute once what depends on the weights alone, for inference: later changes of the weights are ignored."""
         self.image_encoder.trunk.baked = self.image_encoder.trunk.positions(self.image_size // 4)
         self.baked_grid = self.sam_prompt_encoder.pe_layer.grid(self.grid)
         self.tokenizer.cells = self.tokenizer.cells.to(self.maskmem_tpos_enc)
@@ -77,7 +77,7 @@ class Sam2(nn.Module):
         if len(known) == len(recalls):
             every_bchw: Tensor = self.memory_attention(top_bchw, tokens)
             return every_bchw
-        # One by one: a list as an index goes up to a GPU, and the host waits for that.
+        # One by one: an index list would be uploaded to a GPU, and the host would wait for that.
         attended = iter(self.memory_attention(torch.stack([top_bchw[i] for i in known]), tokens))
         return torch.stack([fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)])
 
@@ -88,7 +88,7 @@ class Sam2(nn.Module):
     def candidates(
         self, conditioned_bchw: Tensor, features: Features, sparse_bpc: Tensor, dense_bchw: Tensor
     ) -> Candidates:
-        """The same of prompts that are encoded already."""
+        """The same for prompts that are encoded already."""
         grid_1chw = self.sam_prompt_encoder.pe_layer.grid(self.grid) if self.baked_grid is None else self.baked_grid
         found: Candidates = self.sam_mask_decoder(conditioned_bchw, features, sparse_bpc, dense_bchw, grid_1chw)
         return found
@@ -96,14 +96,14 @@ class Sam2(nn.Module):
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
         """One mask for each object. Where the object score says absent, the mask is empty and the pointer says so.
 
-        A mask given as the answer is the answer, and no memory has a say in it: `conditioned_bchw` is not read then.
+        A mask prompt is the answer itself, whatever is remembered: `conditioned_bchw` is not read then.
         """
         if prompts.answer_b1hw is not None:
             return self.from_mask(features, prompts.answer_b1hw)
         return self.answer(self.predict_masks(conditioned_bchw, features, prompts), prompts.multimask)
 
     def answer(self, candidates: Candidates, multimask: bool) -> Decoded:
-        """The mask that SAM 2's predictor takes of its candidates, and the pointer that goes with it."""
+        """The mask that SAM 2's predictor chooses among the candidates, and its pointer."""
         mask_b, token_b = choose(candidates, multimask)
         present_b = candidates.score_b > 0
         logits_bhw = _picked(candidates.logits_bkhw, mask_b).where(present_b[:, None, None], ABSENT_LOGIT)
@@ -120,25 +120,25 @@ class Sam2(nn.Module):
         return pointer_bc.where(score_b[:, None] > 0, self.no_obj_ptr.to(pointer_bc))
 
     def from_mask(self, features: Features, mask_b1hw: Tensor) -> Decoded:
-        """A person's mask [b, 1, S, S] (0 or 1) taken as the answer; only the pointer comes from the decoder."""
-        logits_b1hw = shrunk(mask_b1hw * 20 - 10, (4 * self.grid, 4 * self.grid))
+        """A mask prompt [b, 1, S, S] (0 or 1) as the answer; only the pointer comes from the decoder."""
+        logits_b1hw = downsampled(mask_b1hw * 20 - 10, (4 * self.grid, 4 * self.grid))
         score_b, pointer_bc = self.presence(features, mask_b1hw)
         return Decoded(logits_b1hw, torch.ones_like(score_b), score_b, pointer_bc)
 
     def presence(self, features: Features, mask_b1hw: Tensor) -> tuple[Tensor, Tensor]:
-        """Object scores and pointers of masks that are taken as they are."""
+        """Object scores and pointers of mask prompts."""
         objects, encoder = mask_b1hw.shape[0], self.sam_prompt_encoder
         dense_bchw = encoder.mask_downscaling(self.mask_downsample(mask_b1hw))
         tops_bchw = features.top.expand(objects, -1, -1, -1)
         candidates = self.candidates(tops_bchw, features, encoder.padding(objects, 2), dense_bchw)
         present_b = mask_b1hw.flatten(1).any(dim=1)
-        # Absent if the mask is empty, and also if the decoder does not see the object (both gates are SAM 2's).
-        gate_b = torch.where(present_b, candidates.score_b, -1.0)
+        # Absent if the mask is empty, and also if the decoder does not see the object (both rules are SAM 2's).
+        decoded_score_b = torch.where(present_b, candidates.score_b, -1.0)
         score_b = present_b.to(candidates.score_b) * 20 - 10
-        return score_b, self.pointer(candidates.tokens_bkc[:, 0], gate_b)
+        return score_b, self.pointer(candidates.tokens_bkc[:, 0], decoded_score_b)
 
     def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor) -> Tensor:
-        """Memories [b, M, g, g] of masks [b, 1, S, S]; those that a person prompted have gone through `certain`."""
+        """Memories [b, M, g, g] of masks [b, 1, S, S]; those of prompted objects have gone through `certain`."""
         memory_bchw: Tensor = self.memory_encoder(features.top, mask_logits_b1hw.sigmoid() * 20 - 10)
         if not self.preset.no_object_in_memory:
             return memory_bchw
@@ -151,13 +151,13 @@ def upsample(logits_b1hw: Tensor, size: int) -> Tensor:
     return F.interpolate(logits_b1hw, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def shrunk(logits_b1hw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits of a person's mask at the size of the network's own."""
+def downsampled(logits_b1hw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits of a mask prompt at the size of the network's own masks."""
     return F.interpolate(logits_b1hw, size=size, mode="bilinear", antialias=True)
 
 
 def certain(logits_b1hw: Tensor) -> Tensor:
-    """Logits that leave no doubt: SAM 2 remembers a prompted mask as 0 or 1, a tracked one as it is."""
+    """Logits far from 0: SAM 2 remembers a prompted mask as 0 or 1, a tracked one as it is."""
     return torch.where(logits_b1hw > 0, 100.0, -100.0).to(logits_b1hw)
 
 
@@ -168,7 +168,7 @@ def _picked(x_bk: Tensor, index_b: Tensor) -> Tensor:
 
 
 def _init(module: nn.Module) -> None:
-    """Small normal weights in the trunk, as for any vision transformer that is trained from nothing."""
+    """Small normal weights in the trunk, as for any vision transformer that is trained from scratch."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

@@ -1,7 +1,7 @@
-"""The sizes of every SAM 2 network that rtseg can build, as numbers.
+"""Presets: the sizes of every SAM 2 network that rtseg can build.
 
-The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` and `micro` are ours; a user's
-own is a TOML file with the fields of `Preset`.
+The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` and `micro` are ours. A preset of
+a user's own is a TOML file with the fields of `Preset`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,36 @@ from ..base.documents import read_toml
 from ..base.errors import ConfigError, did_you_mean
 from ..base.schema import Text, convert, mistake
 
-MOST = 8192  # of any number of a network: beyond, its weights fit into no machine
+MAX_SIZE = 8192  # of any number of a network: with a larger one its weights fit into no machine
 
-Size = Annotated[int, Meta(ge=1, le=MOST)]
-Index = Annotated[int, Meta(ge=0, le=MOST)]
-FourIndexes = Annotated[tuple[Index, Index, Index, Index], Meta(description=f"four whole numbers, 0 to {MOST}")]
+Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
+Index = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
+FourIndexes = Annotated[tuple[Index, Index, Index, Index], Meta(description=f"four whole numbers, 0 to {MAX_SIZE}")]
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One network. `stages` are Hiera blocks a stage; `windows` the attention window of each stage, in tokens."""
+    """The sizes of one network, under the names of Meta's configuration files where these have one.
+
+    `stages`: Hiera blocks in each stage. `windows`: side of the attention window in each stage, in tokens.
+    `global_blocks`: blocks that attend globally. `background`: side of the coarse position embedding that is resized
+    to the image. `num_maskmem`: spatial memories that the network was trained to attend to.
+    """
 
     name: Text
     embed_dim: Size
     heads: Size
     stages: FourIndexes
-    global_blocks: Annotated[tuple[Index, ...], Meta(description=f"a list of whole numbers, 0 to {MOST}")]
+    global_blocks: Annotated[tuple[Index, ...], Meta(description=f"a list of whole numbers, 0 to {MAX_SIZE}")]
     windows: FourIndexes
-    background: Size  # side of the coarse position embedding that is stretched over the image
+    background: Size
     dim: Size = 256
     memory_dim: Size = 64
     attention_layers: Size = 4
     attention_ffn: Size = 2048
     decoder_ffn: Size = 2048
     decoder_heads: Size = 8
-    num_maskmem: Size = 7
+    num_maskmem: Annotated[int, Meta(ge=2, le=MAX_SIZE)] = 7
     max_pointers: Size = 16
     no_object_in_memory: bool = True  # 2.1: an absent object marks its memory
     pointer_time: bool = True  # 2.1: object pointers carry their age

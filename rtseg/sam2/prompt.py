@@ -7,19 +7,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import LayerNorm2d, lifted
+from .layers import LayerNorm2d, uploaded
 from .presets import Preset
 from .values import PromptBatch
 
 
 def on_device(prompts: PromptBatch, device: torch.device | str) -> PromptBatch:
-    """The same as tensors of a device."""
+    """The same prompts as tensors on a device."""
     given = (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw, prompts.answer_b1hw)
-    return PromptBatch(*(None if array is None else lifted(torch.as_tensor(array), device) for array in given))
+    return PromptBatch(*(None if array is None else uploaded(torch.as_tensor(array), device) for array in given))
 
 
 class RandomPositions(nn.Module):
-    """Positions in the unit square coded by random Fourier features; the matrix is part of the weights."""
+    """Positions in the unit square, encoded by random Fourier features; the matrix is part of the weights."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class RandomPositions(nn.Module):
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
     def grid(self, side: int) -> Tensor:
-        """The code of every cell centre of a square map, [1, dim, side, side]."""
+        """The encoding of every cell centre of a square map, [1, dim, side, side]."""
         centres = (torch.arange(side, device=self.positional_encoding_gaussian_matrix.device) + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         code: Tensor = self(torch.stack((x, y), dim=-1))
@@ -57,7 +57,7 @@ class PromptEncoder(nn.Module):
         )  # fmt: skip
 
     def points(self, points_bpc: Tensor, labels_bp: Tensor) -> Tensor:
-        """Tokens of the points and, after them, the padding token that SAM was trained to see."""
+        """Tokens of the points, and after them the padding token that SAM was trained with."""
         table = torch.cat([e.weight for e in self.point_embeddings])  # type: ignore[misc]
         tokens_bpc = self.pe_layer((points_bpc + 0.5) / self.image_size) + table[labels_bp]
         return torch.cat((tokens_bpc, self.padding(tokens_bpc.shape[0], 1)), dim=1)

@@ -1,4 +1,4 @@
-"""What the four verbs take and give: arrays with names. They are those of the engine's own library: torch or numpy.
+"""What the four verbs take and return: named arrays of the engine's own library, torch or numpy.
 
 Only `PromptBatch` come from outside, as numpy; an engine makes of them what it needs.
 
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 Array = Any
-"""A `torch.Tensor` or a `numpy.ndarray`. No type can say which of them it is for which engine."""
+"""A `torch.Tensor` or a `numpy.ndarray`, depending on the engine."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
 ABSENT_LOGIT = -1024.0  # every pixel of an object that is not there
-CLAMP_LOGIT = 32.0  # of an earlier mask that is fed back with a correction
+CLAMP_LOGIT = 32.0  # bounds an earlier mask that is fed back with a correction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,8 +39,8 @@ class Features:
 class Remembered:
     """One frame of one object, as `remember` wrote it: the memory `map_chw` [M, g, g].
 
-    `keys_lnd` [layers, g * g, D] are its keys for each attention layer, projected and rotated, where the engine makes
-    them once; it is the engine's own, and nobody else reads it.
+    `keys_lnd` [layers, g * g, D] are its keys for each attention layer, projected and rotated, if the engine computes
+    them only once. Nobody but the engine reads them.
     """
 
     map_chw: Array
@@ -49,7 +49,7 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recall:
-    """What one object's bank brings to attention on one frame.
+    """What attention reads of one object's bank on one frame.
 
     `memories` are t spatial memories; `slots[t]` is the row of the temporal position table of each
     (`num_maskmem - 1` for a conditioning memory, 0 for the newest other one, 1 for the one before it, ...).
@@ -62,8 +62,8 @@ class Recall:
     ages: tuple[int, ...]
 
     @staticmethod
-    def of(maps_tchw: Array, slots: tuple[int, ...], pointers_pc: Array, ages: tuple[int, ...]) -> Recall:
-        """A recall of maps alone, [t, M, g, g]."""
+    def from_maps(maps_tchw: Array, slots: tuple[int, ...], pointers_pc: Array, ages: tuple[int, ...]) -> Recall:
+        """A recall of spatial memories that are given as maps [t, M, g, g]."""
         return Recall([Remembered(m) for m in maps_tchw], slots, pointers_pc, ages)
 
 
@@ -73,7 +73,7 @@ class PromptBatch:
 
     `points_bpc` [b, p, 2] are (x, y) in pixels of the network's image, `labels_bp` [b, p]: 1 object, 0 background,
     2 and 3 the corners of a box. `mask_b1hw` [b, 1, 4g, 4g] are logits of an earlier mask to correct, or None.
-    `answer_b1hw` [b, 1, S, S], 0 or 1, is a mask that is to be taken as it is, or None.
+    `answer_b1hw` [b, 1, S, S], 0 or 1, is a mask prompt, which is the answer itself, or None.
     """
 
     points_bpc: Array
@@ -83,7 +83,7 @@ class PromptBatch:
 
     @property
     def multimask(self) -> bool:
-        """Whether three masks compete: SAM 2 lets them where at most one point says what is meant."""
+        """Whether the best of three masks is chosen, as SAM 2 does for at most one point."""
         return self.points_bpc.shape[1] <= 1
 
     @staticmethod
@@ -94,7 +94,7 @@ class PromptBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """All that the decoder says: mask 0 is the single-mask answer, 1 to 3 the multimask ones.
+    """All that the decoder returns: mask 0 is the single-mask answer, 1 to 3 are the multimask answers.
 
     `logits_bkhw` [b, 4, 4g, 4g], `iou_bk` [b, 4] in 0..1, `tokens_bkc` [b, 4, D], `score_b` [b] (logit of presence).
     """

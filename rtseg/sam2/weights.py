@@ -1,7 +1,7 @@
-"""Weights in and out: Meta's `.pt`, transformers' safetensors, and our own safetensors (Meta's names, fp16).
+"""Reading and writing weights: Meta's `.pt`, transformers' safetensors, our own safetensors (Meta's names, fp16).
 
-Nothing is executed while reading (`weights_only=True`; safetensors holds no code), and nothing is guessed:
-every tensor of the file is used, every tensor of the network comes from the file, and shapes agree.
+Reading executes nothing (`weights_only=True`; safetensors holds no code) and guesses nothing: every tensor of the file
+is used, every tensor of the network comes from the file, and shapes agree.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Objects through time: the tracker, the memory of each object, and the policies that choose what it keeps."""
+"""Tracking objects through time: the tracker, each object's memory bank, scene cuts, and objects that were lost."""
 
-from ..engine.policy import POLICIES, Choice, Memory, Size, get_policy
+from ..engine.policy import POLICIES, BankSize, Choice, Memory, get_policy, register_policy
 from .bank import Bank
 from .tracker import Tracker
 
-__all__ = ["POLICIES", "Bank", "Choice", "Memory", "Size", "Tracker", "get_policy"]
+__all__ = ["POLICIES", "Bank", "BankSize", "Choice", "Memory", "Tracker", "get_policy", "register_policy"]

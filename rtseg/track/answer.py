@@ -1,4 +1,4 @@
-"""The network's answer on its way to people and to memory: either all of it is sound, or none of it counts."""
+"""The network's answer for one frame, checked: either all of it is sound, or none of it counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..engine.recipe import Recipe
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """What people see of b objects, on the host: float32 `logits_bhw`, `scores_b` in 0..1, predicted `ious_b`."""
+    """The answer for b objects on the host: float32 `logits_bhw`, `scores_b` in 0..1, predicted `ious_b`."""
 
     logits_bhw: Float32
     scores_b: Float32
@@ -24,51 +24,51 @@ class Answer:
 
     @staticmethod
     def none(side: int) -> Answer:
-        """Of no object."""
+        """The answer for no object, with masks of `side` x `side` pixels."""
         return Answer(*(np.zeros(shape, np.float32) for shape in ((0, side, side), 0, 0)))
 
-    def shows(self, row: int) -> bool:
-        """Whether an object is drawn."""
+    def is_visible(self, row: int) -> bool:
+        """Whether the object in this row has a mask that is drawn."""
         return bool(self.scores_b[row] > 0.5 and (self.logits_bhw[row] > 0).any())
 
-    def withhold(self, row: int) -> None:
-        """Say that an object is not there."""
+    def set_absent(self, row: int) -> None:
+        """Make the object in this row absent: an empty mask, and scores of 0."""
         self.logits_bhw[row], self.scores_b[row], self.ious_b[row] = ABSENT_LOGIT, 0, 0
 
 
-def read(
-    decoded: Decoded, written: Sequence[Remembered], frame: int, recipe: Recipe, beside: Sequence[Array] = ()
+def read_answer(
+    decoded: Decoded, written: Sequence[Remembered], frame: int, recipe: Recipe, extra: Sequence[Array] = ()
 ) -> tuple[Answer, list[Float32]]:
-    """Bring an answer that was `check`ed to the host, and what else is wanted `beside` it.
+    """Copy an answer that `check_shapes` has passed to the host, and the `extra` arrays with it.
 
-    `AnswerError` if any part of the answer is not what it has to be. Of memories only sums come over, which are no
-    numbers where a part is none. The keys that an engine makes of its memories are not looked at.
+    `frame` and `recipe` are for the error's text: `AnswerError` if any part is not finite. Of each memory only its
+    sum is copied, which is not finite if any of its numbers is not. Keys that an engine projects are not checked.
     """
     score_b = decoded.score_b
-    told = [decoded.logits_b1hw, score_b, decoded.iou_b, decoded.pointer_bc, _sums(written)]
-    # All comes over in one copy: on a GPU, the one place where the host waits for the frame.
-    logits_b1hw, scores_b, ious_b, pointer_bc, sums_b, *others = bring([*told, *beside])
-    parts = {
+    parts = [decoded.logits_b1hw, score_b, decoded.iou_b, decoded.pointer_bc, _sums(written)]
+    # All arrays come in one copy: on a GPU this is the one place where the host waits for the frame.
+    logits_b1hw, scores_b, ious_b, pointer_bc, sums_b, *others = bring([*parts, *extra])
+    named = {
         "object scores": scores_b, "predicted IoUs": ious_b, "masks": logits_b1hw, "pointers": pointer_bc,
         "memories": sums_b,
     }  # fmt: skip
-    broken = [name for name, values in parts.items() if not np.isfinite(values).all()]
+    broken = [name for name, values in named.items() if not np.isfinite(values).all()]
     if broken:
-        _refuse(broken, frame, recipe)
-    seen_b = to_host(sigmoid(score_b)) if on_host(score_b) else sigmoid(scores_b)
-    return Answer(logits_b1hw[:, 0], seen_b, ious_b), others
+        _raise_not_finite(broken, frame, recipe)
+    probabilities_b = to_host(sigmoid(score_b)) if on_host(score_b) else sigmoid(scores_b)
+    return Answer(logits_b1hw[:, 0], probabilities_b, ious_b), others
 
 
 def _sums(written: Sequence[Remembered]) -> Array:
-    """Of each object the sum of its memory, [b], in fp32: half precision would overflow."""
+    """The sum of each object's memory, [b], in fp32: half precision would overflow."""
     library = namespace(written[0].map_chw)
     if on_host(written[0].map_chw):
         return library.stack([one.map_chw.sum(dtype=library.float32) for one in written])
     return library.stack([one.map_chw for one in written]).sum((1, 2, 3), dtype=library.float32)
 
 
-def check(decoded: Decoded, written: Sequence[Remembered], objects: int, frame: int, side: int) -> None:
-    """`AnswerError` unless an answer has the shapes of so many objects, with masks [side, side]."""
+def check_shapes(decoded: Decoded, written: Sequence[Remembered], objects: int, frame: int, side: int) -> None:
+    """`AnswerError` unless an answer has the shapes for this many objects, with masks of `side` x `side` pixels."""
     g = side // 4
     parts = {"masks": decoded.logits_b1hw, "object scores": decoded.score_b, "predicted IoUs": decoded.iou_b}
     found = [(name, tuple(x.shape)) for name, x in parts.items()]
@@ -85,8 +85,8 @@ def check(decoded: Decoded, written: Sequence[Remembered], objects: int, frame: 
             raise AnswerError(f"frame {frame}: {text}; was the engine built for another network or size?")
 
 
-def _refuse(broken: Sequence[str], frame: int, recipe: Recipe) -> None:
-    what = f"frame {frame}: the network's {', '.join(broken)} are not numbers; nothing of this frame is remembered"
+def _raise_not_finite(broken: Sequence[str], frame: int, recipe: Recipe) -> None:
+    what = f"frame {frame}: the network's {', '.join(broken)} are not finite; nothing of this frame is remembered"
     if recipe.precision == "fp32":
         raise AnswerError(f"{what}; give the next one; if it happens again, are these weights sound: {recipe.weights}?")
     raise AnswerError(

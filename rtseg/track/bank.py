@@ -1,25 +1,33 @@
-"""The memory of one object, bounded by construction: what a policy drops is freed, not skipped."""
+"""The memory bank of one object. Its size is bounded: what the policy drops is freed."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..engine import Array, Recall
 from ..engine.arrays import namespace
-from ..engine.policy import Choice, Memory, Policy, Size
-from ..engine.recipe import CONDITIONING
+from ..engine.policy import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """What a bank holds after one more memory, before it counts."""
+
+    new: Memory
+    memories: list[Memory]
+    choice: Choice
 
 
 class Bank:
     """Conditioning memories, spatial memories chosen by a policy, and the pointers of recent frames.
 
-    Holds at most `CONDITIONING` prompted frames, what the policy keeps beside them, and `pointers` - 1 pointers of
+    Holds at most `MAX_CONDITIONING` prompted frames, what the policy keeps beside them, and `pointers` - 1 pointers of
     tracked frames (a conditioning memory brings its own, which stays as long as it does).
     """
 
-    def __init__(self, policy: Policy, size: Size, pointers: int = 16) -> None:
+    def __init__(self, policy: PolicyFunction, size: BankSize, pointers: int = 16) -> None:
         self._policy, self._size = policy, size
         self._memories: list[Memory] = []
         self._choice = Choice((), ())
@@ -27,71 +35,84 @@ class Bank:
         self._recent: deque[tuple[int, int, Array]] = deque(maxlen=max(0, pointers - 1))  # seq, step, pointer
 
     def __len__(self) -> int:
-        """Spatial memories held, conditioning ones included."""
+        """Spatial memories in the bank, conditioning ones included."""
         return len(self._memories)
 
     @property
     def memories(self) -> tuple[Memory, ...]:
-        """Oldest first."""
+        """The spatial memories, oldest first."""
         return tuple(self._memories)
 
     def add(self, memory: Memory) -> None:
         """Take in the memory of the newest frame, and drop what the policy no longer wants."""
+        self.apply(self.prepare(memory))
+
+    def prepare(self, memory: Memory) -> Update:
+        """Ask the policy what to keep once this memory is the newest one; the bank stays as it is.
+
+        Raises what the policy raises, and `ConfigError` where its answer is unsound.
+        """
         memories = [*self._memories, memory]
-        prompted = [m for m in memories if m.conditioning]
-        if len(prompted) > CONDITIONING:
-            memories = [m for m in memories if m is not prompted[1]]
-        self._keep(memories)
-        if not memory.conditioning:
-            self._recent.append((memory.seq, memory.step, memory.pointer_c))
+        conditioning = [m for m in memories if m.conditioning]
+        if len(conditioning) > MAX_CONDITIONING:
+            memories = [m for m in memories if m is not conditioning[1]]
+        return Update(memory, *self._selected(memories))
+
+    def apply(self, update: Update) -> None:
+        """Let an update count."""
+        self._memories, self._choice = update.memories, update.choice
+        new = update.new
+        if not new.conditioning:
+            self._recent.append((new.seq, new.step, new.pointer_c))
 
     def before(self, seq: int) -> Bank:
-        """A bank of its own, with what this one still holds of the frames before `seq`."""
+        """A bank of its own with what this one still holds of the frames before `seq`."""
         bank = Bank(self._policy, self._size, self._pointers)
         bank._recent.extend(recent for recent in self._recent if recent[0] < seq)
         memories = [m for m in self._memories if m.seq < seq]
         if memories:
-            # What was only decided later is not known there.
+            # What was pinned after the last of these frames was not pinned yet.
             last = memories[-1].step
-            bank._keep([replace(m, held_at=None) if (m.held_at or 0) > last else m for m in memories])
+            memories = [replace(m, pinned_at=None) if (m.pinned_at or 0) > last else m for m in memories]
+            bank._memories, bank._choice = bank._selected(memories)
         return bank
 
-    def _keep(self, memories: list[Memory]) -> None:
-        """Ask the policy, and keep what it wants of these, oldest first."""
+    def _selected(self, memories: list[Memory]) -> tuple[list[Memory], Choice]:
+        """Those of the memories (oldest first) that the policy keeps, and its choice as indices into these."""
         choice = self._policy(memories, self._size)
-        now, place = memories[-1].step, {old: new for new, old in enumerate(choice.keep)}
-        self._memories = [replace(memories[i], held_at=now) if i in choice.hold else memories[i] for i in choice.keep]
-        self._choice = Choice(tuple(place.values()), tuple((place[i], slot) for i, slot in choice.attend))
+        now, index = memories[-1].step, {old: new for new, old in enumerate(choice.keep)}
+        kept = [replace(memories[i], pinned_at=now) if i in choice.pin else memories[i] for i in choice.keep]
+        return kept, Choice(tuple(index.values()), tuple((index[i], slot) for i, slot in choice.attend))
 
     def recall(self, now: int) -> Recall:
-        """What attention sees at step `now`, which is later than every memory."""
+        """What attention reads at step `now`, which is later than every memory."""
         (recall,) = recalls([self], now)
         assert recall is not None
         return recall
 
-    def _looked_at(self, now: int) -> tuple[list[Memory], list[tuple[int, Array]]]:
-        """The memories that are attended to at a step, and the pointers with the steps that they are from."""
-        prompted = [(m.step, m.pointer_c) for m in self._memories if m.conditioning]
+    def _attended(self, now: int) -> tuple[list[Memory], list[tuple[int, Array]]]:
+        """The memories that are attended to at a step, and the pointers with their steps."""
+        conditioning = [(m.step, m.pointer_c) for m in self._memories if m.conditioning]
         reach = self._recent.maxlen or 0
-        pointers = prompted + [(step, p) for _, step, p in reversed(self._recent) if now - step <= reach]
+        pointers = conditioning + [(step, p) for _, step, p in reversed(self._recent) if now - step <= reach]
         return [self._memories[i] for i, _ in self._choice.attend], pointers
 
 
 def recalls(banks: Sequence[Bank], now: int) -> list[Recall | None]:
-    """What attention sees of each bank at step `now`; None of an empty one.
+    """What attention reads of each bank at step `now`; None for an empty one.
 
-    The pointers of all are laid out together: on a GPU that is one launch, before which the step cannot begin.
+    The pointers of all banks are stacked together: one kernel launch on a GPU, before which the step cannot begin.
     """
-    seen = [bank._looked_at(now) if len(bank) else None for bank in banks]
-    found = [one for one in seen if one is not None]
-    if not found:
+    per_bank = [bank._attended(now) if len(bank) else None for bank in banks]
+    filled = [one for one in per_bank if one is not None]
+    if not filled:
         return [None] * len(banks)
-    newest_c = found[0][0][-1].pointer_c
-    all_c = [pointer_c for _, pointers in found for _, pointer_c in pointers]
+    newest_c = filled[0][0][-1].pointer_c
+    all_c = [pointer_c for _, pointers in filled for _, pointer_c in pointers]
     pointers_pc = namespace(newest_c).stack(all_c) if all_c else newest_c[None][:0]
     out: list[Recall | None] = []
     end = 0
-    for bank, one in zip(banks, seen, strict=True):
+    for bank, one in zip(banks, per_bank, strict=True):
         if one is None:
             out.append(None)
             continue

@@ -1,4 +1,4 @@
-"""The objects of a tracker, and what becomes of them on a frame: lost, found again, at their place, and told of."""
+"""The tracked objects, and how a frame changes them: lost at a scene cut, re-identified, moved, reported."""
 
 from __future__ import annotations
 
@@ -6,68 +6,69 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..base.types import Float32, Frame, Masks, Prompt, now_ns
-from ..engine.policy import Verdict
-from ..engine.policy.held import rivalry
+from ..engine.policy import MaskQuality
 from .answer import Answer
 from .bank import Bank
-from .beside import Beside
-from .evidence import Lost, Witness
-from .place import Place, follow
-from .scene import View
+from .cut_detector import SmallPicture
+from .host_copy import HostCopy
+from .location import Location, follow
+from .reidentify import Lost, SceneMatcher
+from .rivals import area_and_rival_overlap
 
 
 @dataclass(slots=True, eq=False)
 class Object:
-    """One object that is followed."""
+    """One tracked object."""
 
     id: int
     label: str
     bank: Bank
-    lost: Lost | None = None  # its scene has gone, or the camera has turned away, and it has not been found again
-    place: Place | None = None  # where it is, or would be; None: not known
+    lost: Lost | None = None  # its scene is gone, or the camera has turned away, and it was not found again
+    location: Location | None = None  # where it is, or would be; None: not known
 
 
-def losing(objects: Mapping[int, Object], ids: Iterable[int], cut: int) -> dict[int, Object]:
-    """Those of the objects, lost from frame `cut` on; those that were lost before still are, by what they were."""
+def with_lost(objects: Mapping[int, Object], ids: Iterable[int], cut: int) -> dict[int, Object]:
+    """These objects, lost from frame `cut` on; those that an earlier cut lost stay lost from there."""
     return {
-        i: o if o.lost and o.lost.witness else replace(o, lost=Lost(cut, Witness(o.bank.memories)), place=None)
+        i: o if o.lost and o.lost.matcher else replace(o, lost=Lost(cut, SceneMatcher(o.bank.memories)), location=None)
         for i, o in ((i, objects[i]) for i in ids)
     }
 
 
-def found(objects: list[Object], answer: Answer, beside: Beside) -> list[Object]:
-    """The objects, of which those that are seen again are no longer lost; the answers of the others are withheld."""
+def reidentified(objects: list[Object], answer: Answer, copy: HostCopy) -> list[Object]:
+    """The objects; those whose scene is back are no longer lost, the others are set absent in the answer."""
     after = []
     for row, o in enumerate(objects):
-        if o.lost and o.lost.witness:
+        if o.lost and o.lost.matcher:
             logits_hw = answer.logits_bhw[row]
-            if answer.shows(row) and o.lost.witness.agrees(beside.map_of(row), logits_hw):
+            if answer.is_visible(row) and o.lost.matcher.matches(copy.map_of(row), logits_hw):
                 o = replace(o, lost=None)
             else:
-                answer.withhold(row)
+                answer.set_absent(row)
         after.append(o)
     return after
 
 
-def placed(
-    objects: list[Object], prompts: Mapping[int, Prompt], answer: Answer, seq: int, old: View | None, new: View | None
-) -> list[Object]:
-    """The objects with their places; what is drawn while the place of an object is out of view is withheld."""
+def located(
+    objects: list[Object], prompts: Mapping[int, Prompt], answer: Answer, seq: int,
+    old: SmallPicture | None, new: SmallPicture | None,
+) -> list[Object]:  # fmt: skip
+    """The objects with their new locations; masks shown while a location is out of view are set absent."""
     after = []
     for row, o in enumerate(objects):
-        if not (o.lost and o.lost.witness):
-            shown_hw = answer.logits_bhw[row] if answer.shows(row) else None
-            place = None if o.id in prompts else o.place
-            place, lost = follow(place, shown_hw, old, new, o.lost is not None)
+        if not (o.lost and o.lost.matcher):
+            shown_hw = answer.logits_bhw[row] if answer.is_visible(row) else None
+            location = None if o.id in prompts else o.location
+            location, lost = follow(location, shown_hw, old, new, o.lost is not None)
             if lost:
-                answer.withhold(row)
-            o = replace(o, place=place, lost=(o.lost or Lost(seq, None)) if lost else None)
+                answer.set_absent(row)
+            o = replace(o, location=location, lost=(o.lost or Lost(seq, None)) if lost else None)
         after.append(o)
     return after
 
 
-def masks_of(frame: Frame, objects: list[Object], answer: Answer, cut: bool) -> Masks:
-    """The network's answer as a value for people."""
+def to_masks(frame: Frame, objects: list[Object], answer: Answer, cut: bool) -> Masks:
+    """The answer as the public `Masks`."""
     return Masks(
         seq=frame.seq,
         session=frame.session,
@@ -85,10 +86,10 @@ def masks_of(frame: Frame, objects: list[Object], answer: Answer, cut: bool) -> 
     )
 
 
-def verdicts_of(answer: Answer, rivals_bkhw: Float32 | None) -> list[Verdict]:
-    """What the network says of its masks; they have come over already, and so this costs no wait."""
-    said = zip(map(float, answer.scores_b), map(float, answer.ious_b), strict=True)
+def mask_qualities(answer: Answer, rivals_bkhw: Float32 | None) -> list[MaskQuality]:
+    """The quality of each object's mask, from numbers that are on the host already."""
+    scores = zip(map(float, answer.scores_b), map(float, answer.ious_b), strict=True)
     if rivals_bkhw is None:
-        return [Verdict(*both) for both in said]
-    against = map(rivalry, answer.logits_bhw, rivals_bkhw)
-    return [Verdict(*both, *seen) for both, seen in zip(said, against, strict=True)]
+        return [MaskQuality(*both) for both in scores]
+    measured = map(area_and_rival_overlap, answer.logits_bhw, rivals_bkhw)
+    return [MaskQuality(*both, *rival) for both, rival in zip(scores, measured, strict=True)]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.track.test_scene import tissue, window
+from tests.track.test_cut_detector import tissue, window
 
 _SPEC = importlib.util.spec_from_file_location("bench_cuts", Path(__file__).parents[2] / "bench" / "cuts.py")
 assert _SPEC and _SPEC.loader

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import torch
 
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.tensorrt import making
 from rtseg.engine.tensorrt.onnx import VERBS, Shapes
 from rtseg.sam2 import Preset
@@ -21,7 +21,7 @@ MINI = Preset(
     dim=64, memory_dim=32, attention_layers=1, attention_ffn=64, decoder_ffn=64, decoder_heads=2,
 )  # fmt: skip
 # Two kinds of `attend`: 2 slots in the long run, 5 where a person keeps correcting.
-RECIPE = Recipe(image_size=64, runtime="tensorrt", precision="fp32", max_objects=3, memory=MemoryPlan(spatial=2))
+RECIPE = Recipe(image_size=64, runtime="tensorrt", precision="fp32", max_objects=3, memory=MemorySettings(spatial=2))
 TYPES = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16, torch.int64: 7, torch.bool: 9}
 
 

@@ -20,7 +20,7 @@ from rtseg.base.lock import exclusive
 from rtseg.engine import artifact
 from rtseg.engine.artifact import SIDECAR, find, folder_of, forgive, identity, locate, refuse, write
 from rtseg.engine.artifact import refusal as refusal_of
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.sam2 import get_preset
 
 NANO = get_preset("nano")
@@ -111,8 +111,8 @@ def test_what_was_never_built_is_refused(recipe: Recipe) -> None:
         ({"precision": "fp16"}, "built with recipe.precision = bf16; expected fp16"),
         ({"image_size": 512}, "built with recipe.image_size = 320; expected 512"),
         ({"max_objects": 8}, "built with recipe.max_objects = 4; expected 8"),
-        ({"memory": MemoryPlan("fifo")}, "built with recipe.memory.policy = efp; expected fifo"),
-        ({"memory": MemoryPlan(spatial=6)}, "built with recipe.memory.spatial = 5; expected 6"),
+        ({"memory": MemorySettings("fifo")}, "built with recipe.memory.policy = efp; expected fifo"),
+        ({"memory": MemorySettings(spatial=6)}, "built with recipe.memory.spatial = 5; expected 6"),
         ({"runtime": "cuda"}, "built with recipe.runtime = tensorrt; expected cuda"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_runtime_that_can_do_without_says_why_it_does(recipe: Recipe) -> None:
     assert locate(replace(recipe, runtime="torch"), NANO, WEIGHTS)[0] is None
     # What a CPU's artifacts do not depend on costs nobody a build.
     path = built(cpu)
-    assert locate(replace(cpu, max_objects=9, memory=MemoryPlan("fifo")), NANO, WEIGHTS) == (path, "")
+    assert locate(replace(cpu, max_objects=9, memory=MemorySettings("fifo")), NANO, WEIGHTS) == (path, "")
     assert find(replace(cpu, image_size=512), NANO, WEIGHTS) == path
 
 
@@ -182,7 +182,7 @@ def test_what_was_refused_stays_so_until_a_build_succeeds(recipe: Recipe, runtim
         refuse(folder, part, identity(recipe, NANO, WEIGHTS), "attend drifted")
     with pytest.raises(EngineError, match=r"built/fast: refused by the gate \(attend drifted\); .*; run: rtseg build"):
         locate(recipe, NANO, WEIGHTS)
-    for other in ({"precision": "fp16"}, {"max_objects": 9}, {"memory": MemoryPlan("fifo")}, {"image_size": 512}):
+    for other in ({"precision": "fp16"}, {"max_objects": 9}, {"memory": MemorySettings("fifo")}, {"image_size": 512}):
         with pytest.raises(EngineError, match="built with"):  # not what was refused, and not what was built
             find(replace(recipe, **other), NANO, WEIGHTS)
         assert refusal_of(replace(recipe, **other), identity(replace(recipe, **other), NANO, WEIGHTS)) == ""

@@ -22,7 +22,7 @@ from rtseg.engine.cpu import isa as isas
 from rtseg.engine.cpu.kernels import F32, GELU, INT16, NONE, RELU, Kernels, Normed, Packed
 from rtseg.engine.picture.cpu_kernel import CpuPicture
 from rtseg.engine.picture.tensors import to_input
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
 
@@ -406,7 +406,7 @@ def test_the_masks_in_torch_are_the_references(precision: str, expected: dict[in
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["fifo", "efp-window"])
 def test_every_policy(any_precision: str, policy: str) -> None:
-    recipe = replace(RECIPE, memory=MemoryPlan(policy))
+    recipe = replace(RECIPE, memory=MemorySettings(policy))
     reference = follow(TorchEngine(nano(), recipe, "", "cpu"))
     found = follow(cpu.open(nano(), replace(recipe, precision=any_precision), "", None))
     assert overlap(found, reference).min() > 0.97

@@ -25,7 +25,7 @@ from rtseg.engine.cuda.buffers import Facts, Inputs
 from rtseg.engine.cuda.fuse import fused
 from rtseg.engine.cuda.parts import compiling
 from rtseg.engine.cuda.steps import Kind, Prepared
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.static.graph import Step
 from rtseg.engine.static.memory import PaddedRead
@@ -44,7 +44,7 @@ def network(size: int = SIZE) -> Sam2:
 
 
 def recipe(policy: str = "efp", precision: str = "fp32", size: int = SIZE) -> Recipe:
-    return Recipe("nano", image_size=size, runtime="cuda", precision=precision, memory=MemoryPlan(policy))
+    return Recipe("nano", image_size=size, runtime="cuda", precision=precision, memory=MemorySettings(policy))
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def recall_of(memories: int, pointers: int, seed: int = 0) -> Recall:
     g = torch.Generator().manual_seed(seed)
     maps = torch.randn(memories, 64, SIZE // 16, SIZE // 16, generator=g)
     slots = (6, *range(memories - 1))
-    return Recall.of(maps, slots, torch.randn(pointers, 128, generator=g), tuple(range(pointers, 0, -1)))
+    return Recall.from_maps(maps, slots, torch.randn(pointers, 128, generator=g), tuple(range(pointers, 0, -1)))
 
 
 def answers(engine: TorchEngine, frames: list[rtseg.Frame], recalls: list[Recall] | None = None) -> list[Tensor]:
@@ -280,13 +280,13 @@ def test_prompted_frames_bring_keys_too(engine: CudaEngine, frames: list[rtseg.F
 
 def blank(size: int, memories: int = 1, objects: int = 1) -> tuple[np.ndarray, list[Recall]]:
     """A picture, and objects that remember nothing of note at 64 px."""
-    recall = Recall.of(torch.zeros(memories, 64, 4, 4), (6,) * memories, torch.zeros(1, 128), (1,))
+    recall = Recall.from_maps(torch.zeros(memories, 64, 4, 4), (6,) * memories, torch.zeros(1, 128), (1,))
     return np.zeros((size, size, 3), np.uint8), [recall] * objects
 
 
 def test_what_the_recipe_foresees_is_captured_on_the_first_tracked_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another object, a correction or a loss then stops no video; a picture of another size does once."""
-    plan = replace(recipe(size=64), max_objects=3, memory=MemoryPlan("efp", spatial=2))
+    plan = replace(recipe(size=64), max_objects=3, memory=MemorySettings("efp", spatial=2))
     engine = CudaEngine(network(64), plan, "", "cpu")
     made: list[Step] = []
 

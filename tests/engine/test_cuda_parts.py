@@ -170,7 +170,9 @@ def test_noise_fills_every_input() -> None:
 
 def recall_of(memories: int, pointers: int) -> Recall:
     slots = (6, *range(memories - 1))
-    return Recall.of(torch.randn(memories, 64, 8, 8), slots, torch.randn(pointers, 128), tuple(range(pointers, 0, -1)))
+    return Recall.from_maps(
+        torch.randn(memories, 64, 8, 8), slots, torch.randn(pointers, 128), tuple(range(pointers, 0, -1))
+    )
 
 
 def test_what_comes_up_with_a_picture() -> None:

@@ -240,7 +240,7 @@ def answers(engine: Engine, image: np.ndarray, seed: int) -> list[Tensor]:
     """Everything that the four verbs say about an image, a memory and a click."""
     g = torch.Generator().manual_seed(seed)
     features = engine.encode_image(image)
-    recall = Recall.of(torch.randn(2, 64, 8, 8, generator=g), (6, 0), torch.randn(2, 128, generator=g), (5, 1))
+    recall = Recall.from_maps(torch.randn(2, 64, 8, 8, generator=g), (6, 0), torch.randn(2, 128, generator=g), (5, 1))
     conditioned = engine.attend(features, [recall, None])
     point = PromptBatch(torch.rand(2, 1, 2, generator=g) * 128, torch.ones(2, 1, dtype=torch.int64))
     decoded = engine.decode(conditioned, features, point)

@@ -23,14 +23,14 @@ from rtseg.engine.cuda import CudaEngine, attention
 from rtseg.engine.cuda.device import Turns
 from rtseg.engine.picture.device_picture import DevicePicture
 from rtseg.engine.picture.upload import PinnedBuffer
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.engine.room import room
 from rtseg.engine.static import graph
 from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import Recall, Sam2, get_preset
 from rtseg.track import POLICIES
-from rtseg.track.scene import SAMPLED
+from rtseg.track.cut_detector import SAMPLED
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
 
 SIZE, HEIGHT, WIDTH = 64, 48, 80
@@ -49,7 +49,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
 
 
 def opened(precision: str = "bf16", policy: str = "efp", objects: int = 1, device: str = "cuda:0") -> CudaEngine:
-    recipe = Recipe("nano", image_size=SIZE, runtime="cuda", precision=precision, memory=MemoryPlan(policy))
+    recipe = Recipe("nano", image_size=SIZE, runtime="cuda", precision=precision, memory=MemorySettings(policy))
     return CudaEngine(Sam2(PRESET, SIZE), replace(recipe, max_objects=objects), "", device)
 
 

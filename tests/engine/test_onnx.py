@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rtseg.base.errors import EngineError
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.tensorrt import operators
 from rtseg.engine.tensorrt.onnx import PRODUCTS, VERBS, Shapes, export, graph, typed
 from rtseg.engine.tensorrt.operators import NAMES, OPERATORS, faults
@@ -41,7 +41,7 @@ MINI = Preset(
     dim=64, memory_dim=32, attention_layers=2, attention_ffn=64, decoder_ffn=64, decoder_heads=2,
 )  # fmt: skip
 SIZE, SLOTS = 128, 3
-RECIPE = Recipe(image_size=SIZE, precision="fp32", max_objects=4, memory=MemoryPlan("efp-window", spatial=SLOTS))
+RECIPE = Recipe(image_size=SIZE, precision="fp32", max_objects=4, memory=MemorySettings("efp-window", spatial=SLOTS))
 
 
 def script(path: Path) -> ModuleType:

@@ -28,7 +28,8 @@ from rtseg.engine.onnx import opening, session
 from rtseg.engine.onnx.export import SHIPPED_SIZES, make_shipped
 from rtseg.engine.onnx.folder import SIDECAR, WEIGHTS, Identity, cached_folder, shipped_folder
 from rtseg.engine.onnx.ports import VERBS
-from rtseg.engine.recipe import POLICIES, Recipe, load_recipe
+from rtseg.engine.policy import POLICIES
+from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.sam2 import Sam2, get_preset, save_weights
 
 onnx = pytest.importorskip("onnx", reason="graphs are made with it")

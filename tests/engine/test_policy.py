@@ -1,6 +1,6 @@
 """What every policy promises; and those that keep nothing back do what their definitions say, read slowly in numpy.
 
-Those that hold on to memories are in test_held.py.
+Those that pin memories are in tests/track/test_pinned.py.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from rtseg.base.errors import ConfigError
 from rtseg.engine import Remembered
-from rtseg.engine.policy import Verdict
-from rtseg.engine.recipe import CONDITIONING
-from rtseg.track import POLICIES, Choice, Memory, Size, get_policy
+from rtseg.engine.policy import MAX_CONDITIONING, MaskQuality
+from rtseg.track import POLICIES, BankSize, Choice, Memory, get_policy
 
-SIZE = Size(window=7, spatial=5)
+SIZE = BankSize(window=7, spatial=5)
 MOST: dict[str, Callable[[int], int]] = {  # memories that are looked at, with so many conditioning ones
     "fifo": lambda prompted: prompted + 6,
     "efp-window": lambda prompted: prompted + 6,
@@ -41,8 +40,8 @@ def bank(seed: int, conditioning: list[int], steps: list[int], unsure: float = 0
     memories = []
     for s, m in zip(steps, maps, strict=True):
         lost, vague = rng.random(2) < unsure / 2
-        verdict = Verdict(0.4 if lost else 0.99, 0.3 if vague else 0.97, int(rng.integers(95, 106)), rng.random())
-        memories.append(Memory(s, Remembered(torch.from_numpy(m)), torch.zeros(4), s in conditioning, s, verdict))
+        quality = MaskQuality(0.4 if lost else 0.99, 0.3 if vague else 0.97, int(rng.integers(95, 106)), rng.random())
+        memories.append(Memory(s, Remembered(torch.from_numpy(m)), torch.zeros(4), s in conditioning, s, quality))
     return memories
 
 
@@ -86,7 +85,7 @@ def slow_confident(memories: list[Memory]) -> dict[int, int]:
     prompted = [m.step for m in memories if m.conditioning]
     loose: list[int] = []
     for m in reversed(memories):
-        trusted = m.verdict.score > 0.5 and m.verdict.iou > 0.5
+        trusted = m.quality.score > 0.5 and m.quality.iou > 0.5
         if not m.conditioning and (trusted or m is memories[-1]) and len(prompted) + len(loose) < 7:
             loose.append(m.step)
     return dict.fromkeys(prompted, 6) | {step: rank for rank, step in enumerate(loose)}
@@ -135,7 +134,7 @@ def test_efp_confident_is_efp_where_the_unsure_never_were() -> None:
     differs = 0
     for seed in range(300):
         memories = random_bank(seed, unsure=0.4)
-        trusted = [m for m in memories[:-1] if m.conditioning or (m.visible and m.verdict.iou > 0.5)]
+        trusted = [m for m in memories[:-1] if m.conditioning or (m.visible and m.quality.iou > 0.5)]
         kept = [memories[i].step for i in POLICIES["efp-confident"](memories, SIZE).keep]
         assert kept == slow_efp([*trusted, memories[-1]])
         differs += kept != slow_efp(memories)
@@ -168,7 +167,7 @@ def banks(draw: st.DrawFn) -> list[Memory]:
     prompted = draw(st.sets(st.sampled_from(steps), max_size=4))
     memories = bank(draw(st.integers(0, 999)), sorted(prompted), steps, draw(st.sampled_from((0.0, 0.5))))
     held = draw(st.sets(st.sampled_from(steps), max_size=5)) - prompted
-    return [replace(m, held_at=m.step) if m.step in held else m for m in memories]
+    return [replace(m, pinned_at=m.step) if m.step in held else m for m in memories]
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
@@ -182,13 +181,13 @@ def test_what_every_policy_promises(name: str, memories: list[Memory]) -> None:
     assert list(choice.keep) == sorted(set(choice.keep)) and attended == sorted(set(attended))
     assert set(attended) <= set(choice.keep)
     assert all(0 <= slot < SIZE.window for _, slot in choice.attend)
-    assert set(choice.hold) <= set(choice.keep) and not any(memories[i].conditioning for i in choice.hold)
+    assert set(choice.pin) <= set(choice.keep) and not any(memories[i].conditioning for i in choice.pin)
     prompted = sum(m.conditioning for m in memories)
     assert len(attended) <= MOST[name](prompted)
     assert len(choice.keep) <= len(attended) + UNSEEN.get(name, 0)
     assert POLICIES[name](memories, SIZE) == choice
-    if prompted <= CONDITIONING:
-        assert len(attended) <= SIZE.window - 1 + CONDITIONING  # what engines have room for
+    if prompted <= MAX_CONDITIONING:
+        assert len(attended) <= SIZE.window - 1 + MAX_CONDITIONING  # what engines have room for
 
 
 def test_survivors_keep_their_slots_in_the_window_and_their_rank_in_the_bank() -> None:

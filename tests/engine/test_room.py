@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from rtseg.base.errors import EngineError
 from rtseg.base.hardware import gpu as hardware_gpu
 from rtseg.base.hardware.gpu import free_gpu_bytes
-from rtseg.engine.recipe import MemoryPlan, Recipe
+from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.room import MIB, check, room
 from rtseg.engine.shapes import Sizes, parameters
 from rtseg.engine.static.memory import PaddedRead
@@ -198,7 +198,7 @@ def test_parts_of_each_runtime() -> None:
         assert room(less).bytes < room(replace(recipe, runtime=runtime)).bytes > room(small).bytes
     line = str(room(replace(recipe, runtime="cuda")))
     assert " MiB of the GPU: weights " in line and "\n" not in line
-    wide = replace(recipe, runtime="cuda", memory=MemoryPlan("fifo", 7, 16))  # up to ten memories
+    wide = replace(recipe, runtime="cuda", memory=MemorySettings("fifo", 7, 16))  # up to ten memories
     assert room(wide).parts["memories"] > 1.3 * parts["cuda"]["memories"]
 
 

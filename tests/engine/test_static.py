@@ -35,8 +35,8 @@ def both(request: pytest.FixtureRequest, make_network: Callable[..., Sam2]) -> S
         image = torch.randn(1, 3, SIZE, SIZE, generator=g)
         features = net.encode_image(image)
         recalls = [
-            Recall.of(**maps_and_pointers(net, 3, 5, g), ages=(9, 1, 2, 3, 4), slots=(6, 0, 1)),
-            Recall.of(**maps_and_pointers(net, 2, 2, g), ages=(7, 1), slots=(6, 0)),
+            Recall.from_maps(**maps_and_pointers(net, 3, 5, g), ages=(9, 1, 2, 3, 4), slots=(6, 0, 1)),
+            Recall.from_maps(**maps_and_pointers(net, 2, 2, g), ages=(7, 1), slots=(6, 0)),
         ]
         conditioned = net.attend(features, recalls)
     return SimpleNamespace(

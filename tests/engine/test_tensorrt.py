@@ -169,7 +169,7 @@ def test_each_verb_is_the_reference_s(engine: Engine, reference: Engine) -> None
 
 def test_memories_without_keys_are_read_by_torch(engine: Engine, reference: Engine) -> None:
     g = torch.Generator().manual_seed(4)
-    recall = Recall.of(torch.randn(2, 32, 4, 4, generator=g), (6, 0), torch.randn(2, 64, generator=g), (5, 1))
+    recall = Recall.from_maps(torch.randn(2, 32, 4, 4, generator=g), (6, 0), torch.randn(2, 64, generator=g), (5, 1))
     found, _ = engine.track(FRAMES[0][0], [recall])
     expected, _ = reference.track(FRAMES[0][0], [recall])
     torch.testing.assert_close(found.logits_b1hw, expected.logits_b1hw, rtol=1e-3, atol=1e-3)

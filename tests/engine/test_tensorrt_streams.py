@@ -95,7 +95,7 @@ def recalls_of(engine: TensorRTEngine, objects: int, memories: int = 2) -> list[
 def step(engine: TensorRTEngine, recalls: list[Recall]) -> list[Recall]:
     """A tracked frame as a tracker has it: the answer is read, and the newest memory is remembered."""
     decoded, written = engine.track(PICTURE, recalls)
-    answer.read(decoded, written, 0, engine.recipe)
+    answer.read_answer(decoded, written, 0, engine.recipe)
     pairs = zip(recalls, written, strict=True)
     return [replace(recall, memories=[recall.memories[0], memory]) for recall, memory in pairs]
 

@@ -9,10 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-import rtseg.track
 from rtseg.base.errors import ConfigError, OutputError
-from rtseg.engine import open_engine
-from rtseg.engine.recipe import POLICIES, MemoryPlan, Recipe, load_recipe
+from rtseg.engine.recipe import load_recipe
 from rtseg.grab import open_source
 from rtseg.live.profile import Publish, load_stream
 from rtseg.publish.keys.address import check_bind
@@ -61,35 +59,6 @@ def stream(tmp_path: Path) -> Path:
     mask_hw[2:4] = 1
     cv2.imwrite(str(tmp_path / "m.png"), mask_hw)
     return write(tmp_path / "feed.toml", STREAM)
-
-
-def test_a_recipe_says_everything(tmp_path: Path) -> None:
-    path = write(tmp_path / "e.toml", RECIPE)
-    weights = str(tmp_path / "w/x.safetensors")
-    assert load_recipe(path) == Recipe(
-        "nano", weights, 512, "torch", "bf16", 2, MemoryPlan("fifo", 7, 8), path, "cuda:1"
-    )
-
-
-def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
-    path = write(tmp_path / "e.toml", "")
-    assert load_recipe(path, image_size=320) == Recipe(path=path)
-    assert load_recipe() == Recipe()
-
-
-def test_keywords_override_and_their_paths_are_the_callers(tmp_path: Path) -> None:
-    path = write(tmp_path / "e.toml", RECIPE)
-    recipe = load_recipe(path, weights=Path("y.pt"), precision="fp32", policy="efp")
-    assert (recipe.weights, recipe.precision, recipe.memory) == ("y.pt", "fp32", MemoryPlan("efp", 7, 8))
-    assert recipe.image_size == 512
-    assert load_recipe(load_recipe(path), runtime="cpu").weights == str(tmp_path / "w/x.safetensors")
-    with pytest.raises(ConfigError, match=r"unknown key 'precison'; did you mean 'precision'\?"):
-        load_recipe(path, precison="fp32")
-
-
-def test_names_are_not_paths(tmp_path: Path) -> None:
-    recipe = load_recipe(write(tmp_path / "e.toml", 'weights = "package:nano"\nmodel = "sam2.1-tiny"'))
-    assert (recipe.weights, recipe.model) == ("package:nano", "sam2.1-tiny")
 
 
 def test_a_stream_says_everything(stream: Path) -> None:
@@ -156,11 +125,6 @@ def test_a_source_that_is_no_relative_path_stays(tmp_path: Path, source: str) ->
     assert load_stream(write(tmp_path / "s.toml", f'source = "{source}"')).source == source
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("engines/*.toml")), ids=lambda path: path.name)
-def test_the_recipes_of_the_repository_are_read(path: Path) -> None:
-    assert load_recipe(path).path == path
-
-
 @pytest.mark.parametrize("path", sorted(ROOT.glob("streams/*.toml")), ids=lambda path: path.name)
 def test_the_profiles_of_the_repository_are_read(path: Path) -> None:
     assert load_stream(path).objects
@@ -178,41 +142,6 @@ def test_the_prompts_of_the_demo_lie_on_what_they_name() -> None:
         extent = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         assert np.abs(np.subtract(prompt.box, extent)).max() < 8
         assert prompt.points and all(truth_hw[int(y), int(x)] == prompt.id for x, y, _ in prompt.points)
-
-
-def test_policies_are_those_of_the_tracker() -> None:
-    assert set(POLICIES) == set(rtseg.track.POLICIES)
-
-
-def test_the_default_recipe_is_the_one_in_the_repository() -> None:
-    path = ROOT / "engines/nano-cpu.toml"
-    assert load_recipe(path) == Recipe(memory=MemoryPlan(pointers=4), path=path)  # SAM 2 has 16
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ('modle = "nano"', "unknown key 'modle'; did you mean 'model'?"),
-        ("image_size = 250", "image_size = 250; expected a multiple of 32"),
-        ('image_size = "512"', "image_size = '512'; expected a whole number, 64 to 4096"),
-        ("image_size = true", "image_size = True; expected a whole number, 64 to 4096"),
-        ('runtime = "gpu"', "runtime = 'gpu'; expected one of: torch, cpu, cuda, tensorrt, auto"),
-        ("precision = 16", "precision = 16; expected one of: fp32, bf16, fp16, int16, int8, fp8, auto"),
-        ("max_objects = 0", "max_objects = 0; expected a whole number, 1 to 255"),
-        ("weights = 3", "weights = 3; expected a text"),
-        ('memory = "efp"', "memory: found 'efp'; expected a table of: policy, spatial, pointers"),
-        ("memory = { spatail = 3 }", "memory: unknown key 'spatail'; did you mean 'spatial'?"),
-        ('memory = { policy = "lru" }', "memory: policy = 'lru'; expected one of: fifo, efp-window, efp"),
-        ("model = ", "not TOML"),
-    ],
-)
-def test_a_mistake_in_a_recipe_is_one_line(tmp_path: Path, line: str, expected: str) -> None:
-    path = write(tmp_path / "e.toml", line)
-    with pytest.raises(ConfigError) as caught:
-        load_recipe(path)
-    assert str(caught.value).startswith(str(path))
-    assert expected in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -321,31 +250,6 @@ def test_numbers_and_tables_that_are_none_are_one_line(tmp_path: Path, line: str
     with pytest.raises(ConfigError) as caught:
         load_stream(write(tmp_path / "s.toml", f'source = "clip.mp4"\n{line}'))
     assert expected in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_recipe_is_checked_however_it_comes_in(tmp_path: Path) -> None:
-    path = write(tmp_path / "e.toml", "image_size = 1000000000")
-    said = r": image_size = (np.int64\()?1000000000\)?; expected a whole number, 64 to 4096$"
-    for come_in in (
-        lambda: load_recipe(path), lambda: load_recipe(image_size=10**9), lambda: load_recipe(Recipe(image_size=10**9)),
-        lambda: open_engine(image_size=np.int64(10**9)),
-    ):  # fmt: skip
-        with pytest.raises(ConfigError) as caught:
-            come_in()
-        assert re.search(said, str(caught.value))
-    for keywords, expected in (
-        ({"image_size": "320"}, "image_size = '320'; expected a whole number"),
-        ({"weights": None}, "weights = None; expected a text"),
-        ({"weights": "https://host/w.pt"}, "expected a name, or the path of a file on this machine"),
-        ({"memory": 5}, "memory: found 5; expected a table of: policy, spatial, pointers"),
-        ({"runtime": np.array(["cpu", "torch"])}, "expected one of: torch, cpu"),
-        ({"path": "x"}, "unknown key 'path'"),
-    ):
-        with pytest.raises(ConfigError) as caught:
-            load_recipe(**keywords)  # type: ignore[arg-type]
-        assert expected in str(caught.value) and "\n" not in str(caught.value)
-    found = load_recipe(image_size=np.float32(256), memory=MemoryPlan(spatial=3), policy="fifo")  # type: ignore[arg-type]
-    assert found == Recipe(image_size=256, memory=MemoryPlan("fifo", 3)) and type(found.image_size) is int
 
 
 def test_more_objects_than_the_engine_follows_are_refused_before_anything_starts(tmp_path: Path) -> None:

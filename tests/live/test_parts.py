@@ -13,7 +13,7 @@ import pytest
 
 from rtseg.base.errors import PromptError
 from rtseg.base.types import Color, Frame, Masks, Prompt
-from rtseg.engine.recipe import CONDITIONING
+from rtseg.engine.policy import MAX_CONDITIONING
 from rtseg.live.board import Board
 from rtseg.live.child import back_off_s
 from rtseg.live.heard import Heard
@@ -68,11 +68,11 @@ def test_of_each_object_the_first_and_the_latest_pictures_are_kept() -> None:
         keep.check(click(1), frame(seq), new=seq == 0)
         keep.add(keep.picture(frame(seq)), click(1, f"name {seq}"))
     said = list(keep.replay())
-    assert [picture.seq for picture, _ in said] == [0, 7, 8, 9] and len(said) == CONDITIONING
+    assert [picture.seq for picture, _ in said] == [0, 7, 8, 9] and len(said) == MAX_CONDITIONING
     assert {p.label for _, prompts in said for p in prompts} == {"name 9"}
-    assert memfds("rtseg-kept") == before + CONDITIONING  # what is let go is closed
+    assert memfds("rtseg-kept") == before + MAX_CONDITIONING  # what is let go is closed
     keep.add(keep.picture(frame(9)), click(2))
-    assert memfds("rtseg-kept") == before + CONDITIONING  # one picture for both
+    assert memfds("rtseg-kept") == before + MAX_CONDITIONING  # one picture for both
     assert [p.id for p in list(keep.replay())[-1][1]] == [1, 2]
     pixels = os.pread(said[0][0].fd, 1000, 0)
     assert pixels == frame(0).image_hwc.tobytes()

@@ -211,7 +211,7 @@ def test_of_an_ordinary_prompt_nothing_is_said(tmp_path: Path, recipe: Recipe) -
 
 def test_cuts_are_said(tmp_path: Path, recipe: Recipe) -> None:
     """Where another scene begins, in `run.json` and in a line; without one there is no line, and the list is empty."""
-    from tests.track.test_scene import tissue, window
+    from tests.track.test_cut_detector import tissue, window
 
     one, other = tissue(1), tissue(2)
     for name, pictures in {

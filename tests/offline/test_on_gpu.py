@@ -39,7 +39,7 @@ from rtseg.grab.turn import Turn
 from rtseg.offline import Reading, on_gpu, results, run, segment
 from rtseg.publish.overlay import draw_overlay
 from rtseg.sam2 import get_preset
-from rtseg.track.scene import SAMPLED
+from rtseg.track.cut_detector import SAMPLED
 from tests.engine.host_gpu import compiled_driver, host_kernels
 from tests.grab.test_damage import COUNT, recording
 

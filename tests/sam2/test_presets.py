@@ -110,6 +110,7 @@ def test_a_name_like_no_other_lists_them_all() -> None:
     [
         ("embed_dim", "embed_dims", "unknown key 'embed_dims'; did you mean 'embed_dim'"),
         ("heads = 2", "", "'heads' is missing; expected a whole number, 1 to 8192"),
+        ("heads = 2", "heads = 2\nnum_maskmem = 1", "num_maskmem = 1; expected a whole number, 2 to 8192"),
         ("heads = 2", "heads = ", "not TOML"),
         ("heads = 2", 'heads = "two"', "heads"),
         ("heads = 2", "heads = 3", "heads"),

@@ -47,7 +47,7 @@ def recall(seed: int = 2, frames: int = 3, pointers: int = 4) -> Recall:
     g = torch.Generator().manual_seed(seed)
     maps = torch.randn(frames, 64, GRID, GRID, generator=g)
     vectors = torch.randn(pointers, 256, generator=g)
-    return Recall.of(maps, (6, *range(frames - 2, -1, -1)), vectors, (40, *range(1, pointers)))
+    return Recall.from_maps(maps, (6, *range(frames - 2, -1, -1)), vectors, (40, *range(1, pointers)))
 
 
 def their_attention(model: torch.nn.Module, features: Features, r: Recall) -> Tensor:

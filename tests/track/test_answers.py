@@ -90,7 +90,7 @@ def test_no_part_may_be_no_number(small_engine: TorchEngine, part: str, value: f
         if prompted:
             t.prompt(1, points=[(10, 10, 0)])
     engine.spoil = spoiling(part, value)
-    with pytest.raises(AnswerError, match=f"frame 1: the network's .*{PARTS[part]}.* are not numbers; nothing of this"):
+    with pytest.raises(AnswerError, match=f"frame 1: the network's .*{PARTS[part]}.* are not finite; nothing of this"):
         tracker.step(frame(1))
     assert len(tracker._objects[1].bank) == 1
     engine.spoil = None

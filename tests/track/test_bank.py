@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rtseg.engine import Remembered
-from rtseg.engine.recipe import CONDITIONING
-from rtseg.track import POLICIES, Bank, Memory, Size
+from rtseg.engine.policy import MAX_CONDITIONING
+from rtseg.track import POLICIES, Bank, BankSize, Memory
 from rtseg.track.bank import recalls
 
 
@@ -21,28 +21,28 @@ def memory(step: int, conditioning: bool = False) -> Memory:
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_bounded_and_freed(name: str) -> None:
-    bank = Bank(POLICIES[name], Size())
+    bank = Bank(POLICIES[name], BankSize())
     judged_later = 4 if name in ("anchor", "diverse") else 0
     alive: list[weakref.ref[torch.Tensor]] = []
     for step in range(200):
         m = memory(step, conditioning=step % 20 == 0)
         alive.append(weakref.ref(m.map_chw))
         bank.add(m)
-        assert len(bank) <= CONDITIONING + 6 + judged_later
+        assert len(bank) <= MAX_CONDITIONING + 6 + judged_later
     del m
     gc.collect()
     assert sum(ref() is not None for ref in alive) == len(bank)
 
 
 def test_the_first_and_the_latest_prompted_frames_stay() -> None:
-    bank = Bank(POLICIES["efp"], Size())
+    bank = Bank(POLICIES["efp"], BankSize())
     for step in range(100):
         bank.add(memory(step, conditioning=step % 10 == 0))
     assert [m.step for m in bank.memories if m.conditioning] == [0, 70, 80, 90]
 
 
 def test_pointers_outlive_the_memories_that_were_pruned() -> None:
-    bank = Bank(POLICIES["efp"], Size(), pointers=16)
+    bank = Bank(POLICIES["efp"], BankSize(), pointers=16)
     for step in range(40):
         bank.add(memory(step, conditioning=step == 0))
     recall = bank.recall(40)
@@ -52,7 +52,7 @@ def test_pointers_outlive_the_memories_that_were_pruned() -> None:
 
 
 def test_a_prompted_frame_inside_the_window_has_one_pointer_and_one_map() -> None:
-    bank = Bank(POLICIES["fifo"], Size())
+    bank = Bank(POLICIES["fifo"], BankSize())
     for step in range(12):
         bank.add(memory(step, conditioning=step in (0, 9)))
     recall = bank.recall(12)
@@ -61,7 +61,7 @@ def test_a_prompted_frame_inside_the_window_has_one_pointer_and_one_map() -> Non
 
 
 def test_what_several_recall_together_is_what_each_recalls() -> None:
-    banks = [Bank(POLICIES["efp"], Size()) for _ in range(4)]
+    banks = [Bank(POLICIES["efp"], BankSize()) for _ in range(4)]
     for offset, bank in zip((0, 3, 10), banks, strict=False):
         for step in range(offset, 12):
             bank.add(memory(step, conditioning=step == offset))

@@ -17,9 +17,9 @@ from rtseg.engine.policy import Memory
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
-from rtseg.track.evidence import Witness
+from rtseg.track.reidentify import SceneMatcher
 
-from .test_scene import tissue, window
+from .test_cut_detector import tissue, window
 
 A = [window(tissue(1), 40 + i) for i in range(30)]
 B = [window(tissue(2), 40 + i) for i in range(30)]
@@ -157,7 +157,7 @@ def test_a_prompt_of_the_past_is_lost_at_the_cut_that_came_since(eager: Any) -> 
     assert fork.step(Frame(A[10], 10)).lost == ()
 
 
-def test_two_cuts_in_a_row_leave_one_witness(eager: Any) -> None:
+def test_two_cuts_in_a_row_leave_one_matcher(eager: Any) -> None:
     tracker = Tracker(eager)
     tracker.prompt(1, box=(20, 20, 120, 120))
     play(tracker, A[:12])
@@ -175,16 +175,16 @@ def memory(map_chw: np.ndarray, step: int) -> Memory:
 def test_evidence_is_what_surrounds_the_object_wherever_it_lies() -> None:
     random = np.random.default_rng(0)
     scene, other = random.normal(size=(2, 16, 12, 12))
-    witness = Witness([memory(scene + 0.2 * random.normal(size=scene.shape), step) for step in (0, 6, 12)])
+    matcher = SceneMatcher([memory(scene + 0.2 * random.normal(size=scene.shape), step) for step in (0, 6, 12)])
     mask_hw = np.full((48, 48), -5.0, np.float32)
     mask_hw[8:24, 8:24] = 5
-    assert witness.agrees(scene.astype(np.float32), mask_hw)
-    assert witness.agrees(np.roll(scene, 3, 2).astype(np.float32), mask_hw)  # it has moved
+    assert matcher.matches(scene.astype(np.float32), mask_hw)
+    assert matcher.matches(np.roll(scene, 3, 2).astype(np.float32), mask_hw)  # it has moved
     changed = scene.copy()
     changed[:, 2:6, 2:6] = other[:, 2:6, 2:6]
-    assert witness.agrees(changed.astype(np.float32), mask_hw)  # what the mask covers is the object's own
-    assert not witness.agrees(other.astype(np.float32), mask_hw)
-    assert witness.likeness(other.astype(np.float32), mask_hw) < witness.needed <= 0.83
+    assert matcher.matches(changed.astype(np.float32), mask_hw)  # what the mask covers is the object's own
+    assert not matcher.matches(other.astype(np.float32), mask_hw)
+    assert matcher.similarity(other.astype(np.float32), mask_hw) < matcher.threshold <= 0.83
 
 
 @pytest.mark.parametrize("side", [7, 20, 21, 64])
@@ -192,5 +192,5 @@ def test_evidence_of_maps_of_any_size(side: int) -> None:
     scene, other = np.random.default_rng(1).normal(size=(2, 8, side, side)).astype(np.float32)
     everything_hw = np.full((4 * side, 4 * side), 5.0, np.float32)
     for mask_hw in (everything_hw, -everything_hw):
-        witness = Witness([memory(scene, 0)])
-        assert witness.likeness(scene, mask_hw) > 0.99 > witness.likeness(other, mask_hw)
+        matcher = SceneMatcher([memory(scene, 0)])
+        assert matcher.similarity(scene, mask_hw) > 0.99 > matcher.similarity(other, mask_hw)

@@ -10,33 +10,32 @@ import pytest
 import torch
 
 from rtseg.engine import Remembered
-from rtseg.engine.arrays import likeness, likenesses
-from rtseg.engine.policy import NEED_LIKENESS, Verdict, window
-from rtseg.engine.recipe import CONDITIONING
-from rtseg.track import POLICIES, Bank, Memory, Size
-from rtseg.track.beside import side_by_side
+from rtseg.engine.arrays import cosine_similarities, cosine_similarity
+from rtseg.engine.policy import MAX_CONDITIONING, MaskQuality, window
+from rtseg.track import POLICIES, Bank, BankSize, Memory
+from rtseg.track.host_copy import stacked_maps
 
-SIZE = Size(window=7, spatial=5)
+SIZE = BankSize(window=7, spatial=5)
 
 
 def memory(rng: np.random.Generator, step: int) -> Memory:
     map_chw = torch.from_numpy(rng.normal(size=(8, 3, 3)).astype(np.float32))
     sure = rng.random() < 0.8
-    verdict = Verdict(0.99 if sure else 0.3, 0.97 if sure else 0.4, int(rng.integers(95, 106)), float(rng.random()))
-    return Memory(step, Remembered(map_chw), torch.zeros(4), step == 0 or rng.random() < 0.1, step, verdict)
+    quality = MaskQuality(0.99 if sure else 0.3, 0.97 if sure else 0.4, int(rng.integers(95, 106)), float(rng.random()))
+    return Memory(step, Remembered(map_chw), torch.zeros(4), step == 0 or rng.random() < 0.1, step, quality)
 
 
 def measured(bank: Bank, new: Memory) -> Memory:
     """As the tracker does where maps are on a GPU."""
     if not len(bank):
         return new
-    (alike_t,) = likenesses(side_by_side([bank.memories], [new.written])).numpy()
-    return replace(new, alike={m.step: float(v) for m, v in zip(bank.memories, alike_t, strict=True)})
+    (alike_t,) = cosine_similarities(stacked_maps([bank.memories], [new.written])).numpy()
+    return replace(new, similarities={m.step: float(v) for m, v in zip(bank.memories, alike_t, strict=True)})
 
 
 def state(bank: Bank, now: int) -> tuple[object, ...]:
     recall = bank.recall(now)
-    held = [(m.step, m.held_at) for m in bank.memories]
+    held = [(m.step, m.pinned_at) for m in bank.memories]
     return held, recall.slots, recall.ages, [id(written) for written in recall.memories]
 
 
@@ -71,7 +70,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return real(memories, one)
 
     monkeypatch.setattr(window, "similarity", similarity)
-    monkeypatch.setattr("rtseg.engine.policy.held.similarity", similarity)
+    monkeypatch.setattr("rtseg.engine.policy.pinned.similarity", similarity)
     return steps
 
 
@@ -82,7 +81,7 @@ def test_a_bank_that_was_told_chooses_as_one_that_asks(policy: str) -> None:
         after = lives(policy, seed, measured)
         assert all(one == other for one, other in after)
         prompted = memory_steps(seed)
-        evicted += len(prompted) > CONDITIONING
+        evicted += len(prompted) > MAX_CONDITIONING
     assert evicted > 3  # prompted memories had to go, too
 
 
@@ -105,21 +104,22 @@ def test_who_was_told_never_asks(policy: str, asked: list[int]) -> None:
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_those_that_need_likeness_are_named(policy: str, asked: list[int]) -> None:
-    """Negative control: who was told nothing asks, and only who is in `NEED_LIKENESS`."""
+    """Negative control: who was told nothing asks, and only who declares it."""
     rng = np.random.default_rng(3)
     bank = Bank(POLICIES[policy], SIZE)
     for step in range(60):
         bank.add(memory(rng, step))
-    assert bool(asked) == (policy in NEED_LIKENESS)
+    assert bool(asked) == (POLICIES[policy].needs_similarity)
 
 
-@pytest.mark.parametrize("policy", sorted(NEED_LIKENESS))
+@pytest.mark.parametrize("policy", [p.name for p in POLICIES.values() if p.needs_similarity])
 def test_another_measure_is_another_choice(policy: str) -> None:
     """Negative control: the numbers that were told are those that decide."""
 
     def opposite(bank: Bank, new: Memory) -> Memory:
         new = measured(bank, new)
-        return replace(new, alike=None if new.alike is None else {step: -v for step, v in new.alike.items()})
+        told = new.similarities
+        return replace(new, similarities=None if told is None else {step: -v for step, v in told.items()})
 
     assert any(one != other for seed in range(5) for one, other in lives(policy, seed, opposite))
 
@@ -129,10 +129,10 @@ def test_it_is_measured_as_it_is_asked() -> None:
     rng = np.random.default_rng(0)
     banks = [[memory(rng, step) for step in range(count)] for count in (0, 1, 5, 3)]
     new = [memory(rng, 9).written for _ in banks]
-    got_bt = likenesses(side_by_side(banks, new)).numpy()
+    got_bt = cosine_similarities(stacked_maps(banks, new)).numpy()
     assert got_bt.shape == (4, 5)
     for bank, one, got_t in zip(banks, new, got_bt, strict=True):
         if bank:
-            expected = likeness(torch.stack([m.map_chw for m in bank]), one.map_chw)
+            expected = cosine_similarity(torch.stack([m.map_chw for m in bank]), one.map_chw)
             np.testing.assert_allclose(got_t[: len(bank)], expected, rtol=1e-5, atol=1e-6)
             assert np.abs(got_t[: len(bank)][::-1] - expected).max() > 1e-3 or len(bank) == 1

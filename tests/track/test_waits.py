@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,10 @@ from torch import Tensor
 
 from rtseg.engine import Decoded, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.arrays import bring, to_host
-from rtseg.engine.policy import NEED_LIKENESS
 from rtseg.engine.recipe import Recipe
 from rtseg.sam2 import get_preset
 from rtseg.track import POLICIES, Tracker
-from rtseg.track.scene import Scene
+from rtseg.track.cut_detector import CutDetector
 from tests.engine.pretend_cuda import Pretended, pretend_cuda
 
 SIDE, GRID = 32, 8
@@ -75,7 +75,7 @@ class Away:
 @pytest.fixture(autouse=True)
 def scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another scene begins with a white picture."""
-    monkeypatch.setattr(Scene, "see", lambda self, image_hwc: (self, bool(image_hwc.min() == 255)))
+    monkeypatch.setattr(CutDetector, "update", lambda self, image_hwc: (self, bool(image_hwc.min() == 255)))
 
 
 def picture(white: bool = False) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_what_a_tracker_launches_does_not_grow_with_its_objects(gpu: Pretended, 
             before = gpu.launches - engine.launches
             tracker.step(picture())
             added[objects] = gpu.launches - engine.launches - before
-    assert added[1] == added[4] <= (14 if policy in NEED_LIKENESS else 6), added
+    assert added[1] == added[4] <= (14 if POLICIES[policy].needs_similarity else 6), added
 
 
 def test_pinned_memory_is_kept(gpu: Pretended) -> None:
@@ -173,7 +173,8 @@ def test_who_waits_twice_is_found(gpu: Pretended, monkeypatch: pytest.MonkeyPatc
 
     assert waits(Looks(gpu), "fifo") == 2
     assert waits(Away(gpu), "efp") == 1
-    monkeypatch.setattr("rtseg.track.tracker.NEED_LIKENESS", frozenset())
+    undeclared = replace(POLICIES["efp"], needs_similarity=False)
+    monkeypatch.setattr("rtseg.track.tracker.get_policy", lambda name: undeclared)
     assert waits(Away(gpu), "efp") == 2
 
 

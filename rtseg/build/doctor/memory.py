@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...base.errors import ConfigError, did_you_mean
 from ...base.hardware.gpu import free_gpu_bytes
 from ...base.hardware.memory import available_bytes
-from ...engine.recipe import MemoryPlan, Recipe
+from ...engine.recipe import MemorySettings, Recipe
 from ...engine.room import MIB, room
 from ...sam2 import PRESETS
 from .finding import Finding
@@ -17,7 +17,7 @@ from .gpu import trouble
 # As in engines/*.toml: what somebody runs who has changed nothing.
 SHIPPED = (
     Recipe("micro", image_size=224),
-    Recipe("nano", image_size=320, memory=MemoryPlan(pointers=4)),
+    Recipe("nano", image_size=320, memory=MemorySettings(pointers=4)),
     Recipe("sam2.1-tiny", image_size=1024),
     Recipe("sam2.1-small", image_size=1024),
 )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ...sam2 import Preset
-from ..recipe import CONDITIONING, Recipe
+from ..policy import MAX_CONDITIONING
+from ..recipe import Recipe
 from ..reference import DTYPES
 from .buffers import Layout
 
@@ -33,11 +34,11 @@ class Plan:
     def of(preset: Preset, recipe: Recipe) -> Plan:
         """Of this network and recipe."""
         memory, window, objects = recipe.memory, preset.num_maskmem, recipe.max_objects
-        steady = (memory.steady_slots(window), 1 + max(0, memory.pointers - 1))
+        steady = (memory.full_bank(window), 1 + max(0, memory.pointers - 1))
         foreseen = {steady[0], memory.most_slots(window)}
         # A tracker may be given another policy than the recipe's: the last two hold what any of ours looks at. Smaller
         # ones than the recipe's own most are left out: they would be captured when they are needed, and save little.
-        more = {n for n in (window, window - 1 + CONDITIONING) if n > max(foreseen)}
+        more = {n for n in (window, window - 1 + MAX_CONDITIONING) if n > max(foreseen)}
         buckets = sorted(foreseen | more)
         layout = Layout(objects, buckets[-1], max(memory.most_pointers(), steady[1]))
         held = objects * (max(foreseen) + SPARE)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...sam2 import Features, Sam2
-from ...sam2.network import shrunk
+from ...sam2.network import downsampled
 from ..static.memory import PaddedRead
 from ..static.network import StaticNetwork
 from ..static.parts import Attention
@@ -137,7 +137,7 @@ class Answer(nn.Module):
         super().__init__()
         self.net, side = net, 4 * net.grid
         # Shrinking is linear along each axis: as a product it is exact, which ONNX Runtime's own is not.
-        self.register_buffer("rows", shrunk(torch.eye(net.image_size)[None, None], (side, net.image_size))[0, 0])
+        self.register_buffer("rows", downsampled(torch.eye(net.image_size)[None, None], (side, net.image_size))[0, 0])
         unread = (torch.zeros(1, net.preset.dim // by, by * net.grid // 2, by * net.grid // 2) for by in (4, 8))
         self.unread = tuple(unread)
 

@@ -1,34 +1,39 @@
-"""What a policy sees and what it answers."""
+"""What a memory policy is given and what it returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import Array, Remembered
+from ...sam2 import Array, Remembered
+
+# Conditioning memories that a bank holds: the first, which says what the object is, and the latest three.
+MAX_CONDITIONING = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MaskQuality:
     """What the network says of its own mask: `score`, the probability that the object is visible, and predicted `iou`.
 
-    Of the mask itself, for the policies that ask for it (`NEED_RIVALS`): its `area` in pixels of the network's answer,
-    and `rival`, how much its box overlaps with the box of it and its strongest rival (`held.rivalry`).
+    Measured only for a policy that needs rivals: `area`, the pixels of the network's mask, and `rival_overlap`, the
+    area of the mask's box divided by the area of the box around the mask and its strongest rival (1: no rival).
     """
 
     score: float = 1.0
     iou: float = 1.0
     area: int = 0
-    rival: float = 1.0
+    rival_overlap: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """One frame of one object: what the engine wrote of it, its pointer [D], and the tracker's step it is from.
+    """The spatial memory and the object pointer of one object on one frame.
 
-    `seq` is the frame's own number, by which `Bank.before` knows what was later. `held_at` is the step at which a
-    policy decided to hold on to it; None: no policy did. `alike` is how like it is each memory that was in the bank
-    when it entered, by their steps, where that was measured beforehand: of maps on a GPU, so that no policy waits.
+    `step` is the tracker's step, `seq` the number of the frame. `written` is what the engine wrote, `pointer_c` [D]
+    the object pointer. `conditioning`: the frame was prompted. `pinned_at` is the step at which a policy pinned the
+    memory; None: not pinned. `similarities` maps the step of each memory that was in the bank when this one entered
+    to its similarity with this one. It is measured beforehand where the maps lie on a GPU, so that no policy waits
+    for the GPU; None: not measured.
     """
 
     step: int
@@ -36,24 +41,28 @@ class Memory:
     pointer_c: Array
     conditioning: bool
     seq: int = -1
-    verdict: Verdict = Verdict()
-    held_at: int | None = None
-    alike: Mapping[int, float] | None = None
+    quality: MaskQuality = MaskQuality()
+    pinned_at: int | None = None
+    similarities: Mapping[int, float] | None = None
 
     @property
     def map_chw(self) -> Array:
-        """[M, g, g]; what policies compare."""
+        """The spatial memory [M, g, g], which policies compare."""
         return self.written.map_chw
 
     @property
     def visible(self) -> bool:
-        """Whether the network says that the object is there: its object score, a logit, is above 0."""
-        return self.verdict.score > 0.5
+        """Whether the network says that the object is visible (its object score, a logit, is above 0)."""
+        return self.quality.score > 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """`window`: memories that SAM 2 was trained to look at (7); `spatial`: how many of them a pruned bank keeps."""
+class BankSize:
+    """Sizes of a memory bank.
+
+    `window`: spatial memories that the network was trained to attend to (`num_maskmem`, 7 in SAM 2). `spatial`: how
+    many of them a pruned bank keeps, conditioning memories included; only the EFP policies read it.
+    """
 
     window: int = 7
     spatial: int = 5
@@ -61,15 +70,16 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`keep`: indices of the memories that stay. `attend`: (index, slot) of those that the next frame looks at.
+    """A policy's answer, as indices into the memories that it was given.
 
-    A slot is a row of the temporal position table: `window - 1` for a conditioning memory, else 0 for one frame
-    ago, 1 for two, and so on. `hold`: those of `keep` that the policy holds on to from now on (`Memory.held_at`).
+    `keep`: memories that stay in the bank. `attend`: (index, slot) of those that the next frame attends to. A slot is
+    a row of the table of temporal positions: `window - 1` for a conditioning memory, else 0 for one frame ago, 1 for
+    two, and so on. `pin`: those of `keep` that the policy pins from now on (`Memory.pinned_at`).
     """
 
     keep: tuple[int, ...]
     attend: tuple[tuple[int, int], ...]
-    hold: tuple[int, ...] = ()
+    pin: tuple[int, ...] = ()
 
 
-Policy = Callable[[Sequence[Memory], Size], Choice]
+PolicyFunction = Callable[[Sequence[Memory], BankSize], Choice]

@@ -1,4 +1,4 @@
-"""Policies that look at the latest memories, at the least redundant ones, or only at those of sure frames."""
+"""Policies without pinned memories: the latest memories, the least redundant ones, or those of confident frames."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ...base.types import Float32
-from ..arrays import likeness, namespace
-from .values import Choice, Memory, Policy, Size
+from ..arrays import cosine_similarity, namespace
+from .registry import register_policy
+from .values import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
 
-SURE_IOU = 0.5  # predicted; SAMURAI's threshold of its mask affinity
+CONFIDENT_IOU = 0.5  # predicted; SAMURAI's threshold of its mask affinity
+ALWAYS_KEPT = 2  # the prompted memory and the newest: a smaller `spatial` changes nothing
 
 
-def fifo(memories: Sequence[Memory], size: Size) -> Choice:
+@register_policy("fifo", compared=True)
+def fifo(memories: Sequence[Memory], size: BankSize) -> Choice:
     """The conditioning memories and the last `window - 1` frames; the slot is the distance in frames."""
     newest = memories[-1].step
     attend = []
@@ -25,97 +28,137 @@ def fifo(memories: Sequence[Memory], size: Size) -> Choice:
     return Choice(tuple(i for i, _ in attend), tuple(attend))
 
 
-def efp_window(memories: Sequence[Memory], size: Size) -> Choice:
-    """As `fifo`, but once the window is full `window - spatial` of it are not looked at; survivors keep their slots."""
+def _efp_window_full(size: BankSize) -> int:
+    return min(size.window, max(ALWAYS_KEPT, size.spatial))
+
+
+def _efp_window_warning(size: BankSize) -> str:
+    if size.spatial >= size.window or size.window <= ALWAYS_KEPT:
+        expected = f"spatial from 3 to {size.window - 1}, or policy 'fifo'" if size.window > 3 else "policy 'fifo'"
+        return f"it prunes nothing and is 'fifo'; expected {expected}"
+    return _too_few(size)
+
+
+@register_policy(
+    "efp-window", full_bank=_efp_window_full, needs_similarity=True, compared=True, warning=_efp_window_warning
+)
+def efp_window(memories: Sequence[Memory], size: BankSize) -> Choice:
+    """As `fifo`, but of a full window the `window - spatial` most redundant memories are not attended to.
+
+    The others keep their slots, and all stay in the bank.
+    """
     choice = fifo(memories, size)
     if len(choice.attend) < size.window:
         return choice
-    loose = [i for i, _ in choice.attend[:-1] if not memories[i].conditioning]
-    dropped = _redundant(memories, loose, size.window - size.spatial)
+    candidates = [i for i, _ in choice.attend[:-1] if not memories[i].conditioning]
+    dropped = _redundant(memories, candidates, size.window - size.spatial)
     return Choice(choice.keep, tuple((i, slot) for i, slot in choice.attend if i not in dropped))
 
 
-def efp(memories: Sequence[Memory], size: Size) -> Choice:
-    """At most `spatial` memories, or what must stay if that is more; the slot is the rank of the loose, newest first.
+def _efp_full(size: BankSize) -> int:
+    return max(ALWAYS_KEPT, size.spatial)
 
-    `spatial` counts the conditioning memories, and these and the newest stay.
+
+def _efp_most(size: BankSize) -> int:
+    return max(size.spatial, MAX_CONDITIONING + 1)
+
+
+def _too_few(size: BankSize) -> str:
+    if size.spatial > ALWAYS_KEPT:
+        return ""
+    return "it keeps the prompted memories and the newest, and compares none; expected spatial of 3 or more"
+
+
+@register_policy("efp", full_bank=_efp_full, most=_efp_most, needs_similarity=True, compared=True, warning=_too_few)
+def efp(memories: Sequence[Memory], size: BankSize) -> Choice:
+    """At most `spatial` memories, the conditioning ones and the newest included, which always stay.
+
+    Of the others the most redundant ones leave the bank. The slot is the rank among them, newest first.
     """
-    loose = [i for i, m in enumerate(memories[:-1]) if not m.conditioning]
-    dropped = _redundant(memories, loose, max(0, len(memories) - size.spatial))
+    candidates = [i for i, m in enumerate(memories[:-1]) if not m.conditioning]
+    dropped = _redundant(memories, candidates, max(0, len(memories) - size.spatial))
     return _ranked(memories, [i for i in range(len(memories)) if i not in dropped], size)
 
 
-def recent(memories: Sequence[Memory], size: Size) -> Choice:
-    """The conditioning memories and the latest others, `window` in all and at least the newest; the slot is the rank.
+def recent(memories: Sequence[Memory], size: BankSize) -> Choice:
+    """The conditioning memories and the latest others: `window` in all, at least the newest. The slot is the rank.
 
-    With one prompt, and a memory of every frame, it is `fifo`. Where memories are missing it looks back further, as
-    SAM 2's successors do, and many conditioning memories take the place of others instead of coming on top.
+    With one prompt, and a memory of every frame, it is `fifo`. Where memories are missing it reaches further back, as
+    SAM 2's successors do, and conditioning memories take the place of others instead of adding to them.
     """
-    loose = [i for i, m in enumerate(memories) if not m.conditioning]
-    room = size.window - (len(memories) - len(loose))
-    latest = {*loose[-room:]} if room > 0 else {len(memories) - 1}
+    tracked = [i for i, m in enumerate(memories) if not m.conditioning]
+    free = size.window - (len(memories) - len(tracked))
+    latest = {*tracked[-free:]} if free > 0 else {len(memories) - 1}
     return _ranked(memories, [i for i, m in enumerate(memories) if m.conditioning or i in latest], size)
 
 
-def confident(memories: Sequence[Memory], size: Size) -> Choice:
-    """`recent` among the memories of sure frames: the object is visible, and its predicted IoU above `SURE_IOU`.
+def _confident_warning(size: BankSize) -> str:
+    return "" if size.window > ALWAYS_KEPT else "with a window of 2 it attends to the newest alone and is 'fifo'"
 
-    SAMURAI's memory selection (arXiv 2411.11922, equation 7) without its motion score. The newest is looked at once,
-    sure or not, as there and in SAM 3: where the object was last, or that it has gone. If unsure, it then leaves.
+
+@register_policy("confident", warning=_confident_warning)
+def confident(memories: Sequence[Memory], size: BankSize) -> Choice:
+    """`recent` among the memories of confident frames: object visible, predicted IoU above `CONFIDENT_IOU`.
+
+    SAMURAI's memory selection (arXiv 2411.11922, equation 7) without its motion score. The newest memory is attended
+    to once, confident or not, as there and in SAM 3: it says where the object was last, or that it is gone. If the
+    frame was not confident, the memory then leaves.
     """
-    return only(sure, recent)(memories, size)
+    return only(is_confident, recent)(memories, size)
 
 
-def efp_confident(memories: Sequence[Memory], size: Size) -> Choice:
-    """`efp` among the memories that `confident` would keep, so that what is pruned for is not a mistake."""
-    return only(sure, efp)(memories, size)
+@register_policy("efp-confident", full_bank=_efp_full, most=_efp_most, needs_similarity=True, warning=_too_few)
+def efp_confident(memories: Sequence[Memory], size: BankSize) -> Choice:
+    """`efp` among the memories that `confident` would keep, so that pruning does not keep mistakes."""
+    return only(is_confident, efp)(memories, size)
 
 
-def sure(memory: Memory) -> bool:
+def is_confident(memory: Memory) -> bool:
     """Whether the network trusts its mask."""
-    return memory.visible and memory.verdict.iou > SURE_IOU
+    return memory.visible and memory.quality.iou > CONFIDENT_IOU
 
 
-def only(wanted: Callable[[Memory], bool], policy: Policy) -> Policy:
-    """`policy`, which is shown the wanted memories, the conditioning ones and the newest; the others leave."""
+def only(wanted: Callable[[Memory], bool], policy: PolicyFunction) -> PolicyFunction:
+    """`policy` among the wanted memories, the conditioning ones and the newest; all others leave the bank."""
 
-    def gated(memories: Sequence[Memory], size: Size) -> Choice:
+    def filtered(memories: Sequence[Memory], size: BankSize) -> Choice:
         last = len(memories) - 1
         shown = [i for i, m in enumerate(memories) if m.conditioning or i == last or wanted(m)]
         choice = policy([memories[i] for i in shown], size)
         attend = tuple((shown[i], slot) for i, slot in choice.attend)
-        return Choice(tuple(shown[i] for i in choice.keep), attend, tuple(shown[i] for i in choice.hold))
+        return Choice(tuple(shown[i] for i in choice.keep), attend, tuple(shown[i] for i in choice.pin))
 
-    return gated
+    return filtered
 
 
-def similarity(memories: Sequence[Memory], one: Memory) -> Float32:
-    """How much each memory is like that one, [t]: as it was measured, else it is now.
+def similarity(memories: Sequence[Memory], reference: Memory) -> Float32:
+    """Similarity of each memory with the reference, [t]: cosine over the channels of each cell, mean over the cells.
 
-    Of any two in a bank the older was there when the younger entered, which was measured with all that were.
+    The value that was measured beforehand is taken if there is one. Of any two memories in a bank the older one was
+    there when the younger one entered, and was compared with it then.
     """
-    known = [_measured(m, one) for m in memories]
+    known = [_measured(m, reference) for m in memories]
     if None not in known:
         return np.array(known, np.float32)
-    return likeness(namespace(one.map_chw).stack([m.map_chw for m in memories]), one.map_chw)
+    return cosine_similarity(namespace(reference.map_chw).stack([m.map_chw for m in memories]), reference.map_chw)
 
 
 def _measured(one: Memory, other: Memory) -> float | None:
     older, younger = sorted((one, other), key=lambda m: m.step)
-    return None if younger.alike is None else younger.alike.get(older.step)
+    return None if younger.similarities is None else younger.similarities.get(older.step)
 
 
-def _ranked(memories: Sequence[Memory], keep: Sequence[int], size: Size) -> Choice:
-    """Keep these and look at all of them; the slot is the rank among the loose, newest first."""
-    loose = [i for i in reversed(keep) if not memories[i].conditioning]
-    # The table has rows for `window - 1` ranks; what lies deeper than that shares the last one.
-    slots = {i: min(rank, size.window - 2) for rank, i in enumerate(loose)}
+def _ranked(memories: Sequence[Memory], keep: Sequence[int], size: BankSize) -> Choice:
+    """Keep these memories and attend to all of them; the slot is the rank among the tracked ones, newest first."""
+    tracked = [i for i in reversed(keep) if not memories[i].conditioning]
+    # The table has rows for `window - 1` ranks; all deeper ranks share the last one.
+    slots = {i: min(rank, size.window - 2) for rank, i in enumerate(tracked)}
     return Choice(tuple(keep), tuple((i, slots.get(i, size.window - 1)) for i in keep))
 
 
-def _redundant(memories: Sequence[Memory], loose: Sequence[int], drop: int) -> frozenset[int]:
-    """The `drop` of the loose memories that are most like the newest; of equals, the older."""
-    if not loose or drop <= 0:
+def _redundant(memories: Sequence[Memory], candidates: Sequence[int], drop: int) -> frozenset[int]:
+    """The `drop` candidates that are most similar to the newest memory; among equals, the older ones."""
+    if not candidates or drop <= 0:
         return frozenset()
-    alike_t = similarity([memories[i] for i in loose], memories[-1])
-    return frozenset(loose[i] for i in np.argsort(-alike_t, kind="stable")[:drop])
+    similarity_t = similarity([memories[i] for i in candidates], memories[-1])
+    return frozenset(candidates[i] for i in np.argsort(-similarity_t, kind="stable")[:drop])

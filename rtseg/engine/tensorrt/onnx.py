@@ -77,7 +77,7 @@ class Shapes:
     def of(preset: Preset, recipe: Recipe) -> Shapes:
         """The shapes that a recipe asks for."""
         memory, window = recipe.memory, preset.num_maskmem
-        slots = sorted({memory.steady_slots(window), memory.most_slots(window)})
+        slots = sorted({memory.full_bank(window), memory.most_slots(window)})
         products = PRODUCTS[recipe.precision]
         return Shapes(preset, recipe.image_size, tuple(slots), memory.most_pointers(), recipe.max_objects, products)
 

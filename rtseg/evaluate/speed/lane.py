@@ -126,9 +126,9 @@ class StagedTracker(Tracker):
         self._clock.start()
         return super().step(frame)
 
-    def _answer(self, *given: Any) -> tuple[Decoded, list[Remembered], Float32 | None]:
+    def _run_network(self, *given: Any) -> tuple[Decoded, list[Remembered], Float32 | None]:
         self._clock.stop("bank")
-        answer = super()._answer(*given)
+        answer = super()._run_network(*given)
         self._clock.start()
         return answer
 

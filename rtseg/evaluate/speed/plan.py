@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...base.errors import ConfigError, EngineError
+from ...engine.policy import POLICIES
 from ...engine.recipe import RUNTIMES, Recipe, load_recipe
 
 COMPARE = ("policy", "image_size")
@@ -136,7 +137,8 @@ def unable(recipe: Recipe) -> str:
 def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
     """A recipe with one thing changed, the baseline first; all else is equal, so that the gain is that thing's own."""
     if about == "policy":
-        return {policy: load_recipe(recipe, policy=policy) for policy in ("fifo", "efp-window", "efp")}
+        compared = [policy.name for policy in POLICIES.values() if policy.compared]
+        return {policy: load_recipe(recipe, policy=policy) for policy in compared}
     half = recipe.image_size // 64 * 32  # as near as an image size may be
     if half < 64:
         size = f"{recipe.path or 'the recipe'} has {recipe.image_size} px"

@@ -28,7 +28,7 @@ from rtseg.build.timing import StageClock, synchronise
 from rtseg.cli import main
 from rtseg.engine import Decoded, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.base import Verbs
-from rtseg.engine.recipe import MemoryPlan, Recipe, load_recipe
+from rtseg.engine.recipe import MemorySettings, Recipe, load_recipe
 from rtseg.evaluate.speed import cold, plots, run
 from rtseg.evaluate.speed import lane as lanes_module
 from rtseg.evaluate.speed import plan as plans
@@ -80,7 +80,7 @@ class Sleeper(Verbs):
     description = "asleep"
 
     def __init__(self, e_ms: float, m_ms: float, recipe: Recipe | None = None, p_ms: float = 0) -> None:
-        self.recipe = recipe or Recipe(image_size=64, memory=MemoryPlan("fifo", 5, 2), precision="fp32")
+        self.recipe = recipe or Recipe(image_size=64, memory=MemorySettings("fifo", 5, 2), precision="fp32")
         self.preset, self.image_size = replace(get_preset("nano"), num_maskmem=3), self.recipe.image_size
         self.e_ms, self.m_ms, self.p_ms, self.calls = e_ms, m_ms, p_ms, 0
 
@@ -416,7 +416,7 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         name = recipe.path.stem if recipe.path else ""
         if name not in e_ms:
             raise EngineError(f"{name}: no such thing here")
-        plain = replace(recipe, memory=MemoryPlan(recipe.memory.policy, 5, 2))
+        plain = replace(recipe, memory=MemorySettings(recipe.memory.policy, 5, 2))
         return Sleeper(e_ms[name], 1, plain)
 
     start = {

@@ -1,12 +1,12 @@
-"""What is too small for the network: how it is given a better chance, and what a person is told of it.
+"""Objects that are too small for the network: their masks are dilated, and the user is warned.
 
-The network sees a picture squeezed to a square of S pixels a side, draws its masks in cells of 4 x 4 of these pixels,
-and remembers them in cells of 16 x 16. Averaged to cells, a mask less than a cell wide is no mask at all: nothing was
-remembered of it, and so nothing followed. Such a mask is made wider by one or two network pixels before it is given.
+The network sees a picture resized to S x S pixels, decodes its masks in cells of 4 x 4 of these pixels, and remembers
+them in cells of 16 x 16. Averaged to cells, a mask less than a cell wide is empty: nothing would be remembered of it,
+and nothing tracked. Such a mask is dilated by one to three network pixels before it is given to the network.
 
-Measured with nano and micro on pasted objects, tools and drawn threads (docs/small.md): where a mask covers as much as
-a square of `SMALLEST` network pixels a side, more than half are followed; below, ever fewer. Boxes need a little more.
-Who prompts something smaller is told.
+Measured with nano and micro on pasted objects, tools and drawn threads (docs/small.md): of masks with the area of a
+square of `SMALLEST` network pixels a side more than half are tracked; of smaller ones, ever fewer. Boxes need a little
+more. A prompt for something smaller is answered with a warning.
 """
 
 from __future__ import annotations
@@ -21,55 +21,56 @@ from ..base.types import BoolMask, Float32, Frame, Masks, Prompt
 from ..engine import Array, Decoded, Engine, Features, PromptBatch, Recall, Remembered
 from ..engine.arrays import namespace
 
-SMALLEST = 9.0  # network pixels: the side of a square of the same area
-SMALLEST_BOX = 12.0  # the same of a box around such a thing
-TINY = 6.0  # a mask below this is made wider by two pixels on each side, one below SMALLEST by one
-THIN, THINNEST = 2.3, 1.1  # of the farthest pixel from the edge: so are masks up to 4 and up to 2 pixels wide
-NOT_FOUND = 0.2  # IoU with what the network finds again on the same picture: below, none of 29 were followed
-CERTAIN = 10.0  # the logit with which SAM 2 reports a mask that a person drew
+SMALLEST = 9.0  # network pixels: the side of a square of the mask's area
+SMALLEST_BOX = 12.0  # the same for a box around the object
+TINY = 6.0  # a mask below this is dilated by two network pixels, one below SMALLEST by one
+THIN, THINNEST = 2.3, 1.1  # distance of the innermost pixel from the edge, in masks up to 4 and up to 2 pixels wide
+NOT_FOUND = 0.2  # IoU with what the network finds again on the same picture: below it, none of 29 were tracked
+CERTAIN = 10.0  # the logit with which SAM 2 reports a mask prompt
 _CELL = 4  # network pixels to a cell of its masks
 
 
 def mask_input(mask_hw: BoolMask, side: int) -> Float32:
-    """A person's mask at the network's size, [1, 1, S, S] of 0 and 1, wide enough to be drawn in the network's cells.
+    """A mask prompt at the network's size, [1, 1, S, S] of 0 and 1, dilated if it is too small for the network's cells.
 
     A mask that is neither thin as a whole nor small is only averaged to that size.
     """
-    inside_hw = _shrunk(mask_hw, side)
-    more = _widen_by(inside_hw)
-    if more:
-        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * more + 1, 2 * more + 1))
+    inside_hw = _resized(mask_hw, side)
+    radius = _dilation(inside_hw)
+    if radius:
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         inside_hw = np.asarray(cv2.dilate(inside_hw, disk), np.uint8)
     return inside_hw.astype(np.float32)[None, None]
 
 
 def is_doubtful(prompt: Prompt | None, side: int) -> bool:
-    """Whether a prompt is a mask of which it cannot be taken for granted that the network can follow it."""
-    return prompt is not None and prompt.mask is not None and _widen_by(_shrunk(prompt.mask, side)) > 0
+    """Whether a prompt is a mask so small that the network may not be able to track it."""
+    return prompt is not None and prompt.mask is not None and _dilation(_resized(prompt.mask, side)) > 0
 
 
 def warnings(prompts: Iterable[Prompt], frame: Frame, masks: Masks, side: int) -> tuple[str, ...]:
-    """What to tell of prompts whose objects are too small for the network; `masks` are its answers to them."""
-    pixel = frame.height * frame.width / side**2  # the area of a network pixel in the picture's
-    said = []
+    """A line for each prompt whose object is too small for the network; `masks` are the answers to the prompts."""
+    pixel = frame.height * frame.width / side**2  # pixels of the picture in one network pixel
+    lines = []
     for prompt in prompts:
         what, area, smallest = _extent(prompt, masks, pixel)
         lost = prompt.mask is not None and (masks.score(prompt.id) < 0.5 or masks.iou(prompt.id) < NOT_FOUND)
         if area < smallest**2 * pixel or lost:
             least = int(np.ceil(smallest * pixel**0.5))
-            said.append(
+            lines.append(
                 f"object {prompt.id}: {what} {area:.0f} pixels"
                 f"{', and is not found again even on the same picture' if lost else ''}; smaller than {least}x{least} "
                 f"or thinner than {int(np.ceil(_CELL * pixel**0.5))} of {frame.width}x{frame.height} pixels is often "
                 f"lost at image_size {side}; crop the picture to where the object is, or raise image_size"
             )
-    return tuple(said)
+    return tuple(lines)
 
 
 def _extent(prompt: Prompt, masks: Masks, pixel: float) -> tuple[str, float, float]:
-    """What says how large the object is, its area in pixels of the picture, and the least side in the network's.
+    """The start of a line on how large the object is, its area in pixels of the picture, and the smallest side that is
+    tracked, in network pixels.
 
-    Of clicks alone that is the answer; a click on the background has no extent.
+    For points alone it is the network's mask that says so; points on the background alone have no extent.
     """
     if prompt.mask is not None:
         return "the mask covers", float(np.count_nonzero(prompt.mask)), SMALLEST
@@ -85,11 +86,11 @@ def _extent(prompt: Prompt, masks: Masks, pixel: float) -> tuple[str, float, flo
 def read_back(
     engine: Engine, features: Features, decoded: Decoded, written: Sequence[Remembered], doubtful: Sequence[bool]
 ) -> Decoded:
-    """The same answers, but with scores of doubtful masks that say whether the network finds them again.
+    """The same answers, with scores of doubtful masks that say whether the network finds them again.
 
-    SAM 2 reports a mask that a person gave with a score and an IoU of 1: the network was not asked. Here it is asked
-    what it would answer on the same picture if it remembered that mask alone. What it does not find even there will
-    not be found on the next frame; the mask itself stays as it was given.
+    SAM 2 reports a mask prompt with a score and an IoU of 1, without asking the network. Here the network decodes the
+    same picture with the memory of that mask alone. What it does not find even there it will not find on the next
+    frame. The mask itself stays as it was given.
     """
     rows = [i for i, doubt in enumerate(doubtful) if doubt]
     if not rows:
@@ -97,40 +98,40 @@ def read_back(
     slot, library = engine.preset.num_maskmem - 1, namespace(decoded.score_b)
     recalls = [Recall([written[i]], (slot,), decoded.pointer_bc[i : i + 1], (1,)) for i in rows]
     again = engine.decode(engine.attend(features, recalls), features, PromptBatch.none(len(rows)))
-    # Where the answers lie: on a GPU nobody waits here.
+    # On the device of the answers: the host does not wait for a GPU here.
     found_bhw, given_bhw = again.logits_b1hw[:, 0] > 0, rows_of(decoded.logits_b1hw, rows)[:, 0] > 0
     both_b, either_b = (part_bhw.sum((1, 2)) for part_bhw in (found_bhw & given_bhw, found_bhw | given_bhw))
     ious_b = library.asarray(both_b / library.clip(either_b, 1, None), dtype=library.float32)
     scores_b = library.clip(again.score_b, None, CERTAIN)
     return replace(
-        decoded, score_b=_instead(decoded.score_b, scores_b, rows), iou_b=_instead(decoded.iou_b, ious_b, rows)
+        decoded, score_b=_replaced(decoded.score_b, scores_b, rows), iou_b=_replaced(decoded.iou_b, ious_b, rows)
     )
 
 
 def rows_of(x: Array, rows: Sequence[int]) -> Array:
-    """Some rows of an array; on a GPU an index would have to go up first."""
+    """Some rows of an array, by slices: an index array would have to be copied to a GPU first."""
     return x if len(rows) == len(x) else namespace(x).concat([x[i : i + 1] for i in rows])
 
 
-def _instead(values_b: Array, others: Array, rows: Sequence[int]) -> Array:
-    """`values_b` with others in these rows."""
+def _replaced(values_b: Array, others: Array, rows: Sequence[int]) -> Array:
+    """`values_b` with `others` in these rows."""
     parts = [values_b[i : i + 1] for i in range(len(values_b))]
     for k, i in enumerate(rows):
         parts[i] = others[k : k + 1]
     return namespace(values_b).concat(parts)
 
 
-def _shrunk(mask_hw: BoolMask, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A mask averaged to the network's size, uint8 [S, S] of 0 and 1; a thin one does not vanish."""
-    cover_hw = cv2.resize(mask_hw.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-    inside_hw = cover_hw >= 0.5
+def _resized(mask_hw: BoolMask, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A mask averaged to the network's size, uint8 [S, S] of 0 and 1; a thin mask does not vanish."""
+    covered_hw = cv2.resize(mask_hw.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    inside_hw = covered_hw >= 0.5
     if not inside_hw.any():
-        inside_hw = cover_hw > 0
+        inside_hw = covered_hw > 0
     return inside_hw.astype(np.uint8)
 
 
-def _widen_by(inside_hw: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
-    """By how many network pixels a mask has to grow on each side for the network to see it: 0 for an ordinary one."""
+def _dilation(inside_hw: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
+    """By how many network pixels a mask has to be dilated for the network to see it: 0 for an ordinary one."""
     area = cv2.countNonZero(inside_hw)
     x, y, width, height = cv2.boundingRect(inside_hw)
     padded_hw = cv2.copyMakeBorder(inside_hw[y : y + height, x : x + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)

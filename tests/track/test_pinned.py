@@ -1,4 +1,4 @@
-"""What policies hold on to, against a slow reading of each rule that forgets nothing; and what a rival mask is."""
+"""What policies pin, against a slow reading of each rule that forgets nothing."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ import torch
 from rtseg.engine import PromptBatch, Remembered
 from rtseg.engine.cpu.engine import CpuEngine
 from rtseg.engine.cuda.engine import CudaEngine
-from rtseg.engine.policy import Verdict
-from rtseg.engine.policy.held import rivalry
+from rtseg.engine.policy import MaskQuality
 from rtseg.engine.reference import TorchEngine
-from rtseg.track import POLICIES, Bank, Memory, Size, Tracker
+from rtseg.track import POLICIES, Bank, BankSize, Memory, Tracker
 
-SIZE = Size(window=7, spatial=5)
-GOOD = Verdict(score=0.99, iou=0.97, area=100, rival=0.9)
+SIZE = BankSize(window=7, spatial=5)
+GOOD = MaskQuality(score=0.99, iou=0.97, area=100, rival_overlap=0.9)
 
 
-def memory(step: int, verdict: Verdict = GOOD, conditioning: bool = False) -> Memory:
+def memory(step: int, quality: MaskQuality = GOOD, conditioning: bool = False) -> Memory:
     g = torch.Generator().manual_seed(step)
     map_chw = torch.randn(8, 3, 3, generator=g)
-    return Memory(step, Remembered(map_chw), torch.zeros(4), conditioning, step, verdict)
+    return Memory(step, Remembered(map_chw), torch.zeros(4), conditioning, step, quality)
 
 
 def video(seed: int, count: int = 60) -> list[Memory]:
@@ -34,10 +33,10 @@ def video(seed: int, count: int = 60) -> list[Memory]:
     kinds = (GOOD, replace(GOOD, score=0.8, iou=0.75), replace(GOOD, score=0.2, iou=0.3, area=0))
     memories = []
     for step, mood in enumerate(moods):
-        verdict = replace(kinds[mood], iou=kinds[mood].iou + 0.03 * rng.random() - 0.01)
+        quality = replace(kinds[mood], iou=kinds[mood].iou + 0.03 * rng.random() - 0.01)
         if mood == 0:
-            verdict = replace(verdict, area=int(rng.integers(80, 121)), rival=float(rng.choice((0.5, 0.9))))
-        memories.append(memory(step, verdict, conditioning=step == 0))
+            quality = replace(quality, area=int(rng.integers(80, 121)), rival_overlap=float(rng.choice((0.5, 0.9))))
+        memories.append(memory(step, quality, conditioning=step == 0))
     return memories
 
 
@@ -60,7 +59,7 @@ def beside(held: list[int], latest: list[int]) -> dict[int, int]:
     return dict.fromkeys(timeless, 6) | {s: rank for rank, s in enumerate(loose)}
 
 
-def alike(a: Memory, b: Memory) -> float:
+def slow_similarity(a: Memory, b: Memory) -> float:
     u, v = a.map_chw.numpy().astype(float), b.map_chw.numpy().astype(float)
     return float(((u * v).sum(0) / np.linalg.norm(u, axis=0) / np.linalg.norm(v, axis=0)).mean())
 
@@ -69,9 +68,9 @@ def slow_anchor(memories: list[Memory]) -> list[list[int]]:
     """What has been held up to each frame."""
     for end in range(5, len(memories)):
         run = memories[end - 4 : end + 1]
-        if all(m.verdict.score > 0.9 and m.verdict.iou > 0.7 for m in run):
-            best = max(m.verdict.iou for m in run)
-            step = next(m.step for m in run if m.verdict.iou == best)
+        if all(m.quality.score > 0.9 and m.quality.iou > 0.7 for m in run):
+            best = max(m.quality.iou for m in run)
+            step = next(m.step for m in run if m.quality.iou == best)
             return [[] for _ in range(end)] + [[step]] * (len(memories) - end)
     return [[] for _ in memories]
 
@@ -81,10 +80,10 @@ def slow_diverse(memories: list[Memory]) -> list[list[int]]:
     held = [memories[0]]
     after = []
     for m in memories:
-        if m.step and m.verdict.score > 0.5 and m.verdict.iou > 0.95:
+        if m.step and m.quality.score > 0.5 and m.quality.iou > 0.95:
             pool.append(m)
         if len(pool) == 5:
-            held.append(min(pool, key=lambda c: alike(c, held[-1])))
+            held.append(min(pool, key=lambda c: slow_similarity(c, held[-1])))
             pool = []
         after.append([m.step for m in held[1:]])
     return after
@@ -96,12 +95,12 @@ def slow_distractor(memories: list[Memory]) -> tuple[list[list[int]], list[dict[
     after, seen = [], []
     bank: set[int] = set()
     for m in memories:
-        areas = [memories[s].verdict.area for s in {*bank, m.step} if memories[s].verdict.score > 0.5]
-        v, waited = m.verdict, not held or m.step - held[-1] > 5
+        areas = [memories[s].quality.area for s in {*bank, m.step} if memories[s].quality.score > 0.5]
+        v, waited = m.quality, not held or m.step - held[-1] > 5
         steady = v.area > 0 and 0.8 <= v.area / median(areas) <= 1.2
-        if m.step and waited and v.score > 0.5 and v.iou > 0.8 and steady and v.rival <= 0.7:
+        if m.step and waited and v.score > 0.5 and v.iou > 0.8 and steady and v.rival_overlap <= 0.7:
             held.append(m.step)
-        latest = [s for s in range(m.step, 0, -1) if s == m.step or (s % 5 == 0 and memories[s].verdict.score > 0.5)]
+        latest = [s for s in range(m.step, 0, -1) if s == m.step or (s % 5 == 0 and memories[s].quality.score > 0.5)]
         seen.append(beside(held, latest or [0]))
         bank = set(seen[-1])
         after.append([*held])
@@ -134,23 +133,23 @@ def test_the_slow_readings_would_notice_another_rule() -> None:
     memories = video(3)
     held = [slow_anchor(memories)[-1], slow_diverse(memories)[-1], slow_distractor(memories)[0][-1]]
     assert len({*map(str, held)}) == 3 and all(held)
-    alike_all = [replace(m, written=memories[-1].written) for m in memories]
-    assert slow_diverse(memories) != slow_diverse(alike_all)
+    same_maps = [replace(m, written=memories[-1].written) for m in memories]
+    assert slow_diverse(memories) != slow_diverse(same_maps)
 
 
 @pytest.mark.parametrize("policy", ["anchor", "diverse", "distractor"])
 def test_what_was_held_before_a_correction_is_let_go(policy: str) -> None:
-    rival = replace(GOOD, rival=0.4)
+    rival = replace(GOOD, rival_overlap=0.4)
     bank = Bank(POLICIES[policy], SIZE)
     for step in range(30):
         bank.add(memory(step, rival, conditioning=step == 0))
-    before = {m.step for m in bank.memories if m.held_at is not None}
+    before = {m.step for m in bank.memories if m.pinned_at is not None}
     assert before and min(before) < 24
     bank.add(memory(30, rival, conditioning=True))
     for step in range(31, 60):
         bank.add(memory(step, rival))
     assert {m.step for m in bank.memories if m.conditioning} == {0, 30}
-    held = {m.step for m in bank.memories if m.held_at is not None}
+    held = {m.step for m in bank.memories if m.pinned_at is not None}
     assert held and min(held) > 30
 
 
@@ -159,35 +158,12 @@ def test_a_bank_of_the_past_does_not_know_what_was_held_later() -> None:
     different = replace(memory(3), written=Remembered(-memory(0).map_chw))
     for step in range(6):
         bank.add(different if step == 3 else memory(step, conditioning=step == 0))
-    assert {m.step: m.held_at for m in bank.memories if m.held_at is not None} == {3: 5}
+    assert {m.step: m.pinned_at for m in bank.memories if m.pinned_at is not None} == {3: 5}
     past = bank.before(5)
-    assert [m.step for m in past.memories] == [0, 1, 2, 3, 4] and all(m.held_at is None for m in past.memories)
+    assert [m.step for m in past.memories] == [0, 1, 2, 3, 4] and all(m.pinned_at is None for m in past.memories)
     past.add(memory(6))
-    assert {m.step: m.held_at for m in past.memories if m.held_at is not None} == {3: 6}
-    assert {m.step: m.held_at for m in bank.memories if m.held_at is not None} == {3: 5}
-
-
-def drawn(*squares: tuple[int, int, int]) -> np.ndarray:
-    """Logits [64, 64], positive in squares (x, y, side)."""
-    logits_hw = np.full((64, 64), -9, np.float32)
-    for x, y, side in squares:
-        logits_hw[y : y + side, x : x + side] = 3
-    return logits_hw
-
-
-def test_a_rival_is_the_largest_part_of_a_losing_mask_that_lies_outside() -> None:
-    mask_hw, nothing_hw, other = drawn((10, 10, 10)), drawn(), (40, 10, 5)
-
-    def against(*rivals: np.ndarray) -> tuple[int, float]:
-        return rivalry(mask_hw, np.stack(rivals))
-
-    assert against(nothing_hw, mask_hw) == (100, 1.0)
-    assert against(nothing_hw, drawn((9, 9, 12))) == (100, 100 / 144)  # the same thing, with its rim
-    assert against(nothing_hw, drawn(other)) == against(drawn(other), mask_hw) == (100, 100 / 350)
-    assert against(nothing_hw, drawn((10, 10, 10), other)) == (100, 100 / 350)
-    assert against(nothing_hw, drawn(other, (10, 50, 2))) == (100, 100 / 350)  # smaller: not the rival
-    assert against(drawn((10, 21, 1)), drawn(other)) == (100, 100 / 350)  # of two masks the one that is further off
-    assert rivalry(nothing_hw, np.stack([mask_hw, nothing_hw])) == (0, 1.0)
+    assert {m.step: m.pinned_at for m in past.memories if m.pinned_at is not None} == {3: 6}
+    assert {m.step: m.pinned_at for m in bank.memories if m.pinned_at is not None} == {3: 5}
 
 
 @torch.inference_mode()
@@ -209,7 +185,12 @@ def test_rivals_are_the_two_masks_that_lost(small_engine: TorchEngine) -> None:
 
 def test_the_tracker_says_what_the_network_says(small_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("rtseg.track.objects.rivalry", lambda mask_hw, rivals_khw: asked.append(rivals_khw) or (7, 0.3))
+
+    def measure(mask_hw: np.ndarray, rivals_khw: np.ndarray) -> tuple[int, float]:
+        asked.append(rivals_khw)
+        return 7, 0.3
+
+    monkeypatch.setattr("rtseg.track.objects.area_and_rival_overlap", measure)
     for policy, expected in (("fifo", (0, 1.0)), ("distractor", (7, 0.3))):
         tracker = Tracker(small_engine, policy)
         tracker.prompt(4, points=[(20, 30, 1)])
@@ -218,8 +199,8 @@ def test_the_tracker_says_what_the_network_says(small_engine: TorchEngine, monke
         tracker.step(image_hwc)
         masks = tracker.step(image_hwc[:, ::-1].copy())
         for i, object_id in enumerate(masks.ids):
-            verdict = tracker._objects[object_id].bank.memories[-1].verdict
-            assert verdict == Verdict(masks.scores[i], masks.ious[i], *expected)
+            quality = tracker._objects[object_id].bank.memories[-1].quality
+            assert quality == MaskQuality(masks.scores[i], masks.ious[i], *expected)
     assert [rivals_khw.shape for rivals_khw in asked] == [(2, 16, 16)] * 4  # two objects, two steps, one policy
 
 
@@ -239,8 +220,8 @@ def test_every_engine_holds_the_same(policy: str, small_engine: TorchEngine, mon
     """With thresholds that a random network passes: what is held is attended to, and for all engines alike."""
     low = dict.fromkeys(("CREDIBLE_SCORE", "CREDIBLE_IOU", "LONG_IOU", "ANCHOR_IOU"), 0)
     for name, value in (low | {"ANCHOR_AREA": 99, "ANCHOR_RIVAL": 1}).items():
-        monkeypatch.setattr(f"rtseg.engine.policy.held.{name}", value)
-    monkeypatch.setattr("rtseg.engine.policy.window.SURE_IOU", 0)
+        monkeypatch.setattr(f"rtseg.engine.policy.pinned.{name}", value)
+    monkeypatch.setattr("rtseg.engine.policy.window.CONFIDENT_IOU", 0)
     network, recipe = small_engine._network, small_engine.recipe
     engines = [small_engine, CpuEngine(network, recipe, "", None), CudaEngine(network, recipe, "", "cpu")]
     images = np.random.default_rng(1).integers(0, 256, (14, 48, 64, 3), np.uint8)
@@ -249,7 +230,7 @@ def test_every_engine_holds_the_same(policy: str, small_engine: TorchEngine, mon
         tracker = Tracker(engine, policy)
         tracker.prompt(1, box=(5, 5, 40, 40))
         logits.append(np.stack([tracker.step(image_hwc).mask_logits_bhw for image_hwc in images]))
-        held.append({m.step: m.held_at for m in tracker._objects[1].bank.memories})
+        held.append({m.step: m.pinned_at for m in tracker._objects[1].bank.memories})
     assert held[0] == held[1] == held[2] and (any(held[0].values()) or policy == "efp-confident")
     # The resize of a CUDA step rounds elsewhere, under every policy.
     assert np.allclose(logits[1], logits[0], atol=1e-5) and np.allclose(logits[2], logits[0], atol=5e-3)

@@ -14,7 +14,7 @@ from rtseg.base.types import BoolMask, Prompt
 from rtseg.engine import Engine
 from rtseg.engine.recipe import load_recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.track.small import SMALLEST, is_doubtful, mask_input
+from rtseg.track.small_objects import SMALLEST, is_doubtful, mask_input
 
 H, W, S = 480, 854, 224
 
@@ -33,9 +33,9 @@ def square(side: int, at: tuple[int, int] = (200, 400), height: int | None = Non
 def in_cells(answer_b1hw: np.ndarray) -> np.ndarray:
     """The answer as the network draws it: cells of 4 x 4 pixels."""
     torch = pytest.importorskip("torch")
-    from rtseg.sam2.network import shrunk
+    from rtseg.sam2.network import downsampled
 
-    return np.asarray(shrunk(torch.from_numpy(answer_b1hw) * 20 - 10, (S // 4, S // 4)) > 0)
+    return np.asarray(downsampled(torch.from_numpy(answer_b1hw) * 20 - 10, (S // 4, S // 4)) > 0)
 
 
 @pytest.mark.parametrize(("wide", "high"), [(10, 10), (3, 100), (1, 1)])

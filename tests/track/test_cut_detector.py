@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rtseg.base.types import ImageU8
-from rtseg.track.scene import Scene
+from rtseg.track.cut_detector import CutDetector
 
 
 def tissue(seed: int, height: int = 360, width: int = 480) -> ImageU8:
@@ -28,9 +28,9 @@ def window(image_hwc: ImageU8, x: int, y: int = 40) -> ImageU8:
 
 
 def cuts(pictures: Iterable[ImageU8]) -> list[int]:
-    scene, found = Scene(), []
+    detector, found = CutDetector(), []
     for i, picture in enumerate(pictures):
-        scene, cut = scene.see(picture)
+        detector, cut = detector.update(picture)
         found += [i] if cut else []
     return found
 
@@ -110,7 +110,7 @@ def test_a_menu_and_smoke_are_none() -> None:
 
 
 def test_seeing_changes_no_scene() -> None:
-    """A step that fails has not looked: what a scene says of a picture does not depend on what was asked before."""
-    scene, _ = Scene().see(window(A, 40))
-    assert scene.see(window(B, 40))[1] and scene.see(window(B, 40))[1]
-    assert not scene.see(window(A, 42))[1]
+    """A step that fails has not looked: what a detector says of a picture does not depend on what was asked before."""
+    detector, _ = CutDetector().update(window(A, 40))
+    assert detector.update(window(B, 40))[1] and detector.update(window(B, 40))[1]
+    assert not detector.update(window(A, 42))[1]

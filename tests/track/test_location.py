@@ -16,11 +16,11 @@ from rtseg.base.types import ImageU8, Masks
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
-from rtseg.track.place import Place, follow
-from rtseg.track.scene import SIZE, Scene
+from rtseg.track.cut_detector import SIZE, CutDetector
+from rtseg.track.location import Location, follow
 
+from .test_cut_detector import tissue, window
 from .test_cuts import Eager, seen
-from .test_scene import tissue, window
 
 Script = Sequence[tuple[float, float] | None]  # what the network says on each picture
 WORLD = tissue(1, 400, 1300)
@@ -131,7 +131,7 @@ def test_a_fork_knows_that_it_is_lost_and_without_the_rule_it_no_longer_is(scrip
 def test_an_object_may_have_gone_a_way_out_of_view() -> None:
     logits_hw = np.full((32, 32), -1, np.float32)
     logits_hw[:, 16:20] = 1  # cells 32 to 40 of 64
-    gone = Place((-10, 0, -2, 48), 10)
+    gone = Location((-10, 0, -2, 48), 10)
     assert gone.out_of_view and follow(gone, logits_hw, None, None, True)[1]
     assert not follow(replace(gone, unseen=200), logits_hw, None, None, True)[1]
 
@@ -139,12 +139,12 @@ def test_an_object_may_have_gone_a_way_out_of_view() -> None:
 @pytest.mark.parametrize("step", [(10, 0), (-20, 0), (0, 10), (15, -10)])
 def test_a_place_goes_with_the_picture(step: tuple[int, int]) -> None:
     views = [_view(window(WORLD, 400 + i * step[0], 60 + i * step[1])) for i in range(2)]
-    place = Place((20, 20, 30, 30)).carried(*views)
+    place = Location((20, 20, 30, 30)).moved(*views)
     moved = np.subtract(place.box[:2], (20, 20))
     expected = (-step[0] * SIZE[0] / WIDTH, -step[1] * SIZE[1] / 240)
     assert np.abs(moved - expected).max() < 0.5 and place.unseen == 1
-    assert Place((20, 20, 30, 30)).carried(views[0], views[0]).box == (20, 20, 30, 30)
+    assert Location((20, 20, 30, 30)).moved(views[0], views[0]).box == (20, 20, 30, 30)
 
 
 def _view(image_hwc: ImageU8) -> Any:
-    return Scene().see(image_hwc)[0].view
+    return CutDetector().update(image_hwc)[0].picture

@@ -1,0 +1,37 @@
+"""Checks of what the tracker is given, and prompts merged into one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..base.errors import PromptError, SourceError
+from ..base.tables import short, whole
+from ..base.types import Frame, Prompt
+
+
+def merged(before: Prompt | None, prompt: Prompt) -> Prompt:
+    """Two prompts for one object on one frame, as one prompt."""
+    if before is None:
+        return prompt
+    prompt = replace(prompt, label=prompt.label or before.label)
+    if prompt.mask is not None or before.mask is not None:
+        return prompt
+    return replace(prompt, points=before.points + prompt.points, box=prompt.box or before.box)
+
+
+def check_picture(frame: Frame) -> None:
+    """`SourceError` unless the picture is uint8 [H, W, 3] and not empty."""
+    image = frame.image_hwc
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        found = f"{image.dtype}, {' x '.join(map(str, image.shape))}"
+        raise SourceError(f"frame {frame.seq} is {found}; expected uint8, H x W x 3, RGB")
+
+
+def as_frame_number(seq: object) -> int:
+    """The number of a frame as an int; `PromptError` if it is none."""
+    number = whole(seq)
+    if number is None:
+        raise PromptError(f"fork: seq = {short(seq)}; expected the number of a frame")
+    return number
