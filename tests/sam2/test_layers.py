@@ -31,24 +31,24 @@ def test_values_and_gradients_are_those_of_torchs_own() -> None:
         assert not torch.allclose(wrong, other, rtol=1e-4)
 
 
-def test_it_is_written_out_only_where_gradients_are_wanted() -> None:
+def test_it_is_computed_explicitly_only_where_gradients_are_wanted() -> None:
     given = parts(torch.float32)
-    assert "WrittenOut" in str(attention(*given).grad_fn)
+    assert "ExplicitAttention" in str(attention(*given).grad_fn)
     mask = torch.ones(3, 1, 1, 7, dtype=torch.bool)
     masked = attention(*given, mask)
     assert torch.allclose(masked, attention(*given), atol=1e-6)
-    assert "WrittenOut" not in str(masked.grad_fn)
+    assert "ExplicitAttention" not in str(masked.grad_fn)
     with torch.no_grad():
         assert torch.equal(attention(*given), F.scaled_dot_product_attention(*given))
 
 
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
-def test_it_works_at_the_precision_of_the_training(kind: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_it_works_at_the_precision_of_the_training(dtype: torch.dtype) -> None:
     given = parts(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         out, *grads = results(attention, given)
-    assert out.dtype == kind
+    assert out.dtype == dtype
     assert all(g.dtype == torch.float32 for g in grads)
     theirs = results(F.scaled_dot_product_attention, given)
     for ours, other in zip((out, *grads), theirs, strict=True):
-        assert (ours - other).abs().max() < (0.03 if kind == torch.bfloat16 else 1e-5) * other.abs().max()
+        assert (ours - other).abs().max() < (0.03 if dtype == torch.bfloat16 else 1e-5) * other.abs().max()
