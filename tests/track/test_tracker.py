@@ -116,7 +116,7 @@ def test_a_bad_prompt_is_named_and_dropped(tracker: Tracker, prompt: dict, said:
     [
         (0, {"points": [(1, 1, 1)]}, "id = 0; expected a whole number, 1 to 255"),
         (1, {}, "found neither points, box nor mask"),
-        (1, {"points": [(5, 5, 7)]}, "points = \\[\\(5, 5, 7\\)\\]; expected points like"),
+        (1, {"points": [(5, 5, 7)]}, "points = \\[\\[5, 5, 7\\]\\]; expected points like"),
         (1, {"box": (10, 10, 10, 40)}, "x0 < x1"),
         (1, {"mask": np.zeros((H, W), bool)}, "mask is empty"),
         (1, {"points": [(1, 1)]}, "expected points like \\[\\[x, y, 1 or 0\\]"),
