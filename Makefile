@@ -39,29 +39,44 @@ docs: $(STAMP)
 	$(BIN)/python docs/assemble.py
 	$(BIN)/zensical build --clean --strict
 
+# The package as others install it: a wheel and an sdist in dist/.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+# constraints.txt again, for what pyproject.toml asks for. What is pinned stays; UPGRADE="--upgrade" takes the newest.
+constraints: $(STAMP)
+	$(BIN)/python -m pip install --quiet uv
+	UV_CUSTOM_COMPILE_COMMAND="make constraints" $(BIN)/uv pip compile --quiet --universal --annotation-style line \
+		--python $(BIN)/python --all-extras --group pyproject.toml:peers $(UPGRADE) -o constraints.txt pyproject.toml
+
+# Whether the floors in pyproject.toml are true: tests with the oldest versions of all that is small (torch is not).
+floors: $(STAMP)
+	$(BIN)/python -m pip install --quiet uv
+	rm -rf out/floors && $(BIN)/python -m venv out/floors
+	$(BIN)/uv pip compile --quiet --no-header --resolution lowest-direct --python $(BIN)/python \
+		-o out/floors/oldest.txt pyproject.toml
+	out/floors/bin/python -m pip install --quiet --requirement out/floors/oldest.txt
+	where='import site; print(site.getsitepackages()[0])'; \
+		$(BIN)/python -c "$$where" > "$$(out/floors/bin/python -c "$$where")/zz-all-else.pth"
+	OMP_NUM_THREADS=1 out/floors/bin/python -m pytest -n auto -m "not slow" tests/base tests/grab tests/live/control \
+		tests/live/test_config.py tests/publish tests/synthetic tests/engine/test_onnx_runtime.py
+
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find rtseg bench tests -name __pycache__ -prune -exec rm -rf {} +
 	find rtseg -name '*.so' -delete
 
 # The kernels are compiled with it, where there is a compiler.
-$(STAMP): setup.py constraints.txt $(wildcard rtseg/engine/cpu/simd/*)
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard rtseg/engine/cpu/simd/*)
 	@$(or $(PYTHON),false) -c '$(OK)' || { echo "rtseg needs Python 3.11 or newer on the PATH, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing into $(VENV): minutes the first time, then never again"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@# opencv-python opens windows, and so needs libGL; a machine without it has no screen either.
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
-		echo "no libGL here: taking the OpenCV that opens no windows"; \
-		$(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt opencv-python-headless; }
-	@# Meta's own predictor and EdgeTAM's backbone, for tests and bench/peers.py alone. Without torchvision, which these
-	@# never touch and which would bring CUDA; so what they do import is named here. Nothing is compiled, and nothing
-	@# else waits for it.
-	@SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --no-build-isolation \
-		sam2 hydra-core omegaconf antlr4-python3-runtime iopath portalocker timm \
-		|| echo "sam2 and timm could not be installed: tests/track/test_meta.py and some of tests/bench will be skipped"
-	@# Others' metrics, for tests/evaluate/test_metrics.py alone; without readers of images that it never touches.
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --no-build-isolation medpy vos-benchmark \
-		|| echo "medpy, vos-benchmark could not be installed: some of tests/evaluate/test_metrics.py will be skipped"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	@# What tests and bench/ compare with, without what it asks for; nothing else waits for it, and nothing is compiled.
+	@peers=$$($(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['peers'])"); \
+	install="$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --no-build-isolation"; \
+	export SAM2_BUILD_CUDA=0; \
+	$$install $$peers || for peer in $$peers; do \
+		$$install $$peer || echo "$$peer could not be installed: tests that compare with it will be skipped"; done
 	@touch $@

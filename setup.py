@@ -1,18 +1,13 @@
-"""Packaging of rtseg. The versions that are tested together are pinned in constraints.txt."""
+"""The extension module of rtseg. All else about the package is in pyproject.toml."""
 
 import platform
-import re
 import sys
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 here = Path(__file__).parent
-version = re.search(r'^__version__ = "(.+)"', (here / "rtseg/__init__.py").read_text("utf-8"), re.MULTILINE)
-
-# What a feed with `runtime = "onnx"` does without; docs/architecture.md says why it is not the other way round.
-TORCH = ["onnx>=1.17", "safetensors>=0.5", "torch>=2.6"]
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
 ISAS = {  # the plainest first: of what several objects define alike, the linker keeps the first, which runs anywhere
     "avx2": ((0, 0, 0), ()),
@@ -47,78 +42,4 @@ def kernels() -> list[Extension]:
     return [Extension("rtseg.engine.cpu._kernels", sources, depends=headers, optional=True)]
 
 
-setup(
-    name="rtseg",
-    version=version[1],
-    description="SAM 2 masks on live surgical video: Efficient Frame Pruning memory, overlays over ZeroMQ",
-    long_description=(here / "README.md").read_text("utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    license_files=["LICENSE"],
-    python_requires=">=3.11",
-    packages=find_packages(include=["rtseg", "rtseg.*"]),
-    ext_modules=kernels(),
-    cmdclass={"build_ext": BuildKernels},
-    package_data={
-        "rtseg": [
-            "py.typed",
-            "live/demo.mp4",
-            "sam2/shipped/*.safetensors",
-            "sam2/shipped/*.md",
-            "sam2/shipped/onnx/*/*",
-            "engine/picture/*.cu",
-            "engine/cpu/simd/*",
-        ]
-    },
-    entry_points={"console_scripts": ["rtseg = rtseg.cli:main"]},
-    install_requires=[
-        "av>=14.1",
-        "msgpack>=1.0.8",
-        "msgspec>=0.19",
-        "numpy>=2",
-        "onnxruntime>=1.20",
-        "opencv-python>=4.10",
-        "pillow>=10",
-        "prometheus-client>=0.20",
-        "psutil>=6",
-        "pycocotools>=2.0.8",
-        "pyzmq>=26",
-        "rich>=13.7",
-    ],
-    extras_require={
-        "torch": TORCH,
-        "tensorrt": [*TORCH, "tensorrt>=10.1", "onnxscript>=0.3"],
-        # No wheels: nvcc and a C++ compiler build it. Only for the frame kernels where CUDA's NVRTC is not found.
-        "pycuda": ["pycuda>=2024.1"],
-        "bench": ["matplotlib>=3.9"],
-        "eval": ["matplotlib>=3.9", "nibabel>=5", "scipy>=1.13"],
-        "dev": [
-            *TORCH,
-            "hypothesis>=6.100",
-            "matplotlib>=3.9",
-            "mkdocstrings-python>=2",
-            "monai>=1.4",
-            "mypy>=1.15",
-            "nibabel>=5",
-            "onnxscript>=0.3",
-            "pytest>=8",
-            "pytest-timeout>=2.3",
-            "pytest-xdist>=3.6",
-            "ruff>=0.9",
-            "scikit-image>=0.24",
-            "scipy>=1.13",
-            "supervision>=0.27",
-            "transformers>=5",
-            "types-psutil>=6",
-            "zensical>=0.0.73",
-        ],
-    },
-    classifiers=[
-        "Development Status :: 3 - Alpha",
-        "Intended Audience :: Science/Research",
-        "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3 :: Only",
-        "Topic :: Scientific/Engineering :: Image Recognition",
-        "Typing :: Typed",
-    ],
-)
+setup(ext_modules=kernels(), cmdclass={"build_ext": BuildKernels})

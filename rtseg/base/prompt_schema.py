@@ -53,6 +53,12 @@ class PromptFields(Struct, frozen=True, kw_only=True):
         if self.box is not UNSET:
             _check_box(self.box)
 
+    def given(self) -> dict[str, Any]:
+        """The fields but the mask, with the defaults of a `Prompt`."""
+        defaults: dict[str, Any] = {"points": (), "box": None, "label": None}
+        found = {key: getattr(self, key) for key in defaults}
+        return {"id": self.id} | {key: defaults[key] if value is UNSET else value for key, value in found.items()}
+
 
 def as_id(value: object, where: str, error: type[RtsegError] = PromptError) -> int:
     """An object's id, 1 to 255: `int(value)` where it is a whole number, else `error`."""

@@ -14,12 +14,10 @@ from typing import Any, Protocol, Self, runtime_checkable
 import cv2
 import numpy as np
 import numpy.typing as npt
-from msgspec import UNSET
 
 from .edges import Guide
 from .errors import PromptError, SourceError, short
-from .prompt_schema import MAX_ID as MAX_ID  # noqa: PLC0414 (who knows masks and ids by this file goes on to)
-from .prompt_schema import Mask, PromptFields, as_id, as_mask
+from .prompt_schema import MAX_ID, Mask, PromptFields, as_id, as_mask
 from .schema import convert, plain
 
 ImageU8 = npt.NDArray[np.uint8]
@@ -193,11 +191,9 @@ class Prompt:
         given = {"points": None if points == [] else points, "box": box, "mask": mask, "label": label}
         values = {"id": id, **{key: value for key, value in given.items() if value is not None}}
         number = plain(id)
-        known = type(number) is int and 1 <= number <= MAX_ID
-        where = f"prompt for object {number}" if known else "prompt"
+        where = f"prompt for object {number}" if type(number) is int and 1 <= number <= MAX_ID else "prompt"
         fields = convert(values, PromptFields, where, PromptError)
-        mask_hw = None if mask is None else as_mask(mask, f"{where}: mask", PromptError)
-        self._fill(fields, mask_hw)
+        self._fill(fields, None if mask is None else as_mask(mask, f"{where}: mask", PromptError))
 
     @classmethod
     def from_fields(cls, fields: PromptFields, mask_hw: Mask | None) -> Self:
@@ -207,11 +203,8 @@ class Prompt:
         return prompt
 
     def _fill(self, fields: PromptFields, mask_hw: Mask | None) -> None:
-        object.__setattr__(self, "id", fields.id)
-        object.__setattr__(self, "mask", mask_hw)
-        for name, default in (("points", ()), ("box", None), ("label", None)):
-            value = getattr(fields, name)
-            object.__setattr__(self, name, default if value is UNSET else value)
+        for name, value in {**fields.given(), "mask": mask_hw}.items():
+            object.__setattr__(self, name, value)
 
     def check(self, height: int, width: int, *, first: bool) -> None:
         """Check that the prompt fits a frame.

@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..base.errors import SourceError
-from ..base.types import MAX_ID
+from ..base.prompt_schema import MAX_ID
 from .dataset import Sequence, Target, Truth
 from .files import MAPS, PICTURES, below, check_size, color_number, files, pair, read_colors, read_json
 from .lazy import Found, of_pictures

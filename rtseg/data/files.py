@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..base.errors import SourceError
-from ..base.types import MAX_ID, BoolMask, ImageU8
+from ..base.prompt_schema import MAX_ID
+from ..base.types import BoolMask, ImageU8
 from ..grab.order import SUFFIXES as PICTURES
 from ..grab.order import frames_among, in_order, natural
 from ..grab.still import read_picture

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from ..base.errors import SourceError
-from ..base.types import MAX_ID, BoolMask, ImageU8
+from ..base.prompt_schema import MAX_ID
+from ..base.types import BoolMask, ImageU8
 from .dataset import Truth
 from .files import as_ids, check_size, read_map, split
 

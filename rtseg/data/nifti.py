@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import ConfigError, SourceError
-from ..base.types import MAX_ID, ImageU8
+from ..base.prompt_schema import MAX_ID
+from ..base.types import ImageU8
 from .dataset import Sequence, Target, Truth
 from .files import files, folders, read_json, split
 from .lazy import Found, Lazy

@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import SourceError
-from ..base.types import MAX_ID, ImageU8
+from ..base.prompt_schema import MAX_ID
+from ..base.types import ImageU8
 from .dataset import Sequence, Target, Truth
 from .files import names_in, read_json, read_picture
 from .id_maps import read_binary

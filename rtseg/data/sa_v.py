@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import OutputError, SourceError
+from ..base.prompt_schema import MAX_ID
 from ..base.rle import decode_rle
-from ..base.types import MAX_ID, BoolMask, ImageU8
+from ..base.types import BoolMask, ImageU8
 from .dataset import Sequence, Target, Truth
 from .files import MAPS, PICTURES, files, folders, pair, picture_size, read_json, read_picture
 from .id_maps import read_binary

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections import deque
 from contextlib import closing, suppress
@@ -19,10 +17,10 @@ from ..base.errors import OutputError
 from ..base.files import atomic_path, unwritable
 from ..base.types import ImageU8
 from .subscriber import Subscriber
+from .window import Window
 from .wire import Message, aspect_of
 
 _SILENT_S = 1.0
-_QUIT = (27, ord("q"))
 
 
 class _Screen(Protocol):
@@ -42,30 +40,6 @@ class _Nothing:
 
     def close(self) -> None:
         pass
-
-
-class _Window:
-    """An OpenCV window; `OutputError` where none can be opened."""
-
-    def __init__(self, title: str) -> None:
-        # Qt aborts the process where there is no display: ask the environment first.
-        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise OutputError("view: there is no display here; expected a desktop session; use --headless")
-        self._title = title
-        try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-        except cv2.error as e:
-            raise OutputError("view: this OpenCV cannot open a window; pip install opencv-python, or --headless") from e
-
-    def show(self, image_hwc: ImageU8) -> None:
-        cv2.imshow(self._title, cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))
-
-    def quit(self) -> bool:
-        pressed = cv2.waitKey(1) & 0xFF in _QUIT
-        return pressed or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
-
-    def close(self) -> None:
-        cv2.destroyAllWindows()
 
 
 def veiled(image_hwc: ImageU8, text: str) -> ImageU8:
@@ -187,7 +161,7 @@ def view(
     """
     if save is not None:
         _make(save)
-    screen: _Screen = _Nothing() if headless else _Window(f"rtseg {endpoint}")
+    screen: _Screen = _Nothing() if headless else Window(f"rtseg {endpoint}")
     watch, start_s = _Watch(save), time.monotonic()
     listener = partial(Subscriber, endpoint, ("overlay",), keys=keys, server_key=server_key)
     with closing(screen), suppress(KeyboardInterrupt), listener() as subscriber:

@@ -14,6 +14,7 @@ from rtseg.publish import viewer
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.viewer import veiled, view
+from rtseg.publish.window import DISPLAYS
 
 
 class _Feed:
@@ -99,7 +100,7 @@ def test_a_frozen_picture_never_passes_for_live(make_frame, monkeypatch):
             return bool(shown) and _grey(shown[-1])
 
         window = _FakeWindow(until)
-        monkeypatch.setattr(viewer, "_Window", lambda title: window)
+        monkeypatch.setattr(viewer, "Window", lambda title: window)
         summary = view(feed.endpoint)
     assert np.array_equal(window.shown[0], frame.image_hwc)
     assert _grey(window.shown[-1])
@@ -110,7 +111,7 @@ def test_a_frozen_picture_never_passes_for_live(make_frame, monkeypatch):
 @pytest.mark.parametrize(("lag_ms", "grey"), [(0, False), (1500, True)])
 def test_a_late_picture_never_passes_for_live(make_frame, monkeypatch, lag_ms, grey):
     window = _FakeWindow(bool)
-    monkeypatch.setattr(viewer, "_Window", lambda title: window)
+    monkeypatch.setattr(viewer, "Window", lambda title: window)
     with _Feed(make_frame(), lag_ms) as feed:
         view(feed.endpoint)
     assert _grey(window.shown[0]) == grey
@@ -126,8 +127,7 @@ def test_the_veil_darkens_and_writes():
 
 
 def test_without_a_display_it_says_so(monkeypatch):
-    monkeypatch.setattr(viewer.sys, "platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+    for name in DISPLAYS:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(OutputError, match="--headless"):
         view("tcp://127.0.0.1:1", seconds=0.1)

@@ -53,7 +53,7 @@ def examine() -> list[Finding]:
 def versions() -> dict[str, str]:
     """The versions that a result depends on; "unknown" for what is not installed as a package."""
     found = {"rtseg": __version__, "python": platform.python_version()}
-    for project in ("torch", "onnxruntime", "numpy", "opencv-python", "av"):
+    for project in ("torch", "onnxruntime", "numpy", "opencv-python-headless", "av"):
         try:
             found[project] = importlib.metadata.version(project)
         except importlib.metadata.PackageNotFoundError:
