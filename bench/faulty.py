@@ -19,21 +19,21 @@ def play(profile: str, starter: int) -> None:
     from rtseg.cli import stop_on_signals
     from rtseg.live import run_live
     from rtseg.live.profile import load_stream
-    from rtseg.live.seat import end_with
+    from rtseg.live.workers.lifecycle import end_with_parent
 
-    end_with(starter, signal.SIGTERM)  # a bench that is killed, or a test that fails, leaves no feed behind
+    end_with_parent(starter, signal.SIGTERM)  # a bench that is killed, or a test that fails, leaves no feed behind
     stop_on_signals()
     log_to_stderr()
     report = run_live(load_stream(profile), worker=WORKER)
     print(json.dumps(report), flush=True)
 
 
-def work(seat: str) -> None:
+def work(argument: str) -> None:
     from rtseg.live.__main__ import main
 
-    if json.loads(seat)["role"] == "segment":
+    if json.loads(argument)["role"] == "segment":
         arm()
-    main(seat)
+    main(argument)
 
 
 def arm() -> None:

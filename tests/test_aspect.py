@@ -13,7 +13,7 @@ import pytest
 from rtseg.base.errors import SourceError
 from rtseg.base.types import Frame
 from rtseg.grab import open_source
-from rtseg.live.parcels import frame_meta, frame_of
+from rtseg.live.ipc.packing import pack_frame_id, unpack_frame_id
 from rtseg.publish import Recorder, draw_overlay
 from rtseg.publish.recording import Recording
 from rtseg.publish.viewer import displayed
@@ -64,7 +64,7 @@ def frame(aspect: Fraction) -> Frame:
 
 @pytest.mark.parametrize("aspect", [PAL, Fraction(1), Fraction(8, 9)])
 def test_it_goes_through_rings_over_the_wire_and_into_recordings(tmp_path: Path, aspect: Fraction) -> None:
-    there = frame_of(0, frame_meta(frame(aspect)))
+    there = unpack_frame_id(pack_frame_id(frame(aspect).id))
     assert there.sample_aspect == aspect
     drawn = draw_overlay(frame(aspect), None)
     message = decode(encode_overlay(frame(aspect), drawn, "demo"))

@@ -1,12 +1,12 @@
-"""One feed, live: three processes, joined by rings in shared memory, and a supervisor that starts them again.
+"""A live feed: three or four worker processes, joined by rings in shared memory, and a supervisor that restarts them.
 
     grab ──frame ring──> publish ──> ZeroMQ: video, overlay, masks, status
-      └────frame ring──> segment ──mask ring──> publish ──ring──> record (if the profile says so)
+      └────frame ring──> segment ──mask ring──> publish ──ring──> record (if the profile asks for it)
 
-`grab` may hang, `segment` may crash, and the picture goes on. Nobody in the line waits for anybody else; every frame
-that is not shown is counted, by cause.
+`grab` may hang and `segment` may crash, and the picture goes on. No worker waits for another; every frame that is not
+shown is counted, by cause.
 
-Each process imports this room, and so its own file alone; the supervisor is imported when it is used.
+A worker imports this package, and so only its own files; the supervisor is imported when it is used.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .feed import Feed
     from .profile import StreamProfile
-    from .supervisor import Feed
 
 __all__ = ["Feed", "run_live"]
 
@@ -24,7 +24,7 @@ __all__ = ["Feed", "run_live"]
 def __getattr__(name: str) -> Any:
     if name != "Feed":
         raise AttributeError(f"module 'rtseg.live' has no attribute {name!r}")
-    from .supervisor import Feed
+    from .feed import Feed
 
     return Feed
 
@@ -36,15 +36,25 @@ def run_live(
     ready: Callable[[Feed, str], None] = lambda feed, endpoint: None,
     worker: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Play a stream profile to its end, or for so many seconds. Raises an `RtsegError` if it cannot begin.
+    """Play a stream profile to its end, or for some seconds.
 
-    `ready` is called with the feed and the address it is published at, when all is open and nothing has begun.
+    Args:
+        profile: what to play.
+        seconds: when to stop, counted from the first frame; None: when the source ends.
+        ready: called with the feed and the address that it publishes at, when all is open and no frame was read yet.
+        worker: the command that starts a worker; None: this Python's `-m rtseg.live`.
+
+    Returns:
+        The report: what happened to every frame, and how long each stage took.
+
+    Raises:
+        RtsegError: the feed cannot be played; its kind says why.
     """
     from ..grab.address import live_address
-    from .child import WORKER
-    from .supervisor import Feed
+    from .feed import Feed
+    from .worker_process import WORKER
 
-    live_address(profile.source)  # what can never work is told to whoever starts the feed, not to who watches it
+    live_address(profile.source)  # a mistake in it is an error here, before anything is started
     feed = Feed(profile, worker or WORKER)
     feed.on_ready = ready
     return feed.run(seconds)

@@ -1,4 +1,4 @@
-"""One process of a feed, as the supervisor starts it."""
+"""A worker of a feed, as the supervisor starts it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import atexit
 import gc
 import sys
 
-from .seat import run, sit_down
+from .workers.lifecycle import connect, run
 
 
 def main(argument: str) -> None:
-    atexit.register(gc.freeze)  # as in cli.py: who has torch takes 0.35 s less to end
-    run(sit_down(argument))
+    """Run the worker that the argument describes; see `workers/lifecycle.py`."""
+    atexit.register(gc.freeze)  # as in cli.py: a process with torch takes 0.35 s less to end
+    run(connect(argument))
 
 
 if __name__ == "__main__":

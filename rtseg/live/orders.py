@@ -1,32 +1,27 @@
-"""What comes over the control socket, done: each order checked, obeyed, and answered when its outcome is known."""
+"""Orders that come over the control socket: each is checked, carried out, and answered once its outcome is known."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict
 from functools import partial, singledispatchmethod
-from typing import TYPE_CHECKING, Any
-
-import zmq
+from typing import Any
 
 from ..base.errors import OutputError, RtsegError
 from ..base.types import Frame
 from .control import ControlServer, Ticket, snapshot_result
 from .control import messages as m
-from .parcels import masks_of
-from .seat import FRAMES, MASKS
-
-if TYPE_CHECKING:
-    from .supervisor import Feed
+from .state import FeedState
+from .statement import Statement
 
 log = logging.getLogger("rtseg.live")
 
 QUESTIONS = (m.Get, m.Status, m.TakeSnapshot)
-Answer = dict[str, Any] | None  # None: it is answered later
+Result = dict[str, Any] | None  # None: the answer comes later
 
 
-def said(order: Any) -> str:
-    """An order in words, for the log and the record."""
+def describe(order: Any) -> str:
+    """An order in words, for the log and the recording."""
     words = [m.verb_of(order)]
     if isinstance(order, m.PROMPTED):
         prompt = order.prompt
@@ -41,19 +36,18 @@ def said(order: Any) -> str:
 
 
 class Orders:
-    """The control socket of a feed; `turn` is called by the supervisor, once a round."""
+    """The orders to one feed; the supervisor calls `turn` once in each round."""
 
-    def __init__(self, feed: Feed, server: ControlServer) -> None:
-        self._feed, self._server = feed, server
-        feed.poller.register(server.socket, zmq.POLLIN)
+    def __init__(self, state: FeedState, statement: Statement, server: ControlServer) -> None:
+        self._state, self._statement, self._server = state, statement, server
         self._ticket: Ticket
 
     def turn(self) -> None:
-        """Answer all that came."""
+        """Carry out all orders that have come."""
         for ticket, order in self._server.receive():
             self._ticket = ticket
             try:
-                result = self._obey(order)
+                result = self._carry_out(order)
             except RtsegError as e:
                 self._server.refuse(ticket, str(e))
             except Exception as e:  # no order may end a feed
@@ -63,92 +57,91 @@ class Orders:
                 if result is not None:
                     self._server.reply(ticket, result)
                 if not isinstance(order, QUESTIONS):
-                    self._feed.note("order", "control", said(order))
+                    self._state.note("order", "control", describe(order))
 
     @singledispatchmethod
-    def _obey(self, order: Any) -> Answer:
-        raise TypeError(f"{order!r}")  # messages.py knows an order that this does not
+    def _carry_out(self, order: Any) -> Result:
+        raise TypeError(f"{order!r}")  # an order of messages.py that is not registered here
 
-    @_obey.register(m.Add)
-    @_obey.register(m.Correct)
-    def _prompt(self, order: m.Add | m.Correct) -> Answer:
-        frame, feed = self._frame(order.seq), self._feed
-        feed.network.keep.check(order.prompt, frame, new=isinstance(order, m.Add))
-        feed.network.prompt(frame, [order.prompt], self._later({"id": order.prompt.id, "seq": frame.seq}))
+    @_carry_out.register(m.Add)
+    @_carry_out.register(m.Correct)
+    def _prompt(self, order: m.Add | m.Correct) -> Result:
+        frame, state = self._frame(order.seq), self._state
+        state.segmenter.history.check(order.prompt, frame, new=isinstance(order, m.Add))
+        state.segmenter.prompt(frame, [order.prompt], self._later({"id": order.prompt.id, "seq": frame.seq}))
         return None
 
-    @_obey.register
-    def _remove(self, order: m.Remove) -> Answer:
-        self._feed.network.remove(order.id, self._later({"id": order.id}))
+    @_carry_out.register
+    def _remove(self, order: m.Remove) -> Result:
+        self._state.segmenter.remove(order.id, self._later({"id": order.id}))
         return None
 
-    @_obey.register
-    def _rename(self, order: m.Rename) -> Answer:
+    @_carry_out.register
+    def _rename(self, order: m.Rename) -> Result:
         result = {"id": order.id, "label": order.label}
-        self._feed.network.rename(order.id, order.label, self._later(result))
+        self._state.segmenter.rename(order.id, order.label, self._later(result))
         return None
 
-    @_obey.register
-    def _reset(self, order: m.Reset) -> Answer:
-        removed, refused = self._feed.network.keep.ids, list[str]()
+    @_carry_out.register
+    def _reset(self, order: m.Reset) -> Result:
+        removed, refused = self._state.segmenter.history.ids, list[str]()
         for i in removed:
-            self._feed.network.remove(i, lambda error: refused.append(error) if error else None)
-        if refused:  # the first ones are gone; who asks again has the others removed
+            self._state.segmenter.remove(i, lambda error: refused.append(error) if error else None)
+        if refused:  # the first ones are removed; a second order removes the others
             raise OutputError(refused[0])
         return {"removed": list(removed)}
 
-    @_obey.register(m.Pause)
-    @_obey.register(m.Resume)
-    def _pause(self, order: m.Pause | m.Resume) -> Answer:
+    @_carry_out.register(m.Pause)
+    @_carry_out.register(m.Resume)
+    def _pause(self, order: m.Pause | m.Resume) -> Result:
         on = isinstance(order, m.Pause)
-        self._feed.pause(on)
+        self._state.pause(on)
         return {"paused": on}
 
-    @_obey.register
-    def _snapshot(self, order: m.TakeSnapshot) -> Answer:
-        frame, masks = self._frame(order.seq), self._feed.masks
-        for index in range(masks.head - 1, max(-1, masks.head - MASKS.entries), -1):
-            entry = masks.read(index)
-            found = None if entry is None else masks_of(*entry)
+    @_carry_out.register
+    def _snapshot(self, order: m.TakeSnapshot) -> Result:
+        frame, masks = self._frame(order.seq), self._state.masks
+        for index in range(masks.head - 1, max(-1, masks.head - masks.entries), -1):
+            found = masks.get(index)
             if found is not None and found.seq <= frame.seq:
                 return snapshot_result(frame, found)
         return snapshot_result(frame, None)
 
-    @_obey.register
-    def _get(self, order: m.Get) -> Answer:
-        return dict(self._feed.settings)
+    @_carry_out.register
+    def _get(self, order: m.Get) -> Result:
+        return dict(self._state.settings)
 
-    @_obey.register
-    def _set(self, order: m.Set) -> Answer:
+    @_carry_out.register
+    def _set(self, order: m.Set) -> Result:
         given = {"opacity": order.opacity, "budget_ms": order.budget_ms}
-        self._feed.settle(**{key: value for key, value in given.items() if value is not None})
-        return dict(self._feed.settings)
+        self._state.change_settings(**{key: value for key, value in given.items() if value is not None})
+        return dict(self._state.settings)
 
-    @_obey.register
-    def _status(self, order: m.Status) -> Answer:
-        return self._feed.counts.status(self._feed)
+    @_carry_out.register
+    def _status(self, order: m.Status) -> Result:
+        return self._statement.status()
 
-    @_obey.register
-    def _shutdown(self, order: m.Shutdown) -> Answer:
-        self._feed.stop()
+    @_carry_out.register
+    def _shutdown(self, order: m.Shutdown) -> Result:
+        self._state.stop()
         return {"state": "ending"}
 
     def _later(self, result: dict[str, Any]) -> Any:
-        """What answers this order once the network has."""
+        """A function that answers this order with the outcome of the network's."""
         return partial(self._answer, self._ticket, result)
 
     def _answer(self, ticket: Ticket, result: dict[str, Any], error: str | None) -> None:
         if error is None:
-            warnings = list(self._feed.network.warnings)
+            warnings = list(self._state.segmenter.warnings)
             self._server.reply(ticket, {**result, "warnings": warnings} if warnings else result)
         else:
             self._server.refuse(ticket, error)
 
     def _frame(self, seq: int | None) -> Frame:
-        """The frame that a person pointed at; the error says which there are."""
-        frame, frames = self._feed.frame(seq), self._feed.frames
+        """The frame that an order names, or the newest; the error says which there are."""
+        frame, frames = self._state.frame(seq), self._state.frames
         if frame is None:
-            there = [n for n in range(max(0, frames.head - FRAMES.entries), frames.head) if frames.holds(n)]
+            there = [n for n in range(max(0, frames.head - frames.entries), frames.head) if frames.holds(n)]
             known = f"{there[0]} to {there[-1]}" if there else "none yet"
-            raise OutputError(f"frame {'newest' if seq is None else seq} is not there; those at hand: {known}")
+            raise OutputError(f"frame {'newest' if seq is None else seq} is not there; there are: {known}")
         return frame

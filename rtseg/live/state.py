@@ -1,19 +1,37 @@
-"""What state a feed is in: one word, from what its processes last said."""
+"""What is true of a feed, with the functions that change it."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Any
 
-from .board import Board
+from ..base.errors import OutputError
+from ..base.types import Frame, now_ns
+from .counters import CumulativeCounters
+from .delay_monitor import DelayMonitor
+from .ending import MINOR, Ending
+from .ipc.board import Board
+from .ipc.messages import DisplaySettings, RecordNote, Size
+from .ipc.shared_memory import SharedMemory
+from .profile import StreamProfile
+from .segment_client import SegmentClient
+from .source_state import SourceState
+from .worker_process import WorkerProcess
+
+log = logging.getLogger("rtseg.live")
 
 SLOW_NS = 4_000_000_000  # longer than a network takes to come back
+LOUD = ("died", "hung", "fault", "unanswered", "warning")  # events that are logged as warnings
+_EVENTS = 20  # that are kept
 
 
 @dataclass(slots=True)
-class Facts:
-    """What the supervisor knows at a moment. `source` is the source's own state; `failed` what will not come back.
+class Conditions:
+    """From which the phase of a feed follows.
 
-    `absent`: there is no network just now; `recovering`: its objects are being restored.
+    `source`: the phase of the source; `absent`: there is no network at the moment; `recovering`: its objects are being
+    restored; `failed`: something will not come back.
     """
 
     source: str = "opening"
@@ -24,26 +42,188 @@ class Facts:
     over: bool = False
 
 
-def state_of(facts: Facts) -> str:
-    """The worst news first: that there is no picture matters more than that there are no masks."""
-    if facts.over:
+@dataclass(slots=True)
+class Scene:
+    """`last_cut`: the frame with which the present scene began, if there was a cut; `lost`: objects lost since then."""
+
+    last_cut: int | None = None
+    lost: tuple[int, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """For the status."""
+        return {"last": self.last_cut, "lost": list(self.lost)}
+
+
+def phase_of(conditions: Conditions) -> str:
+    """The phase of a feed, worst first: no picture matters more than no masks."""
+    if conditions.over:
         return "ended"
-    if facts.source not in ("running", "ended"):
-        return facts.source
-    if facts.failed:
+    if conditions.source not in ("running", "ended"):
+        return conditions.source
+    if conditions.failed:
         return "failed"
-    if facts.absent:
+    if conditions.absent:
         return "recovering"
-    if facts.paused:
+    if conditions.paused:
         return "paused"
-    return "recovering" if facts.recovering else facts.source
+    return "recovering" if conditions.recovering else conditions.source
 
 
 def has_recovered(board: Board, newest_ns: int, since_ns: int, budget_ms: float) -> bool:
     """Whether there are masks of a frame captured after `since_ns`, and fresh on the newest frame.
 
-    Or, where the network is too slow for that, whether there still are such masks after a few seconds: then each frame
+    Where the network is too slow for that: whether there still are such masks after a few seconds. Then each frame
     says itself how old its masks are.
     """
     masks_ns = board["masks captured_ns"]
     return masks_ns > since_ns and (newest_ns - masks_ns <= budget_ms * 1e6 or masks_ns - since_ns > SLOW_NS)
+
+
+class FeedState:
+    """The state of one feed. Only the supervisor's thread changes it."""
+
+    shared: SharedMemory
+    segmenter: SegmentClient
+    delay: DelayMonitor
+
+    def __init__(self, profile: StreamProfile) -> None:
+        self.profile = profile
+        self.settings = {"opacity": profile.opacity, "budget_ms": profile.mask_budget_ms}
+        self.conditions, self.ending = Conditions(), Ending()
+        self.source = SourceState(self.note)
+        self.scene, self.publisher_counts = Scene(), CumulativeCounters()
+        self.events: list[str] = []
+        self.engine = self.endpoint = self.control = self.recording = ""
+        self.recipe = self.larger_recipe = profile.engine  # of the network now, and before its pictures became smaller
+        self.worst_lag: dict[str, Any] = {}  # for the report: the seconds with the fewest fresh masks
+        self.first_prompts_given = not profile.objects
+        self.stopping = False
+        self.start_ns = self.began_ns = 0  # when the workers were started; when frames were first read
+        self.status_due_ns = self._recovery_ns = 0
+        self.workers: dict[str, WorkerProcess] = {}
+
+    def attach(self, shared: SharedMemory, workers: dict[str, WorkerProcess]) -> None:
+        """Give the feed its memory and its workers, which are not started yet."""
+        self.shared, self.workers = shared, workers
+        self.board, self.frames, self.masks = shared.board, shared.frames, shared.masks
+        self.segmenter = SegmentClient(workers["segment"], self.profile.engine.max_objects)
+        self.delay = DelayMonitor(self.board)
+
+    # What follows from the state.
+
+    @property
+    def phase(self) -> str:
+        """One word for all of it."""
+        return phase_of(self.conditions)
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Of each part that has failed, what went wrong first."""
+        return self.ending.plain()
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """What was sent and dropped, over all processes that published."""
+        return self.publisher_counts.total
+
+    @property
+    def waits_for(self) -> str:
+        """What a feed that has not begun waits for; "" once it has."""
+        if self.began_ns:
+            return ""
+        if not self.workers["publish"].up:
+            return "the publisher"
+        return "the source" if not self.workers["grab"].up or self.workers["segment"].up else "the network"
+
+    def frame(self, seq: int | None = None) -> Frame | None:
+        """A frame of the last seconds; None: the newest. None if the ring does not hold it."""
+        for _ in range(3):  # while it is read, the newest may be overwritten, but only in a tiny ring
+            frame = self.frames.get(self.frames.head - 1 if seq is None else seq)
+            if frame is not None:
+                return frame
+        return None
+
+    # Events and faults.
+
+    def note(self, kind: str, role: str, text: str) -> None:
+        """Note an event: in the log, the status and the recording."""
+        log.log(logging.WARNING if kind in LOUD else logging.INFO, "%s %s: %s", role, kind, text)
+        self.events = [*self.events, f"{role} {kind}: {text}"][-_EVENTS:]
+        self.record(kind, {"role": role, "text": text})
+        self.status_due_ns = 0
+
+    def record(self, kind: str, facts: dict[str, Any]) -> None:
+        """Note an event in the recording alone."""
+        if "record" in self.workers:
+            self.workers["record"].send(RecordNote(kind, facts))
+
+    def fault(self, part: str, text: str) -> None:
+        """Something has failed for good: see `ending.py`."""
+        if self.ending.add(part, text):
+            self.note("fault", part, text)
+
+    # What people ask for.
+
+    def stop(self) -> None:
+        """End the feed soon; from any thread."""
+        self.stopping = True
+
+    def pause(self, on: bool) -> None:
+        """Let the network rest, or work again."""
+        self.segmenter.pause(on)
+        self.note("paused" if on else "resumed", "segment", "by order")
+
+    def change_settings(self, **changes: float) -> None:
+        """Change how masks are drawn; `OutputError`, and no change, if the publisher cannot be told."""
+        settings, publish = {**self.settings, **changes}, self.workers["publish"]
+        if publish.up and not publish.send(DisplaySettings(**settings)):  # one that starts gets them when it is up
+            raise OutputError("the publisher does not listen at the moment; try again")
+        self.settings = settings
+
+    # What happens to the workers.
+
+    def set_size(self, size: Size) -> None:
+        """The height and width of the pictures to come are known."""
+        self.source.size = size
+        self.segmenter.set_size(size)
+
+    def lose_masks(self) -> None:
+        """The segment worker has ended: its objects have to be restored."""
+        self.scene.lost = ()
+        self._recovery_ns = now_ns()
+        self.conditions.recovering = bool(self.segmenter.history.ids) or not self.first_prompts_given
+        discarded = self.segmenter.ended()
+        if discarded is not None:
+            self.fault("prompts", discarded)
+
+    def reopen_engine(self, kind: str, text: str) -> None:
+        """The segment worker opens its engine again: until it is ready, it counts as not up."""
+        self.workers["segment"].up = False
+        self._recovery_ns, self.conditions.recovering = now_ns(), bool(self.segmenter.history.ids)
+        self.note(kind, "segment", text)
+
+    # Once in each round of the supervisor.
+
+    def update_conditions(self) -> None:
+        """Work out what holds now."""
+        conditions = self.conditions
+        conditions.paused, conditions.absent = self.segmenter.paused, not self.workers["segment"].up
+        failing = {role for role, worker in self.workers.items() if not worker.up and worker.failing}
+        conditions.failed = self.ending.failed or not failing <= set(MINOR)
+        conditions.failed |= bool(self.began_ns) and not self.workers["publish"].up
+        self.segmenter.proved(self.board["masks captured_ns"])
+        conditions.source = self.source.state if self.began_ns else "opening"
+        self.source.remind(self.waits_for)
+
+    def check_recovery(self) -> None:
+        """Note when the objects are restored."""
+        conditions = self.conditions
+        if not conditions.recovering or conditions.paused:
+            return
+        newest = self.frames.newest
+        newest_ns = now_ns() if newest is None else newest.captured_ns
+        if self.first_prompts_given and not self.segmenter.history.ids:
+            conditions.recovering = False  # there is nothing to restore
+        elif has_recovered(self.board, newest_ns, self._recovery_ns, self.settings["budget_ms"]):
+            conditions.recovering = False
+            self.note("recovered", "segment", f"after {(now_ns() - self._recovery_ns) / 1e9:.1f} s")

@@ -16,6 +16,7 @@ from rtseg import Prompt, Subscriber
 from rtseg.engine.recipe import Recipe
 from rtseg.live import Feed, run_live
 from rtseg.live.profile import Publish, StreamProfile
+from rtseg.live.state import FeedState
 
 SOURCE = "synthetic:laparoscopy?width=160&height=120&fps=50&seconds={}&seed=7"
 LONG_S = 60.0  # what comes at all comes by then, on a slow machine beside others
@@ -101,12 +102,16 @@ class Running(threading.Thread):
 
     def begin(self) -> Running:
         self.start()
-        self.until(lambda: self._is_ready.is_set() and self.feed.frames.head > 0)
+        self.until(lambda: self._is_ready.is_set() and self.feed.state.frames.head > 0)
         return self
 
     def _ready(self, feed: Feed, endpoint: str) -> None:
         self.watcher = Watcher(endpoint)
         self._is_ready.set()
+
+    @property
+    def state(self) -> FeedState:
+        return self.feed.state
 
     def run(self) -> None:
         self.report = self.feed.run()
@@ -115,8 +120,8 @@ class Running(threading.Thread):
         """Wait for something, and fail if it does not come; returns how long it took."""
         start = time.monotonic()
         while not true():
-            assert self.is_alive(), f"the feed has ended; {self.report or self.feed.events}"
-            assert time.monotonic() - start < LONG_S, f"nothing came in {LONG_S} s; {self.feed.events}"
+            assert self.is_alive(), f"the feed has ended; {self.report or self.feed.state.events}"
+            assert time.monotonic() - start < LONG_S, f"nothing came in {LONG_S} s; {self.feed.state.events}"
             time.sleep(0.005)
         return time.monotonic() - start
 
@@ -132,7 +137,7 @@ class Running(threading.Thread):
         return last
 
     def pid(self, role: str) -> int:
-        pid = self.feed.children[role].pid
+        pid = self.feed.state.workers[role].pid
         assert pid is not None
         return pid
 

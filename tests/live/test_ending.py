@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rtseg.base.errors import EngineError
-from rtseg.live import Feed, child, run_live
+from rtseg.live import Feed, run_live, worker_limits, worker_process
 from rtseg.live.ending import Ending
 from rtseg.live.profile import StreamProfile
 from rtseg.publish.verify import verify
@@ -47,13 +47,13 @@ def test_exit_code_and_last_line_follow_from_the_list() -> None:
 def test_a_part_that_is_stopped_makes_the_end_a_failure(
     endless: StreamProfile, running: Start, tmp_path: Path, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "STOP_S", 0.5)
-    monkeypatch.setitem(child.SILENT_S, role, 60.0)  # nobody notices before the end
+    monkeypatch.setattr(worker_process, "STOP_S", 0.5)
+    monkeypatch.setitem(worker_limits.SILENT_S, role, 60.0)  # nobody notices before the end
     run = running(replace(endless, record=tmp_path))
-    run.until(lambda: run.feed.board["recorded"] > 5 and run.feed.board["segmented"] > 5)
+    run.until(lambda: run.state.board["recorded"] > 5 and run.state.board["segmented"] > 5)
     os.kill(run.pid(role), signal.SIGSTOP)
     report = run.finish()
-    assert not report["ok"] and run.feed.ending.code == 1 and accounted(report)
+    assert not report["ok"] and run.state.ending.code == 1 and accounted(report)
     assert set(report["faults"]) == {role} and "did not end within" in report["why"] and role in report["why"]
     (folder,) = tmp_path.iterdir()
     assert verify(folder)["closed"] == (role != "record")
@@ -63,7 +63,7 @@ def test_a_part_that_is_stopped_makes_the_end_a_failure(
 def test_a_feed_that_ends_in_order_says_nothing(endless: StreamProfile, running: Start, tmp_path: Path) -> None:
     """The negative control of the test above."""
     run = running(replace(endless, record=tmp_path))
-    run.until(lambda: run.feed.board["recorded"] > 5 and run.feed.board["segmented"] > 5)
+    run.until(lambda: run.state.board["recorded"] > 5 and run.state.board["segmented"] > 5)
     report = run.finish()
     (folder,) = tmp_path.iterdir()
     assert report["ok"] and report["faults"] == {} and "why" not in report and verify(folder)["closed"]
@@ -79,10 +79,10 @@ def test_a_recording_is_waited_for_while_its_process_gets_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """It works for longer than it may be without any sign of life."""
-    monkeypatch.setattr(child, "STOP_S", 0.4)
+    monkeypatch.setattr(worker_process, "STOP_S", 0.4)
     faults(close=close)
     run = running(replace(endless, record=tmp_path))
-    run.until(lambda: run.feed.board["recorded"] > 5)
+    run.until(lambda: run.state.board["recorded"] > 5)
     report = run.finish()
     assert report["ok"] == (not why) and why in report.get("why", "")
     (folder,) = tmp_path.iterdir()
@@ -94,15 +94,15 @@ def test_a_part_that_is_not_back_at_the_end_is_a_fault_and_one_that_came_back_is
     endless: StreamProfile, running: Start, role: str
 ) -> None:
     run = running(endless)
-    run.until(lambda: run.feed.board["segmented"] > 5)
+    run.until(lambda: run.state.board["segmented"] > 5)
     os.kill(run.pid(role), signal.SIGKILL)
-    child = run.feed.children[role]
-    run.until(lambda: child.restarts == 1 and child.up and run.feed.state == "running")
-    assert run.feed.ending.ok
+    worker = run.state.workers[role]
+    run.until(lambda: worker.restarts == 1 and worker.up and run.state.phase == "running")
+    assert run.state.ending.ok
     os.kill(run.pid(role), signal.SIGKILL)
-    run.until(lambda: not run.feed.children[role].up)
+    run.until(lambda: not run.state.workers[role].up)
     report = run.finish()
-    assert set(report["faults"]) == {role} and "SIGKILL" in report["why"] and run.feed.ending.code == 1
+    assert set(report["faults"]) == {role} and "SIGKILL" in report["why"] and run.state.ending.code == 1
 
 
 def test_a_feed_of_which_nothing_came_is_no_success(profile: StreamProfile, faults: Faults, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_feed_of_which_nothing_came_is_no_success(profile: StreamProfile, faul
         if kind == "bound":
             feed.stop()
 
-    feed.note = note  # type: ignore[method-assign]
+    feed.state.note = note  # type: ignore[method-assign]
     report = feed.run()
     assert report["faults"].keys() == {"grab"} and "waited for" in report["why"]
 
@@ -144,15 +144,15 @@ def test_an_end_that_is_not_waited_for_is_said(
 ) -> None:
     """Ctrl-C for the second time."""
 
-    def interrupt(feed: Feed) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("rtseg.live.supervisor.close", interrupt)
     feed = Feed(replace(profile, source=SOURCE.format(0.4), record=tmp_path), WORKER)
     report = feed.run()
     assert "its end was not waited for; it was killed; the recording is not closed" in report["faults"]["record"]
-    assert set(report["faults"]) == set(feed.children) and accounted(report)
-    assert all(child.pid is None and child.link is None for child in feed.children.values())
+    assert set(report["faults"]) == set(feed.state.workers) and accounted(report)
+    assert all(worker.pid is None and worker.link is None for worker in feed.state.workers.values())
 
 
 def test_nothing_stays_open_after_a_run(profile: StreamProfile, faults: Faults) -> None:
@@ -164,4 +164,4 @@ def test_nothing_stays_open_after_a_run(profile: StreamProfile, faults: Faults) 
     before = sockets()
     feed = Feed(replace(profile, source=SOURCE.format(0.2)), WORKER)
     feed.run()
-    assert sockets() == before and all(child.link is None for child in feed.children.values())
+    assert sockets() == before and all(worker.link is None for worker in feed.state.workers.values())

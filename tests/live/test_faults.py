@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rtseg.base.types import now_ns
-from rtseg.live import child
+from rtseg.live import worker_limits
 from rtseg.live.profile import StreamProfile
 from tests.live.conftest import LONG_S, SOURCE, WORKER, Running, accounted, watch
 
@@ -37,9 +37,9 @@ def endless(profile: StreamProfile, faults: Faults) -> StreamProfile:
 def test_a_network_that_is_killed_comes_back_with_its_objects(endless: StreamProfile, running: Start) -> None:
     run = running(endless)
     assert run.watcher is not None
-    run.until(lambda: run.feed.state == "running" and run.feed.board["segmented"] > 5)
+    run.until(lambda: run.state.phase == "running" and run.state.board["segmented"] > 5)
     os.kill(run.pid("segment"), signal.SIGKILL)
-    away_s = run.until(lambda: run.feed.state == "recovering") + run.until(lambda: run.feed.state == "running")
+    away_s = run.until(lambda: run.state.phase == "recovering") + run.until(lambda: run.state.phase == "running")
     newest = run.watcher.got["overlay"][-1].header
     run.until(lambda: run.watcher.got["overlay"][-1].header["state"] == "fresh")
     assert run.watcher.got["overlay"][-1].header["objects"][0]["label"] == "grasper", newest
@@ -59,8 +59,8 @@ def test_a_network_that_raises_comes_back_and_says_why(
     run = running(endless)
     assert run.watcher is not None
     got = run.watcher.got
-    run.until(lambda: run.feed.children["segment"].restarts == 1 and run.feed.state == "running")
-    seq = run.feed.frames.head
+    run.until(lambda: run.state.workers["segment"].restarts == 1 and run.state.phase == "running")
+    seq = run.state.frames.head
     run.until(lambda: got["overlay"][-1].header["state"] == "fresh" and got["video"][-1].seq > seq)
     report = run.finish()
     assert report["ok"] and report["restarts"] == {"segment": 1} and accounted(report)
@@ -84,16 +84,18 @@ def test_a_network_that_always_raises_never_takes_the_picture_with_it(profile: S
 def test_a_process_that_is_stopped_is_replaced(
     endless: StreamProfile, running: Start, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(child.SILENT_S, role, 1.5)  # it is given up sooner than in an operating room
+    monkeypatch.setitem(worker_limits.SILENT_S, role, 1.5)  # it is given up sooner than in an operating room
     run = running(endless)
-    run.until(lambda: run.feed.board["segmented"] > 5)
-    before, pid = run.feed.board["shown"], run.pid(role)
+    run.until(lambda: run.state.board["segmented"] > 5)
+    before, pid = run.state.board["shown"], run.pid(role)
     os.kill(pid, signal.SIGSTOP)
-    run.until(lambda: run.feed.children[role].restarts == 1)
-    run.until(lambda: run.feed.state == "running" and run.feed.board["shown"] > before + 75)
+    run.until(lambda: run.state.workers[role].restarts == 1)
+    run.until(lambda: run.state.phase == "running" and run.state.board["shown"] > before + 75)
     assert not Path(f"/proc/{pid}").exists()
     if role == "segment":
-        assert gap_ms(run) < 1e3 * child.SILENT_S[role]  # it was given up after so long, and nobody waited for it
+        assert (
+            gap_ms(run) < 1e3 * worker_limits.SILENT_S[role]
+        )  # it was given up after so long, and nobody waited for it
     assert accounted(run.finish())
 
 
@@ -101,11 +103,11 @@ def test_a_process_that_is_stopped_is_replaced(
 def test_a_process_that_is_killed_is_back_at_once(endless: StreamProfile, running: Start, role: str) -> None:
     run = running(endless)
     assert run.watcher is not None
-    run.until(lambda: run.feed.board["segmented"] > 5)
+    run.until(lambda: run.state.board["segmented"] > 5)
     for _ in range(2):
-        shown = run.feed.board["shown"]
+        shown = run.state.board["shown"]
         os.kill(run.pid(role), signal.SIGKILL)
-        run.until(lambda n=shown: run.feed.board["shown"] > n + 15)  # type: ignore[misc]
+        run.until(lambda n=shown: run.state.board["shown"] > n + 15)  # type: ignore[misc]
     seqs = [m.seq for m in run.watcher.got["video"]]
     assert seqs == sorted(set(seqs)), "a frame's number is used once"
     assert accounted(run.finish())
@@ -145,8 +147,8 @@ def test_nothing_outlives_a_supervisor_that_is_killed(faults: Faults, tmp_path: 
 PROGRAM = """
 import sys
 from rtseg.live import run_live
-from rtseg.live.seat import end_with
-end_with(int(sys.argv.pop(1)))
+from rtseg.live.workers.lifecycle import end_with_parent
+end_with_parent(int(sys.argv.pop(1)))
 from rtseg.live.profile import Publish, StreamProfile
 from rtseg.base.types import Prompt
 box = Prompt(1, box=(20.0, 20.0, 120.0, 100.0))

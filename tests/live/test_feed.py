@@ -13,7 +13,7 @@ import torch
 from rtseg import Prompt, open_source
 from rtseg.base.errors import EngineError, OutputError, PromptError, SourceError
 from rtseg.engine.recipe import Recipe
-from rtseg.live import child, run_live
+from rtseg.live import run_live, worker_limits, worker_process
 from rtseg.live.profile import Publish, StreamProfile
 from rtseg.sam2 import Sam2, get_preset, save_weights
 from rtseg.synthetic import EndoscopeSource
@@ -77,8 +77,8 @@ def test_sync_goes_on_without_masks_when_none_come(
     profile: StreamProfile, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults(hang_at=3)
-    monkeypatch.setitem(child.SILENT_S, "segment", 60.0)  # it hangs as long as the feed plays
-    monkeypatch.setattr(child, "STOP_S", 1.0)
+    monkeypatch.setitem(worker_limits.SILENT_S, "segment", 60.0)  # it hangs as long as the feed plays
+    monkeypatch.setattr(worker_process, "STOP_S", 1.0)
     report, got = watch(replace(profile, overlay="sync", mask_budget_ms=60.0))
     shown = [m.header["captured_ns"] for m in got["overlay"]]
     assert accounted(report) and max(np.diff(shown)) / 1e6 < 1000 and len(shown) > 5

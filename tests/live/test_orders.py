@@ -29,8 +29,8 @@ def run(profile: StreamProfile, faults: Faults, running: Callable[[StreamProfile
 
 @pytest.fixture()
 def client(run: Running) -> Iterator[Client]:
-    with Client(run.feed.control) as client:
-        run.until(lambda: run.feed.board["segmented"] > 3)
+    with Client(run.state.control) as client:
+        run.until(lambda: run.state.board["segmented"] > 3)
         yield client
 
 
@@ -47,7 +47,7 @@ def test_objects_come_change_and_go_and_survive_the_network(run: Running, client
     run.until(lambda: shown(run) == {1: "grasper", 2: "scissors"})
     client.correct(1, points=[(30, 30, 1), (5, 5, 0)])
     os.kill(run.pid("segment"), signal.SIGKILL)
-    run.until(lambda: run.feed.state == "recovering")
+    run.until(lambda: run.state.phase == "recovering")
     client.add(3, points=[(50, 50, 1)], label="while it was away")
     run.until(lambda: shown(run) == {1: "grasper", 2: "scissors", 3: "while it was away"})
     client.remove(2)
@@ -61,9 +61,9 @@ def test_objects_come_change_and_go_and_survive_the_network(run: Running, client
 
 def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Running, client: Client) -> None:
     def correct_the_past() -> None:
-        run.until(lambda: run.feed.frames.head > 20)
+        run.until(lambda: run.state.frames.head > 20)
         client.correct(1, points=[(3, 3, 1)])
-        client.correct(1, points=[(3, 3, 1)], seq=run.feed.frames.head - 15)
+        client.correct(1, points=[(3, 3, 1)], seq=run.state.frames.head - 15)
 
     for order, why in [
         (lambda: client.add(1, points=[(3, 3, 1)]), "tracked already"),
@@ -71,29 +71,29 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Run
         (lambda: client.add(2, points=[(999, 3, 1)]), "outside the 160x120 frame"),
         (lambda: client.add(2, points=[(3, 3, 0)]), "only background points"),
         (lambda: client.add(2, points=[(3, 3, 1)], label="impossible"), "impossible"),
-        (lambda: client.add(2, points=[(3, 3, 1)], seq=10**6), "frame 1000000 is not there; those at hand: "),
-        (correct_the_past, "more was said of it on frame"),
+        (lambda: client.add(2, points=[(3, 3, 1)], seq=10**6), "frame 1000000 is not there; there are: "),
+        (correct_the_past, "it has a prompt on frame"),
     ]:
         with pytest.raises(PromptError, match=why):
             order()
     for order, why in [(lambda: client.remove(9), "no object 9"), (lambda: client.rename(9, "x"), "no object 9")]:
         with pytest.raises(OutputError, match=why):
             order()
-    assert [o["id"] for o in client.status()["objects"]] == [1] and run.feed.network.keep.ids == (1,)
+    assert [o["id"] for o in client.status()["objects"]] == [1] and run.state.segmenter.history.ids == (1,)
 
 
 def test_a_click_on_a_past_frame_keeps_that_frame(run: Running, client: Client) -> None:
-    run.until(lambda: run.feed.frames.head > 30)
-    seq = run.feed.frames.head - 20
+    run.until(lambda: run.state.frames.head > 30)
+    seq = run.state.frames.head - 20
     assert client.add(2, points=[(30, 30, 1)], seq=seq) == {"id": 2, "seq": seq}
-    (picture,) = [picture for picture, prompts in run.feed.network.keep.replay() if prompts[0].id == 2]
+    (picture,) = [picture for picture, prompts in run.state.segmenter.history.replay() if prompts[0].id == 2]
     truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == seq)
     assert picture.seq == seq and os.pread(picture.fd, 10**6, 0) == truth.image_hwc.tobytes()
 
 
 def test_a_snapshot_is_the_original_picture_with_its_masks(run: Running, client: Client, tmp_path: Path) -> None:
-    run.until(lambda: run.feed.frames.head > 30)
-    seq = run.feed.frames.head - 10
+    run.until(lambda: run.state.frames.head > 30)
+    seq = run.state.frames.head - 10
     snapshot = client.snapshot(seq)
     image_hwc = cv2.cvtColor(cv2.imdecode(np.frombuffer(snapshot.png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == seq)
@@ -106,26 +106,26 @@ def test_a_snapshot_is_the_original_picture_with_its_masks(run: Running, client:
 def test_a_pause_rests_the_network_and_not_the_picture(run: Running, client: Client) -> None:
     assert run.watcher is not None
     client.pause()
-    segmented = run.steady(lambda: run.feed.board["segmented"])
-    pictures = run.feed.board["shown"]
-    run.until(lambda: run.feed.board["shown"] > pictures + 30)
-    assert run.feed.board["segmented"] == segmented and run.feed.state == "paused"
+    segmented = run.steady(lambda: run.state.board["segmented"])
+    pictures = run.state.board["shown"]
+    run.until(lambda: run.state.board["shown"] > pictures + 30)
+    assert run.state.board["segmented"] == segmented and run.state.phase == "paused"
     assert run.watcher.got["overlay"][-1].header["state"] == "expired"
     os.kill(run.pid("segment"), signal.SIGKILL)  # it is still paused when it comes back
-    run.until(lambda: run.feed.children["segment"].up and run.feed.children["segment"].restarts == 1)
-    assert run.steady(lambda: run.feed.board["segmented"]) == segmented
+    run.until(lambda: run.state.workers["segment"].up and run.state.workers["segment"].restarts == 1)
+    assert run.steady(lambda: run.state.board["segmented"]) == segmented
     client.resume()
-    run.until(lambda: run.feed.state == "running" and run.feed.board["segmented"] > segmented + 5)
+    run.until(lambda: run.state.phase == "running" and run.state.board["segmented"] > segmented + 5)
 
 
 def test_settings_change_what_is_drawn_and_outlive_the_publisher(run: Running, client: Client) -> None:
     assert run.watcher is not None
     assert client.set(opacity=0.0, budget_ms=77.0) == {"opacity": 0.0, "budget_ms": 77.0}
     os.kill(run.pid("publish"), signal.SIGKILL)
-    before = run.feed.board["shown"]
-    run.until(lambda: run.feed.board["shown"] > before + 20)
+    before = run.state.board["shown"]
+    run.until(lambda: run.state.board["shown"] > before + 20)
     assert client.get() == {"opacity": 0.0, "budget_ms": 77.0}
-    seq = run.feed.frames.head
+    seq = run.state.frames.head
     run.until(lambda: (m := run.watcher.got["overlay"][-1]).seq > seq and m.header["state"] == "fresh")  # type: ignore[union-attr]
     message = next(m for m in reversed(run.watcher.got["overlay"]) if m.header["state"] == "fresh")
     truth = next(f for f in open_source(SOURCE.format(60)) if f.seq == message.seq)
@@ -144,7 +144,7 @@ def test_a_prompt_that_is_too_small_is_told_of(run: Running, client: Client) -> 
     assert client.add(3, box=(10, 10, 11, 60))["warnings"] == ["object 3: too small"]
     assert "warnings" not in client.rename(3, "needle")
     os.kill(run.pid("segment"), signal.SIGKILL)  # what is said again is not told again
-    run.until(lambda: run.feed.state == "recovering")
-    run.until(lambda: run.feed.state == "running" and 2 in shown(run))
-    assert [event for event in run.feed.events if "warning" in event] == ["segment warning: object 3: too small"]
+    run.until(lambda: run.state.phase == "recovering")
+    run.until(lambda: run.state.phase == "running" and 2 in shown(run))
+    assert [event for event in run.state.events if "warning" in event] == ["segment warning: object 3: too small"]
     assert accounted(run.finish())

@@ -55,10 +55,10 @@ def test_a_recorder_that_is_killed_goes_on_with_the_same_chain(
 ) -> None:
     run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
     for kill in range(1):
-        run.until(lambda n=run.feed.board["recorded"]: run.feed.board["recorded"] > n + 70)  # type: ignore[misc]
+        run.until(lambda n=run.state.board["recorded"]: run.state.board["recorded"] > n + 70)  # type: ignore[misc]
         os.kill(run.pid("record"), signal.SIGKILL)
-        run.until(lambda n=kill: run.feed.children["record"].restarts == n + 1)  # type: ignore[misc]
-    run.until(lambda n=run.feed.board["recorded"]: run.feed.board["recorded"] > n + 30)  # type: ignore[misc]
+        run.until(lambda n=kill: run.state.workers["record"].restarts == n + 1)  # type: ignore[misc]
+    run.until(lambda n=run.state.board["recorded"]: run.state.board["recorded"] > n + 30)  # type: ignore[misc]
     report = run.finish()
     (folder,) = (tmp_path / "recordings").iterdir()
     found = verify(folder)
@@ -73,9 +73,9 @@ def test_what_a_recorder_left_open_that_was_killed_just_before_the_end_is_closed
     profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
 ) -> None:
     run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
-    run.until(lambda: run.feed.board["recorded"] > 70)
+    run.until(lambda: run.state.board["recorded"] > 70)
     os.kill(run.pid("record"), signal.SIGKILL)
-    run.until(lambda: run.feed.children["record"].pid is None or run.feed.children["record"].restarts)
+    run.until(lambda: run.state.workers["record"].pid is None or run.state.workers["record"].restarts)
     report = run.finish()
     (folder,) = (tmp_path / "recordings").iterdir()
     found = verify(folder)
@@ -106,12 +106,12 @@ def test_a_full_disk_stops_the_recorder_loudly_and_nothing_else(
     profile: StreamProfile, running: Start, faults: Faults, small_disk: Path
 ) -> None:
     run = running(replace(profile, source=SOURCE.format(60), record=small_disk / "recordings"))
-    run.until(lambda: run.feed.faults.get("record"))
-    assert "no space left" in run.feed.faults["record"].lower()
-    before = run.feed.board["shown"]
-    run.until(lambda: run.feed.board["shown"] > before + 50)
-    assert run.feed.children["record"].restarts == 0
-    assert run.watcher is not None and run.feed.state == "running"
+    run.until(lambda: run.state.faults.get("record"))
+    assert "no space left" in run.state.faults["record"].lower()
+    before = run.state.board["shown"]
+    run.until(lambda: run.state.board["shown"] > before + 50)
+    assert run.state.workers["record"].restarts == 0
+    assert run.watcher is not None and run.state.phase == "running"
     run.until(lambda: "record" in run.watcher.got["status"][-1].status()["faults"])  # type: ignore[union-attr]
     report = run.finish()
     assert not report["ok"] and accounted(report)
@@ -124,10 +124,10 @@ def test_a_recorder_that_never_works_leaves_the_feed_what_it_is(
 ) -> None:
     faults(crash="record")
     run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
-    run.until(lambda: run.feed.board["segmented"] > 5)
-    run.until(lambda: run.feed.children["record"].failing and not run.feed.children["record"].up)
+    run.until(lambda: run.state.board["segmented"] > 5)
+    run.until(lambda: run.state.workers["record"].failing and not run.state.workers["record"].up)
     states: list[str] = []
-    run.until(lambda: states.append(run.feed.state) or len(states) > 50)  # type: ignore[func-returns-value]
+    run.until(lambda: states.append(run.state.phase) or len(states) > 50)  # type: ignore[func-returns-value]
     assert set(states) == {"running"}, set(states)
     report = run.finish()
     assert not report["ok"] and "a bug" in report["faults"]["record"]
@@ -137,10 +137,10 @@ def test_a_folder_that_disappears_is_said_once_and_what_is_not_recorded_is_count
     profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
 ) -> None:
     run = running(replace(profile, source=SOURCE.format(60), record=tmp_path / "recordings"))
-    run.until(lambda: run.feed.board["recorded"] > 10)
+    run.until(lambda: run.state.board["recorded"] > 10)
     (tmp_path / "recordings").rename(tmp_path / "elsewhere")
-    run.until(lambda: run.feed.faults.get("record"))
-    run.until(lambda n=run.feed.board["shown"]: run.feed.board["shown"] > n + 30)  # type: ignore[misc]
+    run.until(lambda: run.state.faults.get("record"))
+    run.until(lambda n=run.state.board["shown"]: run.state.board["shown"] > n + 30)  # type: ignore[misc]
     report = run.finish()
     assert report["why"].count("lost while it was written") == 1, report["why"]
     recording = report["recording"]

@@ -18,10 +18,11 @@ from rtseg.base.errors import EngineError, OutputError, PromptError, RtsegError,
 from rtseg.base.types import Frame
 from rtseg.engine.recipe import Recipe
 from rtseg.live import Feed, run_live
-from rtseg.live.child import Child
-from rtseg.live.network import ENDED, Network
+from rtseg.live.ipc.messages import Answer, Message
 from rtseg.live.profile import Publish, StreamProfile
-from rtseg.live.seat import kind_of
+from rtseg.live.segment_client import ENDED, SegmentClient
+from rtseg.live.worker_process import WorkerProcess
+from rtseg.live.workers.lifecycle import public_class_of
 from tests.live.conftest import LONG_S, SOURCE, WORKER, Running
 
 Start = Callable[[StreamProfile], Running]
@@ -40,31 +41,31 @@ def test_a_network_that_dies_before_it_is_ready_takes_no_object_with_it(
 ) -> None:
     faults(die=4, life=str(tmp_path / "life"))
     run = running(replace(profile, source=SOURCE.format(120)))
-    assert run.watcher is not None and run.feed.children["segment"].starts > 1
+    assert run.watcher is not None and run.state.workers["segment"].starts > 1
     got, scraped = run.watcher.got, set()
-    while not run.feed.children["segment"].up:
+    while not run.state.workers["segment"].up:
         scraped.add(run.feed.snapshot()["state"])
         run.until(lambda: True)
         time.sleep(0.005)
     assert scraped <= {"opening", "recovering", "failed"} and "failed" in scraped
-    run.until(lambda: run.feed.state == "running" and run.feed.board["masks fresh"] > 5)
+    run.until(lambda: run.state.phase == "running" and run.state.board["masks fresh"] > 5)
     without = [m.header["state"] for m in got["status"] if not m.status().get("engine")]
     assert "failed" in without and "running" not in without
     since = next(m.header["captured_ns"] for m in got["overlay"] if m.header["state"] == "fresh")
     assert "recovering" in {m.header["state"] for m in got["overlay"] if m.header["captured_ns"] < since}
-    assert run.feed.network.keep.ids == (1,) and run.finish()["ok"]
+    assert run.state.segmenter.history.ids == (1,) and run.finish()["ok"]
 
 
-class Deaf(Child):
-    """A process that is told things, or is not."""
+class FakeWorker(WorkerProcess):
+    """A worker that reads messages, or does not."""
 
     def __init__(self) -> None:
         self.up, self.listens = True, True
-        self.told: list[str] = []
+        self.sent: list[Message] = []
         self.role = "segment"
 
-    def say(self, say: str, fds: tuple[int, ...] = (), **facts: object) -> bool:
-        self.told += [say] if self.listens else []
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
+        self.sent += [message] if self.listens else []
         return self.listens
 
 
@@ -77,62 +78,62 @@ def click(object_id: int, label: str | None = None) -> Prompt:
 
 
 def test_only_the_deaths_of_a_network_that_was_told_count_against_a_prompt() -> None:
-    child = Deaf()
-    network = Network(child, 4)
-    child.up = False
-    network.prompt(picture(), [click(1)], lambda error: None, stay=True)
-    assert [network.lost() for _ in range(9)] == [None] * 9
-    child.up = True
+    worker = FakeWorker()
+    client = SegmentClient(worker, 4)
+    worker.up = False
+    client.prompt(picture(), [click(1)], lambda error: None, stay=True)
+    assert [client.ended() for _ in range(9)] == [None] * 9
+    worker.up = True
     for _ in range(2):
-        assert network.begin() and network.lost() is None
-    assert network.lost() is None  # of another that was killed before it was ready
-    assert network.begin()
-    assert "object 1" in str(network.lost()) and network.keep.ids == ()
+        assert client.replay() and client.ended() is None
+    assert client.ended() is None  # of another that was killed before it was ready
+    assert client.replay()
+    assert "object 1" in str(client.ended()) and client.history.ids == ()
 
 
 def test_an_order_that_cannot_be_sent_changes_nothing() -> None:
-    child = Deaf()
-    network, answers = Network(child, 4), list[str | None]()
-    network.prompt(picture(), [click(1, "grasper")], answers.append)
-    network.answer(1, None)
-    child.listens = False
+    worker = FakeWorker()
+    client, answers = SegmentClient(worker, 4), list[str | None]()
+    client.prompt(picture(), [click(1, "grasper")], answers.append)
+    client.answered(Answer(1, None))
+    worker.listens = False
     for order in (
-        lambda: network.remove(1, answers.append),
-        lambda: network.rename(1, "hook", answers.append),
-        lambda: network.prompt(picture(3), [click(1, "hook")], answers.append),
-        lambda: network.prompt(picture(3), [click(2)], answers.append),
+        lambda: client.remove(1, answers.append),
+        lambda: client.rename(1, "hook", answers.append),
+        lambda: client.prompt(picture(3), [click(1, "hook")], answers.append),
+        lambda: client.prompt(picture(3), [click(2)], answers.append),
     ):
         order()
         assert "try again" in str(answers.pop())
     with pytest.raises(OutputError, match="try again"):
-        network.pause(True)
-    assert (network.keep.ids, network.keep.label(1), network.paused) == ((1,), "grasper", False)
-    assert [p.seq for p, _ in network.keep.replay()] == [0] and not network.begin()
-    child.listens = True
-    network.rename(1, "hook", answers.append)
-    network.remove(1, answers.append)
-    assert network.keep.ids == ()
+        client.pause(True)
+    assert (client.history.ids, client.history.label(1), client.paused) == ((1,), "grasper", False)
+    assert [p.seq for p, _ in client.history.replay()] == [0] and not client.replay()
+    worker.listens = True
+    client.rename(1, "hook", answers.append)
+    client.remove(1, answers.append)
+    assert client.history.ids == ()
 
 
 def test_a_correction_that_is_refused_pushes_nothing_out_and_gives_no_label() -> None:
-    network, answers = Network(Deaf(), 4), list[str | None]()
+    client, answers = SegmentClient(FakeWorker(), 4), list[str | None]()
     for seq in range(4):
-        network.prompt(picture(seq), [click(1, "grasper")], answers.append)
-        network.answer(seq + 1, None)
-    network.prompt(picture(4), [click(1, "hook")], answers.append)
-    network.answer(5, "impossible")
-    assert [p.seq for p, _ in network.keep.replay()] == [0, 1, 2, 3] and network.keep.label(1) == "grasper"
-    network.prompt(picture(5), [click(1, "hook")], answers.append)
-    network.rename(1, "scissors", answers.append)
-    network.answer(6, None)  # what was said before the name that it has now
-    assert [p.seq for p, _ in network.keep.replay()] == [0, 2, 3, 5] and network.keep.label(1) == "scissors"
-    network.prompt(picture(6), [click(1)], answers.append)
-    network.remove(1, answers.append)
-    network.answer(8, None)
-    assert network.keep.ids == ()
-    network.prompt(picture(7), [click(2)], answers.append)
-    network.lost()
-    assert network.keep.ids == () and answers[-1] is ENDED
+        client.prompt(picture(seq), [click(1, "grasper")], answers.append)
+        client.answered(Answer(seq + 1, None))
+    client.prompt(picture(4), [click(1, "hook")], answers.append)
+    client.answered(Answer(5, "impossible"))
+    assert [p.seq for p, _ in client.history.replay()] == [0, 1, 2, 3] and client.history.label(1) == "grasper"
+    client.prompt(picture(5), [click(1, "hook")], answers.append)
+    client.rename(1, "scissors", answers.append)
+    client.answered(Answer(6, None))  # what was said before the name that it has now
+    assert [p.seq for p, _ in client.history.replay()] == [0, 2, 3, 5] and client.history.label(1) == "scissors"
+    client.prompt(picture(6), [click(1)], answers.append)
+    client.remove(1, answers.append)
+    client.answered(Answer(8, None))
+    assert client.history.ids == ()
+    client.prompt(picture(7), [click(2)], answers.append)
+    client.ended()
+    assert client.history.ids == () and answers[-1] is ENDED
 
 
 @pytest.mark.parametrize("role", ["grab", pytest.param("publish", marks=pytest.mark.slow)])
@@ -171,14 +172,16 @@ def test_a_camera_that_is_not_there_yet_is_waited_for_and_said_while_the_network
     thread = Thread(target=feed.run, daemon=True)
     thread.start()
     until = time.monotonic() + LONG_S
-    while not any("lost" in event for event in feed.events) and time.monotonic() < until:
+    while not any("lost" in event for event in feed.state.events) and time.monotonic() < until:
         time.sleep(0.01)
-    assert feed.children["segment"].starts <= 1 and not feed.children["segment"].up and not feed.began_ns
-    assert any("connecting to tcp://" in event for event in feed.events)
-    assert any("refused" in event for event in feed.events), feed.events
+    assert (
+        feed.state.workers["segment"].starts <= 1 and not feed.state.workers["segment"].up and not feed.state.began_ns
+    )
+    assert any("connecting to tcp://" in event for event in feed.state.events)
+    assert any("refused" in event for event in feed.state.events), feed.state.events
     feed.stop()
     thread.join(LONG_S)
-    assert "refused" in feed.ending.line and feed.ending.code == 1
+    assert "refused" in feed.state.ending.line and feed.state.ending.code == 1
 
 
 def test_a_camera_that_asks_for_another_password_is_refused_at_once(
@@ -206,7 +209,7 @@ def test_a_refusal_in_the_words_of_a_room_is_one_of_ours() -> None:
     class OwnError(SourceError):
         pass
 
-    assert kind_of(OwnError("x")) == "SourceError" and kind_of(RtsegError("x")) == "RtsegError"
+    assert public_class_of(OwnError("x")) == "SourceError" and public_class_of(RtsegError("x")) == "RtsegError"
 
 
 @pytest.fixture()

@@ -1,4 +1,4 @@
-"""A process of a feed with faults in it, as `python tests/live/worker.py SEAT`; RTSEG_TEST_FAULTS (JSON) says which.
+"""A worker with faults in it, as `python tests/live/worker.py ARGUMENT`; RTSEG_TEST_FAULTS (JSON) says which.
 
 fake: true      a network of no weight, which imports no torch: an object's mask is the box it was prompted with
 slow: s         each step takes so many seconds more; with `slow_above`, only at image sizes above that;
@@ -133,7 +133,7 @@ def seen(what: str) -> None:
 
 
 def break_network() -> None:
-    from rtseg.live import segment
+    from rtseg.live.workers import segment
 
     first = True
     if "life" in FAULTS:
@@ -178,14 +178,14 @@ def break_network() -> None:
     segment.open_engine = refuse
 
 
-def break_display() -> None:
-    from rtseg.live import display
+def break_overlay() -> None:
+    from rtseg.live.workers import overlay
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no ink")
 
     if FAULTS.get("ink"):
-        display.draw_overlay = fail  # type: ignore[assignment]
+        overlay.draw_overlay = fail  # type: ignore[assignment]
 
 
 def break_source() -> None:
@@ -248,7 +248,7 @@ if __name__ == "__main__":
     role = json.loads(sys.argv[1])["role"]
     if role == "segment":
         linger()
-    {"segment": break_network, "publish": break_display, "grab": break_source, "record": break_recorder}[role]()
+    {"segment": break_network, "publish": break_overlay, "grab": break_source, "record": break_recorder}[role]()
     if FAULTS.get("crash") == role:
-        sys.modules[f"rtseg.live.{role}"] = types.SimpleNamespace(work=lambda seat: crash())  # type: ignore[assignment]
+        sys.modules[f"rtseg.live.workers.{role}"] = types.SimpleNamespace(work=lambda context: crash())  # type: ignore[assignment]
     main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""How the processes of a feed share frames, counts and messages: rings, a board, links and wake-ups."""

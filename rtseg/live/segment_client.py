@@ -1,0 +1,152 @@
+"""The segment worker as its supervisor uses it: orders and their answers, and the replay of prompts after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..base.errors import OutputError
+from ..base.types import Frame, Prompt, now_ns
+from .ipc.messages import (
+    Answer,
+    GivePrompts,
+    Message,
+    Pause,
+    PromptData,
+    RemoveObject,
+    RenameObject,
+    SetSize,
+    Size,
+    Ticket,
+)
+from .prompt_history import Picture, PromptHistory
+from .worker_process import TRIES, WorkerProcess
+
+Then = Callable[[str | None], None]  # called with the outcome: what was wrong, or None
+
+PROVED_NS = 1_000_000_000  # masks of a frame so long after a prompt prove that the worker survives it
+NOT_LISTENING = "the segment worker does not listen at the moment; try again"
+ENDED = "the segment worker ended while it did this; look at the feed, and try again"
+
+
+class SegmentClient:
+    """Sends orders to the present process of the worker, and owns what has to be replayed to the next.
+
+    `preparing_size`: it was told the size of the pictures, and is not ready for them yet. `warnings`: of the answer
+    that is being handled.
+    """
+
+    def __init__(self, worker: WorkerProcess, most_objects: int) -> None:
+        self.history, self.paused = PromptHistory(most_objects), False
+        self.preparing_size = False
+        self.warnings: tuple[str, ...] = ()
+        self._worker = worker
+        self._waiting: dict[Ticket, Then] = {}
+        self._last: Ticket = 0
+        self._unproved: list[tuple[Picture, Sequence[Prompt]]] = []  # prompts since there last were good masks
+        self._since_ns = self._deaths = 0
+        self._received_unproved = False  # whether the present process was sent any of them
+
+    def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then, *, stay: bool = False) -> None:
+        """Let checked prompts act on their frame; those that the network refuses are discarded.
+
+        `stay`: they stay in the history, and are replayed, also if the process ends before it has answered.
+        """
+        picture = self.history.picture(frame)
+        for prompt in prompts:
+            self.history.add_pending(picture, prompt)
+        self._unproved.append((picture, prompts))
+        self._since_ns = now_ns()
+
+        def answered(error: str | None) -> None:
+            if error is ENDED and stay:
+                error = None
+            if error is None:
+                self.history.accept(picture, prompts)
+            else:
+                self.history.discard(picture, prompts)
+                self._unproved = [one for one in self._unproved if one[1] is not prompts]
+            then(error)
+
+        together = self.history.prompts_on(picture, [prompt.id for prompt in prompts])
+        self._order(answered, lambda ticket: self._send_prompts(picture, together, ticket))
+
+    def remove(self, object_id: int, then: Then) -> None:
+        """Remove an object; `PromptError` if there is none."""
+        self.history.require(object_id)
+        if self._order(then, lambda ticket: self._worker.send(RemoveObject(ticket, object_id))):
+            self.history.remove(object_id)
+
+    def rename(self, object_id: int, label: str, then: Then) -> None:
+        """Give an object another label; `PromptError` if there is none."""
+        self.history.require(object_id)
+        if self._order(then, lambda ticket: self._worker.send(RenameObject(ticket, object_id, label))):
+            self.history.rename(object_id, label)
+
+    def pause(self, on: bool) -> None:
+        """Let the network rest, or work again; `OutputError`, and no change, if the worker does not listen."""
+        if self._worker.up and not self._worker.send(Pause(0, on)):
+            raise OutputError(NOT_LISTENING)
+        self.paused = on
+
+    def set_size(self, size: Size) -> None:
+        """Tell the worker the size of the pictures to come, as early as it is known."""
+        self.preparing_size = self._worker.send(SetSize(size))
+
+    def replay(self) -> bool:
+        """Replay the prompts to the restarted process; False if it does not listen."""
+        sent = self._worker.send(Pause(0, self.paused))
+        return sent and all(self._send_prompts(picture, prompts, 0) for picture, prompts in self.history.replay())
+
+    def answered(self, answer: Answer) -> None:
+        """Handle an answer of the worker."""
+        then = self._waiting.pop(answer.ticket, None)
+        if then is not None:
+            self.warnings = answer.warnings
+            then(answer.error)
+            self.warnings = ()
+
+    def proved(self, masks_ns: int) -> None:
+        """There are masks of a frame captured then: the worker survives the prompts well before that."""
+        if self._unproved and masks_ns > self._since_ns + PROVED_NS:
+            self._unproved, self._deaths = [], 0
+
+    def ended(self) -> str | None:
+        """The process has ended. Returns which prompts were discarded because of that, if any.
+
+        Its orders fail. Prompts are replayed to the next process; but new ones that several processes in a row did not
+        survive may be what ended them. A process that never received them did not end because of them.
+        """
+        received, self._received_unproved, self.preparing_size = self._received_unproved, False, False
+        for ticket in list(self._waiting):
+            self.answered(Answer(ticket, ENDED))
+        self._deaths += received
+        if self._deaths < TRIES or not self._unproved:
+            return None
+        unproved, self._unproved, self._deaths = self._unproved, [], 0
+        ids = sorted({prompt.id for _, prompts in unproved for prompt in prompts} & set(self.history.ids))
+        for picture, prompts in unproved:
+            self.history.discard(picture, prompts)
+        return (
+            f"the last prompts of object {', '.join(map(str, ids))}: the network did not survive them" if ids else None
+        )
+
+    def _order(self, then: Then, send: Callable[[Ticket], bool]) -> bool:
+        """Send an order and wait for its answer; without a process it succeeds, and is replayed to the next one.
+
+        False if it cannot be sent: then nothing may change.
+        """
+        self._last += 1
+        if not self._worker.up:
+            then(None)
+        elif send(self._last):
+            self._waiting[self._last] = then
+        else:
+            then(NOT_LISTENING)
+            return False
+        return True
+
+    def _send_prompts(self, picture: Picture, prompts: Sequence[Prompt], ticket: Ticket) -> bool:
+        message: Message = GivePrompts(ticket, tuple(map(PromptData.from_prompt, prompts)), picture.id)
+        sent = self._worker.send(message, (picture.fd,))
+        self._received_unproved |= sent and bool(self._unproved)
+        return sent

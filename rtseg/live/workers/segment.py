@@ -1,0 +1,230 @@
+"""The worker that segments: newest frame -> tracker -> mask ring. It may crash: the supervisor has the prompt history.
+
+An exception ends the process, whatever it was (after a CUDA error nothing in a process can be trusted). The supervisor
+restarts it and replays the prompts, each with its picture. Only an answer that is no answer, such as one that is not a
+number, is skipped: that frame gets no masks, and several in a row end the process, too.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from ...base.errors import AnswerError, PromptError, RtsegError
+from ...base.types import Frame, FrameId, now_ns
+from ...engine import Readies, open_engine, spare_core
+from ...engine.recipe import Recipe
+from ...track import Tracker
+from ..ipc.link import Received
+from ..ipc.messages import (
+    Answer,
+    EngineReady,
+    GivePrompts,
+    ImageSizeRefused,
+    Pause,
+    PromptData,
+    RemoveObject,
+    RenameObject,
+    SegmentConfig,
+    SetImageSize,
+    SetSize,
+    Size,
+    SizeReady,
+)
+from .context import WorkerContext
+from .engine_preparation import on_gpu, prepare, report_opening, warm_up
+from .priority import lower_priority, raise_priority
+from .step_reports import SceneReports, StepTimes
+from .step_schedule import StepSchedule
+
+CATCH_UP, CATCH_UP_S = 8, 0.3  # at most so many frames, and seconds, between a click in the past and now
+
+Order = GivePrompts | RemoveObject | RenameObject | Pause
+
+
+def work(context: WorkerContext) -> None:
+    """Open the engine, and segment the newest frame again and again until told to stop."""
+    lower_priority()  # before there are threads
+    config: SegmentConfig = context.config
+    with spare_core():
+        size = size_of(context, config.size)
+        _Segmenter(context, opened(context, config.recipe, size), size).run()
+
+
+def opened(context: WorkerContext, recipe: Recipe, size: Size | None) -> Tracker:
+    """A tracker on a new engine, warm, and ready for pictures of `size` if it is known; the supervisor is told."""
+    lower_priority()
+    report_opening(context, recipe)
+    engine = open_engine(recipe)
+    if on_gpu(engine):
+        raise_priority()  # this thread only launches the GPU's work: it is short, and the whole frame waits for it
+    context.beat()
+    step_ms = prepare(context, engine, size)
+    if step_ms is None:
+        step_ms = 0.0 if isinstance(engine, Readies) else warm_up(engine)
+    tracker = Tracker(engine)
+    description = f"{engine.recipe.model}, {engine.description}, memory {tracker.policy}"
+    context.send(EngineReady(description, step_ms))
+    return tracker
+
+
+def size_of(context: WorkerContext, known: Size | None) -> Size | None:
+    """The size of the feed's pictures: of the newest frame, or else what is `known` from the source."""
+    newest = context.frames.newest
+    return known if newest is None else (newest.height, newest.width)
+
+
+class _Segmenter:
+    def __init__(self, context: WorkerContext, tracker: Tracker, size: Size | None) -> None:
+        config: SegmentConfig = context.config
+        self._context, self._recipe, self._known_size = context, config.recipe, config.size
+        self._tracker, self._paused = tracker, False
+        self._size = size  # of the pictures that the engine is ready for
+        self._schedule = StepSchedule() if config.overlay == "latest" else None
+        self._waited = -1  # the newest frame that was left for the next one
+        self._done = -1  # the newest frame that was segmented
+        self._had_objects = False  # on that frame: that there are none any more is published once
+        self._times, self._scenes = StepTimes(context), SceneReports(context)
+
+    def run(self) -> None:
+        context, wake_up = self._context, self._context.shared.frames_for_segment
+        while True:
+            context.beat()
+            self._prepare_for_size()
+            for received in context.receive():
+                self._handle(received)
+                context.beat()
+            newest = context.frames.head - 1
+            due = newest > self._done and not self._paused and bool(self._tracker.ids or self._had_objects)
+            wait_s = self._wait_s(newest) if due else 0.1
+            if wait_s:
+                wake_up.clear()
+                if context.frames.head - 1 == newest:
+                    context.wait(wait_s, wake_up)
+            else:
+                self._step(newest)
+
+    def _prepare_for_size(self) -> None:
+        """Prepare for the feed's pictures as soon as their size is known, before one of them has an object."""
+        size = size_of(self._context, self._known_size)
+        if size != self._size and size is not None:
+            self._size = size
+            self._context.send(SizeReady(prepare(self._context, self._tracker.engine, size)))
+
+    def _wait_s(self, newest: int) -> float:
+        """Seconds to wait for the frame after this one; each frame is waited for once."""
+        frame_id = self._context.frames.identity(newest)
+        if self._schedule is None or newest == self._waited or frame_id is None:
+            return 0.0
+        self._waited = newest
+        return self._schedule.wait_s((now_ns() - frame_id.captured_ns) / 1e6)
+
+    def _step(self, newest: int) -> None:
+        frame = self._context.frames.get(newest)
+        self._done, self._had_objects = newest, bool(self._tracker.ids)
+        if frame is None:
+            return
+        start_ns = now_ns()
+        self._times.begins(frame)
+        try:
+            masks = self._tracker.step(frame)
+        except AnswerError as e:
+            self._scenes.failed(e)
+            return
+        self._scenes.answered(masks)
+        board = self._context.board
+        took_ms = (masks.done_ns - start_ns) / 1e6
+        self._times.took(took_ms)
+        if self._schedule is not None:
+            self._schedule.stepped(newest, frame.captured_ns, took_ms)
+        board.stages["segment"].add(took_ms)
+        board.stages["glass-to-mask"].add((masks.done_ns - frame.captured_ns) / 1e6)
+        board["masks objects"] = len(masks.ids)
+        board["masks captured_ns"] = frame.captured_ns
+        board.add("segmented")
+        self._context.masks.put(masks)
+
+    def _handle(self, received: Received) -> None:
+        """Do what the supervisor asks for."""
+        match received.message:
+            case SetImageSize(image_size):
+                self._set_image_size(image_size)
+            case SetSize(size):
+                self._known_size = size
+                self._prepare_for_size()
+                self._context.send(SizeReady(None))
+            case GivePrompts() | RemoveObject() | RenameObject() | Pause() as order:
+                self._answer(order, received.fds)
+
+    def _answer(self, order: Order, fds: list[int]) -> None:
+        """Carry out an order, and report its outcome."""
+        self._prepare_for_size()
+        warnings: tuple[str, ...] = ()
+        try:
+            match order:
+                case GivePrompts(_, prompts, frame_id):
+                    warnings = self._prompt(_frame_in(fds[0], frame_id), prompts)
+                case RemoveObject(_, object_id):
+                    self._tracker.remove(object_id)
+                case RenameObject(_, object_id, label):
+                    self._tracker.rename(object_id, label)
+                case Pause(_, on):
+                    self._paused = on
+        except (PromptError, AnswerError) as e:
+            if isinstance(e, AnswerError) and not order.ticket:  # a replayed prompt: nobody waits for its answer
+                raise RuntimeError(str(e)) from e
+            self._context.send(Answer(order.ticket, str(e)))
+        else:
+            self._context.send(Answer(order.ticket, None, warnings))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _set_image_size(self, image_size: int) -> None:
+        """Open the engine again with pictures of another size; the supervisor then replays the prompts."""
+        recipe = replace(self._recipe, image_size=image_size)
+        try:
+            self._tracker = opened(self._context, recipe, self._size)
+            self._recipe, self._had_objects = recipe, False
+        except RtsegError as e:
+            self._context.send(ImageSizeRefused(str(e)))
+            self._tracker = opened(self._context, self._recipe, self._size)
+
+    def _prompt(self, frame: Frame, given: tuple[PromptData, ...]) -> tuple[str, ...]:
+        """Let prompts act on their own frame, and track their objects from there to now; returns warnings."""
+        prompts = [data.to_prompt() for data in given]
+        fork = self._tracker.fork([prompt.id for prompt in prompts], frame.seq)
+        for prompt in prompts:
+            fork.give(prompt)
+        start_ns = now_ns()
+        self._times.begins(frame)
+        warnings = fork.step(frame).warnings
+        self._context.beat()
+        step_s = (now_ns() - start_ns) / 1e9
+        for seq in self._between(frame.seq, min(CATCH_UP, int(CATCH_UP_S / step_s))):
+            later = self._context.frames.get(seq)
+            if later is not None:
+                self._context.beat()
+                with suppress(AnswerError):  # the prompt holds without this frame
+                    fork.step(later)
+        self._tracker.adopt(fork)
+        return warnings
+
+    def _between(self, seq: int, most: int) -> list[int]:
+        """At most so many frames between `seq` and the newest, evenly spread; none if the ring has dropped `seq`."""
+        newest = self._context.frames.head - 1
+        if not self._context.frames.holds(seq):
+            return []
+        spread = np.linspace(seq, newest, most + 2)[1:-1].round().astype(int)
+        return sorted({*spread.tolist()} - {seq, newest})
+
+
+def _frame_in(fd: int, frame_id: FrameId) -> Frame:
+    """The frame whose pixels are in the memory `fd`."""
+    shape = frame_id.height, frame_id.width, 3
+    flat = np.frombuffer(mmap.mmap(fd, shape[0] * shape[1] * shape[2], prot=mmap.PROT_READ), np.uint8)
+    return Frame.from_id(frame_id, flat.reshape(shape).copy())
