@@ -14,10 +14,10 @@ from ..base.types import ImageU8, Masks
 from ..engine import Engine, find_weights
 from ..engine.artifact import check, write
 from ..engine.identity import identity
+from ..engine.memory_estimate import check as check_room
 from ..engine.recipe import Recipe
 from ..engine.reference import TorchEngine
 from ..engine.refusal import forgive, refusal, refuse
-from ..engine.room import check as check_room
 from ..engine.runtimes import WITHOUT_TORCH, device_of, family, runtime_module
 from ..sam2 import Sam2, get_preset, load_weights
 from .clips import Clip, calibration_images

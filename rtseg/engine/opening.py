@@ -18,9 +18,9 @@ from ..base.forks import ADVICE, in_child, refuse, was_forked
 from ..sam2 import Preset, get_preset
 from .artifact import fastest, locate, stamp
 from .base import Engine
+from .memory_estimate import check as check_room
 from .recipe import Recipe, load_recipe
 from .refusal import folder_of
-from .room import check as check_room
 from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runtime_module, settle, where
 from .weights import find_weights, load_network
 

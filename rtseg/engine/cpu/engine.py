@@ -19,7 +19,7 @@ from ..recipe import Recipe
 from ..reference import DTYPES
 from ..static.memory import PaddedRead
 from ..static.network import StaticNetwork
-from ..static.plain_torch import StaticTorchEngine
+from ..static.torch_engine import StaticTorchEngine
 from .isa import isa_for, lacks
 from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
