@@ -19,7 +19,7 @@ from bench.gpu.case import Case, boxes, endoscope, get_ready, let_go, there_and_
 from bench.gpu.waits import profiled, warned
 from rtseg.base.types import ImageU8, now_ns
 from rtseg.engine import Decoded, Engine, Recall, Remembered
-from rtseg.engine.room import room
+from rtseg.engine.memory_estimate import estimate_memory
 from rtseg.evaluate.speed.statistics import summary
 from rtseg.track import Tracker
 
@@ -41,7 +41,7 @@ class Row:
     precision: str = "bf16"
     policy: str = "fifo"
     objects: int = 1
-    room: int = 1
+    estimate_memory: int = 1
     picture: tuple[int, int] | None = None
 
 
@@ -50,9 +50,9 @@ VARIANTS = (Row("bf16, efp", policy="efp"), Row("fp16", precision="fp16"), Row("
 
 def rows(objects: tuple[int, ...]) -> list[Row]:
     """The rows of a case: one object alone, and more on one engine."""
-    room = max(objects)
+    estimate_memory = max(objects)
     found = [Row(FIRST)] if 1 in objects else []
-    return found + [Row(f"bf16, {n} objects", objects=n, room=room) for n in objects if n > 1]
+    return found + [Row(f"bf16, {n} objects", objects=n, estimate_memory=estimate_memory) for n in objects if n > 1]
 
 
 def measure(case: Case, wanted: list[Row], frames: int, deadline: float, note: Note) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def measure(case: Case, wanted: list[Row], frames: int, deadline: float, note: N
             report["left"].append(row.name)
             continue
         with let_go():
-            key = (row.precision, row.policy, row.room)
+            key = (row.precision, row.policy, row.estimate_memory)
             for other in [k for k in engines if k != key]:
                 del engines[other]  # one at a time: what the device holds is to be this one's
             if key not in engines:
@@ -104,7 +104,7 @@ class Opened:
         if case.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
         start = time.monotonic()
-        engine = case.engine(row.precision, row.policy, row.room)
+        engine = case.engine(row.precision, row.policy, row.estimate_memory)
         wait(case.device)
         return Opened(engine, round(time.monotonic() - start, 2), held)
 
@@ -163,7 +163,7 @@ def memory_mb(device: str, before: int) -> dict[str, float]:
 
 def planned_mb(engine: Engine, height: int, width: int) -> dict[str, int]:
     """What the engine was expected to take, by part, in MiB; `engine` is all of it but CUDA's own."""
-    parts = room(engine.recipe, height, width).mib()
+    parts = estimate_memory(engine.recipe, height, width).mib()
     return {**parts, "engine": sum(size for name, size in parts.items() if name != "CUDA")}
 
 

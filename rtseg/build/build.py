@@ -16,9 +16,9 @@ from ..base.errors import ConfigError, EngineError, RtsegError
 from ..base.files import sweep
 from ..base.lock import exclusive
 from ..engine.artifact import fastest as fastest_built
-from ..engine.artifact import folder_of
 from ..engine.opening import in_one_line
 from ..engine.recipe import Recipe, load_recipe
+from ..engine.refusal import folder_of
 from ..engine.runtimes import candidates, settle
 from .clips import Clip, synthetic_clip, user_clip
 from .job import BuildJob, Note, Progress, Report

@@ -12,10 +12,12 @@ from ..base.errors import EngineError
 from ..base.files import file_sha256, install_folder, part_folder
 from ..base.types import ImageU8, Masks
 from ..engine import Engine, find_weights
-from ..engine.artifact import check, forgive, identity, refusal, refuse, write
+from ..engine.artifact import check, write
+from ..engine.identity import identity
+from ..engine.memory_estimate import check as check_room
 from ..engine.recipe import Recipe
 from ..engine.reference import TorchEngine
-from ..engine.room import check as check_room
+from ..engine.refusal import forgive, refusal, refuse
 from ..engine.runtimes import WITHOUT_TORCH, device_of, family, runtime_module
 from ..sam2 import Sam2, get_preset, load_weights
 from .clips import Clip, calibration_images

@@ -20,8 +20,9 @@ from ..base.files import install_folder, part_folder
 from ..base.hardware.cpu import cpu_cores
 from ..base.types import Masks
 from ..engine import Engine
-from ..engine.artifact import forgive, write
+from ..engine.artifact import write
 from ..engine.opening import in_one_line
+from ..engine.refusal import forgive
 from ..engine.threads import at_most
 from .clips import Clip
 from .job import BuildJob, Report

@@ -10,21 +10,21 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..base.documents import is_file
 from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
 from ..base.files import file_sha256
+from ..base.forks import ADVICE, in_child, refuse, was_forked
 from ..sam2 import Preset, get_preset
-from .artifact import fastest, locate
+from .artifact import fastest, locate, stamp
 from .base import Engine
-from .recipe import SHIPPED, Recipe
-from .room import check as check_room
+from .memory_estimate import check as check_room
+from .recipe import Recipe, load_recipe
+from .refusal import folder_of
 from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runtime_module, settle, where
+from .weights import find_weights, load_network
 
-if TYPE_CHECKING:
-    from ..sam2 import Sam2
-
+VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "rivals")  # of an engine
 WITH_GPU = (*ON_GPU, "torch")  # of the ladder of `runtime = "auto"`
 ROOM = ("out of memory", "outofmemory", "cannot allocate memory", "alloc_failed")
 
@@ -32,11 +32,63 @@ log = logging.getLogger("rtseg.engine")
 _told: set[str] = set()  # what this process has warned of: once is enough
 
 
+def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
+    """Open the engine of a recipe.
+
+    What `rtseg build` installed is used where it fits. With `runtime = "auto"` the best runtime that opens is taken;
+    one that does not open costs a warning. A runtime or a device that the recipe names is never replaced by another.
+    An engine belongs to the process that opened it: in a child that is forked later its methods raise `EngineError`.
+
+    Arguments:
+        recipe: the recipe file, or a recipe that was read; None is the shipped `nano`.
+        overrides: keys of the recipe and their values: `weights=`, `runtime=`, `precision=`, `image_size=`,
+            `max_objects=`, `device=`, `policy=` (for `memory.policy`), ...
+
+    Returns:
+        The engine. Its `description` says what runs, and why not something better.
+
+    Raises:
+        ConfigError: the recipe is malformed.
+        WeightsError: the weights do not fit the network.
+        EngineError: the engine cannot be opened on this machine.
+    """
+    recipe = load_recipe(recipe, **overrides)
+    if was_forked() and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # the parent's OpenMP threads are not here, and would be waited for
+    engine = _open_whole(recipe)
+    in_child(engine, _refuse_verbs)
+    return engine
+
+
+def _refuse_verbs(engine: Engine) -> None:
+    text = f"this engine was opened before the process was forked, and its threads are the parent's; {ADVICE}"
+    refuse(engine, VERBS, EngineError(text))
+
+
+def _open_whole(recipe: Recipe) -> Engine:
+    """Open it; again, if a build replaced the folder meanwhile: what was loaded may not be what was checked."""
+    folder = folder_of(recipe)
+    before = stamp(folder)
+    try:
+        engine = _open_recipe(recipe)
+        if stamp(folder) == before:
+            return engine
+        del engine  # before the next one needs its memory
+    except (EngineError, OSError):
+        if stamp(folder) == before:
+            raise
+    return _open_recipe(recipe)
+
+
+def _open_recipe(recipe: Recipe) -> Engine:
+    return open_best(recipe) if recipe.runtime == "auto" else open_one(recipe)
+
+
 def open_one(recipe: Recipe) -> Engine:
     """The engine of a recipe that names its runtime. Raises `ConfigError`, `WeightsError` or `EngineError`."""
     preset, path = get_preset(recipe.model), find_weights(recipe.weights)
     try:
-        return _opened(recipe, preset, path, file_sha256(path))
+        return _open(recipe, preset, path, file_sha256(path))
     except RtsegError:
         raise
     except (RuntimeError, MemoryError) as e:  # of a GPU that is full or broken, as torch says it
@@ -59,7 +111,7 @@ def open_best(recipe: Recipe) -> Engine:
             failed[name] = lost
             continue
         try:
-            engine = _opened(candidate, preset, path, weights_hash, note)
+            engine = _open(candidate, preset, path, weights_hash, note)
         except (ConfigError, WeightsError):
             raise  # no other runtime would help
         except Exception as e:
@@ -133,22 +185,13 @@ def _warn(line: str) -> None:
         log.warning("rtseg: %s; trying the next best", line)
 
 
-def _opened(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: str = "") -> Engine:
-    recipe = settle(recipe)
-    if recipe.runtime == "tensorrt":
-        from .tensorrt.library import bindings
-
-        bindings()  # without which nothing can be built, either
+def _open(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: str = "") -> Engine:
+    """The engine of a recipe that names its runtime, from its weights in `path`; `note` goes into the description."""
     recipe, built, why = present(recipe, preset, weights_hash)
     check_room(recipe, recipe.device)
     network = partial(load_network, preset, recipe.image_size, path)
-    if recipe.runtime == "torch":
-        from .reference import TorchEngine
-
-        return TorchEngine(network(), recipe, weights_hash, recipe.device)
-    module = runtime_module(recipe.runtime)
     given = network if family(recipe.runtime) in WITHOUT_TORCH else network()
-    engine: Engine = module.open(given, recipe, weights_hash, built)
+    engine: Engine = runtime_module(recipe.runtime).open(given, recipe, weights_hash, built)
     if why or note:
         engine.description += f" ({why or note})"
     return engine
@@ -157,30 +200,9 @@ def _opened(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note:
 def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
     """The recipe settled, its built engine or None, and what was not proved of it, or "". `recipe` names a runtime."""
     recipe = settle(recipe)
+    if recipe.runtime == "tensorrt":
+        from .tensorrt.library import bindings
+
+        bindings()  # without TensorRT nothing can be built, either
     built, why = locate(recipe, preset, weights_hash)
     return recipe, built, "" if recipe.runtime == "torch" else why
-
-
-def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
-    """The network in torch, with its weights."""
-    from ..sam2 import Sam2, load_weights
-    from .reference import one_thread
-
-    with one_thread():
-        network = Sam2(preset, image_size)
-        load_weights(network, weights)
-    return network
-
-
-def find_weights(weights: str) -> Path:
-    """The file behind the `weights` of a recipe; `WeightsError` if there is none."""
-    if weights.startswith("package:"):
-        path = SHIPPED / (weights.removeprefix("package:") + ".safetensors")
-        if not is_file(path):
-            shipped = ", ".join(sorted(f"package:{p.stem}" for p in SHIPPED.glob("*.safetensors"))) or "none"
-            raise WeightsError(f"weights = {weights!r}: not shipped in this package; there are: {shipped}")
-        return path
-    path = Path(weights)
-    if not is_file(path):
-        raise WeightsError(f"{path}: no such file; expected weights as .pt or .safetensors")
-    return path

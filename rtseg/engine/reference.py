@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,8 @@ class TorchEngine(Verbs):
             maps_bchw = self._network.remember(features, full_b1hw, score_b).float()
         # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
         return [Remembered(map_chw.clone()) for map_chw in maps_bchw]
+
+
+def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> TorchEngine:
+    """The engine on the recipe's device; there is nothing to build, so `built` is not read."""
+    return TorchEngine(network, recipe, weights_hash, recipe.device)

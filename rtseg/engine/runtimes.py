@@ -34,12 +34,14 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 ON_GPU = ("cuda", "tensorrt")
 ONNX_GPU = ("onnx:cuda", "onnx:tensorrt")  # ONNX Runtime's providers for NVIDIA's GPUs
 HAVE_GPU = ("torch", "auto", *ON_GPU, *ONNX_GPU)  # runtimes that can work on one
+MODULES = {"torch": "reference"}  # where a runtime is not a folder of its own name
 WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
 
 
 def runtime_module(runtime: str) -> ModuleType:
-    """The module of a runtime that is not `torch`."""
-    return importlib.import_module(f"{__package__}.{family(runtime)}")
+    """The module of a runtime; it is imported here."""
+    name = family(runtime)
+    return importlib.import_module(f"{__package__}.{MODULES.get(name, name)}")
 
 
 def family(runtime: str) -> str:
@@ -149,11 +151,7 @@ def candidates(recipe: Recipe) -> list[Recipe]:
 
 def kernel_precisions(model: str) -> tuple[str, ...]:
     """The precisions that our CPU kernels run a network in here, the most exact first."""
-    from .cpu.isa import BYTES, PREFERRED, available_isas, why_not
-
-    if why_not():  # before torch is imported
-        return ()
-    from .cpu import lacks
+    from .cpu.isa import BYTES, PREFERRED, available_isas, lacks
 
     if lacks(get_preset(model)):
         return ()

@@ -17,10 +17,12 @@ from rtseg.base import files
 from rtseg.base.errors import EngineError
 from rtseg.base.files import install_folder, part_folder, sweep
 from rtseg.base.lock import exclusive
-from rtseg.engine import artifact
-from rtseg.engine.artifact import SIDECAR, find, folder_of, forgive, identity, locate, refuse, write
-from rtseg.engine.artifact import refusal as refusal_of
+from rtseg.engine import identity as identities
+from rtseg.engine.artifact import SIDECAR, find, locate, write
+from rtseg.engine.identity import identity
 from rtseg.engine.recipe import MemorySettings, Recipe
+from rtseg.engine.refusal import folder_of, forgive, refuse
+from rtseg.engine.refusal import refusal as refusal_of
 from rtseg.sam2 import get_preset
 
 NANO = get_preset("nano")
@@ -30,7 +32,7 @@ GPU = {"gpu": "NVIDIA H200", "capability": "9.0", "driver": "570.86.15"}
 
 @pytest.fixture(autouse=True)
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "_gpu", lambda device: GPU)
+    monkeypatch.setattr(identities, "_gpu", lambda device: GPU)
 
 
 @pytest.fixture
@@ -134,29 +136,29 @@ def test_another_network_or_weights_are_refused(recipe: Recipe) -> None:
         ("_gpu", lambda device: GPU | {"gpu": "NVIDIA L4"}, "device.gpu = NVIDIA H200; expected NVIDIA L4"),
         ("_gpu", lambda device: GPU | {"driver": "580.1"}, "device.driver = 570.86.15; expected 580.1"),
         ("_gpu", lambda device: GPU | {"capability": "8.9"}, "device.capability = 9.0; expected 8.9"),
-        ("__version__", "99.0", "versions.rtseg = "),
+        ("library_version", lambda name: "99.0" if name == "rtseg" else None, "versions.rtseg = "),
         ("_versions", lambda runtime: {"tensorrt": "11.5"}, "versions.tensorrt = not installed; expected 11.5"),
     ],
 )
 def test_another_machine_or_library_is_refused(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, expected: str
 ) -> None:
-    monkeypatch.setattr(artifact, "library_version", lambda name: None)
+    monkeypatch.setattr(identities, "library_version", lambda name: None)
     built(recipe)
     find(recipe, NANO, WEIGHTS)
-    monkeypatch.setattr(artifact, name, value)
+    monkeypatch.setattr(identities, name, value)
     assert expected in refusal(recipe)
 
 
 def _not_installed(name: str) -> str:
-    raise artifact.importlib.metadata.PackageNotFoundError(name)
+    raise identities.importlib.metadata.PackageNotFoundError(name)
 
 
 def test_a_cpu_that_lacks_an_instruction_is_another_machine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(recipe, runtime="cpu", precision="fp32")  # which every CPU has
-    monkeypatch.setattr(artifact, "cpu_flags", lambda: ["avx2", "avx512f"])
+    monkeypatch.setattr(identities, "cpu_flags", lambda: ["avx2", "avx512f"])
     built(recipe)
-    monkeypatch.setattr(artifact, "cpu_flags", lambda: ["avx2"])
+    monkeypatch.setattr(identities, "cpu_flags", lambda: ["avx2"])
     assert "device.flags = avx2 avx512f; expected avx2" in refusal(recipe)
 
 
@@ -199,28 +201,28 @@ def test_an_engine_of_cuda_that_is_not_proved_says_so(recipe: Recipe) -> None:
 
 def test_the_version_of_a_library_is_its_own_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT's wheels for one CUDA alone leave no package of the name "tensorrt"."""
-    monkeypatch.setattr(artifact.importlib.metadata, "version", _not_installed)
+    monkeypatch.setattr(identities.importlib.metadata, "version", _not_installed)
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.5"))
-    assert artifact._versions("tensorrt")["tensorrt"] == "11.5"
+    assert identities._versions("tensorrt")["tensorrt"] == "11.5"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert artifact._versions("tensorrt")["tensorrt"] == "not installed"
+    assert identities._versions("tensorrt")["tensorrt"] == "not installed"
 
 
 def test_another_source_that_decides_is_refused(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that does not decide is no reason to build again."""
-    folder, seen = built(recipe), dict(artifact.sources_of("tensorrt"))
-    monkeypatch.setattr(artifact, "sources_hash", lambda: "b" * 64)
+    folder, seen = built(recipe), dict(identities.sources_of("tensorrt"))
+    monkeypatch.setattr(identities, "sources_hash", lambda: "b" * 64)
     assert find(recipe, NANO, WEIGHTS) == folder
-    monkeypatch.setattr(artifact, "sources_of", lambda family: seen | {"engine/tensorrt/plans.py": "c" * 64})
+    monkeypatch.setattr(identities, "sources_of", lambda family: seen | {"engine/tensorrt/plans.py": "c" * 64})
     assert "built with rtseg/engine/tensorrt/plans.py = " in refusal(recipe)
     assert "; expected cccccccccccc; run" in refusal(recipe)
-    monkeypatch.setattr(artifact, "sources_of", lambda family: seen | {"sam2/new.py": "c" * 64})
+    monkeypatch.setattr(identities, "sources_of", lambda family: seen | {"sam2/new.py": "c" * 64})
     assert "built with rtseg/sam2/new.py = none; expected cccccccccccc" in refusal(recipe)
     with exclusive(folder, print), part_folder(folder) as part:
         refuse(folder, part, identity(recipe, NANO, WEIGHTS), "attend drifted")
     assert refusal_of(recipe, identity(recipe, NANO, WEIGHTS)) != ""
-    monkeypatch.setattr(artifact, "sources_hash", lambda: "d" * 64)
-    monkeypatch.setattr(artifact, "sources_of", lambda family: seen)
+    monkeypatch.setattr(identities, "sources_hash", lambda: "d" * 64)
+    monkeypatch.setattr(identities, "sources_of", lambda family: seen)
     assert refusal_of(recipe, identity(recipe, NANO, WEIGHTS)) == ""  # it was mended: another build may tell
 
 

@@ -62,7 +62,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
                 raise faults[recipe.runtime]
             return Opened(recipe)
 
-        monkeypatch.setattr(opening, "_opened", opened)
+        monkeypatch.setattr(opening, "_open", opened)
         monkeypatch.setattr(opening, "gc", SimpleNamespace(collect=lambda: 0))  # which takes a while, beside torch
         return tried
 
@@ -172,7 +172,7 @@ def test_the_memory_of_what_failed_is_free_before_the_next_is_tried(monkeypatch:
             raise RuntimeError(f"no room beside {big.living}")
         return Opened(recipe)
 
-    monkeypatch.setattr(opening, "_opened", opened)
+    monkeypatch.setattr(opening, "_open", opened)
     assert opening.open_best(SMALL).recipe.runtime == "onnx"
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rtseg.base.errors import EngineError
 from rtseg.engine.cuda.fuse import fused
-from rtseg.engine.cuda.plan import Plan
+from rtseg.engine.cuda.step_shapes import Plan
 from rtseg.engine.cuda.steps import Kind, Size, Steps, Work
 from rtseg.engine.picture.upload import Uploader
 from rtseg.engine.recipe import Recipe
@@ -161,7 +161,7 @@ WORK = Work(work, lambda *given: None)
 @pytest.mark.parametrize("own_pool", [True, False])
 def test_what_is_held_of_a_step_does_not_keep_others_from_being_captured(gpu: Pretended, own_pool: bool) -> None:
     steps = steps_of()
-    kind = Kind(1, steps._plan.foreseen[0])
+    kind = Kind(1, steps._shapes.foreseen[0])
     size = steps.size(48, 80)
     held, runner = steps.prepared(size, kind, WORK).masked(), size.runner
     assert runner
@@ -183,7 +183,7 @@ def test_a_size_outlives_another_s_graphs(gpu: Pretended, monkeypatch: pytest.Mo
         stream = steps._streams[0]
         steps._streams[1] = type(stream)(queue=stream.queue)  # type: ignore[call-overload]
         monkeypatch.setattr(type(stream), "__eq__", lambda one, other: False)
-    kind = Kind(1, steps._plan.foreseen[0])
+    kind = Kind(1, steps._shapes.foreseen[0])
     for height in (48, 64, 80):  # two are kept, and the last takes the place of the first
         steps.prepared(steps.size(height, 80), kind, WORK).masked()
     with nullcontext() if own_stream else pytest.raises(RuleError, match="workspaces of cuBLAS"):

@@ -202,7 +202,7 @@ def test_full_slots_need_no_mask(
 ) -> None:
     """In the long run the graph without a mask is the one that runs, and says the same."""
     steady = [recall_of(5, 16)]
-    assert engine._plan.steady == (5, 16)
+    assert engine._shapes.full_bank == (5, 16)
     full = answers(engine, frames, steady)
     prepared = prepared_for(engine, 1, 5)
     biases: list[Tensor | None] = []

@@ -10,7 +10,8 @@ import torch
 
 from rtseg.base.errors import ConfigError, EngineError
 from rtseg.cli import main
-from rtseg.engine import artifact, open_engine, runtimes
+from rtseg.engine import identity as identities
+from rtseg.engine import open_engine, runtimes
 from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.engine.runtimes import device_of, settle
 
@@ -128,7 +129,7 @@ def test_a_plan_is_for_the_gpu_that_it_runs_on(two_gpus: None, monkeypatch: pyte
 
 def _device(device: str) -> dict[str, str]:
     recipe = Recipe(runtime="tensorrt", precision="fp16", device=device)
-    return dict(artifact.identity(recipe, runtimes.get_preset("nano"), "a")["device"])
+    return dict(identities.identity(recipe, runtimes.get_preset("nano"), "a")["device"])
 
 
 def test_segment_takes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import rtseg
 from rtseg.base.errors import ConfigError, EngineError, WeightsError
-from rtseg.engine import Engine, Features, PromptBatch, Recall, open_engine, runtimes, to_input
+from rtseg.engine import Engine, Features, PromptBatch, Recall, open_engine, opening, runtimes, to_input
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import exact_products
 from rtseg.sam2 import Sam2, get_preset, save_weights
@@ -121,8 +121,8 @@ def test_an_engine_that_is_not_built_says_so(tmp_path: Path) -> None:
 
 def test_an_engine_that_is_replaced_while_it_is_opened_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     stamps, opened, fails = iter([1, 2]), [], False
-    monkeypatch.setattr("rtseg.engine.stamp", lambda folder: next(stamps))
-    plain = rtseg.engine._open
+    monkeypatch.setattr("rtseg.engine.opening.stamp", lambda folder: next(stamps))
+    plain = opening._open_recipe
 
     def open_(recipe: Recipe) -> Engine:
         opened.append(recipe)
@@ -130,7 +130,7 @@ def test_an_engine_that_is_replaced_while_it_is_opened_is_opened_again(monkeypat
             raise EngineError("half of it is gone")
         return plain(recipe)
 
-    monkeypatch.setattr("rtseg.engine._open", open_)
+    monkeypatch.setattr("rtseg.engine.opening._open_recipe", open_)
     open_engine(image_size=64, runtime="torch", precision="fp32")
     assert len(opened) == 2
     stamps, fails = iter([1, 2]), True

@@ -21,11 +21,11 @@ from rtseg.engine.arrays import to_host
 from rtseg.engine.base import Readies
 from rtseg.engine.cuda import CudaEngine, attention
 from rtseg.engine.cuda.device import Turns
+from rtseg.engine.memory_estimate import estimate_memory
 from rtseg.engine.picture.device_picture import DevicePicture
 from rtseg.engine.picture.upload import PinnedBuffer
 from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.engine.room import room
 from rtseg.engine.static import graph
 from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import Recall, Sam2, get_preset
@@ -213,7 +213,7 @@ def test_the_bytes_that_are_foretold_are_allocated(gpu: Pretended, precision: st
     recipe = Recipe("nano", image_size=320, runtime="cuda", precision=precision, max_objects=4)
     engine = CudaEngine(Sam2(get_preset("nano"), 320), recipe, "", "cuda:0")
     engine.encode_image(np.zeros((720, 1280, 3), np.uint8))
-    told = room(recipe, 720, 1280).parts
+    told = estimate_memory(recipe, 720, 1280).parts
     foretold = sum(told[name] for name in ("weights", "tables", "memories", "pictures"))
     assert 0.95 * foretold < gpu.allocated[0].live < 1.05 * foretold, told
     assert told["memories"] == engine._pool.keys_slnd.nbytes + engine._pool.values_snm.nbytes

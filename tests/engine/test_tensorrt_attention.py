@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from rtseg.engine.attention_shapes import AttentionShape, attention_shapes, scores_bytes
 from rtseg.engine.static.memory import PaddedRead
 from rtseg.engine.tensorrt.attention import TypedAttention, WideRead
 from rtseg.engine.tensorrt.onnx import OPSET, typed
 from rtseg.engine.tensorrt.operators import NAMES
-from rtseg.engine.tensorrt.places import Place, places, scores_bytes
 from rtseg.sam2 import PRESETS, Sam2
 from tests.engine.test_onnx import MINI, RECIPE, SIZE, SLOTS, bf16, network, onnx, shapes_of  # noqa: F401
 
@@ -124,7 +124,7 @@ def test_what_is_not_fused_is_seen(attention: TypedAttention, widths: tuple[int,
 
 def test_the_places_are_those_of_the_graphs(models: dict[str, Any]) -> None:
     """Of one object each: what is the image's is there once whatever the number of objects."""
-    known = places(MINI, SIZE, SLOTS, RECIPE.memory.most_pointers())
+    known = attention_shapes(MINI, SIZE, SLOTS, RECIPE.memory.most_pointers())
     for name, model in models.items():
         seen = Seen(model)
         found = Counter(tuple(seen.shapes[s.output[0]]) for s in seen.softmaxes)
@@ -152,9 +152,9 @@ def test_the_estimate() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_fusable(preset: str) -> None:
-    assert all(place.fusable("bf16") for place in places(PRESETS[preset], 1024, 7, 16))
-    assert not any(place.fusable("fp32") for place in places(PRESETS[preset], 1024, 7, 16))
-    assert not Place("attend", 1, 1, 8, 8, 260, 64).fusable("bf16")
+    assert all(place.fusable("bf16") for place in attention_shapes(PRESETS[preset], 1024, 7, 16))
+    assert not any(place.fusable("fp32") for place in attention_shapes(PRESETS[preset], 1024, 7, 16))
+    assert not AttentionShape("attend", 1, 1, 8, 8, 260, 64).fusable("bf16")
 
 
 def test_values_that_are_filled_up_answer_the_same(network: Sam2) -> None:  # noqa: F811

@@ -21,13 +21,13 @@ import torch
 
 from rtseg.base.errors import EngineError
 from rtseg.engine import Engine, runtimes
+from rtseg.engine.attention_shapes import scores_bytes
+from rtseg.engine.memory_estimate import estimate_memory
 from rtseg.engine.recipe import Recipe
-from rtseg.engine.room import room
 from rtseg.engine.tensorrt import making as tensorrt
 from rtseg.engine.tensorrt.gpu import CudaGpu
 from rtseg.engine.tensorrt.library import bindings, complaints
 from rtseg.engine.tensorrt.onnx import Shapes
-from rtseg.engine.tensorrt.places import scores_bytes
 from rtseg.engine.tensorrt.plans import Plan, build, spans
 from rtseg.sam2 import PRESETS, Sam2
 from tests.engine.fake_gpu import FakeGpu
@@ -384,4 +384,4 @@ def test_the_memory_plan_counts_the_scores_of_the_graphs(preset: str, precision:
     recipe = Recipe(model=preset, image_size=1024, max_objects=4, runtime="tensorrt", precision=precision)
     shapes = Shapes.of(PRESETS[preset], recipe)
     expected = scores_bytes(PRESETS[preset], 1024, shapes.slots[-1], shapes.pointers, 4, precision)
-    assert room(recipe).parts["scores, if not fused"] == expected
+    assert estimate_memory(recipe).parts["scores, if not fused"] == expected

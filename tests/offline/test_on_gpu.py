@@ -29,11 +29,11 @@ from rtseg.base.errors import ConfigError, EngineError, SourceError
 from rtseg.base.types import Frame, Prompt, Sampled
 from rtseg.data.segmented import Segmented
 from rtseg.engine.cuda import CudaEngine
-from rtseg.engine.opening import find_weights, load_network
 from rtseg.engine.picture.device_picture import DevicePicture
 from rtseg.engine.picture.on_gpu import OnGpu
 from rtseg.engine.picture.upload import PinnedBuffer
 from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.engine.weights import find_weights, load_network
 from rtseg.grab import demux, nvdec, reading, whole
 from rtseg.grab.turn import Turn
 from rtseg.offline import Reading, on_gpu, results, run, segment

@@ -8,8 +8,8 @@ from dataclasses import replace
 from ...base.errors import ConfigError, did_you_mean
 from ...base.hardware.gpu import free_gpu_bytes
 from ...base.hardware.memory import available_bytes
+from ...engine.memory_estimate import MIB, estimate_memory
 from ...engine.recipe import MemorySettings, Recipe
-from ...engine.room import MIB, room
 from ...sam2 import PRESETS
 from .finding import Finding
 from .gpu import trouble
@@ -30,7 +30,7 @@ def shipped() -> list[Finding]:
     free = None if trouble()[0] else free_gpu_bytes("cuda:0")
     found = []
     for recipe in SHIPPED:
-        needs = {r: room(replace(recipe, runtime=r)) for r in RUNTIMES}
+        needs = {r: estimate_memory(replace(recipe, runtime=r)) for r in RUNTIMES}
         parts = ", ".join(f"{name} {need.bytes // MIB} MiB" for name, need in needs.items())
         lacks = [name for name, need in needs.items() if not need.host and free is not None and need.sure > free]
         said = f"{recipe.model} at {recipe.image_size} px, {recipe.max_objects} objects: {parts}"
@@ -50,6 +50,6 @@ def plan(presets: Sequence[str]) -> dict[str, object]:
         for size in SIZES:
             for objects in OBJECTS:
                 recipe = Recipe(name, image_size=size, max_objects=objects)
-                needs = {r: round(room(replace(recipe, runtime=r)).bytes / MIB) for r in RUNTIMES}
+                needs = {r: round(estimate_memory(replace(recipe, runtime=r)).bytes / MIB) for r in RUNTIMES}
                 rows.append({"model": name, "image_size": size, "objects": objects, **needs})
     return {"ok": True, "memory_mib": rows, "note": NOTE, "host_available_mib": available_bytes() // MIB}

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine import CpuEngine, KernelVerbs, TorchVerbs, lacks, open, remembered
+    from .engine import CpuEngine, KernelVerbs, TorchVerbs, open, remembered
 
-__all__ = ["CpuEngine", "KernelVerbs", "TorchVerbs", "lacks", "open", "remembered"]
+__all__ = ["CpuEngine", "KernelVerbs", "TorchVerbs", "open", "remembered"]
 
 
 def __getattr__(name: str) -> Any:

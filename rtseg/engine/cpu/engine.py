@@ -12,18 +12,18 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Decoded, Features, Preset, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, Recall, Remembered, Sam2
 from ..picture.cpu_kernel import CpuPicture
 from ..picture.tensors import to_input
 from ..recipe import Recipe
 from ..reference import DTYPES
 from ..static.memory import PaddedRead
 from ..static.network import StaticNetwork
-from ..static.plain_torch import StaticTorchEngine
-from .isa import isa_for, why_not
+from ..static.torch_engine import StaticTorchEngine
+from .isa import isa_for, lacks
 from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
-from .network import CpuAttend, CpuEncoder, Packer, unfit
+from .network import CpuAttend, CpuEncoder, Packer
 
 IN_TORCH = ("fp32", "bf16")  # precisions that need no kernels
 
@@ -142,11 +142,6 @@ class KernelVerbs:
 
     def remember(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> Tensor:
         return self._remember(top, logits_b1hw, score_b, certain_b).to(self._kernels.half)
-
-
-def lacks(preset: Preset) -> str | None:
-    """Why the kernels cannot run a network here, or None."""
-    return why_not() or unfit(preset)
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> CpuEngine:

@@ -14,6 +14,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from ...base.errors import EngineError, did_you_mean
+from ...sam2 import Preset
 
 ISAS = ("avx2", "avxvnni", "avx512", "avx512bf16")  # as bits 0 to 3 of `rt_isas`
 PREFERRED = {
@@ -23,6 +24,8 @@ PREFERRED = {
     "int8": ("avx512bf16", "avxvnni", "avx512", "avx2"),  # the last two have no byte products: int16 stands in
 }
 
+LANES = 16  # numbers that a kernel takes at once
+WIDEST = 2048  # channels of a row that the kernels hold on the stack
 BYTES = ("avxvnni", "avx512bf16")  # what multiplies bytes
 
 
@@ -81,3 +84,20 @@ def why_not() -> str | None:
         return str(e)
     available_isas()
     return None
+
+
+def lacks(preset: Preset) -> str | None:
+    """Why the kernels cannot run a network here, or None."""
+    return why_not() or unfit(preset)
+
+
+def unfit(p: Preset) -> str | None:
+    """Why the kernels cannot run a network of these sizes, or None."""
+    sizes = {
+        "embed_dim": p.embed_dim, "memory_dim": p.memory_dim, "dim / 8": p.dim // 8, "attention_ffn": p.attention_ffn,
+        "decoder_ffn": p.decoder_ffn, "dim / 2 / decoder_heads": p.dim // 2 // p.decoder_heads,
+    }  # fmt: skip
+    odd = next((f"{name} = {size}" for name, size in sizes.items() if size % LANES), None)
+    if odd is None and max(p.stage_dims) <= WIDEST and p.dim <= WIDEST:
+        return None
+    return f"{p.name}: the CPU kernels want sizes that are multiples of {LANES}, and up to {WIDEST}; {odd or 'wider'}"

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from ...base.errors import EngineError
 from ..picture.cpu_kernel import AxisTable
-from .isa import library
+from .isa import LANES, library
 
 NONE, RELU, GELU = 0, 1, 2
 F32, BF16, INT16, INT8 = range(4)  # what a product multiplies
 GROUPS = {F32: 1, BF16: 2, INT16: 2, INT8: 4}  # numbers in four bytes
 HALVES = {2: torch.bfloat16, 4: torch.float32}
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
-LANES = 16
 
 
 class _Norm(Structure):

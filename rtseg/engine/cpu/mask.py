@@ -15,7 +15,8 @@ from ...sam2 import ABSENT_LOGIT
 from ..static.mask import Decode, TokenAttention
 from ..static.memory import Remember
 from ..static.parts import Linear
-from .kernels import LANES, NONE, Kernels, Normed, Packed
+from .isa import LANES
+from .kernels import NONE, Kernels, Normed, Packed
 from .network import Packer, as_rows
 
 

@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...sam2 import Preset, Recall
+from ...sam2 import Recall
 from ..static.encoder import Block, Encoder
 from ..static.memory import Attend, ReadLayer, Rotation
 from ..static.parts import Linear, Mlp, linear
-from .kernels import GELU, LANES, RELU, Kernels, Normed, Packed, rows
-
-WIDEST = 2048  # channels of a row that the kernels hold on the stack
+from .isa import LANES
+from .kernels import GELU, RELU, Kernels, Normed, Packed, rows
 
 
 class Packer:
@@ -35,18 +34,6 @@ class Packer:
 
     def mlp(self, mlp: Mlp) -> tuple[Packed, Packed, int]:
         return self(mlp.first), self(mlp.last), GELU if mlp.activation == "gelu" else RELU
-
-
-def unfit(p: Preset) -> str | None:
-    """Why the kernels cannot run a network of these sizes, or None."""
-    sizes = {
-        "embed_dim": p.embed_dim, "memory_dim": p.memory_dim, "dim / 8": p.dim // 8, "attention_ffn": p.attention_ffn,
-        "decoder_ffn": p.decoder_ffn, "dim / 2 / decoder_heads": p.dim // 2 // p.decoder_heads,
-    }  # fmt: skip
-    odd = next((f"{name} = {size}" for name, size in sizes.items() if size % LANES), None)
-    if odd is None and max(p.stage_dims) <= WIDEST and p.dim <= WIDEST:
-        return None
-    return f"{p.name}: the CPU kernels want sizes that are multiples of {LANES}, and up to {WIDEST}; {odd or 'wider'}"
 
 
 def even_heads(qkv: Linear, proj: Linear, heads: int) -> tuple[Linear, Linear]:

@@ -36,9 +36,9 @@ from .attention import CudaAttention
 from .buffers import Layout
 from .device import Turns, check_device, indexed
 from .fuse import Draw, Verb, exact_fp32, fused
+from .memory_read import stacked
 from .parts import ATTEND, DECODE, Parts, compiling
-from .plan import Plan, types
-from .reads import stacked
+from .step_shapes import StepShapes, dtypes
 from .steps import Kind, Size, Steps, Work
 
 
@@ -68,7 +68,7 @@ class CudaEngine(PooledEngine):
         self.recipe = recipe
         place = indexed(device)
         self._turns = Turns(place)
-        self._products, self._stream = types(recipe.precision)
+        self._products, self._stream = dtypes(recipe.precision)
         with self._call():
             # Before the network moves: the tables are made on the CPU, where the weights still are, and move with it.
             static = StaticNetwork(network, CudaAttention(self._products)).join()
@@ -80,14 +80,14 @@ class CudaEngine(PooledEngine):
             if fuse:
                 image_1chw = torch.rand(1, 3, *[self.image_size] * 2, device=self.device)
                 self._encode = fused(self._static.encoder, lambda seed: [image_1chw])
-            self._plan = plan = Plan.of(self.preset, recipe)
-            most, dim = plan.layout, self.preset.dim
-            self._pool = Pool(self.preset, static.grid, most.objects, plan.held, self._products, self.device)
+            self._shapes = shapes = StepShapes.for_recipe(self.preset, recipe)
+            most, dim = shapes.layout, self.preset.dim
+            self._pool = Pool(self.preset, static.grid, most.objects, shapes.kept, self._products, self.device)
             self._pointers_bpd = torch.zeros(most.objects, most.pointers, dim, device=self.device)
             self._flags = torch.zeros(2, dtype=torch.bool, device=self.device)
             self._flags[1].fill_(True)
             self._untouched_b = torch.zeros(most.objects, dtype=torch.bool, device=self.device)
-            self._steps = Steps(plan, self._pool, self._pointers_bpd, self.image_size)
+            self._steps = Steps(shapes, self._pool, self._pointers_bpd, self.image_size)
         graph = "captured" if self.device.type == "cuda" else "not captured"
         encoder = "fused" if self._encode is not self._static.encoder else "plain"
         self._kept = f"cuda, {self.description}, {graph}, {encoder} encoder"
@@ -121,8 +121,8 @@ class CudaEngine(PooledEngine):
 
     def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Tensor:
         with exact_fp32():
-            slots = self._plan.bucket(max(len(r.memories) for r in recalls))
-            pointers = max(self._plan.layout.pointers, *(len(r.ages) for r in recalls))
+            slots = self._shapes.bucket(max(len(r.memories) for r in recalls))
+            pointers = max(self._shapes.layout.pointers, *(len(r.ages) for r in recalls))
             room, blank = Layout(len(recalls), slots, pointers), self._pool.view(BLANK)
             read = stacked(self._static.attend, recalls, room, blank, self._upload, self._keys_of)
             attended_bdhw: Tensor = self._static.attend(features.top.to(self._products), read).float()
@@ -151,17 +151,17 @@ class CudaEngine(PooledEngine):
         self, image_hwc: ImageU8, recalls: Sequence[Recall], slots: Sequence[Sequence[int]], own: Sequence[int]
     ) -> Sequence[Tensor]:
         size = self._steps.size(*image_hwc.shape[:2])
-        kind = Kind(len(recalls), self._plan.bucket(max(map(len, slots))))
+        kind = Kind(len(recalls), self._shapes.bucket(max(map(len, slots))))
         prepared = self._steps.prepared(size, kind, Work(self._step, self._fuse))
         size.inputs.load(image_hwc, recalls, slots, own)
         copy_all([(self._pointers_bpd[i, : len(r.ages)], r.pointers_pc) for i, r in enumerate(recalls)])
         # A correction leaves an object with one more pointer for good, and the mask is for pointers too: from there on
         # it is tracked with one.
-        alike = all((len(r.memories), len(r.ages)) == self._plan.steady for r in recalls)
+        alike = all((len(r.memories), len(r.ages)) == self._shapes.full_bank for r in recalls)
         return (prepared.full if alike and prepared.full else prepared.masked)()[:4]
 
     def _step_takes(self, recalls: Sequence[Recall]) -> bool:
-        most = self._plan.layout
+        most = self._shapes.layout
         fits = all(len(r.memories) <= most.slots and len(r.ages) <= most.pointers for r in recalls)
         return fits and len(recalls) <= most.objects
 
@@ -189,7 +189,7 @@ class CudaEngine(PooledEngine):
 
     def _memory(self, size: Size, kind: Kind, full: bool) -> tuple[Tensor, ...]:
         """What attention reads beside the picture."""
-        b, pointers = kind.objects, self._plan.steady[1] if full else self._plan.layout.pointers
+        b, pointers = kind.objects, self._shapes.full_bank[1] if full else self._shapes.layout.pointers
         facts = size.inputs.facts(b, kind.slots, pointers)
         return self._pool.keys_slnd, self._pool.values_snm, self._pointers_bpd[:b, :pointers], *facts.all
 

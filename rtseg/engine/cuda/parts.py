@@ -11,7 +11,7 @@ from ..picture.torch_resize import TorchResize
 from ..static.network import StaticNetwork
 from .buffers import Facts
 from .fuse import MOST_OBJECTS, Draw, Verb, fused
-from .reads import PoolRead
+from .memory_read import PoolRead
 from .steps import Kind
 
 ATTEND, DECODE, REMEMBER = "attend", "decode", "remember"

@@ -15,7 +15,7 @@ from ..static.graph import Disturb, Step, captured, plain
 from ..static.pool import SCRATCH, Pool
 from .buffers import Inputs, randomize
 from .fuse import exact_fp32
-from .plan import Plan
+from .step_shapes import StepShapes
 
 SIZES = 2  # of pictures, whose steps are kept; the least recently used one makes room
 
@@ -77,8 +77,8 @@ class Steps:
     kept: it knows the engine, which is to be freed with its last holder.
     """
 
-    def __init__(self, plan: Plan, pool: Pool, pointers_bpd: Tensor, image_size: int) -> None:
-        self._plan, self._pool, self._pointers_bpd = plan, pool, pointers_bpd
+    def __init__(self, shapes: StepShapes, pool: Pool, pointers_bpd: Tensor, image_size: int) -> None:
+        self._shapes, self._pool, self._pointers_bpd = shapes, pool, pointers_bpd
         self._image_size, self._device = image_size, pointers_bpd.device
         self.sizes: OrderedDict[tuple[int, int], Size] = OrderedDict()  # by height and width
         self.runner: Callable[[Step, Disturb], Step] = plain
@@ -91,7 +91,7 @@ class Steps:
             while len(self.sizes) >= SIZES:
                 self._let_go(next(iter(self.sizes)))
             to_image = TorchResize(height, width, self._image_size).to(self._device)
-            inputs = Inputs(self._plan.layout, height, width, self._device)
+            inputs = Inputs(self._shapes.layout, height, width, self._device)
             taken = [known.stream for known in self.sizes.values()]
             stream = next((stream for stream in self._streams if stream not in taken), None)
             self.sizes[height, width] = Size(inputs, to_image, stream)
@@ -122,16 +122,16 @@ class Steps:
 
     def _capture_foreseen(self, size: Size, work: Work, beat: Callable[[], None]) -> None:
         # The largest first: where memory does not do, that shows at once.
-        for objects in range(self._plan.layout.objects, 0, -1):
-            for slots in self._plan.foreseen:
+        for objects in range(self._shapes.layout.objects, 0, -1):
+            for slots in self._shapes.foreseen:
                 if Kind(objects, slots) not in size.steps:
                     self._capture(size, Kind(objects, slots), work)
                     beat()
 
     def _fuse_foreseen(self, size: Size, work: Work, beat: Callable[[], None]) -> None:
-        for objects in range(1, self._plan.layout.objects + 1):
-            for slots in self._plan.foreseen:
-                for full in (False, True)[: 1 + (slots == self._plan.steady[0])]:
+        for objects in range(1, self._shapes.layout.objects + 1):
+            for slots in self._shapes.foreseen:
+                for full in (False, True)[: 1 + (slots == self._shapes.full_bank[0])]:
                     work.fuse(size, Kind(objects, slots), full, beat)
         size.inputs.clear()
 
@@ -146,7 +146,7 @@ class Steps:
         try:
             with exact_fp32():
                 masked = run(lambda: work.run(size, kind, False), lambda: self.noise(size, 1))
-                if kind.slots == self._plan.steady[0]:
+                if kind.slots == self._shapes.full_bank[0]:
                     full = run(lambda: work.run(size, kind, True), lambda: self.noise(size, 2))
         except BaseException:
             size.steps.clear()  # what was captured before does not outlive a graph that is not kept

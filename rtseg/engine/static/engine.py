@@ -13,6 +13,10 @@ from ...sam2 import Array, Decoded, Features, PromptBatch, Recall
 from ..arrays import namespace
 from ..base import Verbs
 
+SPARE = (
+    3  # memories of an object that an engine has memory for beside those that attention reads: the new, and a fork's
+)
+
 
 def is_prompted(prompts: PromptBatch) -> bool:
     """Whether anything was prompted: a point, a box, an earlier mask, or a mask that is the answer."""

@@ -11,8 +11,8 @@ from ...base.types import ImageU8
 from ...sam2 import Decoded, Recall, Remembered
 from ..base import Verbs
 from .copies import copies
-from .plain_torch import StaticTorchEngine
 from .pool import Pool
+from .torch_engine import StaticTorchEngine
 
 
 class PooledEngine(StaticTorchEngine):

@@ -20,6 +20,7 @@ from ..gpu import Gpu
 from ..picture.recorded import PictureInputs, PictureSize, Recorded
 from ..recipe import Recipe
 from ..static.copies import copies, copy_all
+from ..static.engine import SPARE
 from ..static.pool import BLANK, SCRATCH, Pool
 from ..static.pooled import PooledEngine
 from .buffers import Buffers
@@ -29,7 +30,6 @@ from .plans import Context, Plan
 
 MOVES = ("top", "conditioned_bdhw", "score_b", "tokens_bnm")  # an output of each verb, which no picture leaves alone
 ANSWERS = ("logits_b1hw", "iou_b", "score_b", "pointer_bd")
-SPARE = 3  # memories of an object that have a place beside those that it looks at: the new one, and a fork's
 
 
 class TensorRTEngine(PooledEngine):

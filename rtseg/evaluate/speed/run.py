@@ -17,7 +17,7 @@ from ...base.hardware.facts import commit, facts
 from ...base.hardware.load import Load
 from ...build.doctor import versions
 from ...engine import open_engine
-from ...engine.room import MIB, room
+from ...engine.memory_estimate import MIB, estimate_memory
 from ...engine.runtimes import settle
 from .budget import Budget, Tell, nobody
 from .clip import Clip, load_clip
@@ -132,7 +132,7 @@ def _foresee(entry: Entry, clip: Clip) -> dict[str, Any] | None:
     """Say what an engine will take before anything of it is allocated; with "auto", of the one that is likely."""
     first = clip.frames[0]
     try:
-        needs = room(settle(entry.recipe), first.height, first.width)
+        needs = estimate_memory(settle(entry.recipe), first.height, first.width)
     except EngineError:  # which who opens it hears, too
         return None
     with suppress(OSError, AttributeError):  # nobody may be listening on stderr

@@ -153,10 +153,3 @@ class Sizes:
         seen = self.objects * (self.slots * self.cells + self.pointers * p.pointer_tokens)
         encode = 13 * 16 * self.cells * p.embed_dim
         return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, 13 * bn * p.dim + 256 * bn))
-
-    def scores(self) -> int:
-        """The largest matrix of scores, where attention is not fused: before and after softmax."""
-        p, n = self.preset, self.cells
-        seen = self.slots * n + self.pointers * p.pointer_tokens
-        own = p.heads * 4 * n * n if p.global_blocks else 0  # global blocks are of the third stage
-        return max(self.objects * n * seen, own) * 2 * self.product

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rtseg.engine import open_engine
-from rtseg.engine.room import room
+from rtseg.engine.memory_estimate import estimate_memory
 from rtseg.track import Tracker
 from tests.engine.pretend_cuda import pretend_cuda
 
@@ -38,7 +38,7 @@ def test_what_an_engine_takes(
         engine = open_engine(
             image_size=size, runtime=runtime, device="cuda:1", precision=precision, max_objects=objects
         )
-        needs, opened = room(engine.recipe, *PICTURE.shape[:2]).parts, gpu.allocated[1].live
+        needs, opened = estimate_memory(engine.recipe, *PICTURE.shape[:2]).parts, gpu.allocated[1].live
         exact = sum(needs[name] for name in ("weights", "tables", "memories") if runtime == "cuda" or name == "weights")
         assert abs(exact / opened - 1) < EXACT, (exact, opened)
         tracker = Tracker(engine)

@@ -17,9 +17,9 @@ from torch.utils._pytree import tree_leaves
 from rtseg.base.errors import EngineError
 from rtseg.base.hardware import gpu as hardware_gpu
 from rtseg.base.hardware.gpu import free_gpu_bytes
+from rtseg.engine.buffer_sizes import Sizes, parameters
+from rtseg.engine.memory_estimate import MIB, check, estimate_memory
 from rtseg.engine.recipe import MemorySettings, Recipe
-from rtseg.engine.room import MIB, check, room
-from rtseg.engine.shapes import Sizes, parameters
 from rtseg.engine.static.memory import PaddedRead
 from rtseg.engine.static.network import StaticNetwork
 from rtseg.engine.static.parts import Attention
@@ -185,21 +185,25 @@ def test_what_the_plain_network_holds(name: str, size: int, objects: int, monkey
 
 def test_parts_of_each_runtime() -> None:
     recipe = Recipe("sam2.1-tiny", image_size=1024, max_objects=8)
-    parts = {r: room(replace(recipe, runtime=r)).parts for r in ("cuda", "tensorrt", "torch", "cpu", "onnx")}
+    parts = {r: estimate_memory(replace(recipe, runtime=r)).parts for r in ("cuda", "tensorrt", "torch", "cpu", "onnx")}
     assert {"weights", "tables", "memories", "pictures", "on the way", "warm-up", "graphs", "CUDA"} == parts[
         "cuda"
     ].keys()
     assert {"buffers", "scores, if not fused"} <= parts["tensorrt"].keys()
-    assert "CUDA" in room(replace(recipe, runtime="torch", device="cuda:1")).parts
-    assert "process" in parts["torch"] and room(replace(recipe, runtime="torch")).host
+    assert "CUDA" in estimate_memory(replace(recipe, runtime="torch", device="cuda:1")).parts
+    assert "process" in parts["torch"] and estimate_memory(replace(recipe, runtime="torch")).host
     for runtime in parts:
         less = replace(recipe, runtime=runtime, max_objects=1)
         small = replace(recipe, runtime=runtime, image_size=512)
-        assert room(less).bytes < room(replace(recipe, runtime=runtime)).bytes > room(small).bytes
-    line = str(room(replace(recipe, runtime="cuda")))
+        assert (
+            estimate_memory(less).bytes
+            < estimate_memory(replace(recipe, runtime=runtime)).bytes
+            > estimate_memory(small).bytes
+        )
+    line = str(estimate_memory(replace(recipe, runtime="cuda")))
     assert " MiB of the GPU: weights " in line and "\n" not in line
     wide = replace(recipe, runtime="cuda", memory=MemorySettings("fifo", 7, 16))  # up to ten memories
-    assert room(wide).parts["memories"] > 1.3 * parts["cuda"]["memories"]
+    assert estimate_memory(wide).parts["memories"] > 1.3 * parts["cuda"]["memories"]
 
 
 class Card:

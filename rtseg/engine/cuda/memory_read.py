@@ -51,17 +51,17 @@ class PoolRead(PaddedRead):
 
 
 def stacked(
-    attend: Attend, recalls: Sequence[Recall], room: Layout, blank: Remembered, upload: Uploader,
+    attend: Attend, recalls: Sequence[Recall], capacity: Layout, blank: Remembered, upload: Uploader,
     keys_of: Callable[[Remembered], Tensor],
 ) -> PaddedRead:  # fmt: skip
-    """The same of memories that lie anywhere; `blank` fills up to as many memories as there is `room` for."""
-    each = [[*recall.memories, *[blank] * (room.slots - len(recall.memories))] for recall in recalls]
+    """The same of memories that lie anywhere; `blank` fills up to as many memories as there is `capacity` for."""
+    each = [[*recall.memories, *[blank] * (capacity.slots - len(recall.memories))] for recall in recalls]
     keys = torch.stack([torch.stack([keys_of(m) for m in memories]) for memories in each])
     values = torch.stack([torch.stack([m.map_chw.flatten(1).T for m in memories]) for memories in each])
-    known = [F.pad(recall.pointers_pc, (0, 0, 0, room.pointers - len(recall.ages))) for recall in recalls]
-    head_u8 = torch.zeros(room.nbytes, dtype=torch.uint8)
-    write(arrays_of(room.of(head_u8)), recalls, (), ())
-    facts = room.of(upload(head_u8.numpy()))
+    known = [F.pad(recall.pointers_pc, (0, 0, 0, capacity.pointers - len(recall.ages))) for recall in recalls]
+    head_u8 = torch.zeros(capacity.nbytes, dtype=torch.uint8)
+    write(arrays_of(capacity.of(head_u8)), recalls, (), ())
+    facts = capacity.of(upload(head_u8.numpy()))
     return PaddedRead(
         attend, keys, values.to(keys.dtype), facts.rows_bt, facts.present_bt, torch.stack(known), facts.ages_bp,
         facts.real_bp,

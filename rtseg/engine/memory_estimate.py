@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from ..base.errors import EngineError
 from ..base.hardware.gpu import free_gpu_bytes
 from ..sam2 import Preset, get_preset
+from .attention_shapes import scores_bytes
+from .buffer_sizes import Sizes, parameters
 from .recipe import Recipe
-from .shapes import Sizes, parameters
+from .static.engine import SPARE
 
 MIB = 2**20
 HD = (1080, 1920)  # height and width of a picture, where nobody says
@@ -22,14 +24,13 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int16": 2, "int8": 2, "fp8": 2}  # of
 CUDA = 600 * MIB  # context and code of torch's and NVIDIA's libraries: an estimate, it differs with card and version
 PROCESS = {"onnx": 95 * MIB, "other": 310 * MIB}  # Python with ONNX Runtime, or with torch: measured on Linux
 ARENA = 3  # what ONNX Runtime keeps for what it computes, as measured: its arena grows by doubling
-SPARE = 3  # memories of an object beside those that it looks at: the new one, and a fork's
 JOINED = 62  # bytes a pair of channels that `StaticNetwork.join` adds: heads of one width, in fp32, and wider products
 SURE = ("weights", "tables", "memories", "buffers", "pictures")
 LEAST = 0.75  # of what is estimated is needed for sure
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MemoryEstimate:
     """What an engine takes: bytes by part. `host`: in the host's memory, else in the GPU's."""
 
     parts: dict[str, int]
@@ -55,7 +56,9 @@ class Room:
         return f"{self.bytes / MIB:.0f} MiB of the {where}: {parts}"
 
 
-def room(recipe: Recipe, height: int = HD[0], width: int = HD[1], on_gpu: bool | None = None) -> Room:
+def estimate_memory(
+    recipe: Recipe, height: int = HD[0], width: int = HD[1], on_gpu: bool | None = None
+) -> MemoryEstimate:
     """What the engine of a recipe takes for pictures [H, W]; `recipe` names its runtime.
 
     A precision "auto" counts as bf16 on a GPU and in our kernels, else as fp32. `on_gpu`: whether runtime torch works
@@ -69,17 +72,18 @@ def room(recipe: Recipe, height: int = HD[0], width: int = HD[1], on_gpu: bool |
     sizes = _sizes(preset, replace(recipe, precision=precision))
     picture = 3 * height * width
     if kind == "cuda":
-        return Room(_cuda(recipe, preset, sizes, picture))
+        return MemoryEstimate(_cuda(recipe, preset, sizes, picture))
     if kind == "tensorrt":
-        return Room(_tensorrt(recipe, preset, sizes, picture))
+        return MemoryEstimate(_tensorrt(recipe, preset, sizes, picture))
     if kind == "torch" and gpu:
-        return Room({"weights": sizes.network(), **_torch(sizes), "CUDA": CUDA})
+        return MemoryEstimate({"weights": sizes.network(), **_torch(sizes), "CUDA": CUDA})
     process = PROCESS.get(kind, PROCESS["other"])
     network = sizes.network() if kind == "torch" else 4 * parameters(preset) + sizes.tables()
     both = sizes.network() + sizes.weights() + sizes.tables() if kind == "cpu" else network
-    on_the_way = ARENA * (sizes.step() + sizes.scores()) if kind == "onnx" else sizes.step()
+    scores = scores_bytes(preset, recipe.image_size, sizes.slots, sizes.pointers, sizes.objects, "fp32")
+    on_the_way = ARENA * (sizes.step() + scores) if kind == "onnx" else sizes.step()
     found = _torch(sizes) if kind == "torch" else {"memories": _bank(sizes), "on the way": on_the_way}
-    return Room({"weights": both, **found, "process": process}, host=True)
+    return MemoryEstimate({"weights": both, **found, "process": process}, host=True)
 
 
 def _sizes(preset: Preset, recipe: Recipe) -> Sizes:
@@ -108,8 +112,8 @@ def _torch(sizes: Sizes) -> dict[str, int]:
 
 def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
     """A pool of memories, one set of inputs, and graphs that share their memory but for the masks they answer."""
-    steady = recipe.memory.full_bank(preset.num_maskmem)
-    graphs = 2 + (sizes.slots != steady)  # with a mask for each number of slots, and one without
+    full_bank = recipe.memory.full_bank(preset.num_maskmem)
+    graphs = 2 + (sizes.slots != full_bank)  # with a mask for each number of slots, and one without
     masks = sum(range(1, recipe.max_objects + 1)) * sizes.cells * 16 * 4
     return {
         "weights": sizes.network() + sizes.weights() + JOINED * preset.dim**2,
@@ -140,7 +144,9 @@ def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dic
         "buffers": (sizes.keys + sizes.values) * sum(every) // sizes.slots + outputs + written + features + image,
         "pictures": picture,
         "on the way": sizes.step(),
-        "scores, if not fused": sizes.scores(),
+        "scores, if not fused": scores_bytes(
+            preset, recipe.image_size, sizes.slots, sizes.pointers, sizes.objects, recipe.precision
+        ),
         "CUDA": CUDA,
     }
 
@@ -149,16 +155,16 @@ def check(recipe: Recipe, device: str, height: int = HD[0], width: int = HD[1]) 
     """`EngineError` in one line, before anything is allocated, where a GPU has no room for the engine of a recipe."""
     if not device.startswith("cuda"):
         return
-    free, needed = free_gpu_bytes(device), room(recipe, height, width, on_gpu=True)
+    free, needed = free_gpu_bytes(device), estimate_memory(recipe, height, width, on_gpu=True)
     if free is None or needed.sure <= free:
         return
-    size, objects = largest(recipe, lambda r: room(r, height, width, on_gpu=True).sure <= free)
+    size, objects = largest(recipe, lambda r: estimate_memory(r, height, width, on_gpu=True).sure <= free)
     ways = [f"image_size = {size}"] * bool(size) + [f"max_objects = {objects}"] * bool(objects)
-    way_out = f"{' or '.join(ways)} would fit" if ways else "nothing of it would fit"
+    remedy = f"{' or '.join(ways)} would fit" if ways else "nothing of it would fit"
     asked = f"image_size = {recipe.image_size}, max_objects = {recipe.max_objects}"
     raise EngineError(
         f"{recipe.path or 'recipe'}: {asked} needs {needed.sure // MIB} MiB on {device} at least, and {free // MIB} MiB"
-        f" are free; {way_out}, or close what else uses the GPU"
+        f" are free; {remedy}, or close what else uses the GPU"
     )
 
 

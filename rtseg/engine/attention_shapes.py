@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...sam2 import Preset
+from ..sam2 import Preset
 
 TOKENS = 8  # of the mask decoder where nobody prompts: presence, IoU, four masks, two for the point that is none
 NARROWEST, WIDEST, STEP = 16, 256, 8  # of H
@@ -22,7 +22,7 @@ FUSED = ("bf16", "fp16", "int8", "fp8")  # precisions whose products are in half
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AttentionShape:
     """Attention of n queries to m keys in each of `batch` rows (an object's, or the windows of the image)."""
 
     graph: str
@@ -45,21 +45,21 @@ class Place:
         return precision in FUSED and documented and self.values <= self.width
 
 
-def places(preset: Preset, image_size: int, slots: int, pointers: int) -> list[Place]:
+def attention_shapes(preset: Preset, image_size: int, slots: int, pointers: int) -> list[AttentionShape]:
     """All attention of a tracked frame with so many memory slots and pointers."""
     p, n = preset, (image_size // 16) ** 2
     remembered = slots * n + pointers * p.pointer_tokens
-    own = Place("attend", 1, 1, n, n, p.dim, p.dim)
-    cross = Place("attend", 1, 1, n, remembered, p.dim, p.memory_dim)
+    own = AttentionShape("attend", 1, 1, n, n, p.dim, p.dim)
+    cross = AttentionShape("attend", 1, 1, n, remembered, p.dim, p.memory_dim)
     heads, inner = p.decoder_heads, p.dim // 2
     narrow = inner // heads
-    among = Place("decode", 1, heads, TOKENS, TOKENS, p.dim // heads, p.dim // heads)
-    see = Place("decode", 1, heads, TOKENS, n, narrow, narrow)
-    tell = Place("decode", 1, heads, n, TOKENS, narrow, narrow)
+    among = AttentionShape("decode", 1, heads, TOKENS, TOKENS, p.dim // heads, p.dim // heads)
+    see = AttentionShape("decode", 1, heads, TOKENS, n, narrow, narrow)
+    tell = AttentionShape("decode", 1, heads, n, TOKENS, narrow, narrow)
     return [*_encoder(p, image_size), *(own, cross) * p.attention_layers, among, *(see, tell) * 2, see]
 
 
-def _encoder(p: Preset, image_size: int) -> Iterator[Place]:
+def _encoder(p: Preset, image_size: int) -> Iterator[AttentionShape]:
     """One place a block of the trunk; the first of a stage pools its queries, in windows of the stage before it."""
     side, index = image_size // 4, 0
     for stage, depth in enumerate(p.stages):
@@ -70,7 +70,9 @@ def _encoder(p: Preset, image_size: int) -> Iterator[Place]:
             queries = (window // 2) ** 2 if pooled else window**2
             heads = p.heads * 2**stage
             width = p.stage_dims[stage] // heads
-            yield Place("encode", (-(-side // window)) ** 2, heads, queries, window**2, width, width, shared=True)
+            yield AttentionShape(
+                "encode", (-(-side // window)) ** 2, heads, queries, window**2, width, width, shared=True
+            )
             side, index = side // 2 if pooled else side, index + 1
 
 
@@ -84,7 +86,7 @@ def scores_bytes(
     size = 2 if precision in FUSED else 4
     held = [
         2 * size * place.scores * (1 if place.shared else objects)
-        for place in places(preset, image_size, slots, pointers)
+        for place in attention_shapes(preset, image_size, slots, pointers)
         if not (fused and place.fusable(precision))
     ]
     return max(held, default=0)

@@ -1,0 +1,69 @@
+"""Engines whose parity check failed: recorded beside the built engines, so that none of the same identity is run.
+
+engines/built/.NAME.refused       what was refused, and why; gone as soon as a build succeeds
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..base.errors import EngineError
+from .identity import Identity, changed_source, flat, source_digests
+from .recipe import Recipe
+from .runtimes import where
+
+
+def folder_of(recipe: Recipe) -> Path | None:
+    """Where the engine of a recipe file is installed; None for a recipe that is in no file."""
+    return recipe.path and recipe.path.parent / "built" / recipe.path.stem
+
+
+def unusable(recipe: Recipe, path: Path, what: str) -> EngineError:
+    """The error for a built engine that is not run: one line that ends with the command that builds it anew."""
+    return EngineError(f"{path}: {what}; run: rtseg build {where(recipe)}")
+
+
+def refuse(folder: Path, part: Path, expected: Identity, reason: str) -> None:
+    """Record that an engine of this identity was made for `folder` and failed its proof; in one step, by way of `part`.
+
+    An engine of the same identity that lies in `folder` is not run either: two that were made alike and judged
+    differently are not to be trusted.
+    """
+    record = part / "refused.json"
+    values = {"identity": expected, "sources": source_digests(expected["recipe"]["runtime"]), "reason": reason}
+    record.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    record.replace(_record(folder))
+
+
+def forgive(folder: Path) -> None:
+    """A build has succeeded: no refusal stands."""
+    _record(folder).unlink(missing_ok=True)
+
+
+def refusal(recipe: Recipe, expected: Identity) -> str:
+    """One line on why the engine of this identity was refused when it was built; empty if it was not."""
+    folder = folder_of(recipe)
+    if folder is None or not was_refused(recipe):
+        return ""
+    try:
+        record = json.loads(_record(folder).read_text("utf-8"))
+        known, reason = dict(record["identity"]), str(record["reason"])
+        if "sources" not in record:
+            return ""  # of an earlier rtseg, whose sources were others
+        sources = dict(record["sources"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        return str(unusable(recipe, _record(folder), f"cannot be read ({type(e).__name__}): a build was refused"))
+    if dict(flat(known)) != dict(flat(expected)) or changed_source(sources, recipe.runtime):
+        return ""
+    remedy = 'take runtime = "torch", or once it is repaired'
+    return str(unusable(recipe, folder, f"refused by the gate ({reason}); {remedy}"))
+
+
+def was_refused(recipe: Recipe) -> bool:
+    folder = folder_of(recipe)
+    return folder is not None and _record(folder).is_file()
+
+
+def _record(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.refused")
