@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from rtseg import Tracker
 from rtseg.base.errors import EngineError, SourceError
+from rtseg.engine.policy import BankSize, Choice, Memory, MemoryPolicy, get_policy
+from rtseg.engine.policy.window import fifo
 from rtseg.engine.reference import TorchEngine
 
 H, W = 90, 120
@@ -61,6 +65,33 @@ def test_a_failed_step_did_not_happen(small_engine: TorchEngine, verb: str, monk
         a, b = tracker.step(frame(i)), steady.step(frame(i))
         assert (a.ids, a.labels, a.seq) == (b.ids, b.labels, b.seq)
         np.testing.assert_array_equal(a.mask_logits_bhw, b.mask_logits_bhw)
+
+
+def test_a_step_whose_policy_fails_did_not_happen(small_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy of a user's own may fail for one object of several: none of them has taken in the frame."""
+    calls, fails = [], set()
+
+    def sometimes(memories: Sequence[Memory], size: BankSize) -> Choice:
+        calls.append(1)
+        if len(calls) in fails:
+            raise ValueError("mine")
+        return fifo(memories, size)
+
+    known = {"sometimes": MemoryPolicy("sometimes", sometimes), "fifo": get_policy("fifo")}
+    monkeypatch.setattr("rtseg.track.tracker.get_policy", known.get)
+    monkeypatch.setattr("rtseg.track.tracker.warn_once", lambda *_: None)
+    tracker, steady = Tracker(small_engine, "sometimes"), Tracker(small_engine, "fifo")
+    for i in range(4):
+        for t in (tracker, steady):
+            if i == 0:
+                t.prompt(1, points=[(60, 40, 1)])
+                t.prompt(2, box=(20, 20, 70, 60))
+        fails.add(len(calls) + 2)  # the second of the two objects
+        with pytest.raises(ValueError, match="mine"):
+            tracker.step(frame(i))
+        a, b = tracker.step(frame(i)), steady.step(frame(i))
+        np.testing.assert_array_equal(a.mask_logits_bhw, b.mask_logits_bhw)
+    assert len(calls) == 4 * 4
 
 
 def test_a_step_that_did_happen_leaves_a_trace(small_engine: TorchEngine) -> None:
