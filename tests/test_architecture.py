@@ -71,11 +71,10 @@ CIRCULAR_TYPES = {
     *(f"rtseg.engine.policy.{name}" for name in ("held", "values", "window")),
     *("rtseg.track", *(f"rtseg.track.{name}" for name in ("answer", "asking", "bank", "beside", "evidence"))),
     *(f"rtseg.track.{name}" for name in ("objects", "small", "tracker")),
-    *(f"rtseg.live.{name}" for name in ("closing", "heard", "opening", "orders", "remedy", "statement", "supervisor")),
 }
 LONG_FILES = {
     *("cli.py", "build/build.py", "engine/artifact.py", "engine/cpu/kernels.py", "evaluate/summary.py"),
-    *("live/supervisor.py", "track/tracker.py"),
+    *("track/tracker.py",),
 }
 LONG_FUNCTIONS = {
     "build/build.py:_measured",

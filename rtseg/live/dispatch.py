@@ -6,7 +6,8 @@ import os
 
 from ..base import errors
 from .delay_control import check_first_step, keep_image_size
-from .ipc import messages as m
+from .ipc import reports as r
+from .ipc.messages import DisplaySettings, SetEngine
 from .opening import check_objects
 from .state import FeedState
 from .worker_limits import NEW_SIZE_S, silence_s
@@ -21,28 +22,28 @@ def receive_all(state: FeedState, worker: WorkerProcess) -> None:
         dispatch(state, worker, message)
 
 
-def dispatch(state: FeedState, worker: WorkerProcess, message: m.Report) -> None:
+def dispatch(state: FeedState, worker: WorkerProcess, message: r.Report) -> None:
     """Handle one message."""
     match message:
-        case m.Fault(text):
+        case r.Fault(text):
             worker.last_fault = text
             state.note("fault", worker.role, text)
-        case m.Refused(text, kind):
+        case r.Refused(text, kind):
             worker.error = getattr(errors, kind)(text)
-        case m.Done():
+        case r.Done():
             worker.finished = True
-        case m.Bound(endpoint):
+        case r.Bound(endpoint):
             worker.is_up()
             state.endpoint = endpoint
             state.note("bound", worker.role, endpoint)
-            worker.send(m.DisplaySettings(**state.settings))
-        case m.PublishCounts(counts):
+            worker.send(DisplaySettings(**state.settings))
+        case r.PublishCounts(counts):
             state.publisher_counts.update(counts)
-        case m.RecordingOpened(folder):
+        case r.RecordingOpened(folder):
             worker.is_up()
             state.recording = folder
             state.note("recording", worker.role, folder)
-        case m.SourceOpened() | m.SourceSize() | m.SourceReport() | m.SourceAccount():
+        case r.SourceOpened() | r.SourceSize() | r.SourceReport() | r.SourceAccount():
             _from_grab(state, worker, message)
         case _:
             _from_segment(state, worker, message)
@@ -51,54 +52,54 @@ def dispatch(state: FeedState, worker: WorkerProcess, message: m.Report) -> None
 def _from_grab(
     state: FeedState,
     worker: WorkerProcess,
-    message: m.SourceOpened | m.SourceSize | m.SourceReport | m.SourceAccount,
+    message: r.SourceOpened | r.SourceSize | r.SourceReport | r.SourceAccount,
 ) -> None:
     match message:
-        case m.SourceOpened(size=size):
+        case r.SourceOpened(size=size):
             worker.is_up()
             state.source.opened(message)
             if size is not None:
                 state.set_size(size)
                 if not state.began_ns:
                     check_objects(state, size)
-        case m.SourceSize(size):
+        case r.SourceSize(size):
             state.set_size(size)
-        case m.SourceReport():
+        case r.SourceReport():
             if state.source.reported(message):
                 worker.do_not_restart()
             if state.source.live and state.source.counts.get("frames"):
                 worker.refusal_is_final = False  # a source that was there once may come back
-        case m.SourceAccount(account):
+        case r.SourceAccount(account):
             state.source.accounted(message)
             state.record("account", account)
             if account["ended"]:
                 state.fault("grab", f"{state.source.facts['uri']}: ended early: {account['ended']}")
 
 
-def _from_segment(state: FeedState, worker: WorkerProcess, message: m.Report) -> None:
+def _from_segment(state: FeedState, worker: WorkerProcess, message: r.Report) -> None:
     match message:
-        case m.EngineReady(engine, step_ms):
+        case r.EngineReady(engine, step_ms):
             _engine_ready(state, worker, engine, step_ms)
-        case m.Preparing(what, part_s):
+        case r.Preparing(what, part_s):
             worker.prepares(what, part_s, state.board[f"beat {worker.role}"])
             state.note("preparing", worker.role, what)
-        case m.SizeReady(step_ms):
+        case r.SizeReady(step_ms):
             worker.is_prepared()
             state.segmenter.preparing_size = False
             if step_ms is not None:
                 worker.silent_s = silence_s(worker.role, step_ms)
                 check_first_step(state, step_ms)
-        case m.NewSize():
+        case r.NewSize():
             worker.silent_s = max(worker.silent_s, NEW_SIZE_S)
-        case m.StepTime(step_ms):
+        case r.StepTime(step_ms):
             worker.silent_s = silence_s(worker.role, step_ms)
-        case m.ImageSizeRefused(why):
+        case r.ImageSizeRefused(why):
             keep_image_size(state, why)
-        case m.SceneReport():
+        case r.SceneReport():
             _scene(state, worker, message)
-        case m.Unanswered(text):
+        case r.Unanswered(text):
             state.note("unanswered", worker.role, text)
-        case m.Answer(ticket, _, warnings):
+        case r.Answer(ticket, _, warnings):
             for line in warnings if ticket else ():  # those of replayed prompts were told before
                 state.note("warning", worker.role, line)
             state.segmenter.answered(message)
@@ -114,11 +115,11 @@ def _engine_ready(state: FeedState, worker: WorkerProcess, engine: str, step_ms:
     state.note("ready", worker.role, engine)
     if not state.segmenter.replay():
         worker.kill("it does not listen")
-    state.workers["publish"].send(m.SetEngine(engine))
+    state.workers["publish"].send(SetEngine(engine))
     check_first_step(state, step_ms)
 
 
-def _scene(state: FeedState, worker: WorkerProcess, report: m.SceneReport) -> None:
+def _scene(state: FeedState, worker: WorkerProcess, report: r.SceneReport) -> None:
     """Another scene begins with a frame, or objects were lost or found again on it."""
     scene, lost = state.scene, ", ".join(map(str, report.lost)) or "none"
     newly = [i for i in report.lost if i not in scene.lost]

@@ -6,18 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ..base.errors import OutputError
 from ..base.types import Frame, Prompt, now_ns
-from .ipc.messages import (
-    Answer,
-    GivePrompts,
-    Message,
-    Pause,
-    PromptData,
-    RemoveObject,
-    RenameObject,
-    SetSize,
-    Size,
-    Ticket,
-)
+from .ipc.messages import GivePrompts, Message, Pause, PromptData, RemoveObject, RenameObject, SetSize, Size, Ticket
+from .ipc.reports import Answer
 from .prompt_history import Picture, PromptHistory
 from .worker_process import TRIES, WorkerProcess
 

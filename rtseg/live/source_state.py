@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base.types import now_ns
 from .counters import CumulativeCounters
-from .ipc.messages import SourceAccount, SourceOpened, SourceReport
+from .ipc.reports import SourceAccount, SourceOpened, SourceReport
 
 TOLD = {"resized", "too_fast", "pts_jumps", "misfits"}  # counts that are events when they rise
 FIRST_NS, LONGEST_NS = 5_000_000_000, 60_000_000_000  # between two lines about a source that is not there yet

@@ -167,8 +167,8 @@ def test_onnx_runtimes_provider_is_told_which_gpu(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_feeds_process_is_told_the_device() -> None:
-    from rtseg.live.ipc.messages import SegmentConfig, unpack
-    from rtseg.live.ipc.packing import pack
+    from rtseg.live.ipc.messages import SegmentConfig
+    from rtseg.live.ipc.packing import pack, unpack
 
     config = SegmentConfig(load_recipe(device="cuda:1"), "latest", None)
     assert unpack(pack(config)) == config

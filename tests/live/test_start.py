@@ -18,7 +18,8 @@ from rtseg.base.errors import EngineError, OutputError, PromptError, RtsegError,
 from rtseg.base.types import Frame
 from rtseg.engine.recipe import Recipe
 from rtseg.live import Feed, run_live
-from rtseg.live.ipc.messages import Answer, Message
+from rtseg.live.ipc.messages import Message
+from rtseg.live.ipc.reports import Answer
 from rtseg.live.profile import Publish, StreamProfile
 from rtseg.live.segment_client import ENDED, SegmentClient
 from rtseg.live.worker_process import WorkerProcess

@@ -20,15 +20,8 @@ import pytest
 from rtseg.live.counters import CumulativeCounters
 from rtseg.live.dispatch import dispatch
 from rtseg.live.ipc.board import Board
-from rtseg.live.ipc.messages import (
-    EngineReady,
-    PublishConfig,
-    Report,
-    SetEngine,
-    SourceOpened,
-    SourceReport,
-    Stop,
-)
+from rtseg.live.ipc.messages import PublishConfig, SetEngine, Stop
+from rtseg.live.ipc.reports import EngineReady, Report, SourceOpened, SourceReport
 from rtseg.live.profile import StreamProfile
 from rtseg.live.source_state import SourceState
 from rtseg.live.state import Conditions, FeedState, has_recovered, phase_of

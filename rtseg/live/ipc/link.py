@@ -11,8 +11,8 @@ import socket
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from .messages import Elsewhere, Message, unpack
-from .packing import pack
+from .messages import Elsewhere, Message
+from .packing import pack, unpack
 
 _MOST_BYTES = 1 << 12  # a longer message goes through a memfd, so that the socket has room for hundreds
 _BUFFER_BYTES = 1 << 20

@@ -1,6 +1,6 @@
-"""All messages between the supervisor of a feed and its workers: one type each, told apart by their tag.
+"""Messages from the supervisor of a feed to its workers: one type each, told apart by their tag.
 
-The configuration of a worker is the first message that it receives.
+The configuration of a worker is the first message that it receives. `reports.py` has the messages to the supervisor.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from ...base.defaults import Topic
 from ...base.rle import decode_rle, encode_rle
 from ...base.types import FrameId, Prompt
 from ...engine.recipe import Recipe
-from .packing import decode_special
 
 Size = tuple[int, int]  # height and width of a picture
 Ticket = int  # of a request: its answer carries the same one; 0: nobody waits for the answer
@@ -23,7 +22,13 @@ class Message(msgspec.Struct, tag=True, frozen=True):
     """What one process sends to another."""
 
 
-# ------------------------------------------------------------------ supervisor -> worker: configurations
+class Elsewhere(Message, frozen=True):
+    """The message itself is too long for the socket: it lies in the memory that comes with this one."""
+
+    size: int
+
+
+# ------------------------------------------------------------------ configurations
 
 
 class GrabConfig(Message, frozen=True):
@@ -75,7 +80,7 @@ class RecordConfig(Message, frozen=True):
 
 Config = GrabConfig | SegmentConfig | PublishConfig | RecordConfig
 
-# ------------------------------------------------------------------ supervisor -> worker: requests
+# ------------------------------------------------------------------ requests
 
 
 class Stop(Message, frozen=True):
@@ -179,146 +184,3 @@ Request = (
     Stop | Begin | SetSize | SetImageSize | GivePrompts | RemoveObject | RenameObject | Pause
     | PublishStatus | DisplaySettings | SetEngine | RecordNote
 )  # fmt: skip
-
-# ------------------------------------------------------------------ worker -> supervisor: any worker
-
-
-class Fault(Message, frozen=True):
-    """Something went wrong, and the worker may end because of it."""
-
-    text: str
-
-
-class Refused(Message, frozen=True):
-    """What was asked for can never work; `kind` is the name of the error's class."""
-
-    text: str
-    kind: str
-
-
-class Done(Message, frozen=True):
-    """The worker ends, and all that it owns is in order."""
-
-
-# ------------------------------------------------------------------ worker -> supervisor: grab
-
-
-class SourceOpened(Message, frozen=True):
-    uri: str
-    live: bool
-    size: Size | None
-
-
-class SourceSize(Message, frozen=True):
-    """A live source that is not shown yet has pictures of this size."""
-
-    size: Size
-
-
-class SourceReport(Message, frozen=True):
-    state: str
-    why: str
-    crop: list[int] | None
-    counts: dict[str, int]
-
-
-class SourceAccount(Message, frozen=True):
-    """What a recording turned out to hold so far, as values and as lines for people."""
-
-    account: dict[str, Any]
-    lines: tuple[str, ...]
-
-
-# ------------------------------------------------------------------ worker -> supervisor: segment
-
-
-class Preparing(Message, frozen=True):
-    """The engine begins with work that may take minutes; one part of it may take `part_s`."""
-
-    what: str
-    part_s: float
-
-
-class EngineReady(Message, frozen=True):
-    engine: str
-    step_ms: float
-
-
-class SizeReady(Message, frozen=True):
-    """The engine is ready for pictures of the source's size; a step takes `step_ms`, if that is known."""
-
-    step_ms: float | None
-
-
-class NewSize(Message, frozen=True):
-    """The engine sees pictures of a new size, and may prepare for them during its next steps."""
-
-
-class StepTime(Message, frozen=True):
-    step_ms: float
-
-
-class ImageSizeRefused(Message, frozen=True):
-    """The engine cannot be opened as `SetImageSize` asked, and is as it was."""
-
-    why: str
-
-
-class SceneReport(Message, frozen=True):
-    """On frame `seq` another scene begins (`cut`), or objects were lost or found again."""
-
-    seq: int
-    cut: bool
-    lost: tuple[int, ...]
-    found: tuple[int, ...]
-
-
-class Unanswered(Message, frozen=True):
-    """A frame got no masks."""
-
-    text: str
-
-
-class Answer(Message, frozen=True):
-    """The outcome of the request with this ticket."""
-
-    ticket: Ticket
-    error: str | None
-    warnings: tuple[str, ...] = ()
-
-
-# ------------------------------------------------------------------ worker -> supervisor: publish, record
-
-
-class Bound(Message, frozen=True):
-    endpoint: str
-
-
-class PublishCounts(Message, frozen=True):
-    counts: dict[str, Any]
-
-
-class RecordingOpened(Message, frozen=True):
-    folder: str
-
-
-Report = (
-    Fault | Refused | Done | SourceOpened | SourceSize | SourceReport | SourceAccount | Preparing | EngineReady
-    | SizeReady | NewSize | StepTime | ImageSizeRefused | SceneReport | Unanswered | Answer | Bound | PublishCounts
-    | RecordingOpened
-)  # fmt: skip
-
-
-class Elsewhere(Message, frozen=True):
-    """The message itself is too long for the socket: it lies in the memory that comes with this one."""
-
-    size: int
-
-
-AnyMessage = Config | Request | Report | Elsewhere
-_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyMessage, dec_hook=decode_special)
-
-
-def unpack(packed: bytes) -> Any:
-    """The message that `packing.pack` made these bytes of."""
-    return _DECODER.decode(packed)

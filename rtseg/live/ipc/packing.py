@@ -1,4 +1,4 @@
-"""Values as MessagePack bytes: messages, and the identities of frames."""
+"""Messages, and the identities of frames, as MessagePack bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from ...base.types import FrameId
+from .messages import Config, Elsewhere, Message, Request
+from .reports import Report
 
 
-def encode_special(value: Any) -> Any:
+def _encode_special(value: Any) -> Any:
     """What MessagePack has no type for, as something that it has."""
     if isinstance(value, Fraction):
         return [value.numerator, value.denominator]
@@ -20,7 +22,7 @@ def encode_special(value: Any) -> Any:
     raise NotImplementedError(f"a {type(value).__name__} cannot be sent")
 
 
-def decode_special(kind: type, value: Any) -> Any:
+def _decode_special(kind: type, value: Any) -> Any:
     """The value again, of its own type."""
     if kind is Fraction:
         return Fraction(*value)
@@ -29,13 +31,21 @@ def decode_special(kind: type, value: Any) -> Any:
     raise NotImplementedError(f"a {kind.__name__} cannot be received")
 
 
-_ENCODER = msgspec.msgpack.Encoder(enc_hook=encode_special)
-_FRAME_ID = msgspec.msgpack.Decoder(FrameId, dec_hook=decode_special)
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_special)
+_MESSAGE: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+    Config | Request | Report | Elsewhere, dec_hook=_decode_special
+)
+_FRAME_ID = msgspec.msgpack.Decoder(FrameId, dec_hook=_decode_special)
 
 
-def pack(value: Any) -> bytes:
-    """A message or another value of msgspec's types, as bytes."""
-    return _ENCODER.encode(value)
+def pack(message: Message) -> bytes:
+    """A message as bytes."""
+    return _ENCODER.encode(message)
+
+
+def unpack(packed: bytes) -> Any:
+    """The message again. `msgspec.ValidationError` if it is none."""
+    return _MESSAGE.decode(packed)
 
 
 def pack_frame_id(frame_id: FrameId) -> bytes:

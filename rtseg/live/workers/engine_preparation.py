@@ -14,7 +14,8 @@ from ...engine import Engine, Readies
 from ...engine.recipe import Recipe
 from ...engine.runtimes import ONNX_GPU, best_runtime
 from ...track import Tracker
-from ..ipc.messages import Preparing, Size
+from ..ipc.messages import Size
+from ..ipc.reports import Preparing
 from .context import WorkerContext
 
 # Seconds that opening a runtime may take without a heartbeat, a byte written, or a compiler that starts or ends. A

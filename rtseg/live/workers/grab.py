@@ -12,7 +12,8 @@ from typing import Any
 from ...base.errors import SourceError
 from ...base.types import now_ns
 from ...grab.intake import Intake
-from ..ipc.messages import Begin, Done, Fault, GrabConfig, SourceAccount, SourceOpened, SourceReport, SourceSize
+from ..ipc.messages import Begin, GrabConfig
+from ..ipc.reports import Done, Fault, SourceAccount, SourceOpened, SourceReport, SourceSize
 from .context import WorkerContext
 from .priority import raise_priority
 

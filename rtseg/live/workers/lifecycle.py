@@ -21,7 +21,8 @@ from ...base import errors
 from ...base.errors import RtsegError
 from ...base.types import now_ns
 from ..ipc.link import Link
-from ..ipc.messages import Done, Fault, Message, Refused
+from ..ipc.messages import Message
+from ..ipc.reports import Done, Fault, Refused
 from ..ipc.shared_memory import Descriptors, SharedMemory
 from .context import WorkerContext
 

@@ -16,7 +16,8 @@ from ...publish import Drawn, Publisher, draw_overlay
 from ...publish.carry import Carrier
 from ...publish.shown import Steady
 from ...publish.wire import encode_overlay
-from ..ipc.messages import DisplaySettings, Fault, PublishConfig
+from ..ipc.messages import DisplaySettings, PublishConfig
+from ..ipc.reports import Fault
 from ..ipc.shared_memory import FRAMES
 from ..ipc.wakeup import WakeUp
 from .context import WorkerContext

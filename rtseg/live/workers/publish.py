@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ...base.types import Frame, now_ns
 from ...publish import Publisher
-from ..ipc.messages import Bound, DisplaySettings, Message, PublishConfig, PublishCounts, PublishStatus, SetEngine
+from ..ipc.messages import DisplaySettings, Message, PublishConfig, PublishStatus, SetEngine
+from ..ipc.reports import Bound, PublishCounts
 from .context import WorkerContext
 from .overlay import LATE_NS, OverlayThread
 from .priority import raise_priority

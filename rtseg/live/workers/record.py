@@ -10,7 +10,8 @@ from pathlib import Path
 import msgpack
 
 from ...publish.recording import Recording
-from ..ipc.messages import RecordConfig, RecordingOpened, RecordNote
+from ..ipc.messages import RecordConfig, RecordNote
+from ..ipc.reports import RecordingOpened
 from .context import WorkerContext
 
 

@@ -21,10 +21,7 @@ from ...engine.recipe import Recipe
 from ...track import Tracker
 from ..ipc.link import Received
 from ..ipc.messages import (
-    Answer,
-    EngineReady,
     GivePrompts,
-    ImageSizeRefused,
     Pause,
     PromptData,
     RemoveObject,
@@ -33,8 +30,8 @@ from ..ipc.messages import (
     SetImageSize,
     SetSize,
     Size,
-    SizeReady,
 )
+from ..ipc.reports import Answer, EngineReady, ImageSizeRefused, SizeReady
 from .context import WorkerContext
 from .engine_preparation import on_gpu, prepare, report_opening, warm_up
 from .priority import lower_priority, raise_priority

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...base.errors import AnswerError
 from ...base.types import FrameId, Masks
-from ..ipc.messages import NewSize, SceneReport, Size, StepTime, Unanswered
+from ..ipc.messages import Size
+from ..ipc.reports import NewSize, SceneReport, StepTime, Unanswered
 from .context import WorkerContext
 
 IN_A_ROW = 5  # frames without an answer, after which the process ends

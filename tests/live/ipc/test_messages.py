@@ -14,8 +14,9 @@ import pytest
 from rtseg.base.types import Color, FrameId, Prompt
 from rtseg.engine.recipe import Recipe
 from rtseg.live.ipc import messages as m
+from rtseg.live.ipc import reports as r
 from rtseg.live.ipc.link import Link
-from rtseg.live.ipc.packing import pack
+from rtseg.live.ipc.packing import pack, unpack
 from tests.live.ipc.test_frame_rings import frame
 
 
@@ -30,8 +31,9 @@ def memfds(name: str) -> int:
 
 
 def test_every_message_type_can_be_received() -> None:
-    kinds = {kind for union in (m.Config, m.Request, m.Report) for kind in get_args(union)}
-    defined = {kind for kind in vars(m).values() if isinstance(kind, type) and issubclass(kind, m.Message)}
+    kinds = {kind for union in (m.Config, m.Request, r.Report) for kind in get_args(union)}
+    names = {**vars(m), **vars(r)}
+    defined = {kind for kind in names.values() if isinstance(kind, type) and issubclass(kind, m.Message)}
     assert kinds == defined - {m.Message, m.Elsewhere}
 
 
@@ -43,11 +45,11 @@ def test_values_in_messages_keep_their_types() -> None:
         m.GrabConfig("clip.mp4", "native", "auto", (0, 0, 80, 60), True),
         m.GivePrompts(3, (m.PromptData.from_prompt(click(1, "x")),), odd),
         m.PublishStatus({"state": "running", "nested": {"list": [1, 2.5, None]}}, False, "", True),
-        m.SceneReport(4, True, (1, 2), ()),
-        m.SizeReady(None),
+        r.SceneReport(4, True, (1, 2), ()),
+        r.SizeReady(None),
         m.Stop(),
     ):
-        again = m.unpack(pack(message))
+        again = unpack(pack(message))
         assert type(again) is type(message) and again == message
 
 
@@ -56,7 +58,7 @@ def test_prompts_cross_unchanged() -> None:
     mask_hw[2:4, 3:5] = True
     for prompt in (click(1, "x"), Prompt(2, box=(0.0, 0.0, 3.0, 3.0)), Prompt(3, mask=mask_hw)):
         packed = pack(m.GivePrompts(1, (m.PromptData.from_prompt(prompt),), frame(0).id))
-        same = m.unpack(packed).prompts[0].to_prompt()
+        same = unpack(packed).prompts[0].to_prompt()
         assert (same.id, same.points, same.box, same.label) == (prompt.id, prompt.points, prompt.box, prompt.label)
         assert prompt.mask is None or (same.mask == prompt.mask).all()
 
@@ -64,25 +66,25 @@ def test_prompts_cross_unchanged() -> None:
 def test_what_is_no_message_is_an_error() -> None:
     for wrong in ({"type": "Nothing"}, {"type": "Bound", "endpoint": 5}, {"type": "Answer"}, [1]):
         with pytest.raises(msgspec.ValidationError):
-            m.unpack(msgspec.msgpack.encode(wrong))
+            unpack(msgspec.msgpack.encode(wrong))
 
 
 def test_a_link_carries_messages_of_any_length_and_shows_the_end_of_the_other_side() -> None:
     ours, theirs = (Link(end) for end in Link.pair())
     before, held = memfds("rtseg-message"), memfds("rtseg-test")
     fd = os.memfd_create("rtseg-test")
-    long = m.Fault("y" * 1_000_000)
-    assert ours.send(m.Bound("tcp://here")) and ours.send(long, (fd,))
+    long = r.Fault("y" * 1_000_000)
+    assert ours.send(r.Bound("tcp://here")) and ours.send(long, (fd,))
     (short, _), (received, fds) = theirs.receive()
-    assert short == m.Bound("tcp://here") and received == long and len(fds) == 1
+    assert short == r.Bound("tcp://here") and received == long and len(fds) == 1
     assert memfds("rtseg-test") == held + 2
     os.close(fds[0])
     os.close(fd)
     assert memfds("rtseg-test") == held and memfds("rtseg-message") == before
-    while ours.send(m.Fault("z" * 10_000)):  # nobody reads: it returns False, and does not wait
+    while ours.send(r.Fault("z" * 10_000)):  # nobody reads: it returns False, and does not wait
         pass
     assert not ours.closed
-    assert theirs.send(m.Refused("its last message", "EngineError"))
+    assert theirs.send(r.Refused("its last message", "EngineError"))
     theirs.close()  # without having read all that was sent to it
     assert not ours.send(m.Stop())
-    assert ours.receive() == [(m.Refused("its last message", "EngineError"), [])] and ours.closed
+    assert ours.receive() == [(r.Refused("its last message", "EngineError"), [])] and ours.closed

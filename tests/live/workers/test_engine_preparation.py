@@ -19,7 +19,7 @@ import pytest
 from rtseg.engine.recipe import Recipe
 from rtseg.live import worker_process
 from rtseg.live.activity import ActivityMonitor, cpu_seconds
-from rtseg.live.ipc.messages import Preparing, SizeReady
+from rtseg.live.ipc.reports import Preparing, SizeReady
 from rtseg.live.profile import StreamProfile
 from rtseg.live.worker_limits import PREPARE_S, START_S
 from rtseg.live.worker_process import WorkerProcess

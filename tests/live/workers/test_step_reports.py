@@ -11,7 +11,7 @@ import pytest
 
 from rtseg.base.errors import AnswerError
 from rtseg.base.types import FrameId
-from rtseg.live.ipc.messages import NewSize, StepTime, Unanswered
+from rtseg.live.ipc.reports import NewSize, StepTime, Unanswered
 from rtseg.live.profile import StreamProfile
 from rtseg.live.workers.step_reports import IN_A_ROW, SceneReports, StepTimes
 from tests.live.conftest import SOURCE, Running, accounted, watch
