@@ -1,6 +1,6 @@
 """Every fault that an operating room has, again and again: how long the picture was away, and how long the masks.
 
-    python -m bench.faults [--times 20] [--only "kill segment,stop grab"] [--messages 100000] [--json FILE]
+    python -m bench.faults [--quick] [--times 20] [--only "kill segment,stop grab"] [--messages 100000] [--json FILE]
 
 A camera of our own (bench/camera.py) sends 720p25 over TCP; the feed runs `nano`, and is watched over ipc. A picture
 gap is the longest time between two original pictures as they left; recovery is the time until a picture captured after
@@ -243,18 +243,20 @@ def perform(fault: Fault, times: int, messages: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="each fault three times, with 500 fuzzed messages")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--only", default="", help="names, comma-separated")
     parser.add_argument("--messages", type=int, default=5000, help="fuzzed, each time")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    times, messages = (3, 500) if given.quick else (given.times, given.messages)
     only = [name.strip() for name in given.only.split(",") if name.strip()]
     rows = []
     print(
         f"{'fault':36}{'n':>4}{'recovery s: median':>20}{'worst':>8}{'promised':>10}{'gap ms: median':>16}{'worst':>8}"
     )
     for fault in [f for f in FAULTS if not only or f.name in only]:
-        rows.append(perform(fault, given.times, given.messages))
+        rows.append(perform(fault, times, messages))
         print(line(rows[-1]), flush=True)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))

@@ -1,7 +1,7 @@
-"""How a feed ended. What it got over (a process that was killed, and came back) is an event, and no fault.
+"""How a feed ended: its faults, by part.
 
-A fault is what still stands at the end: a part that is gone for good or had to be killed, a recording that is not
-whole, prompts that were let go.
+A fault is what is still wrong at the end: a worker that did not come back or had to be killed, a recording that is
+incomplete, prompts that were discarded. What the feed recovered from, such as a worker that was restarted, is an event.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from ..base import ending
 from ..base.errors import RtsegError
 
 REFUSED = 2  # exit code
-MINOR = ("record", "prompts")  # whose faults are loud, and leave the feed what it is
+MINOR = ("record", "prompts")  # parts without which the feed goes on as before
 
 
 class Ending(ending.Ending):
-    """The list, by parts of the feed. `refusal` is why it cannot be played at all: it is what `run` raises."""
+    """The faults of a feed. `refusal`: the error because of which it cannot be played at all, which `run` raises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,20 +22,20 @@ class Ending(ending.Ending):
         self._first: dict[str, str] = {}
 
     def add(self, part: str, text: str) -> bool:
-        """Take down a fault, once; whether it is new."""
+        """Add a fault, once; returns whether it is new."""
         line, known = " ".join(text.split()), len(self.faults)
         self.wrong(f"{part}: {line}")
         self._first.setdefault(part, line)
         return len(self.faults) > known
 
     def refuse(self, part: str, error: RtsegError) -> None:
-        """The feed cannot begin; the first reason counts."""
+        """Refuse to play the feed; of several errors the first counts."""
         self.add(part, str(error))
         self.refusal = self.refusal or error
 
     @property
     def failed(self) -> bool:
-        """Whether the feed is not what it should be any more, and not only one of its extras."""
+        """Whether a part has failed that the feed needs."""
         return bool(self._first.keys() - set(MINOR))
 
     @property
@@ -47,5 +47,5 @@ class Ending(ending.Ending):
         return super().line if self.refusal is None else " ".join(str(self.refusal).split())
 
     def plain(self) -> dict[str, str]:
-        """For the status and the report: of each part, what went wrong first."""
+        """For the status and the report: the first fault of each part."""
         return dict(self._first)

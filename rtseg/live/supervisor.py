@@ -52,7 +52,7 @@ class Supervisor:
     def open(self, stack: ExitStack) -> None:
         """Make the shared memory and the sockets, and start the workers; all is closed with the stack."""
         state, profile = self._state, self._state.profile
-        shared = SharedMemory.create(profile.engine)
+        shared = SharedMemory.create(profile.engine.max_objects, profile.engine.image_size)
         stack.callback(shared.close)
         roles = [role for role in ROLES if role != "record" or profile.record]
         final = ("grab", "record")  # whose refusals count also after they have worked

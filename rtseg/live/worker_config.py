@@ -26,7 +26,7 @@ def worker_config(role: str, state: FeedState) -> Config:
             hold = not state.began_ns
             return GrabConfig(profile.source, profile.pace, profile.deinterlace, profile.crop, hold)
         case "segment":
-            return SegmentConfig(state.recipe, profile.overlay, state.source.size)
+            return SegmentConfig.from_recipe(state.recipe, profile.overlay, state.source.size)
         case "publish":
             return _publish_config(state)
         case "record":

@@ -170,5 +170,5 @@ def test_a_feeds_process_is_told_the_device() -> None:
     from rtseg.live.ipc.messages import SegmentConfig
     from rtseg.live.ipc.packing import pack, unpack
 
-    config = SegmentConfig(load_recipe(device="cuda:1"), "latest", None)
-    assert unpack(pack(config)) == config
+    recipe = load_recipe(device="cuda:1")
+    assert unpack(pack(SegmentConfig.from_recipe(recipe, "latest", None))).to_recipe() == recipe

@@ -1,18 +1,22 @@
 """Messages from the supervisor of a feed to its workers: one type each, told apart by their tag.
 
 The configuration of a worker is the first message that it receives. `reports.py` has the messages to the supervisor.
+
+All workers import this, and start quickly: so what only `segment` and the supervisor need is imported where it is used.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from ...base.defaults import Topic
-from ...base.rle import decode_rle, encode_rle
 from ...base.types import FrameId, Prompt
-from ...engine.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ...engine.recipe import Recipe
 
 Size = tuple[int, int]  # height and width of a picture
 Ticket = int  # of a request: its answer carries the same one; 0: nobody waits for the answer
@@ -42,11 +46,20 @@ class GrabConfig(Message, frozen=True):
 
 
 class SegmentConfig(Message, frozen=True):
-    """`size` is that of the source's pictures, if it is known."""
+    """`recipe` has the values of an engine recipe; `size` is that of the source's pictures, if it is known."""
 
-    recipe: Recipe
+    recipe: dict[str, Any]
     overlay: str
     size: Size | None
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe, overlay: str, size: Size | None) -> Self:
+        return cls(msgspec.to_builtins(recipe, enc_hook=_path_to_text), overlay, size)
+
+    def to_recipe(self) -> Recipe:
+        from ...engine.recipe import Recipe
+
+        return msgspec.convert(self.recipe, Recipe, dec_hook=_text_to_path)
 
 
 class PublishConfig(Message, frozen=True):
@@ -114,6 +127,8 @@ class PromptData(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_prompt(cls, prompt: Prompt) -> Self:
+        from ...base.rle import encode_rle
+
         mask = None
         if prompt.mask is not None:
             height, width = prompt.mask.shape
@@ -121,6 +136,8 @@ class PromptData(msgspec.Struct, frozen=True):
         return cls(prompt.id, prompt.points, prompt.box, prompt.label, mask)
 
     def to_prompt(self) -> Prompt:
+        from ...base.rle import decode_rle
+
         mask_hw = None if self.mask is None else decode_rle(*self.mask)
         return Prompt(self.id, self.points, self.box, mask_hw, self.label)
 
@@ -184,3 +201,15 @@ Request = (
     Stop | Begin | SetSize | SetImageSize | GivePrompts | RemoveObject | RenameObject | Pause
     | PublishStatus | DisplaySettings | SetEngine | RecordNote
 )  # fmt: skip
+
+
+def _path_to_text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"a {type(value).__name__} in a recipe cannot be sent")
+
+
+def _text_to_path(kind: type, value: Any) -> Path:
+    if issubclass(kind, Path):
+        return Path(value)
+    raise NotImplementedError(f"a {kind.__name__} in a recipe cannot be received")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,8 +16,6 @@ def _encode_special(value: Any) -> Any:
     """What MessagePack has no type for, as something that it has."""
     if isinstance(value, Fraction):
         return [value.numerator, value.denominator]
-    if isinstance(value, Path):
-        return str(value)
     raise NotImplementedError(f"a {type(value).__name__} cannot be sent")
 
 
@@ -26,8 +23,6 @@ def _decode_special(kind: type, value: Any) -> Any:
     """The value again, of its own type."""
     if kind is Fraction:
         return Fraction(*value)
-    if issubclass(kind, Path):
-        return Path(value)
     raise NotImplementedError(f"a {kind.__name__} cannot be received")
 
 

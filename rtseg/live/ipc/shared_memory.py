@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, replace
 
-from ...engine.recipe import Recipe
 from .board import Board
 from .frame_rings import FrameRing, MaskRing
 from .ring import Ring, RingSize
@@ -16,9 +15,9 @@ MASKS = RingSize(entries=64, arena=32 << 20, header=1 << 16)  # at least: see `m
 DRAWN = RingSize(entries=64, arena=96 << 20, header=1 << 16)  # drawn frames on their way to the recorder
 
 
-def masks_size(recipe: Recipe) -> RingSize:
-    """Room for four of the largest masks that this recipe can give."""
-    largest = recipe.max_objects * (recipe.image_size // 4) ** 2 * 4
+def masks_size(max_objects: int, image_size: int) -> RingSize:
+    """The size for four times the masks of so many objects, by a network with pictures of this side in pixels."""
+    largest = max_objects * (image_size // 4) ** 2 * 4
     return replace(MASKS, arena=max(MASKS.arena, 4 * largest))
 
 
@@ -54,13 +53,13 @@ class SharedMemory:
         self.drawn = Ring(fds.drawn, DRAWN, (self.drawn_for_record,))
 
     @classmethod
-    def create(cls, recipe: Recipe) -> SharedMemory:
-        """New memory for a feed with this engine; `close` it at the end."""
+    def create(cls, max_objects: int, image_size: int) -> SharedMemory:
+        """New memory for a feed with at most these masks, as in `masks_size`; `close` it at the end."""
         return cls(
             Descriptors(
                 board=Board.create().fd,
                 frames=Ring.create("frames", FRAMES),
-                masks=Ring.create("masks", masks_size(recipe)),
+                masks=Ring.create("masks", masks_size(max_objects, image_size)),
                 drawn=Ring.create("drawn", DRAWN),
                 frames_for_segment=WakeUp().fd,
                 frames_for_publish=WakeUp().fd,

@@ -49,7 +49,8 @@ def work(context: WorkerContext) -> None:
     config: SegmentConfig = context.config
     with spare_core():
         size = size_of(context, config.size)
-        _Segmenter(context, opened(context, config.recipe, size), size).run()
+        recipe = config.to_recipe()
+        _Segmenter(context, recipe, opened(context, recipe, size), size).run()
 
 
 def opened(context: WorkerContext, recipe: Recipe, size: Size | None) -> Tracker:
@@ -76,9 +77,9 @@ def size_of(context: WorkerContext, known: Size | None) -> Size | None:
 
 
 class _Segmenter:
-    def __init__(self, context: WorkerContext, tracker: Tracker, size: Size | None) -> None:
+    def __init__(self, context: WorkerContext, recipe: Recipe, tracker: Tracker, size: Size | None) -> None:
         config: SegmentConfig = context.config
-        self._context, self._recipe, self._known_size = context, config.recipe, config.size
+        self._context, self._recipe, self._known_size = context, recipe, config.size
         self._tracker, self._paused = tracker, False
         self._size = size  # of the pictures that the engine is ready for
         self._schedule = StepSchedule() if config.overlay == "latest" else None

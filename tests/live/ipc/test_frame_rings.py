@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from rtseg.base.types import Color, Frame, Masks
-from rtseg.engine.recipe import Recipe
 from rtseg.live.ipc.frame_rings import FrameRing
 from rtseg.live.ipc.ring import Ring, RingSize
 from rtseg.live.ipc.shared_memory import MASKS, SharedMemory, masks_size
@@ -17,7 +16,7 @@ from rtseg.live.ipc.shared_memory import MASKS, SharedMemory, masks_size
 
 @pytest.fixture()
 def shared() -> Iterator[SharedMemory]:
-    memory = SharedMemory.create(Recipe())
+    memory = SharedMemory.create(4, 320)
     yield memory
     memory.close()
 
@@ -61,5 +60,5 @@ def test_masks_cross_unchanged(shared: SharedMemory) -> None:
 
 
 def test_the_mask_ring_holds_four_of_the_largest_masks() -> None:
-    large = masks_size(Recipe(image_size=1024, max_objects=64))
-    assert large.arena == 4 * 64 * 256 * 256 * 4 > MASKS.arena == masks_size(Recipe()).arena
+    large = masks_size(64, 1024)
+    assert large.arena == 4 * 64 * 256 * 256 * 4 > MASKS.arena == masks_size(4, 320).arena

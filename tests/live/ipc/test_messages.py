@@ -41,7 +41,7 @@ def test_values_in_messages_keep_their_types() -> None:
     recipe = Recipe(path=Path("/somewhere/nano.toml"), device="cuda:1")
     odd = FrameId(5, 6, 8, "s", 3, Fraction(1001, 30000), 7, color=Color("bt709"), sample_aspect=Fraction(4, 3))
     for message in (
-        m.SegmentConfig(recipe, "latest", (90, 120)),
+        m.SegmentConfig.from_recipe(recipe, "latest", (90, 120)),
         m.GrabConfig("clip.mp4", "native", "auto", (0, 0, 80, 60), True),
         m.GivePrompts(3, (m.PromptData.from_prompt(click(1, "x")),), odd),
         m.PublishStatus({"state": "running", "nested": {"list": [1, 2.5, None]}}, False, "", True),
@@ -51,6 +51,7 @@ def test_values_in_messages_keep_their_types() -> None:
     ):
         again = unpack(pack(message))
         assert type(again) is type(message) and again == message
+    assert unpack(pack(m.SegmentConfig.from_recipe(recipe, "latest", None))).to_recipe() == recipe
 
 
 def test_prompts_cross_unchanged() -> None:
