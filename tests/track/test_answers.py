@@ -1,4 +1,4 @@
-"""An answer that is no number, in any part and of any runtime, is refused whole: as if the frame had not been given."""
+"""An answer with any part that is not finite is refused as a whole: as if the frame had not been given."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def frame(seed: int) -> np.ndarray:
 
 
 class Broken:
-    """An engine whose answer is spoilt while `spoil` says how."""
+    """An engine whose answer is spoilt by `spoil`, if that is set."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -80,7 +80,7 @@ PARTS = {
 @pytest.mark.parametrize("value", [NAN, INF, -INF], ids=["nan", "inf", "minus inf"])
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("prompted", [False, True], ids=["tracked", "corrected"])
-def test_no_part_may_be_no_number(small_engine: TorchEngine, part: str, value: float, prompted: bool) -> None:
+def test_every_part_has_to_be_finite(small_engine: TorchEngine, part: str, value: float, prompted: bool) -> None:
     engine = Broken(small_engine)
     tracker, steady = Tracker(engine), Tracker(small_engine)  # type: ignore[arg-type]
     for t in (tracker, steady):
@@ -123,7 +123,7 @@ def test_an_answer_of_another_shape_is_refused(small_engine: TorchEngine) -> Non
     ("precision", "said"),
     [("fp16", 'use precision = "fp32" \\(it is "fp16"\\)'), ("fp32", "are these weights sound: package:nano")],
 )
-def test_what_is_to_be_done_suits_the_precision(small_engine: TorchEngine, precision: str, said: str) -> None:
+def test_the_advice_suits_the_precision(small_engine: TorchEngine, precision: str, said: str) -> None:
     engine = Broken(small_engine)
     engine.recipe = replace(small_engine.recipe, precision=precision)
     tracker = Tracker(engine)  # type: ignore[arg-type]
@@ -135,7 +135,7 @@ def test_what_is_to_be_done_suits_the_precision(small_engine: TorchEngine, preci
     assert "\n" not in str(caught.value)
 
 
-def test_large_numbers_are_numbers(small_engine: TorchEngine) -> None:
+def test_large_numbers_are_accepted(small_engine: TorchEngine) -> None:
     """Negative control: what is only large goes through."""
     engine = Broken(small_engine)
     tracker = Tracker(engine)  # type: ignore[arg-type]

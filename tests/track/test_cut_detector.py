@@ -1,4 +1,4 @@
-"""Cuts are found from the picture; motion, light, menus and pictures of nothing are none."""
+"""Cuts are detected from the pictures; motion, light, menus and pictures without content are none."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_grey_scenes_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("size", [(24, 32), (120, 160), (1080, 1920), (1000, 300)])
-def test_of_any_size(size: tuple[int, int]) -> None:
+def test_pictures_of_any_size(size: tuple[int, int]) -> None:
     one, other = (cv2.resize(x, size[::-1], interpolation=cv2.INTER_AREA) for x in (A, B))
     assert cuts([one, one, other, other]) == [2]
     assert cuts([one, one, one[:, ::-1][:, ::-1], one]) == []
@@ -88,13 +88,13 @@ def test_light_is_none(odd: ImageU8, length: int) -> None:
     assert cuts([*STILL, *[odd] * length, *STILL]) == []
 
 
-def test_static_is_passed_over() -> None:
+def test_static_noise_is_skipped() -> None:
     noise = [np.random.default_rng(i).integers(0, 255, STILL[0].shape, dtype=np.uint8) for i in range(4)]
     assert cuts([*STILL, *noise, *STILL]) == []
     assert cuts(noise) == []
 
 
-def test_what_comes_after_a_picture_of_nothing_is_compared_with_what_was_before() -> None:
+def test_what_follows_an_empty_picture_is_compared_with_what_was_before_it() -> None:
     black = [np.zeros_like(STILL[0])] * 20
     assert cuts([*STILL, *black, *STILL]) == []
     assert cuts([*STILL, *black, *[window(B, 40)] * 3]) == [25]
@@ -109,8 +109,8 @@ def test_a_menu_and_smoke_are_none() -> None:
     assert cuts([*STILL, *smoke, *STILL]) == []
 
 
-def test_seeing_changes_no_scene() -> None:
-    """A step that fails has not looked: what a detector says of a picture does not depend on what was asked before."""
+def test_an_update_changes_no_earlier_state() -> None:
+    """A step that fails leaves the detector as it was."""
     detector, _ = CutDetector().update(window(A, 40))
     assert detector.update(window(B, 40))[1] and detector.update(window(B, 40))[1]
     assert not detector.update(window(A, 42))[1]

@@ -25,11 +25,12 @@ from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Sam2, get_preset
 from rtseg.track import Bank, Memory
+from rtseg.track.bank import Update
 
 pytestmark = pytest.mark.slow
 FRAMES, SETTLED = 3000, 500
 LIMIT = 0.01  # of the process's memory
-BREAK = 100  # frames between things that happen
+BREAK = 100  # frames in which a second object is added and removed again
 NANO = get_preset("nano")
 RECIPE = Recipe(image_size=64, max_objects=2)
 
@@ -67,20 +68,20 @@ def resident_pages() -> int:
 
 
 def follow(engine: Engine, policy: str) -> list[int]:
-    """Memory of the process, in pages, every `BREAK` frames from frame `SETTLED` on."""
+    """Memory of the process in pages, every `BREAK` frames from frame `SETTLED` on."""
     tracker = Tracker(engine, policy)
     pictures = np.random.default_rng(0).integers(0, 255, (7, 72, 96, 3), dtype=np.uint8)
     pages = []
     for t in range(FRAMES + 1):
         if t >= SETTLED and t % BREAK == 0:
             pages.append(resident_pages())
-        happen(tracker, t)
+        prompt_and_remove(tracker, t)
         tracker.step(pictures[t % len(pictures)]).mask(1)
     return pages
 
 
-def happen(tracker: Tracker, t: int) -> None:
-    """What people do: a second object joins, the first is corrected, the second leaves; then all over again."""
+def prompt_and_remove(tracker: Tracker, t: int) -> None:
+    """What users do: a second object is added, the first is corrected, the second is removed; then all over again."""
     if t == 0:
         tracker.prompt(1, points=[(40, 30, 1)])
     elif t % BREAK == 20:
@@ -94,13 +95,13 @@ def happen(tracker: Tracker, t: int) -> None:
 def forget_nothing() -> None:
     """Break every bank: what enters one stays in memory."""
     kept: list[Memory] = []
-    add = Bank.add
+    apply = Bank.apply
 
-    def add_and_keep(bank: Bank, memory: Memory) -> None:
-        kept.append(memory)
-        add(bank, memory)
+    def apply_and_keep(bank: Bank, update: Update) -> None:
+        kept.append(update.new)
+        apply(bank, update)
 
-    Bank.add = add_and_keep  # type: ignore[method-assign]
+    Bank.apply = apply_and_keep  # type: ignore[method-assign]
 
 
 def growth(*arguments: str) -> float:

@@ -1,4 +1,4 @@
-"""Likenesses that were measured when a memory entered: policies choose as if they had asked, and never have to ask."""
+"""Similarities measured when a memory entered a bank: policies choose as if they computed them, and never have to."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def measured(bank: Bank, new: Memory) -> Memory:
     """As the tracker does where maps are on a GPU."""
     if not len(bank):
         return new
-    (alike_t,) = cosine_similarities(stacked_maps([bank.memories], [new.written])).numpy()
-    return replace(new, similarities={m.step: float(v) for m, v in zip(bank.memories, alike_t, strict=True)})
+    (similarity_t,) = cosine_similarities(stacked_maps([bank.memories], [new.written])).numpy()
+    return replace(new, similarities={m.step: float(v) for m, v in zip(bank.memories, similarity_t, strict=True)})
 
 
 def state(bank: Bank, now: int) -> tuple[object, ...]:
@@ -43,24 +43,24 @@ Lives = list[tuple[tuple[object, ...], tuple[object, ...]]]
 
 
 def lives(policy: str, seed: int, measure: Callable[[Bank, Memory], Memory]) -> Lives:
-    """A bank that asks and one that was told, through corrections and forks: their states after each memory."""
+    """A bank that computes and one with measured similarities, through corrections and forks: states after each."""
     rng, chance = np.random.default_rng(seed), np.random.default_rng(seed)
-    asking, told = Bank(POLICIES[policy], SIZE), Bank(POLICIES[policy], SIZE)
+    computing, given = Bank(POLICIES[policy], SIZE), Bank(POLICIES[policy], SIZE)
     after: Lives = []
     for step in range(40):
         new = memory(rng, step)
-        told.add(measure(told, new))
-        asking.add(new)
+        given.add(measure(given, new))
+        computing.add(new)
         if chance.random() < 0.1 and step > 5:  # back to an earlier frame, and on from there
             seq = int(chance.integers(step - 4, step))
-            asking, told = asking.before(seq), told.before(seq)
-        after.append((state(asking, step + 1), state(told, step + 1)))
+            computing, given = computing.before(seq), given.before(seq)
+        after.append((state(computing, step + 1), state(given, step + 1)))
     return after
 
 
 @pytest.fixture()
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps of memories without measures that a policy wanted to know the likeness of; real ones are answered."""
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps of memories whose similarities a policy computed, because they were not measured."""
     steps: list[int] = []
     real = window.similarity
 
@@ -75,7 +75,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-def test_a_bank_that_was_told_chooses_as_one_that_asks(policy: str) -> None:
+def test_a_bank_with_measured_similarities_chooses_like_one_that_computes_them(policy: str) -> None:
     evicted = 0
     for seed in range(25):
         after = lives(policy, seed, measured)
@@ -91,40 +91,40 @@ def memory_steps(seed: int) -> list[int]:
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-def test_who_was_told_never_asks(policy: str, asked: list[int]) -> None:
-    """What a policy would ask of a GPU, the host would wait for."""
+def test_measured_similarities_are_never_computed_again(policy: str, computed: list[int]) -> None:
+    """If a policy computed them on a GPU, the host would wait."""
     rng = np.random.default_rng(3)
     bank = Bank(POLICIES[policy], SIZE)
     for step in range(60):
         bank.add(measured(bank, memory(rng, step)))
         if step % 13 == 12:
             bank = bank.before(step - 3)
-    assert asked == []
+    assert computed == []
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-def test_those_that_need_likeness_are_named(policy: str, asked: list[int]) -> None:
-    """Negative control: who was told nothing asks, and only who declares it."""
+def test_policies_declare_that_they_need_similarities(policy: str, computed: list[int]) -> None:
+    """Negative control: without measured similarities they are computed, by those that declare it alone."""
     rng = np.random.default_rng(3)
     bank = Bank(POLICIES[policy], SIZE)
     for step in range(60):
         bank.add(memory(rng, step))
-    assert bool(asked) == (POLICIES[policy].needs_similarity)
+    assert bool(computed) == (POLICIES[policy].needs_similarity)
 
 
 @pytest.mark.parametrize("policy", [p.name for p in POLICIES.values() if p.needs_similarity])
-def test_another_measure_is_another_choice(policy: str) -> None:
-    """Negative control: the numbers that were told are those that decide."""
+def test_other_similarities_are_another_choice(policy: str) -> None:
+    """Negative control: the measured numbers are those that decide."""
 
     def opposite(bank: Bank, new: Memory) -> Memory:
         new = measured(bank, new)
-        told = new.similarities
-        return replace(new, similarities=None if told is None else {step: -v for step, v in told.items()})
+        values = new.similarities
+        return replace(new, similarities=None if values is None else {step: -v for step, v in values.items()})
 
     assert any(one != other for seed in range(5) for one, other in lives(policy, seed, opposite))
 
 
-def test_it_is_measured_as_it_is_asked() -> None:
+def test_it_is_measured_as_it_is_computed() -> None:
     """Banks of several lengths at once, against one by one; a longer one does not change a shorter one's numbers."""
     rng = np.random.default_rng(0)
     banks = [[memory(rng, step) for step in range(count)] for count in (0, 1, 5, 3)]

@@ -1,4 +1,4 @@
-"""What is too small for the network: it is told, it is given a better chance, and nothing else changes."""
+"""Objects too small for the network: the user is warned, small masks are dilated, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ H, W, S = 480, 854, 224
 
 
 def area_mean(mask_hw: BoolMask, side: int) -> np.ndarray:
-    """What a mask was given as before small ones were looked at."""
+    """A mask without dilation."""
     return np.asarray(cv2.resize(mask_hw.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) >= 0.5)
 
 
@@ -40,16 +40,16 @@ def in_cells(answer_b1hw: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("wide", "high"), [(10, 10), (3, 100), (1, 1)])
 def test_no_mask_vanishes_on_its_way_to_the_network(wide: int, high: int) -> None:
-    places = [(200 + i, 400 + 2 * i) for i in range(0, 16, 3)]
+    positions = [(200 + i, 400 + 2 * i) for i in range(0, 16, 3)]
     vanished = 0
-    for at in places:
+    for at in positions:
         mask_hw = square(wide, at, high)
         cells = in_cells(mask_input(mask_hw, S))[0, 0]
         assert cells.any()
         (cell_y, cell_x), (y, x) = np.argwhere(cells).mean(0) + 0.5, np.argwhere(mask_hw).mean(0) + 0.5
         assert abs(cell_y * 4 * H / S - y) < 4 * H / S and abs(cell_x * 4 * W / S - x) < 4 * W / S
         vanished += not in_cells(area_mean(mask_hw, S)[None, None].astype(np.float32)).any()
-    assert vanished > len(places) // 2  # as it was
+    assert vanished > len(positions) // 2  # without dilation
 
 
 def test_pieces_far_apart_that_are_all_small_are_all_kept() -> None:
@@ -58,7 +58,7 @@ def test_pieces_far_apart_that_are_all_small_are_all_kept() -> None:
     assert cells[: S // 8].any() and cells[S // 8 :].any()
 
 
-def test_an_ordinary_mask_is_given_as_ever() -> None:
+def test_an_ordinary_mask_is_not_dilated() -> None:
     y, x = np.mgrid[:H, :W]
     rng = np.random.default_rng(0)
     blob_hw = (x - 420) ** 2 / 90**2 + (y - 250) ** 2 / 60**2 + 0.3 * np.sin(x / 9.0) < 1
@@ -95,7 +95,7 @@ def round_mask(radius: float) -> BoolMask:
 
 
 @pytest.mark.parametrize("radius", [7, 10])
-def test_a_small_mask_is_told_of_and_kept(radius: float) -> None:
+def test_a_small_mask_is_tracked_with_a_warning(radius: float) -> None:
     tracker = Tracker(micro())
     tracker.prompt(1, mask=round_mask(radius))
     first = tracker.step(dot(0, radius))
@@ -109,7 +109,7 @@ def test_a_small_mask_is_told_of_and_kept(radius: float) -> None:
         assert all(masks.mask(1)[235:245, 395 + 2 * t : 405 + 2 * t].any() for t, masks in enumerate(later, 1))
 
 
-def test_a_score_claims_nothing_of_a_mask_that_the_network_cannot_find() -> None:
+def test_the_score_of_a_mask_that_the_network_cannot_find_is_low() -> None:
     flat = Frame(np.full((H, W, 3), 90, np.uint8), 0)
     tracker = Tracker(micro())
     tracker.prompt(1, mask=square(4))
@@ -118,7 +118,7 @@ def test_a_score_claims_nothing_of_a_mask_that_the_network_cannot_find() -> None
     assert "not found again even on the same picture" in masks.warnings[0]
 
 
-def test_an_ordinary_mask_is_certain_and_nothing_is_said() -> None:
+def test_an_ordinary_mask_is_certain_and_not_warned_of() -> None:
     tracker = Tracker(micro())
     tracker.prompt(1, mask=round_mask(60))
     masks = tracker.step(dot(0, 60))
@@ -141,7 +141,7 @@ def test_boxes_and_clicks(said: dict[str, object], found: str | None) -> None:
     assert (found is None and not lines) or (found is not None and len(lines) == 1 and found in lines[0])
 
 
-def test_a_click_whose_answer_is_small_is_told_of(small_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_click_with_a_small_answer_is_warned_of(small_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = small_engine.decode
 
     def few_cells(*given):  # type: ignore[no-untyped-def]
@@ -156,17 +156,17 @@ def test_a_click_whose_answer_is_small_is_told_of(small_engine: TorchEngine, mon
     picture = np.zeros((192, 64, 3), np.uint8)
     (line,) = tracker.step(picture).warnings
     assert "the network found 192 pixels" in line
-    tracker.prompt(1, points=[(5, 5, 0)])  # this says nothing of how large it is
+    tracker.prompt(1, points=[(5, 5, 0)])  # which does not say how large it is
     assert tracker.step(picture).warnings == ()
 
 
 def test_the_smallest_is_the_same_for_every_engine_size() -> None:
-    """A square just above the rule is not told of, one below it is, at any image size and shape of picture."""
+    """A square just above the limit is not warned of, one below it is, at any image size and shape of picture."""
     for height, width, side in ((480, 854, 224), (1080, 1920, 512), (320, 320, 64)):
         least = SMALLEST * (height * width) ** 0.5 / side
-        for factor, told in ((0.9, True), (1.15, False)):
+        for factor, warned in ((0.9, True), (1.15, False)):
             edge = round(least * factor)
             mask_hw = np.zeros((height, width), bool)
             mask_hw[50 : 50 + edge, 60 : 60 + edge] = True
             area = np.count_nonzero(mask_hw) * side**2 / (height * width)
-            assert (area < SMALLEST**2) == told
+            assert (area < SMALLEST**2) == warned

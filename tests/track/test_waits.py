@@ -30,13 +30,13 @@ def gpu() -> Iterator[Pretended]:
         yield gpu
 
 
-class Away:
-    """A network of no weight whose answers lie on a GPU; `launches` are its own."""
+class GpuEngine:
+    """An engine that computes nothing and whose answers lie on a GPU; `launches` are its own."""
 
     def __init__(self, gpu: Pretended, device: str = "cuda:0") -> None:
         self.recipe = Recipe(model="nano", image_size=4 * SIDE, runtime="cuda", max_objects=4)
         self.preset, self.image_size, self.weights_hash = get_preset("nano"), 4 * SIDE, ""
-        self.description, self.launches = "away", 0
+        self.description, self.launches = "on a GPU", 0
         self._gpu, self._device = gpu, device
 
     def _made(self, *shape: int) -> Tensor:
@@ -88,8 +88,8 @@ def speck(x: int, y: int) -> np.ndarray:
     return mask_hw
 
 
-def story(tracker: Tracker, objects: int) -> Iterator[str]:
-    """What can happen to objects, frame by frame; to be stepped after each."""
+def events(tracker: Tracker, objects: int) -> Iterator[str]:
+    """All that can happen to objects; the tracker is stepped after each."""
     for i in range(1, objects + 1):
         tracker.prompt(i, points=[(20 * i, 40, 1)])
     yield "all are new"
@@ -115,9 +115,9 @@ def story(tracker: Tracker, objects: int) -> Iterator[str]:
 @pytest.mark.parametrize("objects", [1, 3])
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_one_wait_a_frame(gpu: Pretended, policy: str, objects: int) -> None:
-    engine = Away(gpu, f"cuda:{objects // 2}")  # also on another device than the current one
+    engine = GpuEngine(gpu, f"cuda:{objects // 2}")  # also on another device than the current one
     tracker = Tracker(engine, policy)  # type: ignore[arg-type]
-    for what in story(tracker, objects):
+    for what in events(tracker, objects):
         gpu.waits.clear()
         masks = tracker.step(picture(white=what == "cut"))
         assert len(gpu.waits) == 1, (what, gpu.waits)
@@ -132,7 +132,7 @@ def test_one_wait_a_frame(gpu: Pretended, policy: str, objects: int) -> None:
 def test_what_a_tracker_launches_does_not_grow_with_its_objects(gpu: Pretended, policy: str) -> None:
     added: dict[int, int] = {}
     for objects in (1, 4):
-        engine = Away(gpu)
+        engine = GpuEngine(gpu)
         tracker = Tracker(engine, policy)  # type: ignore[arg-type]
         for i in range(1, objects + 1):
             tracker.prompt(i, points=[(20 * i, 40, 1)])
@@ -144,7 +144,7 @@ def test_what_a_tracker_launches_does_not_grow_with_its_objects(gpu: Pretended, 
 
 
 def test_pinned_memory_is_kept(gpu: Pretended) -> None:
-    tracker = Tracker(Away(gpu), "efp")  # type: ignore[arg-type]
+    tracker = Tracker(GpuEngine(gpu), "efp")  # type: ignore[arg-type]
     tracker.prompt(1, points=[(20, 40, 1)])
     for _ in range(8):
         tracker.step(picture())
@@ -154,16 +154,16 @@ def test_pinned_memory_is_kept(gpu: Pretended) -> None:
     assert gpu.pinned_allocations == before
 
 
-def test_who_waits_twice_is_found(gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative control: an engine that looks at its own answer, and a policy whose questions nobody foresaw."""
+def test_a_second_wait_is_found(gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: an engine that reads its own answer, and a policy that does not declare what it needs."""
 
-    class Looks(Away):
+    class Reads(GpuEngine):
         def track(self, image_hwc: Any, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
             decoded, written = super().track(image_hwc, recalls)
             assert bool(decoded.score_b[0] > 0)
             return decoded, written
 
-    def waits(engine: Away, policy: str) -> int:
+    def waits(engine: GpuEngine, policy: str) -> int:
         tracker = Tracker(engine, policy)  # type: ignore[arg-type]
         tracker.prompt(1, points=[(20, 40, 1)])
         for _ in range(9):
@@ -171,11 +171,11 @@ def test_who_waits_twice_is_found(gpu: Pretended, monkeypatch: pytest.MonkeyPatc
             tracker.step(picture())
         return len(gpu.waits)
 
-    assert waits(Looks(gpu), "fifo") == 2
-    assert waits(Away(gpu), "efp") == 1
+    assert waits(Reads(gpu), "fifo") == 2
+    assert waits(GpuEngine(gpu), "efp") == 1
     undeclared = replace(POLICIES["efp"], needs_similarity=False)
     monkeypatch.setattr("rtseg.track.tracker.get_policy", lambda name: undeclared)
-    assert waits(Away(gpu), "efp") == 2
+    assert waits(GpuEngine(gpu), "efp") == 2
 
 
 def test_what_comes_in_one_copy_is_told_apart(gpu: Pretended) -> None:
