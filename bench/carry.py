@@ -34,8 +34,8 @@ from rtseg.data.dataset import Sequence
 from rtseg.evaluate.metrics.boundary import boundary_f, tolerance_px
 from rtseg.evaluate.metrics.overlap import areas, iou
 from rtseg.evaluate.speed.statistics import summary
-from rtseg.grab import HELD_OUT_SEED
 from rtseg.publish.carry import Carrier
+from rtseg.synthetic import HELD_OUT_SEED
 
 ROOT = Path(__file__).parents[1]
 ENGINE, TRAINING = ROOT / "engines" / "nano-cpu.toml", ROOT / "engines" / "training" / "nano.toml"
@@ -55,7 +55,7 @@ class Reversed(Carrier):
         return None if flow_hw2 is None else -flow_hw2
 
     @staticmethod
-    def _sound(*pictures: object) -> bool:
+    def _is_explained(*pictures: object) -> bool:
         return True
 
 

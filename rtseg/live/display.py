@@ -15,7 +15,7 @@ from typing import Any
 from ..base.types import Frame, Masks, now_ns
 from ..publish import Drawn, Publisher, draw_overlay
 from ..publish.carry import Carrier
-from ..publish.shown import Steady
+from ..publish.mask_state import ShownState
 from ..publish.wire import encode_overlay
 from .pace import Pace
 from .parcels import frame_of, masks_of
@@ -53,7 +53,7 @@ class Display(threading.Thread):
         self._pace = Pace(config["target_fps"])
         self._masks: Masks | None = None
         self._masks_seen = max(0, seat.masks.head - 1)  # the newest there are still say something
-        self._steady: Steady | None = None
+        self._shown_state: ShownState | None = None
         self._waiting: deque[int] = deque()  # frames that wait for their own masks
         self._alone = False  # whether they have given that up
         self._settled: dict[str, int] = {}
@@ -138,7 +138,7 @@ class Display(threading.Thread):
             return
         frame = frame_of(index, *entry)
         if self._carrier is not None and self._carrying():
-            self._carrier.see(frame)
+            self._carrier.add(frame)
         if now_ns() - frame.captured_ns > LATE_NS:
             self._drop("late")
         elif not self._sync and self._end - index > 1:
@@ -202,12 +202,12 @@ class Display(threading.Thread):
         try:
             if self._carrier is not None and masks is not None and self._carrying():
                 masks = self._carrier.carry(masks, frame, settings.budget_ms)
-            options |= {"carried": masks is not found, "before": self._steady, "unseen": not seen}
+            options |= {"carried": masks is not found, "before": self._shown_state, "unseen": not seen}
             drawn = draw_overlay(frame, masks, **options, recovering=self.recovering, notice=self.notice)
         except Exception as e:  # the picture goes on, bare
             self._seat.link.send("fault", text=f"overlay of frame {frame.seq}: {type(e).__name__}: {e}")
             return Drawn(frame.image_hwc, "none", None, None)
-        self._steady = drawn.steady
+        self._shown_state = drawn.shown_state
         if seen:
             self._board.stages["overlay"].add((now_ns() - start_ns) / 1e6)
         return drawn

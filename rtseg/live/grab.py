@@ -10,7 +10,7 @@ import threading
 
 from ..base.errors import SourceError
 from ..base.types import now_ns
-from ..grab.intake import Intake
+from ..grab.capture import Capture
 from . import priority
 from .parcels import frame_meta
 from .seat import HUNG, Seat
@@ -23,7 +23,7 @@ def work(seat: Seat) -> None:
     priority.first()
     options = {name: seat.config[name] for name in ("pace", "deinterlace", "crop")}
     held = bool(seat.config["hold"])
-    intake = Intake(seat.config["source"], **options, first=held)
+    intake = Capture(seat.config["source"], **options, first=held)
     seat.link.send("source", uri=intake.uri, live=intake.live, size=intake.size)
     begun = threading.Event()
     if not held:
@@ -49,7 +49,7 @@ def work(seat: Seat) -> None:
 class _Watch:
     """The second thread: it alone hears the supervisor, and tells it how the source is."""
 
-    def __init__(self, seat: Seat, intake: Intake, begun: threading.Event) -> None:
+    def __init__(self, seat: Seat, intake: Capture, begun: threading.Event) -> None:
         self._seat, self._intake, self._begun = seat, intake, begun
         self._told: list[str] = []
         self._due_ns, self._pause_ns = 0, _ACCOUNT_NS

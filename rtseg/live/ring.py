@@ -145,7 +145,7 @@ def new_bell() -> int:
 
 
 def ring_bell(bell: int) -> None:
-    """Wake its reader."""
+    """Wakeup its reader."""
     with suppress(BlockingIOError):  # a reader that has not looked for 2 ** 64 rings
         os.eventfd_write(bell, 1)
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..base.hardware.cpu import cores
 from ..base.types import now_ns
 from ..engine.recipe import Recipe
-from ..grab.secret import redact
+from ..grab.redact import redact
 from .board import MASK_STATES, Board
 from .child import Child
 from .parcels import frame_of
