@@ -34,8 +34,8 @@ from rtseg.data.dataset import Sequence
 from rtseg.evaluate.metrics.boundary import boundary_f, tolerance_px
 from rtseg.evaluate.metrics.overlap import areas, iou
 from rtseg.evaluate.speed.statistics import summary
-from rtseg.grab import HELD_OUT_SEED
 from rtseg.publish.carry import Carrier
+from rtseg.synthetic import HELD_OUT_SEED
 
 ROOT = Path(__file__).parents[1]
 ENGINE, TRAINING = ROOT / "engines" / "nano-cpu.toml", ROOT / "engines" / "training" / "nano.toml"
@@ -55,7 +55,7 @@ class Reversed(Carrier):
         return None if flow_hw2 is None else -flow_hw2
 
     @staticmethod
-    def _sound(*pictures: object) -> bool:
+    def _is_explained(*pictures: object) -> bool:
         return True
 
 
@@ -130,7 +130,7 @@ def compare(video: Video, masks: list[Masks], ages: list[int]) -> list[Pair]:
     carriers = (Carrier(), Reversed())
     for t, frame in enumerate(video.frames):
         for carrier in carriers:
-            carrier.see(frame)
+            carrier.add(frame)
         for age in (age for age in ages if age <= t):
             old = masks[t - age]
             shown = (old, *(carrier.carry(old, frame, np.inf) for carrier in carriers))
@@ -193,7 +193,7 @@ def _times(frames: list[Frame], masks: list[Masks], age: int) -> list[float]:
     carrier, times = Carrier(), []
     for t, frame in enumerate(frames):
         start_ns = now_ns()
-        carrier.see(frame)
+        carrier.add(frame)
         if t >= age:
             carrier.carry(masks[t - age], frame, np.inf)
             times.append((now_ns() - start_ns) / 1e6)

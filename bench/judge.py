@@ -30,8 +30,8 @@ from rtseg.engine.recipe import SHIPPED
 from rtseg.evaluate import Settings, evaluate, store
 from rtseg.evaluate.bootstrap import OVER, Figure
 from rtseg.evaluate.summary import Summary, summarise
-from rtseg.grab import HELD_OUT_SEED
 from rtseg.sam2 import get_preset
+from rtseg.synthetic import HELD_OUT_SEED
 
 PROMPTS = ("mask", "box", "points-1")
 SCENES = f"synthetic:laparoscopy?seed={HELD_OUT_SEED}-{HELD_OUT_SEED + 9}&seconds=12&fps=12.5&width=640&height=480"

@@ -216,10 +216,10 @@ def clip(
 ) -> list[bytes]:
     """Write a clip of the synthetic endoscope as H.264; the hash of each picture as it decodes."""
     from rtseg import open_source
-    from rtseg.publish import Recorder
+    from rtseg.publish import Mp4Writer
 
     uri = f"synthetic:laparoscopy?width={size[0]}&height={size[1]}&fps={fps}&seconds={seconds:g}&seed={seed}"
-    with Recorder(path, *size, fps) as recorder:
+    with Mp4Writer(path, *size, fps) as recorder:
         for frame in open_source(uri):
             recorder.write(frame.image_hwc)
     return [hashlib.blake2b(f.image_hwc.data, digest_size=16).digest() for f in open_source(path)]

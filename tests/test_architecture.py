@@ -30,7 +30,7 @@ MAY: dict[str, set[str]] = {
     "publish": set(),
     "engine": {"sam2"},
     "track": {"engine"},
-    "build": {"sam2", "engine", "track", "grab"},
+    "build": {"sam2", "engine", "track", "grab", "synthetic"},
     "data": {"grab", "synthetic", "publish"},
     "offline": {"grab", "engine", "track", "publish", "build"},
     "live": {"grab", "synthetic", "engine", "track", "publish"},
@@ -65,7 +65,7 @@ HOMES: dict[str, set[str]] = {
 }
 
 # What is still to be mended. These sets only ever shrink: a name that is no longer needed goes.
-CIRCULAR = {"rtseg.grab", "rtseg.grab.join", "rtseg.grab.file", "rtseg.grab.inputs", "rtseg.grab.nvdec"}
+CIRCULAR: set[str] = set()
 CIRCULAR_TYPES = {
     *("rtseg", "rtseg.engine", "rtseg.engine.artifact", "rtseg.engine.opening", "rtseg.engine.policy"),
     *(f"rtseg.engine.policy.{name}" for name in ("held", "values", "window")),
@@ -87,9 +87,6 @@ LONG_FUNCTIONS = {
     "live/demo.py:demo",
     "offline/commands.py:add_parser",
     "offline/run.py:segment",
-    "publish/overlay.py:draw_overlay",
-    "publish/subscriber.py:__init__",
-    "publish/viewer.py:view",
 }
 
 
@@ -123,17 +120,17 @@ def test_imports_follow_the_rules(path: Path) -> None:
         ("rtseg/sam2/x.py", "from ..track import Tracker"),
         ("rtseg/sam2/x.py", "from .. import engine"),
         ("rtseg/grab/x.py", "import rtseg.publish.wire"),
-        ("rtseg/publish/x.py", "def f():\n    from ..grab.file import FileSource"),
+        ("rtseg/publish/x.py", "def f():\n    from ..grab.video_file import FileSource"),
         ("rtseg/engine/x.py", "from rtseg.track import Tracker"),
         ("rtseg/base/types.py", "from ..engine.recipe import Recipe"),
         ("rtseg/live/publish.py", "import torch"),
         ("rtseg/publish/publisher.py", "from ..live.control import Client"),
-        ("rtseg/publish/keys/gate.py", "from ...live.control import Client"),
+        ("rtseg/publish/keys/allow_list.py", "from ...live.control import Client"),
         ("rtseg/build/parity.py", "from ..live.control import Client"),
         ("rtseg/grab/x.py", "import msgpack"),
         ("rtseg/track/tracker.py", "import av.filter"),
         ("rtseg/track/x.py", "from torch import Tensor"),
-        ("rtseg/grab/file.py", "from zmq import Context"),
+        ("rtseg/grab/video_file.py", "from zmq import Context"),
         ("rtseg/sam2/x.py", "from tensorrt import Builder"),
     ],
 )

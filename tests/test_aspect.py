@@ -14,7 +14,7 @@ from rtseg.base.errors import SourceError
 from rtseg.base.types import Frame
 from rtseg.grab import open_source
 from rtseg.live.ipc.packing import pack_frame_id, unpack_frame_id
-from rtseg.publish import Recorder, draw_overlay
+from rtseg.publish import Mp4Writer, draw_overlay
 from rtseg.publish.recording import Recording
 from rtseg.publish.viewer import displayed
 from rtseg.publish.wire import aspect_of, decode, encode_overlay, encode_video
@@ -78,7 +78,7 @@ def test_it_goes_through_rings_over_the_wire_and_into_recordings(tmp_path: Path,
         recording.show({**made.header, "captured_ns": 10**15 + seq * 40_000_000}, made.image_hwc())
     recording.close()
     assert (shown_at(recording.folder / "video-001.mp4") or 1) == aspect
-    with Recorder(tmp_path / "a.mp4", 72, 58, 25, sample_aspect=aspect) as recorder:
+    with Mp4Writer(tmp_path / "a.mp4", 72, 58, 25, sample_aspect=aspect) as recorder:
         recorder.write(frame(aspect).image_hwc)
     assert (shown_at(tmp_path / "a.mp4") or 1) == aspect
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from ..base.errors import ConfigError
 from ..data import open_dataset
 from ..data.dataset import Dataset
-from ..grab import HELD_OUT_SEED
-from ..synthetic import Part, Scene
+from ..synthetic import HELD_OUT_SEED, Part, Scene
 from ..synthetic.batch import BatchRenderer
 from ..synthetic.moves import LEAVING, period_of
 from ..synthetic.options import Options

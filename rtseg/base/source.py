@@ -21,7 +21,7 @@ Damaged = Literal["skip", "stop"]  # what is done where the data is damaged
 DAMAGED: tuple[Damaged, ...] = ("skip", "stop")
 
 
-class HopelessError(SourceError):
+class PermanentSourceError(SourceError):
     """A live input that cannot be opened, and will not be by itself: to try again is no use."""
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from ..base.errors import PromptError, SourceError
 from ..base.prompt_files import load_prompts
 from ..base.types import BoolMask, Frame, ImageU8, Prompt
-from ..grab import HELD_OUT_SEED, open_source
+from ..grab import open_source
+from ..synthetic import HELD_OUT_SEED
 
 # A held-out scene that both shipped networks follow well (IoU with the truth 0.87 and 0.88). Where a network is lost,
 # rounding alone decides its masks: engines can be compared only on a clip that the network can follow.

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from ..base.errors import SourceError
 from ..base.types import ImageU8
 from .dataset import Sequence, Target, Truth
-from .files import MAPS, PICTURES, below, files, folders, pair, read_picture
+from .files import MAPS, PICTURES, below, files, folders, pair, read_image
 from .id_maps import class_maps, read_binary, read_ids
 from .lazy import Found, Lazy, of_pictures
 
@@ -179,7 +179,7 @@ def _of_types(name: str, pictures: list[Path], folder: Path, factor: int) -> Seq
 
 
 def _read_cropped(path: Path) -> ImageU8:
-    return _crop(read_picture(path))
+    return _crop(read_image(path))
 
 
 def _type(folder: str) -> str | None:

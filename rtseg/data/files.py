@@ -16,11 +16,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from ..base.errors import SourceError
 from ..base.prompt_schema import MAX_ID
 from ..base.types import BoolMask, ImageU8
-from ..grab.order import SUFFIXES as PICTURES
-from ..grab.order import frames_among, in_order, natural
-from ..grab.still import read_picture
+from ..grab.decode.image_file import read_image
+from ..grab.image_order import SUFFIXES as PICTURES
+from ..grab.image_order import frames_in, in_order, natural
 
-__all__ = ["PICTURES", "natural", "read_picture"]
+__all__ = ["PICTURES", "natural", "read_image"]
 
 MAPS = (".png", ".bmp", ".tif", ".tiff")
 # Folders that hold nothing but files, in some data sets millions: not to be searched for a layout.
@@ -63,7 +63,7 @@ def files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def frames(folder: Path) -> list[Path]:
     """The pictures that a folder has as a source of frames, in order; none where there is no such folder."""
-    return frames_among([Path(entry.path) for entry in entries(folder)])[0] if folder.is_dir() else []
+    return frames_in([Path(entry.path) for entry in entries(folder)])[0] if folder.is_dir() else []
 
 
 def below(folder: Path, depth: int, wanted: Callable[[Path], bool]) -> list[Path]:
@@ -163,7 +163,7 @@ def split(ids_hw: ImageU8) -> dict[int, BoolMask]:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture as `read_picture` gives it, from its header."""
+    """(height, width) of a picture as `read_image` gives it, from its header."""
     try:
         with Image.open(path) as image:
             width, height = image.size

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..base.types import ImageU8
 from .dataset import Sequence, Target, Truth
-from .files import read_picture
+from .files import read_image
 
 Spacing = tuple[float, float] | None
 
@@ -77,7 +77,7 @@ def of_pictures(
     pictures: list[Path],
     truth: Callable[[int], Truth | None],
     target: Callable[[int], Target],
-    read: Callable[[Path], ImageU8] = read_picture,
+    read: Callable[[Path], ImageU8] = read_image,
     volume: bool = False,
     group: str = "",
 ) -> Sequence:

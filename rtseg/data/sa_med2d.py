@@ -32,7 +32,7 @@ from ..base.errors import SourceError
 from ..base.prompt_schema import MAX_ID
 from ..base.types import ImageU8
 from .dataset import Sequence, Target, Truth
-from .files import names_in, read_json, read_picture
+from .files import names_in, read_image, read_json
 from .id_maps import read_binary
 from .lazy import Found, Lazy
 
@@ -140,7 +140,7 @@ class Case:
     labels: Mapping[int, str]
 
     def image(self, t: int) -> ImageU8:
-        return read_picture(self._picture(t))
+        return read_image(self._picture(t))
 
     def truth(self, t: int) -> Truth | None:
         """What slice t shows, the instances of a class as one; None where it has no mask."""

@@ -29,7 +29,7 @@ from ..base.prompt_schema import MAX_ID
 from ..base.rle import decode_rle
 from ..base.types import BoolMask, ImageU8
 from .dataset import Sequence, Target, Truth
-from .files import MAPS, PICTURES, files, folders, pair, picture_size, read_json, read_picture
+from .files import MAPS, PICTURES, files, folders, pair, picture_size, read_image, read_json
 from .id_maps import read_binary
 from .lazy import Found, Lazy
 from .player import Player, frame_size
@@ -68,7 +68,7 @@ def _of_folders(frames: Path, objects: Path) -> Sequence:
         return frozenset(i for i, by_frame in maps.items() if t not in by_frame)
 
     targets = tuple(Target(i, f"object {i}") for i in sorted(maps))
-    return Lazy(objects.name, len(pictures), targets, lambda t: read_picture(pictures[t]), truth, unknown=unknown)
+    return Lazy(objects.name, len(pictures), targets, lambda t: read_image(pictures[t]), truth, unknown=unknown)
 
 
 def _object(folder: Path) -> int:
@@ -83,7 +83,7 @@ def _of_json(name: str, masklets: Masklets, player: Player) -> Sequence:
         raise SourceError(f"{masklets.file}: there is neither {video.name} nor {name}/00000.jpg beside it")
 
     def image(t: int) -> ImageU8:
-        return read_picture(pictures[t]) if pictures else player.image(video, t)
+        return read_image(pictures[t]) if pictures else player.image(video, t)
 
     @lru_cache(maxsize=1)
     def size() -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""The grammar of live uris: what each becomes for FFmpeg, and what can never work.
+"""Live uris: their grammar, the FFmpeg options that each needs, and errors for those that can never work.
 
-rtsp://[user:password@]host[:port]/path     also rtsps, http, https, rtmp: as the camera's maker writes it
+rtsp://[user:password@]host[:port]/path     also rtsps, http, https, rtmp: as in the camera's manual
 srt://host:port?passphrase=...              MPEG-TS; also mode=listener, latency=MS (120), streamid, pbkeylen
 udp://[group]:port  tcp://host:port         MPEG-TS
 rtp://host:port                             MPEG-TS in RTP
@@ -14,24 +14,24 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from ..base.errors import SourceError, did_you_mean
-from .place import kind_of
-from .secret import redact, unescaped
-from .srt import srt_settings
+from .demux.srt import srt_settings
+from .paths import kind_of
+from .redact import redact, unescaped
 
 LIVE = ("rtsp", "rtsps", "rtmp", "srt", "udp", "tcp", "rtp", "http", "https", "v4l2")
 PORT_NEEDED = ("srt", "udp", "tcp", "rtp")
 V4L2 = {"width": (16, 16384), "height": (16, 16384), "fps": (1, 1000)}
-SOCKET_US = "2000000"  # a host that does not answer; the retry that follows finds one that came back
-# Two pictures tell the rate where the coder does not. Not `nobuffer`: it throws away what was read in order to know
-# the stream, the first key frame with it, and makes nothing faster after that.
+SOCKET_US = "2000000"  # for a host that does not answer; the next attempt finds one that came back
+# Two pictures give the frame rate where the stream does not state it. Not `nobuffer`: it discards what was read while
+# probing, the first key frame included, and makes nothing faster after that.
 QUICK = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": "2"}
-# In MPEG-TS a parser would wait for the picture after, only to see that this one is whole; so do without.
-UNPARSED = {"fflags": "noparse"}
+# In MPEG-TS FFmpeg's parser returns a picture only when the next one begins. Without it, each comes one frame earlier.
+NO_PARSER = {"fflags": "noparse"}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A live uri, ready to open; only `shown` may be told to anyone."""
+    """A live uri, ready to open. It may hold a password: show only `shown`."""
 
     uri: str
     scheme: str
@@ -43,22 +43,24 @@ class Address:
     def shown(self) -> str:
         return redact(self.uri)
 
-    def parsed(self) -> Address | None:
-        """The same for a sender that cuts its pictures into pieces or lumps them, one picture later; None if it is."""
-        options = {key: value for key, value in self.options.items() if key not in UNPARSED}
+    def with_parser(self) -> Address | None:
+        """The same with FFmpeg's parser, for a sender whose packets are not one picture each; None if it has one
+        already.
+        """
+        options = {key: value for key, value in self.options.items() if key not in NO_PARSER}
         return replace(self, options=options) if options != self.options else None
 
 
 def live_address(uri: str) -> Address | None:
-    """What a live uri leads to, None if the uri is not a live one; `SourceError` if it can never work.
+    """The address in a live uri; None if it is not a live uri. `SourceError` if it can never work.
 
-    What exists as a file or a folder is one, whatever it is called.
+    A name that exists as a file or a folder is that, whatever it looks like.
     """
     if kind_of(uri) in ("file", "folder", "pipe"):
         return None
     if re.match(r"/dev/(video|v4l/)", uri):
         return _v4l2(uri, f"v4l2://{uri}")
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", uri)  # with one colon alone it may be a file's name
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", uri)  # with a colon but no slash it may be a file's name
     scheme = found[1].lower() if found else ""
     if scheme not in LIVE:
         return None
@@ -71,9 +73,9 @@ def live_address(uri: str) -> Address | None:
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
-    except ValueError:  # its text may hold the password
+    except ValueError:  # the error's text may hold the password
         raise unescaped(uri) or SourceError(f"{shown}: not a uri; expected {form}") from None
-    advice = unescaped(uri) if _cut_short(parts) else None
+    advice = unescaped(uri) if _is_credentials(parts) else None
     if advice:
         raise advice
     listens = scheme in PORT_NEEDED and port is not None  # udp://:5000
@@ -84,26 +86,26 @@ def live_address(uri: str) -> Address | None:
     return _with_options(uri, scheme)
 
 
-def _cut_short(parts: SplitResult) -> bool:
-    """Whether what was taken for host and port is the beginning of a user name and a password."""
+def _is_credentials(parts: SplitResult) -> bool:
+    """Whether what looks like host and port is the beginning of a user name and a password."""
     if "@" in parts.netloc:
         return False
-    behind = parts.path.rpartition("@")
+    after_path = parts.path.rpartition("@")
     is_name = parts.port is not None and "." not in (parts.hostname or ".") and parts.hostname != "localhost"
-    return "@" in parts.fragment or bool(is_name and behind[1] and set(behind[2]) & set(".["))
+    return "@" in parts.fragment or bool(is_name and after_path[1] and set(after_path[2]) & set(".["))
 
 
 def _with_options(uri: str, scheme: str) -> Address:
     url = re.sub(r"^[^:]+", scheme, uri, count=1)
     if scheme in ("rtsp", "rtsps"):
-        # Over UDP, one lost datagram damages every picture until the next key frame.
+        # Over UDP, one lost datagram would damage every picture until the next key frame.
         return Address(uri, scheme, url, None, QUICK | {"rtsp_transport": "tcp", "timeout": SOCKET_US})
     if scheme in ("udp", "tcp", "srt"):
         if scheme == "srt":
             srt_settings(uri)
         own = {"udp": {"overrun_nonfatal": "1"}, "tcp": {"timeout": SOCKET_US, "tcp_nodelay": "1"}}
-        return Address(uri, scheme, url, "mpegts", QUICK | UNPARSED | own.get(scheme, {}))
-    if scheme == "rtmp":  # whose `timeout` would make it wait for a caller
+        return Address(uri, scheme, url, "mpegts", QUICK | NO_PARSER | own.get(scheme, {}))
+    if scheme == "rtmp":  # its option `timeout` would make FFmpeg a server that waits for a caller
         return Address(uri, scheme, url, None, QUICK | {"rtmp_live": "live", "rw_timeout": SOCKET_US})
     return Address(uri, scheme, url, None, QUICK | ({"timeout": SOCKET_US} if scheme != "rtp" else {}))
 
@@ -119,7 +121,9 @@ def _v4l2(uri: str, full: str) -> Address:
             raise SourceError(f"{uri}: unknown key {key!r}; {did_you_mean(key, (*V4L2, 'format'))}")
         if key == "format":
             if not re.fullmatch(r"[a-z0-9_]+", text):
-                raise SourceError(f"{uri}: format={text!r}; expected FFmpeg's name of it, such as mjpeg or yuyv422")
+                raise SourceError(
+                    f"{uri}: format={text!r}; expected FFmpeg's name of a format, such as mjpeg or yuyv422"
+                )
         elif not (text.isdecimal() and V4L2[key][0] <= int(text) <= V4L2[key][1]):
             raise SourceError(f"{uri}: {key}={text!r}; expected a whole number from {V4L2[key][0]} to {V4L2[key][1]}")
     if ("width" in given) != ("height" in given):

@@ -1,4 +1,4 @@
-"""Where the endoscope's picture lies in what the tower sends: black surround, name, clock and logo stay outside."""
+"""Crop frames to the endoscope's field of view: the black surround and text such as name and clock are cut off."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import numpy as np
 from ..base.errors import SourceError
 from ..base.types import BoolMask, Frame, ImageU8
 
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1; the last two are outside
-HEIGHT = 270  # of the small picture that is looked at
-LIT, BRIGHT = 24, 44  # of the brightest channel: above black with its noise; surely lit
-BLACK = 12  # the surround's median may not be above: a dim wall of the cavity is
-GLYPH = 0.055  # of the height: what is thinner is writing
-AGREE = 0.03  # of the size: a step from black to lit moves less between the two thresholds, a dim edge more
-ENOUGH = 0.10  # of the picture must be surely lit before anything is said
-DECIDE = 5  # frames
-SIZES = 8  # whose boxes are remembered
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1, the end excluded
+HEIGHT = 270  # rows of the downscaled picture that is analysed
+LIT, BRIGHT = 24, 44  # levels of the brightest channel: above noisy black; certainly lit
+BLACK = 12  # highest median level of the surround; a dimly lit cavity wall is above it
+GLYPH = 0.055  # of the height: anything thinner is text
+AGREE = 0.03  # of the side: a sharp edge moves less than this between the two thresholds, a gradual one more
+ENOUGH = 0.10  # of the picture must be certainly lit, or no box is found
+DECIDE = 5  # frames that are analysed together
+SIZES = 8  # picture sizes whose boxes are remembered
 
 
-def even_box(value: Any) -> Box:
-    """A crop box as a user writes it, `[x0, y0, x1, y1]`, checked; `SourceError` if it is none."""
-    said = f"crop {value!r}: expected 'off', 'auto', or [x0, y0, x1, y1] with x0 < x1 and y0 < y1 in whole pixels"
+def parse_box(value: Any) -> Box:
+    """A crop box as a user writes it, `[x0, y0, x1, y1]`, checked; `SourceError` if it is not one."""
+    error = f"crop {value!r}: expected 'off', 'auto', or [x0, y0, x1, y1] with x0 < x1 and y0 < y1 in whole pixels"
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 4:
-        raise SourceError(said)
+        raise SourceError(error)
     if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value):
-        raise SourceError(said)
+        raise SourceError(error)
     x0, y0, x1, y1 = value
     if not (x0 < x1 and y0 < y1):
-        raise SourceError(said)
+        raise SourceError(error)
     if any(v % 2 for v in value):
         raise SourceError(f"crop {list(value)!r}: expected even numbers, because video codecs need even sizes")
     return x0, y0, x1, y1
 
 
 def find_field(images_hwc: Sequence[ImageU8]) -> Box | None:
-    """The box of the endoscope's field in a few frames of one size, uint8 [H, W, 3]; None while it is too dark to say.
+    """The box of the endoscope's field of view in frames of one size, uint8 [H, W, 3] each; None if they are too dark.
 
-    The box is even. It is the whole picture where the field fills it, and on each side where its edge is no clear
-    step from black: a picture that fills the frame is never cut.
+    Its numbers are even. A side of the box is the picture's own side unless there is a sharp edge from black: a picture
+    that fills the frame is never cut.
     """
     height, width = images_hwc[0].shape[:2]
     scale = max(1, round(height / HEIGHT))
@@ -51,7 +51,7 @@ def find_field(images_hwc: Sequence[ImageU8]) -> Box | None:
     if sure_hw is None or sure_hw.mean() < ENOUGH:
         return None
     field_hw = _largest(small_hw > LIT)
-    assert field_hw is not None  # it holds `sure_hw`
+    assert field_hw is not None  # because `sure_hw` is part of it
     sides = _agreed(_bounds(field_hw), _bounds(sure_hw), small_hw)
     h, w = small_hw.shape
     x0, y0 = (max(0, v - 1) * scale // 2 * 2 for v in sides[:2])
@@ -69,7 +69,7 @@ def _small(image_hwc: ImageU8, scale: int) -> ImageU8:
 
 
 def _largest(lit_hw: BoolMask) -> BoolMask | None:
-    """The largest lit piece once everything as thin as writing is gone; None where nothing is left."""
+    """The largest lit region after everything as thin as text is removed; None if nothing is left."""
     side = max(3, round(GLYPH * lit_hw.shape[0])) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     padded_hw = cv2.copyMakeBorder(lit_hw.astype(np.uint8), side, side, side, side, cv2.BORDER_REPLICATE)
@@ -86,7 +86,7 @@ def _bounds(mask_hw: BoolMask) -> Box:
 
 
 def _agreed(box: Box, sure: Box, small_hw: ImageU8) -> Box:
-    """Each side of `box` where both boxes agree and nothing but black is cut off; else the picture's own side."""
+    """Each side of `box` where both boxes agree and only black would be cut off; else the picture's own side."""
     h, w = small_hw.shape
     whole = (0, 0, w, h)
     cut_off = (small_hw[:, : box[0]], small_hw[: box[1]], small_hw[:, box[2] :], small_hw[box[3] :])
@@ -98,7 +98,7 @@ def _agreed(box: Box, sure: Box, small_hw: ImageU8) -> Box:
 
 
 def cropped(frame: Frame, box: Box) -> Frame | None:
-    """The frame as if it had been sent without what lies outside the box; None where the box is not inside it."""
+    """The frame with only the pixels inside the box; None if the box does not lie inside the frame."""
     x0, y0, x1, y1 = box
     if x1 > frame.width or y1 > frame.height:
         return None
@@ -109,36 +109,37 @@ def cropped(frame: Frame, box: Box) -> Frame | None:
 
 
 class Cropper:
-    """`off`, a box, or `auto`: the field is looked for in the first frames of each size, which wait for the answer.
+    """Crops frames: `off`, a box, or `auto`, which finds the field of view in the first frames of each picture size.
 
-    Once found, a box stays, also when the feed is lost and comes back. While it is too dark, frames pass whole.
+    Those frames are held back until it is found. A box that was found stays, also when the feed is lost and reconnects.
+    While the picture is too dark to find it, frames are passed on uncropped.
     """
 
-    def __init__(self, crop: Any, misfit: Callable[[], None]) -> None:
-        self.auto, self._misfit = crop == "auto", misfit
-        self.box: Box | None = None if crop in ("off", "auto") else even_box(crop)
+    def __init__(self, crop: Any, on_misfit: Callable[[], None]) -> None:
+        self.auto, self._on_misfit = crop == "auto", on_misfit
+        self.box: Box | None = None if crop in ("off", "auto") else parse_box(crop)
         self._boxes: dict[tuple[int, int], Box] = {}
         self._size = (0, 0)
-        self._seen: list[Frame] = []  # since the last look
-        self._dark = False  # at the last look: nothing waits any more
+        self._seen: list[Frame] = []  # frames held back since the last analysis
+        self._dark = False  # the last analysis found it too dark: frames are no longer held back
 
     def __call__(self, frame: Frame) -> list[Frame]:
-        """The frames that go on, as what follows shall see them: none while one waits, then several."""
+        """The frames to pass on, cropped: none while frames are held back, then several."""
         if not self.auto:
             return [self._cut(frame, self.box)]
-        size, waiting = (frame.width, frame.height), []
+        size, flushed = (frame.width, frame.height), []
         if size != self._size:
-            waiting, self._size, self._dark = self.held(), size, False
+            flushed, self._size, self._dark = self.flush(), size, False
         if size in self._boxes:
-            return [*waiting, self._cut(frame, self._boxes[size])]
-        return waiting + self._look(frame, size)
+            return [*flushed, self._cut(frame, self._boxes[size])]
+        return flushed + self._analyse(frame, size)
 
     @property
-    def now(self) -> Box | None:
-        """The box of the pictures that come; None: they pass whole."""
+    def current_box(self) -> Box | None:
+        """The box that frames are cropped to now; None: they are not cropped."""
         return self._boxes.get(self._size) if self.auto else self.box
 
-    def _look(self, frame: Frame, size: tuple[int, int]) -> list[Frame]:
+    def _analyse(self, frame: Frame, size: tuple[int, int]) -> list[Frame]:
         self._seen.append(frame)
         ready = [frame] if self._dark else self._seen
         if len(self._seen) < DECIDE:
@@ -153,11 +154,11 @@ class Cropper:
 
     def _cut(self, frame: Frame, box: Box | None) -> Frame:
         cut = cropped(frame, box) if box else frame
-        if cut is None:  # a feed that changed its size is shown whole rather than not at all
-            self._misfit()
+        if cut is None:  # a feed that changed its size is better shown uncropped than not at all
+            self._on_misfit()
         return cut or frame
 
-    def held(self) -> list[Frame]:
-        """What still waits when the feed ends, whole."""
-        waiting, self._seen = [] if self._dark else self._seen, []
-        return waiting
+    def flush(self) -> list[Frame]:
+        """The frames still held back when the feed ends, uncropped."""
+        flushed, self._seen = [] if self._dark else self._seen, []
+        return flushed

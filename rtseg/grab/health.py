@@ -1,7 +1,7 @@
-"""How a feed is doing: a state and counters, from the frames that come and the clock that is asked.
+"""The health of a feed: a state and counters, from the frames that arrive and the time that passes between them.
 
-The reader of the feed writes (`opened`, `frame`, `lost`, ...); a watcher on another thread reads (`state`, `hung`,
-`counters`) at a time of its choice, since it is silence that makes a feed stalled.
+The thread that reads the feed reports events (`opened`, `frame`, `lost`, ...). Another thread asks for `state`, `hung`
+and `counters` whenever it likes: that a feed has stalled shows by the absence of events.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import cv2
 from ..base.types import Frame, now_ns
 
 State = Literal["opening", "running", "stalled", "frozen", "lost", "ended"]
-STALL_S, STALL_PERIODS = 0.5, 5  # no frame for the longer of the two is a stall
+STALL_S, STALL_PERIODS = 0.5, 5  # seconds and frame periods: no frame for the longer of the two is a stall
 FROZEN_S = 0.5
-FAST_S, FAST_TIMES = 2.0, 2.0  # so many times the nominal rate over so long is too fast; a burst after a gap is not
+FAST_S, FAST_TIMES = 2.0, 2.0  # twice the nominal rate over two seconds is too fast; a burst after a gap is not
 JUMP_S = 1.0
-STRIDE = 16  # of the rows and columns that are compared before the whole picture is
-PATIENCE_S = 5.0  # a call this far beyond its own time limit will not come back
+STRIDE = 16  # every 16th row and column is compared first, then the whole picture
+PATIENCE_S = 5.0  # a call that exceeds its own time limit by this much will not return
 UNKNOWN_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """What a watcher needs, replaced as a whole, so that it never sees half of it."""
+    """What `state` is computed from. Replaced as a whole, so that another thread never sees it half updated."""
 
     phase: Literal["opening", "running", "lost", "ended"]
-    at_ns: int  # of the last event
+    at_ns: int  # time of the last event
     same_since_ns: int  # since when every frame has been the same picture
     stall_ns: int
 
@@ -46,12 +46,12 @@ class Health:
         self._recent: deque[int] = deque(maxlen=1)
         self._watch_rate = False
         self._limit_ns: int | None = None
-        self.why = ""  # of the last loss, one line without secrets
+        self.why = ""  # why the feed was last lost: one line, without secrets
         names = "frames connections losses stalls freezes too_fast pts_jumps pts_repeats resized corrupt misfits"
         self._counters = dict.fromkeys(names.split(), 0)
 
     def opened(self, fps: float = 0.0, *, paced: bool = True) -> None:
-        """A connection stands; `fps` is its nominal rate, 0 if unknown; `paced`: frames should come at that rate."""
+        """A connection was made; `fps`: its nominal rate, 0 if unknown; `paced`: frames should arrive at that rate."""
         now, rate = self._clock(), fps if fps > 0 else UNKNOWN_FPS
         self._last = _Last("running", now, now, int(max(STALL_S, STALL_PERIODS / rate) * 1e9))
         self._frame = None
@@ -60,7 +60,7 @@ class Health:
         self._counters["connections"] += 1
 
     def frame(self, frame: Frame) -> None:
-        """A frame came, now."""
+        """A frame arrived now."""
         now, last, before = self._clock(), self._last, self._frame
         count = self._counters
         count["frames"] += 1
@@ -81,15 +81,15 @@ class Health:
         self._last = _Last("running", now, since, last.stall_ns)
 
     def corrupt(self, number: int = 1) -> None:
-        """So many packets or pictures were damaged, and skipped."""
+        """`number` packets or pictures were damaged, and skipped."""
         self._counters["corrupt"] += number
 
     def misfit(self) -> None:
-        """A frame was shown whole, because the crop box does not fit into it."""
+        """A frame was passed on uncropped, because the crop box does not fit into it."""
         self._counters["misfits"] += 1
 
     def lost(self, why: str) -> None:
-        """The connection is gone, or one could not be made; a reader tries again."""
+        """The connection was lost, or could not be made; the reader will try again."""
         now, last = self._clock(), self._last
         self._counters["stalls"] += last.phase == "running" and now - last.at_ns > last.stall_ns
         self._counters["losses"] += last.phase != "lost"
@@ -98,25 +98,25 @@ class Health:
         self._last = _Last("lost", now, now, last.stall_ns)
 
     def ended(self) -> None:
-        """The recording is over, or the feed was closed."""
+        """The recording ended, or the feed was closed."""
         self._frame = None
         self._last = _Last("ended", self._clock(), 0, self._last.stall_ns)
 
     def calling(self, limit_s: float) -> None:
-        """The reader enters a call that should be back within so long."""
+        """The reader enters a call that should return within `limit_s`."""
         self._limit_ns = self._clock() + int((limit_s + PATIENCE_S) * 1e9)
 
     def returned(self) -> None:
-        """The call came back."""
+        """The call returned."""
         self._limit_ns = None
 
     def hung(self, now_ns: int) -> bool:
-        """The reader sits in a call that will not come back: only killing its process helps."""
+        """Whether the reader is in a call that will not return: only killing its process helps."""
         limit_ns = self._limit_ns
         return limit_ns is not None and now_ns > limit_ns
 
     def state(self, now_ns: int) -> State:
-        """The state at a time: silence makes `stalled`, the same picture again and again `frozen`."""
+        """The state at a time: `stalled` when no frame arrives, `frozen` when every frame is the same picture."""
         last = self._last
         if last.phase != "running":
             return last.phase
@@ -126,12 +126,15 @@ class Health:
 
     @property
     def counters(self) -> dict[str, int]:
-        """How often what happened so far; a copy. `losses` counts feeds that were lost, not attempts to reopen."""
+        """How often each event happened; a copy. `losses` counts lost connections, not attempts to reopen."""
         return dict(self._counters)
 
 
 def _same(a: Frame, b: Frame) -> bool:
-    """Exactly the same picture. Live video differs within the first few thousand values, so this is cheap."""
+    """Whether two pictures are exactly the same.
+
+    Live pictures differ in the few rows compared first, so it is cheap.
+    """
     first, second = a.image_hwc, b.image_hwc
     if first is second:
         return True

@@ -1,27 +1,22 @@
-"""What a recording is read from: a part of a file, a recording on a web server, or a pipe that is read once."""
+"""Where the bytes of a recording come from: a part of a file, a web server, or a pipe that can be read only once."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from http.client import HTTPException
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..base.errors import SourceError
-from ..base.source import Damaged, Mode, Source
-from .complete import missing_bytes
-from .count import count_frames
-from .demux import Demuxer
-from .parts import Part, parts_of
-from .pipe import readable
-from .place import kind_of
-from .secret import redact, scrub
-from .tee import Tee
-from .web import WebFile
+from .demux.demuxer import Demuxer
+from .demux.frame_count import count_frames
+from .demux.http_file import WebFile
+from .demux.parts import Part
+from .demux.pipe import readable
+from .demux.stated_length import missing_bytes as stated_missing_bytes
+from .demux.tee import Tee
+from .paths import kind_of
+from .redact import scrub
 
 if TYPE_CHECKING:
     from .nvdec import Gpu
@@ -40,17 +35,17 @@ class Input(Protocol):
     def open(self) -> Demuxer: ...
 
     def count(self, *, interlaced: bool) -> int | None:
-        """How many frames it will show, None if only decoding tells."""
+        """How many frames it holds; None if only decoding tells."""
 
-    def lacks(self) -> int:
-        """Bytes that are missing of the length that it states."""
+    def missing_bytes(self) -> int:
+        """How many bytes it is shorter than its container states."""
 
 
 @dataclass(frozen=True)
 class FileInput:
     part: Part
     name: str
-    gpu: Gpu | None = None  # that decodes it
+    gpu: Gpu | None = None  # the GPU that decodes it
     once = False
 
     def open(self) -> Demuxer:
@@ -64,8 +59,8 @@ class FileInput:
     def count(self, *, interlaced: bool) -> int | None:
         return count_frames(self.part, interlaced=interlaced)
 
-    def lacks(self) -> int:
-        return missing_bytes(self.part.path) if self.part.end is None else 0
+    def missing_bytes(self) -> int:
+        return stated_missing_bytes(self.part.path) if self.part.end is None else 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class WebInput:
     def count(self, *, interlaced: bool) -> int | None:
         return None
 
-    def lacks(self) -> int:
+    def missing_bytes(self) -> int:
         return 0
 
 
@@ -102,24 +97,5 @@ class PipeInput:
     def count(self, *, interlaced: bool) -> int | None:
         return None
 
-    def lacks(self) -> int:
+    def missing_bytes(self) -> int:
         return 0
-
-
-def open_video(
-    paths: Sequence[Path], deinterlace: Mode, damaged: Damaged, rate: Fraction | None = None, gpu: Gpu | None = None
-) -> Source:
-    """All recordings in these files, in order, as one source; `gpu` decodes them (nvdec.py)."""
-    from .file import FileSource
-
-    inputs = [FileInput(part, str(path), gpu) for path in paths for part in parts_of(path)]
-    return FileSource(inputs, deinterlace=deinterlace, damaged=damaged, rate=rate, gpu=gpu)
-
-
-def open_read_through(uri: str, deinterlace: Mode, damaged: Damaged, rate: Fraction | None) -> Source:
-    """A recording that we read for FFmpeg: on a web server, or from a pipe."""
-    from .file import FileSource
-
-    web = re.match("https?:", uri, re.IGNORECASE) and not kind_of(uri)
-    each: Input = WebInput(uri, redact(uri)) if web else PipeInput(uri)
-    return FileSource([each], deinterlace=deinterlace, damaged=damaged, rate=rate)

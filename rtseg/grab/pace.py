@@ -1,4 +1,4 @@
-"""A recording played as if it were live."""
+"""Play a recording in real time, as if it were live."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 from ..base.source import Source
 from ..base.types import Frame, now_ns
 
-SPARE, SPARE_S = 1.5, 0.004  # a frame may take so much longer to read than the last one
-GAP_S = 10.0  # a recorder that was stopped and started leaves a jump in time, which nobody wants to sit through
+SPARE, SPARE_S = 1.5, 0.004  # the next frame may take this much longer to read than the last one
+GAP_S = 10.0  # seconds: a longer gap in the timestamps is not waited for
 
 
 class _Paced(Source):
@@ -28,7 +28,7 @@ class _Paced(Source):
             if frame is None:
                 return
             due_s = frame.seq / self._fps if self._fps else frame.seconds
-            if not 0 <= due_s - last_s < GAP_S:  # the first frame, or a splice: the times start anew
+            if not 0 <= due_s - last_s < GAP_S:  # the first frame, or a jump: timestamps count from here
                 start_ns, start_s = now_ns(), due_s
             last_s = due_s
             ahead_s = due_s - start_s - (now_ns() - start_ns) / 1e9
@@ -37,9 +37,9 @@ class _Paced(Source):
             yield replace(frame, captured_ns=now_ns())
 
     def _idle_s(self, start_ns: int, last_s: float) -> float:
-        """How long not to read the next frame yet: a camera's frame, too, is decoded just before it is there.
+        """How long to wait before the next frame is read, so that it is decoded just before it is due.
 
-        Read at once, it would take the processor from those who have this one to show.
+        Decoded at once, it would take CPU time from the processes that still work on this one.
         """
         if not start_ns:
             return 0.0
@@ -48,7 +48,7 @@ class _Paced(Source):
 
     @property
     def grab_ms(self) -> float:
-        return self._source.grab_ms  # without the wait
+        return self._source.grab_ms  # without the wait for its due time
 
     def close(self) -> None:
         super().close()
@@ -56,11 +56,11 @@ class _Paced(Source):
 
 
 def paced(source: Source, fps: float | None = None) -> Source:
-    """`source` as a live feed: no frame before its due time, and `captured_ns` is the moment it is let go.
+    """`source` in real time: each frame is yielded at its due time, and that moment is its `captured_ns`.
 
-    Due times come from the frames' own pts, or from `seq / fps` if `fps` is given; they count from the first frame
-    on the monotonic clock. A jump in them, back or by over ten seconds, is not waited for. A late consumer gets the
-    next frame at once: nothing is skipped here, so that every dropped frame is dropped, and counted, in one place.
-    Closing it closes `source`, also in the middle of a wait.
+    Due times come from the frames' timestamps, or from `seq / fps` if `fps` is given. They count from the first frame,
+    on the monotonic clock. A jump back, or forward by over ten seconds, is not waited for. A consumer that is late gets
+    the next frame at once: no frame is dropped here, because drops are counted in one place. Closing it closes
+    `source`, also during a wait.
     """
     return _Paced(source, fps)

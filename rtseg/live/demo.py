@@ -19,9 +19,9 @@ from ..base.files import atomic_path
 from ..base.timing import Histogram
 from ..base.types import BoolMask, Frame, ImageU8, Prompt, now_ns
 from ..engine.recipe import Recipe
-from ..grab import HELD_OUT_SEED, open_source
-from ..publish import Message, Recorder, Subscriber
-from ..synthetic import EndoscopeSource
+from ..grab import open_source
+from ..publish import Message, Mp4Writer, Subscriber
+from ..synthetic import HELD_OUT_SEED, EndoscopeSource
 from . import Feed, run_live
 from .profile import Publish, StreamProfile
 
@@ -83,7 +83,7 @@ class Display(threading.Thread):
         """Put `overlay.mp4` and `poster.png` into a folder; the files that there are."""
         poster, video = folder / "poster.png", folder / "overlay.mp4"
         poster.unlink(missing_ok=True)  # of an earlier run
-        with Recorder(video, width, height, fps) as recorder:
+        with Mp4Writer(video, width, height, fps) as recorder:
             for jpeg in self._kept:
                 recorder.write(np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8))
         if self._poster_hwc is not None:
@@ -174,7 +174,7 @@ def _truth(frame: Frame) -> ImageU8:
 
 def record(path: Path) -> None:
     """Draw SOURCE and write it to a file: after a change to the synthetic endoscope, the recording is made anew."""
-    with open_source(SOURCE) as source, Recorder(path, source.width, source.height, source.fps) as recorder:
+    with open_source(SOURCE) as source, Mp4Writer(path, source.width, source.height, source.fps) as recorder:
         for frame in source:
             recorder.write(frame.image_hwc)
 

@@ -21,7 +21,7 @@ from ..base.prompt_schema import MAX_ID, MAX_SIDE
 from ..base.schema import Text, convert, mistake, one_of
 from ..base.types import Prompt
 from ..engine.recipe import Recipe, load_recipe
-from ..publish.keys.bind import bind_mistake
+from ..publish.keys.bind_address import bind_mistake
 
 OVERLAYS = ("latest", "sync")
 PACES = ("native", "flat-out")

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from ..engine.recipe import Recipe
-from ..grab.secret import redact
+from ..grab.redact import redact
 from .ipc.messages import Config, GrabConfig, PublishConfig, RecordConfig, SegmentConfig
 from .profile import StreamProfile
 from .state import FeedState

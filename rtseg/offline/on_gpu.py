@@ -9,7 +9,7 @@ from ..engine.picture.device_picture import DevicePicture
 from ..engine.picture.on_gpu import OnGpu
 from ..engine.recipe import Recipe
 from ..engine.runtimes import ON_GPU, settle
-from ..publish.overlay import Found, Paint
+from ..publish.overlay import DrawMasks, MeasuredMasks
 from ..track.cut_detector import SAMPLED
 
 
@@ -25,10 +25,10 @@ def open_gpu(recipe: Recipe) -> OnGpu:
         raise EngineError(f"--decoder nvdec: {e}") from e
 
 
-def painter(gpu: OnGpu) -> Paint:
-    """`Paint` for pictures on that GPU: they are drawn there, and come down once. It ends a frame's picture."""
+def painter(gpu: OnGpu) -> DrawMasks:
+    """`DrawMasks` for pictures on that GPU: they are drawn there, and come down once. It ends a frame's picture."""
 
-    def paint(frame: Frame, masks: Masks | None, found: Found, opacity: float) -> ImageU8:
+    def paint(frame: Frame, masks: Masks | None, found: MeasuredMasks, opacity: float) -> ImageU8:
         picture: object = frame.image_hwc
         assert isinstance(picture, DevicePicture)
         ids = [seen.id for _, seen in found]

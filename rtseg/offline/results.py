@@ -17,10 +17,10 @@ from ..base.timing import Stages
 from ..base.types import Frame, ImageU8, Masks
 from ..build.doctor import versions
 from ..grab import Source
-from ..publish import Recorder, draw_overlay
+from ..publish import Mp4Writer, draw_overlay
 from ..publish.coco import CocoWriter
-from ..publish.names import Names
-from ..publish.overlay import Paint, paint
+from ..publish.frame_names import FrameNames
+from ..publish.overlay import DrawMasks, draw_masks
 
 RESERVE = 1 << 20  # bytes: where the disk is full, what is there is still closed properly
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -31,14 +31,14 @@ class Results:
 
     def __init__(
         self, folder: Path, source: Source, stages: Stages, pictures: str | None, fine: bool = False,
-        paint: Paint = paint,
+        draw_masks: DrawMasks = draw_masks,
     ) -> None:  # fmt: skip
         """`pictures`: the format in which the frames themselves are written, None for not. `fine`: masks with edges
-        at the picture's resolution. `paint`: who draws the masks. `OutputError`.
+        at the picture's resolution. `draw_masks`: who draws the masks. `OutputError`.
         """
         self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
-        self._fine, self._paint = fine, paint
-        self._names = Names(source.account.count, f".{pictures or 'jpg'}", own_suffix=pictures is None)
+        self._fine, self._paint = fine, draw_masks
+        self._names = FrameNames(source.account.count, f".{pictures or 'jpg'}", own_suffix=pictures is None)
         self._start_s: float | None = None
         self._lock, self._open = threading.Lock(), True
         try:
@@ -55,7 +55,7 @@ class Results:
         }
         self._coco = CocoWriter(folder / "masks.json", info)
         try:
-            self._video = Recorder(
+            self._video = Mp4Writer(
                 folder / "overlay.mp4", source.width, source.height, source.fps,
                 sample_aspect=source.sample_aspect, at_once=True,
             )  # fmt: skip
@@ -70,14 +70,14 @@ class Results:
                 self._add(*done)
 
     def _add(self, frame: Frame, masks: Masks) -> None:
-        named = self._names.of(frame)
+        named = self._names.next_for(frame)
         mask, picture = self._folder / "masks" / f"{named.stem}.png", self._folder / "frames" / named.picture
         if self._start_s is None:
             self._start_s = frame.seconds
         with self._stages.time("overlay"):
             if self._fine:
                 masks = masks.on(frame)
-            drawn = draw_overlay(frame, masks, paint=self._paint)
+            drawn = draw_overlay(frame, masks, draw_masks=self._paint)
         with self._stages.time("write"):
             self._video.write(drawn.image_hwc, frame.seconds - self._start_s)
             try:

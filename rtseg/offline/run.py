@@ -21,7 +21,7 @@ from ..base.types import Frame
 from ..engine import open_engine, spare_core
 from ..engine.recipe import Recipe, load_recipe
 from ..grab import Source, open_source
-from ..publish.overlay import Paint, paint
+from ..publish.overlay import DrawMasks, draw_masks
 from ..track import Tracker
 from .check import Prompts, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
@@ -99,12 +99,12 @@ def segment(
     return said
 
 
-def _decoding(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) -> tuple[Gpu | None, Paint]:
+def _decoding(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) -> tuple[Gpu | None, DrawMasks]:
     """The GPU that decodes, and keeps, the pictures (None: the CPU does), and who draws on them; an `RtsegError`."""
     if reading.decoder not in DECODERS:
         raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
     if reading.decoder == "cpu":
-        return None, paint
+        return None, draw_masks
     for word, given in (("--frames", frames), ("--fine", fine)):
         if given:
             raise ConfigError(f"{word} needs each picture in host memory; leave it out, or --decoder nvdec")
@@ -118,7 +118,7 @@ def _opened(uris: Sequence[str], reading: Reading, gpu: Gpu | None) -> Source:
     if gpu is None:
         keywords = {key: value for key, value in asdict(reading).items() if key != "decoder"}
         return open_source(uris if len(uris) > 1 else uris[0], **keywords)
-    from ..grab.nvdec import open_on_gpu
+    from ..grab.opening import open_on_gpu
 
     return open_on_gpu(uris, gpu, reading.fps, reading.deinterlace, reading.damaged, reading.bits)
 

@@ -1,4 +1,14 @@
-"""Frames and masks out: drawn, published, received, watched, recorded. What needs a library loads it when asked for."""
+"""Frames and masks out: drawn, published over ZeroMQ, received, viewed and recorded.
+
+    overlay.py        draws masks on a frame: mask_state.py (fresh, stale, expired), label.py, carry.py (optical flow)
+    wire.py           the message format; publisher.py (with subscriptions.py) sends it, subscriber.py receives it
+    viewer.py         shows a feed in a window (window.py)
+    recording.py      records what a feed showed: event_log.py, fragmented_mp4.py; verify.py checks such a recording
+    mp4_writer.py     writes an MP4 file; coco.py and frame_names.py: files of `rtseg segment`
+    keys/             CURVE keys and the allow list: who may connect
+
+A name is imported when it is first used, so that only the libraries it needs are loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .mp4_writer import Mp4Writer
     from .overlay import Drawn, draw_overlay
     from .publisher import Publisher
-    from .recorder import Recorder
     from .subscriber import Subscriber
     from .viewer import view
     from .wire import Message
@@ -17,7 +27,7 @@ _HOMES = {
     "Drawn": "overlay",
     "Message": "wire",
     "Publisher": "publisher",
-    "Recorder": "recorder",
+    "Mp4Writer": "mp4_writer",
     "Subscriber": "subscriber",
     "draw_overlay": "overlay",
     "view": "viewer",
@@ -26,8 +36,8 @@ _HOMES = {
 __all__ = [
     "Drawn",
     "Message",
+    "Mp4Writer",
     "Publisher",
-    "Recorder",
     "Subscriber",
     "draw_overlay",
     "view",

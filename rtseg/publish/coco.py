@@ -23,8 +23,8 @@ from ..base.errors import OutputError
 from ..base.files import unwritable
 from ..base.rle import encode_rle
 from ..base.types import BoolMask, Masks
-from .events import write_whole
-from .shown import Seen, measure
+from .event_log import write_all_or_nothing
+from .mask_state import ObjectSummary, measure
 
 
 class CocoWriter:
@@ -114,7 +114,7 @@ class CocoWriter:
             self.abort()
 
 
-def _annotation(number: int, image: int, mask_hw: BoolMask, seen: Seen) -> dict[str, Any]:
+def _annotation(number: int, image: int, mask_hw: BoolMask, seen: ObjectSummary) -> dict[str, Any]:
     x0, y0, x1, y1 = seen.box
     return {
         "id": number,
@@ -142,7 +142,7 @@ class _Part:
     def append(self, text: str) -> None:
         data = text.encode("ascii")
         try:
-            write_whole(self._file, data, self.size)
+            write_all_or_nothing(self._file, data, self.size)
         except OSError as e:
             raise unwritable(self._final, e) from e
         self.size += len(data)

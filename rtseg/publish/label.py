@@ -1,4 +1,4 @@
-"""The small plate beside an object that names it: how it is drawn, and where it goes."""
+"""The label beside an object: how it is drawn, and where it is placed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 
 from ..base.colors import Rgb
 from ..base.types import BoolMask, Float32, ImageU8
-from .shown import Box
+from .mask_state import Box
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_SUPER = 4  # text is drawn this much larger and averaged down: OpenCV's own small text is jagged
+_SUPER = 4  # text is drawn this many times larger and averaged down: OpenCV's own small text is jagged
 _DARK, _LIGHT = (14, 16, 20), (255, 255, 255)
 
 
-def _paint(plate_hwc: Float32, cover_hw: ImageU8, color: Rgb, opacity: float) -> None:
-    """Lay a colour over a premultiplied RGBA plate, float32 [h, w, 4] in 0..1, where `cover_hw` says so."""
+def _lay_over(label_hwc: Float32, cover_hw: ImageU8, color: Rgb, opacity: float) -> None:
+    """Blend a colour over a label, premultiplied RGBA float32 [h, w, 4] in 0..1, by the coverage `cover_hw`."""
     alpha_hw1 = (cover_hw * np.float32(opacity / 255))[..., None]
     source_c = np.array([*(c / 255 for c in color), 1], np.float32)
-    plate_hwc *= 1 - alpha_hw1
-    plate_hwc += alpha_hw1 * source_c
+    label_hwc *= 1 - alpha_hw1
+    label_hwc += alpha_hw1 * source_c
 
 
 @lru_cache(maxsize=128)
-def plate(text: str, color: Rgb, height: int) -> ImageU8:
+def render_label(text: str, color: Rgb, height: int) -> ImageU8:
     """A label `height` pixels high: premultiplied RGBA, uint8 [height, w, 4]."""
     tall = height * _SUPER
     scale, thick = tall / 44, max(1, round(tall / 20))
@@ -43,19 +43,19 @@ def plate(text: str, color: Rgb, height: int) -> ImageU8:
     def small(image_hw: ImageU8) -> ImageU8:
         return np.asarray(cv2.resize(image_hw, (wide // _SUPER, height), interpolation=cv2.INTER_AREA), np.uint8)
 
-    plate_hwc = np.zeros((height, wide // _SUPER, 4), np.float32)
-    _paint(plate_hwc, small(panel_hw), _DARK, 0.6)
-    _paint(plate_hwc, small(halo_hw), _DARK, 0.8)
-    _paint(plate_hwc, small(text_hw), _LIGHT, 1.0)
-    _paint(plate_hwc, small(strip_hw), color, 1.0)
-    return np.asarray(np.rint(plate_hwc * 255), np.uint8)
+    label_hwc = np.zeros((height, wide // _SUPER, 4), np.float32)
+    _lay_over(label_hwc, small(panel_hw), _DARK, 0.6)
+    _lay_over(label_hwc, small(halo_hw), _DARK, 0.8)
+    _lay_over(label_hwc, small(text_hw), _LIGHT, 1.0)
+    _lay_over(label_hwc, small(strip_hw), color, 1.0)
+    return np.asarray(np.rint(label_hwc * 255), np.uint8)
 
 
-def stick(image_hwc: ImageU8, plate_hwc: ImageU8, box: Box) -> None:
-    """Lay a plate on the picture, in place, inside `box` and nowhere else."""
+def blend_label(image_hwc: ImageU8, label_hwc: ImageU8, box: Box) -> None:
+    """Lay a render_label on the picture, in place_label, inside `box` and nowhere else."""
     x0, y0, x1, y1 = box
     under_hwc = image_hwc[y0:y1, x0:x1]
-    over_hwc = plate_hwc[: y1 - y0, : x1 - x0]
+    over_hwc = label_hwc[: y1 - y0, : x1 - x0]
     clear_hw1 = 255 - over_hwc[..., 3:].astype(np.uint16)
     under_hwc[...] = np.minimum(over_hwc[..., :3] + (under_hwc * clear_hw1 + 127) // 255, 255)
 
@@ -65,7 +65,7 @@ def _overlap(a: Box, b: Box) -> int:
 
 
 def _beside(mask_hw: BoolMask, box: Box, width: int, height: int, gap: int) -> Iterator[tuple[int, int]]:
-    """Top-left corners for a plate, best first: above the object's top pixel, below, right, left, at its corners."""
+    """Top-left corners for a label, best first: above the object's top pixel, below, right, left, at its corners."""
     x0, y0, x1, y1 = box
     top, bottom = (int(np.flatnonzero(mask_hw[y, x0:x1]).mean()) + x0 for y in (y0, y1 - 1))
     left, right = (int(np.flatnonzero(mask_hw[y0:y1, x]).mean()) + y0 for x in (x0, x1 - 1))
@@ -76,10 +76,12 @@ def _beside(mask_hw: BoolMask, box: Box, width: int, height: int, gap: int) -> I
     yield from ((x, y) for y in (y0, y1 - height) for x in (x0, x1 - width))
 
 
-def place(mask_hw: BoolMask, box: Box, size: tuple[int, int], taken: Sequence[Box], masks: Sequence[BoolMask]) -> Box:
-    """Where the plate of (width, height) `size` goes: in the picture, off other plates, off the masks, near its own.
+def place_label(
+    mask_hw: BoolMask, box: Box, size: tuple[int, int], taken: Sequence[Box], masks: Sequence[BoolMask]
+) -> Box:
+    """The box of a label of (width, height) `size`: near its mask, inside the picture, off other labels and off masks.
 
-    `box` is the bounding box of `mask_hw`; `taken` the boxes of the plates already placed.
+    `box`: the bounding box of `mask_hw`. `taken`: the boxes of labels already placed.
     """
     rows, columns = mask_hw.shape
     width, height = min(size[0], columns), min(size[1], rows)

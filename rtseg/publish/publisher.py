@@ -19,10 +19,10 @@ import zmq
 from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
 from ..base.errors import OutputError
 from ..base.types import Frame, FrameId, Masks, now_ns
-from .audience import Audience
 from .keys import listen, release
 from .overlay import Drawn
-from .wake import Wake
+from .subscriptions import Subscriptions
+from .wakeup import Wakeup
 from .wire import Parts, check_stream, encode_masks, encode_overlay, encode_status, encode_video
 
 _STATUS_PERIOD_NS = 500_000_000  # promised once a second: half of it leaves room for a busy machine
@@ -91,8 +91,8 @@ class Publisher:
             self._context.destroy(linger=0)
             raise
         self.on_sent: Callable[[Topic, int], None] = lambda kind, captured_ns: None
-        self._audience = Audience(self._xpub, stream, keys)
-        self._wake = Wake()
+        self._subscriptions = Subscriptions(self._xpub, stream, keys)
+        self._wakeup = Wakeup()
         self.turned_ns = now_ns()  # when the thread last went round: at least with every status
         self._lock = threading.Lock()
         # Of each: the encoding, and the frame's captured_ns.
@@ -122,7 +122,7 @@ class Publisher:
 
     def watched(self, kind: Topic) -> bool:
         """Whether somebody may want a topic now; what nobody wants need not be made: `pass_over` it."""
-        return kind in self._topics and self._audience.watches(kind)
+        return kind in self._topics and self._subscriptions.has_subscriber(kind)
 
     def pass_over(self, kind: Topic) -> None:
         """Count a message that was not made, since nobody watches."""
@@ -135,7 +135,7 @@ class Publisher:
         stream, engine = self._stream, self.engine
         job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
         # Many objects take long, and no picture is to wait for them: so in the caller's thread.
-        self._offer("masks", _done(job) if self._audience.watches("masks") else job, frame.captured_ns)
+        self._offer("masks", _done(job) if self._subscriptions.has_subscriber("masks") else job, frame.captured_ns)
 
     def set_status(self, status: Mapping[str, Any]) -> None:
         """Say how the pipeline is; sent now, twice a second, and to every new subscriber.
@@ -164,10 +164,10 @@ class Publisher:
         """Send what waits, within about a tenth of a second, and free the port. May be called again."""
         with self._lock:
             self._closed = True
-        self._wake.ring()
+        self._wakeup.wake()
         self._thread.join()
         self._context.term()
-        self._wake.close()
+        self._wakeup.close()
 
     def __enter__(self) -> Self:
         return self
@@ -186,7 +186,7 @@ class Publisher:
                 slot.popleft()
                 self._dropped[kind]["slot"] += 1
             slot.append((job, captured_ns))
-        self._wake.ring()
+        self._wakeup.wake()
 
     def _status_parts(self) -> Parts:
         with self._lock:
@@ -209,15 +209,15 @@ class Publisher:
     def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._xpub, zmq.POLLIN)
-        poller.register(self._wake.fileno(), zmq.POLLIN)
+        poller.register(self._wakeup.fileno(), zmq.POLLIN)
         open_ = True
         while open_:
             poller.poll(max(0, (self._status_due_ns - now_ns()) // 1_000_000 + 1))
             self.turned_ns = now_ns()
-            self._wake.drain()  # first: who rings after this is heard in the next round
+            self._wakeup.drain()  # first: who rings after this is heard in the next round
             with self._lock:
                 open_ = not self._closed
-            if self._audience.hear():
+            if self._subscriptions.read():
                 self._status_due_ns = 0
             if now_ns() >= self._status_due_ns and open_:
                 self._offer("status", self._status_parts, now_ns())
@@ -232,7 +232,7 @@ class Publisher:
         if kind == "status":
             self._status_due_ns = now_ns() + _STATUS_PERIOD_NS
         cause = error = None
-        if not self._audience.watches(kind):
+        if not self._subscriptions.has_subscriber(kind):
             cause = "unwatched"
         else:
             try:

@@ -26,8 +26,8 @@ from .. import __version__
 from ..base.errors import OutputError
 from ..base.files import unwritable
 from ..base.types import ImageU8, now_ns
-from .events import GENESIS, Event, EventLog, UnsayableError, backwards
-from .fragments import Fragments, Seal, seal_rest
+from .event_log import GENESIS, Event, EventLog, UnloggableError, backwards
+from .fragmented_mp4 import FragmentedMp4, Seal, seal_rest
 from .wire import CLOCK, aspect_of, check_stream
 
 LOG = "events.jsonl"
@@ -44,7 +44,7 @@ def video_name(number: int) -> str:
     return f"video-{number:03}.mp4"
 
 
-def new_run(folder: Path, stream: str) -> str:
+def new_run_name(folder: Path, stream: str) -> str:
     """A name for a run in `folder` that is not taken yet: the stream, and the time of the clock on the wall."""
     check_stream(stream)
     stem = f"{stream}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
@@ -86,10 +86,10 @@ class Recording:
         the source says, if it does: a hint to players, for every picture has the time of its capture.
         `OutputError` if the folder cannot be written, or the run has ended, is damaged or is being recorded.
         """
-        self.folder = Path(resume) if resume else folder / new_run(folder, stream)
+        self.folder = Path(resume) if resume else folder / new_run_name(folder, stream)
         self.frames, self.warning = 0, ""
         self.lost = 0  # frames that the log tells of, and that the one before did not get into its last file
-        self._video: Fragments | None = None
+        self._video: FragmentedMp4 | None = None
         self._state: str | None = None
         self._fps, self._size = fps if 0 < fps < 1000 else 25.0, (0, 0, Fraction(1))
         self._number, self._index, self._last_ns, self._looked_s = 0, 0, 0, time.monotonic()
@@ -158,7 +158,7 @@ class Recording:
             if time.monotonic() - self._looked_s >= _LOOK_S:
                 self._look()
             self._write(told, image_hwc, aspect_of(header))
-        except UnsayableError:
+        except UnloggableError:
             raise
         except OutputError as e:
             self._fail(str(e))
@@ -196,7 +196,7 @@ class Recording:
         def sealed(seal: Seal) -> None:
             self._log.add("seal", file=name, **asdict(seal))
 
-        self._video = Fragments(self.folder / name, width, height, self._fps, sealed, sample_aspect)
+        self._video = FragmentedMp4(self.folder / name, width, height, self._fps, sealed, sample_aspect)
 
     def _warn_of_room(self, width: int, height: int) -> None:
         minute = width * height * self._fps * _BITS / 8 * 60
@@ -222,7 +222,7 @@ class Recording:
         self._check_open()
         try:
             self._log.add(event, **facts)
-        except UnsayableError:
+        except UnloggableError:
             raise
         except OutputError as e:
             self._fail(str(e))

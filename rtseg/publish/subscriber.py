@@ -1,17 +1,17 @@
-"""The newest of each topic, from a publisher that does not wait.
+"""Receives the newest message of each topic.
 
-A ZeroMQ high-water mark keeps the *oldest* messages, so a thread drains every message as it comes and keeps the last.
-Each topic has a connection of its own: a large picture cannot push a status out of its queue. CONFLATE is not used:
-it tears multipart messages apart.
+A ZeroMQ high-water mark keeps the *oldest* messages, so a thread reads every message as it arrives and keeps the last.
+Each topic has its own connection, so that a large picture cannot push a status out of the queue. CONFLATE is not used:
+it breaks multipart messages.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import zmq
 from msgspec import Meta
@@ -21,15 +21,16 @@ from ..base.errors import ConfigError, OutputError, did_you_mean, short
 from ..base.forks import ADVICE, in_child, refuse
 from ..base.schema import convert_value
 from ..base.types import now_ns
-from .keys import Handshakes, present
-from .wake import Wake
+from .keys import HandshakeMonitor, present
+from .wakeup import Wakeup
 from .wire import CLOCK, Message, check_stream, decode
 
 Seconds = Annotated[float, Meta(ge=0, le=1e6, description="seconds, 0 or more, or None")]
-_MAX_AGE_NS = 1_000_000_000  # a message that took longer to arrive is not news; judged where the clock is ours
+# A message that took longer to arrive is dropped; only if both processes read the same clock.
+_MAX_AGE_NS = 1_000_000_000
 _MAX_PART_BYTES = 1 << 28
 _HIGH_WATER = 2
-_KNOCK_AGAIN_MS = 1000  # whoever was refused asks again: his key may have been allowed since; ZeroMQ would give up
+_RETRY_MS = 1000  # after a refusal, try again: the key may have been allowed since; ZeroMQ itself would give up
 
 
 class Subscriber:
@@ -37,12 +38,12 @@ class Subscriber:
 
     Attributes:
         received: well-formed messages, counted by topic, as are the next four.
-        skipped: messages that a newer one replaced before they were asked for.
-        lost: gaps in `seq`, whoever made them.
+        skipped: messages that a newer one replaced before `get` returned them.
+        lost: messages that are missing between two that arrived, by `seq`.
         rejected: messages that were not newer than the one before, in the same session.
         late: messages that took over a second to arrive.
-        bad: how many things came that were not messages.
-        refused: in one line, why the publisher does not let us in; None while it does not refuse.
+        bad: how many received messages were malformed.
+        refused: in one line, why the publisher refuses this subscriber; None if it does not.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Subscriber:
         Arguments:
             endpoint: the address, `tcp://HOST:PORT` or `ipc://PATH`.
             topics: any of "video", "overlay", "masks", "status".
-            stream: the name that opens the topics; None takes the first stream that is heard there.
+            stream: the name that opens the topics; None takes the first stream that is received.
             keys: our own `.key_secret`, or the folder that holds it, for a publisher that asks for keys.
             server_key: the publisher's public key, or its file; None takes `server.key` beside ours.
 
@@ -66,13 +67,7 @@ class Subscriber:
             OutputError: the address or a topic is malformed.
             ConfigError: the key cannot be used.
         """
-        if not isinstance(endpoint, str):
-            raise OutputError(f"endpoint {short(endpoint)}: expected tcp://HOST:PORT; correct it")
-        if stream is not None:
-            check_stream(stream)
-        for topic in [topics] if isinstance(topics, str) else topics:
-            if topic not in TOPICS or isinstance(topics, str):
-                raise OutputError(f"topics {topics!r}: expected a list; {did_you_mean(topic, TOPICS)}")
+        _check_arguments(endpoint, topics, stream)
         self._endpoint, self._topics, self._seeking = endpoint, tuple(topics), stream is None
         self._stream, self._keys, self._server_key = stream, keys, server_key
         self.received: Counter[Topic] = Counter()
@@ -88,23 +83,30 @@ class Subscriber:
         self._closed = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
-        self._sockets: dict[zmq.Socket[bytes], Handshakes] = {}
+        self._sockets: dict[zmq.Socket[bytes], HandshakeMonitor] = {}
+        self._start()
+
+    def _start(self) -> None:
+        self._connect_first()
+        self._wakeup = Wakeup()
+        self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
+        self._thread = threading.Thread(target=self._run, name=f"subscribe {self._endpoint}", daemon=True)
+        self._thread.start()
+        in_child(self, _disable_in_child)
+
+    def _connect_first(self) -> None:
         try:
-            self._listen()
+            self._connect()
         except (ConfigError, zmq.ZMQError) as e:
-            self._forget_sockets()
+            self._close_sockets()
             self._context.destroy(linger=0)
             if isinstance(e, ConfigError):
                 raise
-            raise OutputError(f"endpoint {endpoint!r}: {str(e).lower()}; expected tcp://HOST:PORT; correct it") from e
-        self._wake = Wake()
-        self._poller.register(self._wake.fileno(), zmq.POLLIN)
-        self._thread = threading.Thread(target=self._run, name=f"subscribe {endpoint}", daemon=True)
-        self._thread.start()
-        in_child(self, _put_out)
+            why = str(e).lower()
+            raise OutputError(f"endpoint {self._endpoint!r}: {why}; expected tcp://HOST:PORT; correct it") from e
 
     def get(self, kind: Topic | None = None, timeout: float | None = None) -> Message | None:
-        """The newest message that was not given out yet.
+        """The newest message that was not returned yet.
 
         Arguments:
             kind: of this topic; None is any.
@@ -129,17 +131,17 @@ class Subscriber:
             yield message
 
     def close(self) -> None:
-        """Stop listening; whoever waits in `get` gets None. May be called again."""
+        """Stop receiving; a call that waits in `get` returns None. May be called again."""
         with self._news:
             if self._closed:
                 return
             self._closed = True
             self._newest.clear()
             self._news.notify_all()
-        self._wake.ring()
+        self._wakeup.wake()
         self._thread.join()
         self._context.term()
-        self._wake.close()
+        self._wakeup.close()
 
     def __enter__(self) -> Self:
         return self
@@ -154,11 +156,11 @@ class Subscriber:
 
     # From here on: only the thread that owns the sockets (the constructor runs before it starts).
 
-    def _listen(self) -> None:
-        """Subscribe to the topics of a stream, each on its own connection, or, to learn its name, to everything."""
+    def _connect(self) -> None:
+        """Subscribe to each topic of the stream on its own connection; to everything if its name is not known yet."""
         for topic in [""] if self._stream is None else [f"{self._stream}/{kind}" for kind in self._topics]:
             sub = self._context.socket(zmq.SUB)
-            self._sockets[sub] = handshakes = Handshakes(sub, self._endpoint)
+            self._sockets[sub] = handshakes = HandshakeMonitor(sub, self._endpoint)
             sub.setsockopt(zmq.RCVHWM, _HIGH_WATER)
             sub.setsockopt(zmq.LINGER, 0)
             sub.setsockopt(zmq.MAXMSGSIZE, _MAX_PART_BYTES)
@@ -171,7 +173,7 @@ class Subscriber:
                 present(sub, self._keys, self._server_key)
             sub.connect(self._endpoint)
 
-    def _forget_sockets(self) -> None:
+    def _close_sockets(self) -> None:
         for sub, handshakes in self._sockets.items():
             self._poller.unregister(handshakes.socket)
             self._poller.unregister(sub)
@@ -181,40 +183,40 @@ class Subscriber:
 
     def _run(self) -> None:
         while not self._closed:
-            ready = dict(self._poller.poll(None if self.refused is None else _KNOCK_AGAIN_MS))
+            ready = dict(self._poller.poll(None if self.refused is None else _RETRY_MS))
             for sub, handshakes in list(self._sockets.items()):
                 if handshakes.socket in ready:
                     handshakes.read()
                     self.refused = handshakes.refused
                 if sub in ready and sub in self._sockets:
-                    self._take(sub)
+                    self._receive(sub)
             if not ready and self.refused is not None:
-                self._knock_again()
-        self._forget_sockets()
+                self._reconnect()
+        self._close_sockets()
 
-    def _knock_again(self) -> None:
-        self._forget_sockets()
+    def _reconnect(self) -> None:
+        self._close_sockets()
         try:
-            self._listen()
-        except ConfigError as e:  # our own key has gone, or others may read it by now
-            self._forget_sockets()
+            self._connect()
+        except ConfigError as e:  # our key file was deleted, or others may read it now
+            self._close_sockets()
             self.refused = str(e)
 
-    def _take(self, sub: zmq.Socket[bytes]) -> None:
-        """One message of a socket that has one: so no topic, however busy, starves another."""
+    def _receive(self, sub: zmq.Socket[bytes]) -> None:
+        """Receive one message of a socket that has one: a busy topic cannot starve another."""
         try:
             message = decode([part.buffer for part in sub.recv_multipart(copy=False)])
-        except Exception:  # whatever a stranger sends, the next message is waited for
+        except Exception:  # whatever was sent, go on with the next message
             self.bad += 1
             return
         if self._seeking:
             self._seeking, self._stream = False, message.stream
-            self._forget_sockets()
-            self._listen()
+            self._close_sockets()
+            self._connect()
         else:
-            self._keep(message)
+            self._store(message)
 
-    def _keep(self, message: Message) -> None:
+    def _store(self, message: Message) -> None:
         kind, session, seq = message.kind, message.header["session"], message.seq
         with self._news:
             self.received[kind] += 1
@@ -234,7 +236,18 @@ class Subscriber:
             self._news.notify_all()
 
 
-def _put_out(subscriber: Subscriber) -> None:
+def _check_arguments(endpoint: object, topics: Any, stream: str | None) -> None:
+    if not isinstance(endpoint, str):
+        raise OutputError(f"endpoint {short(endpoint)}: expected tcp://HOST:PORT; correct it")
+    if stream is not None:
+        check_stream(stream)
+    names = [topics] if isinstance(topics, str) or not isinstance(topics, Iterable) else topics
+    for topic in names:
+        if topic not in TOPICS or isinstance(topics, str):
+            raise OutputError(f"topics {topics!r}: expected a list; {did_you_mean(topic, TOPICS)}")
+
+
+def _disable_in_child(subscriber: Subscriber) -> None:
     text = f"this subscriber was made before the process was forked, and its thread is the parent's; {ADVICE}"
     refuse(subscriber, ("get",), OutputError(text))
-    subscriber.close = lambda: None  # type: ignore[method-assign]  # sockets are the parent's to close
+    subscriber.close = lambda: None  # type: ignore[method-assign]  # the parent process closes the sockets

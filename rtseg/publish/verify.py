@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError
-from .events import GENESIS, Event, event_of
-from .fragments import Seal, count_frames
+from .event_log import GENESIS, Event, event_of
+from .fragmented_mp4 import Seal, count_frames
 from .recording import FORMAT, LOG
 
 _VIDEO = re.compile(r"video-\d{3,}\.mp4")

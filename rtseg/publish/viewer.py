@@ -1,4 +1,7 @@
-"""The overlay as it arrives: in a window, as PNG files, or only counted. It never lets an old picture pass for live."""
+"""Shows the overlay of a feed in a window, saves it as PNG files, or only counts it.
+
+Old pictures are marked as such.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from .subscriber import Subscriber
 from .window import Window
 from .wire import Message, aspect_of
 
-_SILENT_S = 1.0
+_NO_SIGNAL_S = 1.0
 
 
 class _Screen(Protocol):
@@ -29,8 +32,8 @@ class _Screen(Protocol):
     def close(self) -> None: ...
 
 
-class _Nothing:
-    """The screen of a machine that has none."""
+class _NoWindow:
+    """No window."""
 
     def show(self, image_hwc: ImageU8) -> None:
         pass
@@ -42,8 +45,8 @@ class _Nothing:
         pass
 
 
-def veiled(image_hwc: ImageU8, text: str) -> ImageU8:
-    """A picture that cannot be taken for a live one: grey, dark, and saying why in its middle."""
+def dimmed(image_hwc: ImageU8, text: str) -> ImageU8:
+    """A picture that nobody takes for a live one: grey, dark, with the reason in its middle."""
     grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY)
     veiled_hwc = np.repeat((grey_hw // 3)[..., None], 3, axis=2)
     height, width = grey_hw.shape
@@ -57,7 +60,7 @@ def veiled(image_hwc: ImageU8, text: str) -> ImageU8:
 
 
 def displayed(image_hwc: ImageU8, sample_aspect: Fraction) -> ImageU8:
-    """The picture on square pixels, which is what a window has."""
+    """The picture resampled to square pixels, as a window needs it."""
     if sample_aspect == 1:
         return image_hwc
     height, width = image_hwc.shape[:2]
@@ -65,8 +68,8 @@ def displayed(image_hwc: ImageU8, sample_aspect: Fraction) -> ImageU8:
     return np.asarray(cv2.resize(image_hwc, (wide, tall), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-class _Watch:
-    """What was seen so far, and what is to be on the screen now."""
+class _Watcher:
+    """The statistics so far, and the picture to show now."""
 
     def __init__(self, save: Path | None) -> None:
         self._save = save
@@ -78,8 +81,8 @@ class _Watch:
         self.silent = False
         self.state: str | None = None
 
-    def take(self, message: Message) -> ImageU8 | None:
-        """A new picture, as it is to be shown; None if it is broken; `OutputError` if it cannot be saved."""
+    def receive(self, message: Message) -> ImageU8 | None:
+        """The picture to show for a message; None if it is broken; `OutputError` if it cannot be saved."""
         try:
             self._image_hwc = message.image_hwc()
         except OutputError:
@@ -96,16 +99,18 @@ class _Watch:
         if age_ms is None:
             return self._image_hwc
         self._ages_ms.append(age_ms)
-        return self._image_hwc if age_ms < 1e3 * _SILENT_S else veiled(self._image_hwc, f"LATE by {age_ms / 1e3:.1f} s")
+        return (
+            self._image_hwc if age_ms < 1e3 * _NO_SIGNAL_S else dimmed(self._image_hwc, f"LATE by {age_ms / 1e3:.1f} s")
+        )
 
     def silence(self) -> ImageU8 | None:
-        """What is to be shown once nothing has come for too long; None before that."""
+        """The picture to show if no message came for too long; None otherwise."""
         silent_s = time.monotonic() - self._seen_s
-        if silent_s < _SILENT_S:
+        if silent_s < _NO_SIGNAL_S:
             return None
         self.outages += not self.silent
         self.silent = True
-        return veiled(self._image_hwc, f"NO SIGNAL for {silent_s:.0f} s")
+        return dimmed(self._image_hwc, f"NO SIGNAL for {silent_s:.0f} s")
 
     def summary(self) -> dict[str, Any]:
         """Percentiles are over the last 10,000 pictures."""
@@ -128,7 +133,7 @@ def _save_png(path: Path, image_hwc: ImageU8) -> None:
 
 
 def _make(folder: Path) -> None:
-    """The folder for the pictures, before the first: pictures of a patient, and so its owner's alone."""
+    """Make the folder for the pictures. They are patient data, so only its owner may read it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as e:
@@ -152,37 +157,47 @@ def view(
     keys: Path | None = None,
     server_key: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Watch the overlay of a publisher until `seconds` or `frames` are over, or until Esc or q in the window.
+    """Show the overlay of a publisher until `seconds` or `frames` are over, or until Esc or q in the window.
 
-    `save`: a folder for one PNG a picture, made if it is not there. After a second without a new picture the view
-    says NO SIGNAL. Returns the counts of what was seen, missed and wrong, and how old it was; `ok` is False, with a
-    `why`, when no picture came. `OutputError` if there is no window, no folder or no room, or if the publisher refuses
-    us from the start; `keys` and `server_key` are as for `Subscriber`.
+    `save`: a folder for one PNG file a picture, created if necessary. After a second without a picture the window says
+    NO SIGNAL. Returns the counts of received, missed and bad messages, and their ages; `ok` is False, with a `why`, if
+    no picture came. `OutputError` if there is no window, no folder, no disk space, or if the publisher refuses the
+    connection from the start. `keys` and `server_key`: as for `Subscriber`.
     """
     if save is not None:
         _make(save)
-    screen: _Screen = _Nothing() if headless else Window(f"rtseg {endpoint}")
-    watch, start_s = _Watch(save), time.monotonic()
-    listener = partial(Subscriber, endpoint, ("overlay",), keys=keys, server_key=server_key)
-    with closing(screen), suppress(KeyboardInterrupt), listener() as subscriber:
-        while not screen.quit():
-            if subscriber.refused and not watch.frames:
-                raise OutputError(subscriber.refused)
-            message = subscriber.get("overlay", timeout=0.02)
-            image_hwc = None if message is None else watch.take(message)
-            if image_hwc is None:
-                image_hwc = watch.silence()
-            if image_hwc is not None:
-                screen.show(image_hwc)
-            elapsed_s = time.monotonic() - start_s
-            if (seconds is not None and elapsed_s >= seconds) or (frames is not None and watch.frames >= frames):
-                break
-    seconds = time.monotonic() - start_s
+    screen: _Screen = _NoWindow() if headless else Window(f"rtseg {endpoint}")
+    watcher, start_s = _Watcher(save), time.monotonic()
+    subscribe = partial(Subscriber, endpoint, ("overlay",), keys=keys, server_key=server_key)
+    with closing(screen), suppress(KeyboardInterrupt), subscribe() as subscriber:
+        _show(subscriber, screen, watcher, seconds, frames)
+    return _report(subscriber, watcher, endpoint, time.monotonic() - start_s)
+
+
+def _show(
+    subscriber: Subscriber, screen: _Screen, watcher: _Watcher, seconds: float | None, frames: int | None
+) -> None:
+    start_s = time.monotonic()
+    while not screen.quit():
+        if subscriber.refused and not watcher.frames:
+            raise OutputError(subscriber.refused)
+        message = subscriber.get("overlay", timeout=0.02)
+        image_hwc = None if message is None else watcher.receive(message)
+        if image_hwc is None:
+            image_hwc = watcher.silence()
+        if image_hwc is not None:
+            screen.show(image_hwc)
+        elapsed_s = time.monotonic() - start_s
+        if (seconds is not None and elapsed_s >= seconds) or (frames is not None and watcher.frames >= frames):
+            return
+
+
+def _report(subscriber: Subscriber, watcher: _Watcher, endpoint: str, seconds: float) -> dict[str, Any]:
     missed = {name: getattr(subscriber, name)["overlay"] for name in ("skipped", "lost", "rejected", "late")}
-    summary = watch.summary()
+    summary = watcher.summary()
     summary["bad"] += subscriber.bad
     more = {"refused": subscriber.refused} if subscriber.refused else {}
-    if not watch.frames:
+    if not watcher.frames:
         more["why"] = _nothing_came(endpoint, seconds, summary["bad"])
-    ok = watch.frames > 0
+    ok = watcher.frames > 0
     return {"ok": ok, "endpoint": endpoint, "seconds": round(seconds, 2), **summary, **missed, **more}

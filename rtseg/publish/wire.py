@@ -27,8 +27,8 @@ from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
 from ..base.errors import OutputError
 from ..base.rle import decode_rle, encode_rle
 from ..base.types import BoolMask, Frame, FrameId, ImageU8, Masks, now_ns
+from .mask_state import ObjectSummary, mask_state, measure
 from .overlay import Drawn
-from .shown import Seen, mask_state, measure
 
 VERSION = 1
 Parts = list[bytes | memoryview]
@@ -175,7 +175,7 @@ def _pixels(image_hwc: ImageU8, jpeg_quality: int | None) -> tuple[str, bytes | 
     return "jpeg", jpeg.tobytes()
 
 
-def _objects(seen: Sequence[Seen]) -> list[dict[str, Any]]:
+def _objects(seen: Sequence[ObjectSummary]) -> list[dict[str, Any]]:
     return [asdict(thing) | {"box": list(thing.box)} for thing in seen]
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch_jpeg import compressed
-from .batch_tools import Atlas, Layout, rasterize, spread, taps
+from .batch_tools import Atlas, Layout, bilinear_weights, rasterize, spread
 from .raster import (
     BLOOD_EDGE,
     BLOOD_MOST,
@@ -27,16 +27,16 @@ from .raster import (
     RIM_AT,
     RIM_LIGHT,
     RIM_WIDE,
-    blur_taps,
+    blur_kernel,
     cell_of,
     coarse,
     grain,
-    shadow_taps,
+    shadow_kernels,
     surround_alpha,
     unit_of,
 )
 from .spans import spans_of
-from .view import Channel, Paint, View
+from .view import Channel, Textures, View
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class BatchRenderer:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
-        self._atlases: dict[int, tuple[Paint, Atlas]] = {}
+        self._atlases: dict[int, tuple[Textures, Atlas]] = {}
 
     @torch.no_grad()
     def __call__(self, views: Sequence[View], width: int, height: int) -> Pictures:
@@ -77,7 +77,7 @@ class BatchRenderer:
         qualities = [view.sensor.quality for view in views]
         return Pictures(compressed(planes[0], qualities), planes[1], planes[2])
 
-    def _upload(self, paint: Paint) -> Atlas:
+    def _upload(self, paint: Textures) -> Atlas:
         tissue_chw = torch.from_numpy(paint.tissue_hwc).to(self._device).permute(2, 0, 1).float()
         packed = np.concatenate([np.ascontiguousarray(piece).reshape(-1, 4) for piece in paint.pieces]).view(np.int32)
         return Atlas(tissue_chw, torch.from_numpy(packed[:, 0]).to(self._device))
@@ -168,8 +168,11 @@ class _Batch:
         cell = self._cell
         room = (0, (columns - 2) * cell - self._width, 0, (rows - 2) * cell - self._height)
         cells = F.avg_pool2d(F.pad((ids_nhw > 0).float()[None], room), cell).mul(255).round()
-        taps = [shadow_taps(v.shadow, self._unit, cell) for v in self._views]
-        across, down = self._to([t[0] for t in taps])[:, None, None], self._to([t[1] for t in taps])[:, None, :, None]
+        kernels = [shadow_kernels(v.shadow, self._unit, cell) for v in self._views]
+        across, down = (
+            self._to([t[0] for t in kernels])[:, None, None],
+            self._to([t[1] for t in kernels])[:, None, :, None],
+        )
         cells = F.pad(cells, (5, 5, 5, 5), mode="replicate")
         soft = F.conv2d(F.conv2d(cells, across, groups=n), down, groups=n)[0]
         return soft * self._to([v.shadow.strength / 255 for v in self._views])[:, None, None]
@@ -227,7 +230,7 @@ class _Batch:
         rows, columns = -(-self._height // cell), -(-self._width // cell)
         room = (0, columns * cell - self._width, 0, rows * cell - self._height)
         small = F.avg_pool2d(F.pad(image_nchw, room, mode="replicate"), cell)
-        soft = _smooth(small, self._to(blur_taps(1.0)).expand(n, 5))
+        soft = _smooth(small, self._to(blur_kernel(1.0)).expand(n, 5))
         fine = F.interpolate(soft, scale_factor=cell, mode="bilinear", align_corners=False)
         return fine[..., : self._height, : self._width]
 
@@ -251,7 +254,7 @@ class _Batch:
         u = (mid_x - power * (x - mid_x)).clamp(0, self._width - 1)
         v = (mid_y - power * (y - mid_y)).clamp(0, self._height - 1)
         extent = self._to(size, torch.int64)[:, None]
-        index, weight = taps(u, v, torch.zeros_like(owner), *extent)
+        index, weight = bilinear_weights(u, v, torch.zeros_like(owner), *extent)
         start = pixel - pixel % (self._width * self._height)
         inner = sum(flat[start + i] * w[:, None] for i, w in zip(index, weight, strict=True))
         mixed = flat[pixel] + (inner - flat[pixel]) * cover[:, None] + rim[:, None]
@@ -260,13 +263,13 @@ class _Batch:
         return room[:-1].view(len(self._views), self._height, self._width, 3).permute(0, 3, 1, 2)
 
     def _sensed(self, image_nchw: Tensor) -> Tensor:
-        taps = np.zeros((len(self._views), 5), np.float32)
-        taps[:, 2] = 1
+        kernels = np.zeros((len(self._views), 5), np.float32)
+        kernels[:, 2] = 1
         for k, view in enumerate(self._views):
             if view.sensor.blur > 0:
-                own = blur_taps(view.sensor.blur)
-                taps[k] = np.pad(own, (5 - len(own)) // 2)
-        image_nchw = _smooth(image_nchw, self._to(taps)).round()
+                own = blur_kernel(view.sensor.blur)
+                kernels[k] = np.pad(own, (5 - len(own)) // 2)
+        image_nchw = _smooth(image_nchw, self._to(kernels)).round()
         levels = {(v.sensor.grey, v.sensor.noise): 0 for v in self._views}
         tables: list[np.ndarray] = []
         for key in levels:
@@ -287,10 +290,10 @@ def _bump(length: int, middle_n: Tensor, sigma_n: Tensor) -> Tensor:
     return torch.exp(-0.5 * away**2) * (away.abs() < 3)
 
 
-def _smooth(image_nchw: Tensor, taps_nk: Tensor) -> Tensor:
-    """Each picture smoothed with its own five taps, along both axes."""
+def _smooth(image_nchw: Tensor, kernels_nk: Tensor) -> Tensor:
+    """Each picture smoothed with its own kernel of five weights, along both axes."""
     n, channels, h, w = image_nchw.shape
-    kernel = taps_nk.repeat_interleave(channels, 0)[:, None]
+    kernel = kernels_nk.repeat_interleave(channels, 0)[:, None]
     flat = F.pad(image_nchw.reshape(1, n * channels, h, w), (2, 2, 2, 2), mode="replicate")
     flat = F.conv2d(flat, kernel[:, :, None], groups=n * channels)
     return F.conv2d(flat, kernel[..., None], groups=n * channels).view(n, channels, h, w)

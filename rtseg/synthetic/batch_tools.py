@@ -89,7 +89,9 @@ def spread(
     return span, step, torch.as_tensor(first, device=device)[span] + step
 
 
-def taps(u: Tensor, v: Tensor, owner: Tensor, wide: Tensor, high: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def bilinear_weights(
+    u: Tensor, v: Tensor, owner: Tensor, wide: Tensor, high: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
     """The four texels around a place of a texture, row by row, and their weights; outside, the border goes on."""
     w, h = wide[owner], high[owner]
     column, row = (
@@ -121,7 +123,7 @@ def rasterize(layout: Layout, atlases: Sequence[Atlas], light: Tensor) -> tuple[
     u, v = (start + step[:, None] * along).unbind(1)
     sizes = np.cumsum([0, *(len(atlas.pieces) for atlas in atlases)])
     base = to(layout.offset + sizes[layout.scene])[owner]
-    index, weight = taps(u, v, owner, to(layout.wide), to(layout.high))
+    index, weight = bilinear_weights(u, v, owner, to(layout.wide), to(layout.high))
     atlas = torch.cat([atlas.pieces for atlas in atlases])
     texels = [atlas[base + i] for i in index]
     alpha = sum((((t >> 24) & 255) * w for t, w in zip(texels, weight, strict=True)), torch.zeros_like(u))

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ..base.errors import SourceError
 from ..base.source import Source
 from ..base.types import Frame, ImageU8, now_ns
-from .query import read_numbers
+from .uri import read_numbers
 
 _EDGES = np.array([0, 1, 2, 5, 23, 26, 27, 28])  # of the dark bars, in blocks from the left end
 _BLOCKS = 28

@@ -16,14 +16,14 @@ from .raster import (
     GAIN_1,
     GRAIN,
     LIGHT_1,
+    blur_kernel,
     blur_size,
-    blur_taps,
     cell_of,
     coarse,
     drop_profile,
     grain,
     pixel_place,
-    shadow_taps,
+    shadow_kernels,
     surround_alpha,
     unit_of,
 )
@@ -158,7 +158,7 @@ def _shade(view: View, pixels: _Pixels, field_hwc: Float32, ids_hw: ImageU8) -> 
     cv2.threshold(ids_hw, 0, 255, cv2.THRESH_BINARY, tools_hw[: pixels.height, : pixels.width])
     cells_hw = cv2.resize(tools_hw, (columns, rows), interpolation=cv2.INTER_AREA)
     cells_hw = cv2.copyMakeBorder(cells_hw, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    across, down = shadow_taps(view.shadow, pixels.unit, pixels.cell)
+    across, down = shadow_kernels(view.shadow, pixels.unit, pixels.cell)
     soft_hw = cv2.sepFilter2D(cells_hw, cv2.CV_32F, across, down, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(soft_hw * np.float32(view.shadow.strength / 255), np.float32)
 
@@ -235,8 +235,8 @@ def _blurred(image_hwc: ImageU8, pixels: _Pixels) -> ImageU8:
         image_hwc, 0, rows * cell - pixels.height, 0, columns * cell - pixels.width, cv2.BORDER_REPLICATE
     )
     small_hwc = cv2.resize(whole_hwc, (columns, rows), interpolation=cv2.INTER_AREA)
-    taps = blur_taps(1.0)
-    soft_hwc = cv2.sepFilter2D(small_hwc, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
+    kernel = blur_kernel(1.0)
+    soft_hwc = cv2.sepFilter2D(small_hwc, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(soft_hwc, (columns * cell, rows * cell))[: pixels.height, : pixels.width], np.uint8)
 
 

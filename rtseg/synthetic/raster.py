@@ -56,26 +56,26 @@ def coarse(view: View, width: int, height: int) -> Float32:
     return np.asarray(left_hwc + across_w[:, None] * (down_hnc[:, column + 1] - left_hwc), np.float32)
 
 
-def shadow_taps(shadow: Shadow, unit: float, cell: int) -> tuple[Float32, Float32]:
+def shadow_kernels(shadow: Shadow, unit: float, cell: int) -> tuple[Float32, Float32]:
     """Two kernels (along x and y, to correlate with) that move and soften the tools' cells into their shadow."""
     reach = 4
-    taps = np.arange(-reach, reach + 1)
+    steps = np.arange(-reach, reach + 1)
     sigma = max(shadow.softness * unit / cell, 0.4)
-    both = [np.exp(-0.5 * ((taps + shift * unit / cell) / sigma) ** 2) for shift in (shadow.dx, shadow.dy)]
+    both = [np.exp(-0.5 * ((steps + shift * unit / cell) / sigma) ** 2) for shift in (shadow.dx, shadow.dy)]
     across, down = (np.asarray(k / max(k.sum(), 1e-6), np.float32) for k in both)
     return across, down
 
 
 def blur_size(sigma: float) -> int:
-    """How many taps the sensor's blur has; none of note are left out."""
+    """The width of the kernel of the sensor's blur, which leaves out no weight that matters."""
     return 3 if sigma < 0.65 else 5
 
 
-def blur_taps(sigma: float) -> Float32:
+def blur_kernel(sigma: float) -> Float32:
     """The sensor's blur, as OpenCV computes it."""
     size = blur_size(sigma)
-    taps = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
-    return np.asarray(taps / taps.sum(), np.float32)
+    weights = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
+    return np.asarray(weights / weights.sum(), np.float32)
 
 
 def pixel_place(sprite: Sprite, width: int, height: int) -> Place:

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..base.types import ImageU8
-from .air import Air
+from .atmosphere import Atmosphere
 from .camera import Camera
 from .draw import render_cv2
 from .grade import Grade
+from .instrument_pieces import Body, paint_body, paint_flap
+from .instruments import Instruments
 from .looks import draw_looks
 from .moves import Moves, Pose
 from .noise import Canvas
 from .options import Options, ToolKind
-from .paint import Body, paint_body, paint_flap
-from .rack import Rack
 from .raster import GRAIN
 from .tissue import TISSUE, paint_tissue
-from .view import Channel, Paint, Picture, Sensor, Shadow, Surround, View
+from .view import Channel, Picture, Sensor, Shadow, Surround, Textures, View
 
 FIELD = 1 / 50  # seconds between the two fields of an interlaced picture
 
@@ -49,13 +49,15 @@ class Scene:
         o, rng = self.options, np.random.default_rng((seed, 12))
         grade = Grade.draw(np.random.default_rng((seed, 13)), o.grading, o.grey)
         self._moves = Moves(seed, o)
-        self._camera, self._air = Camera(seed, o, self._moves), Air(seed, o)
-        self._rack = Rack(self._paint_bodies(detail, grade), paint_flap(np.random.default_rng((seed, 14)), detail))
+        self._camera, self._air = Camera(seed, o, self._moves), Atmosphere(seed, o)
+        self._rack = Instruments(
+            self._paint_bodies(detail, grade), paint_flap(np.random.default_rng((seed, 14)), detail)
+        )
         self.kinds: dict[int, ToolKind] = {k + 1: body.look.kind for k, body in enumerate(self._rack.bodies)}
         self._sinks = [bool(rng.random() < 0.35 * o.contact) for _ in range(self._moves.ports)]
         self._map = Canvas(*TISSUE, detail)
         tissue_hwc = paint_tissue(seed, o.site, grade, detail)
-        self._paint = Paint(tissue_hwc, self._rack.textures)
+        self._paint = Textures(tissue_hwc, self._rack.textures)
         self._look = self._draw_look(rng, grade)
 
     def _paint_bodies(self, detail: float, grade: Grade) -> list[Body]:

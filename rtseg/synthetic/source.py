@@ -8,8 +8,8 @@ from fractions import Fraction
 from ..base.source import Source
 from ..base.types import Frame, now_ns
 from .draw import render_cv2
-from .query import read_scene
 from .scene import Scene
+from .uri import read_scene
 
 FINEST = 1080  # painted pixels in the short side: larger pictures are enlarged
 

@@ -109,7 +109,7 @@ class Sensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # it is itself: what is kept for it is found by identity
-class Paint:
+class Textures:
     """A scene's textures, painted once: the tissue, uint8 [H, W, 4] (colour, gloss), and the tools' pieces."""
 
     tissue_hwc: ImageU8
@@ -121,7 +121,7 @@ class View:
     """A moment. `sprites` lie over each other in their order; `later` is what odd lines show, if interlaced."""
 
     seconds: float
-    paint: Paint = field(repr=False)
+    paint: Textures = field(repr=False)
     field_hwc: Float32 = field(repr=False)
     sprites: tuple[Sprite, ...] = ()
     glints: tuple[Glint, ...] = ()

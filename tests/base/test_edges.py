@@ -11,7 +11,7 @@ import pytest
 from rtseg import Frame, Masks
 from rtseg.base.errors import SourceError
 from rtseg.base.types import BoolMask
-from rtseg.publish.shown import measure
+from rtseg.publish.mask_state import measure
 
 H, W, SIDE = 180, 320, 40  # cells of 8 x 4.5 pixels
 

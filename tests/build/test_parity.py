@@ -24,8 +24,8 @@ from rtseg.engine import Decoded, Engine, Features, PromptBatch, Recall, Remembe
 from rtseg.engine.base import Verbs
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.grab import HELD_OUT_SEED
 from rtseg.sam2 import Preset, get_preset
+from rtseg.synthetic import HELD_OUT_SEED
 from tests.engine.conftest import random_network
 
 RECIPE = Recipe(image_size=64, runtime="torch", precision="fp32")

@@ -1,7 +1,7 @@
 """The frame kernels: compiled for every GPU where nvcc or NVRTC is, run on the CPU where a compiler is, on a GPU where
 one is. On the CPU they are launched as on a GPU, by tests/engine/driver_on_host.cpp in place of the CUDA driver.
 
-What they answer is compared with OpenCV, with `to_input`, with rtseg/grab/color.py and with `draw_overlay`.
+What they answer is compared with OpenCV, with `to_input`, with rtseg/grab/decode/color.py and with `draw_overlay`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from rtseg.base.types import Frame, Masks
 from rtseg.engine import to_input
 from rtseg.engine.picture import launch
 from rtseg.engine.picture.frame_kernels import ARCHITECTURES, ARGUMENTS, SITES, SOURCE, TYPES, FrameKernels
-from rtseg.grab.color import MATRICES, color_of, to_rgb
+from rtseg.grab.decode.color import MATRICES, color_of, to_rgb
 from rtseg.grab.nvdec import LEFT
-from rtseg.publish.overlay import _fill_object, _line_object, draw_overlay
-from rtseg.publish.shown import measure
+from rtseg.publish.mask_state import measure
+from rtseg.publish.overlay import _draw_contour, _draw_tint, draw_overlay
 from tests.engine.host_gpu import compiled_driver, host_kernels
 
 LEVEL = 1 / (255 * 0.224)  # one grey level, normalised
@@ -213,9 +213,9 @@ def drawn_by_overlay(image: np.ndarray, logits: np.ndarray, ids: list[int], tint
     found = [(mask, seen) for mask, seen in (measure(masks, i) for i in ids) if seen.area]
     out = image.copy()
     for mask, seen in found if tint else []:
-        _fill_object(out, mask, seen, OPACITY)
+        _draw_tint(out, mask, seen, OPACITY)
     for mask, seen in found:
-        _line_object(out, mask, seen)
+        _draw_contour(out, mask, seen)
     labelled = draw_overlay(Frame(image, 0, captured_ns=0), masks, budget_ms=1.0)
     if tint:  # and that is what draw_overlay draws, where no label lies
         free = np.ones((height, width), bool)

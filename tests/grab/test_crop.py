@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rtseg.base.types import Frame, ImageU8
-from rtseg.grab.crop import Cropper, cropped, even_box, find_field
-from rtseg.grab.intake import Intake
+from rtseg.grab.capture import Capture
+from rtseg.grab.crop import Cropper, cropped, find_field, parse_box
 from rtseg.synthetic import Options, Scene
 
 WIDTH, HEIGHT = 960, 540
@@ -93,7 +93,7 @@ def test_a_crop_is_what_it_says() -> None:
     np.testing.assert_array_equal(small.truth_hw, image_hwc[2:18, 4:24, 0])
     assert small.image_hwc.flags.c_contiguous and (small.seq, small.session) == (frame.seq, frame.session)
     assert cropped(frame, (0, 0, 30, 20)) is frame and cropped(frame, (0, 0, 32, 20)) is None
-    assert even_box([4, 2, 24, 18]) == (4, 2, 24, 18)
+    assert parse_box([4, 2, 24, 18]) == (4, 2, 24, 18)
 
 
 def test_auto_decides_once_after_a_few_frames_and_then_stays() -> None:
@@ -106,7 +106,7 @@ def test_auto_decides_once_after_a_few_frames_and_then_stays() -> None:
     assert size[0] < 520 and {(f.width, f.height) for f in given[4]} == {size}
     (other,) = crop(frame_of(tower(views(300, 300, 2, True)[0]), 5))
     assert (other.width, other.height) == size  # fixed, whatever comes
-    assert crop.held() == []
+    assert crop.flush() == []
 
 
 def test_auto_passes_dark_frames_whole_until_there_is_light() -> None:
@@ -126,7 +126,7 @@ def test_auto_decides_for_each_size_and_loses_no_frame() -> None:
         cv2.resize(tower(views(500, 500, 1, True)[0]), (640, 360)),
     )
     feed = [large_hwc] * 3 + [np.asarray(small_hwc, np.uint8)] * 7 + [large_hwc] * 6
-    seen = [out for seq, image in enumerate(feed) for out in crop(frame_of(image, seq))] + crop.held()
+    seen = [out for seq, image in enumerate(feed) for out in crop(frame_of(image, seq))] + crop.flush()
     assert [frame.seq for frame in seen] == list(range(len(feed)))
     assert [frame.width for frame in seen[:3]] == [WIDTH] * 3  # the size changed before enough was seen
     assert {frame.width < 350 for frame in seen[3:10]} == {True} and seen[-1].width < 520
@@ -134,8 +134,8 @@ def test_auto_decides_for_each_size_and_loses_no_frame() -> None:
 
 def test_intake_crops_what_follows_sees_and_gives_every_frame() -> None:
     uri = "synthetic:laparoscopy?seconds=0.32&seed=8&width=640&height=240"
-    whole = [frame.image_hwc for frame in Intake(uri, pace="flat-out").frames()]
-    frames = list(Intake(uri, pace="flat-out", crop="auto").frames())
+    whole = [frame.image_hwc for frame in Capture(uri, pace="flat-out").frames()]
+    frames = list(Capture(uri, pace="flat-out", crop="auto").frames())
     assert [frame.seq for frame in frames] == list(range(8))
     assert {frame.image_hwc.shape for frame in frames} == {frames[0].image_hwc.shape}
     assert frames[0].width < 560 and frames[0].truth_hw is not None

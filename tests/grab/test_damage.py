@@ -17,7 +17,7 @@ from rtseg.base.errors import SourceError
 from rtseg.base.source import Source
 from rtseg.base.types import ImageU8
 from rtseg.grab import open_source
-from rtseg.grab.proof import Proof, _Asker
+from rtseg.grab.decode.slice_check import SliceCheck, _ProbeDecoder
 
 COUNT, GROUP = 36, 9
 Images = dict[float, ImageU8]
@@ -231,14 +231,14 @@ def test_the_checksums_of_matroska_are_used(tmp_path: Path) -> None:
 
 def test_no_alarm_where_the_log_of_ffmpeg_is_silenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = recording(tmp_path / "whole.mp4")
-    asked, misses = [0], _Asker.misses
+    asked, misses = [0], _ProbeDecoder.count_truncated
 
-    def deaf(self: _Asker, data: bytes) -> int:
+    def deaf(self: _ProbeDecoder, data: bytes) -> int:
         asked[0] += 1
         return misses(self, data) if asked[0] < 60 else 0  # from then on, nothing that FFmpeg says arrives
 
-    monkeypatch.setattr(_Asker, "misses", deaf)
-    monkeypatch.setattr(Proof, "_matters", lambda self, data, last: False)
+    monkeypatch.setattr(_ProbeDecoder, "count_truncated", deaf)
+    monkeypatch.setattr(SliceCheck, "_end_matters", lambda self, data, last: False)
     source = open_source(whole)
     shown = len(list(source))
     assert asked[0] > 100 and shown + source.account.damaged == COUNT and shown > COUNT - GROUP

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from rtseg.base.types import ImageU8
-from rtseg.grab import open_recording, open_source
-from rtseg.grab.deinterlace import Deinterlacer
-from rtseg.grab.intake import Intake
+from rtseg.grab import open_source
+from rtseg.grab.capture import Capture
+from rtseg.grab.decode.deinterlace import Deinterlacer
+from rtseg.grab.opening import open_recording
 
 WIDTH, HEIGHT, COUNT, STEP = 320, 240, 12, 6
 
@@ -73,7 +74,7 @@ def test_progressive_pictures_are_not_touched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "clean"), [("off", False), ("auto", False), ("on", True)])
 def test_what_is_not_marked_is_deinterlaced_on_demand_alone(tmp_path: Path, mode: Any, clean: bool) -> None:
     path = clip(tmp_path / "u.mp4", marked=False)
-    frames = list(Intake(str(path), pace="flat-out", deinterlace=mode).frames())
+    frames = list(Capture(str(path), pace="flat-out", deinterlace=mode).frames())
     assert len(frames) == COUNT
     assert all((combing(frame.image_hwc) < 2) == clean for frame in frames)
 

@@ -11,9 +11,9 @@ import pytest
 
 from rtseg.base.errors import SourceError
 from rtseg.grab import open_source
-from rtseg.grab.intake import Intake
+from rtseg.grab.capture import Capture
 
-from .test_stream import sent
+from .test_live_stream import sent
 
 
 def transport(path: Path, aspect: Fraction | None = None, **marks: int) -> Path:
@@ -61,4 +61,4 @@ def test_colours_that_nothing_undoes_are_refused_and_not_asked_for_again(tmp_pat
         with pytest.raises(SourceError, match="BT.2020 with constant luminance"):
             first(uri)
         with pytest.raises(SourceError, match="BT.2020 with constant luminance"):
-            next(Intake(uri).frames())
+            next(Capture(uri).frames())

@@ -10,9 +10,9 @@ import pytest
 
 from rtseg.base.errors import SourceError
 from rtseg.grab import open_source
-from rtseg.grab.demux import Demuxer
-from rtseg.grab.keys import is_disposable, is_key, length_size
-from rtseg.grab.tee import Tee
+from rtseg.grab.decode.bitstream import is_disposable, is_key, length_size
+from rtseg.grab.demux.demuxer import Demuxer
+from rtseg.grab.demux.tee import Tee
 
 from .test_damage import COUNT, recording, said, same, seen
 

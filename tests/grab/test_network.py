@@ -23,7 +23,7 @@ import pytest
 from rtseg.base.errors import SourceError
 from rtseg.base.types import Frame, now_ns
 from rtseg.grab import open_source
-from rtseg.grab.intake import Intake
+from rtseg.grab.capture import Capture
 
 pytestmark = pytest.mark.slow  # a camera's real time
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_rtsp_brings_the_pictures_that_were_sent(recording: Path, pictures: list
 
 def test_rtsp_comes_back_with_its_server(recording: Path, pictures: list[np.ndarray]) -> None:
     with rtsp(recording) as uri:
-        intake = Intake(uri)
+        intake = Capture(uri)
         frames = intake.frames()
         before = list(itertools.islice(frames, 15))
         assert intake.health.state(now_ns()) == "running"
@@ -143,14 +143,14 @@ def test_rtsp_comes_back_with_its_server(recording: Path, pictures: list[np.ndar
 
 SPY = """
 import logging, sys, av
-from rtseg.grab.intake import Intake
+from rtseg.grab.capture import Capture
 logging.basicConfig(level=1, stream=sys.stdout)
 logging.getLogger("libav").setLevel(1)
 av.logging.set_level(av.logging.TRACE)
 if sys.argv[2] == "bare":
     av.open(sys.argv[1]).close()
     sys.exit()
-intake = Intake(sys.argv[1])
+intake = Capture(sys.argv[1])
 print(intake.uri)
 for frame in intake.frames():
     print(frame.seq, intake.health.state(frame.captured_ns))
@@ -187,7 +187,7 @@ def test_srt_brings_the_pictures_that_were_sent(
     sender += f"?passphrase={PASSWORD}&mode={'listener' if sender_listens else 'caller'}"
     receiver += "" if sender_listens else "&mode=listener"
     with ffmpeg(recording, sender):
-        intake = Intake(receiver)
+        intake = Capture(receiver)
         frames = list(itertools.islice(intake.frames(), 30))
     assert PASSWORD not in intake.uri
     check_content(frames, pictures)

@@ -94,7 +94,7 @@ def test_an_option_that_makes_no_sense_is_one_line(uri: Any, options: dict[str, 
 
 
 def test_a_rate_for_a_bare_stream_is_taken_and_one_that_is_missing_is_told(tmp_path: Path) -> None:
-    from .test_file import moving, write
+    from .test_video_file import moving, write
 
     path = write(tmp_path / "a.h264", moving(6), "libx264")
     source = open_source(path, fps=50)

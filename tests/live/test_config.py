@@ -13,7 +13,7 @@ from rtseg.base.errors import ConfigError, OutputError
 from rtseg.engine.recipe import load_recipe
 from rtseg.grab import open_source
 from rtseg.live.profile import Publish, load_stream
-from rtseg.publish.keys.address import check_bind
+from rtseg.publish.keys.listening import check_bind
 
 ROOT = Path(__file__).parents[2]
 

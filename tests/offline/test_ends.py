@@ -312,7 +312,7 @@ def test_a_disk_that_is_full_to_its_last_byte_still_gets_a_proper_end(
     """Some room is kept from the beginning, and given free for the end of each file."""
     from rtseg.publish import coco
 
-    original = coco.write_whole
+    original = coco.write_all_or_nothing
 
     def full(file: int, data: bytes, start: int) -> None:
         if b'"image_id": 3' in data:
@@ -322,7 +322,7 @@ def test_a_disk_that_is_full_to_its_last_byte_still_gets_a_proper_end(
             assert not list(folder.glob(".[!m]*")), "the room that was kept is not free yet"
         original(file, data, start)
 
-    monkeypatch.setattr(coco, "write_whole", full)
+    monkeypatch.setattr(coco, "write_all_or_nothing", full)
     play(Played(50))
     with pytest.raises(IncompleteError, match="masks.json: cannot be written"):
         segment("played.ts", {0: [BOX]}, tmp_path / "out", RECIPE)

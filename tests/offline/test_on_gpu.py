@@ -34,8 +34,11 @@ from rtseg.engine.picture.on_gpu import OnGpu
 from rtseg.engine.picture.upload import PinnedBuffer
 from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.engine.weights import find_weights, load_network
-from rtseg.grab import demux, nvdec, reading, whole
-from rtseg.grab.turn import Turn
+from rtseg.grab import nvdec, video_reader
+from rtseg.grab.decode import decoder
+from rtseg.grab.decode.orientation import Orientation
+from rtseg.grab.demux import demuxer
+from rtseg.grab.opening import open_on_gpu
 from rtseg.offline import Reading, on_gpu, results, run, segment
 from rtseg.publish.overlay import draw_overlay
 from rtseg.sam2 import get_preset
@@ -271,7 +274,7 @@ BOUND = SimpleNamespace(index=0, current=nullcontext)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_driver_ffmpeg_says_so_in_one_line(clip: Path) -> None:
     with pytest.raises(SourceError, match=r"clip.mp4: NVDEC cannot be had \(.*\); see rtseg doctor, or leave out"):
-        nvdec.open_on_gpu([str(clip)], BOUND, None, None, "skip", None)
+        open_on_gpu([str(clip)], BOUND, None, None, "skip", None)
 
 
 def test_an_older_pyav_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,10 +300,10 @@ def test_ffmpeg_asks_for_the_context_that_is_current_when_it_is(clip: Path, monk
         opened.append(bool(inside))
         return av_open(url, **more)
 
-    monkeypatch.setattr(demux.av, "open", noted)
+    monkeypatch.setattr(demuxer.av, "open", noted)
     gpu = SimpleNamespace(index=1, current=current)
     with pytest.raises(SourceError, match="h264 is not decoded by NVDEC; leave out --decoder nvdec"):
-        nvdec.open_on_gpu([str(clip)], gpu, None, None, "skip", None)  # for FFmpeg was told nothing of it
+        open_on_gpu([str(clip)], gpu, None, None, "skip", None)  # for FFmpeg was told nothing of it
     assert opened == [True] and not inside
     accel = nvdec.accelerated(gpu)
     assert accel is not None and (accel.options, accel.device_id) == ({"primary_ctx": "0", "current_ctx": "1"}, 1)
@@ -317,14 +320,14 @@ def test_ffmpeg_asks_for_the_context_that_is_current_when_it_is(clip: Path, monk
 def test_readings_that_nvdec_cannot_do_are_refused(given: dict[str, Any], line: str, clip: Path) -> None:
     words = {"fps": None, "deinterlace": None, "damaged": "skip", "bits": None, **given}
     with pytest.raises(SourceError, match=line):
-        nvdec.open_on_gpu([str(clip)], BOUND, **words)
+        open_on_gpu([str(clip)], BOUND, **words)
 
 
 def test_what_is_no_video_file_is_refused(clip: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "still.png"), np.zeros((8, 8, 3), np.uint8))
     for uri in (str(tmp_path), str(tmp_path / "still.png"), "rtsp://host/feed", SCENE):
         with pytest.raises(SourceError, match="NVDEC decodes video files; for anything else leave out --decoder nvdec"):
-            nvdec.open_on_gpu([uri], BOUND, None, None, "skip", None)
+            open_on_gpu([uri], BOUND, None, None, "skip", None)
 
 
 def on_device(**fields: Any) -> Any:
@@ -360,7 +363,7 @@ class Noted:
 )
 def test_colours_are_taken_as_the_reader_of_files_takes_them(fields: dict[str, Any], given: tuple[str, bool]) -> None:
     gpu, account = Noted(), Account()
-    image, color = nvdec.OnGpuConverter("clip", account, Turn(), "h264", gpu)(on_device(**fields))
+    image, color = nvdec.OnGpuConverter("clip", account, Orientation(), "h264", gpu)(on_device(**fields))
     assert image == "picture" and gpu.given == [("luma", "chroma", *given, "left")]
     assert (color.matrix, color.range == "full") == given
     assert ("colours" in account.assumed) == (fields.get("colorspace") == 2)
@@ -378,11 +381,11 @@ def test_colours_are_taken_as_the_reader_of_files_takes_them(fields: dict[str, A
 )
 def test_pictures_that_are_not_done_on_a_gpu_are_refused(fields: dict[str, Any], line: str) -> None:
     with pytest.raises(SourceError, match=f"clip: {line}"):
-        nvdec.OnGpuConverter("clip", Account(), Turn(), "h264", Noted())(on_device(**fields))
+        nvdec.OnGpuConverter("clip", Account(), Orientation(), "h264", Noted())(on_device(**fields))
 
 
 def test_a_rotated_video_is_refused() -> None:
-    turned = Turn(swap=True, mirror_x=True)
+    turned = Orientation(swap=True, mirror_x=True)
     with pytest.raises(SourceError, match="clip: it is to be shown 90 degrees clockwise, which is not done on a GPU"):
         nvdec.OnGpuConverter("clip", Account(), turned, "h264", Noted())(on_device())
 
@@ -392,16 +395,16 @@ def test_the_proof_of_h264_finds_what_a_decoder_hides(tmp_path: Path, monkeypatc
     data, harmed = whole_file.read_bytes(), tmp_path / "harmed.mp4"
     monkeypatch.setattr(nvdec, "accelerated", lambda gpu: None)
     monkeypatch.setattr(nvdec, "planes_of", nv12)
-    monkeypatch.setattr(whole, "STRICTER", {"h264": "ignore_err"})  # as NVDEC, which conceals and goes on
+    monkeypatch.setattr(decoder, "STRICTER_BY_CODEC", {"h264": "ignore_err"})  # as NVDEC, which conceals and goes on
 
     def silent(runs: range) -> int:
         count = 0
         for seed in runs:
             harmed.write_bytes(flip(data, random.Random(seed)))
-            source = nvdec.open_on_gpu([str(harmed)], Noted(), None, None, "skip", None)
+            source = open_on_gpu([str(harmed)], Noted(), None, None, "skip", None)
             count += sum(1 for _ in source) == COUNT and not source.account.gaps
         return count
 
     assert silent(range(6)) == 0
-    monkeypatch.setattr(reading, "can_prove", lambda stream: False)
+    monkeypatch.setattr(video_reader, "can_check_slices", lambda stream: False)
     assert silent(range(6)) >= 1  # the negative control: without the proof nobody would know

@@ -60,7 +60,7 @@ def seen(count: int, carrier: Carrier | None = None, cut_at: int = 10**6) -> tup
     carrier = carrier or Carrier()
     frames = [frame(t, cut_at=cut_at) for t in range(count)]
     for one in frames:
-        carrier.see(one)
+        carrier.add(one)
     return carrier, frames
 
 
@@ -72,7 +72,7 @@ class Reversed(Carrier):
 
 class Unchecked(Reversed):
     @staticmethod
-    def _sound(*pictures: object) -> bool:
+    def _is_explained(*pictures: object) -> bool:
         return True
 
 
@@ -131,17 +131,17 @@ def test_what_is_kept_is_bounded() -> None:
     carrier = Carrier()
     still = frame(0)
     for t in range(60):
-        carrier.see(replace(still, seq=t, captured_ns=t))
-        carrier.see(replace(still, seq=t, captured_ns=t))  # the same one again: nothing happens
-    assert len(carrier._seen) == 16
+        carrier.add(replace(still, seq=t, captured_ns=t))
+        carrier.add(replace(still, seq=t, captured_ns=t))  # the same one again: nothing happens
+    assert len(carrier._frames) == 16
     assert carrier.carry(masks_on(replace(still, seq=40, captured_ns=40), disk(90, 110)), still).seq == 40
 
 
 @pytest.mark.parametrize("again", [frame(0), frame(0, session="s2"), Frame(texture(1, 120, 160), 9, "s1")])
 def test_another_feed_or_a_step_back_begins_anew(again: Frame) -> None:
     carrier, frames = seen(3)
-    carrier.see(again)
-    assert len(carrier._seen) == 1
+    carrier.add(again)
+    assert len(carrier._frames) == 1
     old = masks_on(frames[1], disk(*place(1)))
     assert carrier.carry(old, frames[2]) is old
 
@@ -170,13 +170,13 @@ def test_each_object_is_judged_alone() -> None:
 
     class Listening(Carrier):
         @staticmethod
-        def _sound(*pictures: Any) -> bool:
-            verdicts.append(Carrier._sound(*pictures))
+        def _is_explained(*pictures: Any) -> bool:
+            verdicts.append(Carrier._is_explained(*pictures))
             return verdicts[-1]
 
     carrier = Listening()
     for one in frames:
-        carrier.see(one)
+        carrier.add(one)
     moved = carrier.carry(old, frames[2])
     assert verdicts == [True, False]
     assert iou(moved.mask(1), disk(*place(2))) > iou(old.mask(1), disk(*place(2))) + 0.15
@@ -187,7 +187,7 @@ def test_frames_that_are_missing_do_not_matter() -> None:
     carrier = Carrier()
     frames = [frame(t) for t in (0, 2, 3)]
     for one in frames:
-        carrier.see(one)
+        carrier.add(one)
     moved = carrier.carry(masks_on(frames[0], disk(*place(0))), frames[2])
     assert iou(moved.mask(1), disk(*place(3))) > 0.7
 
@@ -204,7 +204,7 @@ def test_any_size_and_any_noise_is_survived(size, grid, count, seed):
     carrier = Carrier()
     frames = [Frame(rng.integers(0, 256, (*size, 3), np.uint8), t, "s", captured_ns=t) for t in range(3)]
     for one in frames:
-        carrier.see(one)
+        carrier.add(one)
     logits_bhw = rng.normal(size=(count, *grid)).astype(np.float32)
     ids, ones = tuple(range(1, count + 1)), (1.0,) * count
     old = Masks(0, "s", 0, 0, *size, ids, ("",) * count, ones, ones, logits_bhw)

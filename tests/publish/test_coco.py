@@ -102,7 +102,7 @@ def test_a_file_against_itself_is_perfect(tmp_path: Path) -> None:
 
 def test_a_frame_that_does_not_fit_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "masks.json"
-    original, room = coco_module.write_whole, [6]
+    original, room = coco_module.write_all_or_nothing, [6]
 
     def full(file: int, data: bytes, start: int) -> None:
         room[0] -= 1
@@ -110,7 +110,7 @@ def test_a_frame_that_does_not_fit_is_taken_back(tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(file, data, start)
 
-    monkeypatch.setattr(coco_module, "write_whole", full)
+    monkeypatch.setattr(coco_module, "write_all_or_nothing", full)
     writer = CocoWriter(path, {})
     for seq in range(2):
         writer.add(make_masks(seq, (3, 4, 10, 12)), 0.0, f"{seq}.jpg", f"{seq}.png")

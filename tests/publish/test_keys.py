@@ -18,10 +18,11 @@ import zmq
 from rtseg.base.errors import ConfigError, OutputError
 from rtseg.base.types import Frame
 from rtseg.publish import keys
-from rtseg.publish.audience import Audience
+from rtseg.publish.keys import allow_list
 from rtseg.publish.keys.files import read_pair, read_public
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.subscriber import Subscriber
+from rtseg.publish.subscriptions import Subscriptions
 from rtseg.publish.viewer import view
 
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -199,8 +200,8 @@ def test_the_allow_list_may_change_while_it_is_used(folder):
 def test_who_is_taken_off_the_list_is_out_and_nobody_else(folder, tmp_path, monkeypatch, ipc):
     keys.allow(folder, "bert")
     hung_up: list[bool] = []
-    real = Audience._hang_up
-    monkeypatch.setattr(Audience, "_hang_up", lambda self, peer: hung_up.append(real(self, peer)))
+    real = Subscriptions._disconnect
+    monkeypatch.setattr(Subscriptions, "_disconnect", lambda self, peer: hung_up.append(real(self, peer)))
     frame = Frame(np.zeros((4, 6, 3), np.uint8), 0)
     with Publisher(f"ipc://{tmp_path}/s" if ipc else ANYWHERE, keys=folder) as publisher:
         anna = Subscriber(publisher.endpoint, ["video"], "demo", keys=folder / "anna.key_secret")
@@ -217,14 +218,14 @@ def test_who_is_taken_off_the_list_is_out_and_nobody_else(folder, tmp_path, monk
 
             assert show(lambda: anna.received["video"] and bert.received["video"], 30)
             assert not show(lambda: hung_up or anna.refused or bert.refused, 1.2)  # the control: a look costs nothing
-            before = {known.inode for known in publisher._audience._peers.values()}
+            before = {known.inode for known in publisher._subscriptions._peers.values()}
             (folder / "allowed/anna.key").unlink()
             assert show(lambda: "not on the allow-list" in (anna.refused or ""), 30)
             had, others = anna.received["video"], bert.received["video"]
             show(lambda: False, 0.3)
             assert anna.received["video"] == had
             assert bert.received["video"] > others
-            after = {known.inode for known in publisher._audience._peers.values()}
+            after = {known.inode for known in publisher._subscriptions._peers.values()}
             assert (hung_up, bert.refused, len(before), len(after & before)) == ([True], None, 2, 1)  # one is as it was
             keys.allow(folder, "anna")
             assert show(lambda: anna.received["video"] > had, 30)  # it asks again by itself
@@ -254,7 +255,7 @@ def test_a_list_that_cannot_be_read_throws_nobody_out(folder, monkeypatch):
 
 
 def test_without_a_handler_nobody_comes_in(folder, monkeypatch):
-    monkeypatch.setattr(keys.gate, "_watch", lambda handler: handler.close(linger=0))
+    monkeypatch.setattr(allow_list, "_serve", lambda handler: handler.close(linger=0))
     with Publisher(ANYWHERE, keys=folder) as publisher:
         assert not _status(publisher.endpoint, 0.5, keys=folder / "anna.key_secret")[0]
 

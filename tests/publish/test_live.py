@@ -15,12 +15,12 @@ from bench import fuzz
 from rtseg.base.defaults import TOPICS
 from rtseg.base.errors import OutputError
 from rtseg.base.types import now_ns
-from rtseg.publish import audience as audience_module
 from rtseg.publish import publisher as publisher_module
-from rtseg.publish.audience import Audience
+from rtseg.publish import subscriptions as subscriptions_module
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.subscriber import Subscriber
+from rtseg.publish.subscriptions import Subscriptions
 from rtseg.publish.wire import decode, encode_masks, encode_status, encode_video
 
 ANYWHERE = "tcp://127.0.0.1:*"
@@ -34,15 +34,15 @@ def _wait(condition, seconds: float = 30.0) -> bool:
 
 
 def _watched(publisher: Publisher, *kinds: str) -> bool:
-    return _wait(lambda: {f"demo/{kind}" for kind in kinds} <= set(publisher._audience._asked))
+    return _wait(lambda: {f"demo/{kind}" for kind in kinds} <= set(publisher._subscriptions._subscribers))
 
 
 @pytest.fixture
 def thrown_out(monkeypatch) -> list[bool]:
     """Grows with each connection that a publisher hangs up on; False: it had gone already."""
     found: list[bool] = []
-    real = Audience._hang_up
-    monkeypatch.setattr(Audience, "_hang_up", lambda self, peer: found.append(real(self, peer)))
+    real = Subscriptions._disconnect
+    monkeypatch.setattr(Subscriptions, "_disconnect", lambda self, peer: found.append(real(self, peer)))
     return found
 
 
@@ -106,7 +106,7 @@ def test_no_call_blocks_and_every_frame_is_accounted_for(make_frame, monkeypatch
         stalled.setsockopt(zmq.LINGER, 0)
         stalled.setsockopt_string(zmq.SUBSCRIBE, "")
         stalled.connect(publisher.endpoint)
-        assert _wait(lambda: "" in publisher._audience._asked)
+        assert _wait(lambda: "" in publisher._subscriptions._subscribers)
         waits = []
         for seq in range(300):
             start = now_ns()
@@ -133,7 +133,7 @@ def test_a_slow_reader_gets_the_newest_not_the_oldest(make_frame):
         naive.setsockopt_string(zmq.SUBSCRIBE, "demo/video")
         naive.connect(publisher.endpoint)
         with Subscriber(publisher.endpoint, ["video"], "demo") as subscriber:
-            assert _wait(lambda: "demo/video" in publisher._audience._asked)
+            assert _wait(lambda: "demo/video" in publisher._subscriptions._subscribers)
             time.sleep(0.2)
             for seq in range(last + 1):
                 publisher.publish_video(replace(frame, seq=seq))
@@ -158,7 +158,7 @@ def test_what_nobody_watches_is_counted_but_not_encoded(make_frame, monkeypatch)
             assert _wait(lambda: publisher.counts()["video"]["dropped"].get("unwatched"))
         assert not encoded
         assert publisher.counts()["video"]["sent"] == 0
-        assert _wait(lambda: not publisher._audience._asked)  # those who leave are forgotten
+        assert _wait(lambda: not publisher._subscriptions._subscribers)  # those who leave are forgotten
         with Subscriber(publisher.endpoint, ["video"], "demo") as subscriber:
             assert _watched(publisher, "video")
             publisher.publish_video(make_frame())
@@ -320,7 +320,9 @@ def test_no_peer_can_unsubscribe_another(make_frame):
             publisher.publish_video(make_frame())
             assert subscriber.get("video", timeout=30) is not None
             raw.sendall(fuzz.framed(b"\1demo/video") + fuzz.framed(b"\0demo/video") * 3 + fuzz.framed(b"\0demo/masks"))
-            assert _wait(lambda: "demo/masks" not in publisher._audience._asked)  # what is one's own may be left
+            assert _wait(
+                lambda: "demo/masks" not in publisher._subscriptions._subscribers
+            )  # what is one's own may be left
             publisher.publish_video(make_frame(seq=8))
             assert subscriber.get("video", timeout=30) is not None
 
@@ -328,8 +330,8 @@ def test_no_peer_can_unsubscribe_another(make_frame):
 @pytest.mark.parametrize("ipc", [False, True])
 def test_who_only_makes_noise_is_thrown_out_and_nobody_else(tmp_path, monkeypatch, thrown_out, ipc):
     heard: list[int] = []
-    real = Audience._count
-    monkeypatch.setattr(Audience, "_count", lambda self, peer, user: heard.append(peer) or real(self, peer, user))
+    real = Subscriptions._count
+    monkeypatch.setattr(Subscriptions, "_count", lambda self, peer, user: heard.append(peer) or real(self, peer, user))
     with Publisher(f"ipc://{tmp_path}/s" if ipc else ANYWHERE) as publisher:
         with Subscriber(publisher.endpoint, ["status"], "demo") as subscriber:
             assert subscriber.get("status", timeout=30) is not None
@@ -345,7 +347,7 @@ def test_who_only_makes_noise_is_thrown_out_and_nobody_else(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("ipc", [False, True])
 def test_visitors_who_come_and_go_are_no_flood(tmp_path, monkeypatch, thrown_out, ipc):
-    monkeypatch.setattr(audience_module, "_MOST", 50)
+    monkeypatch.setattr(subscriptions_module, "_MAX_MESSAGES", 50)
     with Publisher(f"ipc://{tmp_path}/s" if ipc else ANYWHERE) as publisher, zmq.Context() as context:
         for _ in range(40):  # over file descriptors that are used again, each with a handful of messages
             with context.socket(zmq.SUB) as visitor:
@@ -353,7 +355,7 @@ def test_visitors_who_come_and_go_are_no_flood(tmp_path, monkeypatch, thrown_out
                     visitor.subscribe(f"demo/{kind}")
                 visitor.connect(publisher.endpoint)
                 assert visitor.poll(30_000)
-        assert _wait(lambda: len(publisher._audience._peers) < 20)
+        assert _wait(lambda: len(publisher._subscriptions._peers) < 20)
         assert not thrown_out
         with context.socket(zmq.SUB) as noisy:  # the control: as many messages, of one connection
             noisy.connect(publisher.endpoint)

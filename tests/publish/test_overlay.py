@@ -15,8 +15,8 @@ from rtseg.base.colors import COLORS, PALETTE, color_of
 from rtseg.base.errors import OutputError
 from rtseg.base.types import BoolMask, Frame
 from rtseg.publish import overlay
+from rtseg.publish.mask_state import measure
 from rtseg.publish.overlay import Drawn, draw_overlay
-from rtseg.publish.shown import measure
 
 
 def _touchable(masks_hw: list[BoolMask], drawn: Drawn) -> BoolMask:
@@ -113,8 +113,8 @@ def test_contour_has_the_objects_colour(make_frame, make_masks, box_mask):
 
 def test_labels_name_the_object_and_its_age(make_frame, make_masks, box_mask, monkeypatch):
     said = []
-    real = overlay.plate
-    monkeypatch.setattr(overlay, "plate", lambda text, *rest: said.append(text) or real(text, *rest))
+    real = overlay.render_label
+    monkeypatch.setattr(overlay, "render_label", lambda text, *rest: said.append(text) or real(text, *rest))
     frame = make_frame(200, 300, captured_ns=10**12)
     masks_hw = [box_mask(frame, 10, 40, 90, 120), box_mask(frame, 0, 0, 0, 0), box_mask(frame, 150, 40, 250, 120)]
     drawn = draw_overlay(frame, make_masks(frame, masks_hw, age_ms=41.7))
@@ -253,8 +253,8 @@ def test_one_plate_in_the_corner_says_what_matters_most(
     make_frame, make_masks, box_mask, monkeypatch, age_ms, recovering, notice, said
 ):
     texts = []
-    real = overlay.plate
-    monkeypatch.setattr(overlay, "plate", lambda text, *rest: texts.append(text) or real(text, *rest))
+    real = overlay.render_label
+    monkeypatch.setattr(overlay, "render_label", lambda text, *rest: texts.append(text) or real(text, *rest))
     frame = make_frame(200, 300, captured_ns=10**12)
     # Down in the corner, where the label of the object would go, if that were free.
     masks = None if age_ms is None else make_masks(frame, [box_mask(frame, 0, 100, 60, 186)], age_ms)
@@ -300,7 +300,7 @@ def _play(make_frame, make_masks, ages_ms, period_ms, remember):
         frame = make_frame(120, 160, captured_ns=10**12 + round(n * period_ms * 1e6))
         masks = make_masks(frame, [box_hw], age_ms)
         drawn.append((frame, draw_overlay(frame, masks, opacity=1, before=before)))
-        before = drawn[-1][1].steady if remember else None
+        before = drawn[-1][1].shown_state if remember else None
     return drawn
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from rtseg.base.errors import ConfigError, OutputError
 from rtseg.publish import recording
-from rtseg.publish.events import GENESIS, line_of
-from rtseg.publish.recording import Recording, new_run
+from rtseg.publish.event_log import GENESIS, line_of
+from rtseg.publish.recording import Recording, new_run_name
 from rtseg.publish.verify import verify
 
 MS = 10**6
@@ -302,7 +302,7 @@ def _killed(path: Path, first: int, count: int) -> None:
 
 
 def test_a_killed_recorder_is_gone_on_with_in_the_same_chain(tmp_path):
-    path = tmp_path / new_run(tmp_path, "demo")
+    path = tmp_path / new_run_name(tmp_path, "demo")
     _killed(path, 0, 60)
     found = verify(path)
     assert (found["ok"], found["unchanged"], found["closed"]) == (False, True, False)

@@ -13,7 +13,7 @@ from rtseg.base.types import now_ns
 from rtseg.publish import viewer
 from rtseg.publish.overlay import draw_overlay
 from rtseg.publish.publisher import Publisher
-from rtseg.publish.viewer import veiled, view
+from rtseg.publish.viewer import dimmed, view
 from rtseg.publish.window import DISPLAYS
 
 
@@ -119,7 +119,7 @@ def test_a_late_picture_never_passes_for_live(make_frame, monkeypatch, lag_ms, g
 
 def test_the_veil_darkens_and_writes():
     plain_hwc = np.full((180, 320, 3), (200, 60, 60), np.uint8)
-    one, two = veiled(plain_hwc, "NO SIGNAL for 1 s"), veiled(plain_hwc, "NO SIGNAL for 2 s")
+    one, two = dimmed(plain_hwc, "NO SIGNAL for 1 s"), dimmed(plain_hwc, "NO SIGNAL for 2 s")
     assert _grey(one)
     assert one[0, 0, 0] < 60
     assert (one == 255).any()
@@ -153,7 +153,7 @@ def test_messages_without_a_picture_are_no_success(make_frame, monkeypatch):
     def broken(self, message) -> None:
         self.bad += 1
 
-    monkeypatch.setattr(viewer._Watch, "take", broken)
+    monkeypatch.setattr(viewer._Watcher, "receive", broken)
     with _Feed(make_frame()) as feed:
         summary = view(feed.endpoint, headless=True, seconds=0.6)
     assert summary["ok"] is False and summary["bad"] > 0

@@ -16,7 +16,7 @@ from rtseg.synthetic.moves import GRASP, HOLD
 from rtseg.synthetic.noise import Canvas
 from rtseg.synthetic.tissue import paint_tissue
 from rtseg.synthetic.vessels import burns
-from rtseg.synthetic.view import Channel, Drop, Paint, Shadow
+from rtseg.synthetic.view import Channel, Drop, Shadow, Textures
 
 SIZE = (160, 120)
 DETAIL = 120
@@ -48,7 +48,7 @@ def sharp(view: View) -> View:
 def on_one_colour(view: View, level: int, gloss: int = 0) -> View:
     tissue_hwc = np.full_like(view.paint.tissue_hwc, level)
     tissue_hwc[..., 3] = gloss
-    return replace(view, paint=Paint(tissue_hwc, view.paint.pieces))
+    return replace(view, paint=Textures(tissue_hwc, view.paint.pieces))
 
 
 def away() -> Float32:
@@ -225,7 +225,7 @@ def test_wet_highlights_are_white_on_glossy_tissue_near_the_lamp_and_only_add_li
         assert np.ptp(more_hwc[free_hw], axis=1).max() <= 1  # without colour
         matt_hwc = shiny.paint.tissue_hwc.copy()
         matt_hwc[..., 3] = 0
-        np.testing.assert_array_equal(bare(replace(shiny, paint=Paint(matt_hwc, shiny.paint.pieces))), bare(dull))
+        np.testing.assert_array_equal(bare(replace(shiny, paint=Textures(matt_hwc, shiny.paint.pieces))), bare(dull))
         assert 0.005 < (more_hwc.mean(2) > 20).mean() < 0.4
         even_hw = bare(on_one_colour(shiny, 0, gloss=185)).mean(2)
         middle.append(even_hw[away() < 0.3].mean())

@@ -15,7 +15,7 @@ from rtseg.synthetic import EndoscopeSource, Options, Part, Picture, Scene, Site
 from rtseg.synthetic.batch import BatchRenderer, Pictures, render_batch
 from rtseg.synthetic.moves import GRASP, Moves
 from rtseg.synthetic.noise import Canvas, noise
-from rtseg.synthetic.view import Channel, Glint, Paint, Sensor, Shadow
+from rtseg.synthetic.view import Channel, Glint, Sensor, Shadow, Textures
 
 SIZE = (160, 120)
 DETAIL = 120
@@ -119,10 +119,10 @@ def test_another_colour_of_the_tools_changes_exactly_the_mask(kind: ToolKind) ->
         assert (seen.ids_hw > 0).mean() > 0.01
 
 
-def _one_colour(paint: Paint, level: int) -> Paint:
+def _one_colour(paint: Textures, level: int) -> Textures:
     """The same pieces, all in one grey."""
     blank = tuple(np.dstack([np.full_like(piece[..., :3], level), piece[..., 3]]) for piece in paint.pieces)
-    return Paint(paint.tissue_hwc, blank)
+    return Textures(paint.tissue_hwc, blank)
 
 
 @pytest.mark.parametrize("kind", ToolKind)

@@ -12,11 +12,11 @@ import pytest
 
 from rtseg.synthetic import Options, Part, Picture, Scene, ToolKind, View, render_cv2
 from rtseg.synthetic.grade import Grade
+from rtseg.synthetic.instrument_pieces import paint_body, paint_flap
+from rtseg.synthetic.instruments import Instruments
 from rtseg.synthetic.looks import Look, draw_look
 from rtseg.synthetic.moves import GRASP, Pose
-from rtseg.synthetic.paint import paint_body, paint_flap
-from rtseg.synthetic.rack import Rack
-from rtseg.synthetic.view import NODES, Channel, Paint, Sensor, Sprite
+from rtseg.synthetic.view import NODES, Channel, Sensor, Sprite, Textures
 
 DETAIL = 240
 SIZE = (320, 240)
@@ -35,18 +35,18 @@ def plain(look: Look) -> Look:
     return replace(look, rings=(), label=False, blood=0.0, gain=1.0, sheath=(90.0, 90.0, 90.0), taper=0.0)
 
 
-def made(look: Look, seed: int = 0) -> Rack:
+def made(look: Look, seed: int = 0) -> Instruments:
     rng = np.random.default_rng(seed)
-    return Rack([paint_body(rng, look, DETAIL, Grade())], paint_flap(rng, DETAIL))
+    return Instruments([paint_body(rng, look, DETAIL, Grade())], paint_flap(rng, DETAIL))
 
 
-def shown(rack: Rack, pose: Pose, size: tuple[int, int] = SIZE) -> Picture:
+def shown(rack: Instruments, pose: Pose, size: tuple[int, int] = SIZE) -> Picture:
     """An instrument alone, on green, in an even light."""
     field_hwc = np.zeros((NODES, NODES, len(Channel)), np.float32)
     field_hwc[..., [Channel.LIGHT, Channel.GAIN]] = 1
     green_hwc = np.full((8, 8, 4), (0, 90, 0, 0), np.uint8)
     sprites = tuple(rack.sprites(pose, UNMOVED, False))
-    return render_cv2(View(0.0, Paint(green_hwc, rack.textures), field_hwc, sprites, sensor=Sensor(blur=0.0)), *size)
+    return render_cv2(View(0.0, Textures(green_hwc, rack.textures), field_hwc, sprites, sensor=Sensor(blur=0.0)), *size)
 
 
 # --- outlines

@@ -1,5 +1,5 @@
 // Pixels before and after the network, one kernel each:
-//   nv12_to_picture   what a hardware decoder gives -> RGB bytes, as rtseg/grab/color.py makes them
+//   nv12_to_picture   what a hardware decoder gives -> RGB bytes, as rtseg/grab/decode/color.py makes them
 //   picture_to_input  RGB or BGR bytes -> resized, normalised planes
 //   cover             low-resolution logits of each object -> one bit of each object at every pixel of the picture
 //   draw              those bits -> tints and outlines on the picture, as rtseg/publish/overlay.py draws them

@@ -82,7 +82,7 @@ class FrameKernels:
         """A decoder's picture, luma [H, W] and chroma [H / 2, W / 2, 2], to contiguous RGB, which is returned.
 
         `matrix` is one of `LUMA`; `full`: values use all of 0 to 255; `site`: one of `SITES`. The same as
-        rtseg/grab/color.py, to one grey level.
+        rtseg/grab/decode/color.py, to one grey level.
         """
         height, width = luma_hw.shape
         weights, place = _choice("matrix", matrix, LUMA), _choice("site", site, SITES)

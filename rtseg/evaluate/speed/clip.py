@@ -14,7 +14,8 @@ import numpy as np
 from ...base.errors import ConfigError, SourceError
 from ...base.prompt_files import load_prompts
 from ...base.types import BoolMask, Frame, Prompt
-from ...grab import HELD_OUT_SEED, Source, open_source
+from ...grab import Source, open_source
+from ...synthetic import HELD_OUT_SEED
 
 SYNTHETIC = f"synthetic:laparoscopy?seed={HELD_OUT_SEED + 10}"
 MOST_FRAMES = 64  # in memory: 230 MB at 720p; a longer benchmark goes through them forwards and backwards

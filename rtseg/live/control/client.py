@@ -17,7 +17,7 @@ from ...base.forks import ADVICE, in_child, refuse
 from ...base.rle import decode_rle
 from ...base.schema import convert_value
 from ...base.types import BoolMask, Prompt, now_ns
-from ...publish.keys import Handshakes, present
+from ...publish.keys import HandshakeMonitor, present
 from .messages import (
     PROMPTED,
     Add,
@@ -201,7 +201,7 @@ class Client:
 
     def _open(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
-        self._handshakes = Handshakes(self._socket, self._endpoint)
+        self._handshakes = HandshakeMonitor(self._socket, self._endpoint)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_ANSWER_BYTES)
         self._socket.setsockopt(zmq.IPV6, "[" in self._endpoint)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...base.errors import SourceError
 from ...base.types import now_ns
-from ...grab.intake import Intake
+from ...grab.capture import Capture
 from ..ipc.messages import Begin, GrabConfig
 from ..ipc.reports import Done, Fault, SourceAccount, SourceOpened, SourceReport, SourceSize
 from .context import WorkerContext
@@ -27,16 +27,16 @@ def work(context: WorkerContext) -> None:
     raise_priority()
     config: GrabConfig = context.config
     options: dict[str, Any] = {"pace": config.pace, "deinterlace": config.deinterlace, "crop": config.crop}
-    intake = Intake(config.source, **options, first=config.hold)
-    context.send(SourceOpened(intake.uri, intake.live, intake.size))
+    capture = Capture(config.source, **options, first=config.hold)
+    context.send(SourceOpened(capture.uri, capture.live, capture.size))
     begun = threading.Event()
     if not config.hold:
         begun.set()
-    threading.Thread(target=_Watch(context, intake, begun).run, daemon=True).start()
-    if not intake.live:  # a live source is connected meanwhile, and its first frames are dropped
+    threading.Thread(target=_Watch(context, capture, begun).run, daemon=True).start()
+    if not capture.live:  # a live source is connected meanwhile, and its first frames are dropped
         begun.wait()
-    reported = intake.size
-    for frame in intake.frames():
+    reported = capture.size
+    for frame in capture.frames():
         if not begun.is_set():
             if reported != (reported := (frame.height, frame.width)):
                 context.send(SourceSize(reported))  # so that the engine can prepare for the frames to come
@@ -44,16 +44,16 @@ def work(context: WorkerContext) -> None:
         try:
             context.frames.put(frame)
         except ValueError as e:
-            raise SourceError(f"{intake.uri}: a frame of {frame.width}x{frame.height} ({e}); crop it") from e
-        context.board.stages["grab"].add(intake.grab_ms)
+            raise SourceError(f"{capture.uri}: a frame of {frame.width}x{frame.height} ({e}); crop it") from e
+        context.board.stages["grab"].add(capture.grab_ms)
     threading.Event().wait()  # the watch goes on until the supervisor has all that it needs
 
 
 class _Watch:
     """The second thread: it alone receives messages, and reports the state of the source."""
 
-    def __init__(self, context: WorkerContext, intake: Intake, begun: threading.Event) -> None:
-        self._context, self._intake, self._begun = context, intake, begun
+    def __init__(self, context: WorkerContext, capture: Capture, begun: threading.Event) -> None:
+        self._context, self._capture, self._begun = context, capture, begun
         self._reported: list[str] = []
         self._due_ns, self._pause_ns = 0, _ACCOUNT_NS
 
@@ -63,7 +63,7 @@ class _Watch:
             while True:
                 context.beat()
                 self._report()
-                if self._intake.health.hung(now_ns()):
+                if self._capture.health.hung(now_ns()):
                     context.send(Fault("the source does not answer, and cannot be interrupted"))
                     os._exit(HUNG)
                 context.wait(_WATCH_S)
@@ -79,16 +79,16 @@ class _Watch:
 
     def _report(self) -> None:
         """The account first: when the supervisor learns that the source has ended, it already knows how."""
-        health, now = self._intake.health, now_ns()
+        health, now = self._capture.health, now_ns()
         state = health.state(now)
         why = health.why if state in ("opening", "lost") else ""
         self._account(now, last=state == "ended")
-        self._context.send(SourceReport(state, why, self._intake.crop, dict(health.counters)))
+        self._context.send(SourceReport(state, why, self._capture.crop, dict(health.counters)))
 
     def _account(self, at_ns: int, last: bool) -> None:
         """What the source turned out to hold, if that has changed and is worth a line."""
         try:
-            account = self._intake.account
+            account = self._capture.account
             lines = account.lines()
             if lines == self._reported or (not last and at_ns < self._due_ns):
                 return

@@ -14,7 +14,7 @@ from typing import Any
 from ...base.types import Frame, Masks, now_ns
 from ...publish import Drawn, Publisher, draw_overlay
 from ...publish.carry import Carrier
-from ...publish.shown import Steady
+from ...publish.mask_state import ShownState
 from ...publish.wire import encode_overlay
 from ..ipc.messages import DisplaySettings, PublishConfig
 from ..ipc.reports import Fault
@@ -48,7 +48,7 @@ class OverlayThread(threading.Thread):
         self._rate = OutputRate(config.target_fps)
         self._masks: Masks | None = None
         self._masks_next = max(0, context.masks.head - 1)  # the newest masks are still valid
-        self._steady: Steady | None = None
+        self._shown_state: ShownState | None = None
         self._frames: deque[Frame] = deque()  # handed over, and not looked at yet
         self._overtaken, self._handing = 0, threading.Lock()  # frames that were dropped before that
         self._waiting: deque[Frame] = deque()  # in sync: frames that wait for their own masks
@@ -142,7 +142,7 @@ class OverlayThread(threading.Thread):
 
     def _take_frame(self, frame: Frame) -> None:
         if self._carrier is not None and self._carries_now():
-            self._carrier.see(frame)
+            self._carrier.add(frame)
         if now_ns() - frame.captured_ns > LATE_NS:
             self._drop("late")
         elif not self._sync and self._frames:
@@ -203,12 +203,12 @@ class OverlayThread(threading.Thread):
         try:
             if self._carrier is not None and masks is not None and self._carries_now():
                 masks = self._carrier.carry(masks, frame, settings.budget_ms)
-            options |= {"carried": masks is not found, "before": self._steady, "unseen": not watched}
+            options |= {"carried": masks is not found, "before": self._shown_state, "unseen": not watched}
             drawn = draw_overlay(frame, masks, **options, recovering=self.recovering, notice=self.notice)
         except Exception as e:  # the picture is shown without an overlay
             self._context.send(Fault(f"overlay of frame {frame.seq}: {type(e).__name__}: {e}"))
             return Drawn(frame.image_hwc, "none", None, None)
-        self._steady = drawn.steady
+        self._shown_state = drawn.shown_state
         if watched:
             self._board.stages["overlay"].add((now_ns() - start_ns) / 1e6)
         return drawn

@@ -1,22 +1,27 @@
-"""Who may listen: CURVE keys in a folder, the allow-list at the door, and which addresses need them.
+"""CURVE keys in a folder: who may connect, and which addresses need keys.
 
-    keys/server.key, server.key_secret    the pair of whoever binds
-    keys/NAME.key, NAME.key_secret        a pair of whoever connects
-    keys/allowed/NAME.key                 the public keys that are let in
+    keys/server.key, server.key_secret    the key pair of the side that binds (publisher, control)
+    keys/NAME.key, NAME.key_secret        a key pair of a side that connects
+    keys/allowed/NAME.key                 the allow list: public keys that may connect
 
-The files have the form of `zmq.auth` certificates. A key that is put into `allowed/` counts from the next connection
-on. Whoever's key is deleted there gets no more pictures after about a second, and has no request done any more.
+The files have the format of `zmq.auth` certificates. A key that is added to `allowed/` counts from the next connection
+on. When a key is deleted there, its holder gets no more pictures after about a second, and requests of its holder are
+refused.
+
+    allow_list.py  a socket that lets in only listed keys    client.py        a socket that shows its key
+    files.py       the files of a key folder                 bind_address.py  what an address allows; listening.py binds
 """
 
-from .address import check_bind, listen, release
-from .files import SERVER, allow, allow_list, list_keys, new, revoked
-from .gate import Handshakes, present, secure, user_of
+from .allow_list import secure, user_of
+from .client import HandshakeMonitor, present
+from .files import SERVER, allow, allowed_keys, list_keys, new, revoked
+from .listening import check_bind, listen, release
 
 __all__ = [
     "SERVER",
-    "Handshakes",
+    "HandshakeMonitor",
     "allow",
-    "allow_list",
+    "allowed_keys",
     "check_bind",
     "list_keys",
     "listen",

@@ -1,4 +1,4 @@
-"""The files of a key folder: made, read, and refused where somebody else could have read or changed them."""
+"""The files of a key folder: made, read, and refused if other users can read or change them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zmq
 
 from ...base.errors import ConfigError
 
-SERVER = "server"  # the name of the pair of whoever binds
+SERVER = "server"  # the name of the key pair of the side that binds
 _ALLOWED = "allowed"
 _KEY = re.compile(rb'^\s*(public|secret)-key\s*=\s*"([!-~]{40})"\s*$', re.MULTILINE)
 _MAX_BYTES = 1 << 16
@@ -21,9 +21,9 @@ Pair = tuple[bytes, bytes]
 
 
 def new(folder: str | Path, name: str) -> dict[str, Any]:
-    """Make a pair of keys, `server` for whoever binds or any other name; the folder too, if it is not there.
+    """Make a key pair, `server` for the side that binds, any other name for a client; and the folder, if necessary.
 
-    `ConfigError` if the name is taken: a key is never replaced. The private key is in its file, and nowhere else.
+    `ConfigError` if the name is taken: a key is never replaced. The private key is only in its file.
     """
     folder = Path(folder)
     _check_name(name)
@@ -40,7 +40,7 @@ def new(folder: str | Path, name: str) -> dict[str, Any]:
 
 
 def allow(folder: str | Path, name_or_file: str | Path) -> dict[str, Any]:
-    """Put a public key on the allow-list: one of this folder's by its name, or a file NAME.key from elsewhere."""
+    """Add a public key to the allow list: a key of this folder by its name, or a file NAME.key from elsewhere."""
     folder, given = Path(folder), Path(name_or_file)
     file = given if given.suffix == ".key" else folder / f"{given}.key"
     if given.suffix == ".key_secret":
@@ -64,24 +64,24 @@ def allow(folder: str | Path, name_or_file: str | Path) -> dict[str, Any]:
     return {
         "name": name,
         "public_key": public.decode(),
-        "allowed": sorted(allow_list(folder, broken_too=False).values()),
+        "allowed": sorted(allowed_keys(folder, broken_too=False).values()),
     }
 
 
 def list_keys(folder: str | Path) -> dict[str, Any]:
-    """The public keys in a folder, by name: those that have a pair here, and those that are let in."""
+    """The public keys in a folder, by name: all, and those on the allow list."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected one with keys; run: rtseg keys new {SERVER}")
     pairs = {file.stem: read_public(file).decode() for file in sorted(folder.glob("*.key"))}
-    allowed = {name: public.decode() for public, name in allow_list(folder).items()}
+    allowed = {name: public.decode() for public, name in allowed_keys(folder).items()}
     return {"folder": str(folder), "keys": pairs, "allowed": allowed}
 
 
-def allow_list(folder: Path, broken_too: bool = True) -> dict[bytes, str]:
-    """Public keys that are let in, and their names. A broken file lets no one in; `broken_too`: it is an error.
+def allowed_keys(folder: Path, broken_too: bool = True) -> dict[bytes, str]:
+    """The allow list: public keys and their names. A broken file allows nobody; with `broken_too` it is an error.
 
-    `ConfigError` too if the list is not to be trusted, or cannot be read as a whole.
+    `ConfigError` also if others may change the list, or if it cannot be read completely.
     """
     allowed: dict[bytes, str] = {}
     home = folder / _ALLOWED
@@ -97,30 +97,30 @@ def allow_list(folder: Path, broken_too: bool = True) -> dict[bytes, str]:
 
 
 def revoked(folder: Path, users: Iterable[str]) -> set[str]:
-    """Of public keys that were let in: those that are on the allow-list no longer.
+    """Which of these public keys, which were allowed, are no longer on the allow list.
 
-    None while the list cannot be read: strangers who use up all open files must not throw out who is allowed.
+    None of them if the list cannot be read: strangers who use up all file descriptors must not disconnect others.
     """
     try:
-        listed = allow_list(folder, broken_too=False)
+        listed = allowed_keys(folder, broken_too=False)
     except (ConfigError, OSError):
         return set()
     return set(users) - {public.decode() for public in listed}
 
 
 def server_pair(folder: Path) -> Pair:
-    """Public and private key of whoever binds; `ConfigError` unless some client is allowed too."""
+    """Public and private key of the side that binds; `ConfigError` if no client is allowed."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected one with keys; run: rtseg keys new {SERVER}")
     _check_owned(folder)
     pair = read_pair(folder / f"{SERVER}.key_secret")
-    if not allow_list(folder):
+    if not allowed_keys(folder):
         raise ConfigError(f"{folder}: nobody is on the allow-list; expected a key or more; run: rtseg keys allow NAME")
     return pair
 
 
 def client_pair(keys: Path) -> Pair:
-    """Public and private key of whoever connects: `keys` is its NAME.key_secret, or a folder that holds just one."""
+    """Public and private key of a client: `keys` is its NAME.key_secret, or a folder that holds exactly one."""
     if keys.is_file():
         return read_pair(keys)
     found = [file for file in sorted(keys.glob("*.key_secret")) if file.stem != SERVER]
@@ -133,7 +133,7 @@ def client_pair(keys: Path) -> Pair:
 
 
 def server_public(keys: Path, server_key: str | Path | None) -> bytes:
-    """The public key that the server must prove to hold: 40 characters, a file, or (None) `server.key` beside ours."""
+    """The public key that the server must own: 40 characters, a file, or (None) `server.key` beside the client's."""
     if isinstance(server_key, str) and len(server_key) == 40 and not Path(server_key).is_file():
         return server_key.encode()
     home = keys.parent if keys.is_file() else keys
@@ -141,7 +141,7 @@ def server_public(keys: Path, server_key: str | Path | None) -> bytes:
 
 
 def read_public(path: Path) -> bytes:
-    """The public key in a file, 40 characters; `ConfigError` if there is none, or if a private one is with it."""
+    """The public key in a file, 40 characters; `ConfigError` if there is none, or if the file has a private key."""
     found = _read(path)
     if b"secret" in found:
         raise ConfigError(f"{path}: holds a private key; expected a public one alone; use the .key file beside it")
@@ -149,7 +149,7 @@ def read_public(path: Path) -> bytes:
 
 
 def read_pair(path: Path) -> Pair:
-    """Public and private key; `ConfigError` if they are no pair, or if others may read the file."""
+    """Public and private key in a file; `ConfigError` if they are no pair, or if others may read the file."""
     found = _read(path)
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
@@ -197,7 +197,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_owned(folder: Path) -> None:
-    """Whoever can write here can let himself in."""
+    """`ConfigError` if others may write to the folder: they could allow themselves."""
     found = folder.stat()
     if found.st_mode & 0o022 or found.st_uid not in (0, os.geteuid()):
         raise ConfigError(
@@ -206,7 +206,7 @@ def _check_owned(folder: Path) -> None:
 
 
 def _entries(home: Path) -> list[Path]:
-    """Not `glob`, for which a folder that cannot be read is an empty one."""
+    """The key files of a folder. Not by `glob`, which returns nothing for a folder that cannot be read."""
     try:
         return sorted(file for file in home.iterdir() if file.suffix == ".key")
     except FileNotFoundError:
@@ -221,7 +221,7 @@ def _no_more_files(cause: BaseException | None) -> bool:
 
 
 def _write(path: Path, public: bytes, secret: bytes | None = None) -> None:
-    """A new file, mode 600 from its first byte on; `ConfigError` if it is there already."""
+    """Write a new key file with mode 600 from the start; `ConfigError` if it exists already."""
     text = f'metadata\ncurve\n    public-key = "{public.decode()}"\n'
     if secret is not None:
         text = f'#   A private key: give it to nobody.\n{text}    secret-key = "{secret.decode()}"\n'

@@ -41,8 +41,8 @@ from rtseg.evaluate.speed.plan import choose_objects, plan
 from rtseg.evaluate.speed.statistics import fit, fit_blocks, jitter, median_interval, speedup, spread, summary, thin
 from rtseg.evaluate.speed.tables import Document
 from rtseg.evaluate.speed.turns import block_frames, enough, settling, take_turns
-from rtseg.grab import HELD_OUT_SEED
 from rtseg.sam2 import get_preset
+from rtseg.synthetic import HELD_OUT_SEED
 
 TINY = "synthetic:laparoscopy?seed=10010&width=160&height=120&seconds=0.4"
 

@@ -1,0 +1,1 @@
+"""From packets to RGB images: decoding without concealed damage, colours, orientation, deinterlacing; image files."""

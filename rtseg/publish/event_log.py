@@ -1,0 +1,198 @@
+"""A log in which an edit shows: one JSON line per event, each with a hash of itself and of the line before it.
+
+    {"captured_ns":123,...,"event":"frame",...,"hash":"9f..."}
+
+`hash` is the SHA-256 of the hash of the line before (64 zeros for the first) and of the line without its `hash`:
+JSON, keys in order, no spaces. So a line that is changed, removed, added or moved breaks the chain there.
+
+What a chain alone cannot show: lines that are missing at the end, of which the hashes know nothing; and a log that
+somebody rewrote from some line to its end, with new hashes. Against both: write down the last hash when a recording
+ends (`verify` says it), or compare with what the log speaks of (`verify` does, with the video).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..base.errors import OutputError
+from ..base.files import unwritable
+
+GENESIS = "0" * 64
+_HASH = b',"hash":"'
+_TAIL = len(_HASH) + 64 + len(b'"}')  # bytes of a line after the body, which lacks its closing brace
+_TORN = 2000  # characters of a torn line that are kept
+
+Event = dict[str, Any]
+
+
+class UnloggableError(OutputError):
+    """An event that JSON cannot say; nothing was written, and the log is as sound as before."""
+
+
+def write_all_or_nothing(file: int, data: bytes, start: int) -> None:
+    """Put all of `data` at `start`, the end of a file; or nothing, and an `OSError`."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.pwrite(file, view, start + len(data) - len(view)) :]
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, start)
+        raise
+
+
+def check_still_there(file: int, path: Path) -> None:
+    """`OutputError` if the open file is not the one that `path` names any more: what is written now, nobody finds."""
+    try:
+        if os.path.samestat(path.stat(), os.fstat(file)):
+            return
+        why = "another file has its name"
+    except OSError as e:
+        why = (e.strerror or str(e)).lower()
+    raise OutputError(f"{path}: lost while it was written ({why}); expected it to stay; begin another")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r:.40}")
+
+
+def line_of(event: Event, before: str) -> tuple[bytes, str]:
+    """The line of an event, and its hash; `ValueError` or `TypeError` for what JSON cannot say."""
+    text = json.dumps(event, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    body = text.encode("ascii")
+    digest = hashlib.sha256(before.encode("ascii") + body).hexdigest()
+    return body[:-1] + _HASH + digest.encode("ascii") + b'"}\n', digest
+
+
+def hash_of(line: bytes) -> str:
+    """The hash that a line states; `ValueError` if it states none."""
+    if line[-_TAIL - 1 : -67] != _HASH or line[-3:] != b'"}\n':
+        raise ValueError("it is not a line of such a log")
+    return line[-67:-3].decode("ascii", "replace")
+
+
+def event_of(line: bytes, before: str) -> tuple[Event, str]:
+    """The event of a line, its newline included, and its hash; `ValueError`, which says why, if it does not fit."""
+    stated = hash_of(line)
+    body = line[: -_TAIL - 1] + b"}"
+    if hashlib.sha256(before.encode("ascii", "replace") + body).hexdigest() != stated:
+        raise ValueError("its hash does not fit; it was changed, or a line before it was removed, added or moved")
+    event = json.loads(body)
+    if not isinstance(event, dict):
+        raise ValueError("it is not an event")
+    return event, stated
+
+
+def backwards(data: bytes) -> Iterator[bytes]:
+    """The whole lines of a log, the last one first, with their newlines."""
+    end = data.rfind(b"\n") + 1
+    while end:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        yield data[start:end]
+        end = start
+
+
+class EventLog:
+    """Appends events to a file that only its owner may read. One process may have it open at a time.
+
+    Each line is handed to the kernel at once, so a killed process loses none that `add` returned from; a line that
+    does not fit on the disk is taken back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Begin a log; `OutputError` if the file is there already or cannot be."""
+        self._begin(path, os.O_CREAT | os.O_EXCL)
+
+    def _begin(self, path: Path, flags: int) -> None:
+        self.path, self.head, self._bytes = path, GENESIS, 0
+        try:
+            self._file = os.open(path, os.O_RDWR | flags, 0o600)
+        except OSError as e:
+            raise unwritable(path, e) from e
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            os.close(self._file)
+            raise OutputError(f"{path}: another recorder writes it; expected one at a time; stop that one") from e
+
+    @classmethod
+    def resume(cls, path: Path) -> Self:
+        """Go on with a log whose writer died.
+
+        A torn last line makes room for a `recovered` event that holds it. `OutputError` if the last whole line does
+        not fit to the one before it, or another recorder is at work.
+        """
+        log = cls.__new__(cls)
+        log._begin(path, 0)
+        try:
+            torn = log._find_end()
+            if torn:
+                os.ftruncate(log._file, log._bytes)
+            if torn and log._bytes:  # of a log that has no line yet, nothing is worth keeping
+                digest, text = hashlib.sha256(torn).hexdigest(), torn[:_TORN].decode("ascii", "backslashreplace")
+                log.add("recovered", torn=text, bytes=len(torn), sha256=digest)
+        except (OSError, ValueError) as e:
+            log.close()
+            if isinstance(e, OSError):
+                raise unwritable(path, e) from e
+            raise OutputError(f"{path}: the last line: {e}; expected a log as it was written; begin another") from e
+        except OutputError:
+            log.close()
+            raise
+        return log
+
+    def _find_end(self) -> bytes:
+        """Set the end of the log to that of its last whole line, once that is checked; what lies after it."""
+        data = self.path.read_bytes() if os.fstat(self._file).st_size else b""
+        self._bytes = data.rfind(b"\n") + 1
+        lines = backwards(data[: self._bytes])
+        last, before = next(lines, None), next(lines, None)
+        if last is not None:
+            _, self.head = event_of(last, hash_of(before) if before else GENESIS)
+        return data[self._bytes :]
+
+    def add(self, event: str, **facts: Any) -> None:
+        """Append one line; `UnloggableError` for what JSON cannot say, another `OutputError` where the disk is full."""
+        try:
+            line, head = line_of({"event": event, **facts}, self.head)
+        except (TypeError, ValueError) as e:
+            raise UnloggableError(
+                f"{self.path}: {event}: cannot be logged ({e}); expected numbers, text and lists"
+            ) from e
+        try:
+            write_all_or_nothing(self._file, line, self._bytes)
+        except OSError as e:
+            raise unwritable(self.path, e) from e
+        self._bytes, self.head = self._bytes + len(line), head
+
+    @property
+    def closed(self) -> bool:
+        return self._file < 0
+
+    def check(self) -> None:
+        """`OutputError` if the file is not there any more under its name."""
+        check_still_there(self._file, self.path)
+
+    def sync(self) -> None:
+        """Wait until the disk has it."""
+        try:
+            os.fsync(self._file)
+        except OSError as e:
+            raise unwritable(self.path, e) from e
+
+    def close(self) -> None:
+        """Let go of the file; may be called again."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
