@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rtseg.base.errors import EngineError
 from rtseg.engine.cuda.fuse import fused
-from rtseg.engine.cuda.step_shapes import Plan
+from rtseg.engine.cuda.step_shapes import StepShapes
 from rtseg.engine.cuda.steps import Kind, Size, Steps, Work
 from rtseg.engine.picture.upload import Uploader
 from rtseg.engine.recipe import Recipe
@@ -145,8 +145,8 @@ def test_a_capture_that_fails_leaves_the_current_stream_as_it_was(
 
 def steps_of() -> Steps:
     preset = get_preset("nano")
-    plan = Plan.of(preset, Recipe("nano", image_size=64, max_objects=1))
-    pool = Pool(preset, 4, 1, plan.held, torch.float32, DEVICE)
+    plan = StepShapes.for_recipe(preset, Recipe("nano", image_size=64, max_objects=1))
+    pool = Pool(preset, 4, 1, plan.kept, torch.float32, DEVICE)
     return Steps(plan, pool, torch.zeros(1, plan.layout.pointers, preset.dim, device=DEVICE), 64)
 
 
