@@ -176,9 +176,8 @@ class FeedState:
     def change_settings(self, **changes: float) -> None:
         """Change how masks are drawn; `OutputError`, and no change, if the publisher does not listen."""
         settings, publish = {**self.settings, **changes}, self.workers["publish"]
-        if publish.up and not publish.send(
-            DisplaySettings(**settings)
-        ):  # a starting publisher gets them with its first message
+        # A publisher that is starting gets the settings when it is bound.
+        if publish.up and not publish.send(DisplaySettings(**settings)):
             raise OutputError("the publisher does not listen at the moment; try again")
         self.settings = settings
 

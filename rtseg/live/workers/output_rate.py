@@ -23,9 +23,8 @@ class OutputRate:
 
     def is_early(self, seconds: float) -> bool:
         """Whether this frame follows the last one shown sooner than the target rate allows."""
-        if (
-            self._next_s - 2 * self._period_s < seconds < self._next_s
-        ):  # a pts that jumps back does not make a frame early
+        # Only within two periods: a pts that jumps back does not make a frame early.
+        if self._next_s - 2 * self._period_s < seconds < self._next_s:
             return True
         # Half a period of tolerance: a 25 fps source with jitter in its pts stays 25 fps.
         on_time = abs(seconds - self._next_s) < 2 * self._period_s
