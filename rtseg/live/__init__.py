@@ -3,7 +3,7 @@
     grab ──frame ring──> publish ──> ZeroMQ: video, overlay, masks, status
       └────frame ring──> segment ──mask ring──> publish ──ring──> record (if the profile asks for it)
 
-`grab` may hang and `segment` may crash, and the picture goes on. No worker waits for another; every frame that is not
+`grab` may hang and `segment` may crash, and the picture continues. No worker waits for another; every frame that is not
 shown is counted, by cause.
 
 A worker imports this package, and so only its own files; the supervisor is imported when it is used.

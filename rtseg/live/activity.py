@@ -35,7 +35,7 @@ class ActivityMonitor:
     """Watches one process from now on. `active_ns`: when it last did anything; `progress_ns`: when it made progress.
 
     A heartbeat, a write, and waiting for a disk are progress. CPU time alone is activity: it may be a long computation
-    or an endless loop. With `children`, what its descendants do counts, too, and so do their start and their end.
+    or an endless loop. With `children`, its descendants count, too, as do their start and their end.
     """
 
     def __init__(self, pid: int, beat_ns: int, children: bool = False) -> None:

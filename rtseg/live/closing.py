@@ -1,4 +1,4 @@
-"""The end of a feed: its workers are stopped in order, and what is not as it should be is a fault."""
+"""The end of a feed: its workers are stopped in order, and every problem is noted as a fault."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .statement import Statement
 from .worker_config import worker_config
 from .worker_process import WorkerProcess
 
-ORDER = ("grab", "segment", "publish", "record")  # with the stream: each after those that it takes from
+ORDER = ("grab", "segment", "publish", "record")  # producers before consumers
 
 
 def close(state: FeedState, statement: Statement, publish_status: Callable[[], None]) -> None:
-    """Stop all workers, each after those that it takes from."""
+    """Stop all workers, producers before consumers."""
     if not state.frames.head and state.ending.ok:
         _note_why_nothing_came(state)
     for role in ORDER:
@@ -34,7 +34,7 @@ def close(state: FeedState, statement: Statement, publish_status: Callable[[], N
 
 
 def cut_short(state: FeedState) -> None:
-    """Kill all workers that are left: a person was asked to wait, and does not."""
+    """Kill the remaining workers, after a second Ctrl-C."""
     for role, worker in state.workers.items():
         if worker.pid is not None:
             worker.kill("its end was not waited for")
@@ -51,7 +51,7 @@ def drained(state: FeedState) -> bool:
 
 
 def _count_undecided(state: FeedState) -> None:
-    """Frames that were neither shown nor dropped ended with the worker that had them."""
+    """Count frames without a decision as dropped: they were lost with the worker that held them."""
     state.board.add("dropped restart", state.frames.head - state.board.decided())
 
 
@@ -78,7 +78,7 @@ def _stop(state: FeedState, worker: WorkerProcess) -> None:
     if role == "grab" and state.source.ended_ns and worker.pid is None:
         return  # it had read all that there was
     if role == "segment" and not worker.restarts and not worker.failing and not state.segmenter.history.ids:
-        return  # there was nothing to segment
+        return  # it had no objects to segment
     state.fault(role, _consequence(role, how))
 
 

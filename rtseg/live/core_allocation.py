@@ -1,8 +1,8 @@
 """How the processors are divided among the workers of a feed: decided before they start, and shown in the status.
 
-The network gets whole cores. All that shows the picture is short work of one thread at a time, which fits in beside it.
-So every thread pool but the network's has one thread; and where the pools do not all have cores of their own, no thread
-spins while it waits for work, because it would take the processor from a thread that has some.
+The network gets whole cores. Showing the picture is short work of one thread at a time, which fits in between. So every
+thread pool except the network's has one thread. Where the pools have to share cores, threads sleep while they wait for
+work instead of spinning, which would take the processor from the others.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class CumulativeCounters:
-    """`total` is over all processes, also of nested maps. A value that is no number is as it was reported last."""
+    """`total` is over all processes, also of nested maps. Of other values the last one counts."""
 
     def __init__(self) -> None:
         self._before: dict[str, Any] = {}

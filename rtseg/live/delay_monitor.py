@@ -61,7 +61,7 @@ class DelayMonitor:
         self.worst: Lag | None = None
 
     def restart(self) -> None:
-        """Forget what was seen, because masks are being restored or made in another way."""
+        """Forget what was seen, because masks are being restored, or another engine makes them."""
         self._looks.clear()
         self.since_ns = now_ns()
 

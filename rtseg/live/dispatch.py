@@ -100,7 +100,7 @@ def _from_segment(state: FeedState, worker: WorkerProcess, message: r.Report) ->
         case r.Unanswered(text):
             state.note("unanswered", worker.role, text)
         case r.Answer(ticket, _, warnings):
-            for line in warnings if ticket else ():  # those of replayed prompts were told before
+            for line in warnings if ticket else ():  # those of replayed prompts were noted the first time
                 state.note("warning", worker.role, line)
             state.segmenter.answered(message)
         case _:

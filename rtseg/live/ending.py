@@ -1,6 +1,6 @@
 """How a feed ended: its faults, by part.
 
-A fault is what is still wrong at the end: a worker that did not come back or had to be killed, a recording that is
+A fault is a problem that remains at the end: a worker that did not come back or had to be killed, a recording that is
 incomplete, prompts that were discarded. What the feed recovered from, such as a worker that was restarted, is an event.
 """
 
@@ -10,7 +10,7 @@ from ..base import ending
 from ..base.errors import RtsegError
 
 REFUSED = 2  # exit code
-MINOR = ("record", "prompts")  # parts without which the feed goes on as before
+MINOR = ("record", "prompts")  # parts without which the feed works as before
 
 
 class Ending(ending.Ending):

@@ -15,7 +15,7 @@ from .worker_process import WORKER
 
 
 class Feed:
-    """A stream profile that is played. `on_ready` may be set; see `run_live`. `state` is what is true of the feed."""
+    """A stream profile that is played. `on_ready` may be set; see `run_live`. `state` is the state of the feed."""
 
     def __init__(self, profile: StreamProfile, worker: Sequence[str] = WORKER) -> None:
         """`worker` is the command that starts a worker; tests inject faults with it."""

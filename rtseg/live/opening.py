@@ -58,7 +58,7 @@ def give_first_prompts(state: FeedState) -> None:
 
 
 def _first_answer(state: FeedState, error: str | None) -> None:
-    """For a recording, prompts that do not fit are a mistake in the profile; a live feed goes on without them."""
+    """For a recording, prompts that do not fit are a mistake in the profile; a live feed continues without them."""
     if error is None:
         return
     if not state.source.live:

@@ -1,7 +1,7 @@
 """All prompts of a feed with their pictures, replayed to the segment worker after a restart.
 
 The supervisor owns it. Of each object it holds what a memory bank holds: the first prompted frame and the latest three.
-A picture lies in a memfd of its own, once for all prompts on it, and is freed with its last prompt.
+Each picture has one memfd, shared by all prompts on it, which is freed with its last prompt.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class PromptRecord:
 class ObjectHistory:
     """The prompts of one object, oldest first.
 
-    A `pending` prompt waits for the answer of the network: before that it evicts no other, and gives no label.
+    A `pending` prompt waits for the answer of the network. Until it is accepted it evicts no other prompt, and sets no
+    label.
     """
 
     label: str | None = None

@@ -11,7 +11,7 @@ from .ipc.reports import Answer
 from .prompt_history import Picture, PromptHistory
 from .worker_process import TRIES, WorkerProcess
 
-Then = Callable[[str | None], None]  # called with the outcome: what was wrong, or None
+Then = Callable[[str | None], None]  # called with the outcome: an error, or None
 
 PROVED_NS = 1_000_000_000  # masks of a frame so long after a prompt prove that the worker survives it
 NOT_LISTENING = "the segment worker does not listen at the moment; try again"
@@ -21,7 +21,7 @@ ENDED = "the segment worker ended while it did this; look at the feed, and try a
 class SegmentClient:
     """Sends orders to the present process of the worker, and owns what has to be replayed to the next.
 
-    `preparing_size`: it was told the size of the pictures, and is not ready for them yet. `warnings`: of the answer
+    `preparing_size`: the worker prepares for the size of the pictures. `warnings`: of the answer
     that is being handled.
     """
 
@@ -37,7 +37,7 @@ class SegmentClient:
         self._received_unproved = False  # whether the present process was sent any of them
 
     def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then, *, stay: bool = False) -> None:
-        """Let checked prompts act on their frame; those that the network refuses are discarded.
+        """Let checked prompts act on their frame; refused ones are discarded.
 
         `stay`: they stay in the history, and are replayed, also if the process ends before it has answered.
         """
@@ -61,13 +61,13 @@ class SegmentClient:
         self._order(answered, lambda ticket: self._send_prompts(picture, together, ticket))
 
     def remove(self, object_id: int, then: Then) -> None:
-        """Remove an object; `PromptError` if there is none."""
+        """Remove an object; `PromptError` if it does not exist."""
         self.history.require(object_id)
         if self._order(then, lambda ticket: self._worker.send(RemoveObject(ticket, object_id))):
             self.history.remove(object_id)
 
     def rename(self, object_id: int, label: str, then: Then) -> None:
-        """Give an object another label; `PromptError` if there is none."""
+        """Give an object another label; `PromptError` if it does not exist."""
         self.history.require(object_id)
         if self._order(then, lambda ticket: self._worker.send(RenameObject(ticket, object_id, label))):
             self.history.rename(object_id, label)
@@ -103,8 +103,8 @@ class SegmentClient:
     def ended(self) -> str | None:
         """The process has ended. Returns which prompts were discarded because of that, if any.
 
-        Its orders fail. Prompts are replayed to the next process; but new ones that several processes in a row did not
-        survive may be what ended them. A process that never received them did not end because of them.
+        Its open orders fail. Prompts are replayed to the next process. But if several processes in a row end after they
+        received new prompts, these prompts may be the cause, and are discarded.
         """
         received, self._received_unproved, self.preparing_size = self._received_unproved, False, False
         for ticket in list(self._waiting):
@@ -123,7 +123,7 @@ class SegmentClient:
     def _order(self, then: Then, send: Callable[[Ticket], bool]) -> bool:
         """Send an order and wait for its answer; without a process it succeeds, and is replayed to the next one.
 
-        False if it cannot be sent: then nothing may change.
+        Returns False if it cannot be sent; the history must then stay as it is.
         """
         self._last += 1
         if not self._worker.up:

@@ -1,4 +1,4 @@
-"""The source of a feed as its supervisor knows it: its state, its account, and what people are told of it."""
+"""The source of a feed as its supervisor knows it: its state, its account, and the events that people see."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SourceState:
     """
 
     def __init__(self, note: Note) -> None:
-        """`note` is told events: their kind, role and text."""
+        """`note` is called with the kind, role and text of each event."""
         self._note = note
         self.facts: dict[str, Any] = {"uri": "", "state": "opening", "why": "", "counts": {}}
         self.account: dict[str, Any] = {}
@@ -72,7 +72,7 @@ class SourceState:
         return ended
 
     def accounted(self, message: SourceAccount) -> None:
-        """Take an account of the worker; each of its lines is told once."""
+        """Take an account of the worker; each of its lines becomes one event."""
         for line in message.lines:
             if line not in self.account.get("lines", ()):
                 self._note("source", "grab", line)
@@ -84,7 +84,7 @@ class SourceState:
         self.facts = {**self.facts, "state": "lost", "why": why}
 
     def remind(self, waits_for: str) -> None:
-        """Say, less and less often, that there is no picture; `waits_for` is what the start of the feed waits for."""
+        """Note, less and less often, that no picture comes. `waits_for` is what the start waits for, or ""."""
         if self.state in ("running", "frozen", "ended") and not waits_for:
             self._restart_reminder()
         elif now_ns() > self._next_ns:

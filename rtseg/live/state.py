@@ -23,15 +23,15 @@ log = logging.getLogger("rtseg.live")
 
 SLOW_NS = 4_000_000_000  # longer than a network takes to come back
 LOUD = ("died", "hung", "fault", "unanswered", "warning")  # events that are logged as warnings
-_EVENTS = 20  # that are kept
+_EVENTS = 20  # how many of the newest events the state holds
 
 
 @dataclass(slots=True)
 class Conditions:
     """From which the phase of a feed follows.
 
-    `source`: the phase of the source; `absent`: there is no network at the moment; `recovering`: its objects are being
-    restored; `failed`: something will not come back.
+    `source`: the phase of the source; `absent`: the segment worker is not up; `recovering`: objects are being restored;
+    `failed`: a part of the feed will not come back.
     """
 
     source: str = "opening"
@@ -55,7 +55,7 @@ class Scene:
 
 
 def phase_of(conditions: Conditions) -> str:
-    """The phase of a feed, worst first: no picture matters more than no masks."""
+    """The phase of a feed. Of several problems the worst counts: a missing picture is worse than missing masks."""
     if conditions.over:
         return "ended"
     if conditions.source not in ("running", "ended"):
@@ -136,7 +136,7 @@ class FeedState:
         return "the source" if not self.workers["grab"].up or self.workers["segment"].up else "the network"
 
     def frame(self, seq: int | None = None) -> Frame | None:
-        """A frame of the last seconds; None: the newest. None if the ring does not hold it."""
+        """The frame `seq`, or the newest for None. Returns None if the ring does not hold it."""
         for _ in range(3):  # while it is read, the newest may be overwritten, but only in a tiny ring
             frame = self.frames.get(self.frames.head - 1 if seq is None else seq)
             if frame is not None:
@@ -162,7 +162,7 @@ class FeedState:
         if self.ending.add(part, text):
             self.note("fault", part, text)
 
-    # What people ask for.
+    # Control requests.
 
     def stop(self) -> None:
         """End the feed soon; from any thread."""
@@ -174,9 +174,10 @@ class FeedState:
         self.note("paused" if on else "resumed", "segment", "by order")
 
     def change_settings(self, **changes: float) -> None:
-        """Change how masks are drawn; `OutputError`, and no change, if the publisher cannot be told."""
+        """Change how masks are drawn; `OutputError`, and no change, if the publisher does not listen."""
         settings, publish = {**self.settings, **changes}, self.workers["publish"]
-        if publish.up and not publish.send(DisplaySettings(**settings)):  # one that starts gets them when it is up
+        # A publisher that is starting gets the settings when it is bound.
+        if publish.up and not publish.send(DisplaySettings(**settings)):
             raise OutputError("the publisher does not listen at the moment; try again")
         self.settings = settings
 

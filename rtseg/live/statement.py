@@ -22,11 +22,11 @@ class Statement:
         self._state, self._board, self._frames = state, state.board, state.frames
         self._start_ns, self._cores = now_ns(), CoreUse(cores())
         self._before = (self._start_ns, 0, 0, 0)
-        self._rating = threading.Lock()  # the threads of the exporter ask, and that of the supervisor
+        self._rating = threading.Lock()  # called by the threads of the exporter and by the supervisor's
         self._rates = {"in": 0.0, "shown": 0.0, "segmented": 0.0}
 
     def frames(self) -> dict[str, Any]:
-        """What became of every frame: in = shown + dropped. Of those shown, nobody watched `unwatched`."""
+        """What became of every frame: in = shown + dropped. `unwatched` of those shown had no subscriber."""
         return {
             "in": self._frames.head,
             "shown": self._board["shown"],

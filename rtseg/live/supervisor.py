@@ -1,7 +1,7 @@
-"""The supervisor of one feed: it starts the workers, watches them, and passes on what people ask of them.
+"""The supervisor of one feed: it starts the workers, watches them, and answers control requests.
 
-No picture passes through it: `grab` and `publish` share the frame ring, so the video goes on while this process is
-stopped. It ends, with all workers, when this process is killed.
+No picture passes through it: `grab` and `publish` share the frame ring, so the video continues while this process is
+stopped. When this process is killed, all workers end with it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger("rtseg.live")
 
 POLL_MS = 20
 STATUS_NS = 500_000_000
-NEEDED = {"grab": "read", "publish": "published"}  # without these workers there is no feed
+NEEDED = {"grab": "read", "publish": "published"}  # workers that every feed needs, and what fails without them
 NOTICES = {"frozen": "source frozen", "paused": "paused"}  # phases that the picture itself names
 
 
@@ -75,7 +75,7 @@ class Supervisor:
             workers[role].start_soon()
 
     def turn(self) -> None:
-        """One round: messages, workers that died or hang, and what is due."""
+        """One round: handle messages, replace workers that died or hang, and update the state."""
         links = [worker.link for worker in self._state.workers.values() if worker.link is not None]
         for link in links:
             self._poller.register(link.fileno(), zmq.POLLIN)
@@ -109,7 +109,7 @@ class Supervisor:
     def _begin(self) -> None:
         """Read the first frame."""
         state = self._state
-        self.publish_status()  # whoever subscribes now gets it
+        self.publish_status()  # for new subscribers
         self._on_ready()
         state.began_ns = now_ns()
         if "record" in state.workers:
@@ -117,7 +117,7 @@ class Supervisor:
         state.workers["grab"].send(Begin())
 
     def publish_status(self) -> None:
-        """Tell subscribers, and the overlay, how the feed is."""
+        """Send the status to subscribers, and what the overlay shows of it."""
         state = self._state
         state.status_due_ns = now_ns() + STATUS_NS
         message = PublishStatus(
@@ -140,7 +140,7 @@ class Supervisor:
     # The workers.
 
     def _watch(self, worker: WorkerProcess) -> None:
-        """Kill a worker that hangs, note one that died, and start one that is due."""
+        """Kill the worker if it hangs, note its death, and start it if that is due."""
         state = self._state
         why = worker.why_hung(state.board[f"beat {worker.role}"])
         if why is not None:
@@ -173,7 +173,7 @@ class Supervisor:
             state.ending.refuse(role, error(f"{what} ({how}); RTSEG_DEBUG=1 shows where"))
 
     def _refused(self, worker: WorkerProcess, why: RtsegError) -> None:
-        """Before the first picture a refusal ends the feed; after that the feed goes on as far as it can."""
+        """Before the first picture a refusal ends the feed; later, the other workers continue."""
         state = self._state
         if not state.began_ns or (worker.role == "grab" and not state.frames.head):
             state.ending.refuse(worker.role, why)
@@ -185,7 +185,7 @@ class Supervisor:
     # The end.
 
     def close(self) -> None:
-        """Stop the workers in order; a second Ctrl-C kills those that are left."""
+        """Stop the workers in order; a second Ctrl-C kills the rest."""
         self._state.conditions.over = True
         try:
             close(self._state, self._statement, self.publish_status)

@@ -1,4 +1,4 @@
-"""The configuration of each worker: the part of the profile that it needs, and what the feed has learnt since."""
+"""The configuration of each worker: the part of the profile that it needs, and what is known since the start."""
 
 from __future__ import annotations
 

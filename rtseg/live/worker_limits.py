@@ -5,18 +5,18 @@ from __future__ import annotations
 # How long a worker may take to its first message: where everything is slow, it is worth waiting for the reason why
 # another one cannot start. A worker that prepares may be inactive for as long.
 START_S = {"segment": 120.0, "grab": 60.0, "publish": 60.0, "record": 60.0}
-# How long it may prepare in all, whatever it does meanwhile. An image encoder that is compiled, and the graphs of many
-# objects, take ten minutes on a slow machine; what takes longer, even with heartbeats, is an endless loop.
+# How long it may prepare in all. To compile an image encoder, and the graphs of many objects, takes ten minutes on a
+# slow machine; longer than this, even with heartbeats, is an endless loop.
 PREPARE_S = 3600.0
 # How long it may then go without a heartbeat. The network's is the longest, because it runs last where processors are
 # short.
 SILENT_S = {"segment": 4.0, "grab": 2.0, "publish": 2.0, "record": 10.0}
 EXIT_S = 0.5  # how long a worker may take to exit after it has closed its link
-STOP_S = 2.0  # how long a worker that was told to stop may be inactive
-STEPS_OF_SILENCE = 10  # the network may go without a heartbeat for so many of its steps,
-SILENT_MOST_S = 20.0  # but no longer than this beyond two of them
+STOP_S = 2.0  # how long a worker may be inactive after `Stop`
+STEPS_OF_SILENCE = 10  # steps of the network that may pass without a heartbeat,
+SILENT_MOST_S = 20.0  # if these take at most two steps and this time
 NEW_SIZE_S = 30.0  # while it prepares for pictures of a new size
-WORKED_S = 1.0  # a worker that worked for so long and then died is restarted at once
+WORKED_S = 1.0  # a worker that worked for this time and then died is restarted at once
 LONGEST_BACK_OFF_S = 8.0
 
 
@@ -27,5 +27,5 @@ def silence_s(role: str, step_ms: float) -> float:
 
 
 def back_off_s(failures: int, chance: float) -> float:
-    """Seconds to the next start after so many failures in a row: none, then doubling, with jitter by `chance` 0..1."""
+    """Seconds to the next start after failures in a row: 0, then doubling, with jitter by `chance` from 0 to 1."""
     return 0.0 if failures <= 1 else min(LONGEST_BACK_OFF_S, 0.25 * 2 ** (failures - 2)) * (0.75 + 0.5 * chance)

@@ -35,10 +35,10 @@ def _signal_name(number: int) -> str:
 class WorkerProcess:
     """The process of one role.
 
-    `up`: it has said that it works. `error`: why it refused to work; `refused`: the error that makes a restart
-    pointless. `refusal_is_final`: a refusal counts also after it has worked, as of a recording on a full disk.
-    `finished`: it has said that all that it owns is in order. `preparing`: what it does before it can work, or "".
-    `last_end`: how the process before ended.
+    `up`: it works. `error`: why it refused to work. `refused`: the error that makes a restart pointless.
+    `refusal_is_final`: a refusal is also final after it has worked, such as that of a recorder on a full disk.
+    `finished`: it has closed all its files and connections. `preparing`: what it does before it can work, or "".
+    `last_end`: how the previous process ended.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        process = self._process  # another thread may ask
+        process = self._process  # another thread may set it to None
         return process.pid if process else None
 
     @property
@@ -91,7 +91,7 @@ class WorkerProcess:
         self._due_ns = float("inf")
 
     def start_if_due(self, config: Callable[[], Config]) -> str | None:
-        """Start it if that is due. Returns what came of it, in words; None if it is not due."""
+        """Start it if that is due. Returns the outcome in words, or None if no start is due."""
         if self._process is not None or self.refused or now_ns() < self._due_ns:
             return None
         self.starts += 1
@@ -105,7 +105,7 @@ class WorkerProcess:
                 [*self._command, argument], pass_fds=(theirs.fileno(), *self._fds.all()),
                 stdin=subprocess.DEVNULL, process_group=0, env={**os.environ, **environment(self.role, cores())},
             )  # fmt: skip
-        except OSError as e:  # no memory, or no process number left: try again later
+        except OSError as e:  # out of memory or of process numbers: try again later
             ours.close()
             self._schedule_restart()
             self.last_end = f"cannot be started ({e.strerror or e})"
@@ -117,7 +117,7 @@ class WorkerProcess:
         return f"process {self._process.pid}"
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """Send a message; False if there is no process, or it does not read."""
+        """Send a message. Returns whether that worked: the process may be gone, or slow to read."""
         return self.link is not None and self.link.send(message, fds)
 
     def receive(self) -> list[Received]:
@@ -125,7 +125,7 @@ class WorkerProcess:
         return self.link.receive() if self.link is not None else []
 
     def is_up(self) -> None:
-        """Note that it has said that it works."""
+        """Note that it works now."""
         self._worked = True
         self.up = True
         self.is_prepared()
@@ -144,7 +144,7 @@ class WorkerProcess:
     # Its health.
 
     def why_hung(self, beat_ns: int) -> str | None:
-        """Why it counts as hung, in words; None if it does not, or is being killed. `beat_ns`: its last heartbeat."""
+        """Why it counts as hung, in words, or None. `beat_ns` is its last heartbeat."""
         if self._process is None or self._why_killed:
             return None
         if self._monitor is not None:
@@ -174,9 +174,9 @@ class WorkerProcess:
         return self._process is not None and self._process.poll() is not None
 
     def reap(self) -> str:
-        """Take note of a process that has `ended`, and of whose messages all were received; returns how it ended.
+        """Note the end of a process that has `ended`, after its last messages were received; returns how it ended.
 
-        It is restarted after its back-off.
+        The worker is restarted after its back-off.
         """
         assert self._process is not None
         code = int(self._process.returncode)
@@ -199,7 +199,7 @@ class WorkerProcess:
         return f"{how}: {self.last_fault}" if self.last_fault else how
 
     def _schedule_restart(self) -> None:
-        """Count a failure; restart after the back-off, unless it is not to be restarted."""
+        """Count a failure, and schedule a restart after the back-off, if restarts are allowed."""
         self._failures += 1
         if self._due_ns != float("inf"):
             self._due_ns = now_ns() + back_off_s(self._failures, random.random()) * 1e9
@@ -207,7 +207,7 @@ class WorkerProcess:
     # Its end.
 
     def kill(self, why: str) -> None:
-        """End it at once; `reap` then tells how it ended."""
+        """End it at once; `reap` then returns how it ended."""
         if self._process is not None:
             self._process.kill()  # SIGKILL also ends a stopped process
             self._why_killed = why
@@ -220,7 +220,7 @@ class WorkerProcess:
                 self._process.kill()
 
     def stop(self, beat: Callable[[], int], receive: Callable[[], None]) -> str:
-        """Ask it to end, and see that it does. Returns how it ended badly, or "".
+        """Ask it to end, and make sure that it does. Returns what went wrong, or "".
 
         It has as much time as it needs while it makes progress. `beat` is its last heartbeat; `receive` takes its
         messages meanwhile.
@@ -229,7 +229,7 @@ class WorkerProcess:
         if self._process is None:
             return self.last_end if self._failures else "it was not there at the end"
         loading = (not self.up or bool(self.preparing)) and self.role != "record"
-        if loading:  # it owns nothing that must be closed; a recorder may still have frames to write
+        if loading:  # it has no open files yet; a recorder, however, may still have frames to write
             self._process.kill()
         self.send(Stop())
         monitor, start_ns, why = ActivityMonitor(self._process.pid, beat()), now_ns(), ""

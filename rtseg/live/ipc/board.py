@@ -1,6 +1,6 @@
 """Counts and durations in shared memory. Each has one process that writes it, and outlives that process.
 
-The supervisor owns the memory: the counts of a worker that was killed are complete, and its successor goes on from
+The supervisor owns the memory: the counts of a worker that was killed are complete, and its successor continues
 them.
 """
 

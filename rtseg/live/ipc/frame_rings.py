@@ -14,7 +14,7 @@ from .ring import Ring
 
 
 class FrameRing(Ring):
-    """The frames of a feed. The index of a frame is its `seq`, which goes on when the source is opened again."""
+    """The frames of a feed. The index of a frame is its `seq`, which continues when the source is opened again."""
 
     def put(self, frame: Frame) -> int:
         """Add a frame; returns its index. `ValueError` if it is larger than the ring."""
@@ -35,7 +35,7 @@ class FrameRing(Ring):
 
     @property
     def newest(self) -> FrameId | None:
-        """The identity of the newest frame; None if there is none yet."""
+        """The identity of the newest frame; None before the first."""
         return self.identity(self.head - 1)
 
 

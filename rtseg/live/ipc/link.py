@@ -43,7 +43,7 @@ class Link:
         return self._socket.fileno()
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """Send; False if the other end is gone, or has not read for so long that there is no room."""
+        """Send. Returns False if the other end is gone, or the buffer is full because it does not read."""
         packed = pack(message)
         memory = -1
         if len(packed) > _MOST_BYTES:

@@ -1,4 +1,4 @@
-"""Messages from the supervisor of a feed to its workers: one type each, told apart by their tag.
+"""Messages from the supervisor of a feed to its workers: one type each, with its name as tag.
 
 The configuration of a worker is the first message that it receives. `reports.py` has the messages to the supervisor.
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...engine.recipe import Recipe
 
 Size = tuple[int, int]  # height and width of a picture
-Ticket = int  # of a request: its answer carries the same one; 0: nobody waits for the answer
+Ticket = int  # identifies a request and its answer; 0: the answer is not needed
 
 
 class Message(msgspec.Struct, tag=True, frozen=True):

@@ -20,7 +20,7 @@ def _encode_special(value: Any) -> Any:
 
 
 def _decode_special(kind: type, value: Any) -> Any:
-    """The value again, of its own type."""
+    """The value of this type."""
     if kind is Fraction:
         return Fraction(*value)
     raise NotImplementedError(f"a {kind.__name__} cannot be received")
@@ -39,7 +39,7 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """The message again. `msgspec.ValidationError` if it is none."""
+    """The message again. `msgspec.ValidationError` for other bytes."""
     return _MESSAGE.decode(packed)
 
 

@@ -1,4 +1,4 @@
-"""Messages from the workers of a feed to its supervisor: one type each, told apart by their tag."""
+"""Messages from the workers of a feed to its supervisor: one type each, with its name as tag."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fault(Message, frozen=True):
 
 
 class Refused(Message, frozen=True):
-    """What was asked for can never work; `kind` is the name of the error's class."""
+    """The configuration can never work; `kind` is the name of the error's class."""
 
     text: str
     kind: str
@@ -85,7 +85,7 @@ class StepTime(Message, frozen=True):
 
 
 class ImageSizeRefused(Message, frozen=True):
-    """The engine cannot be opened as `SetImageSize` asked, and is as it was."""
+    """The engine cannot be opened with the image size of `SetImageSize`, and keeps its own."""
 
     why: str
 

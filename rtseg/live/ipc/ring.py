@@ -1,7 +1,7 @@
-"""A ring buffer in shared memory: one writer, any number of readers, and nobody waits.
+"""A ring buffer in shared memory, with one writer and any number of readers, none of which ever waits.
 
-The memory is a memfd: it has no name, so nothing is left behind however the processes end. Entries are numbered from 0
-without end, also when the writer dies and another takes over. Their payloads lie in an arena that is reused in a
+The memory is a memfd: it has no name, so it is freed when the processes end. Entries are numbered from 0 without end,
+also when the writer dies and another takes over. Their payloads lie in an arena that is reused in a
 circle. An entry is marked invalid before its first byte is overwritten; a reader that is overtaken gets None.
 """
 
@@ -33,7 +33,7 @@ def _fence() -> None:
 class RingSize:
     """The size of a ring: at most `entries` values with payloads of `arena` bytes together, each header <= `header`.
 
-    Bytes that are never touched cost nothing.
+    The kernel allocates bytes when they are first written.
     """
 
     entries: int

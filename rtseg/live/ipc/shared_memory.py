@@ -12,11 +12,11 @@ from .wakeup import WakeUp
 
 FRAMES = RingSize(entries=64, arena=192 << 20)  # 2.5 s of 720p at 25 fps: how far back a click may point
 MASKS = RingSize(entries=64, arena=32 << 20, header=1 << 16)  # at least: see `masks_size`
-DRAWN = RingSize(entries=64, arena=96 << 20, header=1 << 16)  # drawn frames on their way to the recorder
+DRAWN = RingSize(entries=64, arena=96 << 20, header=1 << 16)  # drawn frames for the recorder
 
 
 def masks_size(max_objects: int, image_size: int) -> RingSize:
-    """The size for four times the masks of so many objects, by a network with pictures of this side in pixels."""
+    """A ring that holds the masks of four frames. `image_size`: the side in pixels of the network's pictures."""
     largest = max_objects * (image_size // 4) ** 2 * 4
     return replace(MASKS, arena=max(MASKS.arena, 4 * largest))
 
@@ -69,6 +69,6 @@ class SharedMemory:
         )
 
     def close(self) -> None:
-        """Close the descriptors; what is mapped stays readable."""
+        """Close the descriptors; the mapped memory stays readable."""
         for fd in self.fds.all():
             os.close(fd)

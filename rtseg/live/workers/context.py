@@ -27,11 +27,11 @@ class WorkerContext:
         self.board[f"beat {self.role}"] = now_ns()
 
     def send(self, message: Message) -> bool:
-        """Send to the supervisor; False if it is gone, or there is no room."""
+        """Send to the supervisor. Returns whether that worked: it may be gone, or slow to read."""
         return self.link.send(message)
 
     def wait(self, seconds: float, *wake_ups: WakeUp) -> None:
-        """Sleep until a wake-up, a message, or the end of `seconds`; not at all once told to stop."""
+        """Sleep until a wake-up, a message, or the end of `seconds`; not at all after `Stop`."""
         if self._stopping:
             return
         poll = select.poll()

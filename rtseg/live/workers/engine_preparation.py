@@ -1,8 +1,8 @@
 """Before the first frame: the engine is opened, and made ready for the size of the feed's pictures.
 
-Either may take minutes the first time. The supervisor is told what begins, and how long a part of it may take; it then
-watches from outside whether the process makes progress (`activity.py`). So nothing here sends heartbeats for work that
-may hang.
+Either may take minutes the first time. The worker reports what begins, and how long a part of it may take. Then the
+supervisor watches from outside whether the process makes progress (`activity.py`), because heartbeats from a second
+thread would also come from a hung process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FIRST_USE = {
 
 
 def report_opening(context: WorkerContext, recipe: Recipe) -> None:
-    """Tell the supervisor that the engine is being opened."""
+    """Report that the engine is being opened."""
     runtime = best_runtime(recipe) if recipe.runtime == "auto" else recipe.runtime
     what = FIRST_USE.get(runtime, "loading the network")
     context.send(Preparing(f"{runtime}: {what}", OPENS_S.get(runtime, OPENS_ELSE_S)))
@@ -62,7 +62,7 @@ def prepare(context: WorkerContext, engine: Engine, size: Size | None) -> float 
 
 
 def warm_up(engine: Engine, size: Size | None = None) -> float:
-    """Step over a few black frames, so that the first real one does not pay for first use; ms of a step.
+    """Step over a few black frames, so that the first real one is as fast as the others; returns ms of a step.
 
     The first step is prompted and the second may include a capture: the quickest of the others is typical.
     """

@@ -1,4 +1,4 @@
-"""The worker that grabs: source -> frame ring. It may hang or be killed; nothing else stops for it.
+"""The worker that grabs: source -> frame ring. It may hang or be killed without effect on the others.
 
 Two threads: one reads the source, the other watches it. A source that hangs inside FFmpeg for ever ends the process.
 """
@@ -46,7 +46,7 @@ def work(context: WorkerContext) -> None:
         except ValueError as e:
             raise SourceError(f"{capture.uri}: a frame of {frame.width}x{frame.height} ({e}); crop it") from e
         context.board.stages["grab"].add(capture.grab_ms)
-    threading.Event().wait()  # the watch goes on until the supervisor has all that it needs
+    threading.Event().wait()  # the second thread watches on until the supervisor has received all reports
 
 
 class _Watch:
@@ -73,7 +73,7 @@ class _Watch:
             self._account(now_ns(), last=True)
             context.send(Done())
             os._exit(0)
-        except Exception as e:  # without this thread nobody would learn of the source
+        except Exception as e:  # without this thread the supervisor would learn nothing of the source
             context.send(Fault(f"{type(e).__name__}: {e}"))
             os._exit(1)
 

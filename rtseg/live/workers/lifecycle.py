@@ -26,10 +26,10 @@ from ..ipc.reports import Done, Fault, Refused
 from ..ipc.shared_memory import Descriptors, SharedMemory
 from .context import WorkerContext
 
-REFUSED = 3  # exit code: what was asked for can never work, so a restart is pointless
+REFUSED = 3  # exit code: the configuration can never work, so a restart is pointless
 _PR_SET_PDEATHSIG = 1
 _LAST_MESSAGE_S = 30.0  # for a supervisor that does not read just now
-_SWITCH_S = 0.0005  # a thread with a picture to send would wait 5 ms for one that computes
+_SWITCH_S = 0.0005  # by default a thread with a picture to send waits 5 ms for a computing one
 
 
 def command_line_argument(role: str, link: int, fds: Descriptors) -> str:
@@ -85,7 +85,7 @@ def public_class_of(error: RtsegError) -> str:
 
 
 def _send_last(context: WorkerContext, message: Message) -> None:
-    """Send the last message; while the link is full, try again, because nobody else knows why this worker ends."""
+    """Send the last message, which says why the worker ends; try again while the link is full."""
     until_ns = now_ns() + int(_LAST_MESSAGE_S * 1e9)
     while not (context.send(message) or context.link.gone) and now_ns() < until_ns:
         time.sleep(0.02)

@@ -1,15 +1,15 @@
 """Which frames are shown at a target rate, and how evenly they leave.
 
-No frame is delayed to make the rate even: it is shown at once or not at all. So the latency stays as it is, and the
-jitter is measured.
+A frame is shown at once or dropped; delaying it would make the rate more even, and the latency worse. The jitter is
+measured.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-_SPLICE_S = 1.0  # a longer step in the source's times is no interval between two frames
-_KEPT = 16  # frames whose source times are kept until they are sent
+_SPLICE_S = 1.0  # a longer step in the source's times is a jump
+_KEPT = 16  # frames that may be on their way to being sent
 
 
 class OutputRate:
@@ -23,7 +23,8 @@ class OutputRate:
 
     def is_early(self, seconds: float) -> bool:
         """Whether this frame follows the last one shown sooner than the target rate allows."""
-        if self._next_s - 2 * self._period_s < seconds < self._next_s:  # a pts that jumps back is no early frame
+        # Only within two periods: a pts that jumps back does not make a frame early.
+        if self._next_s - 2 * self._period_s < seconds < self._next_s:
             return True
         # Half a period of tolerance: a 25 fps source with jitter in its pts stays 25 fps.
         on_time = abs(seconds - self._next_s) < 2 * self._period_s

@@ -1,7 +1,7 @@
-"""The overlay of a feed: which frames are drawn, with which masks, in a thread of its own.
+"""The overlay of a feed: a thread that decides which frames are drawn, and with which masks.
 
 Every frame is either shown or dropped, and counted on the board by cause. With `overlay = "sync"` a frame waits for its
-own masks, but not for longer than twice their budget.
+own masks, up to twice their budget.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class OverlayThread(threading.Thread):
         self._without_masks = False  # in sync: whether frames are shown without their own masks
         self._counted: dict[str, int] = {}
         self._wake_up, self._over = WakeUp(), False
-        # Frames that came while nobody published are dropped: a late picture is worse than none.
+        # Frames that came while no publisher ran are dropped, because they are late by now.
         self._board.add("dropped restart", context.frames.head - self._board.decided())
 
     def hand_over(self, frame: Frame | None) -> None:
-        """Let this thread draw a frame; None: it left the ring unread. From the thread that has published it."""
+        """Queue a frame for drawing; None: the ring dropped it before it was read. Called by the publishing thread."""
         with self._handing:
             if frame is None:
                 self._overtaken += 1
@@ -157,7 +157,7 @@ class OverlayThread(threading.Thread):
     def _wait_for_masks(self, frame: Frame) -> None:
         """In sync: let a frame wait; of too many, the oldest is dropped."""
         self._waiting.append(frame)
-        if len(self._waiting) > _most_frames(frame) - 1:  # one more is on its way
+        if len(self._waiting) > _most_frames(frame) - 1:  # one more may be in the queue
             self._waiting.popleft()
             self._drop("ring")
 
@@ -173,7 +173,7 @@ class OverlayThread(threading.Thread):
                 self._drop("slot")
 
     def _give_up_waiting(self) -> None:
-        """In sync: no masks for twice their budget, so frames are shown without until there are some again."""
+        """In sync: after twice the budget without masks, show frames without them until masks come again."""
         if not self._waiting or _age_ms(self._waiting[0].captured_ns) <= 2 * self.settings.budget_ms:
             return
         self._without_masks = True
@@ -214,7 +214,7 @@ class OverlayThread(threading.Thread):
         return drawn
 
     def _watched(self) -> bool:
-        """Whether anybody will see what is drawn: if not, the network gets the time."""
+        """Whether the overlay has a viewer; otherwise the time is better spent on the network."""
         return self._record or self._publisher.watched("overlay")
 
     def _carries_now(self) -> bool:
@@ -225,7 +225,7 @@ class OverlayThread(threading.Thread):
 
 
 def _most_frames(frame: Frame) -> int:
-    """Of this size, as many as the frame ring holds."""
+    """How many frames of this size the frame ring holds."""
     return max(2, min(FRAMES.entries, FRAMES.arena // frame.image_hwc.nbytes))
 
 

@@ -1,9 +1,9 @@
-"""The order in which processes get a processor where there are fewer processors than work: the picture comes first.
+"""Scheduling priorities, for machines with fewer processors than work: the picture comes before the network.
 
-The workers of the picture have short work and run early, but get no larger share: the network keeps its fair part of
-the time. (A higher `nice` would cost it nine tenths to anything else that runs on the machine.) Where a GPU does the
-network's work, the thread that launches it has short work, too, and a whole frame waits for it: it also runs early.
-Neither needs a privilege, and what a kernel does not support is left as it is.
+The workers of the picture have short work and run early, while the network keeps its fair share of the time. A `nice`
+value would not do: with it, any other program on the machine would take nine tenths of the network's time. Where a GPU
+does the network's work, the thread that launches it also has short work, and the whole frame waits for it, so it runs
+early, too. No privilege is needed, and a kernel without support for it changes nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def raise_priority() -> None:
 
 
 def lower_priority() -> None:
-    """For a thread with long work: when it wakes up, it does not preempt whoever runs.
+    """For a thread with long work: when it wakes up, it does not preempt the running thread.
 
     Threads inherit it as for `raise_priority`.
     """

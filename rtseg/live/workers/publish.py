@@ -1,7 +1,7 @@
 """The worker that publishes: frame ring and mask ring -> original picture, overlay, masks, status.
 
-Three threads, so that the original waits for nobody: this one takes each frame from the ring, the publisher's sends it,
-and the overlay's draws on it afterwards. None of them waits for another process.
+Three threads, so that the original never waits: this one reads each frame from the ring, the publisher's sends it, and
+the overlay's draws on it afterwards. All of them run independently of the other processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUIET_NS = 1_500_000_000  # a thread that has not gone round for so long counts 
 
 
 def work(context: WorkerContext) -> None:
-    """Publish every frame until told to stop."""
+    """Publish every frame until `Stop` comes."""
     raise_priority()
     config: PublishConfig = context.config
     keys = None if config.keys is None else Path(config.keys)
@@ -85,7 +85,7 @@ class _Originals:
             self._video_sent.wait(YIELD_S)
 
     def _handle(self, message: Message) -> None:
-        """Do what the supervisor asks for."""
+        """Handle a request of the supervisor."""
         match message:
             case PublishStatus(status, recovering, notice, behind):
                 self._overlay.recovering, self._overlay.notice, self._overlay.behind = recovering, notice, behind

@@ -16,7 +16,7 @@ from .context import WorkerContext
 
 
 def work(context: WorkerContext) -> None:
-    """Write every drawn frame to the recording until told to stop."""
+    """Write every drawn frame to the recording until `Stop` comes."""
     config: RecordConfig = context.config
     about = {name: getattr(config, name) for name in ("stream", "engine", "config_hash", "recipe_hash", "fps")}
     resume = None if config.resume is None else Path(config.resume)

@@ -1,8 +1,8 @@
 """The worker that segments: newest frame -> tracker -> mask ring. It may crash: the supervisor has the prompt history.
 
-An exception ends the process, whatever it was (after a CUDA error nothing in a process can be trusted). The supervisor
-restarts it and replays the prompts, each with its picture. Only an answer that is no answer, such as one that is not a
-number, is skipped: that frame gets no masks, and several in a row end the process, too.
+Any exception ends the process, because after a CUDA error its memory cannot be trusted. The supervisor restarts it and
+replays the prompts, each with its picture. One kind of error is tolerated: if the network answers with values that are
+not numbers, that frame gets no masks; several such frames in a row end the process, too.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from .priority import lower_priority, raise_priority
 from .step_reports import SceneReports, StepTimes
 from .step_schedule import StepSchedule
 
-CATCH_UP, CATCH_UP_S = 8, 0.3  # at most so many frames, and seconds, between a click in the past and now
+CATCH_UP, CATCH_UP_S = 8, 0.3  # limits, in frames and seconds, of tracking from a click in the past to now
 
 Order = GivePrompts | RemoveObject | RenameObject | Pause
 
 
 def work(context: WorkerContext) -> None:
-    """Open the engine, and segment the newest frame again and again until told to stop."""
+    """Open the engine, and segment the newest frame, again and again, until `Stop` comes."""
     lower_priority()  # before there are threads
     config: SegmentConfig = context.config
     with spare_core():
@@ -54,7 +54,7 @@ def work(context: WorkerContext) -> None:
 
 
 def opened(context: WorkerContext, recipe: Recipe, size: Size | None) -> Tracker:
-    """A tracker on a new engine, warm, and ready for pictures of `size` if it is known; the supervisor is told."""
+    """A tracker on a new engine, warm, and ready for pictures of `size` if it is known. Reports `EngineReady`."""
     lower_priority()
     report_opening(context, recipe)
     engine = open_engine(recipe)
@@ -71,7 +71,7 @@ def opened(context: WorkerContext, recipe: Recipe, size: Size | None) -> Tracker
 
 
 def size_of(context: WorkerContext, known: Size | None) -> Size | None:
-    """The size of the feed's pictures: of the newest frame, or else what is `known` from the source."""
+    """The size of the feed's pictures: that of the newest frame, or else the `known` one of the source."""
     newest = context.frames.newest
     return known if newest is None else (newest.height, newest.width)
 
@@ -85,7 +85,7 @@ class _Segmenter:
         self._schedule = StepSchedule() if config.overlay == "latest" else None
         self._waited = -1  # the newest frame that was left for the next one
         self._done = -1  # the newest frame that was segmented
-        self._had_objects = False  # on that frame: that there are none any more is published once
+        self._had_objects = False  # whether that frame had objects: their removal is published once
         self._times, self._scenes = StepTimes(context), SceneReports(context)
 
     def run(self) -> None:
@@ -147,7 +147,7 @@ class _Segmenter:
         self._context.masks.put(masks)
 
     def _handle(self, received: Received) -> None:
-        """Do what the supervisor asks for."""
+        """Handle a request of the supervisor."""
         match received.message:
             case SetImageSize(image_size):
                 self._set_image_size(image_size)
@@ -173,7 +173,7 @@ class _Segmenter:
                 case Pause(_, on):
                     self._paused = on
         except (PromptError, AnswerError) as e:
-            if isinstance(e, AnswerError) and not order.ticket:  # a replayed prompt: nobody waits for its answer
+            if isinstance(e, AnswerError) and not order.ticket:  # a replayed prompt, whose answer has no reader
                 raise RuntimeError(str(e)) from e
             self._context.send(Answer(order.ticket, str(e)))
         else:
@@ -213,7 +213,7 @@ class _Segmenter:
         return warnings
 
     def _between(self, seq: int, most: int) -> list[int]:
-        """At most so many frames between `seq` and the newest, evenly spread; none if the ring has dropped `seq`."""
+        """Up to `most` frames between `seq` and the newest, evenly spread; empty if the ring has dropped `seq`."""
         newest = self._context.frames.head - 1
         if not self._context.frames.holds(seq):
             return []

@@ -1,4 +1,4 @@
-"""What the supervisor is told of the steps of the engine, besides their masks."""
+"""Reports on the steps of the engine, besides their masks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SceneReports:
 
 
 class StepTimes:
-    """Reports how long steps take, so that the supervisor can tell a hang from a long step.
+    """Reports how long steps take, so that the supervisor can distinguish a hang from a long step.
 
     In its first steps with pictures of a new size an engine may prepare for it (capture graphs, choose kernels), for
     which it gets more time. Only the steps after those count.

@@ -46,5 +46,5 @@ class StepSchedule:
 
 
 def _frames(intervals: float) -> int:
-    """The frame, counted from the next one, on which masks are drawn that are done after so many intervals."""
+    """The frame, counted from the next one, on which masks are drawn that are done after `intervals`."""
     return max(0, math.ceil(intervals))
