@@ -143,9 +143,8 @@ class Publisher:
         Its key `state` is also sent in the header. `OutputError` unless it holds only numbers, text, lists and maps.
         """
         copy = dict(status)
-        encode_status(
-            copy, self._stream, session=self._session, seq=0, stated_ns=0
-        )  # so that an error is raised here, and not in the thread
+        # So that an error is raised here, and not in the thread.
+        encode_status(copy, self._stream, session=self._session, seq=0, stated_ns=0)
         with self._lock:
             self._status, self._stated_ns = copy, now_ns()
         self._offer("status", self._status_parts, now_ns())
