@@ -67,7 +67,7 @@ class Capture:
         self.uri = redact(uri)
         self._source: Source | None = None
         self._read: Source | None = None  # the source below `paced`, which owns the account
-        self._before = Account()  # the accounts of earlier connections, added_up up
+        self._before = Account()  # the accounts of earlier connections, added up
         if address is not None:
             _check_live(address, fps, first)
         else:

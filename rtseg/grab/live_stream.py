@@ -239,9 +239,8 @@ def _open(address: Address, stack: ExitStack) -> InputContainer:
 
 def _reason(error: Exception, address: Address) -> str:
     """The message of FFmpeg or libsrt, without the uri, which it often repeats."""
-    if getattr(error, "errno", None) == errno.EIO and _is_unresolvable(
-        address
-    ):  # FFmpeg reports it as a mere input/output error
+    # FFmpeg reports it as a mere input/output error.
+    if getattr(error, "errno", None) == errno.EIO and _is_unresolvable(address):
         return "no host of this name is known here"
     return scrub(getattr(error, "strerror", None) or error, address.uri)
 

@@ -51,7 +51,7 @@ class VideoReader:
     ) -> None:  # fmt: skip
         self._demuxer, self._times, self._account, self._damaged = demuxer, times, account, damaged
         self._checks_slices = False
-        self._missing_bytes, self._last, self._most_proven = missing_bytes, last, max_checked_area
+        self._missing_bytes, self._last, self._max_checked_area = missing_bytes, last, max_checked_area
         self._index_only = bool(demuxer.format & set(INDEX_ONLY))
         self._decoder = Decoder(demuxer.stream, no_key_frames=no_key_frames, return_buffered=not self._index_only)
         self._leading = account.leading  # frames skipped in the files before this one
@@ -65,7 +65,7 @@ class VideoReader:
     def pictures(self) -> Iterator[TimedPicture]:
         """Whole pictures in display order; `RecordingEndedError` where the file was cut off."""
         decoder, times = self._decoder, self._times
-        for info in self._units():
+        for info in self._packets():
             packet = info.packet
             if info.restarts:
                 yield from self._with_timestamps(decoder.finish(), ahead=1)
@@ -93,17 +93,16 @@ class VideoReader:
         else:
             info.damage = "a checksum of the file fails"
 
-    def _units(self) -> Iterator[PacketInfo]:
+    def _packets(self) -> Iterator[PacketInfo]:
         packets, stream = self._demuxer.packets(), self._demuxer.stream
         area = stream.codec_context.width * stream.codec_context.height
-        self._checks_slices = area <= self._most_proven and can_check_slices(stream)
+        self._checks_slices = area <= self._max_checked_area and can_check_slices(stream)
         return with_slice_check(packets, stream) if self._checks_slices else packets
 
     def _with_timestamps(self, pictures: Iterable[av.VideoFrame], ahead: int = 0) -> Iterator[TimedPicture]:
         decoder, account = self._decoder, self._account
-        if (
-            self._index_only
-        ):  # AVI: the last picture belongs to the latest packet; at the end, the first to the packet after it
+        # AVI: the last picture belongs to the latest packet; at the end, the first to the packet after it.
+        if self._index_only:
             pictures = list(pictures)
             ahead = ahead or 1 - len(pictures)
         for place, picture in enumerate(pictures, decoder.number + ahead):
@@ -141,11 +140,8 @@ class VideoReader:
     def _finish(self) -> None:
         account = self._account
         end_s = max(self._end_s, _declared_end_s(self._demuxer))
-        rest = (
-            self._demuxer.rest_unreadable
-            and (end_s - self._end_s) * float(self._demuxer.stream.average_rate or 25) > 0.5
-        )
-        if self._decoder.loss or rest:
+        rate = float(self._demuxer.stream.average_rate or 25)
+        if self._decoder.loss or (self._demuxer.rest_unreadable and (end_s - self._end_s) * rate > 0.5):
             self._add_gap(self._count_missing(self._decoder.loss or Loss(1, BROKEN), end_s), self._end_s)
         if self._demuxer.unread_pictures:
             self._add_gap(Loss(self._demuxer.unread_pictures, MISSING), self._end_s)
@@ -167,7 +163,7 @@ class VideoReader:
         steps_s = sorted(self._steps_s)
         uneven = bool(steps_s) and steps_s[-1] > 1.5 * steps_s[len(steps_s) // 2]
         if self._missing_bytes and (not declared_s or uneven):
-            return f"the file was cut off: it missing_bytes {self._missing_bytes} of its bytes"
+            return f"the file was cut off: it lacks {self._missing_bytes} of its bytes"
         return ""
 
 

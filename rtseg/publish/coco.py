@@ -1,12 +1,12 @@
-"""Masks of a whole video as one COCO-style JSON file, written frame by frame: memory does not grow with masks.
+"""Masks of a whole video as one COCO-style JSON file, written frame by frame, in constant memory.
 
-    images       one a frame: `file_name` is that of its picture, `mask_file` that of its mask, `seconds` the source's
-                 own time of it; `rtseg.unseen` holds, by id, the score of each object of which nothing is seen
-    annotations  one for each object that is seen on a frame. `track_id` is the object's id; so is `category_id`,
-                 because every tracked object is a class of its own here
-    categories   the objects, each with a name of its own
+    images       one for each frame: `file_name` of its picture, `mask_file` of its mask, `seconds`: its timestamp in
+                 the source; `rtseg.unseen`: by id, the score of each object without pixels on this frame
+    annotations  one for each object with pixels on a frame. `track_id` is the object's id, and so is `category_id`,
+                 because each tracked object is its own category
+    categories   the objects, each with a unique name
 
-Whoever evaluates or trains reads an annotation without pixels as an object without pixels, so there is none.
+An object without pixels has no annotation: evaluation and training code would read it as an object without pixels.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from .mask_state import ObjectSummary, measure
 
 
 class CocoWriter:
-    """Writes `path` as frames come; used as a context. What it holds is valid JSON once it is closed, and not before.
+    """Writes `path` frame by frame; a context manager. The file is valid JSON only once it is closed.
 
-    A frame that does not fit on the disk is taken back, so that the file can be closed with those before it.
+    A frame that does not fit on the disk is removed again, so that the file can be closed with the frames before it.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         """Begin the file, or raise `OutputError`."""
         self.path = path
-        # The images come last. Till then they lie in a file, whose room on the disk is theirs at the end.
-        self._main, self._rows = _Part(path, path), _Part(path.with_name(f".{path.name}.images"), path)
+        # The images come last in the file. Until then they are in a second file, so that their disk space is reserved.
+        self._main, self._rows = _TextFile(path, path), _TextFile(path.with_name(f".{path.name}.images"), path)
         self._names: dict[int, str] = {}
         self._images = self._count = 0
         self._open = True
         self._main.append(f'{{"info": {json.dumps(info)},\n"annotations": [')
 
     def add(self, masks: Masks, seconds: float, file_name: str, mask_file: str) -> None:
-        """One image, and an annotation for each object that is seen on it; all of it or, with `OutputError`, nothing.
+        """Add one image, and an annotation for each object with pixels on it; with an `OutputError`, nothing is added.
 
-        `file_name` is the name of the frame's picture, `mask_file` the path of its mask beside this file.
+        `file_name`: of the frame's picture; `mask_file`: the path of its mask, relative to this file.
         """
         seen: list[dict[str, Any]] = []
         unseen: dict[str, float] = {}
@@ -71,33 +71,33 @@ class CocoWriter:
         try:
             self._main.append("".join(f"{',' if entry['id'] > 1 else ''}\n{json.dumps(entry)}" for entry in seen))
         except OutputError:
-            self._rows.cut(before)
+            self._rows.truncate(before)
             raise
         self._count, self._images = self._count + len(seen), self._images + 1
 
     def _categories(self) -> list[dict[str, Any]]:
-        """Every object under a name of its own, by which some readers know a class: those of one label have ids."""
-        often = Counter(self._names.values())
+        """Every object with a unique name, because some readers tell categories by name: equal labels get their ids."""
+        uses = Counter(self._names.values())
         named: dict[str, int] = {}
         for id_, name in sorted(self._names.items()):
-            own = name if often[name] == 1 else f"{name} {id_}"
-            while own in named or (own != name and own in often):
+            own = name if uses[name] == 1 else f"{name} {id_}"
+            while own in named or (own != name and own in uses):
                 own += "_"
             named[own] = id_
         return [{"id": id_, "name": name, "supercategory": "object"} for name, id_ in named.items()]
 
     def close(self) -> None:
-        """Finish the file with the frames that it has; `OutputError` if that fails. May be called again."""
+        """Finish the file with the frames added so far; `OutputError` if that fails. May be called again."""
         if not self._open:
             return
         self._open = False
         with self._main, self._rows:
-            images = self._rows.take()
+            images = self._rows.read_and_delete()
             end = f'],\n"images": [{images}],\n"categories": {json.dumps(self._categories())}}}\n'
             self._main.append(end)
 
     def abort(self) -> None:
-        """Let go of the file, which stays as it is: no valid JSON."""
+        """Close the file as it is: not valid JSON."""
         self._open = False
         self._main.close()
         self._rows.close()
@@ -129,8 +129,8 @@ def _annotation(number: int, image: int, mask_hw: BoolMask, seen: ObjectSummary)
     }
 
 
-class _Part:
-    """A file that text is appended to, all of it or nothing; an `OutputError` says which."""
+class _TextFile:
+    """A file for appending text. If a text does not fit, nothing of it is written, with an `OutputError`."""
 
     def __init__(self, path: Path, final: Path) -> None:
         self._path, self._final, self.size = path, final, 0
@@ -147,13 +147,13 @@ class _Part:
             raise unwritable(self._final, e) from e
         self.size += len(data)
 
-    def cut(self, size: int) -> None:
+    def truncate(self, size: int) -> None:
         with suppress(OSError):
             os.ftruncate(self._file, size)
         self.size = size
 
-    def take(self) -> str:
-        """All of it; the file is gone, and its room on the disk free."""
+    def read_and_delete(self) -> str:
+        """The whole text; the file is deleted, which frees its disk space."""
         try:
             text = self._path.read_text("ascii")
             self._path.unlink()

@@ -1,13 +1,13 @@
-"""A log in which an edit shows: one JSON line per event, each with a hash of itself and of the line before it.
+"""A tamper-evident log: one JSON line for each event, with a hash of the line and of the line before it.
 
     {"captured_ns":123,...,"event":"frame",...,"hash":"9f..."}
 
-`hash` is the SHA-256 of the hash of the line before (64 zeros for the first) and of the line without its `hash`:
-JSON, keys in order, no spaces. So a line that is changed, removed, added or moved breaks the chain there.
+`hash` is the SHA-256 of the previous line's hash (64 zeros for the first line) followed by the line without its `hash`
+(JSON, sorted keys, no spaces). So a line that is changed, removed, added or moved breaks the hash chain there.
 
-What a chain alone cannot show: lines that are missing at the end, of which the hashes know nothing; and a log that
-somebody rewrote from some line to its end, with new hashes. Against both: write down the last hash when a recording
-ends (`verify` says it), or compare with what the log speaks of (`verify` does, with the video).
+The chain alone does not show lines missing at the end, or a log that was rewritten from some line on with new hashes.
+Against both: write down the last hash when a recording ends (`verify` reports it), or compare the log with what it
+describes (`verify` does so with the video).
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from ..base.files import unwritable
 
 GENESIS = "0" * 64
 _HASH = b',"hash":"'
-_TAIL = len(_HASH) + 64 + len(b'"}')  # bytes of a line after the body, which lacks its closing brace
-_TORN = 2000  # characters of a torn line that are kept
+_TAIL = len(_HASH) + 64 + len(b'"}')  # bytes of a line after its body without the closing brace
+_TORN = 2000  # characters kept of an incomplete last line
 
 Event = dict[str, Any]
 
 
 class UnloggableError(OutputError):
-    """An event that JSON cannot say; nothing was written, and the log is as sound as before."""
+    """An event that JSON cannot represent; nothing was written, and the log stays usable."""
 
 
 def write_all_or_nothing(file: int, data: bytes, start: int) -> None:
-    """Put all of `data` at `start`, the end of a file; or nothing, and an `OSError`."""
+    """Write `data` at `start`, the end of a file; on an `OSError`, nothing of it remains."""
     view = memoryview(data)
     try:
         while view:
@@ -50,8 +50,8 @@ def write_all_or_nothing(file: int, data: bytes, start: int) -> None:
         raise
 
 
-def check_still_there(file: int, path: Path) -> None:
-    """`OutputError` if the open file is not the one that `path` names any more: what is written now, nobody finds."""
+def check_not_replaced(file: int, path: Path) -> None:
+    """`OutputError` if `path` no longer names the open file: then nobody would find what is written to it."""
     try:
         if os.path.samestat(path.stat(), os.fstat(file)):
             return
@@ -67,24 +67,24 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r:.40}")
 
 
-def line_of(event: Event, before: str) -> tuple[bytes, str]:
-    """The line of an event, and its hash; `ValueError` or `TypeError` for what JSON cannot say."""
+def encode_line(event: Event, before: str) -> tuple[bytes, str]:
+    """The line of an event, and its hash; `ValueError` or `TypeError` for what JSON cannot represent."""
     text = json.dumps(event, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
     body = text.encode("ascii")
     digest = hashlib.sha256(before.encode("ascii") + body).hexdigest()
     return body[:-1] + _HASH + digest.encode("ascii") + b'"}\n', digest
 
 
-def hash_of(line: bytes) -> str:
-    """The hash that a line states; `ValueError` if it states none."""
+def line_hash(line: bytes) -> str:
+    """The hash in a line; `ValueError` if it has none."""
     if line[-_TAIL - 1 : -67] != _HASH or line[-3:] != b'"}\n':
         raise ValueError("it is not a line of such a log")
     return line[-67:-3].decode("ascii", "replace")
 
 
-def event_of(line: bytes, before: str) -> tuple[Event, str]:
-    """The event of a line, its newline included, and its hash; `ValueError`, which says why, if it does not fit."""
-    stated = hash_of(line)
+def decode_line(line: bytes, before: str) -> tuple[Event, str]:
+    """The event of a line (with its newline), and its hash; `ValueError`, which says why, if the hash is wrong."""
+    stated = line_hash(line)
     body = line[: -_TAIL - 1] + b"}"
     if hashlib.sha256(before.encode("ascii", "replace") + body).hexdigest() != stated:
         raise ValueError("its hash does not fit; it was changed, or a line before it was removed, added or moved")
@@ -94,8 +94,8 @@ def event_of(line: bytes, before: str) -> tuple[Event, str]:
     return event, stated
 
 
-def backwards(data: bytes) -> Iterator[bytes]:
-    """The whole lines of a log, the last one first, with their newlines."""
+def lines_backwards(data: bytes) -> Iterator[bytes]:
+    """The complete lines of a log, with their newlines, last line first."""
     end = data.rfind(b"\n") + 1
     while end:
         start = data.rfind(b"\n", 0, end - 1) + 1
@@ -104,14 +104,14 @@ def backwards(data: bytes) -> Iterator[bytes]:
 
 
 class EventLog:
-    """Appends events to a file that only its owner may read. One process may have it open at a time.
+    """Appends events to a file that only its owner may read, and only one process may have open.
 
-    Each line is handed to the kernel at once, so a killed process loses none that `add` returned from; a line that
-    does not fit on the disk is taken back.
+    Each line is written to the kernel at once, so a killed process loses no line for which `add` returned. A line that
+    does not fit on the disk is removed again.
     """
 
     def __init__(self, path: Path) -> None:
-        """Begin a log; `OutputError` if the file is there already or cannot be."""
+        """Begin a log; `OutputError` if the file exists already or cannot be made."""
         self._begin(path, os.O_CREAT | os.O_EXCL)
 
     def _begin(self, path: Path, flags: int) -> None:
@@ -128,10 +128,10 @@ class EventLog:
 
     @classmethod
     def resume(cls, path: Path) -> Self:
-        """Go on with a log whose writer died.
+        """Continue a log whose writer died.
 
-        A torn last line makes room for a `recovered` event that holds it. `OutputError` if the last whole line does
-        not fit to the one before it, or another recorder is at work.
+        An incomplete last line is replaced by a `recovered` event that contains it. `OutputError` if the hash of the
+        last complete line is wrong, or if another process writes the log.
         """
         log = cls.__new__(cls)
         log._begin(path, 0)
@@ -139,7 +139,7 @@ class EventLog:
             torn = log._find_end()
             if torn:
                 os.ftruncate(log._file, log._bytes)
-            if torn and log._bytes:  # of a log that has no line yet, nothing is worth keeping
+            if torn and log._bytes:  # a log without a complete line has nothing worth keeping
                 digest, text = hashlib.sha256(torn).hexdigest(), torn[:_TORN].decode("ascii", "backslashreplace")
                 log.add("recovered", torn=text, bytes=len(torn), sha256=digest)
         except (OSError, ValueError) as e:
@@ -153,19 +153,19 @@ class EventLog:
         return log
 
     def _find_end(self) -> bytes:
-        """Set the end of the log to that of its last whole line, once that is checked; what lies after it."""
+        """Check the last complete line and set the end of the log after it; the bytes that follow."""
         data = self.path.read_bytes() if os.fstat(self._file).st_size else b""
         self._bytes = data.rfind(b"\n") + 1
-        lines = backwards(data[: self._bytes])
+        lines = lines_backwards(data[: self._bytes])
         last, before = next(lines, None), next(lines, None)
         if last is not None:
-            _, self.head = event_of(last, hash_of(before) if before else GENESIS)
+            _, self.head = decode_line(last, line_hash(before) if before else GENESIS)
         return data[self._bytes :]
 
     def add(self, event: str, **facts: Any) -> None:
-        """Append one line; `UnloggableError` for what JSON cannot say, another `OutputError` where the disk is full."""
+        """Append one line; `UnloggableError` if JSON cannot represent it, another `OutputError` if the disk is full."""
         try:
-            line, head = line_of({"event": event, **facts}, self.head)
+            line, head = encode_line({"event": event, **facts}, self.head)
         except (TypeError, ValueError) as e:
             raise UnloggableError(
                 f"{self.path}: {event}: cannot be logged ({e}); expected numbers, text and lists"
@@ -181,18 +181,18 @@ class EventLog:
         return self._file < 0
 
     def check(self) -> None:
-        """`OutputError` if the file is not there any more under its name."""
-        check_still_there(self._file, self.path)
+        """`OutputError` if the file is no longer there under its name."""
+        check_not_replaced(self._file, self.path)
 
     def sync(self) -> None:
-        """Wait until the disk has it."""
+        """Wait until everything is on the disk."""
         try:
             os.fsync(self._file)
         except OSError as e:
             raise unwritable(self.path, e) from e
 
     def close(self) -> None:
-        """Let go of the file; may be called again."""
+        """Close the file; may be called again."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

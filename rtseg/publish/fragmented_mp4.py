@@ -1,8 +1,8 @@
-"""Pictures into an MP4 that plays up to its last whole fragment, whenever the process that writes it dies.
+"""Writes pictures to a fragmented MP4, which plays up to its last complete fragment if its writer is killed.
 
-A fragment is about one second, begins with a key frame, and reaches the file in one write. So a killed process loses
-the pictures since the last key frame, and one that finds the disk full takes its half-written fragment back. Nothing
-waits for the disk: when the power goes, also what the kernel has not written yet is lost, which is about 30 s on Linux.
+A fragment is about one second, starts with a key frame, and is written to the file at once. So a killed process loses
+only the pictures since the last key frame; on a full disk, an incomplete fragment is removed again. Nothing waits for
+the disk: a power cut also loses what the kernel has not written yet, on Linux about 30 s.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from av.video.frame import PictureType
 from ..base.errors import OutputError
 from ..base.files import unwritable
 from ..base.types import ImageU8
-from .event_log import check_still_there, write_all_or_nothing
+from .event_log import check_not_replaced, write_all_or_nothing
 from .mp4_writer import FAILURES, SQUARE, TICK, add_stream, as_yuv, codec_of
 
-# Cheap before small, and no picture held back: this runs beside a network. 720p costs 8 ms, and 30 MB a minute.
+# Fast rather than small, without delayed pictures, because a network runs beside it. 720p takes 8 ms, 30 MB a minute.
 _CODECS = {
     "libx264": {"preset": "ultrafast", "tune": "zerolatency", "crf": "23", "forced-idr": "1"},
     "libopenh264": {"b": "6000000"},
     "mpeg4": {"qscale": "3", "flags": "qscale"},
 }
 _MUXER = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-_FRAGMENT = round(1 / TICK)  # ticks between key frames that we ask for
-_NO_KEY = 500  # frames without a key frame that the encoder may not exceed; ours come earlier
+_FRAGMENT = round(1 / TICK)  # ticks between the key frames that are requested
+_NO_KEY = 500  # frames after which the encoder makes a key frame itself; requested ones come earlier
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """A range of bytes that will not change any more, and how many pictures it holds; `end` is excluded."""
+    """A range of bytes that is final, with its number of pictures and its hash; `end` is excluded."""
 
     start: int
     end: int
     frames: int
     sha256: str
-    closed: bool = False  # no byte of this file comes after it
+    closed: bool = False  # it is the end of the file
 
 
 class _Sink:
-    """What the muxer writes to: it cannot go back, so every byte is final."""
+    """The muxer's output. It cannot seek, so every byte is final."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -63,10 +63,10 @@ class _Sink:
 
 
 class FragmentedMp4:
-    """Writes pictures of one size to a new file, each at the time of its capture.
+    """Writes pictures of one size to a new file, with the times of their capture as timestamps.
 
-    MP4, H.264 where FFmpeg can, yuv420p, BT.709 limited range, and flagged so; an odd side gets one more row or
-    column. `sealed` is called with every range as soon as it is in the file. Only its owner may read the file.
+    MP4; H.264 if FFmpeg has an encoder; yuv420p, BT.709, limited range, and tagged so. An odd side gets one more row or
+    column. `sealed` is called with each range as soon as it is in the file. Only the owner may read the file.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class FragmentedMp4:
         sealed: Callable[[Seal], None],
         sample_aspect: Fraction = SQUARE,
     ) -> None:
-        """Create the file; `OutputError` if it is there already or cannot be."""
+        """Create the file; `OutputError` if it exists already or cannot be made."""
         self.path, self._sealed = path, sealed
         codec = codec_of(path, _CODECS)
         try:
@@ -94,9 +94,9 @@ class FragmentedMp4:
         self._first_ns, self._pts, self._key_pts = 0, -1, -_FRAGMENT
 
     def write(self, image_hwc: ImageU8, captured_ns: int) -> None:
-        """Append a picture, uint8 RGB [H, W, 3]; `OutputError`, and the file is closed, if it cannot be written.
+        """Append a picture, uint8 RGB [H, W, 3]; if it cannot be written, the file is closed, with an `OutputError`.
 
-        A picture that was captured no later than the one before it comes a tick after that.
+        A picture that was captured no later than the previous one gets the next tick.
         """
         if self._pts < 0:
             self._first_ns = captured_ns
@@ -112,7 +112,7 @@ class FragmentedMp4:
             raise unwritable(self.path, e) from e
 
     def _commit(self, closed: bool = False) -> None:
-        """Put what the muxer has finished into the file: all of it, or, with an `OSError`, nothing."""
+        """Write what the muxer has finished to the file; on an `OSError`, nothing of it remains."""
         data = self._sink.take()
         if not data:
             return
@@ -122,11 +122,11 @@ class FragmentedMp4:
         self._sealed(Seal(start, self._bytes, count_frames(data), hashlib.sha256(data).hexdigest(), closed))
 
     def check(self) -> None:
-        """`OutputError` if the file is not there any more under its name."""
-        check_still_there(self._file, self.path)
+        """`OutputError` if the file is no longer there under its name."""
+        check_not_replaced(self._file, self.path)
 
     def close(self) -> None:
-        """Write what is left, and wait for the disk; `OutputError` if that fails. May be called again."""
+        """Write the rest, and wait for the disk; `OutputError` if that fails. May be called again."""
         if not self._open:
             return
         try:
@@ -140,16 +140,16 @@ class FragmentedMp4:
             self.abort()
 
     def abort(self) -> None:
-        """Stop: the file stays as it is, without the fragment that was begun."""
+        """Stop. The file stays as it is, without the fragment that was begun."""
         if self._open:
             self._open = False
             os.close(self._file)
             with suppress(*FAILURES):
-                self._container.close()  # into the sink, which nobody reads any more
+                self._container.close()  # into the sink, which is no longer read
 
 
 def _boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """The whole boxes of an MP4, one after another: type and content. What is cut off, or is no box, ends them."""
+    """The complete boxes of an MP4, in order: type and content. A truncated or invalid box ends them."""
     view = memoryview(data)
     while len(view) >= 8:
         size = int.from_bytes(view[:4], "big")
@@ -160,7 +160,7 @@ def _boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def count_frames(data: bytes | memoryview) -> int:
-    """Pictures in the whole fragments of these bytes; a fragment without all of its data has none."""
+    """How many pictures the complete fragments in these bytes hold."""
     frames = waiting = 0
     for kind, content in _boxes(data):
         if kind == b"moof":
@@ -173,7 +173,7 @@ def count_frames(data: bytes | memoryview) -> int:
 
 
 def seal_rest(path: Path, start: int) -> Seal | None:
-    """What lies after `start` in a file whose writer died; None for nothing. `OutputError` if it cannot be read."""
+    """A seal of the bytes after `start` in a file whose writer died; None if there are none; `OutputError`."""
     try:
         with path.open("rb") as file:
             file.seek(start)

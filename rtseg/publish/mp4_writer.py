@@ -1,5 +1,7 @@
-"""Pictures into an MP4 that any player shows in the right colours, and that is there whole or not at all; or, where
-the folder that it lies in says whether it is whole, at once, so that it plays up to wherever its writer came.
+"""Writes pictures to an MP4 that any player shows in the right colours. The file appears when it is complete.
+
+With `at_once` it appears from the start, and plays as far as it was written: for a folder that itself says whether its
+files are complete.
 """
 
 from __future__ import annotations
@@ -23,19 +25,19 @@ from ..base.errors import OutputError
 from ..base.files import commit, discard, part_of, unwritable
 from ..base.types import ImageU8
 
-# The first that this build of FFmpeg has. All are near-transparent, and faster than real time at 720p on one core.
-# No B-frames: by them FFmpeg misjudges how long a video is whose pictures come at uneven times, as after damage.
+# The first encoder that this build of FFmpeg has is used. All are visually near-lossless, and faster than real time at
+# 720p on one core. No B-frames: with them FFmpeg misjudges the duration of a video with uneven timestamps.
 _CODECS = {
     "libx264": {"preset": "superfast", "crf": "20", "bf": "0"},
     "libopenh264": {"b": "12000000"},
     "mpeg4": {"qscale": "2", "flags": "qscale"},
 }
-_BT709 = 1  # FFmpeg's number for its primaries and its transfer; PyAV names them only in late versions
+_BT709 = 1  # FFmpeg's number of its primaries and transfer function; only late versions of PyAV name them
 TICK = Fraction(
     1, 60_000
 )  # seconds; whole for 25, 30, 50, 60 and 59.94 fps, and the finest that MPEG-4 takes is 1/65,535
 FAILURES = (OSError, av.FFmpegError)
-# In fragments of half a second until it is closed, which makes a plain file of it. FFmpeg has it since 7.1.
+# In fragments of half a second until it is closed; closing makes it a plain MP4. In FFmpeg since 7.1.
 _HYBRID = {"movflags": "hybrid_fragmented", "frag_duration": "500000", "flush_packets": "1"}
 _HYBRID_SINCE = (61, 7)  # libavformat
 SQUARE = Fraction(1)
@@ -57,9 +59,9 @@ def add_stream(
     rate: Fraction,
     sample_aspect: Fraction = SQUARE,
 ) -> VideoStream:
-    """A video stream of (width, height) `size`, made even: yuv420p, BT.709 limited range, and flagged so.
+    """Add a video stream of (width, height) `size`, rounded up to even: yuv420p, BT.709, limited range, tagged so.
 
-    `sample_aspect` is how wide a pixel is shown, for its height.
+    `sample_aspect`: the aspect ratio (width / height) of a pixel.
     """
     stream = container.add_stream(codec, rate=rate, options=options)
     assert isinstance(stream, VideoStream)
@@ -74,9 +76,9 @@ def add_stream(
 
 
 def as_yuv(image_hwc: ImageU8, pts: int) -> av.VideoFrame:
-    """A picture, uint8 RGB [H, W, 3], as such a stream takes it, `pts` ticks from its beginning.
+    """A picture, uint8 RGB [H, W, 3], as a frame of such a stream, `pts` ticks from its start.
 
-    An odd side gets one more row or column, a repeat of the last.
+    An odd side gets one more row or column, a copy of the last.
     """
     bottom, right = image_hwc.shape[0] % 2, image_hwc.shape[1] % 2
     if bottom or right:
@@ -92,8 +94,8 @@ def as_yuv(image_hwc: ImageU8, pts: int) -> av.VideoFrame:
     return frame
 
 
-class Tape:
-    """A file that a muxer writes to; after a failure, or when it is `over`, it takes no byte more."""
+class OutputFile:
+    """The muxer's output file. After a failed write, or once `over` is set, it accepts no more bytes."""
 
     def __init__(self, path: Path) -> None:
         self._file, self.over = path.open("wb", buffering=0), False
@@ -116,13 +118,13 @@ class Tape:
 
 
 def whole_bytes(path: Path) -> int:
-    """Where the last whole fragment, or piece of data, of an MP4 ends; `OSError` if it cannot be read."""
+    """The position after the last complete fragment or data box of an MP4; `OSError` if it cannot be read."""
     start = end = 0
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         while len(head := file.read(16)) >= 8:
             length = int.from_bytes(head[:4], "big")
-            if length == 1:  # it does not fit into four bytes, and follows
+            if length == 1:  # a 64-bit length follows
                 length = int.from_bytes(head[8:], "big")
             start += length
             if length < 8 or start > size:
@@ -133,12 +135,12 @@ def whole_bytes(path: Path) -> int:
 
 
 class Mp4Writer:
-    """Writes pictures of one size, one after another, at a fixed rate; a context manager.
+    """Writes pictures of one size to an MP4; a context manager.
 
-    Nothing lies under `path` before `close`; a failure, or `abort`, leaves nothing. With `at_once` it lies there from
-    the beginning, and plays up to its last whole half second whatever becomes of its writer. MP4, H.264 where FFmpeg
-    can, yuv420p, BT.709 limited range, and flagged so. An odd side gets one more row or column, a repeat of the last.
-    `sample_aspect` is how wide a pixel is shown, for its height.
+    The file appears under `path` when it is closed; a failure, or `abort`, leaves nothing. With `at_once` it is there
+    from the start, and plays up to its last complete half second if the writer is killed. H.264 if FFmpeg has an
+    encoder; yuv420p, BT.709, limited range, and tagged so. An odd side gets one more row or column, a copy of the last.
+    `sample_aspect`: the aspect ratio (width / height) of a pixel.
     """
 
     def __init__(
@@ -160,24 +162,24 @@ class Mp4Writer:
             self._rate, self._last_pts = Fraction(fps).limit_denominator(1001), -1
             self._at_once = at_once
             self._part = path if at_once else part_of(path)
-            self._tape = Tape(self._part)
+            self._file_out = OutputFile(self._part)
             muxer = _HYBRID if at_once and av.library_versions["libavformat"] >= _HYBRID_SINCE else {}
-            self._container = av.open(self._tape, "w", format="mp4", options=muxer)
+            self._container = av.open(self._file_out, "w", format="mp4", options=muxer)
             options, size = _CODECS[codec], (width, height)
             self._stream = add_stream(self._container, codec, options, size, self._rate, sample_aspect)
         except FAILURES as e:
-            if hasattr(self, "_tape"):
-                self._tape.close()
+            if hasattr(self, "_file_out"):
+                self._file_out.close()
                 discard(self._part)
             raise unwritable(path, e) from e
-        self._held: av.Packet[VideoStream] | None = None
+        self._last_packet: av.Packet[VideoStream] | None = None
         self._open = True
         self.frames = 0
 
     def write(self, image_hwc: ImageU8, seconds: float | None = None) -> None:
         """Append one picture, uint8 RGB [H, W, 3]; `OutputError` if it has another size or cannot be written.
 
-        `seconds` is when it is to be shown, for pictures that come at uneven times; without it, at the fixed rate.
+        `seconds`: its timestamp, for pictures at uneven intervals; without it, the fixed rate applies.
         """
         if not self._open:
             raise OutputError(f"{self.path}: the recording is closed; expected an open one; begin another")
@@ -197,7 +199,7 @@ class Mp4Writer:
     def close(self) -> None:
         """Finish the file and give it its name; `OutputError`, and no file, if that fails. May be called again.
 
-        Without a picture there is no file.
+        If no picture was written, there is no file.
         """
         if not self._open:
             return
@@ -207,7 +209,7 @@ class Mp4Writer:
         try:
             self._mux(self._stream.encode(None), last=True)
             self._container.close()
-            self._tape.close()
+            self._file_out.close()
             commit(self._part, self.path)
             self._open = False
         except FAILURES as e:
@@ -216,23 +218,25 @@ class Mp4Writer:
             self.abort()
 
     def _mux(self, packets: Iterable[av.Packet[VideoStream]], last: bool = False) -> None:
-        """Write packets, each as long as it is till the next one; the last is as long as the rate says."""
+        """Write packets, each with its duration up to the next one; the last with that of the frame rate."""
         for packet in [*packets, None] if last else packets:
-            if self._held is not None:
-                shown = round(1 / self._rate / TICK) if packet is None else (packet.pts or 0) - (self._held.pts or 0)
-                self._held.duration = max(1, shown)
-                self._container.mux(self._held)
-            self._held = packet
+            if self._last_packet is not None:
+                shown = (
+                    round(1 / self._rate / TICK) if packet is None else (packet.pts or 0) - (self._last_packet.pts or 0)
+                )
+                self._last_packet.duration = max(1, shown)
+                self._container.mux(self._last_packet)
+            self._last_packet = packet
 
     def abort(self) -> None:
-        """Stop, and leave nothing behind; with `at_once`, what is whole."""
+        """Stop, and leave no file; with `at_once`, leave what is complete."""
         if not self._open:
             return
         self._open = False
-        self._tape.over = True  # an index that cannot be written whole would hide what plays without it
+        self._file_out.over = True  # an incomplete index would make unplayable what plays without one
         with suppress(*FAILURES):
             self._container.close()
-        self._tape.close()
+        self._file_out.close()
         if self._at_once and self.frames:
             with suppress(OSError):
                 os.truncate(self._part, whole_bytes(self._part))

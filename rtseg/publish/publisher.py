@@ -1,8 +1,8 @@
-"""Frames, overlays, masks and status, sent to whoever subscribes, without ever making the caller wait.
+"""Sends frames, overlays, masks and status to subscribers, without ever making the caller wait.
 
-One thread owns the socket (sockets are not thread-safe) and does all the encoding. Callers leave work in a slot per
-topic that holds only the newest; the slot of the original picture holds a few, so that a hiccup of the thread loses
-none. What is replaced is counted. A topic that nobody watches costs nothing.
+One thread owns the socket (ZeroMQ sockets are not thread-safe) and does all the encoding. Callers leave work in one
+slot for each topic. A slot holds only the newest message; the slot of the original video holds a few, so that a delay
+of the thread loses none. Replaced messages are counted. A topic without subscribers costs nothing.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from .subscriptions import Subscriptions
 from .wakeup import Wakeup
 from .wire import Parts, check_stream, encode_masks, encode_overlay, encode_status, encode_video
 
-_STATUS_PERIOD_NS = 500_000_000  # promised once a second: half of it leaves room for a busy machine
-_ORDER: tuple[Topic, ...] = ("status", "video", "overlay", "masks")  # the original picture never waits for a drawn one
-_DEPTH: dict[Topic, int] = {"video": 8, "overlay": 1, "masks": 1, "status": 1}  # how many wait for the thread
-_HIGH_WATER = 12  # messages that wait for a slow subscriber, a full turn; a bound only, since it keeps the *oldest*
-# Subscriptions of one peer that ZeroMQ takes in at a time: it goes on for as long as there are more, so that with its
-# default, 1000, a peer that never stops would hold the thread for ever.
-_ASKED_AT_ONCE = 4
-_LINGER_MS = 100  # what close() gives the last messages to leave
+_STATUS_PERIOD_NS = 500_000_000  # the promise is one a second; half of that leaves a margin on a busy machine
+_ORDER: tuple[Topic, ...] = ("status", "video", "overlay", "masks")  # the original picture never waits for the overlay
+_DEPTH: dict[Topic, int] = {"video": 8, "overlay": 1, "masks": 1, "status": 1}  # how many messages a slot holds
+_HIGH_WATER = 12  # messages that queue for a slow subscriber: one round of all slots; ZeroMQ keeps the *oldest*
+# Subscriptions of one peer that ZeroMQ reads at a time. It goes on while there are more, so that with the default,
+# 1000, a peer that never stops would block the thread.
+_MAX_SUBSCRIPTIONS = 4
+_LINGER_MS = 100  # how long close() waits for the last messages to be sent
 
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     xpub = context.socket(zmq.XPUB)
     xpub.setsockopt(zmq.SNDHWM, _HIGH_WATER)
-    xpub.setsockopt(zmq.RCVHWM, _ASKED_AT_ONCE)
+    xpub.setsockopt(zmq.RCVHWM, _MAX_SUBSCRIPTIONS)
     xpub.setsockopt(zmq.LINGER, _LINGER_MS)
-    xpub.setsockopt(zmq.MAXMSGSIZE, 512)  # all that comes in is subscriptions, and before them a CURVE handshake
-    xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscriber is announced, so that each gets the last status
+    xpub.setsockopt(zmq.MAXMSGSIZE, 512)  # bytes: peers only send subscriptions, and a CURVE handshake before
+    xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # report every subscriber, so that each gets the last status
     return xpub
 
 
 def _done(job: Callable[[], Parts]) -> Callable[[], Parts]:
-    """What a job gives, or raises, found now."""
+    """Run a job now; the returned function gives its result or raises its error."""
     try:
         parts = job()
     except Exception as error:
@@ -62,9 +62,9 @@ def _done(job: Callable[[], Parts]) -> Callable[[], Parts]:
 class Publisher:
     """Publishes one stream. Thread-safe; no call blocks; a context manager.
 
-    A picture that is handed over must not change after, as `Frame` promises: it is sent without a copy. `on_sent` may
-    be set to be told, in the publisher's own thread, that a topic's message has left, and when its frame was captured;
-    `engine`, which the headers name, may be set when it changes.
+    A picture must not change after it was handed over, as `Frame` promises: it is sent without a copy. `on_sent` can be
+    set; the publisher's thread calls it with the topic and `captured_ns` of each message that was sent. `engine`, which
+    the headers name, can be set when it changes.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Publisher:
         engine: str = "",
         keys: Path | None = None,
     ) -> None:
-        """Bind, or raise `OutputError`. `jpeg_quality` 1..100: pictures go as JPEG; None: raw, bit-identical.
+        """Bind, or raise `OutputError`. `jpeg_quality` 1..100: pictures are sent as JPEG; None: raw, bit-identical.
 
-        `keys`: a folder of `rtseg keys`; whoever is not on its allow-list gets nothing, not even on loopback.
-        Whoever is taken off it is hung up on within about a second.
+        `keys`: a folder of `rtseg keys`; only clients on its allow list get anything, also on loopback. A client that
+        is removed from the list is disconnected within about a second.
         """
         check_stream(stream)
         self._stream, self._topics, self._quality, self.engine = stream, frozenset(topics), jpeg_quality, engine
@@ -93,9 +93,9 @@ class Publisher:
         self.on_sent: Callable[[Topic, int], None] = lambda kind, captured_ns: None
         self._subscriptions = Subscriptions(self._xpub, stream, keys)
         self._wakeup = Wakeup()
-        self.turned_ns = now_ns()  # when the thread last went round: at least with every status
+        self.turned_ns = now_ns()  # when the thread last ran its loop: at least with every status
         self._lock = threading.Lock()
-        # Of each: the encoding, and the frame's captured_ns.
+        # For each topic: functions that encode a message, with the captured_ns of its frame.
         self._slots: dict[Topic, deque[tuple[Callable[[], Parts], int]]] = {kind: deque() for kind in TOPICS}
         self._offered: Counter[Topic] = Counter()
         self._sent: Counter[Topic] = Counter()
@@ -109,49 +109,51 @@ class Publisher:
         self._thread.start()
 
     def publish_video(self, frame: Frame) -> None:
-        """Hand over the original picture."""
+        """Publish the original picture."""
         stream, engine, quality = self._stream, self.engine, self._quality
         job = lambda: encode_video(frame, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
         self._offer("video", job, frame.captured_ns)
 
     def publish_overlay(self, frame: Frame, drawn: Drawn) -> None:
-        """Hand over what `draw_overlay` made of a frame."""
+        """Publish the result of `draw_overlay`."""
         stream, engine, quality = self._stream, self.engine, self._quality
         job = lambda: encode_overlay(frame, drawn, stream, engine=engine, jpeg_quality=quality)  # noqa: E731
         self._offer("overlay", job, frame.captured_ns)
 
     def watched(self, kind: Topic) -> bool:
-        """Whether somebody may want a topic now; what nobody wants need not be made: `pass_over` it."""
+        """Whether a topic may have a subscriber now. If not, its message need not be made: call `pass_over`."""
         return kind in self._topics and self._subscriptions.has_subscriber(kind)
 
     def pass_over(self, kind: Topic) -> None:
-        """Count a message that was not made, since nobody watches."""
+        """Count a message that was not made, because the topic has no subscriber."""
         with self._lock:
             self._offered[kind] += 1
             self._dropped[kind]["unwatched" if kind in self._topics else "off"] += 1
 
     def publish_masks(self, masks: Masks, frame: FrameId, budget_ms: float = MASK_BUDGET_MS) -> None:
-        """Hand over the masks as they stand on `frame`: their own frame, or a later one."""
+        """Publish masks with their state on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self.engine
         job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
-        # Many objects take long, and no picture is to wait for them: so in the caller's thread.
+        # Encoding many objects takes long, and pictures must not wait for it: so it is done in the caller's thread.
         self._offer("masks", _done(job) if self._subscriptions.has_subscriber("masks") else job, frame.captured_ns)
 
     def set_status(self, status: Mapping[str, Any]) -> None:
-        """Say how the pipeline is; sent now, twice a second, and to every new subscriber.
+        """Set the status of the pipeline. It is sent now, twice a second, and to every new subscriber.
 
-        The key `state` goes into the header too. `OutputError` if it holds more than numbers, text, lists and maps.
+        Its key `state` is also sent in the header. `OutputError` unless it holds only numbers, text, lists and maps.
         """
         copy = dict(status)
-        encode_status(copy, self._stream, session=self._session, seq=0, stated_ns=0)  # it fails here, not in the thread
+        # So that an error is raised here, and not in the thread.
+        encode_status(copy, self._stream, session=self._session, seq=0, stated_ns=0)
         with self._lock:
             self._status, self._stated_ns = copy, now_ns()
         self._offer("status", self._status_parts, now_ns())
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """For each topic: offered, sent, and dropped by cause; what waits in a slot is in none of the last two.
+        """For each topic: messages offered, sent, and dropped by cause. Messages in a slot are in neither of the last
+        two.
 
-        Causes: `slot` (newer ones came), `unwatched` (nobody subscribed), `failed` (see `error` in the status),
+        Causes: `slot` (replaced by a newer one), `unwatched` (no subscriber), `failed` (see `error` in the status),
         `off` (not among `topics`), `closed`.
         """
         with self._lock:
@@ -161,7 +163,7 @@ class Publisher:
             }
 
     def close(self) -> None:
-        """Send what waits, within about a tenth of a second, and free the port. May be called again."""
+        """Send what is queued, within about 0.1 s, and free the port. May be called again."""
         with self._lock:
             self._closed = True
         self._wakeup.wake()
@@ -197,14 +199,14 @@ class Publisher:
             full, self._stream, session=self._session, seq=self._status_seq, stated_ns=stated_ns, engine=self.engine
         )
 
-    # From here on: only the thread that owns the socket.
+    # Everything below runs in the thread that owns the socket.
 
     def _run(self) -> None:
         try:
             self._serve()
         finally:
             release(self.endpoint)
-            self._xpub.close()  # or close() would wait for it for ever
+            self._xpub.close()  # otherwise close() would wait forever
 
     def _serve(self) -> None:
         poller = zmq.Poller()
@@ -214,7 +216,7 @@ class Publisher:
         while open_:
             poller.poll(max(0, (self._status_due_ns - now_ns()) // 1_000_000 + 1))
             self.turned_ns = now_ns()
-            self._wakeup.drain()  # first: who rings after this is heard in the next round
+            self._wakeup.drain()  # first: a wake-up after this starts another round
             with self._lock:
                 open_ = not self._closed
             if self._subscriptions.read():
@@ -237,7 +239,7 @@ class Publisher:
         else:
             try:
                 self._xpub.send_multipart(job(), flags=zmq.NOBLOCK, copy=False)
-            except Exception as e:  # one bad picture must not end the thread that proves the stream alive
+            except Exception as e:  # one bad picture must not end the thread that sends the status
                 cause, error = "failed", f"{kind}: {type(e).__name__}: {e}"
         with self._lock:
             self._error = error or self._error

@@ -154,7 +154,7 @@ class Subscriber:
             return next(iter(self._newest), None)  # in order of arrival
         return kind if kind in self._newest else None
 
-    # From here on: only the thread that owns the sockets (the constructor runs before it starts).
+    # Everything below runs in the thread that owns the sockets (and in the constructor, before it starts).
 
     def _connect(self) -> None:
         """Subscribe to each topic of the stream on its own connection; to everything if its name is not known yet."""

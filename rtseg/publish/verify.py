@@ -1,4 +1,4 @@
-"""Is a recording what was written? Every line of its log, every sealed byte of its videos, and that the two agree."""
+"""Verifies a recording: every line of its log, every sealed byte of its videos, and that the two agree."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError
-from .event_log import GENESIS, Event, event_of
+from .event_log import GENESIS, Event, decode_line
 from .fragmented_mp4 import Seal, count_frames
 from .recording import FORMAT, LOG
 
 _VIDEO = re.compile(r"video-\d{3,}\.mp4")
 _NOT_CLOSED = (
-    "not closed: it is being written, or it was broken off, as a kill or a power cut does; "
-    "lines that somebody cut from its end cannot be told from that"
+    "not closed: it is being written, or was interrupted, as by a kill or a power cut; "
+    "lines removed from its end would look the same"
 )
 
 
 @dataclass(slots=True)
 class _Video:
-    """What the log says of one file."""
+    """What the log says about one video file."""
 
     frames: int = 0
     sealed: int = 0  # frames
@@ -32,8 +32,8 @@ class _Video:
 
 
 @dataclass(slots=True)
-class _Story:
-    """What the log says, line by line."""
+class _LogSummary:
+    """What the log says, added up line by line."""
 
     frames: int = 0
     missed: int = 0
@@ -41,8 +41,11 @@ class _Story:
     error: str = ""
     videos: dict[str, _Video] = field(default_factory=dict)
 
-    def take(self, line: int, event: Event) -> None:
-        """`ValueError` for an event that no recording writes there; `KeyError`, `TypeError` for an unknown form."""
+    def add(self, line: int, event: Event) -> None:
+        """Add a line.
+
+        `ValueError` for an event that no recording writes there; `KeyError`, `TypeError` if malformed.
+        """
         kind = event["event"]
         if self.ended:
             raise ValueError("it comes after the end")
@@ -71,38 +74,38 @@ class _Story:
 
 
 class _FaultError(Exception):
-    """The first thing that is wrong: the line of the log, if it is one, and why."""
+    """The first fault: its line in the log, if it is there, and what is wrong."""
 
     def __init__(self, line: int | None, why: str) -> None:
         super().__init__(why)
         self.line = line
 
 
-def _read(path: Path, found: dict[str, Any]) -> _Story:
-    """Check the chain, and say in `found` how far it goes."""
-    story, head = _Story(), GENESIS
+def _read(path: Path, found: dict[str, Any]) -> _LogSummary:
+    """Check the hash chain; `found` gets how far it is valid."""
+    log, head = _LogSummary(), GENESIS
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 found["torn"] = True
-                if story.ended:
+                if log.ended:
                     raise _FaultError(number, "it comes after the end")
                 break
             try:
-                event, head = event_of(line, head)
-                story.take(number, event)
+                event, head = decode_line(line, head)
+                log.add(number, event)
             except (ValueError, KeyError, TypeError) as e:
                 why = str(e) if isinstance(e, ValueError) else f"not an event of format {FORMAT} ({e})"
                 raise _FaultError(number, why) from e
             found |= {"lines": number, "head": head}
-    return story
+    return log
 
 
 def _check_video(path: Path, video: _Video, growing: bool) -> int:
-    """Check one file against the log; how many frames are in it. Only a `growing` one may have unsealed bytes."""
+    """Check one file against the log; its number of frames. Only a `growing` file may have unsealed bytes."""
     name = path.name
     if not path.exists() and not video.end:
-        return 0  # the log speaks of a file before that is created
+        return 0  # the log mentions a file before it is created
     try:
         with path.open("rb") as file:
             for line, seal in video.seals:
@@ -123,27 +126,26 @@ def _check_video(path: Path, video: _Video, growing: bool) -> int:
     return frames
 
 
-def _check_videos(folder: Path, story: _Story) -> int:
-    """Check all files; how many frames are in the log and in none of them."""
+def _check_videos(folder: Path, log: _LogSummary) -> int:
+    """Check all files; how many frames of the log are in none of them."""
     for path in sorted(folder.iterdir()):
-        if _VIDEO.fullmatch(path.name) and path.name not in story.videos:
+        if _VIDEO.fullmatch(path.name) and path.name not in log.videos:
             raise _FaultError(
                 None, f"{path.name}: the log does not know it; was it added, or are lines missing at the end?"
             )
-    growing = None if story.ended and not story.error else next(reversed(story.videos), None)
-    held = sum(_check_video(folder / name, video, name == growing) for name, video in story.videos.items())
-    return story.frames - held
+    growing = None if log.ended and not log.error else next(reversed(log.videos), None)
+    held = sum(_check_video(folder / name, video, name == growing) for name, video in log.videos.items())
+    return log.frames - held
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """Check the recording of one run; `ConfigError` if there is none in `folder`.
 
-    ok: it is unchanged and closed. unchanged: nothing was changed, as far as can be known. closed: it was ended, not
-    broken off; of what was broken off, lines that somebody took from its end are missed only as far as the video still
-    has their frames. torn: the last line is incomplete, as a killed process leaves it. frames: in the log; lost: those
-    of them that are in no video, because it broke off; missed: those that the log says were not recorded. bad_line and
-    why: the first fault; `why` also says how a recording ended that did not end well. head: the last hash, to compare
-    with one written down.
+    ok: it is unchanged and closed. unchanged: no change was found. closed: it was ended properly; if it was
+    interrupted, lines removed from its end are noticed only as far as the video still has their frames. torn: the last
+    line is incomplete, as a killed process leaves it. frames: in the log; lost: those that are in no video, because
+    recording was interrupted; missed: those that the log says were not recorded. bad_line and why: the first fault;
+    `why` also says why a recording ended with an error. head: the last hash, to compare with one written down.
     """
     if not (folder / LOG).is_file():
         runs = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{LOG}"))[-3:])
@@ -151,10 +153,10 @@ def verify(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"ok": False, "unchanged": False, "closed": False, "torn": False, "lines": 0}
     found |= {"frames": 0, "files": 0, "lost": 0, "missed": 0, "bad_line": None, "why": "", "head": GENESIS}
     try:
-        story = _read(folder / LOG, found)
-        found |= {"closed": story.ended, "frames": story.frames, "files": len(story.videos), "missed": story.missed}
-        found["lost"] = _check_videos(folder, story)
-        found |= {"ok": story.ended, "unchanged": True, "why": story.error if story.ended else _NOT_CLOSED}
+        log = _read(folder / LOG, found)
+        found |= {"closed": log.ended, "frames": log.frames, "files": len(log.videos), "missed": log.missed}
+        found["lost"] = _check_videos(folder, log)
+        found |= {"ok": log.ended, "unchanged": True, "why": log.error if log.ended else _NOT_CLOSED}
     except _FaultError as e:
         found |= {"bad_line": e.line, "why": str(e)}
     except OSError as e:

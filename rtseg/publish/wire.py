@@ -1,12 +1,11 @@
-"""What goes over the wire, version 1: `[topic, header, payload...]`.
+"""The wire format, version 1: `[topic, header, payload...]`.
 
-The topic is `STREAM/video`, `/overlay`, `/masks` or `/status`. The header is a msgpack map; every message has every
-key, with nil for what it has nothing to say of. Some are there only where they say something: `carried`, which is
-true, of an overlay whose masks were moved along with the picture; `cut`, which is true, of masks of the first frame of
-another scene; `lost`, ids, of overlay and masks where these objects are out of view; and `sample_aspect`, two
-integers, of pixels that are not square: how wide one is shown, for its height. The payload is the pixels (rgb24, or one
-JPEG), one COCO compressed RLE per object, or, for a status, one msgpack map. Times are nanoseconds on the monotonic
-clock that `clock` names.
+The topic is `STREAM/video`, `/overlay`, `/masks` or `/status`. The header is a msgpack map. Every message has every
+key, with nil where a key does not apply. Four keys are optional: `carried` (true: the masks of the overlay were moved
+along with the picture), `cut` (true: the masks are of the first frame of another scene), `lost` (ids of objects that
+are out of view, in overlay and masks), and `sample_aspect` (two integers: width and height of a pixel that is not
+square). The payload is the pixels (rgb24, or one JPEG), one COCO compressed RLE for each object, or one msgpack map for
+a status. Times are nanoseconds on the monotonic clock that `clock` names.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ VERSION = 1
 Parts = list[bytes | memoryview]
 
 _MAX_SIDE, _MAX_HEADER = 16384, 1 << 16
-_WIDEST = 16  # of a pixel, for its height; more would be damage
+_WIDEST = 16  # largest aspect ratio of a pixel; a larger one is damage
 _INT, _TEXT, _REAL, _NIL = (int,), (str,), (int, float), type(None)
 _KEYS: dict[str, tuple[type, ...]] = {
     "v": _INT, "session": _TEXT, "seq": _INT, "pts": (int, _NIL), "time_base": (list, _NIL),
@@ -42,16 +41,16 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "pixfmt": (str, _NIL), "color": (dict, _NIL), "mask_seq": (int, _NIL), "mask_age_ms": (*_REAL, _NIL),
     "state": _TEXT, "engine": _TEXT, "objects": (list,),
 }  # fmt: skip
-# That a message may lack, and an older reader ignores.
-_SOME_KEYS: dict[str, tuple[type, ...]] = {
+# Optional keys, which older readers ignore.
+_OPTIONAL_KEYS: dict[str, tuple[type, ...]] = {
     "carried": (bool,), "cut": (bool,), "lost": (list,), "sample_aspect": (list,),
 }  # fmt: skip
 _OBJECT_KEYS: dict[str, tuple[type, ...]] = {"id": _INT, "label": _TEXT, "score": _REAL, "area": _INT, "box": (list,)}
-_COUNTS = {"time_base": 2, "box": 4, "sample_aspect": 2}  # of integers, in those that are lists
+_COUNTS = {"time_base": 2, "box": 4, "sample_aspect": 2}  # how many integers these lists have
 
 
 def _clock() -> str:
-    """A name that two processes share exactly if they read the same monotonic clock: that of this boot."""
+    """A name for this boot's monotonic clock: two processes have the same name only if they read the same clock."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"monotonic:{boot.read_text().strip() if boot.exists() else uuid4()}"
 
@@ -127,14 +126,14 @@ class Message:
 
 
 def aspect_of(header: Mapping[str, Any]) -> Fraction:
-    """How wide a pixel is shown, for its height, by the header of a message; 1 where it says nothing sensible."""
+    """The aspect ratio (width / height) of a pixel, from a header; 1 if it states none, or no sensible one."""
     width, height = header.get("sample_aspect") or (1, 1)
     sensible = width > 0 < height and max(width, height) <= _WIDEST * min(width, height)
     return Fraction(width, height) if sensible else Fraction(1)
 
 
 def check_stream(stream: str) -> None:
-    """`OutputError` unless the name can stand in a topic, a file name and a one-line message."""
+    """`OutputError` unless the name can be used in a topic, a file name and a one-line message."""
     if not re.fullmatch(r"[\w.-]{1,64}", stream):
         raise OutputError(f"stream name {stream!r:.60}: expected 1 to 64 letters, digits, '_', '-' or '.'; rename it")
 
@@ -180,7 +179,7 @@ def _objects(seen: Sequence[ObjectSummary]) -> list[dict[str, Any]]:
 
 
 def encode_video(frame: Frame, stream: str, *, engine: str = "", jpeg_quality: int | None = None) -> Parts:
-    """The original picture: bit-identical, or as JPEG if a quality is given."""
+    """A video message: the original picture, bit-identical, or as JPEG if a quality is given."""
     pixfmt, pixels = _pixels(frame.image_hwc, jpeg_quality)
     return [*_head(frame, stream, "video", pixfmt, engine), pixels]
 
@@ -188,7 +187,7 @@ def encode_video(frame: Frame, stream: str, *, engine: str = "", jpeg_quality: i
 def encode_overlay(
     frame: Frame, drawn: Drawn, stream: str, *, engine: str = "", jpeg_quality: int | None = None
 ) -> Parts:
-    """The picture with its masks on it, and how old they are."""
+    """An overlay message: the picture with masks drawn on it, and their age."""
     pixfmt, pixels = _pixels(drawn.image_hwc, jpeg_quality)
     about: dict[str, Any] = {"mask_seq": drawn.mask_seq, "mask_age_ms": drawn.age_ms, "state": drawn.state}
     about |= {"carried": True} if drawn.carried else {}
@@ -199,9 +198,9 @@ def encode_overlay(
 def encode_masks(
     masks: Masks, frame: FrameId, stream: str, *, engine: str = "", budget_ms: float = MASK_BUDGET_MS
 ) -> Parts:
-    """All masks, one RLE each, also those that are empty or too old to be drawn on `frame`: `state` says which.
+    """A masks message: one RLE for each mask, also for empty masks and those too old to be drawn: see `state`.
 
-    The size is that of the masks; `seq` and the times are the frame's, `mask_seq` and `mask_age_ms` the masks'.
+    The size is that of the masks. `seq` and timestamps are the frame's, `mask_seq` and `mask_age_ms` the masks'.
     """
     state, age_ms = mask_state(frame, masks, budget_ms)
     measured = [measure(masks, i) for i in masks.ids]
@@ -216,7 +215,7 @@ def encode_masks(
 def encode_status(
     status: Mapping[str, Any], stream: str, *, session: str, seq: int, stated_ns: int, engine: str = ""
 ) -> Parts:
-    """How the pipeline is: `stated_ns` is when it said so, `seq` counts the times it was sent."""
+    """A status message. `stated_ns`: when the status was set; `seq`: how often a status was sent."""
     header: dict[str, Any] = dict.fromkeys(_KEYS)
     header |= {"v": VERSION, "session": session, "seq": seq, "captured_ns": stated_ns, "published_ns": now_ns()}
     header |= {"clock": CLOCK, "state": str(status.get("state", "unknown")), "engine": engine, "objects": []}
@@ -247,7 +246,7 @@ def _check_keys(thing: Any, keys: Mapping[str, tuple[type, ...]], what: str) -> 
 
 
 def _check_sizes(kind: Topic, header: dict[str, Any], sizes: Sequence[int], what: str) -> None:
-    """The payload has as many parts, and as many bytes, as the header says."""
+    """Check that the payload has the number of parts and bytes that the header states."""
     parts = len(header["objects"]) if kind == "masks" else 1
     if len(sizes) != parts:
         raise OutputError(f"{what}: {len(sizes)} payload parts; expected {parts}; is its publisher sound?")
@@ -264,7 +263,7 @@ def _check_sizes(kind: Topic, header: dict[str, Any], sizes: Sequence[int], what
 
 
 def decode(parts: Sequence[bytes | memoryview]) -> Message:
-    """Check what came over the wire; `OutputError`, in one line, if it is not a message of this version."""
+    """The message in received parts; `OutputError`, in one line, if they are not a message of this version."""
     if len(parts) < 2:
         raise OutputError(f"message: {len(parts)} parts; expected topic, header, payload; is this an rtseg publisher?")
     topic = bytes(parts[0])[:200].decode(errors="replace")
@@ -278,7 +277,7 @@ def decode(parts: Sequence[bytes | memoryview]) -> Message:
     header = _unpack_map(bytes(parts[1]), topic)
     if header.get("v") != VERSION:
         raise OutputError(f"{topic}: wire version {header.get('v')!r:.40}; expected {VERSION}; update the older side")
-    _check_keys(header, _KEYS | {key: kinds for key, kinds in _SOME_KEYS.items() if key in header}, topic)
+    _check_keys(header, _KEYS | {key: kinds for key, kinds in _OPTIONAL_KEYS.items() if key in header}, topic)
     for thing in header["objects"]:
         _check_keys(thing, _OBJECT_KEYS, f"{topic} {header['seq']}: object")
     _check_sizes(kind, header, [len(part) for part in parts[2:]], f"{topic} {header['seq']}")

@@ -1,8 +1,7 @@
-"""The renderer for many views at once, in torch, on a CPU or a GPU: what `draw` does, for training.
+"""Renders many views at once in torch, on a CPU or a GPU, for training: the same pictures as draw.py, up to rounding.
 
-Tissue is dense: one `grid_sample`. Tools are sparse: the rows of pixels that their pieces may cover are listed on the
-host (`spans`), the uppermost opaque piece of each pixel is found with one scatter, and only its colour is looked up.
-The pictures differ from `draw`'s by rounding.
+Tissue is dense: one `grid_sample`. Instruments are sparse: the rows of pixels that their pieces may cover are listed on
+the host (spans.py), the uppermost opaque piece of each pixel is found with one scatter, and only its colour is sampled.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .raster import (
     RIM_WIDE,
     blur_kernel,
     cell_of,
-    coarse,
+    field_at_cells,
     grain,
     shadow_kernels,
     surround_alpha,
@@ -41,7 +40,7 @@ from .view import Channel, Textures, View
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """Drawn views: uint8 [N, 3, H, W] RGB; the id of the visible tool and its `Part`, uint8 [N, H, W]."""
+    """Rendered views: RGB uint8 [N, 3, H, W]; the id of the visible instrument and its `Part`, uint8 [N, H, W]."""
 
     image_nchw: Tensor
     ids_nhw: Tensor
@@ -49,12 +48,12 @@ class Pictures:
 
 
 def render_batch(views: Sequence[View], width: int, height: int, device: torch.device | str = "cpu") -> Pictures:
-    """Draw views, of any scenes, at one size in pixels. Takes about 200 bytes a pixel of all pictures."""
+    """Render views, of any scenes, at one size in pixels. It needs about 200 bytes of memory for each pixel."""
     return BatchRenderer(device)(views, width, height)
 
 
 class BatchRenderer:
-    """`render_batch` that keeps the textures of the latest views on the device, for the next."""
+    """`render_batch` that keeps the textures of the latest views on the device, for the next call."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
@@ -64,8 +63,8 @@ class BatchRenderer:
     def __call__(self, views: Sequence[View], width: int, height: int) -> Pictures:
         laced = [n for n, view in enumerate(views) if view.later is not None]
         both = [*views, *(view.later for view in views if view.later is not None)]
-        paints = {id(view.paint): view.paint for view in both}
-        # Found by identity: a paint that is kept here cannot have lost its id to another.
+        paints = {id(view.textures): view.textures for view in both}
+        # Found by `id`: as the textures are kept here, no other object can have the same id.
         self._atlases = {key: self._atlases.get(key) or (p, self._upload(p)) for key, p in paints.items()}
         drawn = _Batch(both, [self._atlases[key][1] for key in paints], width, height, self._device).draw()
         planes = []
@@ -84,7 +83,7 @@ class BatchRenderer:
 
 
 class _Batch:
-    """One drawing of `views`; `atlases` are those of their paints, in order of first appearance."""
+    """One rendering of `views`; `atlases` are those of their textures, in order of first appearance."""
 
     def __init__(
         self, views: Sequence[View], atlases: list[Atlas], width: int, height: int, device: torch.device
@@ -92,9 +91,9 @@ class _Batch:
         self._views, self._atlases, self._device = views, atlases, device
         self._width, self._height = width, height
         self._unit, self._cell = unit_of(width, height), cell_of(width, height)
-        order = {key: n for n, key in enumerate(dict.fromkeys(id(view.paint) for view in views))}
-        self._scene = [order[id(view.paint)] for view in views]
-        field_nhwc = np.stack([coarse(view, width, height) for view in views])
+        order = {key: n for n, key in enumerate(dict.fromkeys(id(view.textures) for view in views))}
+        self._scene = [order[id(view.textures)] for view in views]
+        field_nhwc = np.stack([field_at_cells(view, width, height) for view in views])
         self._peaks = field_nhwc.max((0, 1, 2))
         self._field_nchw = self._to(field_nhwc).permute(0, 3, 1, 2)
 
@@ -120,7 +119,7 @@ class _Batch:
         return Pictures(seen_nchw, ids_nhw * inside_nhw, parts_nhw * inside_nhw)
 
     def _surround(self) -> Tensor:
-        """How much light passes the endoscopes' tubes, uint8 [N, H, W]."""
+        """How much light passes the endoscope's tube, uint8 [N, H, W]."""
         kinds = list(dict.fromkeys(view.surround for view in self._views))
         full_hw = np.full((self._height, self._width), 255, np.uint8)
         tables = [surround_alpha(kind, self._width, self._height) if kind else full_hw for kind in kinds]
@@ -132,7 +131,7 @@ class _Batch:
         return self._enlarge(tinted.clamp(0, 255).floor())
 
     def _tools(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The tools in the lamp's light, float32 [N, 3, H, W]; their ids and parts, uint8 [N, H, W]."""
+        """The instruments in the lamp's light, float32 [N, 3, H, W]; their ids and parts, uint8 [N, H, W]."""
         n, h, w = len(self._views), self._height, self._width
         codes = np.zeros((2, n, 1 + max(len(v.sprites) for v in self._views)), np.uint8)
         for k, view in enumerate(self._views):
@@ -163,11 +162,11 @@ class _Batch:
         return tools_nchw
 
     def _shade(self, ids_nhw: Tensor) -> Tensor:
-        """How dark the tools' shadow is at the cells, float32 [N, gh, gw]."""
+        """Darkness of the instruments' shadow at the cells, float32 [N, gh, gw]."""
         n, _, rows, columns = self._field_nchw.shape
         cell = self._cell
-        room = (0, (columns - 2) * cell - self._width, 0, (rows - 2) * cell - self._height)
-        cells = F.avg_pool2d(F.pad((ids_nhw > 0).float()[None], room), cell).mul(255).round()
+        padding = (0, (columns - 2) * cell - self._width, 0, (rows - 2) * cell - self._height)
+        cells = F.avg_pool2d(F.pad((ids_nhw > 0).float()[None], padding), cell).mul(255).round()
         kernels = [shadow_kernels(v.shadow, self._unit, cell) for v in self._views]
         across, down = (
             self._to([t[0] for t in kernels])[:, None, None],
@@ -178,7 +177,7 @@ class _Batch:
         return soft * self._to([v.shadow.strength / 255 for v in self._views])[:, None, None]
 
     def _seen_tissue(self) -> Tensor:
-        """The painted map where it is seen, float32 [N, 4, H, W]: a scene's views lie one below another."""
+        """The tissue map sampled at each pixel, float32 [N, 4, H, W]; the views of one scene are sampled together."""
         slot, seen = [], [0] * len(self._atlases)
         for scene in self._scene:
             slot.append(seen[scene])
@@ -190,7 +189,7 @@ class _Batch:
         )
         where = self._enlarge(self._field_nchw[:, [Channel.U, Channel.V]])
         extent = self._to([sizes[scene][::-1] for scene in self._scene])[:, :, None, None]
-        mirrored = extent - ((where + 0.5) % (2 * extent) - extent).abs() - 0.5  # the map goes on beyond its edge
+        mirrored = extent - ((where + 0.5) % (2 * extent) - extent).abs() - 0.5  # the map is mirrored beyond its edge
         inside = torch.minimum(mirrored.clamp_min(0), extent - 1)
         turned = inside * 2 / self._to([wide - 1, high - 1])[:, None, None] - 1
         grid = torch.zeros(len(maps), max(seen), *turned.shape[2:], 2, device=self._device)
@@ -228,14 +227,14 @@ class _Batch:
     def _blurred(self, image_nchw: Tensor) -> Tensor:
         cell, n = self._cell // 2, len(image_nchw)
         rows, columns = -(-self._height // cell), -(-self._width // cell)
-        room = (0, columns * cell - self._width, 0, rows * cell - self._height)
-        small = F.avg_pool2d(F.pad(image_nchw, room, mode="replicate"), cell)
+        padding = (0, columns * cell - self._width, 0, rows * cell - self._height)
+        small = F.avg_pool2d(F.pad(image_nchw, padding, mode="replicate"), cell)
         soft = _smooth(small, self._to(blur_kernel(1.0)).expand(n, 5))
         fine = F.interpolate(soft, scale_factor=cell, mode="bilinear", align_corners=False)
         return fine[..., : self._height, : self._width]
 
     def _wet(self, image_nchw: Tensor) -> Tensor:
-        """The drops on the lenses; those of one picture lie apart."""
+        """Draw the drops on the lenses; the drops of one picture do not overlap."""
         drops = [(k, drop) for k, view in enumerate(self._views) for drop in view.drops]
         size = np.array((self._width, self._height))
         middle = np.array([(d.x, d.y) for _, d in drops]) * self._unit + size / 2 - 0.5
@@ -258,9 +257,9 @@ class _Batch:
         start = pixel - pixel % (self._width * self._height)
         inner = sum(flat[start + i] * w[:, None] for i, w in zip(index, weight, strict=True))
         mixed = flat[pixel] + (inner - flat[pixel]) * cover[:, None] + rim[:, None]
-        room = torch.cat([flat, flat[:1]])  # the last row takes what lies outside of the drops
-        room[torch.where(r < 1, pixel, len(flat))] = mixed.clamp_max(255)
-        return room[:-1].view(len(self._views), self._height, self._width, 3).permute(0, 3, 1, 2)
+        extended = torch.cat([flat, flat[:1]])  # an extra row receives the pixels outside of the drops
+        extended[torch.where(r < 1, pixel, len(flat))] = mixed.clamp_max(255)
+        return extended[:-1].view(len(self._views), self._height, self._width, 3).permute(0, 3, 1, 2)
 
     def _sensed(self, image_nchw: Tensor) -> Tensor:
         kernels = np.zeros((len(self._views), 5), np.float32)
@@ -285,7 +284,7 @@ class _Batch:
 
 
 def _bump(length: int, middle_n: Tensor, sigma_n: Tensor) -> Tensor:
-    """A bell over a row of pixels, cut at three sigma, [N, length]."""
+    """A Gaussian over a row of pixels, cut at three sigma, [N, length]."""
     away = (torch.arange(length, device=middle_n.device) - middle_n[:, None]) / sigma_n[:, None]
     return torch.exp(-0.5 * away**2) * (away.abs() < 3)
 

@@ -22,7 +22,7 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 
 
 def _table(base: tuple[tuple[int, ...], ...], quality: int) -> np.ndarray:
-    """The quantisation at a quality of 1 to 100, as libjpeg scales it, [8, 8]."""
+    """The quantisation table at a quality of 1 to 100, as libjpeg scales it, [8, 8]."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.asarray(np.clip((np.array(base) * percent + 50) // 100, 1, 255))
 
@@ -35,7 +35,7 @@ def _dct(device: torch.device) -> Tensor:
 
 
 def _quantised(plane_nhw: Tensor, table_n88: Tensor) -> Tensor:
-    """Planes through the blocks' quantised cosine transforms and back."""
+    """Planes after quantisation of the cosine transform of each block."""
     n, h, w = plane_nhw.shape
     dct = _dct(plane_nhw.device)
     blocks = plane_nhw.view(n, h // 8, 8, w // 8, 8).transpose(2, 3)
@@ -53,8 +53,8 @@ def compressed(image_nchw: Tensor, qualities: Sequence[int | None]) -> Tensor:
     tables = [np.stack([_table(base, q) for q in qualities if q is not None]) for base in (LUMA, CHROMA)]
     luma, chroma = (torch.as_tensor(table, dtype=torch.float32, device=device) for table in tables)
     to_ycc = torch.tensor(TO_YCC, device=device)
-    room = (0, -w % 16, 0, -h % 16)
-    rgb = F.pad(image_nchw[lossy].float(), room, mode="replicate")
+    padding = (0, -w % 16, 0, -h % 16)
+    rgb = F.pad(image_nchw[lossy].float(), padding, mode="replicate")
     ycc = torch.einsum("yc,nchw->nyhw", to_ycc, rgb).round()
     y = _quantised(ycc[:, 0] - 128, luma) + 128
     small = F.avg_pool2d(ycc[:, 1:], 2)

@@ -1,4 +1,4 @@
-"""Where tools are, for the batch renderer: the uppermost opaque piece of each pixel, and that piece's colour."""
+"""Instruments in the batch renderer: the uppermost opaque piece of each pixel, and its colour."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Atlas:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """All sprites of all views, [S, ...] each, and the pixels that they may cover."""
+    """All sprites of all views, arrays [S, ...], and the pixels that they may cover."""
 
     spans: Spans
     view: np.ndarray
     scene: np.ndarray
     rank: np.ndarray
     gain: np.ndarray
-    offset: np.ndarray  # of its texture in its scene's atlas
+    offset: np.ndarray  # of its texture in the atlas of its scene
     wide: np.ndarray
     high: np.ndarray
-    along: np.ndarray  # what a column more is in the texture, [S, 2]
+    along: np.ndarray  # the step in the texture from one column of the picture to the next, [S, 2]
     start: np.ndarray  # where a span begins in the texture, [spans, 2]
     size: tuple[int, int]  # height and width of the pictures
 
@@ -43,7 +43,7 @@ class Layout:
         rows: list[tuple[float, ...]] = []
         places = []
         for k, view in enumerate(views):
-            sizes = [piece.shape[:2] for piece in view.paint.pieces]
+            sizes = [piece.shape[:2] for piece in view.textures.pieces]
             begins = np.cumsum([0, *(h * w for h, w in sizes)])
             for rank, sprite in enumerate(view.sprites, 1):
                 h, w = sizes[sprite.texture]
@@ -92,7 +92,7 @@ def spread(
 def bilinear_weights(
     u: Tensor, v: Tensor, owner: Tensor, wide: Tensor, high: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The four texels around a place of a texture, row by row, and their weights; outside, the border goes on."""
+    """The four texels around a position, row by row, and their bilinear weights; outside, the border is repeated."""
     w, h = wide[owner], high[owner]
     column, row = (
         torch.minimum(u.floor().long().clamp_min(0), w - 2),
@@ -130,7 +130,7 @@ def rasterize(layout: Layout, atlases: Sequence[Atlas], light: Tensor) -> tuple[
     rank = to(layout.rank, torch.int32)[owner]
     inside = (alpha > 127.5) & (u >= 0) & (v >= 0)
     winner.scatter_reduce_(0, pixel, torch.where(inside, rank, 0), "amax")
-    kept = (inside & (rank == winner[pixel])).nonzero()[:, 0]  # the one wait for the device
+    kept = (inside & (rank == winner[pixel])).nonzero()[:, 0]  # the only synchronisation with the device
     place, gain = pixel[kept], to(layout.gain, torch.float32)[owner[kept]] / LIGHT_1
     texels, weight = [t[kept] for t in texels], [w[kept] for w in weight]
     for channel in range(3):

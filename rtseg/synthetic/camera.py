@@ -1,7 +1,7 @@
-"""The hand that holds the camera, and the tissue that lives under it: from the picture to the painted map.
+"""Camera motion and tissue deformation: from positions in the picture to positions on the painted tissue map.
 
-Tools follow shake, zoom and roll with the whole picture. The slow sway moves tissue alone: whoever works follows the
-camera with the tools.
+Shake, zoom and roll move the whole picture, instruments included. The slow sway moves only the tissue: the surgeon
+follows the camera with the instruments.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .moves import Moves, Pose
 from .options import Options
 from .view import NODES, Place
 
-STRETCH = 0.13  # units: as far as tissue gives way
-GRIP = 0.022  # square units: how far around a tip tissue comes with it
+STRETCH = 0.13  # units: how far tissue can be stretched
+GRIP = 0.022  # square units: variance of the area around a tip that moves with it
 
 
 def nodes() -> tuple[Float32, Float32]:
@@ -27,14 +27,14 @@ def nodes() -> tuple[Float32, Float32]:
 
 
 class Camera:
-    """Where what is seen lies on the painted map, in its units."""
+    """The position of what is seen on the tissue map, in units."""
 
     def __init__(self, seed: int, options: Options, moves: Moves) -> None:
         rng = np.random.default_rng((seed, 8))
         self._options, self._moves = options, moves
         self._rate, self._phase = rng.uniform(0.75, 1.3, 12), rng.uniform(0, math.tau, 12)
-        self._turn = float(rng.uniform(0, math.tau))  # which way up the map is
-        self._near = float(rng.uniform(0.72, 1.0))  # how much of the map is seen
+        self._turn = float(rng.uniform(0, math.tau))  # rotation of the map
+        self._near = float(rng.uniform(0.72, 1.0))  # share of the map that is seen
         self._swell = rng.uniform(-0.4, 0.4, 2)
         self._lift = rng.uniform(-1, 1, 2)
         self._x_hw, self._y_hw = nodes()
@@ -47,7 +47,7 @@ class Camera:
         return math.exp(0.32 * self._options.zoom * waves)
 
     def place(self, seconds: float) -> Place:
-        """From the tools' units to the picture's, [2, 3]: zoom, roll and shake."""
+        """The transform from instrument units to picture units, [2, 3]: zoom, roll and shake."""
         o, zoom = self._options, self.zoom(seconds)
         angle = 0.10 * o.sway * self._wave(2, seconds, 0.07) + 0.012 * o.shake * self._wave(3, seconds, 1.7)
         x = 0.020 * o.shake * (self._wave(4, seconds, 0.9) + 0.5 * self._wave(5, seconds, 4.1))
@@ -56,7 +56,7 @@ class Camera:
         return np.array([[cos, -sin, x], [sin, cos, y]])
 
     def on_map(self, seconds: float, x: Float32 | float, y: Float32 | float) -> tuple[Float32 | float, Float32 | float]:
-        """From the tools' units to the map's, without what tools and breath do to it."""
+        """From instrument units to map units, without deformation by instruments and breathing."""
         o = self._options
         pan_x = 0.22 * o.sway * self._wave(8, seconds, 0.05)
         pan_y = 0.16 * o.sway * self._wave(9, seconds, 0.06)
@@ -64,19 +64,19 @@ class Camera:
         return cos * (x + pan_x) - sin * (y + pan_y), sin * (x + pan_x) + cos * (y + pan_y)
 
     def pulls(self, poses: list[Pose], seconds: float) -> list[tuple[Pose, float, float]]:
-        """The poses that hold tissue, and by how far it was pulled on the map since it was grasped."""
+        """The poses that hold tissue, and how far each pulled it on the map since it grasped."""
         found = []
         for port, pose in enumerate(poses):
-            if pose.held * self._options.contact > 0:
+            if pose.grip * self._options.contact > 0:
                 began = self._moves.pose(port, pose.grasped)
                 (u, v), (u0, v0) = self.on_map(seconds, pose.x, pose.y), self.on_map(pose.grasped, began.x, began.y)
                 far = math.hypot(u - u0, v - v0)
-                much = pose.held * self._options.contact * STRETCH * math.tanh(far / STRETCH) / max(far, 1e-6)
+                much = pose.grip * self._options.contact * STRETCH * math.tanh(far / STRETCH) / max(far, 1e-6)
                 found.append((pose, float(much * (u - u0)), float(much * (v - v0))))
         return found
 
     def tissue(self, poses: list[Pose], seconds: float) -> tuple[Float32, Float32, Float32]:
-        """Where the nodes lie on the map, u and v, and how much light tissue there loses, [NODES, NODES] each."""
+        """The nodes' positions on the map, u and v, and how much darker tissue is there, [NODES, NODES] each."""
         place = self.place(seconds)
         back = np.linalg.inv(place[:, :2]).astype(np.float32)
         x_hw, y_hw = self._x_hw - np.float32(place[0, 2]), self._y_hw - np.float32(place[1, 2])
@@ -89,9 +89,9 @@ class Camera:
         for pose, du, dv in self.pulls(poses, seconds):
             away_hw = (x_hw - np.float32(pose.x)) ** 2 + (y_hw - np.float32(pose.y)) ** 2
             near_hw = np.exp(away_hw * np.float32(-1 / GRIP))
-            press = np.float32(pose.held * self._options.contact)
+            press = np.float32(pose.grip * self._options.contact)
             mid_u, mid_v = self.on_map(seconds, pose.x, pose.y)
-            pinch_hw = np.float32(0.35) * press * near_hw  # what is around is drawn to the tip, in folds
+            pinch_hw = np.float32(0.35) * press * near_hw  # tissue around the tip is drawn towards it, in folds
             u_hw = u_hw + pinch_hw * (u_hw - mid_u) - near_hw * du
             v_hw = v_hw + pinch_hw * (v_hw - mid_v) - near_hw * dv
             dark_hw += press * np.float32(0.35) * near_hw**3

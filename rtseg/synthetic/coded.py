@@ -1,11 +1,11 @@
-"""Pictures that carry their own number: what proves which picture arrived, and when it was let go.
+"""Frames that carry their number as a visible code, to measure which frame arrived where, and when.
 
-The number is a plate of black and white blocks in the upper left corner, 28 x 4 blocks with a white rim of one block:
+The code is a plate of black and white blocks in the upper left corner, 28 x 4 blocks with a white rim of one block:
 
     # . # # #  .  16 columns x 4 rows of bits  .  # # # . #
 
-The bars at its ends are found along a row, at any place and scale; the bits are the number and its CRC-32, so what
-is not exactly a plate is no number.
+The bars at its ends are found along a row, at any position and scale. The bits are the number and its CRC-32, so that
+nothing else is read as a number.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ..base.source import Source
 from ..base.types import Frame, ImageU8, now_ns
 from .uri import read_numbers
 
-_EDGES = np.array([0, 1, 2, 5, 23, 26, 27, 28])  # of the dark bars, in blocks from the left end
+_EDGES = np.array([0, 1, 2, 5, 23, 26, 27, 28])  # edges of the dark bars, in blocks from the left end
 _BLOCKS = 28
-_COLUMNS, _ROWS, _FIRST = 16, 4, 6  # of the bits, and the block they begin at
+_COLUMNS, _ROWS, _FIRST = 16, 4, 6  # of bits, and the block at which they begin
 _LIGHT = 128
-_LEAST = 1.5  # pixels of a block that can be read
-_MOST_TRIES = 48  # places that look like a plate: a bound on the time a hostile picture can cost
-# No plain area may read as a number: the CRC-32 of 32 ones is 32 ones.
+_MIN_BLOCK = 1.5  # pixels of the smallest block that can be read
+_MAX_TRIES = 48  # candidates that are tried: bounds the time that a hostile picture can cost
+# Without scrambling, a plain area would be a valid code: the CRC-32 of 32 ones is 32 ones.
 _SCRAMBLE = np.unpackbits(np.frombuffer(bytes.fromhex("5ac36996a53cf00f"), np.uint8))
 Ints = npt.NDArray[np.int64]
 
@@ -44,10 +44,10 @@ def _bits(number: int) -> ImageU8:
 
 
 def plate_box(height: int, width: int) -> tuple[int, int]:
-    """Height and width in pixels of the plate on a picture of this size; `SourceError` if there is no room for it."""
+    """Height and width in pixels of the plate on a picture of this size; `SourceError` if the picture is too small."""
     block = min(width // (_BLOCKS + 2), height // (2 * (_ROWS + 2)), max(8, width // 128))
     if block < 4:
-        raise SourceError(f"a picture of {width}x{height}: no room for its number; expected at least 120x48")
+        raise SourceError(f"a picture of {width}x{height}: too small for its number; expected at least 120x48")
     return block * (_ROWS + 2), block * (_BLOCKS + 2)
 
 
@@ -66,40 +66,40 @@ def stamp(image_hwc: ImageU8, number: int) -> None:
 
 
 def read(image_hwc: ImageU8) -> int | None:
-    """The number on a picture, uint8 RGB [H, W, 3], wherever and however large the plate is; None if it is not clear.
+    """The number on a picture, uint8 RGB [H, W, 3], at any position and scale; None if it cannot be read.
 
-    Reads through cropping, scaling, JPEG and video coding; not through rotation or mirroring.
+    Survives cropping, scaling, JPEG and video coding; not rotation or mirroring.
     """
     height = image_hwc.shape[0]
     step = max(3, height // 180)
-    green_hw = image_hwc[..., 1]  # as good as the luma for black and white, and there already
+    green_hw = image_hwc[..., 1]  # for black and white as good as luma, and needs no conversion
     tries = 0
-    for top, bottom in ((0, height // 6), (height // 6, height)):  # where the plate usually is; everywhere else
-        for y, left, right in _places(np.ascontiguousarray(green_hw[top:bottom:step])):
+    for top, bottom in ((0, height // 6), (height // 6, height)):  # where the plate usually is, then everywhere else
+        for y, left, right in _candidates(np.ascontiguousarray(green_hw[top:bottom:step])):
             number = _read_at(green_hw, top + y * step, left, right)
             tries += 1
-            if number is not None or tries == _MOST_TRIES:
+            if number is not None or tries == _MAX_TRIES:
                 return number
     return None
 
 
-def _places(strip_hw: ImageU8) -> Iterator[tuple[int, int, int]]:
-    """Where bars like those of a plate lie along a row: the row, the left end and the right end."""
+def _candidates(strip_hw: ImageU8) -> Iterator[tuple[int, int, int]]:
+    """Candidates for a plate: the row, the left end and the right end of bars like those of a plate."""
     dark_hw = strip_hw < _LIGHT
-    dark_hw[:, [0, -1]] = False  # every row begins and ends light: a bar that is cut off is none
+    dark_hw[:, [0, -1]] = False  # every row begins and ends light, so that a bar at the edge does not count
     flat = dark_hw.reshape(-1).view(np.int8)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     starts, ends = edges[::2], edges[1::2]
     lengths, gaps = ends - starts, starts[1:] - ends[:-1]
     narrow, wide = lengths[:-1], lengths[1:]
-    first = np.flatnonzero(_like(narrow, gaps, wide))
-    last = np.flatnonzero(_like(wide, gaps, narrow))
+    first = np.flatnonzero(_has_bar_ratio(narrow, gaps, wide))
+    last = np.flatnonzero(_has_bar_ratio(wide, gaps, narrow))
     if not len(first) or not len(last):
         return
     rights, lefts = ends[last + 1], starts[first]
     blocks = (ends[first + 1] - lefts) / 5
     nearest = np.searchsorted(rights, lefts + _BLOCKS * (blocks - 0.4) - 1)
-    for more in range(3):  # bits can look like bars, so the first is not always the one
+    for more in range(3):  # bits can look like bars, so the nearest is not always the right one
         pair = np.flatnonzero(nearest + more < len(rights))
         i, j = first[pair], last[nearest[pair] + more]
         found = np.stack(
@@ -107,22 +107,22 @@ def _places(strip_hw: ImageU8) -> Iterator[tuple[int, int, int]]:
         )
         found -= found[0]
         block = found[-1] / _BLOCKS
-        fits = (np.abs(found - _EDGES[:, None] * block) < 0.35 * block + 0.6).all(axis=0) & (block >= _LEAST)
+        fits = (np.abs(found - _EDGES[:, None] * block) < 0.35 * block + 0.6).all(axis=0) & (block >= _MIN_BLOCK)
         for left, span in zip(starts[i[fits]].tolist(), found[-1, fits].tolist(), strict=True):
             y, x = divmod(left, strip_hw.shape[1])
-            if x + span < strip_hw.shape[1]:  # and not half on this row and half on the next
+            if x + span < strip_hw.shape[1]:  # not continued on the next row
                 yield y, x, x + span
 
 
-def _like(one: Ints, gap: Ints, three: Ints) -> npt.NDArray[np.bool_]:
-    """Which of these runs are to one another about as 1 : 1 : 3."""
+def _has_bar_ratio(one: Ints, gap: Ints, three: Ints) -> npt.NDArray[np.bool_]:
+    """Which of these runs have lengths of about 1 : 1 : 3."""
     block = (one + gap + three) / 5
     slack = 0.4 * block + 0.6
-    return np.asarray((np.abs(one - block) < slack) & (np.abs(gap - block) < slack) & (block >= 0.8 * _LEAST))
+    return np.asarray((np.abs(one - block) < slack) & (np.abs(gap - block) < slack) & (block >= 0.8 * _MIN_BLOCK))
 
 
 def _read_at(green_hw: ImageU8, y: int, left: int, right: int) -> int | None:
-    """The number of the plate whose bars lie at row `y` from `left` to `right`; None if none is there."""
+    """The number of the plate whose bars are at row `y` from `left` to `right`; None if it is not a plate."""
     block = (right - left) / _BLOCKS
     reach = math.ceil(3 * _ROWS * block)
     start = max(0, y - reach)
@@ -149,7 +149,7 @@ _KEYS = (*_DEFAULTS, "stamps")
 
 
 def _settings(uri: str) -> tuple[dict[str, Fraction], str]:
-    """What the uri `coded:?key=value&...` asks for, checked, with the defaults; and the file for stamps, or ""."""
+    """The values in the uri `coded:?key=value&...`, checked, with defaults; and the file for stamps, or ""."""
     head, _, query = uri.removeprefix("coded:").partition("?")
     if head:
         raise SourceError(f"{uri}: found {head!r} after coded:; expected coded:?seconds=60&fps=25")
@@ -159,16 +159,16 @@ def _settings(uri: str) -> tuple[dict[str, Fraction], str]:
 
 
 def disc_box(height: int, width: int) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of the disc on the first picture: something to follow, far from the plate."""
+    """x0, y0, x1, y1 of the disc on the first picture: an object to track, far from the plate."""
     radius, x, y = height // 8, width * 2 // 3, height * 2 // 3
     return x - radius, y - radius, x + radius, y + radius
 
 
 class CodedSource(Source):
-    """`coded:?seconds=60&fps=25&width=1280&height=720`: each picture carries its own index; a disc goes round on it.
+    """`coded:?seconds=60&fps=25&width=1280&height=720`: each picture carries its index; a disc moves in a circle.
 
-    `stamps=FILE` makes it a camera with a clock of its own: each picture leaves at its due time, counted from the
-    first, and the file holds when: int64 [frames], `now_ns()` at the moment before, 0 for what has not left.
+    `stamps=FILE` makes it a camera with its own clock: each picture is released at its due time, counted from the
+    first, and the file gets that time: int64 [frames], `now_ns()` just before the release, 0 if it was not released.
     """
 
     def __init__(self, uri: str, rate: Fraction | None = None) -> None:
@@ -213,5 +213,5 @@ class CodedSource(Source):
 
 
 def read_stamps(path: Path) -> npt.NDArray[np.int64]:
-    """When each picture left a source with `stamps=path`: int64 [frames] in ns of the one clock, 0 for not yet."""
+    """When a source with `stamps=path` released each picture: int64 [frames], ns of the monotonic clock, 0: not yet."""
     return np.fromfile(path, np.int64)

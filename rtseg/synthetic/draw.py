@@ -1,4 +1,4 @@
-"""The renderer for one picture at a time, in OpenCV: fast on one core. `batch` draws the same in torch."""
+"""Renders one picture at a time in OpenCV, fast on one core. batch.py renders the same in torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .raster import (
     blur_kernel,
     blur_size,
     cell_of,
-    coarse,
     drop_profile,
+    field_at_cells,
     grain,
     pixel_place,
     shadow_kernels,
@@ -31,12 +31,12 @@ from .view import Channel, Drop, Glint, Picture, Sprite, View
 
 _T = TypeVar("_T", np.uint8, np.float32)
 
-ASPECT = 3  # a texture longer than this is drawn in pieces: a diagonal tool's box is mostly empty
+ASPECT = 3  # a texture with a larger aspect is drawn in pieces, because the box of a diagonal shaft is mostly empty
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The size that is drawn at, and what follows from it."""
+    """The size of the picture, and what follows from it."""
 
     width: int
     height: int
@@ -50,14 +50,14 @@ class _Pixels:
         return cell_of(self.width, self.height)
 
     def enlarge(self, coarse_hwc: npt.NDArray[_T]) -> npt.NDArray[_T]:
-        """From cells (with a margin of one) to pixels, linearly."""
+        """Interpolate linearly from cells (with a margin of one) to pixels."""
         cell, (rows, columns) = self.cell, coarse_hwc.shape[:2]
         fine_hwc = np.asarray(cv2.resize(coarse_hwc, (columns * cell, rows * cell)), coarse_hwc.dtype)
         return fine_hwc[cell : cell + self.height, cell : cell + self.width]
 
 
 def render_cv2(view: View, width: int, height: int) -> Picture:
-    """Draw a view at a size in pixels."""
+    """Render a view at a size in pixels."""
     pixels = _Pixels(width, height)
     picture = _seen(view, pixels)
     if view.later is not None:
@@ -76,7 +76,7 @@ def _planes(picture: Picture) -> tuple[ImageU8, ImageU8, ImageU8]:
 
 def _seen(view: View, pixels: _Pixels) -> Picture:
     """Everything but interlacing and compression."""
-    field_hwc = coarse(view, pixels.width, pixels.height)
+    field_hwc = field_at_cells(view, pixels.width, pixels.height)
     tools_hwc, which_hw = _tools(view, pixels, field_hwc)
     codes = np.zeros((2, 256), np.uint8)
     for index, sprite in enumerate(view.sprites):
@@ -98,17 +98,19 @@ def _seen(view: View, pixels: _Pixels) -> Picture:
 
 
 def _tools(view: View, pixels: _Pixels, field_hwc: Float32) -> tuple[ImageU8, ImageU8]:
-    """The tools in the lamp's light, uint8 [H, W, 3], and at each pixel 1 + the index of the uppermost sprite."""
+    """The instruments in the lamp's light, uint8 [H, W, 3], and at each pixel 1 + the index of the uppermost sprite."""
     tools_hwc = np.zeros((pixels.height, pixels.width, 3), np.uint8)
     which_hw = np.zeros((pixels.height, pixels.width), np.uint8)
     light_hwc = pixels.enlarge(_light(view, field_hwc))
     for index, sprite in enumerate(view.sprites):
-        texture_hwc = view.paint.pieces[sprite.texture]
+        texture_hwc = view.textures.pieces[sprite.texture]
         place = pixel_place(sprite, pixels.width, pixels.height)
         h, w = texture_hwc.shape[:2]
         step = max(ASPECT * h, 64)
         for start in range(0, w, step):
-            part_hwc = texture_hwc[:, max(start - 1, 0) : start + step + 1]  # they share a column: no seam
+            part_hwc = texture_hwc[
+                :, max(start - 1, 0) : start + step + 1
+            ]  # pieces share a column, so that there is no seam
             moved = place.copy()
             moved[:, 2] += place[:, 0] * max(start - 1, 0)
             _stamp(part_hwc, moved, index + 1, sprite, tools_hwc, which_hw, light_hwc)
@@ -124,7 +126,7 @@ def _stamp(
     which_hw: ImageU8,
     light_hwc: ImageU8,
 ) -> None:
-    """Draw a piece of a sprite, in place, over what is there."""
+    """Draw a piece of a sprite over the picture, in place."""
     h, w = texture_hwc.shape[:2]
     corners = place @ np.array([[-1, w, w, -1], [-1, -1, h, h], [1, 1, 1, 1]], np.float64)
     x0, y0 = np.maximum(np.floor(corners.min(1)), 0).astype(int)
@@ -143,14 +145,14 @@ def _stamp(
 
 
 def _light(view: View, field_hwc: Float32, shade_hw: Float32 | float = 0.0) -> ImageU8:
-    """The lamp's light at the cells, dimmed by shade, uint8 [gh, gw, 3] with LIGHT_1 as 1."""
+    """The lamp's light at the cells, dimmed by shadow, uint8 [gh, gw, 3] with LIGHT_1 as 1."""
     light_hw = field_hwc[..., Channel.LIGHT] * (1 - shade_hw)
     lit_hwc = light_hw[..., None] * np.float32(LIGHT_1) * np.array(view.tint_rgb, np.float32)
     return np.asarray(np.clip(lit_hwc, 0, 255), np.uint8)
 
 
 def _shade(view: View, pixels: _Pixels, field_hwc: Float32, ids_hw: ImageU8) -> Float32 | float:
-    """How dark the tools' shadow is at the cells, float32 [gh, gw]."""
+    """Darkness of the instruments' shadow at the cells, float32 [gh, gw]."""
     if not view.shadow.strength:
         return 0.0
     rows, columns = field_hwc.shape[0] - 2, field_hwc.shape[1] - 2
@@ -164,11 +166,11 @@ def _shade(view: View, pixels: _Pixels, field_hwc: Float32, ids_hw: ImageU8) -> 
 
 
 def _tissue(view: View, pixels: _Pixels, field_hwc: Float32, ids_hw: ImageU8) -> ImageU8:
-    """Tissue and blood under the lamp, in the tools' shadow, with wet highlights; uint8 [H, W, 3]."""
+    """Tissue and blood in the lamp's light and the instruments' shadow, with specular highlights; uint8 [H, W, 3]."""
     where_hwc = pixels.enlarge(np.ascontiguousarray(field_hwc[..., : Channel.V + 1]))
-    # None: the map is whole in one array. (An empty array instead, as OpenCV's stub has it, reads garbage.)
+    # None, because the map is one array. (An empty array, as OpenCV's stub asks, would read garbage.)
     seen_hwc = cv2.remap(  # type: ignore[call-overload]
-        view.paint.tissue_hwc, where_hwc, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        view.textures.tissue_hwc, where_hwc, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
     )
     gloss_hw = cv2.extractChannel(seen_hwc, 3)
     image_hwc = np.asarray(cv2.cvtColor(seen_hwc, cv2.COLOR_RGBA2RGB), np.uint8)
@@ -188,7 +190,7 @@ def _tissue(view: View, pixels: _Pixels, field_hwc: Float32, ids_hw: ImageU8) ->
 
 
 def _shine_on(tools_hwc: ImageU8, ids_hw: ImageU8, glint: Glint, pixels: _Pixels) -> None:
-    """Lay a highlight on one tool, in place, within its mask."""
+    """Add a highlight to one instrument, in place, within its mask."""
     x, y = glint.x * pixels.unit + pixels.width / 2 - 0.5, glint.y * pixels.unit + pixels.height / 2 - 0.5
     sigma = glint.radius * pixels.unit
     x0, x1 = max(0, int(x - 3 * sigma)), min(pixels.width, int(x + 3 * sigma) + 2)
@@ -204,7 +206,7 @@ def _shine_on(tools_hwc: ImageU8, ids_hw: ImageU8, glint: Glint, pixels: _Pixels
 
 
 def _through_lens(view: View, pixels: _Pixels, field_hwc: Float32, image_hwc: ImageU8) -> ImageU8:
-    """Fog, smear, drops, smoke and exposure."""
+    """Apply fog, grease, drops, smoke and exposure."""
     haze_hw = np.clip(field_hwc[..., Channel.HAZE], 0, 1)
     if haze_hw.max() > 0:
         part_hw = pixels.enlarge(np.asarray(haze_hw, np.float32))
@@ -228,7 +230,7 @@ def _mixed(over_hwc: ImageU8, under_hwc: ImageU8, part_hw: Float32) -> ImageU8:
 
 
 def _blurred(image_hwc: ImageU8, pixels: _Pixels) -> ImageU8:
-    """What a fogged lens shows: the means of half cells, smoothed."""
+    """The picture through a fogged lens: the means of half cells, smoothed."""
     cell = pixels.cell // 2
     rows, columns = -(-pixels.height // cell), -(-pixels.width // cell)
     whole_hwc = cv2.copyMakeBorder(
@@ -241,7 +243,7 @@ def _blurred(image_hwc: ImageU8, pixels: _Pixels) -> ImageU8:
 
 
 def _wet(image_hwc: ImageU8, sharp_hwc: ImageU8, drop: Drop, pixels: _Pixels) -> None:
-    """Lay a drop over the picture, in place."""
+    """Draw a drop of water over the picture, in place."""
     x, y = drop.x * pixels.unit + pixels.width / 2 - 0.5, drop.y * pixels.unit + pixels.height / 2 - 0.5
     radius = drop.radius * pixels.unit
     x0, x1 = max(0, int(x - radius)), min(pixels.width, int(x + radius) + 2)
@@ -262,7 +264,7 @@ def _wet(image_hwc: ImageU8, sharp_hwc: ImageU8, drop: Drop, pixels: _Pixels) ->
 
 
 def _sensed(view: View, pixels: _Pixels, image_hwc: ImageU8) -> ImageU8:
-    """The sensor's blur and noise."""
+    """Apply the sensor's blur and noise."""
     if view.sensor.blur > 0:
         size = blur_size(view.sensor.blur)
         cv2.GaussianBlur(image_hwc, (size, size), view.sensor.blur, image_hwc, borderType=cv2.BORDER_REPLICATE)
@@ -280,7 +282,7 @@ def _sensed(view: View, pixels: _Pixels, image_hwc: ImageU8) -> ImageU8:
 
 
 def _compressed(image_hwc: ImageU8, quality: int) -> ImageU8:
-    """Through JPEG with colour at half size, as video has it."""
+    """Compress as JPEG with chroma at half resolution, as video has it."""
     bgr_hwc = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR)
     how = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     _, data = cv2.imencode(".jpg", bgr_hwc, how)

@@ -1,6 +1,6 @@
-"""A camera's colours: white balance, saturation, gamma and contrast, drawn once a scene.
+"""Colour grading: white balance, saturation, gamma and contrast of a camera, drawn once for each scene.
 
-A gamma commutes with light that multiplies, so grading is painted into the textures and costs a frame nothing.
+Gamma commutes with multiplication by light, so the grading is applied to the textures and costs nothing a frame.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True)
 class Grade:
-    """What one camera makes of colours."""
+    """The colour rendition of one camera."""
 
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
     saturation: float = 1.0
@@ -34,12 +34,12 @@ class Grade:
         return cls(balance, 0.0 if grey else float(saturation), gamma, float(1 + strength * rng.uniform(-0.15, 0.25)))
 
     def __call__(self, rgb_hwc: Float32) -> Float32:
-        """Colours, float32 [H, W, 3], 0 to 255 and beyond, as this camera shows them; not below 0."""
+        """Colours, float32 [H, W, 3], 0 to 255 and beyond, as this camera renders them; not below 0."""
         mix = np.float32(self.saturation) * np.eye(3, dtype=np.float32) + np.float32(1 - self.saturation) * LUMA[None]
         seen_hwc = cv2.transform(rgb_hwc, mix * (np.array(self.balance, np.float32) / 255)[None])
         return np.asarray(cv2.pow(np.maximum(seen_hwc, 0), self.gamma) * np.float32(255 * self.gain), np.float32)
 
     def colour(self, rgb: tuple[float, float, float]) -> tuple[float, float, float]:
-        """One colour as this camera shows it."""
+        """One colour as this camera renders it."""
         red, green, blue = self(np.array([[rgb]], np.float32))[0, 0]
         return float(red), float(green), float(blue)

@@ -1,4 +1,4 @@
-"""Textures an instrument's pieces: shaft, label, wrist and tip, each lying along +x with its pin at the origin.
+"""Paints the rigid pieces of an instrument: shaft, label, wrist and tip, each along +x with its pin at the origin.
 
 Coordinates are in widths of the shaft: the shaft ends at x = 0, the wrist's far pin is at x = `look.wrist`.
 """
@@ -13,18 +13,18 @@ import numpy as np
 from ..base.types import Float32, ImageU8
 from .grade import Grade
 from .looks import Jaw, Look
-from .metal import Piece, Plate, bevel, bloody, metal, tube
+from .metal import Piece, Plate, add_blood, bevel, metal, tube
 from .noise import Rng
 from .options import ToolKind
 
-LABEL_HALF = 0.22  # of a label's height, in widths
-SHAFT = 2.3  # units of the picture's short side: reaches the border from wherever the tip may be
+LABEL_HALF = 0.22  # half the height of a label, in widths
+SHAFT = 2.3  # units: long enough to reach the border from any position of the tip
 TUBES = (ToolKind.SUCTION, ToolKind.TROCAR)
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """An instrument's pieces. `jaws` are two that open, or one."""
+    """The pieces of an instrument. `jaws`: two that open, or one."""
 
     look: Look
     shaft: Piece
@@ -34,7 +34,7 @@ class Body:
 
 
 def _shaft(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
-    """A tube, a little wider towards the hand, with its marks; along, half as many pixels do."""
+    """A tube, slightly wider away from the tip, with its marks; half the resolution is enough along its axis."""
     length = SHAFT / look.width
     plate = Plate(-length, 0.0, 0.5 * (1 + look.taper * SHAFT), look.width, (detail / 2, detail))
     x_w, y_h = plate.grid()
@@ -49,7 +49,7 @@ def _shaft(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
         colour_hwc[:, ring_w] = metal(rgb, facing_hw[:, ring_w], streaks_hw[:, ring_w], look.gloss)
     groove_w = np.abs(x_w[0] + end) < max(0.05, 0.7 / plate.scale[0])
     colour_hwc[:, groove_w] *= 0.35
-    bloody(rng, plate, colour_hwc, look.blood - 0.1)
+    add_blood(rng, plate, colour_hwc, look.blood - 0.1)
     alpha_hw = np.clip((1 - np.abs(across_hw)) * half_w * plate.scale[1] + 0.5, 0, 1) * (
         (x_w > -length) & (x_w <= 0.04)
     )
@@ -57,7 +57,7 @@ def _shaft(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
 
 
 def _label(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
-    """Print on the shaft: dashes and a bar, as seen from above."""
+    """Print on the shaft: dashes and a bar."""
     plate = Plate(-0.9, 0.9, LABEL_HALF, look.width, (detail, detail))
     x_w, y_h = plate.grid()
     light = sum(look.sheath) < 300
@@ -79,7 +79,7 @@ def _capsule(x0: float, x1: float, radius0: float, radius1: float) -> Float32:
 
 
 def _disc(colour_hwc: Float32, plate: Plate, x: float, y: float, radius: float, factor: float) -> None:
-    """A bolt or a hole: a disc, lighter or darker by a factor, with a dark rim; in place."""
+    """Draw a bolt or a hole, in place: a disc, lighter or darker by a factor, with a dark rim."""
     x_w, y_h = plate.grid()
     away_hw = np.sqrt((x_w - x) ** 2 + (y_h - y) ** 2) / radius
     colour_hwc[away_hw < 1] *= factor
@@ -87,7 +87,7 @@ def _disc(colour_hwc: Float32, plate: Plate, x: float, y: float, radius: float, 
 
 
 def _wrist(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
-    """What joins shaft and tip: a robot's clevis, a plain collar, or more of a trocar's sleeve."""
+    """The joint between shaft and tip: a robotic clevis, a plain collar, or part of a trocar's sleeve."""
     plate = Plate(-0.5, look.wrist + 0.6, 0.6, look.width, (detail, detail))
     x_w, y_h = plate.grid()
     streaks_hw = plate.streaks(rng)
@@ -102,18 +102,18 @@ def _wrist(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
     colour_hwc = metal(look.metal, facing_hw, streaks_hw, look.gloss)
     if look.kind is not ToolKind.SUCTION:
         _disc(colour_hwc, plate, look.wrist, 0.0, rng.uniform(0.10, 0.2), 1.2)
-    bloody(rng, plate, colour_hwc, look.blood)
+    add_blood(rng, plate, colour_hwc, look.blood)
     return plate.piece(colour_hwc, alpha_hw, grade)
 
 
 def _clevis(rng: Rng, look: Look, plate: Plate, grade: Grade) -> Piece:
-    """A forked link with cables, pulleys and facets; no two makes have the same."""
+    """A forked link with cables, pulleys and facets, different for each scene."""
     x_w, y_h = plate.grid()
     waist, end = rng.uniform(0.3, 0.46, 2)
     neck = rng.uniform(0.25, 0.7) * look.wrist
     rear, front = _capsule(0.0, neck, rng.uniform(0.36, 0.48), waist), _capsule(neck, look.wrist, waist, end)
     holes: tuple[Float32, ...] = ()
-    if rng.random() < 0.4:  # tissue is seen between its prongs
+    if rng.random() < 0.4:  # tissue shows between its prongs
         gap = rng.uniform(0.06, 0.14)
         far = look.wrist - rng.uniform(0.22, 0.3)
         holes = (np.array([(neck, -gap), (far, -gap), (far, gap), (neck, gap)], np.float32),)
@@ -138,7 +138,7 @@ def _clevis(rng: Rng, look: Look, plate: Plate, grade: Grade) -> Piece:
             rng.uniform(0.09, 0.22),
             1.25,
         )
-    bloody(rng, plate, colour_hwc, look.blood)
+    add_blood(rng, plate, colour_hwc, look.blood)
     return plate.piece(colour_hwc, alpha_hw, grade)
 
 
@@ -182,12 +182,12 @@ def _jaw(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
         colour_hwc[gold_hw] = (np.array((206, 172, 104), np.float32) * (facing_hw * hatch_hw)[..., None])[gold_hw]
     if look.articulated:
         _disc(colour_hwc, plate, 0.0, 0.0, 0.16, 1.2)
-    bloody(rng, plate, colour_hwc, look.blood + 0.15 * (look.blood > 0))
+    add_blood(rng, plate, colour_hwc, look.blood + 0.15 * (look.blood > 0))
     return plate.piece(colour_hwc, alpha_hw, grade)
 
 
 def _hook(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
-    """A bent wire out of a ceramic collar."""
+    """A bent wire in a ceramic collar."""
     length, radius, rise = look.jaw.length, look.jaw.thick / 2, look.jaw.hook
     plate = Plate(-0.1, length + 0.3, rise + 0.4, look.width, (detail, detail))
     x_w, y_h = plate.grid()
@@ -203,7 +203,7 @@ def _hook(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
     ceramic = ((226, 220, 206), (180, 190, 200), (70, 66, 64))[int(rng.integers(3))]
     own_hw = collar_hw > 127
     colour_hwc[own_hw] = metal(ceramic, tube(y_h / 0.3 + 0 * x_w), 0 * facing_hw, 0.3)[own_hw]
-    bloody(rng, plate, colour_hwc, look.blood)
+    add_blood(rng, plate, colour_hwc, look.blood)
     return plate.piece(colour_hwc, alpha_hw, grade)
 
 
@@ -224,7 +224,7 @@ def _mouth(rng: Rng, look: Look, detail: float, grade: Grade) -> Piece:
     if look.kind is ToolKind.SUCTION:
         for k in range(int(rng.integers(0, 6))):
             _disc(colour_hwc, plate, length - 0.5 - 0.45 * k, rng.uniform(-0.5, 0.5) * radius, 0.11, 0.12)
-    bloody(rng, plate, colour_hwc, look.blood)
+    add_blood(rng, plate, colour_hwc, look.blood)
     return plate.piece(colour_hwc, alpha_hw, grade)
 
 
@@ -234,7 +234,7 @@ def _flip(piece: Piece) -> Piece:
 
 
 def paint_body(rng: Rng, look: Look, detail: float, grade: Grade) -> Body:
-    """All of an instrument, at `detail` pixels a unit."""
+    """Paint all pieces of an instrument, at `detail` pixels a unit."""
     shaft_rng, label_rng, wrist_rng, tip_rng = rng.spawn(4)
     jaws: tuple[Piece, ...]
     if look.kind is ToolKind.HOOK:
@@ -250,7 +250,7 @@ def paint_body(rng: Rng, look: Look, detail: float, grade: Grade) -> Body:
 
 
 def paint_flap(rng: Rng, detail: float) -> Piece:
-    """A fold of tissue that lies over a tip: where it is, no colour; 0.1 units in radius."""
+    """The shape of a fold of tissue that covers a tip, without colour; about 0.1 units in radius."""
     plate = Plate(-0.13, 0.13, 0.13, 1.0, (detail, detail))
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     waves = sum(rng.uniform(0, 0.16) / k * np.sin(k * turn + rng.uniform(0, 6)) for k in (2, 3, 5, 7))

@@ -1,4 +1,4 @@
-"""The instruments of a scene, and what of them is seen in a pose: their pieces, put together at the joints."""
+"""The instruments of a scene: their pieces, put together at the joints for a pose."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .moves import Pose
 from .options import ToolKind
 from .view import Glint, Part, Place, Sprite
 
-LABEL_AT = 2.6  # widths behind the shaft's end
+LABEL_AT = 2.6  # widths from the shaft's end
 
 
 @dataclass(frozen=True)
 class Joints:
-    """Where an instrument's joints are: the shaft's end, the jaws' pin, the wrist's direction and the jaws'."""
+    """Positions of the shaft's end and the jaws' pin, and the directions of wrist and jaws."""
 
     wrist: tuple[float, float]
     pin: tuple[float, float]
@@ -28,7 +28,7 @@ class Joints:
 
 
 def joints(pose: Pose, body: Body) -> Joints:
-    """From the tip, which is where the pose says, back to the shaft."""
+    """The joints of a pose, from the tip, which the pose gives, back to the shaft."""
     look = body.look
     bend, yaw = (pose.bend, pose.yaw) if look.articulated else (0.0, 0.0)
     size, turned = look.width * pose.scale, pose.heading + bend
@@ -46,7 +46,7 @@ def _seen(local: Place, camera: Place) -> Place:
 
 
 class Instruments:
-    """Instruments (object ids from 1, in their order), and the fold of tissue that may lie over a tip."""
+    """The instruments (object ids from 1, in order), and the fold of tissue that may cover a tip."""
 
     def __init__(self, bodies: list[Body], flap: Piece) -> None:
         self.bodies, self._flap = bodies, flap
@@ -59,7 +59,7 @@ class Instruments:
         return tuple(piece.texture_hwc for piece in self._pieces)
 
     def sprites(self, pose: Pose, camera: Place, sinks: bool) -> list[Sprite]:
-        """An instrument's pieces from the farthest to the nearest; `sinks`: tissue that it holds covers its tip."""
+        """An instrument's pieces, the farthest first; `sinks`: the tissue that it holds covers its tip."""
         body = self.bodies[pose.body]
         look, joint, found = body.look, joints(pose, body), []
 
@@ -67,7 +67,7 @@ class Instruments:
             place = _seen(piece.place(*at, angle, across, pose.scale), camera)
             found.append(Sprite(self._index[id(piece)], place, pose.body + 1, int(part), look.gain))
 
-        facing = math.cos(pose.roll)  # 1 where the jaws open to the sides, 0 where towards the camera
+        facing = math.cos(pose.roll)  # 1: the jaws open to the sides; 0: towards the camera
         side = math.copysign(1.0, facing)
         if len(body.jaws) == 2:
             for jaw, opens in zip(body.jaws, (-side, side), strict=True):
@@ -83,13 +83,13 @@ class Instruments:
             back, aside = LABEL_AT * size, (0.5 - LABEL_HALF * facing) * size * math.sin(pose.roll)  # inside
             at = joint.wrist[0] - back * cos - aside * sin, joint.wrist[1] - back * sin + aside * cos
             put(body.label, Part.SHAFT, at, pose.heading, facing)
-        if sinks and pose.held > 0:
-            flap = self._flap.place(pose.x, pose.y, joint.aimed, 1.0, pose.held * min(1.0, 9 * look.width))
+        if sinks and pose.grip > 0:
+            flap = self._flap.place(pose.x, pose.y, joint.aimed, 1.0, pose.grip * min(1.0, 9 * look.width))
             found.append(Sprite(self._index[id(self._flap)], _seen(flap, camera), 0, 0))
         return found
 
     def glints(self, pose: Pose, camera: Place, seconds: float, strength: float) -> list[Glint]:
-        """Highlights that slide along an instrument as it moves."""
+        """Highlights that move along an instrument as it moves."""
         body = self.bodies[pose.body]
         joint, size, found = joints(pose, body), body.look.width * pose.scale, []
         for k, along in enumerate((-1.2 + 0.9 * math.sin(0.9 * seconds + pose.body), 0.25)):

@@ -1,4 +1,4 @@
-"""How an instrument looks, drawn from a seed, before anything is painted. Lengths are in widths of its shaft."""
+"""Random appearance of an instrument, from a seed. Lengths are in widths of its shaft."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MARKS: tuple[Rgb, ...] = ((228, 228, 224), (18, 18, 20), (190, 192, 196), (210, 
 
 @dataclass(frozen=True)
 class Jaw:
-    """One jaw: length, thickness at its root and tip (of the root's), bend, how much is cut out, teeth."""
+    """One jaw: length, thickness at its root, taper (tip / root), bend, window, teeth."""
 
     length: float
     thick: float
     taper: float = 0.6
     hook: float = 0.0
-    window: float = 0.0  # share of the jaw's length and half of its thickness
+    window: float = 0.0  # share of the jaw's length that is open
     teeth: int = 0
     overlap: float = 0.0  # blades pass each other
     insert: bool = False  # a pad of another metal along the inner edge
@@ -52,8 +52,8 @@ class Look:
     articulated: bool
     gloss: float
     gain: float
-    taper: float  # how much wider the shaft is, one unit towards the hand
-    rings: tuple[tuple[float, float, Rgb], ...]  # place behind the shaft's end, breadth, colour
+    taper: float  # how much wider the shaft is one unit further from the tip
+    rings: tuple[tuple[float, float, Rgb], ...]  # distance from the shaft's end, breadth, colour
     label: bool
     blood: float
 
@@ -70,7 +70,7 @@ def _pick(rng: Rng, colours: tuple[Rgb, ...]) -> Rgb:
 
 
 def _draw_jaw(rng: Rng, kind: ToolKind, robotic: bool) -> Jaw:
-    short = 0.55 if robotic else 1.0  # a robot's shaft is wide for its jaws
+    short = 0.55 if robotic else 1.0  # a robot's shaft is wide compared with its jaws
     if kind is ToolKind.SCISSORS:
         return Jaw(
             rng.uniform(2.0, 3.2) * short, rng.uniform(0.32, 0.44), 0.12, rng.choice([0.0, 0.12, 0.2]), overlap=0.12
@@ -89,7 +89,7 @@ def _draw_jaw(rng: Rng, kind: ToolKind, robotic: bool) -> Jaw:
     style = rng.random()
     if style < 0.3:  # fenestrated
         return Jaw(length, 1.15 * thick, 0.7, rng.choice([0.0, 0.06]), rng.uniform(0.35, 0.6), int(rng.integers(4, 9)))
-    if style < 0.5:  # a frame that is mostly hole, as robots' fenestrated forceps have it
+    if style < 0.5:  # a frame that is mostly open, as of robotic fenestrated forceps
         return Jaw(length, 1.4 * thick, 0.85, 0.0, rng.uniform(0.65, 0.8), int(rng.integers(0, 7)))
     if style < 0.75:  # dissector
         return Jaw(length, thick, 0.3, rng.uniform(0.12, 0.3), 0.0, int(rng.integers(6, 12)))
@@ -97,7 +97,7 @@ def _draw_jaw(rng: Rng, kind: ToolKind, robotic: bool) -> Jaw:
 
 
 def _draw_rings(rng: Rng) -> tuple[tuple[float, float, Rgb], ...]:
-    """Marks around the shaft: none, a few, or a scale."""
+    """Marks around the shaft: none, a few, or a regular scale."""
     style, colour = rng.random(), _pick(rng, MARKS)
     if style < 0.3:
         return ()
@@ -109,7 +109,7 @@ def _draw_rings(rng: Rng) -> tuple[tuple[float, float, Rgb], ...]:
 
 
 def draw_look(rng: Rng, kind: ToolKind, robotic: bool) -> Look:
-    """A look of a kind of instrument."""
+    """The random look of an instrument of one kind."""
     width = rng.uniform(0.09, 0.24) if robotic else rng.uniform(0.035, 0.105)
     if kind is ToolKind.TROCAR:
         width = rng.uniform(0.12, 0.25)
@@ -138,7 +138,7 @@ def draw_look(rng: Rng, kind: ToolKind, robotic: bool) -> Look:
 
 
 def draw_looks(rng: Rng, kinds: tuple[ToolKind, ...], robotic: bool, alike: bool) -> list[Look]:
-    """Looks of a scene's instruments; `alike`: they cannot be told apart but by what blood is on them."""
+    """Looks of a scene's instruments; `alike`: they differ only in the blood on them."""
     if not alike:
         return [draw_look(child, kind, robotic) for child, kind in zip(rng.spawn(len(kinds)), kinds, strict=True)]
     one = draw_look(rng, kinds[0], robotic)

@@ -1,6 +1,7 @@
-"""The painter's tools for instruments: a plate to paint on, and how metal looks under a lamp beside the lens.
+"""Tools for painting instruments: a plate to paint on, and the shading of metal under a lamp beside the lens.
 
-The lamp looks where the camera looks, so a surface is bright where it faces the camera, whichever way the tool lies.
+The lamp points where the camera points, so a surface is bright where it faces the camera, in any pose of the
+instrument.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ SHIFT = 4  # fractional bits of OpenCV's drawing
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A painted rigid piece, uint8 [h, w, 4]. It turns about (column, row) `pin`; `per_unit` are its pixels a unit."""
+    """A painted rigid piece, uint8 [h, w, 4]. It rotates about (column, row) `pin`; `per_unit`: pixels a unit."""
 
     texture_hwc: ImageU8
     pin: tuple[float, float]
     per_unit: tuple[float, float]
 
     def place(self, x: float, y: float, angle: float, across: float = 1.0, scale: float = 1.0) -> Place:
-        """The texture's pixels in units, with the pin at (x, y); `across` squeezes it to its axis. [2, 3]"""
+        """The transform [2, 3] from pixels to units, with the pin at (x, y); `across` squeezes it towards its axis."""
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         turn = np.array([[cos, -sin * across], [sin, cos * across]]) / np.array(self.per_unit)
         return np.column_stack([turn, np.array((x, y)) - turn @ np.array(self.pin)])
@@ -42,7 +43,7 @@ class Plate:
     left: float
     right: float
     half: float
-    width: float  # units a width
+    width: float  # units of one width
     detail: tuple[float, float]  # pixels a unit, along and across
 
     @property
@@ -52,7 +53,7 @@ class Plate:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Pixels, with two of margin around: alpha ends inside."""
+        """Height and width in pixels, with a margin of two, so that alpha ends inside."""
         return math.ceil(2 * self.half * self.scale[1]) + 4, math.ceil((self.right - self.left) * self.scale[0]) + 4
 
     @property
@@ -75,7 +76,7 @@ class Plate:
         return alpha_hw
 
     def streaks(self, rng: Rng) -> Float32:
-        """The marks of brushing along the metal, float32 [H, W]."""
+        """Brush marks along the metal, float32 [H, W]."""
         h, w = self.shape
         coarse_hw = rng.standard_normal((max(3, min(h, 40)), 7)).astype(np.float32)
         return np.asarray(cv2.resize(coarse_hw, (w, h)), np.float32)
@@ -86,10 +87,10 @@ class Plate:
 
 
 def metal(rgb: Rgb, facing_hw: Float32, streaks_hw: Float32, gloss: float) -> Float32:
-    """Colours of metal, float32 [H, W, 3], by how much it faces the camera (0 to 1)."""
+    """Colours of metal, float32 [H, W, 3], from how much it faces the camera (0 to 1)."""
     lit_hw = 0.20 + 0.85 * facing_hw + 0.05 * streaks_hw
     bright_hw = gloss * (150 * np.clip((facing_hw - 0.9) / 0.1, 0, 1) ** 2 + 60 * facing_hw**6)
-    around_hw = np.clip(0.45 - facing_hw, 0, 1) * (0.4 + gloss)  # at its sides it mirrors tissue
+    around_hw = np.clip(0.45 - facing_hw, 0, 1) * (0.4 + gloss)  # its sides reflect tissue
     red = np.array((90, 26, 20), np.float32)
     return np.asarray(
         np.array(rgb, np.float32) * lit_hw[..., None] + bright_hw[..., None] + around_hw[..., None] * red, np.float32
@@ -97,7 +98,7 @@ def metal(rgb: Rgb, facing_hw: Float32, streaks_hw: Float32, gloss: float) -> Fl
 
 
 def tube(across_hw: Float32) -> Float32:
-    """How much a tube faces the camera; `across_hw` runs from -1 to 1. The lamp is a little to one side."""
+    """How much a tube faces the camera; `across_hw` is from -1 to 1. The lamp is slightly to one side."""
     return np.asarray(np.sqrt(np.clip(1 - (across_hw + 0.18) ** 2, 0, 1)), np.float32)
 
 
@@ -108,8 +109,8 @@ def bevel(alpha_hw: ImageU8, breadth: float) -> Float32:
     return np.asarray(np.sqrt(np.clip(1 - (1 - rise_hw) ** 2, 0, 1)) * 0.8 + 0.12, np.float32)
 
 
-def bloody(rng: Rng, plate: Plate, colour_hwc: Float32, amount: float) -> None:
-    """Blood on metal, in place: smears towards the tip."""
+def add_blood(rng: Rng, plate: Plate, colour_hwc: Float32, amount: float) -> None:
+    """Add smears of blood, more towards the tip, in place."""
     if amount <= 0:
         return
     h, w = plate.shape

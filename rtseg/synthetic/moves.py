@@ -1,8 +1,8 @@
-"""How the instruments move: a pure function of time, so that any frame can be drawn first.
+"""Motion of the instruments, as a pure function of time, so that frames can be drawn in any order.
 
-Every instrument belongs to a port that it pivots in. Time is cut into periods; in each, all work apart, two of them
-cross, and one leaves the picture and comes back (or another that looks like it comes instead), while the others grasp
-tissue and pull. Where exactly, is drawn anew for each period.
+Every instrument pivots in a port. Time is divided into periods. In each period all instruments work apart, two of them
+cross, and one leaves the picture and comes back (or is replaced by another that looks like it), while the others grasp
+tissue and pull. The exact positions are drawn anew for each period.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from ..base.types import Float32
 from .options import Options
 
 KEY_TIMES = (0.0, 0.13, 0.25, 0.35, 0.46, 0.57, 0.67, 0.78, 0.89, 1.0)  # of a period
-GRASP = (0.57, 0.78)  # from when to when, of a period, tissue is held
-SWAP = 0.67  # when, of a period, another instrument may have come instead
-AWAY = 1.6  # units from the middle: outside of any picture up to twice as long as wide, however far zoomed out
-LEAVING = (0.46, 0.89)  # from when to when, of a period, one instrument is on its way out, away and back
-HOLD = 0.03  # of a period, to take hold of tissue and to let it go
+GRASP = (0.57, 0.78)  # the part of a period in which tissue is held
+SWAP = 0.67  # the time in a period at which an instrument may have been replaced
+AWAY = 1.6  # units from the centre: outside of any picture of an aspect up to 2, at any zoom
+LEAVING = (0.46, 0.89)  # the part of a period in which one instrument leaves, is away and comes back
+HOLD = 0.03  # share of a period that grasping and releasing take
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an instrument is: which one, its tip (units), the shaft's direction, bends (radians), size, contact.
+    """The pose of an instrument: `body` (which one), its tip (units), the shaft's direction, joint angles (radians),
+    size.
 
-    `bend` is between shaft and wrist, `yaw` between wrist and jaws; the jaws open by `opening` to either side. `roll`
-    turns all about the shaft. `held` (0 to 1) is how firmly tissue is grasped, since `grasped` (seconds).
+    `bend`: between shaft and wrist; `yaw`: between wrist and jaws; each jaw opens by `opening`; `roll`: about the
+    shaft. `grip` (0 to 1): how firmly tissue is grasped, since `grasped` (seconds).
     """
 
     body: int
@@ -41,7 +42,7 @@ class Pose:
     opening: float
     roll: float
     scale: float
-    held: float
+    grip: float
     grasped: float
 
 
@@ -50,12 +51,12 @@ def _ease(part: float) -> float:
 
 
 def period_of(options: Options) -> float:
-    """How long it takes (seconds) until everything has happened once."""
+    """The length of a period in seconds."""
     return 13.0 - 7.5 * options.pace
 
 
 class Moves:
-    """Poses of `len(options.tools)` instruments, a port each; bodies from that number on are those swapped in."""
+    """Poses of the instruments, one in each port. Bodies from `len(options.tools)` on are the replacements."""
 
     def __init__(self, seed: int, options: Options) -> None:
         rng = np.random.default_rng((seed, 2))
@@ -67,12 +68,12 @@ class Moves:
         self._phase = rng.uniform(0, math.tau, (self.ports, 6))
         self._first = int(rng.integers(self.ports))
         self._bend = 0.75 if options.robotic else 0.45
-        self._reach = float(rng.uniform(0.7, 1.3))  # how far out the work is done
+        self._reach = float(rng.uniform(0.7, 1.3))  # distance from the centre at which instruments work
         self._keys = lru_cache(maxsize=64)(self._draw_keys)
         self._order = lru_cache(maxsize=16)(self._draw_order)
 
     def _angles(self, rng: np.random.Generator) -> Float32:
-        """The directions that the instruments come from; a robot's from left and right below."""
+        """The directions from which the instruments come; robotic ones come from below, left and right."""
         if self._options.robotic:
             usual = np.radians([20.0, 160.0, 90.0, 225.0]) + rng.uniform(-0.35, 0.35, 4)
             return np.asarray(rng.permutation(usual[: max(2, self.ports)])[: self.ports], np.float32)
@@ -80,7 +81,7 @@ class Moves:
         return np.asarray(rng.uniform(0, math.tau) + np.cumsum(gaps), np.float32)
 
     def _draw_keys(self, period: int, port: int) -> Float32:
-        """Key poses of one period, [9, 4]: x, y, bend, scale. The next period's first comes after."""
+        """Key poses of one period, [9, 4]: x, y, bend, scale. The first one of the next period follows."""
         shared = np.random.default_rng((self._seed, 3, period))
         rng = np.random.default_rng((self._seed, 4, period, port))
         meeting, pair = shared.uniform(-0.1, 0.1, 2), shared.permutation(self.ports)[:2]
@@ -88,7 +89,7 @@ class Moves:
         side = np.array([-out[1], out[0]])
 
         def at(low: float, high: float, spread: float) -> list[float]:
-            """A pose so far from the meeting point towards the port (units), and aside."""
+            """A pose at a random distance from the meeting point, towards the port and sideways (units)."""
             x, y = meeting + rng.uniform(low, high) * out + rng.uniform(-spread, spread) * side
             return [x, y, rng.uniform(-self._bend, self._bend), rng.uniform(0.85, 1.2)]
 
@@ -111,7 +112,7 @@ class Moves:
         """Which instrument is in a port at a time."""
         period, part = divmod(seconds / self.period, 1.0)
         last = int(period) if part >= SWAP else int(period) - 1
-        last -= (last + self._first - port) % self.ports  # the last period that it left in
+        last -= (last + self._first - port) % self.ports  # the last period in which it left
         swapped = self._options.swap and last >= 0 and np.random.default_rng((self._seed, 7, last)).random() < 0.5
         return port + self.ports if swapped else port
 
@@ -123,14 +124,14 @@ class Moves:
         return self._order(int(seconds // self.period))
 
     def pose(self, port: int, seconds: float) -> Pose:
-        """Pose of a port's instrument at a time."""
+        """The pose of a port's instrument at a time."""
         number, part = divmod(seconds / self.period, 1.0)
         period, phase = int(number), self._phase[port]
         keys = np.concatenate([self._keys(period, port), self._keys(period + 1, port)[:1]])
         step = int(np.searchsorted(KEY_TIMES, part, side="right")) - 1
         ease = _ease((part - KEY_TIMES[step]) / (KEY_TIMES[step + 1] - KEY_TIMES[step]))
         x, y, bend, scale = (float(v) for v in keys[step] + ease * (keys[step + 1] - keys[step]))
-        held = 0.0 if self.leaves(period, port) else _held(part)
+        grip = 0.0 if self.leaves(period, port) else _grip(part)
         lively = 0.4 + self._options.pace
         x += lively * 0.010 * math.sin(2.3 * seconds + phase[0]) + 0.0012 * math.sin(17 * seconds + phase[1])
         y += lively * 0.010 * math.sin(1.9 * seconds + phase[1]) + 0.0012 * math.sin(15 * seconds + phase[0])
@@ -144,15 +145,15 @@ class Moves:
             heading=math.atan2(y - pivot[1], x - pivot[0]),
             bend=bend + 0.08 * math.sin(1.1 * seconds + phase[3]),
             yaw=0.5 * self._bend * math.sin(0.7 * lively * seconds + phase[4]),
-            opening=(idle + reaching) * (1 - held) + 0.02,
+            opening=(idle + reaching) * (1 - grip) + 0.02,
             roll=1.3 * math.sin(0.5 * lively * seconds + phase[5]) + 0.5 * math.sin(1.3 * seconds + phase[4]),
             scale=scale,
-            held=held,
+            grip=grip,
             grasped=(period + GRASP[0]) * self.period,
         )
 
 
-def _held(part: float) -> float:
-    """How firmly tissue is held at a part of a period."""
+def _grip(part: float) -> float:
+    """How firmly tissue is held at a time within a period."""
     rise, fall = (part - GRASP[0]) / HOLD, (GRASP[1] + HOLD - part) / HOLD
     return _ease(min(max(min(rise, fall), 0.0), 1.0))

@@ -1,7 +1,7 @@
-"""Smooth noise, as all that is painted here needs it: the same at any resolution.
+"""Smooth noise for textures, the same at any resolution.
 
-Lengths are in units of the picture's short side; `detail` is pixels a unit. What is drawn from the generator does not
-depend on `detail`: a scene that is painted small is the large one, seen smaller.
+Lengths are in units of the picture's short side; `detail` is pixels a unit. The random numbers do not depend on
+`detail`: a scene painted at a low resolution is the same scene, downscaled.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Canvas:
 
 
 def noise(rng: Rng, canvas: Canvas, cell: float, octaves: int = 1, stretch: float = 1.0) -> Float32:
-    """Smooth noise, float32 [H, W], unit variance or so; `cell` units from one bump to the next, `stretch` along x."""
+    """Smooth noise, float32 [H, W], of about unit variance; `cell`: units between bumps; `stretch`: factor along x."""
     h, w = canvas.shape
     total_hw = np.zeros((h, w), np.float32)
     for octave, child in enumerate(rng.spawn(octaves)):
@@ -51,7 +51,7 @@ def noise(rng: Rng, canvas: Canvas, cell: float, octaves: int = 1, stretch: floa
             break
         rows, columns = math.ceil(canvas.height / step) + 2, math.ceil(canvas.width / (step * stretch)) + 2
         coarse_hw = child.standard_normal((rows, columns), np.float32) * np.float32(0.55**octave)
-        dense = step * canvas.detail < 4  # cubic interpolation cannot be told from linear there
+        dense = step * canvas.detail < 4  # there, cubic interpolation looks the same as linear
         total_hw += cv2.resize(coarse_hw, (w, h), interpolation=cv2.INTER_LINEAR if dense else cv2.INTER_CUBIC)
     return total_hw
 

@@ -1,7 +1,7 @@
-"""What a synthetic scene is to contain: the tools, the tissue, and how much of each effect.
+"""The contents of a synthetic scene: instruments, tissue, and the strength of each effect.
 
-Everything can be set; `draw` chooses with the frequencies that make a varied training set: some scenes are clean and
-calm, others have everything.
+Everything can be set. `draw` chooses at random, with frequencies that make a varied training set: some scenes are clean
+and calm, others have every effect.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ MOST_TOOLS = 4
 
 
 class ToolKind(Enum):
-    """What an instrument is for, which decides its end."""
+    """The kind of an instrument, which decides the shape of its end."""
 
     GRASPER = "grasper"
     SCISSORS = "scissors"
     HOOK = "hook"
     NEEDLE_DRIVER = "needle driver"
     SUCTION = "suction"
-    TROCAR = "trocar"  # seen from inside: a wide sleeve through the abdominal wall
+    TROCAR = "trocar"  # from inside: a wide sleeve through the abdominal wall
 
 
 class Site(Enum):
@@ -35,30 +35,30 @@ class Site(Enum):
     PELVIS = "pelvis"
     STOMACH = "stomach"
     WALL = "abdominal wall"
-    PALE = "pale"  # as robotic cameras see porcine tissue: bright, low in contrast
+    PALE = "pale"  # porcine tissue in robotic cameras: bright, low in contrast
 
 
 @dataclass(frozen=True)
 class Options:
-    """A scene's contents. A strength runs from 0 (absent) to 1; the defaults are a clean, calm scene.
+    """The contents of a scene. A strength is from 0 (absent) to 1; the defaults are a clean, calm scene.
 
-    `surround` is the radius of the bright circle in short sides of the picture (0.5 touches two of its edges), or None
-    for a picture without one. `ConfigError` for a value out of range.
+    `surround`: the radius of the endoscope's bright circle in short sides of the picture (0.5 touches two edges), or
+    None for a picture without one. `ConfigError` for a value out of range.
     """
 
     tools: tuple[ToolKind, ...] = (ToolKind.GRASPER, ToolKind.SCISSORS)
     site: Site = Site.GALLBLADDER
-    alike: bool = False  # the tools cannot be told apart by their looks
-    swap: bool = False  # where a tool left, another one of the same looks may come in: it has an id of its own
-    robotic: bool = False  # large, with articulated wrists, from the lower corners
-    grey: bool = False  # the camera has no colour
-    interlaced: bool = False  # odd lines are of 1/50 s later
+    alike: bool = False  # all instruments look the same
+    swap: bool = False  # an instrument that left may be replaced by one that looks the same, with another id
+    robotic: bool = False  # large instruments with articulated wrists, from the lower corners
+    grey: bool = False  # a camera without colour
+    interlaced: bool = False  # odd lines are captured 1/50 s later
     surround: float | None = 0.7
-    pace: float = 0.4  # of the tools
-    contact: float = 0.6  # how strongly tools pull at tissue
+    pace: float = 0.4  # of the instruments
+    contact: float = 0.6  # how strongly instruments pull tissue
     breathing: float = 0.4
-    sway: float = 0.3  # of the hand that holds the camera, slow
-    shake: float = 0.1  # of that hand, fast
+    sway: float = 0.3  # slow motion of the hand that holds the camera
+    shake: float = 0.1  # fast motion of that hand
     zoom: float = 0.2
     shadow: float = 0.6
     specular: float = 0.6
@@ -85,9 +85,9 @@ class Options:
 
     @classmethod
     def draw(cls, seed: int) -> Options:
-        """The options that go with a seed."""
+        """Random options, from a seed."""
         rng = np.random.default_rng((seed, 0))
-        hard = float(rng.choice([0.0, 0.5, 1.0], p=[0.3, 0.45, 0.25]))  # how many effects there are, and how strong
+        hard = float(rng.choice([0.0, 0.5, 1.0], p=[0.3, 0.45, 0.25]))  # number and strength of effects
 
         def sometimes(chance: float, low: float = 0.2) -> float:
             there, strength = rng.random() < chance * hard, rng.uniform(low, 0.5 + 0.5 * hard)

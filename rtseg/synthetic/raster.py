@@ -1,6 +1,6 @@
 """What both renderers share, so that they agree: the pixel grid, and small tables computed from a view.
 
-Column i of a picture lies at (i + 0.5 - width / 2) / unit, with the short side as the unit.
+Column i of a picture is at x = (i + 0.5 - width / 2) / unit, with the picture's short side as the unit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ..base.types import Float32, ImageU8
 from .view import NODES, Place, Shadow, Sprite, Surround, View
 
 Index = npt.NDArray[np.intp]
-LIGHT_1 = 120  # light of 1 in 8 bits; up to 2.1
-GAIN_1 = 120  # gain of 1 in 8 bits
-BLOOD_EDGE = 6000.0  # levels of opacity a unit of depth: blood ends in an edge, not a slope
-BLOOD_MOST = 225.0  # of 255: tissue shows through a little
-DROP_EDGE = 0.12  # of a drop's radius, over which it becomes clear
-RIM_LIGHT, RIM_AT, RIM_WIDE = 36.0, 0.84, 0.14  # of a drop: levels, and where, by its radius
-GRAIN = 256  # pixels; the sensor's noise repeats after as many
+LIGHT_1 = 120  # 8-bit value of a light of 1; the largest light is 2.1
+GAIN_1 = 120  # 8-bit value of a gain of 1
+BLOOD_EDGE = 6000.0  # opacity levels for each unit of depth: steep, so that blood has a sharp edge
+BLOOD_MOST = 225.0  # of 255: tissue shows through slightly
+DROP_EDGE = 0.12  # share of a drop's radius over which it fades in
+RIM_LIGHT, RIM_AT, RIM_WIDE = 36.0, 0.84, 0.14  # of a drop's rim: brightness (levels), radius and width (in radii)
+GRAIN = 256  # pixels, after which the sensor's noise repeats
 
 
 def unit_of(width: int, height: int) -> float:
@@ -30,34 +30,34 @@ def unit_of(width: int, height: int) -> float:
 
 
 def cell_of(width: int, height: int) -> int:
-    """Pixels between two nodes of the grid that smooth things are computed on."""
+    """Pixels between two nodes of the field_at_cells grid, on which smooth fields are computed."""
     return max(4, 1 << max(0, int(math.log2(unit_of(width, height) / 36))))
 
 
 @lru_cache(maxsize=16)
-def _between(length: int, unit: float, cell: int) -> tuple[Index, Float32]:
-    """Where in a field a picture's cells lie, with a cell of margin: the node before each, and how far beyond it."""
+def _interpolation(length: int, unit: float, cell: int) -> tuple[Index, Float32]:
+    """Positions of a picture's cells in a field, with a margin of one cell: the node before each, and the fraction."""
     centre = (np.arange(-1, math.ceil(length / cell) + 1) + 0.5) * cell
     node = np.clip(((centre - length / 2) / unit + 1) * (NODES - 1) / 2, 0, NODES - 1)
     before = np.minimum(node.astype(np.intp), NODES - 2)
     return before, (node - before).astype(np.float32)
 
 
-def coarse(view: View, width: int, height: int) -> Float32:
+def field_at_cells(view: View, width: int, height: int) -> Float32:
     """The view's field at the cells of a picture, with a margin of one cell, float32 [gh, gw, channels].
 
-    Two nodes are mixed, along each side: as matrix products these would wake all threads of BLAS, who then wait, busy,
-    for a core that a feed needs.
+    Interpolated by hand: as matrix products this would start all BLAS threads, which then busy-wait on cores that a
+    feed needs.
     """
     cell, unit = cell_of(width, height), unit_of(width, height)
-    (row, down_h), (column, across_w) = _between(height, unit, cell), _between(width, unit, cell)
+    (row, down_h), (column, across_w) = _interpolation(height, unit, cell), _interpolation(width, unit, cell)
     down_hnc = view.field_hwc[row] + down_h[:, None, None] * (view.field_hwc[row + 1] - view.field_hwc[row])
     left_hwc = down_hnc[:, column]
     return np.asarray(left_hwc + across_w[:, None] * (down_hnc[:, column + 1] - left_hwc), np.float32)
 
 
 def shadow_kernels(shadow: Shadow, unit: float, cell: int) -> tuple[Float32, Float32]:
-    """Two kernels (along x and y, to correlate with) that move and soften the tools' cells into their shadow."""
+    """Two correlation kernels (along x and y) that shift and soften the instruments' cells into their shadow."""
     reach = 4
     steps = np.arange(-reach, reach + 1)
     sigma = max(shadow.softness * unit / cell, 0.4)
@@ -87,7 +87,7 @@ def pixel_place(sprite: Sprite, width: int, height: int) -> Place:
 
 @lru_cache(maxsize=32)
 def surround_alpha(surround: Surround, width: int, height: int) -> ImageU8:
-    """How much light passes the endoscope's tube, uint8 [H, W]; the truth is cut where it is below 128."""
+    """How much light passes the endoscope's tube, uint8 [H, W]; masks are cut where it is below 128."""
     unit = unit_of(width, height)
     x_w = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / unit - surround.x
     y_h = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / unit - surround.y
@@ -106,13 +106,13 @@ def _grain(grey: bool) -> Float32:
 
 @lru_cache(maxsize=64)
 def grain(grey: bool, level: int) -> tuple[ImageU8, ImageU8]:
-    """What a sensor's noise of `level` levels adds and takes away, uint8 [GRAIN, GRAIN, 3]; of all scenes."""
+    """A sensor's noise of `level` levels, as values to add and to subtract, uint8 [GRAIN, GRAIN, 3] each."""
     noise_hwc = np.round(_grain(grey) * np.float32(level))
     return np.clip(noise_hwc, 0, 255).astype(np.uint8), np.clip(-noise_hwc, 0, 255).astype(np.uint8)
 
 
 def drop_profile(r_hw: Float32) -> tuple[Float32, Float32]:
-    """A drop's opacity (0 to 1) and its rim's light (levels) by the distance from its middle, 1 at its edge."""
+    """A drop's opacity (0 to 1) and its rim's light (levels), by the distance from its centre in radii."""
     cover_hw = np.clip((1 - r_hw) / DROP_EDGE, 0, 1)
     rim_hw = RIM_LIGHT * np.clip(1 - np.abs(r_hw - RIM_AT) / RIM_WIDE, 0, 1)
     return cover_hw.astype(np.float32), rim_hw.astype(np.float32)

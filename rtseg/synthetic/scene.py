@@ -1,4 +1,4 @@
-"""A scene: an endoscope, a patient, some instruments. Made once from a seed, seen at any time and size."""
+"""A scene: an endoscope, tissue, instruments. Made once from a seed, rendered at any time and size."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ class Clip:
 
 
 class Scene:
-    """`detail` is the painted pixels in a picture's short side: what the pictures will have, or less for speed.
+    """A scene. `detail`: pixels of the textures in a picture's short side: as many as the pictures have, or less for
+    speed.
 
-    A frame is a pure function of (seed, options, seconds, size), in any order of calls. What is painted at another
-    `detail` is the same scene. `kinds` says what each object id is.
+    A frame is a pure function of (seed, options, seconds, size), in any order of calls. At another `detail` it is the
+    same scene. `kinds`: the kind of instrument of each object id.
     """
 
     def __init__(self, seed: int, options: Options | None = None, detail: float = 720) -> None:
@@ -49,19 +50,19 @@ class Scene:
         o, rng = self.options, np.random.default_rng((seed, 12))
         grade = Grade.draw(np.random.default_rng((seed, 13)), o.grading, o.grey)
         self._moves = Moves(seed, o)
-        self._camera, self._air = Camera(seed, o, self._moves), Atmosphere(seed, o)
-        self._rack = Instruments(
+        self._camera, self._atmosphere = Camera(seed, o, self._moves), Atmosphere(seed, o)
+        self._instruments = Instruments(
             self._paint_bodies(detail, grade), paint_flap(np.random.default_rng((seed, 14)), detail)
         )
-        self.kinds: dict[int, ToolKind] = {k + 1: body.look.kind for k, body in enumerate(self._rack.bodies)}
+        self.kinds: dict[int, ToolKind] = {k + 1: body.look.kind for k, body in enumerate(self._instruments.bodies)}
         self._sinks = [bool(rng.random() < 0.35 * o.contact) for _ in range(self._moves.ports)]
         self._map = Canvas(*TISSUE, detail)
         tissue_hwc = paint_tissue(seed, o.site, grade, detail)
-        self._paint = Textures(tissue_hwc, self._rack.textures)
-        self._look = self._draw_look(rng, grade)
+        self._paint = Textures(tissue_hwc, self._instruments.textures)
+        self._common = self._draw_common(rng, grade)
 
     def _paint_bodies(self, detail: float, grade: Grade) -> list[Body]:
-        """The instruments, and where they may be swapped, others after them that look like them."""
+        """The instruments; and, if they can be replaced, after them the replacements, which look the same."""
         o, rng = self.options, np.random.default_rng((self.seed, 15))
         looks = draw_looks(rng.spawn(1)[0], o.tools, o.robotic, o.alike)
         if o.swap:
@@ -70,8 +71,8 @@ class Scene:
         seeds = [np.random.default_rng((self.seed, 16, make)) for make in makes]
         return [paint_body(child, look, detail, grade) for child, look in zip(seeds, looks, strict=True)]
 
-    def _draw_look(self, rng: np.random.Generator, grade: Grade) -> View:
-        """What all of the scene's views have in common, as a view without a time."""
+    def _draw_common(self, rng: np.random.Generator, grade: Grade) -> View:
+        """What all views of the scene have in common, as a view without a time."""
         o = self.options
         far, side = rng.uniform(0.01, 0.06), rng.choice([-1, 1])
         around = None
@@ -102,14 +103,14 @@ class Scene:
         return [self._moves.pose(port, seconds) for port in range(self._moves.ports)]
 
     def view(self, seconds: float) -> View:
-        """What is to be seen at a time (at or after 0)."""
-        view = self._moment(seconds)
-        return replace(view, later=self._moment(seconds + FIELD)) if self.options.interlaced else view
+        """The view at a time in seconds, 0 or later."""
+        view = self._view_at(seconds)
+        return replace(view, later=self._view_at(seconds + FIELD)) if self.options.interlaced else view
 
-    def _moment(self, seconds: float) -> View:
+    def _view_at(self, seconds: float) -> View:
         poses = self.poses(seconds)
         u_hw, v_hw, dark_hw = self._camera.tissue(poses, seconds)
-        field_hwc = self._air.fields(seconds, self._camera.zoom(seconds), u_hw, v_hw)
+        field_hwc = self._atmosphere.fields(seconds, self._camera.zoom(seconds), u_hw, v_hw)
         field_hwc[..., Channel.LIGHT] *= 1 - dark_hw
         h, w = self._map.shape
         field_hwc[..., Channel.U] = (u_hw / self._map.width + 0.5) * w - 0.5
@@ -118,18 +119,18 @@ class Scene:
         sprites = [
             sprite
             for port in self._moves.order(seconds)
-            for sprite in self._rack.sprites(poses[port], place, self._sinks[port])
+            for sprite in self._instruments.sprites(poses[port], place, self._sinks[port])
         ]
-        glints = [g for pose in poses for g in self._rack.glints(pose, place, seconds, self.options.specular)]
+        glints = [g for pose in poses for g in self._instruments.glints(pose, place, seconds, self.options.specular)]
         shift = np.random.default_rng((self.seed, 17, round(seconds * 1e4))).integers(0, GRAIN, 2)
         return replace(
-            self._look,
+            self._common,
             seconds=seconds,
             field_hwc=field_hwc,
             sprites=tuple(sprites),
             glints=tuple(glints),
-            drops=self._air.drops(seconds),
-            sensor=replace(self._look.sensor, noise_shift=(int(shift[0]), int(shift[1]))),
+            drops=self._atmosphere.drops(seconds),
+            sensor=replace(self._common.sensor, noise_shift=(int(shift[0]), int(shift[1]))),
         )
 
     def clip(self, times: Sequence[float], width: int, height: int, render: Renderer = render_cv2) -> Clip:

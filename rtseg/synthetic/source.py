@@ -11,11 +11,11 @@ from .draw import render_cv2
 from .scene import Scene
 from .uri import read_scene
 
-FINEST = 1080  # painted pixels in the short side: larger pictures are enlarged
+FINEST = 1080  # texture pixels in the short side: in larger pictures, textures are enlarged
 
 
 class EndoscopeSource(Source):
-    """Frames of the scene that goes with a seed; they carry their truth: ids from 1, in the order of the tools."""
+    """Frames of the scene of a seed, with ground truth: object ids from 1, in the order of the instruments."""
 
     def __init__(self, uri: str, rate: Fraction | None = None) -> None:
         want = read_scene(uri)
@@ -27,11 +27,11 @@ class EndoscopeSource(Source):
 
     @property
     def tools(self) -> int:
-        """How many there are, with those that may come in instead of others; their ids count from 1."""
+        """The number of instruments, including replacements; their ids count from 1."""
         return len(self._scene.kinds)
 
     def frame(self, seq: int) -> Frame:
-        """Any frame, in any order."""
+        """Frame number `seq`; frames can be drawn in any order."""
         seen = render_cv2(self._scene.view(float(seq / self._rate)), self.width, self.height)
         return Frame(
             seen.image_hwc,

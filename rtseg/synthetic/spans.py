@@ -1,4 +1,4 @@
-"""The pixels that sprites and drops may touch, as spans of rows: all the batch renderer has to look at."""
+"""The pixels that sprites and drops may cover, as spans of rows, for the batch renderer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spans:
-    """Runs of pixels, [N] each: whose they are, which row, the first column, how many."""
+    """Runs of pixels, arrays [N]: the polygon they belong to, row, first column, number of pixels."""
 
     owner: Ints
     row: Ints
@@ -26,7 +26,7 @@ class Spans:
 
 
 def spans_of(corners_snc: Floats, width: int, height: int) -> Spans:
-    """The rows of convex polygons (corners (x, y) in pixels, [S, N, 2]) that lie in a picture."""
+    """The rows of convex polygons (corners (x, y) in pixels, [S, N, 2]) inside a picture."""
     y_h = np.arange(height, dtype=np.float64)
     start_sn1, end_sn1 = corners_snc[:, :, None], np.roll(corners_snc, -1, 1)[:, :, None]
     low_sn1, high_sn1 = np.minimum(start_sn1, end_sn1)[..., 1], np.maximum(start_sn1, end_sn1)[..., 1]

@@ -1,7 +1,7 @@
-"""What the endoscope looks at: a bed of organs, painted once as one map of colour and gloss.
+"""Tissue: overlapping organs, painted once as one map of colour and gloss.
 
-The smooth part (organs over organs, their domes and the folds between them) is painted coarsely, detail (lobules,
-fibres, vessels, burns, threads) at full size. `TISSUE` is the map's extent; the picture's short side is 1.
+The smooth part (organs, their domes and the folds between them) is painted at a low resolution, detail (lobules,
+fibres, vessels, burns, threads) at the full one. `TISSUE` is the extent of the map; the picture's short side is 1.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .options import Site
 from .vessels import burns, threads, vessels
 
 TISSUE = (2.2, 1.5)  # width and height of the painted map, units
-COARSE = 128.0  # pixels a unit, at least, for what is smooth
-FOLD = np.array((0.40, 0.60, 0.58), np.float32)  # what a fold takes away: it goes dark red, not black
+COARSE = 128.0  # pixels a unit, at least, of the smooth part
+FOLD = np.array((0.40, 0.60, 0.58), np.float32)  # how much a fold darkens each channel: to dark red, not to black
 
 
 @dataclass(frozen=True)
 class Organ:
-    """How a tissue looks: colour, and how much there is of lobules, fibres, vessels, mottling and gloss."""
+    """The appearance of a tissue: colour, and the amounts of lobules, fibres, vessels, mottling and gloss."""
 
     rgb: tuple[int, int, int]
     lobules: float = 0.0
@@ -59,7 +59,7 @@ LAYOUTS: dict[Site, tuple[Organ, tuple[Organ, ...]]] = {
 
 @dataclass(frozen=True)
 class _Bed:
-    """Organs over organs, float32, coarse; channels first, which numpy is faster with."""
+    """The smooth part, float32, at a low resolution; channels first, which is faster in numpy."""
 
     colour_chw: Float32
     relief_hw: Float32
@@ -67,12 +67,12 @@ class _Bed:
 
 
 def _column(values: npt.ArrayLike) -> Float32:
-    """A value a channel, float32 [C, 1, 1]."""
+    """One value for each channel, float32 [C, 1, 1]."""
     return np.array(values, np.float32)[:, None, None]
 
 
 def _reach(rng: Rng, canvas: Canvas, wobble_hw: Float32) -> tuple[Float32, float]:
-    """How far each place is from an organ's axis, 1 at its edge, float32 [h, w]; and half its breadth, in units."""
+    """The distance of each pixel from an organ's axis, 1 at its edge, float32 [h, w]; and half its breadth in units."""
     x_w, y_h = canvas.grid()
     x, y = rng.uniform(-0.46, 0.46) * canvas.width, rng.uniform(-0.46, 0.46) * canvas.height
     tilt, kind = rng.uniform(0, math.pi), rng.random()
@@ -120,7 +120,7 @@ def _lay(rng: Rng, canvas: Canvas, site: Site) -> _Bed:
 
 
 def _fine(rng: Rng, canvas: Canvas, bed: _Bed) -> tuple[Float32, Float32]:
-    """Colour [3, H, W] and readiness to glint [H, W], 0 to 255, at full size."""
+    """Colour [3, H, W] and gloss [H, W], 0 to 255, at full resolution."""
     h, w = canvas.shape
     lobules_hw, fibres_hw, vessels_hw, gloss_hw = (cv2.resize(part_hw, (w, h)) for part_hw in bed.detail_chw)
     relief_hw = cv2.resize(bed.relief_hw, (w, h)) + np.float32(0.004) * noise(rng, canvas, 0.04, 3)
@@ -140,13 +140,13 @@ def _fine(rng: Rng, canvas: Canvas, bed: _Bed) -> tuple[Float32, Float32]:
         np.asarray(cv2.resize(part_hw, (w, h)), np.float32) * keep_hw + add_hw * np.float32(value)
         for part_hw, value in zip(bed.colour_chw, blood, strict=True)
     ]
-    size, rough = math.exp(rng.uniform(math.log(0.008), math.log(0.08))), rng.uniform(12, 30)  # of what glints
+    size, rough = math.exp(rng.uniform(math.log(0.008), math.log(0.08))), rng.uniform(12, 30)  # of the glossy spots
     gloss_hw *= 146 * facing_hw * facing_hw * facing_hw + rough * noise(rng, canvas, size, 3)
     return np.stack(mixed), np.asarray(gloss_hw, np.float32)
 
 
 def paint_tissue(seed: int, site: Site, grade: Grade, detail: float) -> ImageU8:
-    """The tissue of a seed, uint8 [H, W, 4]: its colour under a lamp of 1, and how readily each place glints."""
+    """The tissue map of a seed, uint8 [H, W, 4]: colour under a light of 1, and gloss."""
     lay, fine, extra = (np.random.default_rng((seed, 1, k)) for k in range(3))
     canvas = Canvas(*TISSUE, detail)
     colour_chw, gloss_hw = _fine(fine, canvas, _lay(lay, Canvas(*TISSUE, min(detail, max(COARSE, 0.4 * detail))), site))

@@ -1,4 +1,4 @@
-"""The numbers in the query of a drawn source's uri: `synthetic:...?width=640&fps=25`."""
+"""The values in the uri of a drawn source: `synthetic:laparoscopy?width=640&fps=25`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def read_numbers(
     limits: Mapping[str, tuple[int, int]],
     known: Iterable[str],
 ) -> dict[str, Fraction]:
-    """What is given, checked, with the defaults; `SourceError` in one line. `known` are the keys to suggest."""
+    """The given values, checked, with defaults; `SourceError` in one line.
+
+    `known`: keys to suggest for a misspelt one.
+    """
     settings = {}
     for key, text in {**defaults, **given}.items():
         if key not in defaults:
@@ -36,14 +39,14 @@ def read_numbers(
     return settings
 
 
-HELD_OUT_SEED = 10_000  # scenes from this seed on are for judging; trainings draw lower ones
+HELD_OUT_SEED = 10_000  # scenes from this seed on are for evaluation; training uses lower seeds
 SCENES = ("laparoscopy",)
 SCENE = {"seconds": "60", "seed": "0", "width": "1280", "height": "720", "fps": "25"}
 LIMITS = {"seconds": (0, 10**6), "seed": (0, 2**32), "width": (64, 7680), "height": (64, 7680), "fps": (0, 1000)}
 
 
 def read_scene(uri: str) -> dict[str, Fraction]:
-    """What `synthetic:SCENE?key=value&...` asks for, checked, with the defaults; `SourceError`."""
+    """The values in `synthetic:SCENE?key=value&...`, checked, with defaults; `SourceError` if they are invalid."""
     scene, _, query = uri.removeprefix("synthetic:").partition("?")
     if scene not in SCENES:
         raise SourceError(f"{uri}: no synthetic scene {scene!r}; {did_you_mean(scene, SCENES)}")

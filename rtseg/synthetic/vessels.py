@@ -1,4 +1,4 @@
-"""Fine things that lie on tissue: branching vessels, burns left by cautery, suture threads."""
+"""Fine detail on tissue: branching vessels, cautery burns, suture threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHIFT = 4  # fractional bits of OpenCV's drawing
 
 
 def _stroke(canvas: Canvas, image_hw: Float32 | ImageU8, line_nc: Float32, thickness: float, value: float) -> None:
-    """Draw a line through points (units from the centre) of a thickness (units), in place; thin ones go faint."""
+    """Draw a line through points (units from the centre) with a thickness (units), in place; thin lines are faint."""
     h, w = image_hw.shape[:2]
     points = (line_nc * canvas.detail + (w / 2, h / 2)) * 2**SHIFT
     width = thickness * canvas.detail
@@ -25,7 +25,7 @@ def _stroke(canvas: Canvas, image_hw: Float32 | ImageU8, line_nc: Float32, thick
 
 
 def _branches(rng: Rng, canvas: Canvas, trees: int) -> list[tuple[Float32, float]]:
-    """Lines (points in units from the centre, thickness) of vessels that fork and thin out."""
+    """Lines (points in units from the centre, thickness) of vessels that branch and get thinner."""
     x, y = rng.uniform(-0.5, 0.5, trees) * canvas.width, rng.uniform(-0.5, 0.5, trees) * canvas.height
     stack = [(x[k], y[k], rng.uniform(0, math.tau), rng.uniform(0.004, 0.012)) for k in range(trees)]
     lines: list[tuple[Float32, float]] = []
@@ -57,7 +57,7 @@ def vessels(rng: Rng, canvas: Canvas) -> tuple[Float32, Float32]:
 
 
 def burns(rng: Rng, canvas: Canvas, colour_chw: Float32) -> None:
-    """Cautery marks, in place: charred in the middle, blanched around."""
+    """Draw cautery marks, in place: charred in the middle, pale around."""
     h, w = canvas.shape
     for _ in range(int(rng.choice([0, 0, 0, 0, 0, 0, 1, 2, 4]))):
         x, y = rng.uniform(-0.35, 0.35) * canvas.width, rng.uniform(-0.35, 0.35) * canvas.height
@@ -78,7 +78,7 @@ def burns(rng: Rng, canvas: Canvas, colour_chw: Float32) -> None:
 
 
 def threads(rng: Rng, canvas: Canvas, colour_chw: Float32, many: bool) -> None:
-    """Suture threads, in place; some scenes have none."""
+    """Draw suture threads, in place; some scenes have none."""
     count = int(rng.integers(1, 5)) if many and rng.random() < 0.6 else int(rng.random() < 0.15)
     for _ in range(count):
         start, heading = rng.uniform(-0.3, 0.3, 2) * (canvas.width, canvas.height), rng.uniform(0, math.tau)

@@ -1,8 +1,8 @@
 """One moment of a scene as a value: the display list that both renderers draw, at any size and aspect.
 
-Lengths are in units of the picture's short side, x to the right and y down from the picture's middle. Whatever is
-smooth (where tissue is sampled, light, smoke, ...) is one `field` of `NODES` x `NODES` nodes over the square from -1 to
-1, so a picture may be up to twice as long as it is wide; beyond, the field's border goes on.
+Lengths are in units of the picture's short side, x to the right and y down from the picture's centre. Everything smooth
+(sampling positions of tissue, light, smoke, ...) is one field of `NODES` x `NODES` nodes over the square from -1 to 1,
+enough for an aspect ratio of 2; beyond, its border is repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Place = npt.NDArray[np.float64]
 
 
 class Part(IntEnum):
-    """What a pixel of a tool belongs to; the values of `parts_hw`, where 0 is no tool."""
+    """The part of an instrument that a pixel belongs to: the values of `parts_hw`, where 0 is no instrument."""
 
     SHAFT = 1
     WRIST = 2
@@ -32,20 +32,20 @@ class Channel(IntEnum):
 
     U = 0  # where tissue is sampled: column and row of its texture
     V = 1
-    LIGHT = 2  # of the lamp; 1 shows a texture as it was painted
-    SPARKLE = 3  # how near the lamp's mirror image is, 0 to 255: glossy tissue glints there
-    GAIN = 4  # by which smoke, fog and exposure dim all that is seen
-    VEIL = 5  # what smoke and fog add, of the view's `veil_rgb`
-    HAZE = 6  # how much of the picture is blurred by what is on the lens, 0 to 1
-    BLOOD = 7  # how deep tissue lies under blood; above 0 it is covered
+    LIGHT = 2  # of the lamp; 1 shows a texture as painted
+    SPARKLE = 3  # specular reflection of the lamp, 0 to 255, on glossy tissue
+    GAIN = 4  # factor by which smoke, fog and exposure change all brightness
+    VEIL = 5  # how much of the view's `veil_rgb` smoke and fog add
+    HAZE = 6  # how much fog and grease on the lens blur the picture, 0 to 1
+    BLOOD = 7  # depth of blood over tissue; above 0 it is covered
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
     """A rigid painted piece. Its texture is uint8 [h, w, 4], opaque where alpha (bilinear) is above 127.
 
-    `place` [2, 3] maps a texture's (column, row) to units. `id` 0 is tissue that lies over the tools drawn before: the
-    texture says where, tissue itself is seen.
+    `place` [2, 3] maps a texture's (column, row) to units. `id` 0 is a fold of tissue over the instruments drawn
+    before: the texture gives its shape, and the tissue map its colour.
     """
 
     texture: int
@@ -57,7 +57,7 @@ class Sprite:
 
 @dataclass(frozen=True, slots=True)
 class Glint:
-    """A round highlight that moves over one tool: centre, radius (standard deviation), strength in levels, tool."""
+    """A round highlight on one instrument: centre, radius (standard deviation), strength in levels, object id."""
 
     x: float
     y: float
@@ -68,7 +68,7 @@ class Glint:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """Of the tools on tissue: how far it falls beside them, how soft it is (units), how dark (0 to 1)."""
+    """The shadow of the instruments on tissue: offset and softness (units), darkness (0 to 1)."""
 
     dx: float = 0.0
     dy: float = 0.0
@@ -78,7 +78,7 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Water on the lens: it shows what is around its centre upside down and `power` times smaller."""
+    """Water on the lens. It shows its surroundings upside down and `power` times smaller."""
 
     x: float
     y: float
@@ -89,7 +89,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Surround:
-    """The bright circle of an endoscope: centre and radius in units, and the width of its rim's fall-off."""
+    """The bright circle of an endoscope: centre and radius in units, and the width of its soft rim."""
 
     x: float
     y: float
@@ -99,7 +99,7 @@ class Surround:
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """What the camera does last: blur (standard deviation, pixels), noise (whole levels), JPEG quality (None: none)."""
+    """The camera's sensor: blur (standard deviation, pixels), noise (levels), JPEG quality (None: not compressed)."""
 
     blur: float = 0.5
     noise: int = 0
@@ -108,9 +108,9 @@ class Sensor:
     quality: int | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # it is itself: what is kept for it is found by identity
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: renderers cache what they derive from it
 class Textures:
-    """A scene's textures, painted once: the tissue, uint8 [H, W, 4] (colour, gloss), and the tools' pieces."""
+    """A scene's textures: the tissue map, uint8 [H, W, 4] (colour, gloss), and the pieces of instruments."""
 
     tissue_hwc: ImageU8
     pieces: tuple[ImageU8, ...]
@@ -118,10 +118,10 @@ class Textures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A moment. `sprites` lie over each other in their order; `later` is what odd lines show, if interlaced."""
+    """A moment of a scene. Later `sprites` cover earlier ones; `later`: the view of the odd lines, if interlaced."""
 
     seconds: float
-    paint: Textures = field(repr=False)
+    textures: Textures = field(repr=False)
     field_hwc: Float32 = field(repr=False)
     sprites: tuple[Sprite, ...] = ()
     glints: tuple[Glint, ...] = ()
@@ -138,7 +138,9 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A drawn view: uint8 [H, W, 3] RGB; at each pixel the id of the visible tool, and its `Part`, uint8 [H, W]."""
+    """A rendered view: RGB uint8 [H, W, 3]; at each pixel the id of the visible instrument and its `Part`, uint8 [H,
+    W].
+    """
 
     image_hwc: ImageU8
     ids_hw: ImageU8

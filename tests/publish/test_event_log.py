@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from rtseg.base.errors import OutputError
-from rtseg.publish.event_log import GENESIS, EventLog, backwards, event_of
+from rtseg.publish.event_log import GENESIS, EventLog, decode_line, lines_backwards
 
 
 def _chain(data: bytes) -> list[dict]:
     """The events of a log; `ValueError` with the first line that does not fit."""
     events, head = [], GENESIS
     for line in data.splitlines(keepends=True):
-        event, head = event_of(line, head)
+        event, head = decode_line(line, head)
         events.append(event)
     return events
 
@@ -121,5 +121,5 @@ def test_misuse_is_one_line(path, tmp_path):
 
 
 def test_lines_backwards():
-    assert list(backwards(b"")) == list(backwards(b"torn")) == []
-    assert list(backwards(b"a\nb\n\nc")) == [b"\n", b"b\n", b"a\n"]
+    assert list(lines_backwards(b"")) == list(lines_backwards(b"torn")) == []
+    assert list(lines_backwards(b"a\nb\n\nc")) == [b"\n", b"b\n", b"a\n"]

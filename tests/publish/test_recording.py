@@ -15,7 +15,7 @@ import pytest
 
 from rtseg.base.errors import ConfigError, OutputError
 from rtseg.publish import recording
-from rtseg.publish.event_log import GENESIS, line_of
+from rtseg.publish.event_log import GENESIS, encode_line
 from rtseg.publish.recording import Recording, new_run_name
 from rtseg.publish.verify import verify
 
@@ -97,7 +97,7 @@ def _tamper(lines: list[bytes], how: str) -> list[bytes]:
         "a number": [*lines[:20], lines[20].replace(b"40.0", b"10.0"), *lines[21:]],
         "removed": [*lines[:20], *lines[21:]],
         "swapped": [*lines[:20], lines[21], lines[20], *lines[22:]],
-        "inserted": [*lines[:20], line_of({"event": "note"}, json.loads(lines[19])["hash"])[0], *lines[20:]],
+        "inserted": [*lines[:20], encode_line({"event": "note"}, json.loads(lines[19])["hash"])[0], *lines[20:]],
     }[how]
 
 
@@ -164,7 +164,7 @@ def test_a_chain_of_what_no_recording_writes_is_refused(run):
     ):
         head, data = GENESIS, b""
         for event in wrong:
-            line, head = line_of(event, head)
+            line, head = encode_line(event, head)
             data += line
         (run / "events.jsonl").write_bytes(data)
         found = verify(run)
@@ -185,7 +185,7 @@ def test_another_size_begins_another_file(tmp_path):
 
 
 def test_what_else_happened_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "ROOM_MINUTES", 10**9)
+    monkeypatch.setattr(recording, "WARN_MINUTES", 10**9)
     run = _record(tmp_path, range(2), close=False)
     run.missed(2, 4, "the recorder was slower than the display")
     run.note("reconnect", attempt=2)
@@ -241,7 +241,7 @@ def test_misuse_is_one_line_and_ends_nothing(tmp_path):
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
 def test_a_recording_that_loses_its_files_says_so(tmp_path, monkeypatch, name, how):
     run = _record(tmp_path / "records", range(2), close=False)
-    monkeypatch.setattr(recording, "_LOOK_S", 0)
+    monkeypatch.setattr(recording, "_CHECK_S", 0)
     run.show(_header(2), _picture(2))  # all is there
     lost = run.folder / name
     lost.rename(tmp_path / "elsewhere")
@@ -257,7 +257,7 @@ def test_a_recording_that_loses_its_files_says_so(tmp_path, monkeypatch, name, h
 
 def test_the_files_are_looked_for_once_a_second_and_at_the_end(tmp_path, monkeypatch):
     looked = []
-    monkeypatch.setattr(Recording, "_look", lambda run: looked.append(1))
+    monkeypatch.setattr(Recording, "_check_files", lambda run: looked.append(1))
     _record(tmp_path, range(60)).close()
     assert len(looked) <= 2
     monkeypatch.undo()
@@ -306,7 +306,7 @@ def test_a_killed_recorder_is_gone_on_with_in_the_same_chain(tmp_path):
     _killed(path, 0, 60)
     found = verify(path)
     assert (found["ok"], found["unchanged"], found["closed"]) == (False, True, False)
-    assert "as a kill or a power cut does; lines that somebody cut from its end cannot be told from" in found["why"]
+    assert "as by a kill or a power cut; lines removed from its end would look the same" in found["why"]
     assert found["frames"] >= 60 and 0 <= found["lost"] <= 26
     assert _decoded(path / "video-001.mp4") == found["frames"] - found["lost"]
     with (path / "events.jsonl").open("ab") as log:

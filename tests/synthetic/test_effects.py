@@ -46,9 +46,9 @@ def sharp(view: View) -> View:
 
 
 def on_one_colour(view: View, level: int, gloss: int = 0) -> View:
-    tissue_hwc = np.full_like(view.paint.tissue_hwc, level)
+    tissue_hwc = np.full_like(view.textures.tissue_hwc, level)
     tissue_hwc[..., 3] = gloss
-    return replace(view, paint=Textures(tissue_hwc, view.paint.pieces))
+    return replace(view, textures=Textures(tissue_hwc, view.textures.pieces))
 
 
 def away() -> Float32:
@@ -107,7 +107,7 @@ def test_tissue_that_is_let_go_lies_where_it_lay_and_was_darker_in_the_grip() ->
         np.testing.assert_array_equal(places(holding, part * period), places(without, part * period))
     seconds = (GRASP[1] - 0.02) * period
     assert np.abs(places(holding, seconds) - places(without, seconds)).max() > 0.03  # the negative control
-    pose = next(pose for pose in holding.poses(seconds) if pose.held > 0.9)
+    pose = next(pose for pose in holding.poses(seconds) if pose.grip > 0.9)
     held, free = (bare(on_one_colour(s.view(seconds), 120)).mean(2) for s in (holding, without))
     x, y = round(pose.x * DETAIL + SIZE[0] / 2), round(pose.y * DETAIL + SIZE[1] / 2)
     assert held[y, x] < 0.85 * free[y, x]
@@ -225,7 +225,7 @@ def test_wet_highlights_are_white_on_glossy_tissue_near_the_lamp_and_only_add_li
         assert np.ptp(more_hwc[free_hw], axis=1).max() <= 1  # without colour
         matt_hwc = shiny.paint.tissue_hwc.copy()
         matt_hwc[..., 3] = 0
-        np.testing.assert_array_equal(bare(replace(shiny, paint=Textures(matt_hwc, shiny.paint.pieces))), bare(dull))
+        np.testing.assert_array_equal(bare(replace(shiny, textures=Textures(matt_hwc, shiny.paint.pieces))), bare(dull))
         assert 0.005 < (more_hwc.mean(2) > 20).mean() < 0.4
         even_hw = bare(on_one_colour(shiny, 0, gloss=185)).mean(2)
         middle.append(even_hw[away() < 0.3].mean())

@@ -110,11 +110,11 @@ def test_another_colour_of_the_tools_changes_exactly_the_mask(kind: ToolKind) ->
     scene = Scene(4, replace(QUIET, tools=(kind, ToolKind.GRASPER)), DETAIL)
     for seconds in (0.0, 3.0):
         view = plain(scene.view(seconds))
-        seen, changed = draw(view), draw(replace(view, paint=_one_colour(view.paint, 60)))
+        seen, changed = draw(view), draw(replace(view, textures=_one_colour(view.textures, 60)))
         np.testing.assert_array_equal(seen.ids_hw, changed.ids_hw)
         changed_hw = (seen.image_hwc != changed.image_hwc).any(2)
         assert not changed_hw[seen.ids_hw == 0].any()
-        other_hwc = draw(replace(view, paint=_one_colour(view.paint, 120))).image_hwc
+        other_hwc = draw(replace(view, textures=_one_colour(view.textures, 120))).image_hwc
         assert (changed.image_hwc != other_hwc).any(2)[seen.ids_hw > 0].all()
         assert (seen.ids_hw > 0).mean() > 0.01
 
@@ -256,7 +256,7 @@ def test_a_highlight_lies_on_its_own_tool_alone() -> None:
     seconds = 0.3 * scene._moves.period  # where they cross
     view = replace(plain(scene.view(seconds)), glints=())
     sprites = [s for s in view.sprites if s.part == Part.SHAFT]
-    middle = sprites[1].place @ (view.paint.pieces[sprites[1].texture].shape[1] - 1, 0, 1)
+    middle = sprites[1].place @ (view.textures.pieces[sprites[1].texture].shape[1] - 1, 0, 1)
     lit = replace(view, glints=(Glint(float(middle[0]), float(middle[1]), 0.1, 200.0, 1),))
     for ours, theirs in (
         (draw(view), draw(lit)),
@@ -369,7 +369,7 @@ def test_contact_moves_tissue_at_the_tip_and_not_far_away() -> None:
     options = replace(QUIET, tools=(ToolKind.GRASPER,) * 2, contact=1.0)
     scene, without = Scene(7, options, DETAIL), Scene(7, replace(options, contact=0.0), DETAIL)
     seconds = (GRASP[1] - 0.02) * scene._moves.period
-    holding = [pose for pose in scene.poses(seconds) if pose.held > 0.9]
+    holding = [pose for pose in scene.poses(seconds) if pose.grip > 0.9]
     assert len(holding) == 1  # the other one is away
     where = np.s_[..., [Channel.U, Channel.V]]
     moved_hw = np.linalg.norm(scene.view(seconds).field_hwc[where] - without.view(seconds).field_hwc[where], axis=2)

@@ -153,9 +153,8 @@ class DisplayTransform:
             luma_hw = cv2.transform(light_hwc, self._luma[None])
             gain_hw = self._ootf[_table_index(luma_hw)]
             planes = [plane * gain_hw for plane in planes]
-        brightest_hw = np.maximum(
-            np.maximum(planes[0], planes[1]), planes[2]
-        )  # scaling all three by the brightest keeps the hue
+        # Scaling all three by the brightest keeps the hue.
+        brightest_hw = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
         gain_hw = self._gain[_table_index(brightest_hw * np.float32(1 / PEAK))]
         return np.asarray(cv2.merge([plane * gain_hw for plane in planes]))
 

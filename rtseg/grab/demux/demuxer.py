@@ -19,7 +19,7 @@ from .tee import Tee
 
 WRAP = 1 << 33  # timestamps of MPEG-TS and MPEG-PS wrap around after 26.5 hours
 MPEG = ("mpegts", "mpeg")
-# Otherwise FFmpeg would take a second recording that starts earlier than the first for a timestamps that wrapped
+# Otherwise FFmpeg would take a second recording that starts earlier than the first for a timestamp that wrapped
 # around.
 OPTIONS = {"correct_ts_overflow": "0", "pattern_type": "none"}
 NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
@@ -124,11 +124,10 @@ class Demuxer:
             if self._ts is not None and packet.pos is not None:
                 end = None if following is None else following.pos
                 info.damage = info.damage or self._ts.damage(packet.pos, end)
-                hole = "" if info.restarts else self._ts.gap_before(packet.pos, last_position)
-                info.missing_pictures = _missing(packet, last_dts) if hole else 0
-                info.gap = (
-                    hole if info.missing_pictures else ""
-                )  # without missing pictures it is the joint of two recordings
+                gap = "" if info.restarts else self._ts.gap_before(packet.pos, last_position)
+                info.missing_pictures = _missing(packet, last_dts) if gap else 0
+                # A gap without missing pictures is the joint of two recordings.
+                info.gap = gap if info.missing_pictures else ""
                 info.maybe_truncated = self._ts.maybe_truncated(packet.pos, end)
                 last_position, last_dts = packet.pos, packet.dts
             elif self._clusters is not None and packet.pos is not None:

@@ -41,9 +41,8 @@ def _read_through(demuxer: Demuxer) -> int | None:
     count, start, index_only = 0, None, bool(demuxer.format & set(INDEX_ONLY))
     for info in demuxer.packets():
         packet = info.packet
-        if (
-            info.damage or info.gap or (unsure and not info.restarts)
-        ):  # the last picture may be truncated: it is checked only when it is decoded
+        # The last picture may be truncated: it is checked only when it is decoded.
+        if info.damage or info.gap or (unsure and not info.restarts):
             return None
         unsure = info.maybe_truncated
         if info.restarts:

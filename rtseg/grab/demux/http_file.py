@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..redact import redact, scrub
 
-TIMEOUT_S = 10.0  # timeout of an response, and of each read
-MAX_ATTEMPTS = 4  # attempts in a row that yield no byte
+TIMEOUT_S = 10.0  # seconds to wait for a response, and for each read
+MAX_ATTEMPTS = 4  # in a row that yield no byte
 LIVE_TYPES = ("mpegurl", "multipart/", "dash+xml")  # playlists and cameras
 
 

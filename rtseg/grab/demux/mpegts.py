@@ -40,12 +40,10 @@ class TsScanner:
         self._truncated: set[int] = set()  # starts of pictures whose end may be missing
         self._aligned = True
         self._others: dict[int, tuple[int, int]] = {}  # counter and position of the latest packet of each other stream
-        self._missed: tuple[int, int, int] | None = (
-            None  # the latest loss in another stream: its pid, and between which positions
-        )
-        self._lost_by_others: list[
-            tuple[int, int]
-        ] = []  # ranges of positions in which several other streams lost packets
+        # The latest loss in another stream: its pid, and between which positions.
+        self._missed: tuple[int, int, int] | None = None
+        # Ranges of positions in which several other streams lost packets.
+        self._lost_by_others: list[tuple[int, int]] = []
         self._gaps: list[tuple[int, int]] = []  # ranges of positions in which this stream lost packets
         self._at_last = 0  # position of its latest packet
         self._open = False  # nothing shows that the latest picture is complete
@@ -133,9 +131,8 @@ class TsScanner:
         announced = filled & (mine[:, 4] > 0) & ((mine[:, 5] & 0x80) > 0)  # a discontinuity that the sender announces
         garbled = (mine[:, 1] & 0x80) > 0
         odd = ((steps != 1) & ~announced) | garbled
-        odd[1:] &= ~(
-            (steps[1:] == 0) & (mine[1:, 4:] == mine[:-1, 4:]).all(axis=1)
-        )  # a duplicate packet, which the standard allows
+        # A duplicate packet, which the standard allows.
+        odd[1:] &= ~((steps[1:] == 0) & (mine[1:, 4:] == mine[:-1, 4:]).all(axis=1))
         odd[0] |= self._count == -2
         begins = (mine[:, 1] & 0x40) > 0
         for i in np.flatnonzero(odd | begins).tolist():
