@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rtseg.base.types import BoolMask, ImageU8, now_ns
 from rtseg.engine import Engine, to_input
-from rtseg.evaluate.speed.turns import settling
+from rtseg.evaluate.speed.alternation import settling
 from rtseg.sam2 import Preset, Sam2
 from rtseg.sam2.weights import _rename
 from rtseg.track import Tracker

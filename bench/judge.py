@@ -27,7 +27,7 @@ from rtseg.base.hardware.facts import facts
 from rtseg.data import open_dataset
 from rtseg.data.dataset import Dataset
 from rtseg.engine.recipe import SHIPPED
-from rtseg.evaluate import Settings, evaluate, store
+from rtseg.evaluate import EvaluationSettings, evaluate, store
 from rtseg.evaluate.bootstrap import OVER, Figure
 from rtseg.evaluate.summary import Summary, summarise
 from rtseg.sam2 import get_preset
@@ -51,7 +51,7 @@ def judged(engine: rtseg.Engine, name: str, dataset: Dataset, prompt: str, out: 
     if not (folder / store.FILE).is_file():
         print(f"{name}, {prompt}", file=sys.stderr, flush=True)
         protocol = "enter" if name == "synthetic" else "video"  # tools come when they like
-        result = evaluate(dataset, engine, Settings(protocol=protocol, prompt=prompt))
+        result = evaluate(dataset, engine, EvaluationSettings(protocol=protocol, prompt=prompt))
         folder.mkdir(parents=True, exist_ok=True)
         store.write(folder, result, summarise(result).to_json())
     return summarise(store.read(folder, masks=False))

@@ -36,11 +36,11 @@ from rtseg.base.hardware.load import Load
 from rtseg.base.terminal import clock_bar
 from rtseg.base.types import BoolMask, Frame, Prompt
 from rtseg.build.doctor import versions
+from rtseg.evaluate.speed.alternation import SETTLE, take_turns
 from rtseg.evaluate.speed.budget import Budget, Deadline
-from rtseg.evaluate.speed.clip import Clip
 from rtseg.evaluate.speed.cold import cold_start, in_process
+from rtseg.evaluate.speed.looped_clip import LoopedClip
 from rtseg.evaluate.speed.statistics import speedup, summary
-from rtseg.evaluate.speed.turns import SETTLE, take_turns
 
 WARM = 18  # frames until the memory is full: the prompted one, and a pointer for each of the next fifteen, and more
 SECONDS = 420.0
@@ -81,7 +81,7 @@ def first_masks(ready: Sequence[Contender], task: Task, preset: str, folder: Pat
     failed: dict[str, str] = {}
     deadline = budget.until(0.4)
     first = Frame(task.pictures[0], seq=0)
-    clip = Clip("first", (first,), (Prompt(1, box=task.box),))
+    clip = LoopedClip("first", (first,), (Prompt(1, box=task.box),))
     request = {"folder": str(folder), "preset": preset, "size": task.size, "box": task.box, "device": task.device}
     for c in ready:
         budget.say(f"starting {c.name} in a process of its own")

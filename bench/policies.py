@@ -31,9 +31,10 @@ from rtseg.evaluate.bootstrap import Figure, Values
 from rtseg.evaluate.prompting import PROMPTS
 from rtseg.evaluate.protocols import PROTOCOLS, survey
 from rtseg.evaluate.result import Result
-from rtseg.evaluate.run import Settings, evaluate, schedule
+from rtseg.evaluate.run import evaluate, schedule
+from rtseg.evaluate.settings import EvaluationSettings
+from rtseg.evaluate.sheets import NAMES, Sheet, interval, number
 from rtseg.evaluate.summary import by_group, difference, summarise
-from rtseg.evaluate.tables import NAMES, Sheet, interval, number
 from rtseg.track import POLICIES
 
 ENGINE = Path(__file__).parents[1] / "engines" / "nano-cpu.toml"
@@ -78,7 +79,7 @@ def opened(recipes: Mapping[str, Recipe]) -> tuple[dict[str, tuple[rtseg.Engine,
     return engines, absent
 
 
-def taking_turns(dataset: Dataset, engines: Engines, settings: Settings) -> dict[str, Result]:
+def taking_turns(dataset: Dataset, engines: Engines, settings: EvaluationSettings) -> dict[str, Result]:
     """A result for each row. On each sequence another one begins, so that a machine that slows down is fair to all."""
     results: dict[str, Result] = {}
     names, turn = list(engines), 0
@@ -158,7 +159,7 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[Sheet, dict[str, Any]]]
     groups = {"policies": {policy: load_recipe(recipe, policy=policy) for policy in given.policy}}
     if given.ablate:
         groups["ablation"] = ablations(recipe) | {path.stem: load_recipe(path) for path in given.beside}
-    settings = Settings(protocol=given.protocol, prompt=given.prompt)
+    settings = EvaluationSettings(protocol=given.protocol, prompt=given.prompt)
     for group, recipes in groups.items():
         engines, absent = opened(recipes)
         for path in given.data:

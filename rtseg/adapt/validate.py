@@ -11,7 +11,7 @@ from ..base.errors import ConfigError
 from ..data.dataset import Dataset, Sequence
 from ..engine.recipe import Recipe
 from ..engine.reference import TorchEngine
-from ..evaluate import Settings, evaluate, require
+from ..evaluate import EvaluationSettings, evaluate, require
 from ..evaluate.summary import summarise
 from ..sam2 import Sam2
 from .config import Material, TrainConfig
@@ -81,5 +81,5 @@ def _numbered(datasets: list[Dataset]) -> list[tuple[int, Dataset]]:
 def validate(net: Sam2, datasets: dict[str, Dataset], device: torch.device) -> dict[str, float]:
     """The mean IoU of each data set's objects, each prompted with a mask on its first frame."""
     engine = TorchEngine(net, Recipe(image_size=net.image_size), "", str(device))
-    summaries = {name: summarise(evaluate(dataset, engine, Settings())) for name, dataset in datasets.items()}
+    summaries = {name: summarise(evaluate(dataset, engine, EvaluationSettings())) for name, dataset in datasets.items()}
     return {name: round(s.overall["iou"].value, 4) for name, s in summaries.items() if "iou" in s.overall}

@@ -22,10 +22,10 @@ def _doctor(args: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
     from .doctor import examine
-    from .doctor.memory import plan
+    from .doctor.memory import memory_table
 
     if args.memory is not None:
-        return plan(args.memory)
+        return memory_table(args.memory)
     findings = examine()
     return {"ok": all(f.ok is not False for f in findings), "findings": [asdict(f) for f in findings]}
 

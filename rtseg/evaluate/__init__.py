@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .prompting import PROMPTS, make_prompt, next_click
     from .protocols import PROTOCOLS
     from .result import ClassRow, Prediction, Result, Row, Tracked
-    from .run import Settings, evaluate
+    from .run import evaluate
+    from .settings import EvaluationSettings
 
 # The figures need neither torch nor an engine, so a name is imported when it is first used.
 _HOMES = {
@@ -22,7 +23,7 @@ _HOMES = {
     "Prediction": "result",
     "Result": "result",
     "Row": "result",
-    "Settings": "run",
+    "EvaluationSettings": "settings",
     "Tracked": "result",
     "corrupted": "corrupt",
     "evaluate": "run",
@@ -36,10 +37,10 @@ __all__ = [
     "PROMPTS",
     "PROTOCOLS",
     "ClassRow",
+    "EvaluationSettings",
     "Prediction",
     "Result",
     "Row",
-    "Settings",
     "Tracked",
     "corrupted",
     "evaluate",

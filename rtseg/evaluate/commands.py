@@ -38,14 +38,14 @@ def _eval(args: argparse.Namespace) -> Result:
     from ..base.terminal import progress_bar
     from ..data import open_dataset
     from ..engine import open_engine
-    from . import Settings, evaluate
+    from . import EvaluationSettings, evaluate
     from .report import table, write_report
 
     if args.out and args.force:
         from ..base.result_folder import check_apart
 
         check_apart([args.dataset], args.out)
-    settings = Settings(**{name: getattr(args, name) for name in _SETTINGS})
+    settings = EvaluationSettings(**{name: getattr(args, name) for name in _SETTINGS})
     dataset = open_dataset(args.dataset, args.layout, args.sequences)
     engine = open_engine(args.engine)
 
@@ -73,7 +73,7 @@ def _bench(args: argparse.Namespace) -> Result:
     seconds = args.seconds or 140.0
     with clock_bar("bench") as progress:
         progress("importing", 0.0, seconds)  # which takes seconds
-        from .speed.run import bench
+        from .speed.benchmark import bench
 
         given = {name: getattr(args, name) for name in names}
         return bench(args.recipes, **given, seconds=seconds, progress=progress)

@@ -9,12 +9,13 @@ from statistics import fmean, median
 from typing import Any
 
 from ..base.errors import ConfigError
-from . import blocks, bootstrap, store, within
+from . import blocks, bootstrap, frame_terms, store
 from .bootstrap import Figure
+from .object_figures import BY_OBJECT, ObjectFigures, object_figures
 from .paired import paired
 from .result import Result, Row
-from .summary import BY_OBJECT, ObjectFigures, by_group, difference_of_pair, object_figures, overall
-from .tables import NONE, SMALLER, Document, Sheet, flat, intervals, number, short_names, titles
+from .sheets import NONE, SMALLER, Document, Sheet, flat, intervals, number, short_names, titles
+from .summary import by_group, difference_of_pair, overall
 
 # What was asked has to be the same; on what picture (a corruption), of which engine, may differ, and is listed.
 ASKED = ("protocol", "prompt", "every", "clicks", "frames", "slices", "seed", "tolerance")
@@ -218,8 +219,8 @@ def _moved(before: Result, after: Result, pairs: Pairs) -> list[Moved]:
 
     def bounded(m: Moved) -> Moved:
         rows = ([of.values() for (name, _), of in run.items() if name == m.sequence] for run in tracks)
-        parts = ([within.object_part("jf", of_object) for of_object in of_run] for of_run in rows)
-        return replace(m, difference=within.with_interval(m.difference, *parts))
+        parts = ([frame_terms.object_part("jf", of_object) for of_object in of_run] for of_run in rows)
+        return replace(m, difference=frame_terms.with_interval(m.difference, *parts))
 
     return [bounded(m) for m in changed]
 

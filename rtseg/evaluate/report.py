@@ -21,9 +21,10 @@ from . import pictures, plots, store
 from .blocks import WITHIN
 from .bootstrap import INDEPENDENT, MIN_GROUPS, few
 from .corrupt import corrupted
+from .object_figures import ASSISTED
 from .result import Result
-from .summary import ASSISTED, Summary, summarise
-from .tables import NONE, Document, Sheet, counted, flat, objects_sheet, overall_sheet, parts_sheet
+from .sheets import NONE, Document, Sheet, counted, flat, objects_sheet, overall_sheet, parts_sheet
+from .summary import Summary, summarise
 
 FILE = "report.md"
 PROMPTED = "frames on which the object was prompted do not count"

@@ -10,71 +10,22 @@ and re-acquisition is over returns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from statistics import fmean, median
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from . import blocks, bootstrap, within
+from . import blocks, bootstrap, frame_terms
 from .blocks import Ends, Part
 from .bootstrap import Figure, Values
 from .metrics import instruments, presence
-from .metrics.overlap import dice
+from .object_figures import BY_OBJECT, ObjectFigures, Tracks, object_figures, tracks_of
 from .paired import paired
-from .result import ClassRow, Result, Row, VolumeRow
+from .result import ClassRow, Result
 
 GroupOf = Callable[[str], str]  # of a sequence
-Tracks = Mapping[tuple[str, int], Sequence[Row]]  # by sequence and object
-
-EFFORT = ("clicks", "corrected")
-# Figures of objects, in the order in which they are shown.
-BY_OBJECT = (
-    "volume_dice", "volume_hd95", "volume_surface",
-    "jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "false_frames", *EFFORT
-)  # fmt: skip
-ASSISTED = ("interactive",)  # protocols in which help is given as it is needed, so that figures are worth what it cost
-TIMELESS = ("backward", "both")  # protocols whose masks of a frame know what comes after it: nothing is found again
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFigures:
-    """One object of one sequence; a figure is None where there is no frame for it.
-
-    `frames` are those that count. `volume_dice` is the object's Dice in three dimensions: of all its annotated slices
-    that count, together; None for what is no volume. `volume_hd95` and `volume_surface` are distances in three
-    dimensions, where the size of a voxel is known; `hd95` and `surface` of a volume are means over slices. `jf` is the
-    mean of `iou` (J) and `boundary` (F). `missed` is the share of frames with the object on which nothing is drawn;
-    `hd95` knows nothing of these, `surface` is 0 there. `false_area` is the share of the frame that is drawn while the
-    object is absent, `false_frames` the share of those frames with anything drawn. `clicks` are all that were made on
-    it, and `corrected` the frames with clicks after its first one: what the other figures cost, where people help as it
-    is needed (`ASSISTED`), else None. `returns` are the times of re-acquisition, in frames, None for one that failed;
-    none at all where masks go against time (`TIMELESS`). `intervals` are those within this video, of the figures that
-    are made of its frames.
-    """
-
-    sequence: str
-    object: int
-    label: str
-    category: str
-    frames: int
-    volume_dice: float | None
-    volume_hd95: float | None
-    volume_surface: float | None
-    jf: float | None
-    iou: float | None
-    boundary: float | None
-    dice: float | None
-    hd95: float | None
-    missed: float | None
-    surface: float | None
-    false_area: float | None
-    false_frames: float | None
-    clicks: int | None
-    corrected: int | None
-    returns: tuple[int | None, ...]
-    intervals: dict[str, Ends] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +63,12 @@ class Summary:
 
 def summarise(result: Result) -> Summary:
     """All figures of an evaluation; those of the same result are the same, to the ends of the intervals."""
-    objects, tracks = object_figures(result), _tracks(result)
+    objects, tracks = object_figures(result), tracks_of(result)
 
     def figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> dict[str, Figure]:
         found = _figures(objects, classes, result.group)
         return {
-            name: figure if figure.scope else within.with_interval(figure, _frames(name, objects, classes, tracks))
+            name: figure if figure.scope else frame_terms.with_interval(figure, _frames(name, objects, classes, tracks))
             for name, figure in found.items()
         }
 
@@ -154,7 +105,7 @@ def difference_of_pair(before: Result, after: Result) -> dict[str, Figure]:
     objects, others = _both_defined(object_figures(before), object_figures(after))
     parts, other_parts = _parts(objects, before.classes, before.group), _parts(others, after.classes, before.group)
     figures = {name: bootstrap.difference(parts[name], other_parts[name]) for name in parts}
-    tracks, other_tracks = _tracks(before), _tracks(after)
+    tracks, other_tracks = tracks_of(before), tracks_of(after)
     first, second = ({before.group(row.sequence) for row in of.classes} for of in (before, after))
     classes, other_classes = (
         [row for row in of.classes if before.group(row.sequence) in first & second] for of in (before, after)
@@ -162,66 +113,10 @@ def difference_of_pair(before: Result, after: Result) -> dict[str, Figure]:
 
     def within_these(name: str, figure: Figure) -> Figure:
         frames = _frames(name, objects, classes, tracks), _frames(name, others, other_classes, other_tracks)
-        return within.with_interval(figure, *frames)
+        return frame_terms.with_interval(figure, *frames)
 
     there = {name: figure for name, figure in figures.items() if figure}
     return {name: figure if figure.scope else within_these(name, figure) for name, figure in there.items()}
-
-
-def object_figures(result: Result) -> list[ObjectFigures]:
-    """The figures of each object, in the order in which objects appear; its rows are in the order of frames."""
-    volumes = {name for name, tracked in result.tracked.items() if tracked.volume}
-    protocol = result.settings.get("protocol")
-    whole = {(row.sequence, row.object): row for row in result.volumes}
-    return [_object(its, protocol, key[0] in volumes, whole.get(key)) for key, its in _tracks(result).items()]
-
-
-def _tracks(result: Result) -> Tracks:
-    found: dict[tuple[str, int], list[Row]] = {}
-    for row in result.rows:
-        found.setdefault((row.sequence, row.object), []).append(row)
-    return found
-
-
-def _object(rows: Sequence[Row], protocol: str | None, volume: bool, whole: VolumeRow | None) -> ObjectFigures:
-    assisted = protocol in ASSISTED
-    scored = [row for row in rows if not row.given]
-    areas = presence.false_areas(rows)
-    iou, boundary = (_mean(getattr(row, name) for row in scored) for name in ("iou", "boundary"))
-    return ObjectFigures(
-        sequence=rows[0].sequence,
-        object=rows[0].object,
-        label=rows[0].label,
-        category=rows[0].category,
-        frames=len(scored),
-        volume_dice=_volume_dice(scored) if volume else None,
-        volume_hd95=None if whole is None else whole.hd95,
-        volume_surface=None if whole is None else whole.surface,
-        jf=None if iou is None or boundary is None else (iou + boundary) / 2,
-        iou=iou,
-        boundary=boundary,
-        dice=_mean(row.dice for row in scored),
-        hd95=_mean(row.hd95 for row in scored),
-        surface=_mean(row.surface for row in scored),
-        missed=_mean(presence.misses(rows)),
-        false_area=_mean(areas),
-        false_frames=_mean(area > 0 for area in areas),
-        clicks=sum(row.clicks for row in rows) if assisted else None,
-        corrected=sum(row.clicks > 0 for row in rows[1:]) if assisted else None,  # the first row is the first prompt's
-        returns=() if protocol in TIMELESS else tuple(presence.reacquisition(rows)),
-    )
-
-
-def _volume_dice(rows: Sequence[Row]) -> float | None:
-    """Of all slices together; None where there is none."""
-    areas = [(row.truth_area, row.mask_area, row.overlap_area) for row in rows]
-    return dice(*map(sum, zip(*areas, strict=True))) if areas else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Of those that exist; None where none does."""
-    there = [value for value in values if value is not None]
-    return fmean(there) if there else None
 
 
 def _parts(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], group: GroupOf) -> dict[str, list[Values]]:
@@ -257,14 +152,14 @@ def _figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], grou
 
 def _frames(name: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], tracks: Tracks) -> list[Part]:
     """What frames add to a figure; nothing for one that is not made of frames."""
-    if name in within.CLASSES:
-        return within.class_parts(name, classes)
-    its = [o for o in objects if name in within.TERMS and getattr(o, name) is not None]
-    return [within.object_part(name, tracks[o.sequence, o.object]) for o in its]
+    if name in frame_terms.CLASSES:
+        return frame_terms.class_parts(name, classes)
+    its = [o for o in objects if name in frame_terms.TERMS and getattr(o, name) is not None]
+    return [frame_terms.object_part(name, tracks[o.sequence, o.object]) for o in its]
 
 
 def _intervals(o: ObjectFigures, tracks: Tracks) -> dict[str, Ends]:
-    found = {name: blocks.interval(_frames(name, [o], [], tracks)) for name in within.TERMS}
+    found = {name: blocks.interval(_frames(name, [o], [], tracks)) for name in frame_terms.TERMS}
     return {name: ends for name, ends in found.items() if ends is not None}
 
 

@@ -1,8 +1,8 @@
-"""The main job on what comes with the package: a recording, the shipped weights, and a display of its own.
+"""`rtseg demo`: the live pipeline on what comes with the package: a recording, the shipped weights, and a viewer.
 
-The recording (`RECORDING`, which `python -m rtseg.live.demo` makes) is of a synthetic endoscope, and is played as a
-camera would, so that the network has the machine. The display is a subscriber like any other: what it records is what
-went over the wire. The truth is known, so the masks are judged afterwards, each on the frame it is of.
+The recording (`RECORDING`, which `python -m rtseg.live.demo` makes) shows a synthetic endoscope, and is played as a
+camera would: drawing the scene would take the CPU from the network. The viewer is a subscriber like any other: it
+records what was sent over the wire. The truth is known, so each mask is judged afterwards, on the frame that it is of.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from .profile import Publish, StreamProfile
 
 SEED = HELD_OUT_SEED + 10  # a scene that no training draws
 ENGINE = Recipe("micro", "package:micro", 224)  # which keeps up before anything is built for this machine
-LEAST = 160  # pixels that the network sees where the machine is too slow for more
+LEAST_SIZE = 160  # pixels: the network's image size where the machine is too slow for more
 SECONDS = 20.0
 SOURCE = f"synthetic:laparoscopy?width=800&height=450&fps=25&seed={SEED}&seconds={SECONDS:g}"
 RECORDING = Path(__file__).with_name("demo.mp4")  # of SOURCE, in order
 LABELS = {1: "scissors", 2: "grasper"}
-JUDGE_EACH = 3  # of the frames with masks, after the prompted one, so many are one that is judged
+JUDGE_EACH = 3  # every third frame with masks is judged, from the second on: the first was prompted
 POSTER_AFTER = 3.0  # seconds: by then the masks are the tracker's own
-_KEPT = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
-class Display(threading.Thread):
-    """Receives the overlay of a feed as an operating room would, and keeps it.
+class DemoViewer(threading.Thread):
+    """Receives the overlay of a feed as a second display would, and stores it.
 
     The video is written afterwards: its encoder would take a quarter of a small machine from the network.
     """
 
     def __init__(self, endpoint: str) -> None:
-        super().__init__(name="display")
+        super().__init__(name="viewer")
         self.subscriber = Subscriber(endpoint, ("overlay", "masks", "status"))
         self.kinds = dict.fromkeys(("overlay", "masks", "status"), 0)
         self.masks: list[Message] = []
         self.delay = Histogram()
-        self._kept: list[ImageU8] = []  # JPEGs of the overlay, of a tenth of its size
+        self._jpegs: list[ImageU8] = []  # of the overlay, a tenth of its size
         self._poster_hwc: ImageU8 | None = None
-        self._best = (False, -1)
+        self._poster_rank = (False, -1)
 
     def run(self) -> None:
         for message in self.subscriber:
@@ -61,18 +61,18 @@ class Display(threading.Thread):
             if message.kind == "overlay":
                 self.delay.add((now_ns() - message.header["captured_ns"]) / 1e6)
                 image_hwc = message.image_hwc()
-                self._kept.append(np.asarray(cv2.imencode(".jpg", image_hwc[..., ::-1], _KEPT)[1], np.uint8))
-                self._consider(message.header, image_hwc)
+                self._jpegs.append(np.asarray(cv2.imencode(".jpg", image_hwc[..., ::-1], _JPEG)[1], np.uint8))
+                self._update_poster(message.header, image_hwc)
 
-    def _consider(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
-        """The poster shows both objects, apart if they ever are, and of those pictures the larger smaller one."""
+    def _update_poster(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
+        """Take the picture as the poster if it shows both objects better: apart first, then the smaller one larger."""
         seconds = header["pts"] * header["time_base"][0] / header["time_base"][1]
         areas, boxes = [o["area"] for o in header["objects"]], [o["box"] for o in header["objects"]]
         if header["state"] != "fresh" or len(areas) < len(LABELS) or seconds < POSTER_AFTER:
             return
-        value = _apart(boxes[0], boxes[1], header["width"] // 6), min(areas)
-        if value > self._best:
-            self._best, self._poster_hwc = value, image_hwc
+        rank = _apart(boxes[0], boxes[1], header["width"] // 6), min(areas)
+        if rank > self._poster_rank:
+            self._poster_rank, self._poster_hwc = rank, image_hwc
 
     def finish(self) -> None:
         """Stop receiving."""
@@ -80,11 +80,11 @@ class Display(threading.Thread):
         self.join()
 
     def write(self, folder: Path, width: int, height: int, fps: float) -> list[str]:
-        """Put `overlay.mp4` and `poster.png` into a folder; the files that there are."""
+        """Write `overlay.mp4` and `poster.png` into a folder; returns the paths of those that were written."""
         poster, video = folder / "poster.png", folder / "overlay.mp4"
         poster.unlink(missing_ok=True)  # of an earlier run
         with Mp4Writer(video, width, height, fps) as recorder:
-            for jpeg in self._kept:
+            for jpeg in self._jpegs:
                 recorder.write(np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8))
         if self._poster_hwc is not None:
             with atomic_path(poster) as part:
@@ -95,7 +95,7 @@ class Display(threading.Thread):
 def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, Any]:
     """Run the live pipeline on the recording; leaves `overlay.mp4` and `poster.png` in `out`.
 
-    Returns the feed's report, what the display received, and the IoU of each tool against the truth.
+    Returns the feed's report, what the viewer received, and the IoU of each tool against the truth.
     """
     folder = Path(out)
     try:
@@ -103,36 +103,40 @@ def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, An
     except OSError as e:
         raise OutputError(f"{folder}: cannot be made ({e.strerror}); expected a folder that can be written") from e
     source = EndoscopeSource(SOURCE)
-    first_hw = _truth(source.frame(0))
-    prompts = tuple(Prompt(i, mask=first_hw == i, label=label) for i, label in LABELS.items())
-    profile = StreamProfile(
-        str(RECORDING), "demo", ENGINE, objects=prompts, publish=Publish("tcp://127.0.0.1:*"), carry="behind",
-        least_image_size=min(LEAST, ENGINE.image_size),
-    )  # fmt: skip
-    displays: list[Display] = []
+    viewers: list[DemoViewer] = []
 
     def ready(feed: Feed, endpoint: str) -> None:
-        displays.append(Display(endpoint))
-        displays[0].start()
+        viewers.append(DemoViewer(endpoint))
+        viewers[0].start()
 
     try:
-        report = run_live(profile, seconds if seconds < SECONDS else None, ready=ready)
+        report = run_live(_profile(source), seconds if seconds < SECONDS else None, ready=ready)
     finally:
-        for display in displays:
-            display.finish()
-    if not displays:  # it was ended before anything could be seen
+        for viewer in viewers:
+            viewer.finish()
+    if not viewers:  # it was ended before anything could be seen
         return report
-    seen = displays[0]
-    wrote = seen.write(folder, source.width, source.height, source.fps)
+    viewer = viewers[0]
     return {
         **report,
-        "display": {
-            "received": seen.kinds,
-            "glass-to-display ms": seen.delay.summary(),
-        },
-        "iou": judge(SOURCE, {message.seq: message.masks() for message in seen.masks[1::JUDGE_EACH]}),
-        "wrote": wrote,
+        "display": {"received": viewer.kinds, "glass-to-display ms": viewer.delay.summary()},
+        "iou": judge(SOURCE, {message.seq: message.masks() for message in viewer.masks[1::JUDGE_EACH]}),
+        "wrote": viewer.write(folder, source.width, source.height, source.fps),
     }
+
+
+def _profile(source: EndoscopeSource) -> StreamProfile:
+    """The feed of the demo: the recording, with the true masks of its first frame as prompts."""
+    first_hw = _truth(source.frame(0))
+    return StreamProfile(
+        str(RECORDING),
+        "demo",
+        ENGINE,
+        objects=tuple(Prompt(i, mask=first_hw == i, label=label) for i, label in LABELS.items()),
+        publish=Publish("tcp://127.0.0.1:*"),
+        carry="behind",
+        least_image_size=min(LEAST_SIZE, ENGINE.image_size),
+    )
 
 
 def judge(uri: str, wanted: dict[int, dict[int, BoolMask]]) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def judge(uri: str, wanted: dict[int, dict[int, BoolMask]]) -> dict[str, Any]:
     scene = EndoscopeSource(uri)
     for seq, masks in wanted.items():
         ids_hw = _truth(scene.frame(seq))
-        for i in masks:  # while objects are restored there are none
+        for i in masks:  # none while objects are being restored
             truth_hw, mask_hw = ids_hw == i, masks[i]
             if truth_hw.any():
                 visible[i].append(float((truth_hw & mask_hw).sum() / (truth_hw | mask_hw).sum()))
@@ -173,7 +177,7 @@ def _truth(frame: Frame) -> ImageU8:
 
 
 def record(path: Path) -> None:
-    """Draw SOURCE and write it to a file: after a change to the synthetic endoscope, the recording is made anew."""
+    """Draw SOURCE and write it to a file; to be run again after a change to the synthetic endoscope."""
     with open_source(SOURCE) as source, Mp4Writer(path, source.width, source.height, source.fps) as recorder:
         for frame in source:
             recorder.write(frame.image_hwc)

@@ -19,7 +19,7 @@ __all__ = ["Reading", "segment"]
 
 
 def __getattr__(name: str) -> Any:
-    """`segment` is imported when it is first used: the words of the command line are read without its libraries."""
+    """`segment` is imported when it is first used: the command line is parsed without its libraries."""
     if name != "segment":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .run import segment

@@ -23,7 +23,7 @@ UNENDED = "killed: this run did not come to its end"
 
 
 class Report:
-    """What a run says of itself. It is on the disk from the beginning: a killed run cannot say how it ended."""
+    """The document of a run. It is on the disk from the beginning: a killed run cannot say how it ended."""
 
     def __init__(
         self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading,
@@ -33,7 +33,7 @@ class Report:
         """`files` are those of the source, as they were before it was opened."""
         self._uris, self._files, self._source, self._stages = list(uris), files, source, stages
         self._prompts, self._weights = hash_of(prompts), engine.weights_hash
-        self.said: dict[str, Any] = {
+        self.document: dict[str, Any] = {
             "source": self._uris[0] if len(uris) == 1 else self._uris,
             "reading": asdict(reading),
             "files": files,
@@ -44,7 +44,7 @@ class Report:
 
     def begin(self, folder: Path) -> None:
         """Write what is known before the first frame; `OutputError`."""
-        _write(folder / FILE, {"complete": False, "ended": UNENDED, **self.said, "prompts_sha256": self._prompts})
+        _write(folder / FILE, {"complete": False, "ended": UNENDED, **self.document, "prompts_sha256": self._prompts})
 
     def changed(self) -> str:
         """The line about a file of the source that is no longer what it was when it was opened, "" if all are."""
@@ -65,12 +65,12 @@ class Report:
         account = self._source.account
         dropped = {cause: n for cause, n in (("leading", account.leading), ("damaged", account.damaged)) if n}
         frames = {"in": count + sum(dropped.values()), "shown": count, "dropped": dropped}
-        self.said = {
+        self.document = {
             "complete": ending.ok,
             "ended": ending.line,
             "faults": ending.faults,
             "warnings": list(warnings),
-            **self.said,
+            **self.document,
             "frames": frames,
             "cuts": list(cuts),
             "source_account": account.plain(),
@@ -82,26 +82,26 @@ class Report:
             },
             "versions": versions(),
         }
-        _write(folder / FILE, self.said)
+        _write(folder / FILE, self.document)
 
     def same_as(self, other: dict[str, Any]) -> bool:
-        """Whether a run that said this of itself was to make the same."""
-        ours = json.loads(json.dumps({**self.said, "prompts_sha256": self._prompts}, default=str))
+        """Whether the run of another document makes the same result."""
+        ours = json.loads(json.dumps({**self.document, "prompts_sha256": self._prompts}, default=str))
         return all(ours[key] == other.get(key) for key in SAME)
 
 
 def leftover_of(folder: Path, report: Report) -> tuple[int, bool]:
-    """What a killed run left: how many masks, and whether `report`'s run makes the same."""
+    """What a killed run left in a folder: how many masks, and whether the run of `report` makes the same."""
     masks = len(list((folder / "masks").glob("*.png")))
     try:
-        said = json.loads((folder / FILE).read_text("utf-8"))
+        document = json.loads((folder / FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return masks, False
-    return masks, isinstance(said, dict) and report.same_as(said)
+    return masks, isinstance(document, dict) and report.same_as(document)
 
 
 def _hash_of(path: Path) -> str | None:
-    """Of a file; None for anything else, and where somebody has no patience for it."""
+    """The SHA-256 of a file; None for anything else, and after Ctrl-C: large files take long."""
     try:
         return file_sha256(path) if path.is_file() else None
     except (OSError, ValueError, KeyboardInterrupt):

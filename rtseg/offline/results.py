@@ -1,4 +1,4 @@
-"""The files of a result, one frame at a time, so that at any time what is whole can be closed and kept."""
+"""The files of a result, written frame by frame, so that at any time the whole frames can be closed and kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..publish.coco import CocoWriter
 from ..publish.frame_names import FrameNames
 from ..publish.overlay import DrawMasks, draw_masks
 
-RESERVE = 1 << 20  # bytes: where the disk is full, what is there is still closed properly
+RESERVE = 1 << 20  # bytes that are freed before files are closed: a full disk does not spoil them
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
@@ -34,7 +34,7 @@ class Results:
         draw_masks: DrawMasks = draw_masks,
     ) -> None:  # fmt: skip
         """`pictures`: the format in which the frames themselves are written, None for not. `fine`: masks with edges
-        at the picture's resolution. `draw_masks`: who draws the masks. `OutputError`.
+        at the picture's resolution. `draw_masks`: the function that draws the masks. `OutputError`.
         """
         self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
         self._fine, self._paint = fine, draw_masks
@@ -106,7 +106,7 @@ class Results:
         return faults
 
     def abort(self) -> None:
-        """Let go of every file; the folder is not worth keeping."""
+        """Close every file without finishing it; the folder is not worth keeping."""
         with self._lock:
             self._open = False
             self._coco.abort()

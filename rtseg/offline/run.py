@@ -1,13 +1,13 @@
-"""The run itself: reading, the network and writing at the same time, each in a thread, frames in their order.
+"""The run of `rtseg segment`: reading, the network and writing at the same time, each in a thread, frames in order.
 
-The network leaves the others a core: threads that share out one product wait for the last of them.
+The network leaves the other threads a core: where they take one of its own, all threads of a product wait for it.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,38 +69,63 @@ def segment(
         IncompleteError: the run ended early; the frames until then are kept, and the error says where.
         RtsegError: anything else; `out` is as it was.
     """
-    uris, prompts, folder = uris_of(source), as_prompts(prompts), Path(out)
-    recipe = load_recipe(engine)
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
+    request = _Request(
+        uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, fine, progress, say
+    )
     if force:
-        check_apart(uris, folder)
-    with result_folder(folder, force) as part:
-        files = files_of(uris)  # before it is opened: whoever changes it from now on is noticed
-        gpu, painter = _decoding(recipe, reading, frames, fine)
-        with _opened(uris, reading, gpu) as opened:
-            check_prompts(prompts, opened, recipe.max_objects)
-            with spare_core():
-                tracker = Tracker(open_engine(recipe))
-            stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
-            report = Report(uris, files, reading, opened, tracker.engine, prompts, stages, fine=fine)
-            same = _tell_of_killed(part, report, folder, say)
-            results = Results(part.path, opened, stages, frames, fine, painter)
-            run = _Run(opened, tracker, prompts, results, stages, progress, say)
-            run.attempt(lambda: report.begin(part.path))
-            _finish(part, run, report, folder, say)
-        if run.ending.ok:
-            for path in same:
-                shutil.rmtree(path, ignore_errors=True)
-    beside = part.final is not None and part.final != folder.resolve()
-    said = {**report.said, "out": str(part.final if beside else out)}
+        check_apart(request.uris, request.out)
+    with result_folder(request.out, force) as part:
+        run, report = _run(request, part)
+    beside = part.final is not None and part.final != request.out.resolve()
+    document = {**report.document, "out": str(part.final if beside else out)}
     if not run.ending.ok:
-        raise _incomplete(run, reading, said)
-    return said
+        raise _incomplete(run, reading, document)
+    return document
 
 
-def _decoding(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) -> tuple[Gpu | None, DrawMasks]:
-    """The GPU that decodes, and keeps, the pictures (None: the CPU does), and who draws on them; an `RtsegError`."""
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The arguments of `segment`, read."""
+
+    uris: list[str]
+    prompts: Prompts
+    out: Path
+    recipe: Recipe
+    reading: Reading
+    frames: str | None
+    fine: bool
+    progress: Progress
+    say: Say
+
+
+def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
+    """Segment the source into the folder `part`; the run, which knows how it ended, and its report."""
+    recipe, reading, say = request.recipe, request.reading, request.say
+    files = files_of(request.uris)  # before the source is opened: a change from now on is noticed
+    gpu, painter = _decoder(recipe, reading, request.frames, request.fine)
+    with _opened(request.uris, reading, gpu) as source:
+        check_prompts(request.prompts, source, recipe.max_objects)
+        with spare_core():
+            tracker = Tracker(open_engine(recipe))
+        stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
+        report = Report(
+            request.uris, files, reading, source, tracker.engine, request.prompts, stages, fine=request.fine
+        )
+        same = _tell_of_killed(part, report, request.out, say)
+        results = Results(part.path, source, stages, request.frames, request.fine, painter)
+        run = _Run(source, tracker, request.prompts, results, stages, request.progress, say)
+        run.attempt(lambda: report.begin(part.path))
+        _finish(part, run, report, request.out, say)
+    if run.ending.ok:
+        for path in same:
+            shutil.rmtree(path, ignore_errors=True)
+    return run, report
+
+
+def _decoder(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) -> tuple[Gpu | None, DrawMasks]:
+    """The GPU that decodes and holds the pictures (None: the CPU does), and the function that draws on them."""
     if reading.decoder not in DECODERS:
         raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
     if reading.decoder == "cpu":
@@ -135,7 +160,7 @@ class _Run:
         self.cuts: list[int] = []  # frames with which another scene begins
         self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
         self.warnings: list[str] = []  # about prompts
-        self._say, self._told = say, False
+        self._say, self._warned_of_shift = say, False
 
     def attempt(self, begin: Callable[[], None]) -> None:
         """Segment the source to its end, or to whatever ends it earlier; raises that where no frame is whole."""
@@ -150,7 +175,7 @@ class _Run:
 
     def _follow(self) -> None:
         count, total = 0, self.source.account.count
-        # Their exits are in this order: no frame more, then what is done is written, then it is counted.
+        # They exit in this order: reading stops, then what is done is written, then it is counted.
         with Trailing(self.results.add) as trailing, Ahead(self._read(), self.source.close) as frames:
             for frame in frames:
                 with self._stages.time("segment"), on_frame(frame.seq):
@@ -161,7 +186,7 @@ class _Run:
                 self.cuts += [frame.seq] if masks.cut else []
                 trailing.give((frame, masks))
                 count += 1
-                if self.source.account.count != total:  # it has come to light meanwhile
+                if self.source.account.count != total:  # the source has found out meanwhile
                     total = self.source.account.count
                     self._check_end(total)
                 self._progress(count, total)
@@ -172,17 +197,17 @@ class _Run:
             self.ending.wrong(f"{self.source.uri}: ended early: {self.source.account.ended}")
 
     def _prompt(self, frame: Frame) -> None:
-        """Give what is said on this frame."""
+        """Give the tracker the prompts of this frame."""
         given = self._prompts.get(frame.seq, ())
         for prompt in given:
             self._tracker.give(prompt)
         line = shifted(frame, self.source.account) if given else ""
-        if line and not self._told:
-            self._told = True
+        if line and not self._warned_of_shift:
+            self._warned_of_shift = True
             self._warn(line)
 
     def _warn(self, line: str) -> None:
-        """Tell it now, and in `run.json`."""
+        """Say a line now, and write it to `run.json`."""
         self.warnings.append(line)
         self._say(line)
 
@@ -207,7 +232,7 @@ class _Run:
 
 
 def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
-    """Close what is whole, and write what became of it; a failure from here on leaves all where it lies."""
+    """Close the files and write the report; a failure from here on leaves everything where it is."""
     part.keep = True
     for fault in run.results.close():
         run.ending.wrong(fault)
@@ -216,7 +241,7 @@ def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
         run.ending.wrong(changed)
     account = run.source.account
     for line in account.lines():
-        if not (account.ended and account.ended in line):  # that is the last line's to say
+        if not (account.ended and account.ended in line):  # the last line says that
             say(f"{run.source.uri}: {line}")
     run.ending.faults = [fault.replace(str(part.path), str(out)) for fault in run.ending.faults]
     if run.cuts:
@@ -232,7 +257,7 @@ def _cuts_line(uri: str, cuts: list[int]) -> str:
 
 
 def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Path]:
-    """Say where the masks of killed runs lie; those folders that this run makes anew, if it comes to its end."""
+    """Say where the masks of killed runs lie; returns the folders that this run replaces, if it completes."""
     same = []
     for path in part.left:
         masks, is_same = leftover_of(path, report)
@@ -242,11 +267,11 @@ def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Pat
     return same
 
 
-def _incomplete(run: _Run, reading: Reading, said: dict[str, Any]) -> IncompleteError:
+def _incomplete(run: _Run, reading: Reading, document: dict[str, Any]) -> IncompleteError:
     """The one line about a run that ended early: why, what is whole and where, and how to go on."""
-    line = f"{run.ending.line}; {run.results.count} frames are whole, and lie in {said['out']}"
+    line = f"{run.ending.line}; {run.results.count} frames are whole, and lie in {document['out']}"
     if reading.damaged == "stop" and isinstance(run.cause, SourceError):
         line += "; to go on past the damage, run with --damaged skip"
-    error = IncompleteError(line, {**said, "ok": False}, run.ending.code)
+    error = IncompleteError(line, {**document, "ok": False}, run.ending.code)
     error.__cause__ = run.cause
     return error

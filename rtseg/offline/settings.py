@@ -1,4 +1,4 @@
-"""What a run was asked to read, and how: as it is written to run.json, and as an evaluation reads it again."""
+"""Which source a run reads, and how: as it is written to run.json."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def uris_of(source: Uri | Sequence[Uri]) -> list[str]:
 
 
 def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
-    """Those parts that lie on a disk: path, and of a file its size in bytes and the time of its last change."""
+    """The parts that are files or folders: path, and of a file its size in bytes and the time of its last change."""
     found = []
     for uri in uris:
         path = Path(uri)
@@ -45,6 +45,6 @@ def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
                 found.append({"uri": uri, "path": str(path.resolve()), **told})
             elif uri and path.is_dir():
                 found.append({"uri": uri, "path": str(path.resolve())})
-        except (OSError, ValueError):  # no path, but a uri
+        except (OSError, ValueError):  # a uri, which is no path
             continue
     return found

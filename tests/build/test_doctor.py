@@ -113,7 +113,7 @@ def whole(here: Machine) -> None:
 
 def test_a_machine_that_has_all(here: Machine) -> None:
     whole(here)
-    assert gpu.trouble() == ("", "")
+    assert gpu.gpu_problem() == ("", "")
     found = {f.name.removeprefix("runtime "): f for f in runtimes.each_runtime()}
     assert list(found) == ["torch", "cpu", "onnx", "cuda", "tensorrt"]
     assert all(f.ok and not f.remedy for f in found.values()), found
@@ -329,7 +329,7 @@ def test_nothing_raises(here: Machine) -> None:
     findings = doctor.examine()
     said = {f.name: f for f in findings}
     assert "cannot ask for GPUs (libcuda is of another version)" in said["runtime cuda"].text
-    assert said["runtime onnx"].text == "cannot be told: RuntimeError: no"
+    assert said["runtime onnx"].text == "cannot be examined: RuntimeError: no"
     assert said["runtime auto"].ok is False and "RuntimeError: a bug" in said["runtime auto"].text
     assert all("\n" not in f.text + f.remedy for f in findings)
 
@@ -374,10 +374,10 @@ def test_the_recipes_whose_memory_is_planned_are_the_shipped_ones() -> None:
 
 def test_a_gpu_without_the_room_is_named(here: Machine) -> None:
     whole(here)
-    assert all(f.ok and "no room" not in f.text for f in memory.shipped())
+    assert all(f.ok and "too little memory" not in f.text for f in memory.shipped())
     here.patch.setattr(torch.cuda, "mem_get_info", lambda device=0: (500 * 2**20, 2**33))
     small, *_, large = memory.shipped()
-    assert small.ok and large.ok is None and "; cuda:0 has no room for " in large.text
+    assert small.ok and large.ok is None and "; cuda:0 has too little memory for " in large.text
 
 
 def test_the_plan_of_every_preset(capsys: pytest.CaptureFixture[str]) -> None:

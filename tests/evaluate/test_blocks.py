@@ -12,10 +12,11 @@ import pytest
 from rtseg.evaluate import blocks
 from rtseg.evaluate.blocks import WITHIN, Part, block_length, interval
 from rtseg.evaluate.bootstrap import OVER
+from rtseg.evaluate.frame_terms import CLASSES, TERMS, class_parts, object_part
+from rtseg.evaluate.object_figures import BY_OBJECT, EFFORT
 from rtseg.evaluate.result import ClassRow, Result, Row, Tracked
-from rtseg.evaluate.summary import BY_OBJECT, EFFORT, difference, summarise
-from rtseg.evaluate.tables import objects_sheet, overall_sheet, parts_sheet
-from rtseg.evaluate.within import CLASSES, TERMS, class_parts, object_part
+from rtseg.evaluate.sheets import objects_sheet, overall_sheet, parts_sheet
+from rtseg.evaluate.summary import difference, summarise
 
 Series = npt.NDArray[np.float64]
 

@@ -24,12 +24,12 @@ from rtseg.base.rle import encode_rle
 from rtseg.base.types import BoolMask, ImageU8
 from rtseg.data.dataset import Dataset, Sequence, Target, Truth
 from rtseg.evaluate import pictures, plots, store
+from rtseg.evaluate.object_figures import object_figures
 from rtseg.evaluate.pictures import PREDICTION, TRUTH, contact_sheet, file_name, file_names, worst
 from rtseg.evaluate.report import table, write_report
 from rtseg.evaluate.result import Prediction, Result, Row, Tracked
 from rtseg.evaluate.score import score
-from rtseg.evaluate.summary import object_figures
-from rtseg.evaluate.tables import objects_sheet
+from rtseg.evaluate.sheets import objects_sheet
 
 HEIGHT, WIDTH, FRAMES = 90, 120, 12
 ABSENT = range(4, 8)  # frames without object 2

@@ -16,8 +16,8 @@ from rtseg.base.types import ImageU8
 from rtseg.data.dataset import Dataset, Sequence, Target, Truth
 from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
-from rtseg.evaluate import PROTOCOLS, Result, Settings, evaluate
-from rtseg.evaluate.run import asked
+from rtseg.evaluate import PROTOCOLS, EvaluationSettings, Result, evaluate
+from rtseg.evaluate.settings import asked
 from rtseg.sam2 import Sam2, get_preset
 
 H, W, COUNT = 48, 64, 6
@@ -60,7 +60,7 @@ def empty(name: str) -> Sequence:
 
 
 def run(engine: TorchEngine, *sequences: Sequence, **asked: object) -> Result:
-    return evaluate(Dataset("set", "test", sequences), engine, Settings(**asked))
+    return evaluate(Dataset("set", "test", sequences), engine, EvaluationSettings(**asked))
 
 
 def test_every_mask_after_the_prompt_is_judged(engine: TorchEngine) -> None:
@@ -104,17 +104,17 @@ def test_what_made_the_result_is_in_it(engine: TorchEngine) -> None:
 )
 def test_only_settings_that_matter_are_kept(given: dict[str, object], kept: set[str]) -> None:
     always = {"protocol", "prompt", "corruption", "policy", "tolerance"}
-    found = asked(Settings(**given))
+    found = asked(EvaluationSettings(**given))
     assert found.keys() == always | kept
-    assert asked(Settings(**{**found, "slices": tuple(found.get("slices", ()))})) == found
+    assert asked(EvaluationSettings(**{**found, "slices": tuple(found.get("slices", ()))})) == found
 
 
 def test_clicks_are_as_many_whether_said_or_not() -> None:
-    assert asked(Settings("interactive")) == asked(Settings("interactive", clicks=3))
-    assert asked(Settings("interactive")) != asked(Settings("interactive", clicks=2))
-    assert asked(Settings("image", "box")) == asked(Settings("image", "box", clicks=0))
-    assert asked(Settings("every")) == asked(Settings("every", every=25))
-    assert asked(Settings(corruption="dark")) == asked(Settings(corruption="dark", level=3))
+    assert asked(EvaluationSettings("interactive")) == asked(EvaluationSettings("interactive", clicks=3))
+    assert asked(EvaluationSettings("interactive")) != asked(EvaluationSettings("interactive", clicks=2))
+    assert asked(EvaluationSettings("image", "box")) == asked(EvaluationSettings("image", "box", clicks=0))
+    assert asked(EvaluationSettings("every")) == asked(EvaluationSettings("every", every=25))
+    assert asked(EvaluationSettings(corruption="dark")) == asked(EvaluationSettings(corruption="dark", level=3))
 
 
 def test_a_missing_scipy_is_said_before_anything_is_looked_at(
@@ -152,7 +152,7 @@ def test_slices_outside_a_volume_are_an_error_before_anything_is_tracked(engine:
     told: list[int] = []
     dataset = Dataset("set", "test", (replace(sequence("long"), count=9), sequence("short")))
     with pytest.raises(ConfigError, match="^slices 7: short has no such; expected 0 to 5$"):
-        evaluate(dataset, engine, Settings("both", slices=(5, 7)), lambda done, total: told.append(done))
+        evaluate(dataset, engine, EvaluationSettings("both", slices=(5, 7)), lambda done, total: told.append(done))
     assert told == []
 
 
@@ -204,7 +204,7 @@ def test_progress_counts_frames_and_ends_with_all(engine: TorchEngine) -> None:
     evaluate(
         Dataset("set", "test", sequences),
         engine,
-        Settings(protocol="enter"),
+        EvaluationSettings(protocol="enter"),
         lambda done, total: told.append((done, total)),
     )
     assert told == sorted(told) and told[-1] == (3 * COUNT, 3 * COUNT) and len(told) > 2 * COUNT
@@ -232,7 +232,7 @@ def test_progress_counts_frames_and_ends_with_all(engine: TorchEngine) -> None:
 )
 def test_what_makes_no_sense_is_refused(asked: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        Settings(**asked)
+        EvaluationSettings(**asked)
 
 
 def test_the_public_names_are_there() -> None:

@@ -18,8 +18,8 @@ from rtseg.evaluate.metrics import surface
 from rtseg.evaluate.paired import paired
 from rtseg.evaluate.result import Prediction, Result, Tracked, VolumeRow
 from rtseg.evaluate.score import score
+from rtseg.evaluate.sheets import objects_sheet, overall_sheet
 from rtseg.evaluate.summary import difference, summarise
-from rtseg.evaluate.tables import objects_sheet, overall_sheet
 from rtseg.evaluate.volumes import score_volume
 
 DEPTH, HEIGHT, WIDTH = 9, 40, 50

@@ -181,17 +181,17 @@ def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypa
 
 def test_the_poster_of_the_demo_is_of_a_time_after_the_prompts() -> None:
     """In the source's own time, whatever its time base; and the instruments may lie close together on all pictures."""
-    from rtseg.live.demo import Display
+    from rtseg.live.demo import DemoViewer
 
-    display = object.__new__(Display)
-    display._best, display._poster_hwc = (False, -1), None
+    viewer = object.__new__(DemoViewer)
+    viewer._poster_rank, viewer._poster_hwc = (False, -1), None
     objects = [{"area": 50, "box": [0, 0, 40, 9]}, {"area": 70, "box": [42, 0, 90, 9]}]
     header = {"seq": 90, "time_base": [1, 12800], "width": 100, "state": "fresh", "objects": objects}
     picture = np.zeros((9, 90, 3), np.uint8)
-    display._consider({**header, "pts": 2 * 12800}, picture)
-    assert display._poster_hwc is None
-    display._consider({**header, "pts": 4 * 12800}, picture)
-    assert display._poster_hwc is picture
+    viewer._update_poster({**header, "pts": 2 * 12800}, picture)
+    assert viewer._poster_hwc is None
+    viewer._update_poster({**header, "pts": 4 * 12800}, picture)
+    assert viewer._poster_hwc is picture
 
 
 def test_the_recording_of_the_demo_shows_what_its_truth_is_of() -> None:

@@ -1,4 +1,4 @@
-"""`rtseg doctor`: what this machine has for the work, one finding a line, each with what to do about it."""
+"""`rtseg doctor`: what this machine offers to rtseg, one finding a line, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ...base.hardware.cpu import cores, cpu_cores, cpu_flags
 from ...base.types import now_ns
 from ...engine.reach import nearest, needed_ms
 from ...engine.recipe import SHIPPED, Recipe
-from .finding import Finding, first_line, has, package
-from .gpu import trouble
+from .finding import Finding, first_line, has, package, torch_problem
+from .gpu import gpu_problem
 from .memory import shipped
 from .runtimes import each_runtime, nvdec
 
 __all__ = ["Finding", "examine", "versions"]
 
-FPS = 25.0  # of the feed that the doctor thinks of
+FPS = 25.0  # of the feed that the doctor assumes
 STEPS = 12  # of each network: by the sixth its memories are full
 
 
 def examine() -> list[Finding]:
-    """Look at everything; never raises for a thing that is missing."""
+    """Examine everything; what is missing is a finding, never an error."""
     auto, live = _live()
     return [
         _python(),
@@ -70,15 +70,13 @@ def _torch() -> Finding:
     if not has("torch"):
         text = "not installed; runtime onnx works without; the others, build and train need it"
         return Finding("torch", None if has("onnxruntime") else False, text, "pip install 'rtseg[torch]'")
-    try:
-        import torch
+    why, remedy = torch_problem()
+    if why:
+        return Finding("torch", False, why.removeprefix("torch "), remedy)
+    import torch
 
-        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-        return Finding("torch", True, f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")
-    except Exception as e:  # one half of it, or of another machine
-        return Finding(
-            "torch", False, f"cannot be loaded ({first_line(e)})", "pip install --force-reinstall 'rtseg[torch]'"
-        )
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    return Finding("torch", True, f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")
 
 
 def _cpu() -> Finding:
@@ -96,25 +94,25 @@ def _cores() -> Finding:
 
 
 def _gpu() -> Finding:
-    why, remedy = trouble()
+    why, remedy = gpu_problem()
     if why:
         return Finding("gpu", None, why, remedy)
     import torch
 
-    said = []
+    cards = []
     for i in range(torch.cuda.device_count()):
         capability = ".".join(map(str, torch.cuda.get_device_capability(i)))
         free, total = torch.cuda.mem_get_info(i)
         memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-        said.append(f"cuda:{i} {torch.cuda.get_device_name(i)}, compute capability {capability}, {memory}")
-    return Finding("gpu", True, "; ".join(said))
+        cards.append(f"cuda:{i} {torch.cuda.get_device_name(i)}, compute capability {capability}, {memory}")
+    return Finding("gpu", True, "; ".join(cards))
 
 
 def _untried() -> Finding:
     text = (
-        "runtimes cuda and tensorrt, and the CUDA frame kernels, have run on no GPU yet: their parts are proved on CPUs"
+        "runtimes cuda and tensorrt, and the CUDA frame kernels, have run on no GPU yet: their parts are tested on CPUs"
     )
-    return Finding("untried", None, text, "on a GPU: rtseg build RECIPE proves them there")
+    return Finding("untried", None, text, "on a GPU: rtseg build RECIPE checks them there")
 
 
 def _weights() -> Finding:
@@ -125,28 +123,30 @@ def _weights() -> Finding:
 
 
 def _live() -> tuple[Finding, Finding]:
-    """What the default recipe opens as, and whether the shipped networks hold a feed's masks within their budget here.
+    """What the default recipe opens as, and whether the shipped networks keep a feed's masks within their budget here.
 
-    By a few steps of each.
+    A few steps of each are timed.
     """
     allowed_ms = needed_ms(MASK_BUDGET_MS, FPS)
-    said, opened, holds = [], "", False
+    speeds, opened, is_fast_enough = [], "", False
     try:
         for recipe in (Recipe(), Recipe("micro", "package:micro", 224)):
             step_ms, description = _step_ms(recipe)
             opened = opened or description
             best = nearest(recipe, step_ms, allowed_ms)
-            holds |= step_ms <= allowed_ms
+            is_fast_enough |= step_ms <= allowed_ms
             hint = "" if step_ms <= allowed_ms else f" ({best.setting}: about {best.step_ms:.0f})"
-            said.append(f"{recipe.model} {step_ms:.0f} ms{hint}")
+            speeds.append(f"{recipe.model} {step_ms:.0f} ms{hint}")
     except Exception as e:
         why = first_line(e) if isinstance(e, RtsegError) else f"{type(e).__name__}: {first_line(e)}"
         auto = Finding("runtime auto", True, f"opens nano as {opened}") if opened else _unopened(why)
         return auto, Finding("live", None, f"not tried: {why}")
-    text = f"a step may take {allowed_ms:.0f} ms for masks of {MASK_BUDGET_MS:.0f} ms at {FPS:g} fps: {', '.join(said)}"
+    text = (
+        f"a step may take {allowed_ms:.0f} ms for masks of {MASK_BUDGET_MS:.0f} ms at {FPS:g} fps: {', '.join(speeds)}"
+    )
     remedy = "set least_image_size in the stream profile, or run: rtseg build RECIPE"
     auto = Finding("runtime auto", True, f"opens nano as {opened}")
-    return auto, Finding("live", True if holds else None, text, "" if holds else remedy)
+    return auto, Finding("live", True if is_fast_enough else None, text, "" if is_fast_enough else remedy)
 
 
 def _unopened(why: str) -> Finding:
@@ -154,7 +154,7 @@ def _unopened(why: str) -> Finding:
 
 
 def _step_ms(recipe: Recipe) -> tuple[float, str]:
-    """A step of one object, as a feed's network takes it, with its memories filled; and the engine that took it."""
+    """The ms of a step of one object, as in a feed and with a full bank; and the description of the engine."""
     from ...engine import open_engine
     from ...engine.threads import at_most
     from ...track import Tracker
@@ -164,9 +164,9 @@ def _step_ms(recipe: Recipe) -> tuple[float, str]:
         tracker = Tracker(engine)
         image_hwc = np.random.default_rng(0).integers(0, 256, (recipe.image_size, recipe.image_size, 3), np.uint8)
         tracker.prompt(1, points=[(recipe.image_size / 2, recipe.image_size / 2, 1)])
-        took = []
+        times = []
         for _ in range(STEPS):
             start_ns = now_ns()
             tracker.step(image_hwc)
-            took.append((now_ns() - start_ns) / 1e6)
-    return median(took[STEPS // 2 :]), engine.description
+            times.append((now_ns() - start_ns) / 1e6)
+    return median(times[STEPS // 2 :]), engine.description

@@ -1,4 +1,4 @@
-"""What the doctor says of one thing, and whether a package is there."""
+"""What the doctor finds of one thing, and whether a package is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: `ok` is None where a thing is missing that nobody needs; `remedy` says how to have it."""
+    """One line of the doctor.
+
+    `ok`: True for what works, False for what has to work and does not, None for what is missing and not needed.
+    `remedy`: what to do about it.
+    """
 
     name: str
     ok: bool | None
@@ -27,7 +31,7 @@ def has(name: str) -> bool:
 
 
 def package(name: str, use: str, needed: bool = False, project: str = "", extra: str = "") -> Finding:
-    """Whether a package is there, and how it is installed."""
+    """Whether a package is installed, and the command that installs it."""
     if has(name):
         return Finding(name, True, f"{version(name, project)}, for {use}")
     remedy = f"pip install 'rtseg[{extra}]'" if extra else f"pip install {project or name}"
@@ -35,7 +39,7 @@ def package(name: str, use: str, needed: bool = False, project: str = "", extra:
 
 
 def version(name: str, project: str = "") -> str:
-    """The package index's word, else the module's: TensorRT's wheels may be there as `tensorrt_cu13` alone."""
+    """The version by the package's metadata, else by the module: TensorRT may be installed as `tensorrt_cu13`."""
     try:
         return importlib.metadata.version(project or name)
     except importlib.metadata.PackageNotFoundError:
@@ -46,6 +50,17 @@ def version(name: str, project: str = "") -> str:
         return "of unknown version"
 
 
+def torch_problem() -> tuple[str, str]:
+    """Why torch cannot be imported, and the command that helps; ("", "") where it can."""
+    if not has("torch"):
+        return "torch is not installed", "pip install 'rtseg[torch]'"
+    try:
+        importlib.import_module("torch")
+    except Exception as e:  # an incomplete installation, or one for another machine
+        return f"torch cannot be loaded ({first_line(e)})", "pip install --force-reinstall torch"
+    return "", ""
+
+
 def first_line(error: BaseException) -> str:
-    """An error as part of a line."""
+    """The first line of an error's text, or the name of its type where it has none."""
     return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())

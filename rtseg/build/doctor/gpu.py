@@ -1,4 +1,4 @@
-"""What stands between torch and a GPU, and the command that takes it away."""
+"""Why torch cannot use a GPU, and the command that helps."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...base.hardware.gpu import NVIDIA_DEVICES, driver_cuda, driver_version, jetpack, platform_kind
-from .finding import first_line, has
+from .finding import first_line, torch_problem
 
 DOCKER = Path("/.dockerenv")
-LEAST = {11: 450, 12: 525, 13: 580}  # driver for a CUDA, by NVIDIA's table of minor version compatibility
+LEAST_DRIVER = {11: 450, 12: 525, 13: 580}  # driver for a CUDA, by NVIDIA's table of minor version compatibility
 INDEX = "https://download.pytorch.org/whl"
 # A wheel index for Jetson is NVIDIA's community's: PyPI's wheels for aarch64 are of CPUs, or of servers.
 JETSON = {6: "https://pypi.jetson-ai-lab.io/jp6/cu126", 7: f"{INDEX}/cu130"}
@@ -20,28 +20,27 @@ OLD_CARDS = f"pip install --force-reinstall torch --index-url {INDEX}/cu126"  # 
 
 
 def install_torch() -> str:
-    """The command that brings a torch for the GPU that is here."""
+    """The command that installs a torch for this machine's GPU."""
     if platform_kind() == "jetson":
         if jetpack() not in JETSON:
             return "flash JetPack 7, which has Python 3.12, then: rtseg doctor"
         return f"pip install --force-reinstall torch --index-url {JETSON[jetpack() or 7]}"
     known = driver_cuda()
     if known is not None and known[0] < 12:
-        return f"update the driver to {LEAST[12]} or newer, then: rtseg doctor"
+        return f"update the driver to {LEAST_DRIVER[12]} or newer, then: rtseg doctor"
     return f"pip install --force-reinstall torch --index-url {INDEX}/cu{'126' if known and known[0] == 12 else '130'}"
 
 
-def trouble() -> tuple[str, str]:
-    """Why torch sees no GPU that it can use, and what to do; ("", "") where it sees one. Never raises.
+def gpu_problem() -> tuple[str, str]:
+    """Why torch has no GPU that it can use, and what to do; ("", "") where it has one. Never raises.
 
-    What is said of a GPU was tried: a number is added on it.
+    A GPU counts as usable when a number was added on it.
     """
-    if not has("torch"):
-        return "torch is not installed", "pip install 'rtseg[torch]'"
-    try:
-        import torch
-    except Exception as e:
-        return f"torch cannot be loaded ({first_line(e)})", "pip install --force-reinstall torch"
+    problem = torch_problem()
+    if problem[0]:
+        return problem
+    import torch
+
     try:
         if not torch.cuda.is_available():
             return _unseen(torch)
@@ -54,7 +53,9 @@ def trouble() -> tuple[str, str]:
 
 
 def _unseen(torch: Any) -> tuple[str, str]:
-    is_driver = driver_cuda() is not None or any(path.exists() for path in NVIDIA_DEVICES)
+    """Why torch sees no GPU, and what to do."""
+    known = driver_cuda()
+    is_driver = known is not None or any(path.exists() for path in NVIDIA_DEVICES)
     if torch.version.cuda is None and not torch.version.hip:
         what = f"torch {torch.__version__} is a CPU build"
         if is_driver:
@@ -63,14 +64,14 @@ def _unseen(torch: Any) -> tuple[str, str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if is_driver and visible is not None and visible.strip() in ("", "-1"):
         return f'CUDA_VISIBLE_DEVICES = "{visible}" hides every GPU', "unset CUDA_VISIBLE_DEVICES"
-    known, built = driver_cuda(), torch.version.cuda or ""
+    built = torch.version.cuda or ""
     major = int(built.split(".")[0]) if built else 0
     if known is not None and known[0] < major:
-        of = driver_version()
-        what = f"the driver {of + ' ' if of else ''}runs CUDA {known[0]}.{known[1]} at most, torch is built for {built}"
+        driver = f"the driver {driver_version()}".rstrip()
+        what = f"{driver} runs CUDA {known[0]}.{known[1]} at most, torch is built for {built}"
         if platform_kind() == "jetson":
             return what, install_torch()
-        return what, f"update the driver to {LEAST.get(major, 580)} or newer, or: {install_torch()}"
+        return what, f"update the driver to {LEAST_DRIVER.get(major, 580)} or newer, or: {install_torch()}"
     if not is_driver:
         return "no NVIDIA driver is loaded", _install_driver()
     try:
@@ -94,6 +95,7 @@ def _install_driver() -> str:
 
 
 def _unusable(torch: Any, index: int) -> tuple[str, str] | None:
+    """Why a GPU that torch sees cannot be used, and what to do; None where it can."""
     name = torch.cuda.get_device_name(index)
     capability = torch.cuda.get_device_capability(index)
     if not torch.version.hip and not covered(capability, torch.cuda.get_arch_list()):
@@ -104,8 +106,8 @@ def _unusable(torch: Any, index: int) -> tuple[str, str] | None:
         torch.ones(1, device=f"cuda:{index}").add_(1).item()
     except Exception as e:
         why = first_line(e)
-        way_out = "close what else uses it" if "memory" in why.lower() else "check it: nvidia-smi; restart the machine"
-        return f"cuda:{index} ({name}) does not add a number ({why})", way_out
+        remedy = "close what else uses it" if "memory" in why.lower() else "check it: nvidia-smi; restart the machine"
+        return f"cuda:{index} ({name}) does not add a number ({why})", remedy
     return None
 
 
@@ -122,4 +124,4 @@ def covered(capability: tuple[int, int], architectures: list[str]) -> bool:
             fits = code <= capability and (kind == "compute" or code[0] == capability[0])
         if fits:
             return True
-    return not architectures  # who says nothing is not contradicted
+    return not architectures  # unknown: assume that it runs

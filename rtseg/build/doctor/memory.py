@@ -1,4 +1,4 @@
-"""How much memory engines take: the shipped recipes in a few lines, or every preset, size and number of objects."""
+"""How much memory engines will take: the shipped recipes, or every preset, size and number of objects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ...engine.memory_estimate import MIB, estimate_memory
 from ...engine.recipe import MemorySettings, Recipe
 from ...sam2 import PRESETS
 from .finding import Finding
-from .gpu import trouble
+from .gpu import gpu_problem
 
-# As in engines/*.toml: what somebody runs who has changed nothing.
+# As in engines/*.toml: what runs where nothing was changed.
 SHIPPED = (
     Recipe("micro", image_size=224),
     Recipe("nano", image_size=320, memory=MemorySettings(pointers=4)),
@@ -22,26 +22,29 @@ SHIPPED = (
     Recipe("sam2.1-small", image_size=1024),
 )
 SIZES, OBJECTS, RUNTIMES = (256, 512, 768, 1024), (1, 2, 4, 8), ("cpu", "cuda", "tensorrt")
-NOTE = "MiB for 1920 x 1080; CUDA's own share and TensorRT's scores are estimates, no GPU has been measured yet"
+NOTE = "MiB for 1920 x 1080; CUDA's own share and TensorRT's scores are estimates that no GPU has confirmed yet"
 
 
 def shipped() -> list[Finding]:
-    """What the shipped recipes take on each runtime, and whether a GPU that is here has the room."""
-    free = None if trouble()[0] else free_gpu_bytes("cuda:0")
+    """What the shipped recipes take on each runtime, and whether this machine's GPU has that much memory."""
+    free = None if gpu_problem()[0] else free_gpu_bytes("cuda:0")
     found = []
     for recipe in SHIPPED:
         needs = {r: estimate_memory(replace(recipe, runtime=r)) for r in RUNTIMES}
         parts = ", ".join(f"{name} {need.bytes // MIB} MiB" for name, need in needs.items())
         lacks = [name for name, need in needs.items() if not need.host and free is not None and need.sure > free]
-        said = f"{recipe.model} at {recipe.image_size} px, {recipe.max_objects} objects: {parts}"
+        text = f"{recipe.model} at {recipe.image_size} px, {recipe.max_objects} objects: {parts}"
         if lacks:
-            said += f"; cuda:0 has no room for {', '.join(lacks)}"
-        found.append(Finding("memory", None if lacks else True, said))
+            text += f"; cuda:0 has too little memory for {', '.join(lacks)}"
+        found.append(Finding("memory", None if lacks else True, text))
     return found
 
 
-def plan(presets: Sequence[str]) -> dict[str, object]:
-    """Every size and number of objects of some presets, or of all: MiB on each runtime. `ConfigError`: no preset."""
+def memory_table(presets: Sequence[str]) -> dict[str, object]:
+    """MiB on each runtime for every size and number of objects, of some presets or of all.
+
+    `ConfigError` for a name that is no preset.
+    """
     for name in presets:
         if name not in PRESETS:
             raise ConfigError(f"--memory {name}: no such preset; {did_you_mean(name, PRESETS)}")

@@ -1,50 +1,48 @@
-"""One line for each runtime: what of it was seen to work here, or what is missing, with the command that installs it.
+"""One line for each runtime: what of it works here, or what is missing, with the command that installs it.
 
-Nothing raises, and nothing is claimed that was not executed: of cuda and tensorrt that is a number added on the GPU,
-and libraries that load; `rtseg build` proves the rest.
+Nothing raises, and nothing is claimed that was not executed. For cuda and tensorrt that is a number added on the GPU,
+and libraries that load; `rtseg build` checks the rest.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ...base.errors import EngineError, RtsegError
 from ...base.hardware.gpu import jetpack, platform_kind
-from .finding import Finding, first_line, has, version
-from .gpu import trouble
+from .finding import Finding, first_line, has, torch_problem, version
+from .gpu import gpu_problem
 
-PROOF = "not executed by the doctor; rtseg build RECIPE proves it here"
+UNCHECKED = "not executed by the doctor; rtseg build RECIPE checks it here"
 NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 
 
 def each_runtime() -> list[Finding]:
     """torch, cpu, onnx, cuda and tensorrt."""
-    return [_guarded(name, look) for name, look in LOOKS.items()]
+    return [_guarded(name, check) for name, check in CHECKS.items()]
 
 
-def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
-        return look()
-    except Exception as e:  # of a library that is broken in a way that nobody has thought of
-        return Finding(f"runtime {name}", None, f"cannot be told: {type(e).__name__}: {first_line(e)}")
+        return check()
+    except Exception as e:  # a library may be broken in any way
+        return Finding(f"runtime {name}", None, f"cannot be examined: {type(e).__name__}: {first_line(e)}")
 
 
 def _torch() -> Finding:
     name = "runtime torch"
-    if not has("torch"):
-        return Finding(name, None, "torch is not installed", "pip install 'rtseg[torch]'")
-    try:
-        import torch
-
-        torch.ones(2, 2) @ torch.ones(2, 2)
-    except Exception as e:
-        return Finding(name, False, f"torch cannot be loaded ({first_line(e)})", "pip install --force-reinstall torch")
-    why, way_out = trouble()
+    why, remedy = torch_problem()
     if why:
-        return Finding(name, True, f"works on the CPU; on no GPU: {why}", way_out)
+        return Finding(name, False if has("torch") else None, why, remedy)
+    import torch
+
+    torch.ones(2, 2) @ torch.ones(2, 2)
+    why, remedy = gpu_problem()
+    if why:
+        return Finding(name, True, f"works on the CPU; on no GPU: {why}", remedy)
     seen = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
     return Finding(name, True, f"works on the CPU and on {seen} (a number was added there)")
 
@@ -84,25 +82,26 @@ def _onnx() -> Finding:
 
 def _cuda() -> Finding:
     name = "runtime cuda"
-    why, way_out = trouble()
+    why, remedy = gpu_problem()
     if why:
-        return Finding(name, None, why, way_out)
-    lacks = list(_beside_cuda())
-    text = "GPU and torch go together"
-    said = "; ".join(f"without {what}" for what, _ in lacks)
-    return Finding(name, True, "; ".join(filter(None, (text, said, PROOF))), "; ".join(way for _, way in lacks if way))
+        return Finding(name, None, why, remedy)
+    return _usable(name, "GPU and torch go together", list(_accelerators()))
 
 
 def _tensorrt() -> Finding:
     name = "runtime tensorrt"
-    missing = [(why, way) for why, way in (trouble(), _bindings(), _exporter()) if why]
-    if missing:
-        ways = dict.fromkeys(way for _, way in missing if way)
-        return Finding(name, None, "; ".join(why for why, _ in missing), "; ".join(ways))
-    lacks = list(_beside_cuda(triton=False))
-    said = "; ".join(f"without {what}" for what, _ in lacks)
+    problems = [(why, remedy) for why, remedy in (gpu_problem(), _bindings(), _exporter()) if why]
+    if problems:
+        remedies = dict.fromkeys(remedy for _, remedy in problems if remedy)
+        return Finding(name, None, "; ".join(why for why, _ in problems), "; ".join(remedies))
     text = f"TensorRT {version('tensorrt')} loads; the GPU and torch go together"
-    return Finding(name, True, "; ".join(filter(None, (text, said, PROOF))), "; ".join(way for _, way in lacks if way))
+    return _usable(name, text, list(_accelerators(triton=False)))
+
+
+def _usable(name: str, text: str, lacks: Sequence[tuple[str, str]]) -> Finding:
+    """A runtime that can be used, though without some of what makes it faster."""
+    parts = [text, *(f"without {what}" for what, _ in lacks), UNCHECKED]
+    return Finding(name, True, "; ".join(parts), "; ".join(remedy for _, remedy in lacks if remedy))
 
 
 def _bindings() -> tuple[str, str]:
@@ -142,8 +141,8 @@ def _exporter() -> tuple[str, str]:
     return (f"{' and '.join(lacks)} not installed", f"pip install {' '.join(lacks)}") if lacks else ("", "")
 
 
-def _beside_cuda(triton: bool = True) -> Iterator[tuple[str, str]]:
-    """What makes it faster and may be missing."""
+def _accelerators(triton: bool = True) -> Iterator[tuple[str, str]]:
+    """What would make the GPU runtimes faster and is missing, each with the command that installs it."""
     if triton and not has("triton"):
         yield "triton, so the encoder is not fused", "pip install triton"
     if not (_nvrtc() or has("pycuda")):
@@ -164,7 +163,7 @@ def _nvrtc() -> bool:
 
 
 def nvdec() -> Finding:
-    """Whether PyAV could have a GPU decode; that needs PyAV's part and the driver's."""
+    """Whether PyAV and the driver could decode on a GPU."""
     name = "nvdec"
     try:
         if "cuda" not in importlib.import_module("av.codec.hwaccel").hwdevices_available():
@@ -178,11 +177,11 @@ def nvdec() -> Finding:
         )
     except OSError:
         text = "PyAV is built for it, the driver's libnvcuvid is not here; video is decoded on the CPU"
-        way = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all" if platform_kind() != "jetson" else ""
-        return Finding(name, None, text, way)
+        remedy = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=all" if platform_kind() != "jetson" else ""
+        return Finding(name, None, text, remedy)
     except Exception as e:
-        return Finding(name, None, f"cannot be told: {first_line(e)}")
+        return Finding(name, None, f"cannot be examined: {first_line(e)}")
     return Finding(name, True, "PyAV and the driver have it; not executed by the doctor")
 
 
-LOOKS: dict[str, Any] = {"torch": _torch, "cpu": _cpu, "onnx": _onnx, "cuda": _cuda, "tensorrt": _tensorrt}
+CHECKS: dict[str, Any] = {"torch": _torch, "cpu": _cpu, "onnx": _onnx, "cuda": _cuda, "tensorrt": _tensorrt}

@@ -24,14 +24,14 @@ from ...base.types import now_ns
 
 if TYPE_CHECKING:
     from ...engine.recipe import Recipe
-    from .clip import Clip
+    from .looped_clip import LoopedClip
 
 ROOT = Path(__file__).parents[3]  # of the modules: a checkout, or site-packages
 FRAMES = 8  # of the clip that the process is given
 TRACKED = 30  # frames after which every memory is full, and has been for a while
 
 
-def cold_start(recipe: Recipe, clip: Clip, most_ms: float = 10_000.0) -> dict[str, Any]:
+def cold_start(recipe: Recipe, clip: LoopedClip, most_ms: float = 10_000.0) -> dict[str, Any]:
     """Open an engine in a new process and track one object; times in ms and memory in MiB.
 
     `first_mask_ms` is from the start of the process to its first mask, without the time in which the picture was
@@ -63,17 +63,17 @@ def in_process(module: str, request: bytes, root: Path, arguments: Sequence[str]
 def answer(start_ns: int, request: Any) -> dict[str, Any]:
     """What the new process does; `request` is the stream of what `cold_start` pickles."""
     from ...engine import open_engine
-    from .lane import Lane
+    from .timed_run import TimedRun
 
     recipe = pickle.load(request)
     loaded_ns, loaded_mib = now_ns(), _mib(resident_bytes())
     engine = open_engine(recipe)
     opened_ns = now_ns()
     clip, most_ms = pickle.load(request), pickle.load(request)
-    lane = Lane(engine, clip, 1)
-    first_ms, tracked_ms = lane.first_frame(), [lane.step()]
+    run = TimedRun(engine, clip, 1)
+    first_ms, tracked_ms = run.first_frame(), [run.step()]
     while len(tracked_ms) < TRACKED and (len(tracked_ms) < 3 or sum(tracked_ms) < most_ms):
-        tracked_ms.append(lane.step())
+        tracked_ms.append(run.step())
     return {
         "import_ms": round((loaded_ns - start_ns) / 1e6, 1),
         "open_ms": round((opened_ns - loaded_ns) / 1e6, 1),

@@ -1,6 +1,6 @@
 """`rtseg bench --loopback`: how long a picture takes from leaving its source to being whole at a subscriber.
 
-A live feed plays coded pictures: each carries its own number, and its source notes when it let each go. A subscriber
+A live feed plays coded pictures: each shows its own number, and the source notes when it released each. A subscriber
 reads the number from the pixels that arrive, so neither a header nor a queue can make a picture younger than it is.
 """
 
@@ -39,7 +39,7 @@ class _Play(Protocol):
 
 
 @dataclass(slots=True)
-class Heard:
+class Received:
     """What arrived on one topic, in order: the number in each picture (None: unreadable), its header, and when."""
 
     numbers: list[int | None] = field(default_factory=list)
@@ -59,10 +59,10 @@ def loopback(
 ) -> dict[str, Any]:
     """Play coded pictures through a live feed for `seconds`, and measure each picture that arrives.
 
-    Of `profile` count the engine, rates, overlay, objects (all put on one disc) and transport (None: the defaults,
-    over ipc); it is published on a free address, without keys. `play` is what plays it: `run_live`. Returns for
-    `video` and `overlay` the latencies in ms with 95% confidence intervals, and what was missing or wrong; `ok` is
-    false if a header told a lie, the feed failed, or nothing arrived.
+    `profile` gives the engine, rates, overlay, objects (all put on one disc) and transport (None: the defaults, over
+    ipc); the feed is published on a free address, without keys. `play` runs it (None: `run_live`). Returns for `video`
+    and `overlay` the latencies in ms with 95% confidence intervals, and what was missing or wrong; `ok` is false if a
+    header was wrong, the feed failed, or nothing arrived.
     """
     if play is None:
         from ...live import run_live
@@ -76,27 +76,36 @@ def loopback(
         try:
             report = play(made, None, ready=listener.begin)
         finally:
-            heard = listener.end()
+            received = listener.end()
         stamps_ns = read_stamps(Path(folder) / "stamps")
-    topics = {kind: figures(heard[kind], stamps_ns, made.target_fps) for kind in _TOPICS}
     return {
-        "ok": bool(report.get("ok")) and all(t["seen"] and not t["wrong"] for t in topics.values()),
-        "stream": made.name,
-        "engine": report.get("engine"),
         "endpoint": listener.endpoint,
         "picture": f"{width}x{height} at {made.target_fps:g} fps",
-        "objects": len(made.objects),
+        **_summary(made, report, received, stamps_ns),
+    }
+
+
+def _summary(
+    profile: StreamProfile, report: dict[str, Any], received: dict[Topic, Received], stamps_ns: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """The result of a loopback: the figures of each topic beside what the feed reports of itself."""
+    topics = {kind: figures(received[kind], stamps_ns, profile.target_fps) for kind in _TOPICS}
+    return {
+        "ok": bool(report.get("ok")) and all(t["seen"] and not t["wrong"] for t in topics.values()),
+        "stream": profile.name,
+        "engine": report.get("engine"),
+        "objects": len(profile.objects),
         "frames": {"released": int((stamps_ns > 0).sum()), **report.get("frames", {})},
         "video": topics["video"],
         "overlay": topics["overlay"],
-        "uncertainty": _uncertainty(heard),
+        "uncertainty": _uncertainty(received),
         "load": round(os.getloadavg()[0], 2),
         "faults": report.get("faults", {}),
     }
 
 
 def _coded(profile: StreamProfile, folder: Path, seconds: float, width: int, height: int) -> StreamProfile:
-    """The profile with a coded source, on an address of its own, and nothing that outlives the measurement.
+    """The profile with a coded source and an address of its own; it records nothing.
 
     A source with stamps keeps its own time: pacing it once more would delay every picture by as much as the first.
     """
@@ -114,13 +123,13 @@ def _coded(profile: StreamProfile, folder: Path, seconds: float, width: int, hei
 
 
 class _Listener:
-    """One subscriber and one thread for each topic, from the moment the feed can be heard."""
+    """One subscriber and one thread for each topic, from the moment the feed publishes."""
 
     def __init__(self) -> None:
         self.endpoint = ""
         self._subscribers: list[Subscriber] = []
         self._threads: list[threading.Thread] = []
-        self._heard = {kind: Heard() for kind in _TOPICS}
+        self._received = {kind: Received() for kind in _TOPICS}
 
     def begin(self, feed: object, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -131,44 +140,44 @@ class _Listener:
             self._threads[-1].start()
 
     def _listen(self, kind: Topic, subscriber: Subscriber) -> None:
-        heard = self._heard[kind]
+        received = self._received[kind]
         for message in subscriber:
             arrived_ns = now_ns()
             try:
                 number = read(message.image_hwc())
             except OutputError:
                 number = None
-            heard.read_ms.append((now_ns() - arrived_ns) / 1e6)
-            heard.numbers.append(number)
-            heard.seqs.append(message.seq)
-            heard.captured_ns.append(message.header["captured_ns"])
-            heard.arrived_ns.append(arrived_ns)
+            received.read_ms.append((now_ns() - arrived_ns) / 1e6)
+            received.numbers.append(number)
+            received.seqs.append(message.seq)
+            received.captured_ns.append(message.header["captured_ns"])
+            received.arrived_ns.append(arrived_ns)
 
-    def end(self) -> dict[Topic, Heard]:
+    def end(self) -> dict[Topic, Received]:
         for subscriber in self._subscribers:
             subscriber.close()
         for thread in self._threads:
             thread.join()
-        return self._heard
+        return self._received
 
 
-def figures(heard: Heard, stamps_ns: npt.NDArray[np.int64], fps: float) -> dict[str, Any]:
-    """Latencies of one topic in ms, and what became of the pictures; `stamps_ns[number]` is when each was let go.
+def figures(received: Received, stamps_ns: npt.NDArray[np.int64], fps: float) -> dict[str, Any]:
+    """Latencies of one topic in ms, and what became of the pictures; `stamps_ns[number]` is when each was released.
 
     `missing`: between the first and the last that were seen. `wrong`: the header's `seq` is not the picture's number,
     or it claims a capture before the picture's release; `unread`: no clear number; `again`: seen before.
     """
-    rows = list(zip(heard.numbers, heard.seqs, heard.captured_ns, heard.arrived_ns, strict=True))
+    rows = list(zip(received.numbers, received.seqs, received.captured_ns, received.arrived_ns, strict=True))
     read_rows = [(number, *rest) for number, *rest in rows if number is not None]
     known = np.array([r for r in read_rows if r[0] < len(stamps_ns) and stamps_ns[r[0]]], np.int64).reshape(-1, 4)
     number, seq, captured_ns, arrived_ns = known.T
     released_ns = stamps_ns[number]
-    lies = (seq != number) | (captured_ns < released_ns)
+    is_wrong = (seq != number) | (captured_ns < released_ns)
     distinct, first = np.unique(number, return_index=True)
     result: dict[str, Any] = {
         "seen": len(distinct),
         "missing": int(distinct[-1] - distinct[0] + 1 - len(distinct)) if len(distinct) else 0,
-        "wrong": int(lies.sum()) + len(read_rows) - len(known),
+        "wrong": int(is_wrong.sum()) + len(read_rows) - len(known),
         "unread": len(rows) - len(read_rows),
         "again": len(known) - len(distinct),
     }
@@ -202,9 +211,9 @@ def _percentiles(ms_n: npt.NDArray[np.float64], block: int) -> dict[str, Any]:
     return result
 
 
-def _uncertainty(heard: dict[Topic, Heard]) -> dict[str, Any]:
+def _uncertainty(received: dict[Topic, Received]) -> dict[str, Any]:
     """What the figures include, what they leave out, and how far they can be off."""
-    read_ms = [ms for topic in heard.values() for ms in topic.read_ms]
+    read_ms = [ms for topic in received.values() for ms in topic.read_ms]
     return {
         "clock_ns": round(time.get_clock_info("monotonic").resolution * 1e9),
         "read_ms_p50": round(float(np.median(read_ms)), 3) if read_ms else None,

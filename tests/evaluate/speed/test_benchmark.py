@@ -29,18 +29,18 @@ from rtseg.cli import main
 from rtseg.engine import Decoded, Features, PromptBatch, Recall, Remembered
 from rtseg.engine.base import Verbs
 from rtseg.engine.recipe import MemorySettings, Recipe, load_recipe
-from rtseg.evaluate.speed import cold, plots, run
-from rtseg.evaluate.speed import lane as lanes_module
-from rtseg.evaluate.speed import plan as plans
+from rtseg.evaluate.speed import benchmark, cold, plots
+from rtseg.evaluate.speed import cases as cases_module
+from rtseg.evaluate.speed import timed_run as timed_run_module
+from rtseg.evaluate.speed.alternation import block_frames, enough, settling, take_turns
 from rtseg.evaluate.speed.budget import Budget, Deadline
-from rtseg.evaluate.speed.clip import SYNTHETIC, Clip, load_clip
+from rtseg.evaluate.speed.cases import benchmark_cases, choose_objects
 from rtseg.evaluate.speed.cold import _cuda_mib
-from rtseg.evaluate.speed.figures import Candidate, accuracy, doubts
-from rtseg.evaluate.speed.lane import STAGES, Block, Lane, StagedLane, is_steady
-from rtseg.evaluate.speed.plan import choose_objects, plan
+from rtseg.evaluate.speed.document import Document
+from rtseg.evaluate.speed.figures import BenchmarkedEngine, accuracy, cautions
+from rtseg.evaluate.speed.looped_clip import SYNTHETIC, LoopedClip, load_clip
 from rtseg.evaluate.speed.statistics import fit, fit_blocks, jitter, median_interval, speedup, spread, summary, thin
-from rtseg.evaluate.speed.tables import Document
-from rtseg.evaluate.speed.turns import block_frames, enough, settling, take_turns
+from rtseg.evaluate.speed.timed_run import STAGES, Block, StagedRun, TimedRun, has_settled
 from rtseg.sam2 import get_preset
 from rtseg.synthetic import HELD_OUT_SEED
 
@@ -65,9 +65,9 @@ time = Clock()
 
 @pytest.fixture(autouse=True)
 def a_clock_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (lanes_module, timing):
+    for module in (timed_run_module, timing):
         monkeypatch.setattr(module, "now_ns", time)
-    monkeypatch.setattr(run, "Budget", partial(Budget, clock=time))
+    monkeypatch.setattr(benchmark, "Budget", partial(Budget, clock=time))
 
 
 class Sleeper(Verbs):
@@ -111,7 +111,7 @@ class Sleeper(Verbs):
 
 
 @pytest.fixture(scope="module")
-def clip() -> Clip:
+def clip() -> LoopedClip:
     return load_clip(TINY)
 
 
@@ -119,16 +119,16 @@ def endless() -> Deadline:
     return Deadline(time, sys.maxsize)
 
 
-def measured(engines: Sequence[Sleeper], objects: Sequence[int], clip: Clip, rounds: int = 3) -> list[Lane]:
-    lanes = [Lane(engine, clip, n) for engine in engines for n in objects]
-    for lane in lanes:
-        lane.warm_up(endless())
-    take_turns(lanes, [], Budget(1e6, clock=time), endless(), 4 * rounds, rounds)
-    return lanes
+def measured(engines: Sequence[Sleeper], objects: Sequence[int], clip: LoopedClip, rounds: int = 3) -> list[TimedRun]:
+    runs = [TimedRun(engine, clip, n) for engine in engines for n in objects]
+    for run in runs:
+        run.warm_up(endless())
+    take_turns(runs, [], Budget(1e6, clock=time), endless(), 4 * rounds, rounds)
+    return runs
 
 
-def blocks(lane: Lane) -> list[list[float]]:
-    return lane.blocks_ms
+def blocks(run: TimedRun) -> list[list[float]]:
+    return run.blocks_ms
 
 
 # -- figures
@@ -181,29 +181,29 @@ def test_percentiles_that_few_frames_cannot_give() -> None:
     assert thin(100) == [] and thin(99) == ["p99"] and thin(19) == ["p95", "p99"] and thin(1)[0] == "p50"
 
 
-def test_the_fit_recovers_what_an_engine_costs(clip: Clip) -> None:
-    lanes = measured([Sleeper(24, 8)], (1, 2, 4), clip)
-    found = fit_blocks([1, 2, 4], [blocks(lane) for lane in lanes])
+def test_the_fit_recovers_what_an_engine_costs(clip: LoopedClip) -> None:
+    runs = measured([Sleeper(24, 8)], (1, 2, 4), clip)
+    found = fit_blocks([1, 2, 4], [blocks(run) for run in runs])
     assert found and found["e_ms"] == pytest.approx(24) and found["m_ms"] == pytest.approx(8)
     assert found["m_over_e_rounds"]["min"] == pytest.approx(found["m_over_e"])
-    one = fit_blocks([1], [blocks(lanes[0])])
+    one = fit_blocks([1], [blocks(runs[0])])
     assert one is None
 
 
-def test_a_slower_engine_is_seen_and_an_equal_one_is_not(clip: Clip) -> None:
+def test_a_slower_engine_is_seen_and_an_equal_one_is_not(clip: LoopedClip) -> None:
     fast, equal, slow = measured([Sleeper(10, 2), Sleeper(10, 2), Sleeper(30, 2)], (1,), clip)
     assert speedup(blocks(slow), blocks(fast))["median"] == pytest.approx(32 / 12, rel=1e-3)
     assert speedup(blocks(fast), blocks(equal))["median"] == 1
 
 
-# -- lanes
+# -- runs
 
 
-def test_stages_are_told_apart(clip: Clip) -> None:
-    lane = Lane(Sleeper(20, 10, p_ms=7), clip, 2)
-    lane.warm_up(endless())
-    staged = StagedLane(lane)
-    assert len(staged._tracker._objects[1].bank) == len(lane._tracker._objects[1].bank) > 1  # it need not be filled
+def test_stages_are_told_apart(clip: LoopedClip) -> None:
+    run = TimedRun(Sleeper(20, 10, p_ms=7), clip, 2)
+    run.warm_up(endless())
+    staged = StagedRun(run)
+    assert len(staged._tracker._objects[1].bank) == len(run._tracker._objects[1].bank) > 1  # it need not be filled
     for _ in range(2):
         staged.block(3)
     stages = {name: float(np.median(ms)) for name, ms in staged.stages_ms().items()}
@@ -214,14 +214,14 @@ def test_stages_are_told_apart(clip: Clip) -> None:
     assert sum(stages.values()) == pytest.approx(whole)
 
 
-def test_a_warm_up_ends_when_times_are_steady(clip: Clip) -> None:
-    assert is_steady([9, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]) and not is_steady([1] * 9)
-    assert not is_steady([9, 8, 7, 6, 5, 4, 3, 2, 1, 1])
-    lane = Lane(Sleeper(10, 0), clip, 1)
-    lane.warm_up(endless())
-    assert lane.full and lane.steady and lane.warm_up_frames == lane.engine.calls == 1 + 4 + 10  # type: ignore[attr-defined]
+def test_a_warm_up_ends_when_times_are_steady(clip: LoopedClip) -> None:
+    assert has_settled([9, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]) and not has_settled([1] * 9)
+    assert not has_settled([9, 8, 7, 6, 5, 4, 3, 2, 1, 1])
+    run = TimedRun(Sleeper(10, 0), clip, 1)
+    run.warm_up(endless())
+    assert run.full and run.steady and run.warm_up_frames == run.engine.calls == 1 + 4 + 10  # type: ignore[attr-defined]
 
-    class Restless(Lane):
+    class Restless(TimedRun):
         def step(self) -> float:
             self._steps += 1
             return float(1.2**self._steps)
@@ -231,23 +231,23 @@ def test_a_warm_up_ends_when_times_are_steady(clip: Clip) -> None:
     assert restless.full and not restless.steady and restless.warm_up_frames == 1 + 4 + 60
 
 
-def test_a_warm_up_ends_when_time_is_up(clip: Clip) -> None:
+def test_a_warm_up_ends_when_time_is_up(clip: LoopedClip) -> None:
     """And there are two tracked frames, whatever they cost."""
-    lane = Lane(Sleeper(700, 0), clip, 1)
-    lane.warm_up(Budget(2.5, clock=time).until(1))
-    assert not lane.full and lane.warm_up_frames == 4 and lane.step_ms == 700
-    lane.warm_up(Budget(0.1, clock=time).until(1))
-    assert lane.warm_up_frames == 3
+    run = TimedRun(Sleeper(700, 0), clip, 1)
+    run.warm_up(Budget(2.5, clock=time).until(1))
+    assert not run.full and run.warm_up_frames == 4 and run.step_ms == 700
+    run.warm_up(Budget(0.1, clock=time).until(1))
+    assert run.warm_up_frames == 3
 
 
-def test_a_click_is_a_prompt_on_a_running_tracker(clip: Clip) -> None:
-    lane = Lane(Sleeper(5, 5), clip, 2)
-    lane.warm_up(endless())
+def test_a_click_is_a_prompt_on_a_running_tracker(clip: LoopedClip) -> None:
+    run = TimedRun(Sleeper(5, 5), clip, 2)
+    run.warm_up(endless())
     given: list[dict[str, Any]] = []
-    prompt = lane._tracker.prompt
-    lane._tracker.prompt = lambda i, **kw: (given.append(kw), prompt(i, **kw))[0]  # type: ignore
-    assert lane.click() >= 10
-    (x, y, kind), frame = given[0]["points"][0], clip.frame(lane._steps - 1)
+    prompt = run._tracker.prompt
+    run._tracker.prompt = lambda i, **kw: (given.append(kw), prompt(i, **kw))[0]  # type: ignore
+    assert run.click() >= 10
+    (x, y, kind), frame = given[0]["points"][0], clip.frame(run._steps - 1)
     assert kind == 1 and frame.truth_hw is not None and frame.truth_hw[int(y), int(x)] == 1
 
 
@@ -321,13 +321,13 @@ def test_progress_is_a_line_where_there_is_no_terminal(capsys: pytest.CaptureFix
 # -- clips
 
 
-def test_the_clip_goes_to_its_end_and_back(clip: Clip) -> None:
+def test_the_clip_goes_to_its_end_and_back(clip: LoopedClip) -> None:
     assert [clip.frame(step).seq for step in range(20)] == [*range(10), *range(8, -1, -1), 1]
     one = replace(clip, frames=clip.frames[:1])
     assert {one.frame(step).seq for step in range(5)} == {0}
 
 
-def test_what_is_followed(clip: Clip, tmp_path: Path) -> None:
+def test_what_is_followed(clip: LoopedClip, tmp_path: Path) -> None:
     assert f"seed={HELD_OUT_SEED + 10}" in SYNTHETIC and clip.knows_truth
     truth_hw = clip.frames[0].truth_hw
     assert truth_hw is not None
@@ -355,7 +355,7 @@ def test_a_folder_of_pictures_has_a_box_and_no_truth(tmp_path: Path) -> None:
     assert accuracy(Sleeper(0, 0), clip) == (None, 0)
 
 
-def test_accuracy_is_the_mean_iou_after_the_prompted_frame(clip: Clip) -> None:
+def test_accuracy_is_the_mean_iou_after_the_prompted_frame(clip: LoopedClip) -> None:
     engine = Sleeper(0, 0)  # its masks are the whole picture
     shares = [np.mean(f.truth_hw == i) for f in clip.frames[1:] for i in (1, 2) if f.truth_hw is not None]
     assert accuracy(engine, clip) == (pytest.approx(float(np.mean(shares)), abs=1e-4), 9)
@@ -384,27 +384,27 @@ def recipes(tmp_path: Path) -> list[Path]:
 
 def test_variants_are_measured_once(recipes: list[Path]) -> None:
     """And only one thing differs between those that are compared."""
-    entries, questions = plan(recipes, ["policy"])
-    assert [q.names for q in questions] == [
+    cases, comparisons = benchmark_cases(recipes, ["policy"])
+    assert [q.names for q in comparisons] == [
         ("a", "b"),
         ("a policy=fifo", "a policy=efp-window", "a"),
         ("b", "b policy=efp-window", "b policy=efp"),
     ]
-    made = {entry.name: entry.recipe for entry in entries}
-    assert len(made) == len(entries) == 6
+    made = {case.name: case.recipe for case in cases}
+    assert len(made) == len(cases) == 6
     assert made["a policy=fifo"] == load_recipe(recipes[0], policy="fifo") != made["a"]
-    halved, (question,) = plan(recipes[:1], ["image_size"])
-    assert [entry.recipe.image_size for entry in halved] == [128, 64] and question.names == ("a", "a image_size=64")
-    assert len(plan([recipes[0]] * 2, [])[0]) == 1
+    halved, (comparison,) = benchmark_cases(recipes[:1], ["image_size"])
+    assert [case.recipe.image_size for case in halved] == [128, 64] and comparison.names == ("a", "a image_size=64")
+    assert len(benchmark_cases([recipes[0]] * 2, [])[0]) == 1
     with pytest.raises(ConfigError, match="image_size"):
-        plan(recipes, ["image_size"])  # b's 64 has no half
+        benchmark_cases(recipes, ["image_size"])  # b's 64 has no half
 
 
 def test_objects_are_those_that_every_recipe_allows(recipes: list[Path]) -> None:
-    entries, _ = plan(recipes, [])
-    assert choose_objects(None, entries) == (1, 2) and choose_objects((3, 1, 3), entries) == (1, 3)
+    cases, _ = benchmark_cases(recipes, [])
+    assert choose_objects(None, cases) == (1, 2) and choose_objects((3, 1, 3), cases) == (1, 3)
     with pytest.raises(ConfigError, match=r"--objects 4: .*a.toml says max_objects = 3"):
-        choose_objects((1, 4), entries)
+        choose_objects((1, 4), cases)
 
 
 @pytest.fixture
@@ -424,8 +424,8 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "tracked": 30, "cuda_mib": None,
         "resident_mib": {"before": 1.0, "steady": 2.0, "peak": 3.0},
     }  # fmt: skip
-    monkeypatch.setattr(run, "cold_start", lambda recipe, clip, most_ms: start)
-    monkeypatch.setattr(run, "open_engine", open_)
+    monkeypatch.setattr(benchmark, "cold_start", lambda recipe, clip, most_ms: start)
+    monkeypatch.setattr(benchmark, "open_engine", open_)
     return e_ms
 
 
@@ -434,7 +434,7 @@ def test_the_document(
 ) -> None:
     heard: list[tuple[str, float, float]] = []
     out = tmp_path / "out"
-    document = run.bench(
+    document = benchmark.bench(
         recipes, clip=TINY, objects=(1, 2), frames=12, rounds=6, compare=["policy"], out=out,
         progress=lambda *words: heard.append(words),
     )  # fmt: skip
@@ -464,7 +464,7 @@ def test_variants_on_another_kind_of_engine_are_not_compared(
     recipes: list[Path], asleep: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where only the recipe itself has its kernels; what is said in brackets makes no kind."""
-    plain = run.open_engine
+    plain = benchmark.open_engine
 
     def open_(recipe: Recipe) -> Any:
         engine = plain(recipe)
@@ -472,9 +472,9 @@ def test_variants_on_another_kind_of_engine_are_not_compared(
         engine.description = "kernels (proved at 64 px)" if kernels else "torch (not proved here: not built yet)"
         return engine
 
-    monkeypatch.setattr(run, "open_engine", open_)
+    monkeypatch.setattr(benchmark, "open_engine", open_)
     words: dict[str, Any] = {"clip": TINY, "objects": (1,), "frames": 2, "rounds": 1}
-    document = run.bench(recipes[:1], compare=["policy"], **words)
+    document = benchmark.bench(recipes[:1], compare=["policy"], **words)
     assert [(row["baseline"], row["name"]) for row in document["speedups"]] == [("a policy=fifo", "a")]
     assert document["skipped"] == [
         {
@@ -487,7 +487,7 @@ def test_variants_on_another_kind_of_engine_are_not_compared(
 def test_time_that_is_up_is_said_and_every_engine_has_its_row(recipes: list[Path], asleep: dict[str, Any]) -> None:
     """One takes two minutes a frame, which is more than there is."""
     asleep["b"] = 120_000
-    document = run.bench(recipes, clip=TINY, seconds=30)
+    document = benchmark.bench(recipes, clip=TINY, seconds=30)
     fast, slow = document["engines"]
     assert slow["name"] == "b" and [row["objects"] for row in slow["by_objects"]] == [1]
     assert slow["by_objects"][0]["end_to_end_ms"]["count"] == 1
@@ -511,51 +511,51 @@ def test_a_recipe_on_every_runtime(recipes: list[Path], monkeypatch: pytest.Monk
         """int8 gains nothing from "y"."""
         if precision == "bf16":
             raise EngineError("wants z")
-        return "x" if precision == "int8" else os.environ[plans.ISA]
+        return "x" if precision == "int8" else os.environ[cases_module.ISA]
 
     precisions = {"torch": ("fp32", "fp16"), "cpu": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
     monkeypatch.setattr(runtimes, "PRECISIONS", precisions)
-    monkeypatch.setattr(plans, "RUNTIMES", ("torch", "cpu", "auto", "onnx:cuda"))
+    monkeypatch.setattr(cases_module, "RUNTIMES", ("torch", "cpu", "auto", "onnx:cuda"))
     monkeypatch.setattr(isa, "available_isas", lambda: ["x", "y"])
     monkeypatch.setattr(isa, "isa_for", isa_for)
-    monkeypatch.delenv(plans.ISA, raising=False)
-    entries, (question,) = plan(recipes[:1], runtimes=["all"])
+    monkeypatch.delenv(cases_module.ISA, raising=False)
+    cases, (comparison,) = benchmark_cases(recipes[:1], runtimes=["all"])
     names = ["a torch fp32", "a torch fp16", "a cpu fp32 x", "a cpu fp32 y", "a cpu bf16", "a cpu int8 x",
              "a onnx:cuda fp32"]  # fmt: skip
-    assert [entry.name for entry in entries] == list(question.names) == names and not question.alike
-    assert choose_objects(None, entries, few=True) == (1,)
+    assert [case.name for case in cases] == list(comparison.names) == names and not comparison.alike
+    assert choose_objects(None, cases, few=True) == (1,)
     if not torch.cuda.is_available():
-        assert "on a GPU only" in entries[1].unable and not entries[0].unable
-    with entries[2].restricted():
-        assert os.environ[plans.ISA] == "x"
-    assert plans.ISA not in os.environ
-    monkeypatch.setenv(plans.ISA, "y")
-    with entries[0].restricted():
-        assert os.environ[plans.ISA] == "y"
-    assert [entry.name for entry in plan(recipes[:1], runtimes=["cpu"])[0]] == names[2:6]
+        assert "on a GPU only" in cases[1].unable and not cases[0].unable
+    with cases[2].restricted():
+        assert os.environ[cases_module.ISA] == "x"
+    assert cases_module.ISA not in os.environ
+    monkeypatch.setenv(cases_module.ISA, "y")
+    with cases[0].restricted():
+        assert os.environ[cases_module.ISA] == "y"
+    assert [case.name for case in benchmark_cases(recipes[:1], runtimes=["cpu"])[0]] == names[2:6]
     with pytest.raises(ConfigError, match="--runtimes abacus: there are: all, torch, cpu, onnx:cuda"):
-        plan(recipes, runtimes=["abacus", "cpu"])
+        benchmark_cases(recipes, runtimes=["abacus", "cpu"])
 
 
 def test_runtimes_that_cannot_run_here_are_named_with_the_reason(
     recipes: list[Path], monkeypatch: pytest.MonkeyPatch, asleep: dict[str, Any]
 ) -> None:
-    plain, seen = run.open_engine, list[str | None]()
+    plain, seen = benchmark.open_engine, list[str | None]()
 
     def open_(recipe: Recipe) -> Any:
-        seen.append(os.environ.get(plans.ISA))
+        seen.append(os.environ.get(cases_module.ISA))
         if recipe.runtime == "tensorrt":
             raise EngineError("sees no CUDA device")
         return plain(recipe)
 
     made = [
-        plans.Entry(f"a {name}", load_recipe(recipes[0], runtime=name), isa)
+        cases_module.BenchmarkCase(f"a {name}", load_recipe(recipes[0], runtime=name), isa)
         for name, isa in (("torch", ""), ("cpu", "avx2"), ("tensorrt", ""))
     ]
-    monkeypatch.setattr(plans, "on_runtimes", lambda name, recipe, wanted: iter(made))
-    monkeypatch.setattr(run, "open_engine", open_)
-    monkeypatch.delenv(plans.ISA, raising=False)
-    document = run.bench(recipes[:1], clip=TINY, frames=2, rounds=1, seconds=5, runtimes=["all"])
+    monkeypatch.setattr(cases_module, "on_runtimes", lambda name, recipe, wanted: iter(made))
+    monkeypatch.setattr(benchmark, "open_engine", open_)
+    monkeypatch.delenv(cases_module.ISA, raising=False)
+    document = benchmark.bench(recipes[:1], clip=TINY, frames=2, rounds=1, seconds=5, runtimes=["all"])
     assert document["ok"] and seen == [None, "avx2", None]
     assert document["skipped"] == [{"name": "a tensorrt", "reason": "sees no CUDA device"}]
     (row,) = document["speedups"]
@@ -564,12 +564,12 @@ def test_runtimes_that_cannot_run_here_are_named_with_the_reason(
 
 
 def test_hashes_tell_recipes_and_not_places_apart(recipes: list[Path], asleep: dict[str, Any]) -> None:
-    found = [run.bench([path], clip=TINY, objects=(1,), frames=1, rounds=1) for path in recipes]
+    found = [benchmark.bench([path], clip=TINY, objects=(1,), frames=1, rounds=1) for path in recipes]
     hashes = [document["engines"][0]["recipe_sha256"] for document in found]
     assert hashes[0] != hashes[1]
     recipes[1].write_text(recipes[0].read_text() + 'weights = "elsewhere.safetensors"\n')
     asleep["b"] = asleep["a"]
-    again = run.bench([recipes[1]], clip=TINY, objects=(1,), frames=1, rounds=1)
+    again = benchmark.bench([recipes[1]], clip=TINY, objects=(1,), frames=1, rounds=1)
     assert again["engines"][0]["recipe_sha256"] == hashes[0]
 
 
@@ -628,24 +628,24 @@ def test_the_machines_other_work_is_reported(monkeypatch: pytest.MonkeyPatch) ->
     assert load.Load().report()[1] == []
 
 
-def test_uneven_blocks_are_pointed_out(recipes: list[Path], clip: Clip) -> None:
-    lane = Lane(Sleeper(0, 0), clip, 1)
-    lane.blocks = [Block([10.0, 11.0] * 25, 530.0), Block([11.0, 12.0] * 25, 580.0)]
-    lane.full = lane.steady = True
-    found = Candidate(plan(recipes[:1], [])[0][0], lane.engine, [lane], {})
-    assert doubts([found], 100) == []
-    lane.blocks, lane.steady = [*lane.blocks, Block([16.0, 15.0, 17.0], 48.0)], False
-    (doubt,) = doubts([found], 100)
+def test_uneven_blocks_are_pointed_out(recipes: list[Path], clip: LoopedClip) -> None:
+    run = TimedRun(Sleeper(0, 0), clip, 1)
+    run.blocks = [Block([10.0, 11.0] * 25, 530.0), Block([11.0, 12.0] * 25, 580.0)]
+    run.full = run.steady = True
+    found = BenchmarkedEngine(benchmark_cases(recipes[:1], [])[0][0], run.engine, [run], {})
+    assert cautions([found], 100) == []
+    run.blocks, run.steady = [*run.blocks, Block([16.0, 15.0, 17.0], 48.0)], False
+    (doubt,) = cautions([found], 100)
     assert "medians of its blocks lie 52% apart" in doubt and "not settled" in doubt
     ratio = {"name": "b", "baseline": "a", "objects": 1, "rounds": 6, "low": 0.9, "high": 1.3}
-    assert "1 of 2 ratios" in doubts([], 100, [ratio, {**ratio, "low": 1.0, "high": 1.05}])[0]
+    assert "1 of 2 ratios" in cautions([], 100, [ratio, {**ratio, "low": 1.0, "high": 1.05}])[0]
 
 
 # -- processes and pictures
 
 
 def test_a_process_that_dies_is_an_engine_that_cannot_be_opened(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip: Clip
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip: LoopedClip
 ) -> None:
     with pytest.raises(EngineError, match=r"absent.pt: no such file"):
         cold.cold_start(Recipe(weights=str(tmp_path / "absent.pt"), image_size=64), clip)
@@ -658,7 +658,7 @@ def test_a_process_that_dies_is_an_engine_that_cannot_be_opened(
 
 
 @pytest.mark.slow
-def test_the_peak_is_the_processes_own(clip: Clip) -> None:
+def test_the_peak_is_the_processes_own(clip: LoopedClip) -> None:
     """And not that of the process which started it, here larger by far."""
     ballast = np.ones(400 * 2**20, np.uint8)
     start = cold.cold_start(Recipe(image_size=64, runtime="torch", precision="fp32"), clip, 0)
@@ -674,7 +674,7 @@ for name in ("torch", "av", "zmq", "msgpack", "pycocotools", "matplotlib", "tran
     sys.modules[name] = None
 """
 BENCH = "from rtseg.cli import main\nsys.exit(main(sys.argv[1:]))"
-FILM = "from rtseg.evaluate.speed.clip import load_clip\nload_clip(sys.argv[1])"
+FILM = "from rtseg.evaluate.speed.looped_clip import load_clip\nload_clip(sys.argv[1])"
 
 
 @pytest.mark.slow
@@ -714,7 +714,7 @@ def test_a_machine_without_torch_av_zmq_and_matplotlib(tmp_path: Path) -> None:
 def test_plots_are_drawn(recipes: list[Path], asleep: dict[str, Any], tmp_path: Path) -> None:
     import cv2
 
-    document = run.bench(recipes, clip=TINY, objects=(1, 2), frames=4, rounds=2, out=tmp_path / "out")
+    document = benchmark.bench(recipes, clip=TINY, objects=(1, 2), frames=4, rounds=2, out=tmp_path / "out")
     names = ["latency.png", "objects.png", "accuracy.png"]
     assert [Path(path).name for path in document["saved"]] == [*names, "bench.json"]
     for name in names:

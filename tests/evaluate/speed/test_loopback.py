@@ -15,7 +15,7 @@ import pytest
 from rtseg import Frame
 from rtseg.base.errors import SourceError
 from rtseg.base.types import Prompt
-from rtseg.evaluate.speed.loopback import Heard, figures, loopback
+from rtseg.evaluate.speed.loopback import Received, figures, loopback
 from rtseg.live.profile import Publish, StreamProfile
 from rtseg.publish import Publisher, draw_overlay
 from rtseg.synthetic.coded import CodedSource
@@ -105,10 +105,10 @@ def test_a_feed_that_says_nothing_is_not_ok() -> None:
     assert not report["ok"] and report["video"] == {"seen": 0, "missing": 0, "wrong": 0, "unread": 0, "again": 0}
 
 
-def heard_of(latencies_ms: list[float], stamps_ns: Any) -> Heard:
+def heard_of(latencies_ms: list[float], stamps_ns: Any) -> Received:
     numbers = list(range(len(latencies_ms)))
     arrived = [int(stamps_ns[n] + 1e6 * ms) for n, ms in zip(numbers, latencies_ms, strict=True)]
-    return Heard(list(numbers), list(numbers), list(stamps_ns[numbers]), arrived, [0.1] * len(numbers))
+    return Received(list(numbers), list(numbers), list(stamps_ns[numbers]), arrived, [0.1] * len(numbers))
 
 
 def test_intervals_hold_the_truth_and_narrow_with_more_frames() -> None:
@@ -135,8 +135,10 @@ def test_no_interval_is_made_of_too_few_frames() -> None:
 
 def test_numbers_nobody_released_and_pictures_seen_twice() -> None:
     stamps_ns = np.array([100, 200, 0])
-    heard = Heard([0, 0, 1, 2, 9, None], [0, 0, 1, 2, 9, 3], [100, 100, 200, 0, 0, 0], [150] * 2 + [250] * 4, [0.1] * 6)
-    found = figures(heard, stamps_ns, 25)
+    received = Received(
+        [0, 0, 1, 2, 9, None], [0, 0, 1, 2, 9, 3], [100, 100, 200, 0, 0, 0], [150] * 2 + [250] * 4, [0.1] * 6
+    )
+    found = figures(received, stamps_ns, 25)
     assert (found["seen"], found["again"], found["wrong"], found["unread"]) == (2, 1, 2, 1)
 
 

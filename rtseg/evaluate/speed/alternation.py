@@ -14,7 +14,7 @@ BLOCK_MS = 600.0  # of a block, where there is time for as many as are asked for
 SETTLE, SETTLE_MS = 2, 250.0  # frames after a change of engines that are not counted: the caches hold the other's
 
 
-class Runner(Protocol):
+class Timed(Protocol):
     """What takes turns: its blocks so far, in ms a frame, and how long a frame is thought to take."""
 
     @property
@@ -30,7 +30,7 @@ def settling(step_ms: float) -> int:
 
 
 def take_turns(
-    runners: Sequence[Runner], pairs: Sequence[tuple[Runner, Runner]],
+    runners: Sequence[Timed], pairs: Sequence[tuple[Timed, Timed]],
     budget: Budget, deadline: Deadline, frames: int, rounds: int, most: float = math.inf,
 ) -> None:  # fmt: skip
     """A block of each, and again, so that noise hits them all alike.
@@ -58,19 +58,19 @@ def block_frames(step_ms: float, share_ms: float, most: int) -> int:
     return max(1, min(most, whole))
 
 
-def enough(runners: Sequence[Runner], pairs: Sequence[tuple[Runner, Runner]], frames: int, rounds: int) -> bool:
+def enough(runners: Sequence[Timed], pairs: Sequence[tuple[Timed, Timed]], frames: int, rounds: int) -> bool:
     """Whether nothing is left to be found out."""
     counts = all(len(r.blocks_ms) >= rounds and sum(map(len, r.blocks_ms)) >= frames for r in runners)
     return counts and uncertainty(pairs) <= TIGHT
 
 
-def uncertainty(pairs: Sequence[tuple[Runner, Runner]]) -> float:
+def uncertainty(pairs: Sequence[tuple[Timed, Timed]]) -> float:
     """The widest half interval among the ratios of these pairs; 0 where there is nothing to compare."""
     known = [median_interval(ratios(medians(a.blocks_ms), medians(b.blocks_ms))) for a, b in pairs]
     return max((math.log(found[1] / found[0]) / 2 if found else math.inf for found in known), default=0.0)
 
 
-def _state(done: int, pairs: Sequence[tuple[Runner, Runner]]) -> str:
+def _state(done: int, pairs: Sequence[tuple[Timed, Timed]]) -> str:
     known = uncertainty(pairs)
     told = f"; ratios known to {known:.0%} or better" if pairs and math.isfinite(known) else ""
     return f"round {done + 1}{told}"

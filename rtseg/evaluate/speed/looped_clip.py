@@ -22,7 +22,7 @@ MOST_FRAMES = 64  # in memory: 230 MB at 720p; a longer benchmark goes through t
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Clip:
+class LoopedClip:
     """Frames in memory, and one prompt for each thing to follow on the first of them.
 
     `knows_truth`: the prompts are true masks, and every frame's `truth_hw` says where their objects are.
@@ -58,7 +58,7 @@ class Clip:
         return next(point for point in prompt.points if point[2] == 1)
 
 
-def load_clip(uri: str | None, prompts: Path | None = None, most: int = MOST_FRAMES) -> Clip:
+def load_clip(uri: str | None, prompts: Path | None = None, most: int = MOST_FRAMES) -> LoopedClip:
     """The first frames of a source (None: a synthetic endoscope), with prompts for its first frame.
 
     These are the true masks where the source knows them, else those of the prompts file, else one box amid the
@@ -70,7 +70,7 @@ def load_clip(uri: str | None, prompts: Path | None = None, most: int = MOST_FRA
     if not frames:
         raise SourceError(f"{uri}: holds no frame; expected at least one")
     said = tuple(_given(prompts, frames[0]) if prompts else _found(uri, frames[0]))
-    return Clip(uri, frames, said, knows_truth=prompts is None and all(f.truth_hw is not None for f in frames))
+    return LoopedClip(uri, frames, said, knows_truth=prompts is None and all(f.truth_hw is not None for f in frames))
 
 
 def _open(uri: str) -> Source:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from .blocks import WITHIN
 from .bootstrap import Figure
+from .object_figures import EFFORT, ObjectFigures
 from .result import named
-from .summary import EFFORT, ObjectFigures, Speed, Summary
+from .summary import Speed, Summary
 
 NAMES = {
     "volume_dice": "volume Dice",

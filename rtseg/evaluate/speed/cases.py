@@ -18,7 +18,7 @@ ISA = "RTSEG_ISA"  # restricts the kernels of the `cpu` runtime, at each opening
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BenchmarkCase:
     """One engine to be measured, under a name for people: a recipe, perhaps with something changed.
 
     `isa`: the only instruction set that the own kernels may use; "" leaves it as it is. `unable`: why it is not even
@@ -46,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Comparison:
     """Which engines are to be compared, `names[0]` with each of the others, and what differs between them.
 
     `alike`: they have to be of one kind, else the difference would not be that of what differs.
@@ -57,39 +57,39 @@ class Question:
     alike: bool = False
 
 
-def plan(
+def benchmark_cases(
     recipes: Sequence[str | Path], compare: Sequence[str] = (), runtimes: Sequence[str] = ()
-) -> tuple[list[Entry], list[Question]]:
+) -> tuple[list[BenchmarkCase], list[Comparison]]:
     """Every engine to be measured, each once, and what is to be compared. Raises `ConfigError`.
 
     With `runtimes` ("all", or names) each recipe is measured on each of these in each precision, not as it stands.
     """
-    entries: dict[tuple[Recipe, str], Entry] = {}
+    cases: dict[tuple[Recipe, str], BenchmarkCase] = {}
 
-    def name_of(entry: Entry) -> str:
-        return entries.setdefault((entry.recipe, entry.isa), entry).name
+    def name_of(case: BenchmarkCase) -> str:
+        return cases.setdefault((case.recipe, case.isa), case).name
 
     stems = [Path(path).stem for path in recipes]
     given = [
         (stem if stems.count(stem) == 1 else str(path), load_recipe(path))
         for path, stem in zip(recipes, stems, strict=True)
     ]
-    questions = []
+    comparisons = []
     if runtimes:
         for name, recipe in given:
-            names = tuple(name_of(entry) for entry in on_runtimes(name, recipe, runtimes))
-            questions.append(Question(f"runtime of {name}", names))
+            names = tuple(name_of(case) for case in on_runtimes(name, recipe, runtimes))
+            comparisons.append(Comparison(f"runtime of {name}", names))
     else:
-        questions.append(Question("recipe", tuple(dict.fromkeys(name_of(Entry(*pair)) for pair in given))))
+        comparisons.append(Comparison("recipe", tuple(dict.fromkeys(name_of(BenchmarkCase(*pair)) for pair in given))))
     for about in compare:
         for name, recipe in given:
             variants = _variants(about, recipe)
-            names = tuple(name_of(Entry(f"{name} {about}={value}", made)) for value, made in variants.items())
-            questions.append(Question(f"{about} of {name}: {' / '.join(variants)}", names, alike=True))
-    return list(entries.values()), [q for q in questions if len(q.names) > 1]
+            names = tuple(name_of(BenchmarkCase(f"{name} {about}={value}", made)) for value, made in variants.items())
+            comparisons.append(Comparison(f"{about} of {name}: {' / '.join(variants)}", names, alike=True))
+    return list(cases.values()), [q for q in comparisons if len(q.names) > 1]
 
 
-def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[Entry]:
+def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[BenchmarkCase]:
     """The recipe on each runtime in each precision, and the `cpu` runtime on each of its instruction sets."""
     from ...engine.runtimes import PRECISIONS, family
 
@@ -100,7 +100,7 @@ def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[En
         for precision in PRECISIONS[family(runtime)]:
             made = load_recipe(recipe, runtime=runtime, precision=precision)
             for isa, limit in isas(made).items():
-                yield Entry(" ".join(filter(None, (name, runtime, precision, isa))), made, limit, unable(made))
+                yield BenchmarkCase(" ".join(filter(None, (name, runtime, precision, isa))), made, limit, unable(made))
 
 
 def isas(recipe: Recipe) -> dict[str, str]:
@@ -117,7 +117,7 @@ def isas(recipe: Recipe) -> dict[str, str]:
     found: dict[str, str] = {}
     with suppress(EngineError):
         for limit in isa.available_isas():
-            with suppress(EngineError), Entry("", recipe, limit).restricted():
+            with suppress(EngineError), BenchmarkCase("", recipe, limit).restricted():
                 found.setdefault(isa.isa_for(recipe.precision), limit)
     return found or {"": ""}
 
@@ -147,12 +147,12 @@ def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
     return {str(size): load_recipe(recipe, image_size=size) for size in sizes}
 
 
-def choose_objects(wanted: Sequence[int] | None, entries: Sequence[Entry], few: bool = False) -> tuple[int, ...]:
+def choose_objects(wanted: Sequence[int] | None, cases: Sequence[BenchmarkCase], few: bool = False) -> tuple[int, ...]:
     """The numbers of objects to measure with, least first; `ConfigError` where a recipe does not allow so many.
 
     None: those of 1, 2 and 4 that every recipe allows; of these the first alone where `few` are enough.
     """
-    least = min(entries, key=lambda entry: entry.recipe.max_objects)
+    least = min(cases, key=lambda case: case.recipe.max_objects)
     limit = least.recipe.max_objects
     if wanted is None:
         return OBJECTS[:1] if few else tuple(n for n in OBJECTS if n <= limit)

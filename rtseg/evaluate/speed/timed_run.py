@@ -14,11 +14,11 @@ from ...build.timing import StageClock, TimedEngine, synchronise
 from ...engine import Decoded, Engine, Prepares, Remembered
 from ...publish import draw_overlay
 from ...track import Tracker
+from .alternation import settling
 from .budget import Deadline
-from .clip import Clip
-from .turns import settling
+from .looped_clip import LoopedClip
 
-STEADY_FRAMES, STEADY_WITHIN, MOST_WARM_UP = 5, 0.10, 60
+SETTLED_FRAMES, SETTLED_WITHIN, MOST_WARM_UP = 5, 0.10, 60
 STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "masks_to_host", "overlay")
 
 
@@ -30,10 +30,10 @@ class Block:
     wall_ms: float
 
 
-class Lane:
+class TimedRun:
     """A tracker of `objects` objects that goes through a clip, frame after frame, for as long as it is asked to."""
 
-    def __init__(self, engine: Engine, clip: Clip, objects: int) -> None:
+    def __init__(self, engine: Engine, clip: LoopedClip, objects: int) -> None:
         self.engine, self.clip, self.objects = engine, clip, objects
         self.blocks: list[Block] = []
         self.warm_up_frames, self.full, self.steady = 0, False, False
@@ -80,9 +80,9 @@ class Lane:
         times: list[float] = []
         while len(times) < 2 or not (deadline.over or self.steady or len(times) >= fill + MOST_WARM_UP):
             times.append(self.step())
-            self.steady = is_steady(times[fill:])
+            self.steady = has_settled(times[fill:])
         self.full, self.warm_up_frames = len(times) >= fill, 1 + len(times)
-        self._recent_ms = times[-STEADY_FRAMES:] if self.full else times[-1:]
+        self._recent_ms = times[-SETTLED_FRAMES:] if self.full else times[-1:]
 
     def block(self, frames: int) -> None:
         """Time so many frames in a row."""
@@ -104,12 +104,12 @@ class Lane:
         return (now_ns() - start_ns) / 1e6
 
 
-def is_steady(times_ms: Sequence[float]) -> bool:
+def has_settled(times_ms: Sequence[float]) -> bool:
     """Whether the median of the last few frames is that of the few before them."""
-    if len(times_ms) < 2 * STEADY_FRAMES:
+    if len(times_ms) < 2 * SETTLED_FRAMES:
         return False
-    before, last = (float(np.median(part)) for part in np.split(np.array(times_ms[-2 * STEADY_FRAMES :]), 2))
-    return abs(last / before - 1) <= STEADY_WITHIN
+    before, last = (float(np.median(part)) for part in np.split(np.array(times_ms[-2 * SETTLED_FRAMES :]), 2))
+    return abs(last / before - 1) <= SETTLED_WITHIN
 
 
 class StagedTracker(Tracker):
@@ -138,19 +138,19 @@ class StagedTracker(Tracker):
             super()._commit(*made)
 
 
-class StagedLane(Lane):
-    """A lane that times each stage of a frame, drawing it included; its frames are no measure of the whole step.
+class StagedRun(TimedRun):
+    """A run that times each stage of a frame, drawing it included; its frames are no measure of the whole step.
 
     `to_input` is the engine's own way from picture to network; 0 for one that has no word for it.
     """
 
-    def __init__(self, lane: Lane) -> None:
-        """It goes on where another lane is, and remembers what that one does."""
-        self._clock = StageClock(lane.engine.recipe.device)
+    def __init__(self, run: TimedRun) -> None:
+        """It goes on where another run is, and remembers what that one does."""
+        self._clock = StageClock(run.engine.recipe.device)
         self.measured: list[dict[str, float]] = []
-        super().__init__(lane.engine, lane.clip, lane.objects)
-        self._tracker.adopt(lane._tracker.fork(lane._tracker.ids, sys.maxsize))
-        self._steps, self._recent_ms = lane._steps, lane._recent_ms
+        super().__init__(run.engine, run.clip, run.objects)
+        self._tracker.adopt(run._tracker.fork(run._tracker.ids, sys.maxsize))
+        self._steps, self._recent_ms = run._steps, run._recent_ms
 
     def _make_tracker(self) -> Tracker:
         return StagedTracker(self.engine, self._clock)

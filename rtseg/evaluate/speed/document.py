@@ -1,4 +1,4 @@
-"""The document of a benchmark, and how it looks on a terminal."""
+"""What a benchmark found, as a document, and how it looks on a terminal."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Document(dict[str, Any]):
         yield Text("\n".join(_heading(self)))
         for engine in self["engines"]:
             yield Text(f"{engine['name']}: {engine['engine']}")
-            if plan := engine["memory_plan"]:
-                yield Text(f"{'':4}foreseen: {plan['mib']} MiB of the {plan['where']}")
+            if estimate := engine["memory_plan"]:
+                yield Text(f"{'':4}foreseen: {estimate['mib']} MiB of the {estimate['where']}")
         if self["engines"]:
             yield _steps(self["engines"])
             if staged := [(e["name"], row) for e in self["engines"] for row in e["by_objects"] if row["stages_ms"]]:
