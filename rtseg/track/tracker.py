@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..base.errors import EngineError, PromptError
+from ..base.errors import EngineError, PromptError, short
 from ..base.forks import in_child
 from ..base.prompt_schema import as_id, as_ids, as_label
-from ..base.tables import short
 from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
 from ..engine import Array, Decoded, Engine, PromptBatch, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
