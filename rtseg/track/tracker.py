@@ -14,8 +14,9 @@ import numpy as np
 
 from ..base.errors import EngineError, PromptError, short
 from ..base.forks import in_child
+from ..base.prompt import Prompt, as_prompt
 from ..base.prompt_schema import as_id, as_ids, as_label
-from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
+from ..base.types import BoolMask, Frame, ImageU8, Masks
 from ..engine import Array, Decoded, Engine, PromptBatch, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
 from ..engine.policy import BankSize, MaskQuality, Memory, get_policy
