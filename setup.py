@@ -1,7 +1,9 @@
 """The extension module of rtseg. All else about the package is in pyproject.toml."""
 
+import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -24,13 +26,17 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         objects = self.compiler.compile(ext.sources[:2], self.build_temp, extra_postargs=["-std=c++17", "-O2", "-g0"])
-        for isa, ((avx512, bf16, vnni), flags) in ISAS.items():
-            macros = [("RT_ISA", isa), ("RT_AVX512", avx512), ("RT_BF16", bf16), ("RT_VNNI", vnni)]
-            wanted = [*FLAGS, "-mavx2", "-mfma", "-mbmi2", *flags]
-            folder = f"{self.build_temp}/{isa}"
-            objects += self.compiler.compile(ext.sources[2:], folder, macros, extra_postargs=wanted)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for found in pool.map(lambda isa: self._compile(ext.sources[2:], isa), ISAS):
+                objects += found
         target = self.get_ext_fullpath(ext.name)
         self.compiler.link_shared_object(objects, target, extra_postargs=["-pthread"], target_lang="c++")
+
+    def _compile(self, sources: list[str], isa: str) -> list[str]:
+        (avx512, bf16, vnni), flags = ISAS[isa]
+        macros = [("RT_ISA", isa), ("RT_AVX512", avx512), ("RT_BF16", bf16), ("RT_VNNI", vnni)]
+        wanted = [*FLAGS, "-mavx2", "-mfma", "-mbmi2", *flags]
+        return self.compiler.compile(sources, f"{self.build_temp}/{isa}", macros, extra_postargs=wanted)
 
 
 def kernels() -> list[Extension]:

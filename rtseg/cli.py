@@ -22,9 +22,9 @@ from pathlib import Path
 
 from . import __version__
 from .adapt import commands as adapt
-from .base.descriptors import fill_standard
 from .base.documents import is_there
 from .base.errors import IncompleteError, OutputError, RtsegError
+from .base.standard_streams import open_standard_streams
 from .base.verb import Parser, Result
 from .build import commands as build
 from .evaluate import commands as evaluate
@@ -50,7 +50,7 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    fill_standard()
+    open_standard_streams()
     argv = [_not_option(word) for word in (sys.argv[1:] if argv is None else argv)]
     as_json = "--json" in argv
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others

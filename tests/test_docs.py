@@ -118,10 +118,10 @@ def test_the_wire_page_names_every_key() -> None:
 
 def test_pages_name_every_key_that_a_user_writes() -> None:
     from rtseg.engine.recipe import Recipe
-    from rtseg.live.profile import STREAM_KEYS
+    from rtseg.live.profile import StreamFile
 
     live, engines = ((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in ("live", "engines"))
-    for key in STREAM_KEYS:
+    for key in StreamFile.__struct_fields__:
         assert re.search(rf"^\| `{key}\b", live, re.MULTILINE), key
     for field in fields(Recipe):
         assert field.name == "path" or re.search(rf"^\| `{field.name}` \|", engines, re.MULTILINE), field.name

@@ -1,7 +1,7 @@
-"""What a source turned out to hold: how many frames are shown, and what was skipped, repaired or assumed on the way.
+"""What reading a source has found: how many frames are shown, and what was skipped, repaired or assumed.
 
-A source owns its account and writes it while it is read. Everybody else reads it: `segment`, `eval`, the check of the
-prompts, `live` and the recorder; it goes into `run.json` as it is.
+A source owns its account and updates it while it is read. `segment`, `eval`, the check of the prompts, `live` and the
+recorder read it, and `run.json` contains it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-MOST_GAPS = 1000  # that are listed; more are counted
+MOST_GAPS = 1000  # listed; the others are only counted
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Frames that are missing: `before` is the number of the first frame after them, `seconds` its own time.
+    """A gap in a source: `before` is the number of the first frame after it, `seconds` that frame's time.
 
-    `lost` is how many are missing, None where nobody can say; `why` in a few words.
+    `lost` is how many frames are missing, None if unknown; `why` is the reason in a few words.
     """
 
     before: int
@@ -27,7 +27,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class PartStart:
-    """Where one of the files begins that are one recording: `first` is the number of its first frame."""
+    """Where a file of a recording in several files begins: `first` is the number of its first frame."""
 
     name: str
     first: int
@@ -36,13 +36,20 @@ class PartStart:
 
 @dataclass(slots=True)
 class Account:
-    """What is true of a source, as far as it is known by now.
+    """What is known of a source so far.
 
-    `declared`: frames that its header promises; `count`: frames that reading it will show, known before it is read
-    (None: only reading it tells); `shown`: frames that were handed on; `leading`: frames before the first key frame,
-    which cannot be decoded; `start_s`: the source's own time of its first frame; `ended`: why it ended before its end,
-    "" if it did not. `repaired` and `assumed` say by name what was changed, and what was taken for granted.
-    `parts`: where each of several files begins.
+    Attributes:
+        declared: frames that its header declares.
+        count: frames that reading it will give; None if that is unknown before it is read.
+        shown: frames that were given so far.
+        leading: frames before the first key frame, which cannot be decoded.
+        damaged: frames that could not be decoded.
+        gaps: where frames are missing.
+        start_s: the source's own time of its first frame, in seconds.
+        repaired: by name, what was wrong in the source and was corrected.
+        assumed: by name, what the source does not state and was assumed.
+        parts: where each of several files begins.
+        ended: why it ended early; "" if it did not.
     """
 
     declared: int | None = None
@@ -58,7 +65,7 @@ class Account:
     ended: str = ""
 
     def begin(self) -> None:
-        """The source is read from its start again; what it promises stays, and what was taken for granted."""
+        """Reset what reading found, because the source is read from its start again."""
         self.shown = self.leading = self.damaged = 0
         self.gaps, self.parts, self.start_s, self.ended = [], [], 0.0, ""
 
@@ -69,11 +76,11 @@ class Account:
             self.gaps.append(gap)
 
     def plain(self) -> dict[str, Any]:
-        """For `run.json`: all of it, as plain values."""
+        """All of it as plain values, for `run.json`."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """What a person has to know, a line each; none where the source was whole and said everything itself."""
+        """A line for each thing that a user should know; an empty list for a source without faults or assumptions."""
         found = [f"skipped {self.leading} leading frames, which precede the first key frame"] if self.leading else []
         if self.gaps:
             first = self.gaps[0]

@@ -1,9 +1,9 @@
 """The colour of an object, by its id.
 
-Eight colours that no tissue has (no red, orange, brown or warm yellow), chosen greedily so that each is, in CIELAB,
-as far as can be from those before it, as seen by normal, protan, deutan and tritan eyes: the first four, which is
-what a scene usually holds, are the most distinct. Sixteen more follow, for crowded scenes: at least 25 from each other
-and from the eight to normal eyes, and 13 to the others. The tests hold the distances.
+The first eight are colours that tissue does not have: no red, orange, brown or warm yellow. They were chosen greedily:
+each has the largest CIELAB distance to those before it, for normal, protan, deutan and tritan vision. So the first
+four, enough for most scenes, are the most distinct. Sixteen more are for crowded scenes: their distance from each other
+and from the eight is at least 25 for normal vision, and 13 for the others. Tests hold the distances.
 """
 
 from __future__ import annotations
@@ -42,5 +42,5 @@ COLORS = PALETTE + MORE
 
 
 def color_of(object_id: int) -> Rgb:
-    """RGB of an object; ids from 1, and from the 25th on the colours repeat (the label tells them apart)."""
+    """RGB of an object; ids count from 1. From the 25th on the colours repeat, and the labels differ."""
     return COLORS[(object_id - 1) % len(COLORS)]

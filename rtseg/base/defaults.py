@@ -1,4 +1,4 @@
-"""What a feed publishes where its profile does not say otherwise."""
+"""Defaults of what a feed publishes; a stream profile overrides them."""
 
 from __future__ import annotations
 

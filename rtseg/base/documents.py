@@ -1,7 +1,7 @@
-"""Files of text that people write: read whole, whatever editor saved them, and parsed; a mistake is one line.
+"""TOML and JSON files that people write: read as a whole and parsed; a mistake costs one line.
 
-UTF-8 is expected; a byte-order mark, UTF-16 and UTF-32 are read too. A file may be a pipe; "-" is stdin where the
-reader says so.
+UTF-8 is expected; UTF-8 with a byte-order mark, UTF-16 and UTF-32 are read too. A file may be a pipe. "-" is stdin for
+the readers that say so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import ConfigError, RtsegError, short
 
-MAX_BYTES = 1 << 26  # of a file that a person wrote: /dev/zero has no end
+MAX_BYTES = 1 << 26  # more than anybody writes; /dev/zero has no end
 _MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
@@ -23,22 +23,22 @@ _MARKS = {
 
 
 def as_path(path: object, error: type[RtsegError] = ConfigError) -> Path:
-    """A path as the caller gave it, with `~` made the home folder."""
+    """A path of the public API, with `~` replaced by the home folder; `error` for anything else."""
     if not isinstance(path, str | Path):
         raise error(f"path = {short(path)}; expected the path of a file, as text or Path")
     return expanded(str(path), "path", error)
 
 
 def expanded(text: str, name: str, error: type[RtsegError] = ConfigError) -> Path:
-    """A path that somebody wrote, with `~` made the home folder; `name` opens the error line."""
+    """A path from a file, with `~` replaced by the home folder; `name` opens the error line."""
     try:
         return Path(text).expanduser()
-    except RuntimeError as e:  # ~somebody who has no home here
+    except RuntimeError as e:  # ~NAME of a user without a home folder on this machine
         raise error(f"{name} = {short(text)}; expected a home folder that is there: write the path in full") from e
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path is that of a file; a name that no file can have is not."""
+    """Whether a path is a file; False for a name that the system does not allow."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long, say, or a NUL in it
@@ -46,7 +46,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything at a path."""
+    """Whether a path exists; False for a name that the system does not allow."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -54,7 +54,7 @@ def is_there(path: Path) -> bool:
 
 
 def read_toml(path: Path, error: type[RtsegError] = ConfigError) -> dict[str, Any]:
-    """The table of a TOML file."""
+    """The top-level table of a TOML file."""
     text = read_text(path, "a TOML file", error)
     try:
         return tomllib.loads(text)
@@ -65,14 +65,14 @@ def read_toml(path: Path, error: type[RtsegError] = ConfigError) -> dict[str, An
 
 
 def read_json(path: Path, expected: str, error: type[RtsegError]) -> object:
-    """What a JSON file holds; "-" is stdin. A key that a table has twice is a mistake: either may be meant."""
+    """The content of a JSON file; "-" is stdin. A key twice in one object is an error: either value could be meant."""
     text = read_text(path, f"a JSON file of {expected}", error, stdin=True)
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) < len(pairs):
             key = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
-            raise error(f"{path}: {short(key)} stands twice in {short(table)}; expected each key once")
+            raise error(f"{path}: {short(key)} is there twice in {short(table)}; expected each key once")
         return table
 
     try:
@@ -85,7 +85,7 @@ def read_json(path: Path, expected: str, error: type[RtsegError]) -> object:
 
 
 def read_text(path: Path, expected: str, error: type[RtsegError], *, stdin: bool = False) -> str:
-    """A whole file as text."""
+    """The content of a text file."""
     try:
         if stdin and str(path) == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -94,7 +94,7 @@ def read_text(path: Path, expected: str, error: type[RtsegError], *, stdin: bool
                 data = file.read(MAX_BYTES + 1)
     except OSError as e:
         raise error(f"{path}: cannot be read ({e.strerror}); expected {expected}") from e
-    except ValueError as e:  # a path that cannot be one: with NUL in it, say
+    except ValueError as e:  # a path that no file can have, with NUL in it for example
         raise error(f"{short(str(path))}: cannot be read ({e}); expected {expected}") from e
     if len(data) > MAX_BYTES:
         raise error(f"{path}: over {MAX_BYTES >> 20} MiB; expected {expected}")

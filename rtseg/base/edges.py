@@ -1,12 +1,12 @@
-"""Masks at the picture's resolution: edges where the picture has them, between cells of which the network is not sure.
+"""Masks at the picture's resolution, with their edges moved to the edges of the picture.
 
-The network draws masks in cells of several pixels of the picture, and a mask's edge between two cells is a guess. Here
-a pixel near the edge is given the logits of those cells around it that look like it: joint bilateral upsampling (Kopf
-et al., "Joint Bilateral Upsampling", SIGGRAPH 2007). Pixels of which the network is sure keep their logit.
+The network's masks have cells of several pixels, so the place of an edge between two cells is uncertain. A pixel near
+an edge takes the logits of the cells around it that have its colour: joint bilateral upsampling (Kopf et al., "Joint
+Bilateral Upsampling", SIGGRAPH 2007). Pixels with a logit far from 0 keep it.
 
-It costs what the edge is long, not what the picture is large. The picture is looked at along one axis of colour, that
-on which an object and what surrounds it differ most; so the weights of a cell are those of a few levels on this axis
-(Paris and Durand, "A Fast Approximation of the Bilateral Filter", ECCV 2006), and a pixel's logit is looked up in them.
+The cost grows with the length of the edges, not with the size of the picture. Colours are projected on one axis, on
+which the object and its surroundings differ most. The cells' weights are computed for a few levels on this axis (Paris
+and Durand, "A Fast Approximation of the Bilateral Filter", ECCV 2006); a pixel's logit is interpolated between them.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-_SURE = 4.0  # a logit beyond this stays
-_CLIP = 6.0  # of a cell that is surer than this its neighbours learn no more
+_SURE = 4.0  # logits with a larger magnitude are kept
+_CLIP = 6.0  # magnitude to which a cell's logit is clipped for its neighbours
 _LEVELS = 16  # on the axis of colour
-_ALIKE = 0.06  # standard deviation of what counts as the same colour, of the axis' range
-_REACH = 1.3  # of the same in space, in cells
-_ANY = 1e-3  # weight of a cell of another colour: where none is alike, all count
-_NOISE = 0.002  # variance of a colour that says nothing
+_ALIKE = 0.06  # standard deviation of similar colours, as a fraction of the axis
+_REACH = 1.3  # standard deviation in space, in cells
+_ANY = 1e-3  # least weight of a cell: without a similar one, all count
+_NOISE = 0.002  # variance of a colour by noise
 _BESIDE, _AROUND = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
-_ROW = 1024  # OpenCV looks up no more than 32767 places in a row
+_ROW = 1024  # OpenCV's remap takes at most 32767 places in a row
 
 Float32 = npt.NDArray[np.float32]
 ImageU8 = npt.NDArray[np.uint8]
 
 
 class Guide:
-    """A picture uint8 [H, W, 3], and its colours in the cells [rows, columns] of masks; for all masks on it."""
+    """A picture, uint8 [H, W, 3], and its mean colours in the cells [rows, columns] of masks on it."""
 
     def __init__(self, image_hwc: ImageU8, rows: int, columns: int) -> None:
         self._pixels_nc, self._size = np.ascontiguousarray(image_hwc).reshape(-1, 3), image_hwc.shape[:2]
@@ -39,7 +39,7 @@ class Guide:
         self._cells_hwc = np.asarray(small_hwc, np.float32)
 
     def fit(self, logits_hw: Float32) -> Float32:
-        """Logits float32 [rows, columns] at the picture's size: bilinear, but near the edge as the picture has it."""
+        """Logits, float32 [rows, columns], at the picture's size: bilinear, and by colour near edges."""
         height, width = self._size
         full_hw = np.asarray(cv2.resize(logits_hw, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         near_hw = _near_edge(logits_hw)
@@ -65,7 +65,7 @@ class Guide:
         return full_hw
 
     def _axis(self, logits_hw: Float32, near_hw: npt.NDArray[np.bool_]) -> Float32:
-        """The direction [3] in RGB that tells the cells of the object near its edge best from those around it."""
+        """The axis [3] in RGB on which cells of the object near its edge differ most from cells outside."""
         inside, outside = self._cells_hwc[near_hw & (logits_hw > 0)], self._cells_hwc[near_hw & (logits_hw <= 0)]
         if len(inside) < 4 or len(outside) < 4:
             return np.array([0.299, 0.587, 0.114], np.float32)
@@ -74,7 +74,7 @@ class Guide:
 
 
 def _unsure(full_hw: Float32, near_hw: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32] | None:
-    """Where (x, y) the pixels of a part are that lie by the edge, and of which the network is not sure."""
+    """The places (x, y) of pixels near an edge with uncertain logits; None without any."""
     by_edge_hw = cv2.erode(near_hw.view(np.uint8), _AROUND)
     by_edge_hw = cv2.resize(by_edge_hw, full_hw.shape[::-1], interpolation=cv2.INTER_NEAREST)
     found = cv2.findNonZero(cv2.bitwise_and(cv2.inRange(full_hw, -_SURE, _SURE), by_edge_hw))
@@ -82,15 +82,15 @@ def _unsure(full_hw: Float32, near_hw: npt.NDArray[np.bool_]) -> npt.NDArray[np.
 
 
 def _near_edge(logits_hw: Float32) -> npt.NDArray[np.bool_]:
-    """The cells at a change of sign, and those within two of them; bool [h, w]."""
+    """The cells within two cells of a change of sign; bool [h, w]."""
     edge_hw = (cv2.dilate(logits_hw, _BESIDE) > 0) & (cv2.erode(logits_hw, _BESIDE) <= 0)
     return np.asarray(cv2.dilate(edge_hw.astype(np.uint8), _AROUND), np.bool_)
 
 
 def _weighted(logits_hw: Float32, cells_hw: Float32) -> Float32:
-    """For each level of colour the cells' logits times their weights, and the weights: [levels, h + 2, w, 2].
+    """For each level of colour the weighted logits of the cells, and the weights: [levels, h + 2, w, 2].
 
-    A row is added above and below, so that a look-up near it finds its own level.
+    One row is added above and below, so that interpolation near them stays within a level.
     """
     levels_l = np.linspace(0, 1, _LEVELS, dtype=np.float32)
     weights_hwl = np.exp((cells_hw[..., None] - levels_l) ** 2 * np.float32(-0.5 / _ALIKE**2)) + np.float32(_ANY)
@@ -104,7 +104,7 @@ def _weighted(logits_hw: Float32, cells_hw: Float32) -> Float32:
 
 
 def _look_up(weighted_lhw2: Float32, y_n: Float32, x_n: Float32, level_n: Float32) -> Float32:
-    """The logits [n] at these places (in cells) and levels: linear in all three."""
+    """The logits [n] at places (in cells) and levels, by linear interpolation in all three axes."""
     levels, rows, columns, _ = weighted_lhw2.shape
     below_n = np.minimum(level_n.astype(np.int32), levels - 2)
     places = np.zeros((2, -(-len(x_n) // _ROW) * _ROW), np.float32)

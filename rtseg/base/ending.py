@@ -1,4 +1,4 @@
-"""How a run ended: one list of what went wrong, from which its exit code and its last line follow."""
+"""How a run ended: one list of its faults, which decides its exit code and its last line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ FINE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 
 
 class Ending:
-    """What went wrong in a run, in the order in which it came to light; nothing, if it went well.
+    """The faults of a run, in the order in which they were noticed; an empty list for a run that went well.
 
-    Whoever notices something says so here, once, and nobody works out an exit code or a last line from anything else.
+    Every part of a run notes its faults here. Its exit code and last line come from this list alone.
     """
 
     def __init__(self) -> None:
@@ -16,13 +16,13 @@ class Ending:
         self.interrupted = False
 
     def wrong(self, fault: str) -> None:
-        """Note a fault, in one line; the same one twice counts once."""
+        """Note a fault, in one line; a line that is there already is not added."""
         line = " ".join(fault.split())
         if line not in self.faults:
             self.faults.append(line)
 
     def interrupt(self) -> None:
-        """Somebody asked for an early end."""
+        """Note that the user, or a signal, ended the run early."""
         self.interrupted = True
         self.wrong("interrupted")
 
@@ -32,13 +32,13 @@ class Ending:
 
     @property
     def code(self) -> int:
-        """0 for a run without a fault; 130 for one that was stopped and has no other; else 1."""
+        """The exit code: 0 without a fault, 130 if an interrupt is the only fault, else 1."""
         if self.ok:
             return FINE
         return INTERRUPTED if self.interrupted and len(self.faults) == 1 else FAILED
 
     @property
     def line(self) -> str:
-        """The faults in one line, "" if there are none; of many the first three, and how many more there are."""
+        """The first three faults in one line, and how many more there are; "" without a fault."""
         more = f"; and {len(self.faults) - 3} more" if len(self.faults) > 3 else ""
         return "; ".join(self.faults[:3]) + more

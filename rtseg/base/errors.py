@@ -1,18 +1,18 @@
 """Every error that rtseg raises on purpose.
 
-A user error says in one line what is wrong and where, what was expected, and what to do. The command
-line prints that line and exits with 2, for an `IncompleteError` with 1; anything else is a bug or a machine in
-trouble, and exits with 1.
+The text of an error is one line: where and what is wrong, what was expected, and what to do. The command line prints
+that line and exits with 2, for an `IncompleteError` with 1. Any other exception is a bug or a failure of the machine,
+and exits with 1.
 
     RtsegError
     ├── ConfigError    a recipe, a stream profile or an argument is wrong
-    ├── SourceError    frames cannot be read from where they were asked for
+    ├── SourceError    frames cannot be read from a source
     ├── PromptError    a prompt does not fit its frame or its object
     ├── WeightsError   a weights file does not fit the network
     ├── EngineError    an engine cannot be opened or built on this machine
-    │   └── AnswerError    what it said of one frame is no answer; the next frame may be given
-    ├── OutputError    a result cannot be written or published where it was asked for
-    └── IncompleteError  a run ended early; what was whole by then is kept
+    │   └── AnswerError    its output for one frame is invalid; the next frame may be given
+    ├── OutputError    a result cannot be written or published
+    └── IncompleteError  a run ended early; its complete results are kept
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ConfigError(RtsegError):
 
 
 class SourceError(RtsegError):
-    """Frames cannot be read from where they were asked for."""
+    """Frames cannot be read from a source."""
 
 
 class PromptError(RtsegError):
@@ -46,17 +46,17 @@ class EngineError(RtsegError):
 
 
 class AnswerError(EngineError):
-    """What a network said of one frame is no answer, and nothing of it is remembered; the next frame may be given."""
+    """The network's output for one frame is invalid. None of it is remembered, and the next frame may be given."""
 
 
 class OutputError(RtsegError):
-    """A result cannot be written or published where it was asked for."""
+    """A result cannot be written or published."""
 
 
 class IncompleteError(RtsegError):
-    """A run ended early; what was whole by then is kept.
+    """A run ended early; its complete results are kept.
 
-    `report` is what the run says of itself, `code` its exit code.
+    `report` is the run's report, `code` its exit code.
     """
 
     def __init__(self, line: str, report: dict[str, Any], code: int = 1) -> None:
@@ -65,7 +65,7 @@ class IncompleteError(RtsegError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error line about an unknown name: the nearest known one, or all of them."""
+    """The end of an error line about an unknown name: the nearest known name, or all known names."""
     import difflib
 
     known = list(known)
@@ -74,9 +74,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def short(value: object) -> str:
-    """A value as a part of one line, of 60 characters at most."""
+    """The `repr` of a value on one line, cut to 60 characters."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a number of 5000 digits, a list in a list in a list..., somebody's own class
+    except Exception:  # a number of 5000 digits, deeply nested lists, a class with a broken __repr__
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,7 +1,7 @@
-"""What a fork does to things that have threads: the child has the things, and none of their threads.
+"""Objects with threads or sockets, in a forked child: the child has the objects, but not their threads.
 
-Whoever used them there would wait for ever. So a thing says here how it is put out of use in a child; nothing is
-checked while it is used. A process that is spawned has none of this.
+A call to such an object would wait for ever. So each registers how it is disabled in a child process, and raises a
+clear error there. The process that made it checks nothing. A spawned process inherits none of them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from weakref import WeakKeyDictionary
 from .errors import RtsegError
 
 ADVICE = "open another in this process, or start processes with multiprocessing.get_context('spawn')"
-_things: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
+_registered: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 _FIRST = os.getpid()  # the process that imported this
 
 
-def in_child(thing: Any, put_out: Callable[[Any], None]) -> None:
-    """Have `put_out(thing)` called in every child that is forked while there is such a thing."""
-    _things[thing] = put_out
+def disable_after_fork(owner: Any, disable: Callable[[Any], None]) -> None:
+    """Call `disable(owner)` in every child process that is forked while `owner` exists."""
+    _registered[owner] = disable
 
 
-def refuse(thing: Any, names: tuple[str, ...], error: RtsegError) -> None:
-    """Make these methods of a thing raise an error, whatever they are given."""
+def disable_methods(owner: Any, names: tuple[str, ...], error: RtsegError) -> None:
+    """Make these methods of an object raise an error."""
     for name in names:
-        if hasattr(thing, name):
-            setattr(thing, name, partial(_raise, error))
+        if hasattr(owner, name):
+            setattr(owner, name, partial(_raise, error))
 
 
 def was_forked() -> bool:
-    """Whether this process is a child that was forked off one that had rtseg."""
+    """Whether this process was forked from one that had imported rtseg."""
     return os.getpid() != _FIRST
 
 
@@ -41,9 +41,9 @@ def _raise(error: RtsegError, *_: object, **__: object) -> None:
 
 
 def _after() -> None:
-    for thing, put_out in list(_things.items()):
-        put_out(thing)
-    _things.clear()
+    for owner, disable in list(_registered.items()):
+        disable(owner)
+    _registered.clear()
 
 
 os.register_at_fork(after_in_child=_after)

@@ -1,8 +1,7 @@
-"""The picture files that people give as masks: one object, in black and white, or picked out of several.
+"""Masks as picture files: one object in black and white, or one of several by its id or colour.
 
-A mask that could mean two things is refused: ids are not united, an alpha channel is not guessed at, and grey edges
-are not cut off where they might be ids. One rule is applied: a lossy picture (JPEG), whose black and white are never
-quite that, is cut at half where hardly a pixel lies between.
+An ambiguous mask is refused: ids are not united, an alpha channel is not interpreted, and greys that may be ids are not
+cut off. Only a lossy picture (JPEG), where black and white are never exact, is cut at half if hardly a pixel is grey.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .prompt_schema import MAX_SIDE, as_mask
 from .types import BoolMask, ImageU8
 
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
-MOST_BETWEEN = 0.01  # of a lossy mask's pixels are neither nearly black nor nearly white (64 to 191), at most
+MOST_BETWEEN = 0.01  # share of a lossy mask's pixels that may be grey (64 to 191)
 SHOWN = 6  # ids or colours that an error names
 
 Values = npt.NDArray[Any]  # [H, W] of numbers, or [H, W, 3] of colours
@@ -28,33 +27,33 @@ Picked = int | tuple[int, ...]
 
 
 def mask_of_image(
-    path: Path, said: str, error: type[RtsegError] = PromptError, value: Picked | None = None
+    path: Path, name: str, error: type[RtsegError] = PromptError, value: Picked | None = None
 ) -> BoolMask:
-    """The mask in a picture file as bool [H, W], by the rules above; `said` names it in an error."""
-    values, palette, lossy = _read(path, said, error)
+    """The mask in a picture file as bool [H, W]; `name` opens an error line, `value` is the object's id or colour."""
+    values, palette, lossy = _read(path, name, error)
     if value is not None and lossy:
-        raise error(f"{said} is a {lossy}, whose values are blurred; expected a PNG to pick value = {value} from")
+        raise error(f"{name} is a {lossy}, which blurs values; expected a PNG to pick value = {value} from")
     if value is not None:
-        return _pick(values, palette, value, said, error)
+        return _pick(values, palette, value, name, error)
     if palette is not None:
-        values = _by_palette(values, palette, said, error)
+        values = _by_palette(values, palette, name, error)
     if values.ndim == 3:
         raise error(
-            f"{said} has the colours {_colors(values)}; expected black and white, or which colour is the object: "
+            f"{name} has the colours {_colors(values)}; expected black and white, or which colour is the object: "
             f'"value": {_first_color(values)}'
         )
     if lossy and values.dtype == np.uint8 and values.max() > 1:
         between = float(((values >= 64) & (values < 192)).mean())
         if between > MOST_BETWEEN:
             raise error(
-                f"{said} is a {lossy} with {between:.0%} greys; expected black and white; save it as a hard PNG"
+                f"{name} is a {lossy} with {between:.0%} greys; expected black and white; save it as a hard PNG"
             )
         values = values >= 128
-    return as_mask(values, said, error, _advice)
+    return as_mask(values, name, error, _advice)
 
 
-def _read(path: Path, said: str, error: type[RtsegError]) -> tuple[Values, Values | None, str]:
-    """The values of a picture, its palette [n, 3] if it has one, and its format if that is a lossy one, or ""."""
+def _read(path: Path, name: str, error: type[RtsegError]) -> tuple[Values, Values | None, str]:
+    """The values of a picture, its palette [n, 3] or None, and its format if that is lossy, else ""."""
     from PIL import Image, ImageOps
 
     expected = "cannot be read as an image ({}); expected a PNG of the frame's size"
@@ -63,35 +62,35 @@ def _read(path: Path, said: str, error: type[RtsegError]) -> tuple[Values, Value
             count, kind = getattr(opened, "n_frames", 1), opened.format or ""
             lossy = kind if kind in LOSSY else ""
             if max(opened.size) > MAX_SIDE:
-                raise error(f"{said} has {opened.width}x{opened.height} pixels; expected {MAX_SIDE} a side at most")
+                raise error(f"{name} has {opened.width}x{opened.height} pixels; expected {MAX_SIDE} a side at most")
             if count != 1 and kind != "MPO":
-                raise error(f"{said} holds {count} pictures; expected one; save the one of this frame as PNG")
+                raise error(f"{name} holds {count} pictures; expected one; save the one of this frame as PNG")
             image = ImageOps.exif_transpose(opened)
             image.load()
-            return _values(image, said, error), _palette(image), lossy
+            return _values(image, name, error), _palette(image), lossy
     except OSError as e:
         why = e.strerror or " ".join(str(e).split("'")[0].split()) or type(e).__name__
-        raise error(f"{said} {expected.format(why.lower())}") from e
+        raise error(f"{name} {expected.format(why.lower())}") from e
     except RtsegError:
         raise
-    except Exception as e:  # whatever a broken file makes a decoder do
-        raise error(f"{said} {expected.format(' '.join(str(e).split())[:80] or type(e).__name__)}") from e
+    except Exception as e:  # a decoder may raise anything for a broken file
+        raise error(f"{name} {expected.format(' '.join(str(e).split())[:80] or type(e).__name__)}") from e
 
 
-def _values(image: Any, said: str, error: type[RtsegError]) -> Values:
-    """The numbers of a picture: [H, W], also of colours that are all grey; else [H, W, 3]."""
+def _values(image: Any, name: str, error: type[RtsegError]) -> Values:
+    """The values of a picture: [H, W] if all colours are grey, else [H, W, 3]."""
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa", "RGBX"):
         alpha_hw = np.asarray(image.getchannel(image.getbands()[-1]))
         if alpha_hw.min() < 255:
             clear = float((alpha_hw < 255).mean())
             raise error(
-                f"{said} has an alpha channel ({clear:.0%} of it is not opaque); expected black and white without one: "
-                "save what is meant, the colours or the alpha, as a picture of its own"
+                f"{name} has an alpha channel ({clear:.0%} of it is not opaque); expected black and white without one: "
+                "save the colours or the alpha alone as a picture"
             )
         image = image.convert("P" if image.mode == "PA" else image.mode[:-1] if image.mode[-1] in "AaX" else "RGB")
     if image.mode == "P" or len(image.getbands()) == 1:
         values_hw = np.asarray(image)
-        wide = image.mode == "I" and values_hw.min() >= 0 and values_hw.max() <= 65535  # how some 16-bit files are read
+        wide = image.mode == "I" and values_hw.min() >= 0 and values_hw.max() <= 65535  # some 16-bit files
         return values_hw.astype(np.uint16) if wide else values_hw
     values_hwc = np.asarray(image.convert("RGB"))
     grey = bool((values_hwc == values_hwc[..., :1]).all())
@@ -99,41 +98,41 @@ def _values(image: Any, said: str, error: type[RtsegError]) -> Values:
 
 
 def _palette(image: Any) -> Values | None:
-    """The colours [n, 3] of a picture whose numbers are places in a palette."""
+    """The palette [n, 3] of a picture; None for one without."""
     if image.mode != "P":
         return None
     flat = image.getpalette("RGB") or []
     return np.array(flat, np.uint8).reshape(-1, 3)
 
 
-def _by_palette(values_hw: Values, palette: Values, said: str, error: type[RtsegError]) -> Values:
-    """Numbers of a palette whose 0 is black, the background; of black and white alone, in whatever order, the greys."""
+def _by_palette(values_hw: Values, palette: Values, name: str, error: type[RtsegError]) -> Values:
+    """The palette's indices as ids, where 0 is black; for a palette of black and white alone, the greys."""
     used = np.unique(values_hw)
     colors = _in_color(used[None], palette)[0]
     if all(set(color.tolist()) in ({0}, {255}) for color in colors):
         return _in_color(values_hw, palette)[..., 0]
     if 0 in used and colors[0].any():
         raise error(
-            f"{said} has a palette whose 0 is {colors[0].tolist()}; expected black as the background, or which "
+            f"{name} has a palette with {colors[0].tolist()} as 0; expected black as the background, or which "
             f'is the object: "value": {next((int(n) for n in used if n), 1)}'
         )
     return values_hw
 
 
-def _pick(values: Values, palette: Values | None, value: Picked, said: str, error: type[RtsegError]) -> BoolMask:
+def _pick(values: Values, palette: Values | None, value: Picked, name: str, error: type[RtsegError]) -> BoolMask:
     """The pixels of one id or colour."""
     if isinstance(value, int):
         if values.ndim == 3:
-            raise error(f'{said} has colours; expected a colour to pick: "value": {_first_color(values)}')
+            raise error(f'{name} has colours; expected a colour to pick: "value": {_first_color(values)}')
         found_hw = values == value
     else:
         colors = values if values.ndim == 3 else _in_color(values, palette)
         found_hw = (colors == np.array(value, np.uint8)).all(axis=2)
     if not found_hw.any():
-        held = _colors(values) if values.ndim == 3 else _ids(values)
+        present = _colors(values) if values.ndim == 3 else _ids(values)
         shown = value if isinstance(value, int) else list(value)
-        raise error(f"{said} has no pixel of value = {shown}; it has {held}")
-    return as_mask(found_hw, said, error)
+        raise error(f"{name} has no pixel of value = {shown}; it has {present}")
+    return as_mask(found_hw, name, error)
 
 
 def _in_color(values_hw: Values, palette: Values | None) -> Values:
@@ -145,7 +144,7 @@ def _in_color(values_hw: Values, palette: Values | None) -> Values:
 
 
 def _advice(values_hw: Values) -> str:
-    """What to write in the prompt where a picture holds more than one object."""
+    """What to write in the prompt if a picture has more than one object."""
     if values_hw.dtype.kind == "f":
         return "; save it as a hard PNG"
     ids = np.unique(values_hw)
@@ -178,7 +177,7 @@ def _first_color(values_hwc: Values) -> list[int]:
 
 
 def _davis_palette() -> list[int]:
-    """The colours that Pascal VOC and DAVIS give to ids 0..255, as flat RGB: the bits of the id, dealt out in turn."""
+    """The palette of Pascal VOC and DAVIS for ids 0..255, as flat RGB: the bits of the id go to R, G and B in turn."""
     ids = np.arange(256)
     rgb = np.zeros((256, 3), np.int64)
     for bit in range(8):
@@ -188,11 +187,11 @@ def _davis_palette() -> list[int]:
 
 
 def write_palette_png(path: Path, id_map_hw: ImageU8) -> None:
-    """Write object ids, uint8 [H, W], as a palette PNG in the manner of DAVIS: the index of a pixel is its object."""
+    """Write object ids, uint8 [H, W], as a palette PNG like those of DAVIS: a pixel's index is its object's id."""
     from PIL import Image
 
     image = Image.fromarray(id_map_hw)
     image.putpalette(_davis_palette())
     coded = BytesIO()
-    image.save(coded, format="PNG", compress_level=1)  # areas of one colour: twice as fast, and not much larger
+    image.save(coded, format="PNG", compress_level=1)  # for areas of one colour twice as fast, and not much larger
     write_bytes(path, coded.getbuffer())

@@ -21,9 +21,10 @@ from msgspec import UNSET, UnsetType
 
 from .documents import as_path, expanded, is_file, read_json
 from .errors import PromptError, RtsegError, short
+from .prompt import Prompt, as_prompt
 from .prompt_schema import FrameNumber, PromptFields
 from .schema import Text, convert, convert_value, plain
-from .types import BoolMask, Prompt, as_prompt
+from .types import BoolMask
 
 EXAMPLE = '[{"frame": 0, "id": 1, "points": [[x, y, 1]]}, ...]'
 

@@ -1,7 +1,7 @@
-"""A folder of results that appears under its name when it is ready: complete, or marked as incomplete.
+"""A folder of results that appears under its name when it is complete, or is marked as incomplete.
 
-Till then the work goes on in `NAME.partial-0123abcd`, beside it. Its maker holds a lock (flock) on that folder, which
-the kernel frees if the maker is killed: so what a killed one left behind is told from what another is at work in.
+Until then it is `NAME.partial-0123abcd` beside its final place. Its process holds a lock (flock) on that folder, which
+the kernel frees when the process ends. So a folder of a killed process is not mistaken for one in use.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from .errors import ConfigError, OutputError
 from .files import discard_folder, install_folder
 from .lock import alone_in, lock, open_folder, tried_lock
 
-OURS = {  # what a result holds, by the file that proves it to be one
+OURS = {  # the files of a result, by the file that identifies it
     "run.json": {"run.json", "overlay.mp4", "masks", "masks.json", "frames"},
     "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LITTER = {".DS_Store", "Thumbs.db"}  # of file managers
-MAKER = ".maker"  # in a folder that is being made: which process makes it
-FRESH_S = 60.0  # a folder younger than this may be one that its maker has not locked yet
-LONGEST = 225  # bytes of a name, to which something is added: file systems take 255
-Reason = (OSError, RuntimeError, ValueError)  # of a path: the latter two for loops of links, and zeros in it
+MAKER = ".maker"  # a file in a partial folder that names the process
+FRESH_S = 60.0  # a younger folder may not have been locked yet
+LONGEST = 225  # bytes of a name to which a suffix is added: file systems take 255
+Reason = (OSError, RuntimeError, ValueError)  # of a path; the latter two for a loop of links, and NUL in a name
 
 
 @dataclass(slots=True)
 class Part:
-    """A result in the making: work in `path`.
+    """A result that is being made.
 
-    `incomplete` is set for one that ended early: it never takes the place of a complete one. `keep` says that it is
-    worth something already, so that no failure from now on removes it. `left` are folders in which a killed run left a
-    result that was begun. `final` is where the result lies in the end.
+    Attributes:
+        path: the folder to write to.
+        left: folders with results that killed runs had begun.
+        incomplete: the run ended early; its result never replaces a complete one.
+        keep: the result is worth keeping, so that no later failure removes it.
+        final: where the result is in the end.
     """
 
     path: Path
@@ -51,13 +54,13 @@ class Part:
 
 
 def check_apart(sources: Iterable[str | Path], out: Path) -> None:
-    """`ConfigError` where something that is read lies in the folder that what is made of it would replace."""
+    """`ConfigError` if a source lies in the folder that its result would replace."""
     with _one_line(out):
         final = out.resolve()
         if not final.is_dir():
             return
     for source in sources:
-        with suppress(*Reason):  # no path, but a uri
+        with suppress(*Reason):  # not a path but a URI
             path = Path(source)
             inside = path.exists() and (path.resolve() == final or final in path.resolve().parents)
             if inside:
@@ -66,19 +69,25 @@ def check_apart(sources: Iterable[str | Path], out: Path) -> None:
 
 @contextmanager
 def atomic_folder(out: Path, force: bool = False, proof: str = "run.json") -> Iterator[Path]:
-    """Work in the folder that this yields; it becomes `out` on a clean exit, and is gone after any other."""
+    """A folder to write to, which becomes `out` on a clean exit and is removed on any other."""
     with result_folder(out, force, proof) as part:
         yield part.path
 
 
 @contextmanager
 def result_folder(out: Path, force: bool = False, proof: str = "run.json") -> Iterator[Part]:
-    """Work in `path` of what this yields; it becomes `out` on a clean exit, and is gone after any other (but: `Part`).
+    """A result to write, which becomes `out` on a clean exit and is removed on any other, unless `Part.keep` is set.
 
-    Refused with `ConfigError` before any work: a folder that another run is at work on, and one that holds something,
-    unless `force` is set and that is an earlier result of the kind that holds `proof`, and nothing else. `OutputError`
-    where the disk is full or may not be written. What came to hold something meanwhile is left alone: the result then
-    lies beside it.
+    Arguments:
+        out: the final folder.
+        force: replace an earlier result of the same kind. A folder with any other file in it is never replaced.
+        proof: the file that identifies this kind of result.
+
+    If `out` is filled by somebody else meanwhile, the result is put beside it.
+
+    Raises:
+        ConfigError: before any work: another run writes to `out`, or `out` is not empty.
+        OutputError: the disk is full, or the folder may not be written.
     """
     made: list[Path] = []
     with _one_line(out):
@@ -102,14 +111,14 @@ def result_folder(out: Path, force: bool = False, proof: str = "run.json") -> It
     finally:
         if part is not None and part.final is None and not part.keep:
             discard_folder(part.path)
-        for folder in made:  # those that nothing came to lie in
+        for folder in made:  # those that stayed empty
             with suppress(OSError):
                 folder.rmdir()
 
 
 @contextmanager
 def _one_line(out: Path, part: Part | None = None) -> Iterator[None]:
-    """A failure of the file system as an `OutputError` about `out`; one about a file in it by its final name."""
+    """Turn a failure of the file system into an `OutputError` about `out`, with the final names of files in it."""
     try:
         yield
     except OutputError as e:
@@ -118,7 +127,7 @@ def _one_line(out: Path, part: Part | None = None) -> Iterator[None]:
         raise OutputError(str(e).replace(str(part.path), str(out))) from e
     except Reason as e:
         if not isinstance(e, OSError) and part is not None:
-            raise  # of the work, not of the path
+            raise  # an error of the work, not of the path
         where = getattr(e, "filename", None)
         place = f" at {where}" if where and part is not None else ""
         why = f"{getattr(e, 'strerror', None) or e}{place}"
@@ -127,16 +136,16 @@ def _one_line(out: Path, part: Part | None = None) -> Iterator[None]:
 
 
 def _make_parents(final: Path) -> list[Path]:
-    """Make the folders that it is to lie in; those that were not there, the innermost first."""
+    """Make the parent folders; returns those that were missing, the innermost first."""
     missing = [folder for folder in final.parents if not folder.exists()]
     final.parent.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def _leftovers(out: Path, final: Path) -> tuple[Path, ...]:
-    """Results that killed runs have begun for this folder. `ConfigError` where a run is at work on it.
+    """Partial results that killed runs left for this folder; partial folders without a result are removed.
 
-    What a killed one left that is no result yet is removed; what cannot be removed stays.
+    Raises `ConfigError` if a running process writes to one.
     """
     ours = re.compile(rf"\.?{re.escape(short_name(final.name))}\.partial-[0-9a-f]{{8}}", re.DOTALL)
     left = []
@@ -157,7 +166,7 @@ def _leftovers(out: Path, final: Path) -> tuple[Path, ...]:
 
 
 def _sign(part: Path) -> int:
-    """Lock a folder for this process, and say so in it; the lock lasts until the handle that this returns is closed."""
+    """Lock a folder for this process and write the process into it; closing the returned handle frees the lock."""
     handle = open_folder(part)
     lock(handle)
     with suppress(OSError):
@@ -166,7 +175,7 @@ def _sign(part: Path) -> int:
 
 
 def short_name(name: str) -> str:
-    """A name that something may be added to."""
+    """A name, cut so that a suffix may be added to it."""
     return os.fsdecode(os.fsencode(name)[:LONGEST])
 
 
@@ -185,7 +194,7 @@ def _who(part: Path) -> str:
 
 
 def _place(final: Path) -> Path:
-    """Beside the folder; inside it if it is there and empty or a mount point, which cannot be replaced."""
+    """Where to write: beside the folder, or inside it if it is empty or a mount point, which cannot be replaced."""
     hidden = f"{short_name(final.name)}.partial-{secrets.token_hex(4)}"
     inside = final.is_dir() and (os.path.ismount(final) or not any(final.iterdir()))
     return final / f".{hidden}" if inside else final.with_name(hidden)
@@ -193,7 +202,7 @@ def _place(final: Path) -> Path:
 
 def _check(out: Path, final: Path, force: bool, proof: str, part: Path | None = None) -> None:
     with suppress(FileNotFoundError):
-        final.stat()  # which says that a name is too long; `exists` would say no
+        final.stat()  # raises for a name that is too long; `exists` would be False
     if not final.exists():
         return
     if not final.is_dir():
@@ -212,21 +221,21 @@ def _check(out: Path, final: Path, force: bool, proof: str, part: Path | None = 
 
 
 def _in_work(child: Path, final: Path) -> bool:
-    """Whether it is what a run makes, or made, within its own empty folder."""
+    """Whether it is a partial result inside its own final folder."""
     return child.name.startswith(f".{short_name(final.name)}.partial-")
 
 
 def incomplete(folder: Path) -> bool:
-    """Whether a folder says of itself that it is an incomplete result."""
+    """Whether a folder holds an incomplete result, by its run.json."""
     try:
-        said = json.loads((folder / "run.json").read_text("utf-8"))
+        report = json.loads((folder / "run.json").read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(said, dict) and said.get("complete") is False
+    return isinstance(report, dict) and report.get("complete") is False
 
 
 def _install(part: Part, out: Path, final: Path, force: bool, proof: str) -> None:
-    """Give the result its name; where that is taken by now, one beside it, which an error then says."""
+    """Give the result its final name. If that is taken by now, put it beside, and say so in an error."""
     part.keep = True
     place = part.path
     try:
@@ -234,19 +243,19 @@ def _install(part: Part, out: Path, final: Path, force: bool, proof: str) -> Non
             _check(out, final, force, proof, place)  # again: hours may have passed
         except (ConfigError, OutputError) as e:
             part.final = _beside(place, final)
-            raise ConfigError(f"{e} (what this run made lies in {part.final})") from e
+            raise ConfigError(f"{e} (the result of this run is in {part.final})") from e
         if part.incomplete and (final / proof).is_file() and not incomplete(final):
-            part.final = _beside(place, final)  # which is not worth what is there
+            part.final = _beside(place, final)  # a complete result is worth more
             return
         _replace(place, final, proof)
         part.final = final
     except OSError as e:
         why = e.strerror or str(e)
-        raise OutputError(f"{out}: cannot be put there ({why}); what this run made lies in {place}") from e
+        raise OutputError(f"{out}: cannot be put there ({why}); the result of this run is in {place}") from e
 
 
 def _beside(place: Path, final: Path) -> Path:
-    """Move it to a free name beside the one that is taken, `NAME-2` for one."""
+    """Move it to a free name beside the final one, such as `NAME-2`."""
     number = 2
     while (free := place.with_name(f"{short_name(final.name)}-{number}")).exists():
         number += 1

@@ -16,10 +16,11 @@ def encode_rle(mask_hw: BoolMask) -> bytes:
 
 
 def _run_lengths(counts: bytes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The lengths that compressed counts stand for, int64 [N]; `ValueError` if they are not well formed.
+    """The run lengths, int64 [N], of compressed counts; `ValueError` if they are malformed.
 
-    Each number is a run of characters of six bits above "0": five bits of value, lowest first, and one that says
-    that more follow; from the fourth number on it is the difference to the last but one.
+    A number is a group of characters. Each character, minus "0", has six bits: five of the value, lowest first, and one
+    that says whether another character follows. From the fourth number on, the value is the difference to the number
+    two places before.
     """
     bits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     more = (bits & 32) > 0
@@ -40,7 +41,7 @@ def _run_lengths(counts: bytes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def decode_rle(counts: bytes, height: int, width: int) -> BoolMask:
     """Mask, bool [height, width], of COCO's compressed counts; `OutputError` if they do not fill it exactly.
 
-    The counts come from a network, so they are checked here, and not given to C code that trusts them.
+    The counts may come from a stranger, so they are checked here instead of given to C code that trusts them.
     """
     try:
         lengths = _run_lengths(counts)

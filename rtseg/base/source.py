@@ -1,4 +1,4 @@
-"""What every source of frames offers, whatever it reads."""
+"""The interface of every source of frames: a file, a folder, a stream, a device or the synthetic endoscope."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .types import Frame, now_ns
 
 Mode = Literal["off", "auto", "on"]  # of deinterlacing: never, the pictures marked as interlaced, all
 MODES: tuple[Mode, ...] = ("off", "auto", "on")
-Damaged = Literal["skip", "stop"]  # what is done where the data is damaged
+Damaged = Literal["skip", "stop"]  # skip damaged frames, or stop at the first
 DAMAGED: tuple[Damaged, ...] = ("skip", "stop")
 
 
 class PermanentSourceError(SourceError):
-    """A live input that cannot be opened, and will not be by itself: to try again is no use."""
+    """A live input that cannot be opened, for a reason that a later try does not change."""
 
 
 class Source(ABC):
     """Frames in order, from the first: `for frame in source`. A context manager.
 
-    Iterating again starts again at the first frame (a file is opened anew), with the same session: the same
-    (session, seq) is the same picture. At most a few frames are held at any time.
+    Iterating again starts again at the first frame (a file is opened again), with the same session: equal (session,
+    seq) mean the same picture. At most a few frames are in memory at any time.
 
     Attributes:
         uri: what was opened.
@@ -38,7 +38,7 @@ class Source(ABC):
         fps: the nominal rate; a frame's own time is `pts * time_base`.
         frame_count: how many frames the source declares; None if it does not know.
         sample_aspect: the width of a pixel divided by its height: 64/45 for PAL that is shown at 16:9.
-        account: what the source turned out to hold: frames skipped, repaired and assumed.
+        account: what was found while reading: frames skipped, repaired and assumed.
         session: a random name, which every frame carries.
         paced: whether frames come at the pace of their own times.
     """
@@ -48,7 +48,7 @@ class Source(ABC):
         self.sample_aspect = Fraction(1)
         self.account = Account(declared=frame_count, count=frame_count)
         self.session = secrets.token_hex(6)
-        self.paced = False  # shown at the pace of its times: what costs as much as decoding is left out
+        self.paced = False  # True: optional work as expensive as decoding is left out
         self._grab_ns = 0
         self._closed = threading.Event()
 
@@ -64,7 +64,7 @@ class Source(ABC):
     def __iter__(self) -> Iterator[Frame]:
         frames, owner = self.frames(), os.getpid()
         while True:
-            if os.getpid() != owner:  # a decoder's threads, and its place in the file, are the parent's
+            if os.getpid() != owner:  # the decoder's threads and its position in the file belong to the parent
                 raise SourceError(f"{self.uri}: the process was forked while it was read; expected one to begin there")
             start_ns = now_ns()
             frame = next(frames, None)

@@ -1,4 +1,4 @@
-"""What a verb returned, for a person to read: tables and plain lines, and a progress bar while it works."""
+"""The terminal: the result of a verb as tables and lines, and progress bars."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
 WIDE = 150  # columns of the widest table
-FOR_FILES = ("files", "reading", "fine", "source_account", "warnings")  # what a person has to know was said already
+# Sections that only files need; warnings were printed when they arose.
+FOR_FILES = ("files", "reading", "fine", "source_account", "warnings")
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
 
 def show(result: dict[str, Any], to_stderr: bool = False) -> None:
     """Print a verb's result: known sections as tables, the rest as `key: value`."""
     console = Console(stderr=to_stderr)
-    if isinstance(result, RichRenderable):  # a verb whose result knows how to be drawn
-        if not console.is_terminal:  # a file or a pipe is as wide as need be
+    if isinstance(result, RichRenderable):  # a result that draws itself
+        if not console.is_terminal:  # a file or a pipe has no width
             console.width = WIDE
         console.print(result)
         return
@@ -46,7 +47,7 @@ def show(result: dict[str, Any], to_stderr: bool = False) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Advance]:
-    """A bar on stderr, as a function of (done, total or None); silent where stderr is not a terminal."""
+    """A progress bar on stderr, as a function of (done, total or None); none if stderr is not a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -56,16 +57,16 @@ def progress_bar(what: str) -> Iterator[Advance]:
 
 @contextmanager
 def clock_bar(what: str) -> Iterator[Callable[[str, float, float], None]]:
-    """A bar of seconds on stderr, as a function of (what is done, seconds spent, seconds in all, as far as is known).
+    """A progress bar in seconds on stderr, as a function of (step, seconds spent, estimate of all seconds).
 
-    Where stderr is no terminal, a line for what is done, as long as the last one is five seconds old.
+    If stderr is not a terminal, it prints a line for a step instead, at most every five seconds.
     """
-    console, said = Console(stderr=True), [-9.0]
+    console, last_s = Console(stderr=True), [-9.0]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[of]}"))
 
     def line(text: str, spent: float, total: float) -> None:
-        if spent - said[0] >= 5:
-            said[0] = spent
+        if spent - last_s[0] >= 5:
+            last_s[0] = spent
             _plain(console, f"{what}: {spent:.0f} of about {total:.0f} s: {text}")
 
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -78,12 +79,12 @@ def clock_bar(what: str) -> Iterator[Callable[[str, float, float], None]]:
 
 
 def _plain(console: Console, line: str) -> None:
-    """A line as it is: a path with brackets is no markup, and a long line is left to the terminal."""
+    """Print a line unchanged: brackets are not markup, and the terminal wraps long lines."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _memory(rows: list[dict[str, Any]]) -> Table:
-    """What engines take, one row for each preset, size and number of objects."""
+    """The memory of engines: a row for each preset, size and number of objects."""
     table = Table(title="memory, MiB", title_justify="left", box=None, pad_edge=False)
     for name in rows[0]:
         table.add_column(name, justify="left" if name == "model" else "right")
@@ -102,7 +103,7 @@ def _stages(stages: dict[str, dict[str, float]]) -> Table:
 
 
 def _built(engine: dict[str, Any]) -> Iterator[str]:
-    """One engine of `rtseg build`: what became of it, how near it is to the reference, and how fast."""
+    """An engine of `rtseg build`: the outcome, its agreement with the reference, and its speed."""
     yield f"{'ok' if engine['ok'] else 'failed':9}{engine['recipe']}: {engine['said']}"
     for proof in engine.get("parity", ()):
         line = f"{proof['clip']}: {proof['objects']} objects on {proof['frames']} frames"

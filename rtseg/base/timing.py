@@ -1,7 +1,7 @@
-"""How long things take: percentiles per stage, in memory that does not grow with the length of a feed.
+"""Times per stage: percentiles in memory that does not grow with the length of a feed.
 
-A `Stages` keeps, for each stage, one histogram whose bins widen by 1%: so p99 is right to 1%, after a second or
-after eight hours.
+`Stages` has one histogram per stage. Each of its bins is 1% wider than the one before, so percentiles are right to 1%
+after a second as after eight hours.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy.typing as npt
 from .types import now_ns
 
 _STEP = math.log(1.01)
-_BINS = 2300  # 1 microsecond * 1.01 ** 2300 is two hours; what takes longer counts as that
+_BINS = 2300  # 1 microsecond * 1.01 ** 2300 is two hours; longer durations count as two hours
 CELLS = _BINS + 2  # of a histogram: its bins, the longest duration and the sum of all, in ns
 
 
 class Histogram:
-    """Durations in milliseconds, as counts in bins that widen by 1%.
+    """A histogram of durations in milliseconds.
 
-    `cells`, int64 [CELLS], is where it keeps them, and may be shared memory; None: memory of its own.
+    `cells`, int64 [CELLS], is its memory, and may be shared between processes; None allocates it.
     """
 
     def __init__(self, cells: npt.NDArray[np.int64] | None = None) -> None:
@@ -47,7 +47,7 @@ class Histogram:
         self._cells[_BINS + 1] += round(ms * 1e6)
 
     def percentile(self, percent: float) -> float:
-        """The duration in ms that `percent` of all were not longer than (to 1%); 0 if there is none."""
+        """The duration in ms that `percent` of all durations do not exceed, to 1%; 0 without durations."""
         total = int(self.counts.sum())
         if not total:
             return 0.0
@@ -60,9 +60,9 @@ class Histogram:
 
 
 class Stages:
-    """One histogram per named stage: first those that are named here, then as they come.
+    """A histogram per stage; a stage that is not named here is added when it is first timed.
 
-    Threads may share one if each stage is named here and added to by one thread.
+    Threads may share one `Stages` if all stages are named here and each is timed by one thread only.
     """
 
     def __init__(self, *stages: str) -> None:
@@ -75,7 +75,7 @@ class Stages:
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Time what happens inside, on the one monotonic clock; a stage that raises is not counted."""
+        """Time the body of a `with` by the monotonic clock; a body that raises is not counted."""
         start = now_ns()
         yield
         self.add(stage, (now_ns() - start) / 1e6)

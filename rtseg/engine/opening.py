@@ -14,7 +14,7 @@ from typing import Any
 
 from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
 from ..base.files import file_sha256
-from ..base.forks import ADVICE, in_child, refuse, was_forked
+from ..base.forks import ADVICE, disable_after_fork, disable_methods, was_forked
 from ..sam2 import Preset, get_preset
 from .artifact import fastest, locate, stamp
 from .base import Engine
@@ -56,13 +56,13 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     if was_forked() and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # the parent's OpenMP threads are not here, and would be waited for
     engine = _open_whole(recipe)
-    in_child(engine, _refuse_verbs)
+    disable_after_fork(engine, _refuse_verbs)
     return engine
 
 
 def _refuse_verbs(engine: Engine) -> None:
     text = f"this engine was opened before the process was forked, and its threads are the parent's; {ADVICE}"
-    refuse(engine, VERBS, EngineError(text))
+    disable_methods(engine, VERBS, EngineError(text))
 
 
 def _open_whole(recipe: Recipe) -> Engine:

@@ -15,11 +15,10 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from ..base.documents import as_path, read_toml
+from ..base.documents import as_path, expanded, read_toml
 from ..base.errors import ConfigError, short
 from ..base.prompt_schema import MAX_ID
 from ..base.schema import ImageSize, Text, convert, convert_value, one_of
-from ..base.tables import expanded
 from ..sam2 import get_preset
 from .policy import MAX_CONDITIONING, POLICIES, BankSize, get_policy
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from ..base.descriptors import fill_standard
+from ..base.standard_streams import open_standard_streams
 from ..base.types import now_ns
 from .profile import StreamProfile
 from .state import FeedState
@@ -37,7 +37,7 @@ class Feed:
         Returns what happened to every frame, and how long each stage took. Raises an `RtsegError` if the feed cannot be
         played.
         """
-        fill_standard()  # before shared memory is made, which would get these numbers
+        open_standard_streams()  # before shared memory is made, which would get these numbers
         state = self.state
         with ExitStack() as stack:
             self._supervisor.open(stack)

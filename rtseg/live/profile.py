@@ -98,7 +98,7 @@ class _Keys(Struct, frozen=True):
     keys: Text
 
 
-class _File(Struct, frozen=True, kw_only=True):
+class StreamFile(Struct, frozen=True, kw_only=True):
     """A stream profile as it is written."""
 
     source: Text
@@ -129,7 +129,7 @@ class _File(Struct, frozen=True, kw_only=True):
 def load_stream(path: str | Path) -> StreamProfile:
     """Read a stream profile and the engine recipe that it names. Raises `ConfigError`."""
     path = as_path(path)
-    file = convert(read_toml(path), _File, str(path))
+    file = convert(read_toml(path), StreamFile, str(path))
     engine = Recipe() if file.engine is None else load_recipe(_path(file.engine, path, "engine"))
     keys = None if file.security is None else _path(file.security.keys, path, "security: keys")
     _check_binds(file, path, is_private=keys is not None)
@@ -168,7 +168,7 @@ def _source(text: str, path: Path) -> str:
     return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) else str(_path(text, path, "source"))
 
 
-def _check_binds(file: _File, path: Path, *, is_private: bool) -> None:
+def _check_binds(file: StreamFile, path: Path, *, is_private: bool) -> None:
     """`ConfigError` for an address that is none, that lets strangers in, or that is taken by the other socket."""
     control = None if file.control is None else file.control.bind
     for table, bind in (("control", control), ("publish", file.publish.bind)):
@@ -186,7 +186,7 @@ def _least(size: int | None, engine: Recipe, path: Path) -> int | None:
     return size
 
 
-def _objects(file: _File, engine: Recipe, path: Path) -> tuple[Prompt, ...]:
+def _objects(file: StreamFile, engine: Recipe, path: Path) -> tuple[Prompt, ...]:
     """The prompts of the objects, each id once, and no more of them than the engine takes."""
     ids = [entry.id for entry in file.object]
     for number, object_id in enumerate(ids, 1):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.ending import Ending
 from ..base.errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
-from ..base.overlap import Ahead, Trailing
 from ..base.prompt_files import as_prompts
 from ..base.result_folder import Part, check_apart, result_folder
 from ..base.timing import Stages
@@ -23,6 +22,7 @@ from ..engine.recipe import Recipe, load_recipe
 from ..grab import Source, open_source
 from ..publish.overlay import DrawMasks, draw_masks
 from ..track import Tracker
+from .background import Prefetch, WriteBehind
 from .check import Prompts, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
 from .results import Results
@@ -176,7 +176,7 @@ class _Run:
     def _follow(self) -> None:
         count, total = 0, self.source.account.count
         # They exit in this order: reading stops, then what is done is written, then it is counted.
-        with Trailing(self.results.add) as trailing, Ahead(self._read(), self.source.close) as frames:
+        with WriteBehind(self.results.add) as writing, Prefetch(self._read(), self.source.close) as frames:
             for frame in frames:
                 with self._stages.time("segment"), on_frame(frame.seq):
                     self._prompt(frame)
@@ -184,7 +184,7 @@ class _Run:
                 for line in masks.warnings:
                     self._warn(f"frame {frame.seq}: {line}")
                 self.cuts += [frame.seq] if masks.cut else []
-                trailing.give((frame, masks))
+                writing.add((frame, masks))
                 count += 1
                 if self.source.account.count != total:  # the source has found out meanwhile
                     total = self.source.account.count

@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from ..base.defaults import TOPICS, Topic
 from ..base.errors import ConfigError, OutputError, did_you_mean, short
-from ..base.forks import ADVICE, in_child, refuse
+from ..base.forks import ADVICE, disable_after_fork, disable_methods
 from ..base.schema import convert_value
 from ..base.types import now_ns
 from .keys import HandshakeMonitor, present
@@ -92,7 +92,7 @@ class Subscriber:
         self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self._endpoint}", daemon=True)
         self._thread.start()
-        in_child(self, _disable_in_child)
+        disable_after_fork(self, _disable_in_child)
 
     def _connect_first(self) -> None:
         try:
@@ -249,5 +249,5 @@ def _check_arguments(endpoint: object, topics: Any, stream: str | None) -> None:
 
 def _disable_in_child(subscriber: Subscriber) -> None:
     text = f"this subscriber was made before the process was forked, and its thread is the parent's; {ADVICE}"
-    refuse(subscriber, ("get",), OutputError(text))
+    disable_methods(subscriber, ("get",), OutputError(text))
     subscriber.close = lambda: None  # type: ignore[method-assign]  # the parent process closes the sockets

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..base.errors import PromptError, SourceError
-from ..base.tables import short, whole
+from ..base.errors import PromptError, SourceError, short
+from ..base.schema import plain
 from ..base.types import Frame, Prompt
 
 
@@ -31,7 +31,7 @@ def check_picture(frame: Frame) -> None:
 
 def as_frame_number(seq: object) -> int:
     """The number of a frame as an int; `PromptError` if it is none."""
-    number = whole(seq)
-    if number is None:
+    number = plain(seq)
+    if type(number) is not int:
         raise PromptError(f"fork: seq = {short(seq)}; expected the number of a frame")
     return number

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..base.errors import EngineError, PromptError
-from ..base.forks import in_child
+from ..base.errors import EngineError, PromptError, short
+from ..base.forks import disable_after_fork
+from ..base.prompt import Prompt, as_prompt
 from ..base.prompt_schema import as_id, as_ids, as_label
-from ..base.tables import short
-from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
+from ..base.types import BoolMask, Frame, ImageU8, Masks
 from ..engine import Array, Decoded, Engine, PromptBatch, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
 from ..engine.policy import BankSize, MaskQuality, Memory, get_policy
@@ -73,7 +73,7 @@ class Tracker:
         self._steps = 0
         self._seqs: deque[int] = deque(maxlen=RECENT)  # numbers of the latest frames
         self._lock = threading.RLock()
-        in_child(self, Tracker._freed)
+        disable_after_fork(self, Tracker._freed)
 
     def _freed(self) -> None:
         """In a forked child: the thread that held the lock does not exist there, so the lock is a new one."""

@@ -60,7 +60,7 @@ def test_prompts_come_by_a_pipe_and_by_stdin(tmp_path: Path, monkeypatch: pytest
 def test_a_table_that_says_a_thing_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text('[{"frame": 0, "id": 1, "id": 2, "points": [[1, 2, 1]]}]')
-    with pytest.raises(PromptError, match="'id' stands twice in .*; expected each key once"):
+    with pytest.raises(PromptError, match="'id' is there twice in .*; expected each key once"):
         load_prompts(path)
 
 

@@ -150,7 +150,7 @@ def test_a_lossy_mask_is_cut_at_half_where_it_is_nearly_black_and_white(tmp_path
         assert (found_hw != large_hw).mean() < 0.002
     save(tmp_path, Image.fromarray(np.kron(IDS_HW * 40, np.ones((8, 8), np.uint8))), "m.jpg")
     assert "is a JPEG with" in refused(tmp_path, "m.jpg") and "greys" in refused(tmp_path, "m.jpg")
-    assert "is a JPEG, whose values are blurred" in refused(tmp_path, "m.jpg", value=40)
+    assert "is a JPEG, which blurs values" in refused(tmp_path, "m.jpg", value=40)
     save(tmp_path, Image.new("L", (W, H), 250), "m.jpg")
     assert "covers all" in refused(tmp_path, "m.jpg")
 
@@ -197,7 +197,7 @@ def test_a_palette_says_which_number_is_the_background(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(tmp_path, name), MASK_HW)
     image.putpalette([255, 0, 0, 0, 0, 0])  # as a program that makes files small leaves it: the object is 0
     save(tmp_path, image)
-    assert "has a palette whose 0 is [255, 0, 0]; expected black as the background, or which" in refused(tmp_path)
+    assert "has a palette with [255, 0, 0]; expected black as the background, or which" in refused(tmp_path)
     np.testing.assert_array_equal(read(tmp_path, value=[255, 0, 0]), MASK_HW)
     np.testing.assert_array_equal(read(tmp_path, value=0), MASK_HW)
 

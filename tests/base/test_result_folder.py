@@ -230,7 +230,7 @@ def test_what_is_worth_keeping_stays_where_it_is_when_it_cannot_be_installed(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OutputError, match="what this run made lies in .*other.partial-"):
+    with pytest.raises(OutputError, match="the result of this run is in .*other.partial-"):
         write(tmp_path / "other", "2")
     assert len(list(tmp_path.glob("other.partial-*/run.json"))) == 1
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 
-from ...base.errors import ConfigError, did_you_mean
-from ...base.tables import short
+from ...base.errors import ConfigError, did_you_mean, short
 from .values import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

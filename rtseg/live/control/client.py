@@ -13,7 +13,7 @@ import zmq
 from msgspec import Meta
 
 from ...base.errors import ConfigError, OutputError, PromptError, short
-from ...base.forks import ADVICE, in_child, refuse
+from ...base.forks import ADVICE, disable_after_fork, disable_methods
 from ...base.rle import decode_rle
 from ...base.schema import convert_value
 from ...base.types import BoolMask, Prompt, now_ns
@@ -103,7 +103,7 @@ class Client:
             if isinstance(e, ConfigError):
                 raise
             raise OutputError(f"endpoint {endpoint!r}: {str(e).lower()}; expected tcp://HOST:PORT; correct it") from e
-        in_child(self, _put_out)
+        disable_after_fork(self, _disable)
 
     def add(
         self,
@@ -261,7 +261,7 @@ class Client:
         return answer if answer.get("n") in (self._number, None) else None
 
 
-def _put_out(client: Client) -> None:
+def _disable(client: Client) -> None:
     text = f"this client was made before the process was forked, and its sockets are the parent's; {ADVICE}"
-    refuse(client, ("_ask",), OutputError(text))
+    disable_methods(client, ("_ask",), OutputError(text))
     client.close = lambda: None  # type: ignore[method-assign]

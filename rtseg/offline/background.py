@@ -1,7 +1,6 @@
-"""Work that goes on beside the caller's, in order: what it needs is made ahead, what it is done with trails behind.
+"""Reading ahead and writing behind, each in a thread with a short queue, so that decoding, network and files overlap.
 
-Each is one thread and a short queue, so that little is held at any time. What goes wrong in a thread is raised in the
-caller's, in its place in the order.
+The order stays, at most a few items wait at any time, and an error in such a thread is raised in the caller's thread.
 """
 
 from __future__ import annotations
@@ -14,32 +13,32 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 _T = TypeVar("_T")
-DEPTH = 4
-PATIENCE_S = 3.0  # for a source that does not answer
+DEPTH = 4  # items that a queue holds
+PATIENCE_S = 3.0  # for a source to end
 
 
-class Ahead(Generic[_T]):
-    """What `source` gives, made by a thread of its own; a context manager, which ends that thread, and the source.
+class Prefetch(Generic[_T]):
+    """The items of `source`, made ahead in a thread; a context manager, which ends the thread and the source.
 
-    `stop` tells the source to give nothing more. One that does not answer, as a pipe that nobody writes to, is waited
-    for a little, where something went wrong, and then left to the end of the process.
+    After an error in the caller, `stop` asks the source to end. A source that does not end within `PATIENCE_S`, such as
+    a pipe without a writer, is left to the end of the process.
     """
 
     def __init__(self, source: Iterable[_T], stop: Callable[[], None] = lambda: None) -> None:
         self._stop = stop
         self._queue: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(DEPTH)
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(source,), name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(source,), name="prefetch", daemon=True)
 
     def _run(self, source: Iterable[_T]) -> None:
         try:
             try:
-                for thing in source:
-                    if not self._put(True, thing):
+                for item in source:
+                    if not self._put(True, item):
                         return
             finally:
                 if isinstance(source, Generator):
-                    source.close()  # what it has open is closed here, not when somebody looks for garbage
+                    source.close()  # closes its files now, not at the next garbage collection
             self._put(False, None)
         except BaseException as e:
             self._put(False, e)
@@ -71,28 +70,29 @@ class Ahead(Generic[_T]):
         self._thread.join(None if kind is None else PATIENCE_S)
 
 
-class Trailing(Generic[_T]):
-    """Calls `work` with each thing that is given, in a thread of its own; a context manager, which waits for the last.
+class WriteBehind(Generic[_T]):
+    """Calls `work` with each added item, in a thread; a context manager, which waits for the last item.
 
-    Where `work` fails, the things after it are let go, and its error is raised by the next `give`, or at the end: also
-    in place of an error of the caller's, which came of a later thing.
+    After an error in `work` the items that wait are dropped. The next `add`, or the end, raises that error, even in
+    place of an error of the caller, which is about a later item.
     """
 
     def __init__(self, work: Callable[[_T], None]) -> None:
         self._work = work
         self._error: BaseException | None = None
         self._queue: queue.Queue[tuple[_T] | None] = queue.Queue(DEPTH)
-        self._thread = threading.Thread(target=self._run, name="trailing", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
 
-    def give(self, thing: _T) -> None:
+    def add(self, item: _T) -> None:
+        """Queue an item; waits while the queue is full."""
         self._check()
-        self._queue.put((thing,))
+        self._queue.put((item,))
 
     def _run(self) -> None:
-        while (given := self._queue.get()) is not None:
+        while (queued := self._queue.get()) is not None:
             if self._error is None:
                 try:
-                    self._work(*given)
+                    self._work(*queued)
                 except BaseException as e:
                     self._error = e
 
@@ -109,7 +109,7 @@ class Trailing(Generic[_T]):
     ) -> None:
         hurried = error is not None and not isinstance(error, Exception)
         if hurried and self._error is None:
-            self._error = error  # somebody wants us gone: what waits is let go
+            self._error = error  # interrupted: the items that wait are dropped
         self._queue.put(None)
         self._thread.join()
         if self._error is not None and not hurried and self._error is not error:

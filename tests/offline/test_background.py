@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rtseg.base.overlap import DEPTH, Ahead, Trailing
+from rtseg.offline.background import DEPTH, Prefetch, WriteBehind
 
 
 def test_the_order_is_kept_and_little_is_held() -> None:
@@ -23,9 +23,9 @@ def test_the_order_is_kept_and_little_is_held() -> None:
         assert made[-1] - n <= 2 * DEPTH + 4
         done.append(n)
 
-    with Trailing(work) as trailing, Ahead(source()) as ahead:
-        for n in ahead:
-            trailing.give(n)
+    with WriteBehind(work) as writing, Prefetch(source()) as frames:
+        for n in frames:
+            writing.add(n)
     assert done == made == list(range(40))
 
 
@@ -44,9 +44,9 @@ def test_they_go_on_beside_one_another() -> None:
             meet.wait()
         done.append(n)
 
-    with Trailing(work) as trailing, Ahead(source()) as ahead:
-        for n in ahead:
-            trailing.give(n)
+    with WriteBehind(work) as writing, Prefetch(source()) as frames:
+        for n in frames:
+            writing.add(n)
             if 0 < n < 5:
                 meet.wait()
     assert done == list(range(6)) and not meet.broken
@@ -61,13 +61,13 @@ def test_the_error_of_the_earlier_thing_is_raised() -> None:
         if n == 2:
             raise ValueError("disk")
 
-    with pytest.raises(ValueError, match="disk"), Trailing(work) as trailing, Ahead(source()) as ahead:
-        for n in ahead:
-            trailing.give(n)
+    with pytest.raises(ValueError, match="disk"), WriteBehind(work) as writing, Prefetch(source()) as frames:
+        for n in frames:
+            writing.add(n)
     done: list[int] = []
-    with pytest.raises(KeyError, match="source"), Trailing(done.append) as trailing, Ahead(source()) as ahead:
-        for n in ahead:
-            trailing.give(n)
+    with pytest.raises(KeyError, match="source"), WriteBehind(done.append) as writing, Prefetch(source()) as frames:
+        for n in frames:
+            writing.add(n)
     assert done == [0, 1, 2]
 
 
@@ -80,9 +80,9 @@ def test_who_is_interrupted_does_not_wait_for_the_rest() -> None:
         done.append(n)
 
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Trailing(work) as trailing:
+    with pytest.raises(KeyboardInterrupt), WriteBehind(work) as writing:
         for n in range(3):
-            trailing.give(n)
+            writing.add(n)
         threading.Timer(0.2, held.set).start()
         raise KeyboardInterrupt
     assert done in ([], [0])

@@ -55,7 +55,7 @@ def test_every_verb_ends_as_it_does_with_them(closed: str, verb: list[str], tmp_
 
 
 def test_what_is_there_stays_as_it_is() -> None:
-    program = "import os, sys; from rtseg.base.descriptors import fill_standard as f; "
+    program = "import os, sys; from rtseg.base.standard_streams import open_standard_streams as f; "
     program += "a = [os.fstat(n).st_ino for n in range(3)]; "
     program += "f(); sys.exit(a != [os.fstat(n).st_ino for n in range(3)])"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Descriptors 0, 1 and 2 for a process that was started without them (`<&-`, `>&-`, a service manager)."""
+"""stdin, stdout and stderr for a process that was started without them (`<&-`, `>&-`, a service manager)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
-def fill_standard() -> None:
-    """Open what is missing of stdin, stdout and stderr on /dev/null.
+def open_standard_streams() -> None:
+    """Open each of descriptors 0, 1 and 2 that is closed on /dev/null.
 
-    Otherwise the next files that are opened get their numbers: a child process would be given one as its stdin, and
-    what is printed would be written into another.
+    Otherwise the next files that the process opens would get these numbers: a child process would read one of them as
+    its stdin, and printed text would be written into another.
     """
     for fd, (name, mode) in enumerate(_STREAMS):
         try:
