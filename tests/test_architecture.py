@@ -74,7 +74,7 @@ CIRCULAR_TYPES = {
 }
 LONG_FILES = {
     *("cli.py", "build/build.py", "engine/artifact.py", "engine/cpu/kernels.py", "evaluate/summary.py"),
-    *("live/supervisor.py", "track/tracker.py"),
+    *("base/types.py", "live/supervisor.py", "track/tracker.py"),
 }
 LONG_FUNCTIONS = {
     "build/build.py:_measured",

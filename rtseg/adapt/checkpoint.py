@@ -1,4 +1,4 @@
-"""All that a training needs to go on after a kill, in one file that is either whole or not there."""
+"""The checkpoint: all state of a training in one file, which is either complete or absent, also after a kill."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ..base.files import atomic_path
 from ..sam2 import Preset, Sam2, save_weights
 
 
-class Average:
-    """Exponential moving average of a network's weights; young averages forget faster, so the start is not kept.
+class WeightAverage:
+    """An exponential moving average of a network's weights.
 
-    With each phase it is young again: what one that lowers its rate ends with owes nothing to the rate before.
+    Its decay is lower at first, so that the initial weights are soon forgotten. That starts again with each phase, so
+    the average after a phase with a falling learning rate holds no weights of the phase before.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -27,7 +28,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, net: nn.Module, age: int) -> None:
-        """Take the weights in after the phase's step `age`, counted from 1."""
+        """Add the weights after step `age` of the phase, counted from 1."""
         decay = min(self.decay, (1 + age) / (10 + age))
         for k, v in net.state_dict().items():
             if v.is_floating_point():
@@ -38,10 +39,10 @@ class Average:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` steps are done, in `elapsed` seconds, of the training whose fingerprint is `config`.
+    """The state after `step` steps and `elapsed` seconds of the training with the fingerprint `config`.
 
-    Batches depend on (seed, step) alone, so no RNG is needed. `at_once`: into parts of how many clips a GPU's memory
-    cut the batches of each phase, by the step that the phase begins with.
+    There is no random state, because a batch depends on (seed, step) alone. `at_once` is the micro-batch size of each
+    phase in clips, by the phase's first step. The field names are the keys in the file.
     """
 
     preset: str
@@ -55,32 +56,33 @@ class Checkpoint:
     at_once: dict[int, int] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """A kill leaves the old file or the new one."""
+        """Write the file; after a kill it is the old one or the new one. `OSError` if it cannot be written."""
         with atomic_path(path) as part:
             try:
                 torch.save(vars(self), part)
-            except RuntimeError as e:  # torch's word for a full disk
+            except RuntimeError as e:  # torch raises this for a full disk
                 raise OSError(str(e).splitlines()[0]) from e
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint; `WeightsError` if there is none, or it is damaged."""
         if not path.exists():
-            raise WeightsError(f"{path}: there is no checkpoint; expected one written by: rtseg train")
+            raise WeightsError(f"{path}: there is no checkpoint; expected one that rtseg train wrote")
         try:
             return cls(**torch.load(path, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as e:
-            raise WeightsError(f"{path}: not a checkpoint of rtseg train, or damaged; remove it to begin again") from e
+            raise WeightsError(f"{path}: not a checkpoint of rtseg train, or damaged; delete it to start again") from e
 
 
 def export(checkpoint: Path, path: Path, preset: Preset, metadata: dict[str, str]) -> None:
-    """Write the averaged weights of a checkpoint as a weights file (fp16 safetensors).
+    """Write the averaged weights of a checkpoint to a weights file (fp16 safetensors) with this metadata.
 
-    `EngineError` if they are not numbers.
+    `EngineError` if a weight is not finite.
     """
     state = Checkpoint.read(checkpoint)
     wrong = [name for name, weight in state.average.items() if not torch.isfinite(weight).all()]
     if wrong:
-        raise EngineError(f"{checkpoint}: {wrong[0]} and {len(wrong) - 1} others are not numbers; take a lower lr")
+        raise EngineError(f"{checkpoint}: {wrong[0]} and {len(wrong) - 1} others are not finite; lower lr")
     net = Sam2(preset, image_size=state.image_size)
     net.load_state_dict(state.average)
     own = {"preset": preset.name, "image_size": str(state.image_size), "steps": str(state.step)}

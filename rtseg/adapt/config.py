@@ -1,7 +1,6 @@
-"""A training as a file: what to train, on what, in which phases. Those of shipped networks are in `engines/training/`.
+"""The configuration file of a training: network, data and phases. `engines/training/` has those of shipped networks.
 
-Paths of material are relative to `--data`; all else that a training needs is in the file, so that the file, the data
-and the seed say what comes out.
+Paths of data are relative to `--data`. The file and the data together determine the result, seed included.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from ..sam2 import get_preset
 from .losses import LOSSES
 
 OPTIMIZERS = ("muon", "adamw")
-MOST = 2**31 - 1  # of what is counted
-FEATURES = "features"  # the loss of a phase that teaches an image encoder
-RATES = "two learning rates from 0 to 1: at the phase's begin and at its end"
+MOST = 2**31 - 1  # the largest count or seed
+FEATURES = "features"  # the loss of a phase that trains the image encoder on a teacher's features
+RATES = "two learning rates from 0 to 1: at the start and at the end of the phase"
 
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1e6)]
@@ -31,7 +30,10 @@ Unit = Annotated[float, Meta(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Sequences of one data set: `sequences` of the one at `path` (all, where none is named), each `every`-th frame."""
+    """Sequences of the data set at `path`: those named (all, if `sequences` is empty), every `every`-th frame.
+
+    `share` is how often they are drawn, relative to the other entries.
+    """
 
     path: Text
     layout: Text | None = None
@@ -42,7 +44,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Endoscope:
-    """The synthetic one: how often it is drawn, and how many different scenes there are."""
+    """The synthetic endoscope: how often it is drawn, relative to other entries, and its number of scenes."""
 
     share: Share = 0.0
     scenes: Count = 200
@@ -50,7 +52,7 @@ class Endoscope:
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A larger network to learn from; `weights` as in a recipe."""
+    """A larger network to learn from; `weights` is a path or "package:NAME", as in a recipe."""
 
     preset: Text
     weights: Text
@@ -60,8 +62,8 @@ class Teacher:
 class Phase:
     """`steps` steps on `clips` clips of `length` frames with up to `objects` objects each.
 
-    The learning rate goes in a straight line from `lr[0]` to `lr[1]`. `clips_cuda` counts where there is a GPU; those
-    that do not fit into its memory at once go through it in parts.
+    The learning rate changes linearly from `lr[0]` to `lr[1]`. `clips_cuda` replaces `clips` on a GPU, which takes them
+    in micro-batches if they do not fit into its memory at once.
     """
 
     steps: Count
@@ -76,7 +78,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One training; `weights` (a path or "package:NAME") is what it starts from, None is nothing."""
+    """One training; it starts from `weights` (a path or "package:NAME"), or from random ones if that is None."""
 
     phases: tuple[Phase, ...]
     videos: tuple[Material, ...] = ()
@@ -98,7 +100,7 @@ class TrainConfig:
         return sum(phase.steps for phase in self.phases)
 
     def at(self, step: int) -> tuple[Phase, int]:
-        """The phase of a step, and the step's number in it. The last phase goes on for ever."""
+        """The phase of a step, and the step's number in it. The last phase has no end."""
         for phase in self.phases[:-1]:
             if step < phase.steps:
                 return phase, step
@@ -106,10 +108,10 @@ class TrainConfig:
         return self.phases[-1], step
 
     def fingerprint(self, step: int) -> str:
-        """What the first `step` steps depend on, hashed.
+        """A hash of all settings that the first `step` steps depend on.
 
-        The phases after them do not count, nor how long the phase lasts that they end in, if it has one rate: these may
-        still be changed.
+        Later phases may still be changed, and so may the length of the current phase if its learning rate is constant.
+        It hashes the names of classes and fields here: renaming one makes all checkpoints those of other trainings.
         """
         phases, begin = [], 0
         for phase in self.phases:
@@ -119,8 +121,8 @@ class TrainConfig:
                 break
         if phases[-1].lr[0] == phases[-1].lr[1]:
             phases[-1] = replace(phases[-1], steps=step - (begin - phases[-1].steps))
-        said = repr((replace(self, preset="", phases=tuple(phases), path=None), get_preset(self.preset)))
-        return sha256(said.encode()).hexdigest()
+        text = repr((replace(self, preset="", phases=tuple(phases), path=None), get_preset(self.preset)))
+        return sha256(text.encode()).hexdigest()
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -142,7 +144,7 @@ class _Validate(Struct, frozen=True):
 
 
 class _File(Struct, frozen=True, kw_only=True):
-    """A training as it is written."""
+    """The configuration file, key by key."""
 
     preset: Text = "nano"
     weights: Text | None = None
@@ -160,13 +162,13 @@ class _File(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.teacher is None and any(phase.loss == FEATURES for phase in self.phase):
-            raise ValueError("a phase learns features, but of no one; expected a [teacher]")
+            raise ValueError("a phase has loss = 'features', and no teacher is given; expected a [teacher]")
         if not sum(material.share for material in self.video) + self.endoscope.share:
             raise ValueError("nothing to train on; expected a [[video]], or an [endoscope] with a share")
 
 
 def read_config(path: str | Path) -> TrainConfig:
-    """Read a training's file. `ConfigError` in one line that names the file, the key and what was expected."""
+    """Read a configuration file; `ConfigError`, in one line, names the file, the key and what was expected."""
     path = as_path(path)
     file = convert(read_toml(path), _File, str(path))
     textures = (Material(t.path, share=t.share, every=t.every) for t in file.texture)
@@ -191,10 +193,10 @@ def read_config(path: str | Path) -> TrainConfig:
 
 
 def _relative(text: str, path: Path) -> str:
-    """A path is relative to the file."""
+    """The path, taken relative to the configuration file."""
     return text if text.startswith("package:") else str(path.parent / expanded(text, str(path)))
 
 
 def _materials(found: Iterable[Material], path: Path) -> tuple[Material, ...]:
-    """Those of one kind, with `~` in their paths made the home folder."""
+    """The entries of one kind, with `~` in their paths replaced by the home folder."""
     return tuple(replace(material, path=str(expanded(material.path, f"{path}: path"))) for material in found)

@@ -1,8 +1,8 @@
-"""What a frame's prediction costs: mask (focal and dice), predicted IoU, and whether the object is there at all.
+"""The loss of one frame's prediction: mask (focal and dice), predicted IoU, and object score.
 
-The weights are SAM 2's: 20, 1, 1, 1. Masks are compared at twice the decoder's resolution (128 px for a 256 px
-network): the decoder draws 64 px, so more would only measure the upsampling. `gamma` 0 with `alpha` 0.5 is plain
-cross-entropy, which learns faster from nothing; fine-tuning good weights uses 2 and 0.25.
+The weights for fine-tuning are SAM 2's: 20, 1, 1, 1. Masks are compared at twice the decoder's resolution, 128 px for a
+256 px network: a finer comparison would only measure the upsampling. `gamma` 0 with `alpha` 0.5 is plain cross-entropy,
+which learns faster from scratch; fine-tuning uses 2 and 0.25.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each part counts; `gamma` and `alpha` shape the focal loss."""
+    """The weight of each loss term; `gamma` and `alpha` are those of the focal loss."""
 
     focal: float = 20.0
     dice: float = 1.0
@@ -24,7 +24,7 @@ class LossWeights:
     score: float = 1.0
     gamma: float = 2.0
     alpha: float = 0.25
-    match: float = 0.0  # of `matching_loss`
+    match: float = 0.0  # of `correspondence_loss`
 
 
 FINE_TUNING = LossWeights()
@@ -33,17 +33,17 @@ LOSSES = {"from-scratch": FROM_SCRATCH, "fine-tuning": FINE_TUNING}
 
 
 def focal_loss(logits_bkhw: Tensor, target_bkhw: Tensor, gamma: float, alpha: float) -> Tensor:
-    """Focal loss, mean over pixels, [B, K]; targets may be soft."""
+    """The focal loss, [B, K], as the mean over pixels; targets may be soft."""
     cross = F.binary_cross_entropy_with_logits(logits_bkhw, target_bkhw, reduction="none")
-    side = alpha * target_bkhw + (1 - alpha) * (1 - target_bkhw)
+    weight = alpha * target_bkhw + (1 - alpha) * (1 - target_bkhw)
     if gamma:
         prob = logits_bkhw.sigmoid()
         cross = cross * (prob * (1 - target_bkhw) + (1 - prob) * target_bkhw) ** gamma
-    return (side * cross).mean((-2, -1))
+    return (weight * cross).mean((-2, -1))
 
 
 def dice_loss(logits_bkhw: Tensor, target_bkhw: Tensor) -> Tensor:
-    """1 - Dice with soft predictions, [B, K]; the 1 added above and below keeps empty masks finite."""
+    """1 - Dice of soft predictions, [B, K]; 1 is added to numerator and denominator, so empty masks are finite."""
     prob = logits_bkhw.sigmoid()
     overlap = (prob * target_bkhw).sum((-2, -1))
     return 1 - (2 * overlap + 1) / (prob.sum((-2, -1)) + target_bkhw.sum((-2, -1)) + 1)
@@ -60,10 +60,10 @@ def hard_iou(logits_bkhw: Tensor, target_bkhw: Tensor) -> Tensor:
 def frame_loss(
     logits_bkhw: Tensor, iou_bk: Tensor, score_b: Tensor, target_bhw: Tensor, weights: LossWeights
 ) -> dict[str, Tensor]:
-    """The loss parts of one frame of B objects, as scalars already weighted: `mask`, `iou`, `score`.
+    """The weighted loss terms of one frame of B objects, as scalars: `mask`, `iou`, `score`.
 
-    `logits_bkhw` [B, 4, h, w] holds the single-mask output, then three candidates, of which only the best learns;
-    `target_bhw` is 0/1 [B, S, S]. Absent objects (empty target) are judged on their object score alone.
+    `logits_bkhw` [B, 4, h, w] holds the single-mask output and three candidates, of which only the best is trained;
+    `target_bhw` is 0/1 [B, S, S]. Absent objects (empty target) contribute to the `score` term only.
     """
     up_bkhw = F.interpolate(logits_bkhw.float(), scale_factor=2, mode="bilinear", align_corners=False)
     target_b1hw = F.adaptive_avg_pool2d(target_bhw[:, None].float(), (up_bkhw.shape[-2], up_bkhw.shape[-1]))

@@ -1,7 +1,8 @@
-"""How things move in training clips: affine paths and soft bending, drawn once for a clip.
+"""Random motion in training clips: affine paths and elastic deformation, sampled once per clip.
 
-A path is float32 [T, 2, 3]; `path` maps from source to output pixels, `inverse` turns it round, which is what sampling
-wants. Bending is a coarse grid of shifts, [T, 2, BEND, BEND], to be stretched over the picture.
+A path is float32 [T, 2, 3], one affine map per frame. `affine_path` maps from source to output pixels; `invert` gives
+the maps from output to source pixels, which image sampling needs. A deformation is a coarse grid of shifts,
+[T, 2, GRID, GRID], which is interpolated over the image.
 """
 
 from __future__ import annotations
@@ -13,42 +14,45 @@ import numpy as np
 from ..base.types import Float32
 
 Rng = np.random.Generator
-BEND = 5
+GRID = 5  # cells of a deformation grid, per side
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How far a thing may wander, per frame, as standard deviations: shift in output widths, turn in radians."""
+    """How much an object or a camera moves: standard deviations per frame.
+
+    `shift` is in output widths, `rotation` in radians, `zoom` is the logarithm of the scale.
+    """
 
     shift: float
-    turn: float
+    rotation: float
     zoom: float
 
 
-STILL = Motion(0.0, 0.0, 0.0)
+STATIC = Motion(0.0, 0.0, 0.0)
 HANDHELD = Motion(0.015, 0.015, 0.01)
-LIVELY = Motion(0.06, 0.08, 0.05)
-JUMPY = Motion(0.15, 0.15, 0.08)  # as in recordings that keep one frame a second
+FAST = Motion(0.06, 0.08, 0.05)
+LOW_FRAME_RATE = Motion(0.15, 0.15, 0.08)  # as in recordings with one frame per second
 
 
 def affine(
     source_xy: tuple[float, float], target_xy: tuple[float, float], scale_xy: tuple[float, float], angle: float
 ) -> Float32:
-    """The [2, 3] map that scales about `source_xy`, turns by `angle`, and lands on `target_xy`."""
+    """The map float32 [2, 3] that scales about `source_xy`, rotates by `angle` radians and moves to `target_xy`."""
     c, s = np.cos(angle), np.sin(angle)
     linear = np.array([[c, -s], [s, c]]) @ np.diag(scale_xy)
     offset = np.array(target_xy) - linear @ np.array(source_xy)
     return np.column_stack([linear, offset]).astype(np.float32)
 
 
-def wander(rng: Rng, length: int, spread: float) -> Float32:
-    """A smooth random walk, float32 [length], that starts at 0: constant drift plus jitter."""
+def random_walk(rng: Rng, length: int, spread: float) -> Float32:
+    """A smooth random walk, float32 [length], that starts at 0: a constant drift plus jitter."""
     steps_t = rng.normal(0, spread) + rng.normal(0, 0.4 * spread, length)
     steps_t[0] = 0
     return np.cumsum(steps_t).astype(np.float32)
 
 
-def path(
+def affine_path(
     rng: Rng,
     length: int,
     size: int,
@@ -58,10 +62,13 @@ def path(
     angle: float,
     motion: Motion,
 ) -> Float32:
-    """Affine maps float32 [length, 2, 3] that drift from a starting pose as `motion` says."""
-    dx_t, dy_t = (size * wander(rng, length, motion.shift) for _ in range(2))
-    angle_t = angle + wander(rng, length, motion.turn)
-    zoom_t = np.exp(wander(rng, length, motion.zoom))
+    """Affine maps float32 [length, 2, 3] that drift from a starting pose by random walks of `motion`.
+
+    `size` is the side of the square output in pixels; the other arguments are those of `affine` on the first frame.
+    """
+    dx_t, dy_t = (size * random_walk(rng, length, motion.shift) for _ in range(2))
+    angle_t = angle + random_walk(rng, length, motion.rotation)
+    zoom_t = np.exp(random_walk(rng, length, motion.zoom))
     return np.stack(
         [
             affine(source_xy, (target_xy[0] + dx, target_xy[1] + dy), (scale_xy[0] * z, scale_xy[1] * z), a)
@@ -70,33 +77,36 @@ def path(
     )
 
 
-def inverse(map_t23: Float32) -> Float32:
-    """The maps the other way, [T, 2, 3]."""
+def invert(map_t23: Float32) -> Float32:
+    """The inverse of each affine map, float32 [T, 2, 3]."""
     square_t33 = np.zeros((len(map_t23), 3, 3))
     square_t33[:, :2], square_t33[:, 2, 2] = map_t23, 1
     return np.linalg.inv(square_t33)[:, :2].astype(np.float32)
 
 
-def camera(
-    rng: Rng, source_wh: tuple[int, int], length: int, size: int, motion: Motion, towards_xy: tuple[float, float]
+def camera_path(
+    rng: Rng, source_wh: tuple[int, int], length: int, size: int, motion: Motion, focus_xy: tuple[float, float]
 ) -> Float32:
-    """A view of a source for each frame: flipped, zoomed and squeezed at random, leaning towards a place in it."""
+    """A random view of a source for each frame: flipped, zoomed, stretched, and drawn towards `focus_xy` in it."""
     width, height = source_wh
     zoom = float(np.exp(rng.uniform(-0.1, 0.55)))
-    squeeze = float(np.exp(rng.uniform(-0.15, 0.15)))
-    centre = np.array([width / 2, height / 2])
-    centre += rng.uniform(0, 1) * (1 - 1 / max(zoom, 1.0)) * (np.array(towards_xy) - centre)
+    stretch = float(np.exp(rng.uniform(-0.15, 0.15)))
+    center = np.array([width / 2, height / 2])
+    center += rng.uniform(0, 1) * (1 - 1 / max(zoom, 1.0)) * (np.array(focus_xy) - center)
     target = size / 2 + rng.normal(0, 0.04 * size, 2)
     flip = rng.choice([-1.0, 1.0])
-    scale = (flip * zoom * squeeze * size / width, zoom / squeeze * size / height)
+    scale = (flip * zoom * stretch * size / width, zoom / stretch * size / height)
     angle = float(rng.normal(0, 0.12))
-    return path(rng, length, size, (centre[0], centre[1]), (target[0], target[1]), scale, angle, motion)
+    return affine_path(rng, length, size, (center[0], center[1]), (target[0], target[1]), scale, angle, motion)
 
 
-def bending(rng: Rng, length: int, spread: float) -> Float32:
-    """Shifts of a coarse grid, [length, 2, BEND, BEND], that grow from nothing; `spread` a frame, in source pixels."""
+def deformation(rng: Rng, length: int, spread: float) -> Float32:
+    """An elastic deformation that grows from zero: shifts in source pixels, float32 [length, 2, GRID, GRID].
+
+    `spread` is the standard deviation of the shift per frame, in source pixels.
+    """
     if not spread:
-        return np.zeros((length, 2, BEND, BEND), np.float32)
-    drift = rng.normal(0, spread, (1, 2, BEND, BEND)) * np.arange(length)[:, None, None, None]
-    jitter = rng.normal(0, 0.4 * spread, (length, 2, BEND, BEND)).cumsum(0)
+        return np.zeros((length, 2, GRID, GRID), np.float32)
+    drift = rng.normal(0, spread, (1, 2, GRID, GRID)) * np.arange(length)[:, None, None, None]
+    jitter = rng.normal(0, 0.4 * spread, (length, 2, GRID, GRID)).cumsum(0)
     return np.asarray(drift + jitter - jitter[:1], np.float32)

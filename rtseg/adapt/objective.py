@@ -1,8 +1,8 @@
-"""What one training step asks of the network: follow several objects through clips, from prompts of every kind.
+"""The loss of one training step: track several objects through clips, from prompts of every kind.
 
-The first frame is prompted with masks for some objects, with a box or points for the others, and these are corrected by
-clicks now and then; one later frame of some clips is corrected, too. What was prompted is an anchor from then on, as
-in the tracker.
+On the first frame, some objects are prompted with masks and the others with a box or points, which clicks sometimes
+correct. In some clips, clicks also correct one later frame. Every prompted frame is a conditioning frame from then on,
+as in the tracker.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sam2 import MEAN, STD, Features, PromptBatch, Sam2, on_device
-from . import hand
-from .clips import Batch
+from . import simulated_prompts
+from .batches import Batch
+from .correspondence import correspondence_loss
 from .losses import LossWeights, frame_loss, hard_iou
-from .matching import matching_loss
 from .motion import Rng
-from .rollout import Predicted, Rollout, fifo, scattered
+from .rollout import Predicted, Rollout, fifo, random_subset
 
-MASKS = 0.55  # of the objects are shown by a mask, the others by one of these; all objects of a step by the same
-OTHERS = {"box": 0.35, "point": 0.4, "points": 0.25}
-MOST_POINTS = 5  # given at once
+# The share of the objects with a mask prompt. All others of a step have one kind of prompt, with these probabilities.
+MASKS = 0.55
+OTHER_PROMPTS = {"box": 0.35, "point": 0.4, "points": 0.25}
+MAX_POINTS = 5
+# Probabilities of a correction, and the most clicks of one.
 CORRECT_FIRST, CORRECT_LATER = 0.5, 0.25
-CLICKS = 2  # at most, of a correction
+MAX_CLICKS = 2
 
 
-def normalised(image_nchw: Tensor) -> Tensor:
-    """uint8 [..., 3, S, S] as the network wants it: float, ImageNet mean and deviation."""
+def normalized(image_nchw: Tensor) -> Tensor:
+    """Images uint8 [..., 3, S, S] as the network takes them: float, by ImageNet's mean and standard deviation."""
     mean_c11, std_c11 = (torch.tensor(v, device=image_nchw.device).reshape(3, 1, 1) for v in (MEAN, STD))
     return (image_nchw.float() / 255 - mean_c11) / std_c11
 
 
 def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Loss parts, averaged over what was predicted, and the hard IoU of tracked frames and of each kind of prompt."""
+    """The loss terms, as means over all predictions, and the mean IoU of tracked frames and of each kind of prompt."""
     losses: list[dict[str, Tensor]] = []
     ious: dict[str, list[Tensor]] = {}
     frames = _encoded(net, batch.image_ntchw)
@@ -48,79 +50,87 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
         )
         small_b1hw = F.adaptive_avg_pool2d(target_bhw[:, None].float(), 4 * net.grid)
         ious.setdefault(name, []).append(hard_iou(predicted.logits_b1hw.detach(), small_b1hw).mean())
-    parts = {k: torch.stack([one[k] for one in losses]).mean() for k in losses[0]}
+    terms = {k: torch.stack([one[k] for one in losses]).mean() for k in losses[0]}
     if weights.match:
         a, b = rng.choice(len(frames), 2, replace=False)
-        places = (batch.place_ntgg4[:, a], batch.place_ntgg4[:, b])
-        parts["match"] = weights.match * matching_loss(frames[a].top, frames[b].top, *places)
-    return parts, {name: torch.stack(found).mean() for name, found in ious.items()}
+        surfaces = (batch.surface_ntgg4[:, a], batch.surface_ntgg4[:, b])
+        terms["match"] = weights.match * correspondence_loss(frames[a].top, frames[b].top, *surfaces)
+    return terms, {name: torch.stack(found).mean() for name, found in ious.items()}
 
 
 def _predictions(net: Sam2, batch: Batch, frames: list[Features], rng: Rng) -> Iterator[tuple[str, Predicted, Tensor]]:
-    """All that the network predicts of a batch: what it is called in the log, the prediction, and the truth."""
+    """Every prediction of a batch: its kind, which names it in the log, the prediction, and the true masks."""
     device, length = batch.image_ntchw.device, len(frames)
-    draw = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    # Uneven times, so that all temporal slots are trained by clips that are shorter than the memory.
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    # Uneven times train all temporal slots with clips that are shorter than the memory.
     times = np.cumsum(rng.integers(1, 4, length)).tolist()
-    way = Rollout(net, fifo if rng.random() < 0.5 else scattered(rng))
+    rollout = Rollout(net, fifo if rng.random() < 0.5 else random_subset(rng))
     corrected = int(rng.integers(1, length)) if rng.random() < CORRECT_LATER else 0
     for t, feats in enumerate(frames):
-        own, truth_bhw = _at(feats, batch.clip_b), batch.mask_bthw[:, t]
-        conditioned = way.condition(own, times[t])
+        own, truth_bhw = _rows(feats, batch.clip_b), batch.mask_bthw[:, t]
+        conditioned = rollout.attend(own, times[t])
         if t == 0:
-            used = yield from _first(way, own, conditioned, truth_bhw, rng, draw)
+            used = yield from _first_frame(rollout, own, conditioned, truth_bhw, rng, generator)
         else:
-            used = way.predict(conditioned, own)
+            used = rollout.predict(conditioned, own)
             yield "tracked", used, truth_bhw
         if t and t == corrected:
-            clicks = int(rng.integers(1, CLICKS + 1))
-            nothing = on_device(PromptBatch.none(len(truth_bhw)), device)
-            said = hand.correction(nothing, used.logits_b1hw, truth_bhw, draw, clicks)
-            used = way.predict(conditioned, own, said)
+            clicks = int(rng.integers(1, MAX_CLICKS + 1))
+            no_prompts = on_device(PromptBatch.none(len(truth_bhw)), device)
+            prompts = simulated_prompts.corrected_prompts(no_prompts, used.logits_b1hw, truth_bhw, generator, clicks)
+            used = rollout.predict(conditioned, own, prompts)
             yield "corrected", used, truth_bhw
-        way.remember(own, used, times[t], prompted=t in (0, corrected))
+        rollout.remember(own, used, times[t], prompted=t in (0, corrected))
 
 
 def _encoded(net: Sam2, image_ntchw: Tensor) -> list[Features]:
-    """Features of the N clips, frame by frame."""
+    """The features of the N clips, frame by frame."""
     clips, length = image_ntchw.shape[:2]
-    feats = net.encode_image(normalised(image_ntchw.transpose(0, 1).flatten(0, 1)))
+    feats = net.encode_image(normalized(image_ntchw.transpose(0, 1).flatten(0, 1)))
     return [feats.select(slice(t * clips, (t + 1) * clips)) for t in range(length)]
 
 
-def _at(feats: Features, clip_b: Tensor) -> Features:
-    return Features(feats.top[clip_b], feats.mid[clip_b], feats.fine[clip_b])
+def _rows(feats: Features, index_b: Tensor) -> Features:
+    return Features(feats.top[index_b], feats.mid[index_b], feats.fine[index_b])
 
 
-def _first(
-    way: Rollout, own: Features, conditioned: Tensor, truth_bhw: Tensor, rng: Rng, draw: torch.Generator
+def _first_frame(
+    rollout: Rollout, own: Features, conditioned: Tensor, truth_bhw: Tensor, rng: Rng, generator: torch.Generator
 ) -> Generator[tuple[str, Predicted, Tensor], None, Predicted]:
-    """The first frame: some objects get a mask, which is taken as it is, the others a prompt; returns what is used.
+    """Prompt the first frame: some objects with a mask, the others with a box or points. Returns what is remembered.
 
-    Those with a mask also hint at what a box and a point would have given: the frame is encoded, so it costs little.
+    Objects with a mask are also predicted from a box and from a point, for more training at little cost: the frame is
+    already encoded.
     """
     objects = len(truth_bhw)
     order = torch.from_numpy(rng.permutation(objects)).to(truth_bhw.device)
-    given, asked = order.split([(masks := round(MASKS * objects + rng.uniform(-0.5, 0.5))), objects - masks])
+    masked, others = order.split([(masks := round(MASKS * objects + rng.uniform(-0.5, 0.5))), objects - masks])
     used, rows = [], []
-    if len(given):
-        truth, cond, feats = truth_bhw[given], conditioned[given], _at(own, given)
-        fatter = float(rng.choice([0, 0, 0, 1, 2, -1, -2]))
-        used.append(way.given(feats, hand.redrawn(truth, fatter)))
-        rows.append(given)
-        for hint, say in (("box", hand.box), ("point", hand.points)):
-            yield hint, way.predict(cond, feats, say(truth, draw)), truth
-    if len(asked):
-        truth, cond, feats = truth_bhw[asked], conditioned[asked], _at(own, asked)
-        kind = str(rng.choice(list(OTHERS), p=list(OTHERS.values())))
-        count = int(rng.integers(2, MOST_POINTS + 1)) if kind == "points" else 1
-        prompts = hand.box(truth, draw) if kind == "box" else hand.points(truth, draw, count)
-        predicted = way.predict(cond, feats, prompts)
+    if len(masked):
+        truth, cond, feats = truth_bhw[masked], conditioned[masked], _rows(own, masked)
+        pixels = float(rng.choice([0, 0, 0, 1, 2, -1, -2]))
+        used.append(rollout.from_mask(feats, simulated_prompts.resized_masks(truth, pixels)))
+        rows.append(masked)
+        for kind, prompt in (("box", simulated_prompts.box_prompts), ("point", simulated_prompts.point_prompts)):
+            yield kind, rollout.predict(cond, feats, prompt(truth, generator)), truth
+    if len(others):
+        truth, cond, feats = truth_bhw[others], conditioned[others], _rows(own, others)
+        prompts, kind = _prompts(truth, rng, generator)
+        predicted = rollout.predict(cond, feats, prompts)
         yield kind, predicted, truth
-        for _ in range(int(rng.integers(1, CLICKS + 1)) if rng.random() < CORRECT_FIRST else 0):
-            prompts = hand.correction(prompts, predicted.logits_b1hw, truth, draw)
-            predicted = way.predict(cond, feats, prompts)
+        for _ in range(int(rng.integers(1, MAX_CLICKS + 1)) if rng.random() < CORRECT_FIRST else 0):
+            prompts = simulated_prompts.corrected_prompts(prompts, predicted.logits_b1hw, truth, generator)
+            predicted = rollout.predict(cond, feats, prompts)
             yield "corrected", predicted, truth
         used.append(predicted)
-        rows.append(asked)
-    return Predicted.joined(used, rows)
+        rows.append(others)
+    return Predicted.merge(used, rows)
+
+
+def _prompts(truth_bhw: Tensor, rng: Rng, generator: torch.Generator) -> tuple[PromptBatch, str]:
+    """A box, a point, or several points for each object; the same kind for all."""
+    kind = str(rng.choice(list(OTHER_PROMPTS), p=list(OTHER_PROMPTS.values())))
+    count = int(rng.integers(2, MAX_POINTS + 1)) if kind == "points" else 1
+    if kind == "box":
+        return simulated_prompts.box_prompts(truth_bhw, generator), kind
+    return simulated_prompts.point_prompts(truth_bhw, generator, count), kind

@@ -1,7 +1,7 @@
-"""The optimizers: Muon for the matrices of the network's layers, AdamW for all else (or AdamW alone).
+"""The optimizers: Muon for the weight matrices of linear layers, AdamW for all other parameters (or AdamW for all).
 
-Muon (K. Jordan, 2024) makes each update of a matrix orthogonal; with the scale of AdamW's updates ("match_rms_adamw",
-arXiv 2502.16982) both take the same learning rate and weight decay.
+Muon (K. Jordan, 2024) orthogonalizes each update of a matrix. Its updates are scaled to those of AdamW
+("match_rms_adamw", arXiv 2502.16982), so both use the same learning rate and weight decay.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 class Optimizer:
-    """One or two of torch's optimizers that are stepped together."""
+    """One or two torch optimizers that are stepped together; `name` is "muon" or "adamw"."""
 
     def __init__(self, net: nn.Module, name: str, weight_decay: float) -> None:
-        # Tables that are looked up, or added, are matrices in shape alone: nothing is multiplied with them.
+        # Embeddings have the shape of matrices, but are added or looked up, not multiplied: they go to AdamW.
         matrices = [m.weight for m in net.modules() if isinstance(m, nn.Linear)] if name == "muon" else []
         own = {id(p) for p in matrices}
         others = [p for p in net.parameters() if id(p) not in own]
@@ -28,6 +28,7 @@ class Optimizer:
             self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
 
     def step(self, rate: float) -> None:
+        """Update all parameters with this learning rate."""
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = rate
@@ -45,8 +46,8 @@ class Optimizer:
             part.load_state_dict(own)
 
     @property
-    def begun(self) -> bool:
-        """Whether it has its moments already, which it makes in its first step."""
+    def has_moments(self) -> bool:
+        """Whether the moments are allocated, which happens in the first step."""
         return all(part.state for part in self._parts)
 
     @property

@@ -1,7 +1,7 @@
-"""Objects followed through a clip, with memories of the network's own predictions: what training unrolls.
+"""Tracking of objects through a clip with memories of the network's own predictions: the loop that training unrolls.
 
-The first frame is prompted; each later frame is conditioned on memories of the earlier ones. Which memories, and at
-which temporal slots, is a `Recollect` function: it sees the times of the frames remembered and the time now.
+The first frame is prompted. Each later frame attends to memories of earlier frames. A `SelectMemories` function chooses
+the memories and their temporal slots from the times of the remembered frames and the current time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from ..sam2.memory import MemoryTokens
 from ..sam2.network import certain, upsample
 from .motion import Rng
 
-POINTERS = 15  # of the latest frames, beside those of conditioning frames
-Recollect = Callable[[list[int], int], list[tuple[int, int]]]
+POINTERS = 15  # object pointers of the latest frames; those of conditioning frames are added
+# (times of the remembered frames, current time) -> pairs of an index into these times and a temporal slot
+SelectMemories = Callable[[list[int], int], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """One frame of B objects: the mask in use, and every candidate (None where a given mask was taken as it is)."""
+    """The prediction for B objects on one frame: the chosen masks, and all candidates with their predicted IoU.
+
+    The candidates are None if the mask was given by a prompt.
+    """
 
     logits_b1hw: Tensor
     score_b: Tensor
@@ -32,8 +36,8 @@ class Predicted:
     all_iou_bk: Tensor | None = None
 
     @staticmethod
-    def joined(parts: list[Predicted], rows: list[Tensor]) -> Predicted:
-        """Masks in use of several parts of the objects as those of all; `rows` says which each part has."""
+    def merge(parts: list[Predicted], rows: list[Tensor]) -> Predicted:
+        """The chosen masks of all objects, of predictions for some of them; `rows` are the objects of each part."""
         order = torch.cat(rows).argsort()
         return Predicted(
             *(torch.cat([getattr(p, name) for p in parts])[order] for name in ("logits_b1hw", "score_b", "pointer_bd"))
@@ -48,47 +52,47 @@ class _Memory:
 
 
 def fifo(times: list[int], now: int) -> list[tuple[int, int]]:
-    """SAM 2's own: frames 1 to 6 ago, slot = distance - 1. Returns (index into `times`, slot) pairs."""
+    """SAM 2's own selection: the last six frames, each in the slot of its distance - 1."""
     return [(i, now - t - 1) for i, t in enumerate(times) if now - t <= 6]
 
 
-def scattered(rng: Rng) -> Recollect:
-    """What a pruned bank may look like: the newest memory and a random few others, by rank or by random slots."""
+def random_subset(rng: Rng) -> SelectMemories:
+    """The newest memory and a random few others, as a pruned memory bank may hold; slots by rank, or random."""
 
-    def recollect(times: list[int], _now: int) -> list[tuple[int, int]]:
+    def select(times: list[int], _now: int) -> list[tuple[int, int]]:
         if not times:
             return []
-        kept = [i for i in range(len(times) - 1) if rng.random() < 0.7] + [len(times) - 1]
-        kept = kept[-6:]
-        slots = sorted(rng.choice(6, len(kept), replace=False)) if rng.random() < 0.5 else range(len(kept))
-        return [(i, int(slot)) for i, slot in zip(reversed(kept), slots, strict=True)]
+        chosen = [i for i in range(len(times) - 1) if rng.random() < 0.7] + [len(times) - 1]
+        chosen = chosen[-6:]
+        slots = sorted(rng.choice(6, len(chosen), replace=False)) if rng.random() < 0.5 else range(len(chosen))
+        return [(i, int(slot)) for i, slot in zip(reversed(chosen), slots, strict=True)]
 
-    return recollect
+    return select
 
 
 @dataclass(slots=True)
 class Rollout:
-    """B objects on their way through a clip. Differentiable: the caller chooses the grad mode."""
+    """B objects that are tracked through a clip. Differentiable; the caller sets the grad mode."""
 
     net: Sam2
-    recollect: Recollect
-    _anchors: list[_Memory] = field(default_factory=list)  # of prompted frames
+    select: SelectMemories
+    _conditioning: list[_Memory] = field(default_factory=list)  # of prompted frames
     _recent: list[_Memory] = field(default_factory=list)
 
-    def condition(self, own: Features, now: int) -> Tensor:
-        """Features of the B objects' frames [B, ...] in the light of what is remembered."""
-        if not self._anchors:
+    def attend(self, own: Features, now: int) -> Tensor:
+        """The conditioned features [B, D, g, g] of the objects' frames at time `now`; `own` has one row per object."""
+        if not self._conditioning:
             return self.net.attend(own, [None] * len(own.top))
         conditioned: Tensor = self.net.memory_attention(own.top, self._tokens(now))
         return conditioned
 
-    def given(self, own: Features, mask_b1hw: Tensor) -> Predicted:
-        """A mask, 0/1 [B, 1, S, S], taken as the answer."""
+    def from_mask(self, own: Features, mask_b1hw: Tensor) -> Predicted:
+        """The prediction that a mask prompt, 0/1 [B, 1, S, S], gives: that mask."""
         out = self.net.from_mask(own, mask_b1hw)
         return Predicted(out.logits_b1hw, out.score_b, out.pointer_bc)
 
     def predict(self, conditioned_bdhw: Tensor, own: Features, prompts: PromptBatch | None = None) -> Predicted:
-        """All candidates, and the mask that the predictor would choose of them; in fp32, as the engine decodes."""
+        """All candidates, and the mask that the tracker would choose; in fp32, as the engine decodes."""
         prompts = prompts or on_device(PromptBatch.none(len(own.top)), own.top.device)
         with torch.autocast(own.top.device.type, enabled=False):
             own = Features(own.top.float(), own.mid.float(), own.fine.float())
@@ -97,25 +101,25 @@ class Rollout:
         return Predicted(chosen.logits_b1hw, found.score_b, chosen.pointer_bc, found.logits_bkhw, found.iou_bk)
 
     def remember(self, own: Features, predicted: Predicted, now: int, prompted: bool) -> None:
-        """Keep this frame; one that was prompted is an anchor, which is always looked at."""
+        """Store the memory of this frame. A prompted one is a conditioning memory, which is always attended to."""
         full_b1hw = upsample(predicted.logits_b1hw, self.net.image_size)
         full_b1hw = certain(full_b1hw) if prompted else full_b1hw
         memory = _Memory(now, self.net.remember(own, full_b1hw, predicted.score_b), predicted.pointer_bd)
         if prompted:
-            self._anchors.append(memory)
+            self._conditioning.append(memory)
         else:
             self._recent = [*self._recent, memory][-POINTERS:]
 
     def _tokens(self, now: int) -> MemoryTokens:
-        """All objects remember the same frames, so positions are made once, and nothing is padded."""
+        """The memory tokens of all objects. They remember the same frames, so positions are made once, unpadded."""
         net = self.net
-        chosen = self.recollect([m.time for m in self._recent], now)
-        memories = [*self._anchors, *(self._recent[i] for i, _ in chosen)]
-        slots = (*[net.preset.num_maskmem - 1] * len(self._anchors), *(slot for _, slot in chosen))
-        owners = [*self._anchors, *reversed(self._recent)]
-        ages = tuple(now - m.time for m in owners)
+        selected = self.select([m.time for m in self._recent], now)
+        memories = [*self._conditioning, *(self._recent[i] for i, _ in selected)]
+        slots = (*[net.preset.num_maskmem - 1] * len(self._conditioning), *(slot for _, slot in selected))
+        pointed = [*self._conditioning, *reversed(self._recent)]
+        ages = tuple(now - m.time for m in pointed)
         maps_btmhw = torch.stack([m.map_bmhw for m in memories], 1)
-        pointers_bpd = torch.stack([m.pointer_bd for m in owners], 1)
+        pointers_bpd = torch.stack([m.pointer_bd for m in pointed], 1)
         first = Recall.of(maps_btmhw[0], slots, pointers_bpd[0], ages)
         *_, positions_nm = net.tokenizer.one(first, net.maskmem_tpos_enc, net.obj_ptr_tpos_proj)
         values_bsm = maps_btmhw.flatten(3).transpose(2, 3).flatten(1, 2)

@@ -1,7 +1,7 @@
-"""`rtseg train CONFIG`: a training from its first step, or from where it was stopped, to weights that an engine opens.
+"""`rtseg train CONFIG`: train from the first step, or resume, and write weights that an engine opens.
 
-The folder holds `last.pt`, saved every two minutes and when it is stopped, `log.jsonl`, and in the end
-`weights.safetensors`. One training at a time works in it.
+The output folder holds the checkpoint `last.pt`, saved every two minutes and on exit, the log `log.jsonl`, and in the
+end `weights.safetensors`. Only one training at a time can use it.
 """
 
 from __future__ import annotations
@@ -25,65 +25,73 @@ from ..base.files import unwritable
 from ..sam2 import Sam2
 from .config import TrainConfig
 from .trainer import Trainer
+from .training_data import TrainingData
 from .validate import held_out, validate
-from .workshop import Workshop
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 SAVE_S, LOG_STEPS, VALIDATIONS = 120.0, 20, 8
-Report = Callable[[Sam2], dict[str, float]]
+Validate = Callable[[Sam2], dict[str, float]]
 Record = dict[str, Any]
 
 
 def train(config: TrainConfig, data: Path, out: Path, device: str = "auto", threads: int | None = None) -> Record:
-    """Train to the end (resuming if `out` holds a checkpoint); returns the last loss and the validation."""
+    """Train to the end; returns the last loss and the result of the validation.
+
+    Paths in `config` are relative to `data`. The training resumes if `out` holds a checkpoint. `device` is auto, cpu,
+    cuda, or cuda:N; `threads` are those of the CPU (None: torch's choice). `ConfigError` if the configuration, the data
+    or the checkpoint do not fit, `EngineError` if the device cannot be used.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on = torch.device(device)
     if on.type == "cuda" and not torch.cuda.is_available():
-        raise EngineError(f"device {device}: torch sees no GPU here; leave --device out")
+        raise EngineError(f"device {device}: torch finds no GPU; expected --device cpu, or none")
     if on.type == "cuda" and (on.index or 0) >= torch.cuda.device_count():
-        raise EngineError(f"device {device}: torch sees {torch.cuda.device_count()} GPUs, the first is cuda:0")
+        raise EngineError(
+            f"device {device}: torch finds {torch.cuda.device_count()} GPUs; expected cuda:0 to "
+            f"cuda:{torch.cuda.device_count() - 1}"
+        )
     if threads:
         torch.set_num_threads(threads)
-    judges = held_out(config, data)
+    datasets = held_out(config, data)
     if device == "cpu":
-        _keep_memory()
-    with _owned(out):
-        trainer = Trainer(config, Workshop(config, data, on).maker, out, on)
-        return run(trainer, out, lambda net: validate(net, judges, on))
+        _keep_freed_memory()
+    with _locked(out):
+        trainer = Trainer(config, TrainingData(config, data, on).sampler, out, on)
+        return run(trainer, out, lambda net: validate(net, datasets, on))
 
 
-def run(trainer: Trainer, out: Path, report: Report) -> Record:
-    """Train to the end of the last phase; `report` judges the averaged network now and then, and at the end.
+def run(trainer: Trainer, out: Path, validation: Validate) -> Record:
+    """Train to the end of the last phase; `validation` is called with the averaged network at intervals and at the end.
 
-    What stops it, a signal or an error, leaves a checkpoint of the last whole step.
+    A signal or an error leaves a checkpoint of the last complete step.
     """
     with _log(out / "log.jsonl", trainer.step) as log:
 
         def write(record: Record) -> None:
             log.write(json.dumps(record) + "\n")
 
-        def judge() -> dict[str, float]:
-            found = report(trainer.averaged())
+        def run_validation() -> dict[str, float]:
+            found = validation(trainer.averaged())
             write({"step": trainer.step, "minutes": round(trainer.elapsed / 60, 2), "val": found})
             return found
 
-        trainer.note = write
+        trainer.log = write
         try:
-            last = _loop(trainer, write, judge)
+            last = _loop(trainer, write, run_validation)
         finally:
             trainer.close()
-            if trainer.whole:
+            if trainer.consistent:
                 trainer.save()
         trainer.export(out / "weights.safetensors")
-        return {"weights": str(out / "weights.safetensors"), **last, "mean J from one mask": judge()}
+        return {"weights": str(out / "weights.safetensors"), **last, "mean J from one mask": run_validation()}
 
 
-def _loop(trainer: Trainer, write: Callable[[Record], None], judge: Callable[[], object]) -> Record:
-    """All steps that are left; returns the last loss, if there was one."""
+def _loop(trainer: Trainer, write: Callable[[Record], None], run_validation: Callable[[], object]) -> Record:
+    """Run all remaining steps; returns the last loss, if there is one."""
     records: list[dict[str, float]] = []
     saved, steps, last = trainer.elapsed, trainer.config.steps, {}
-    often = max(1, steps // VALIDATIONS)
+    interval = max(1, steps // VALIDATIONS)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("train", total=steps, completed=trainer.step)
@@ -93,14 +101,14 @@ def _loop(trainer: Trainer, write: Callable[[Record], None], judge: Callable[[],
                 summary = _summary(records, trainer)
                 write(summary)
                 last = {"loss": summary.get("loss")}
-                said = f"loss {last['loss']}, {summary['frames_s']:.0f} frames/s"
-                bar.update(task, completed=trainer.step, description=said)
+                text = f"loss {last['loss']}, {summary['frames_s']:.0f} frames/s"
+                bar.update(task, completed=trainer.step, description=text)
                 records.clear()
             if trainer.elapsed - saved > SAVE_S:
                 trainer.save()
                 saved = trainer.elapsed
-            if trainer.step % often == 0 and trainer.step < steps:
-                judge()
+            if trainer.step % interval == 0 and trainer.step < steps:
+                run_validation()
     return last
 
 
@@ -111,8 +119,8 @@ def _summary(records: list[dict[str, float]], trainer: Trainer) -> Record:
     return {**means, "step": trainer.step, "minutes": round(trainer.elapsed / 60, 2)}
 
 
-def _keep_memory() -> None:
-    """Let glibc keep what is freed: a step asks for the same gigabytes again, and new pages have to be cleared."""
+def _keep_freed_memory() -> None:
+    """Make glibc reuse freed memory: each step allocates the same gigabytes, and the kernel would clear new pages."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
@@ -120,8 +128,8 @@ def _keep_memory() -> None:
 
 
 @contextmanager
-def _owned(out: Path) -> Iterator[None]:
-    """The folder is this training's alone; `ConfigError` if it is another's, `OutputError` if it cannot be had."""
+def _locked(out: Path) -> Iterator[None]:
+    """Lock the folder; `ConfigError` if another training holds it, `OutputError` if it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
@@ -131,13 +139,13 @@ def _owned(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
-            raise ConfigError(f"{out}: another training is at work in it; wait for it, or choose another --out") from e
+            raise ConfigError(f"{out}: another training is running in it; wait for it, or choose another --out") from e
         yield
 
 
 @contextmanager
 def _log(path: Path, step: int) -> Iterator[TextIO]:
-    """The log, without what a kill left in it of later steps than `step`."""
+    """The log file, without incomplete lines and without records of steps after `step`, which a kill may have left."""
     try:
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         path.write_text("".join(line for line in lines if line.endswith("\n") and _step(line) <= step), "utf-8")

@@ -1,7 +1,7 @@
-"""One network in training, step by step: what it sees, its optimizer, its average, and the state that a kill leaves.
+"""The training of one network, step by step: its batches, optimizer, weight average and checkpoint.
 
-What a step sees and asks is a pure function of the training's file, its data and its seed; on one CPU with as many
-threads so is what comes out.
+The batch and the prompts of a step are a pure function of the configuration, the data and the seed. On one CPU with the
+same number of threads, so are the weights.
 """
 
 from __future__ import annotations
@@ -20,67 +20,71 @@ from ..base.errors import ConfigError, EngineError
 from ..base.files import file_sha256
 from ..engine import find_weights
 from ..sam2 import Sam2, get_preset, load_weights
-from .checkpoint import Average, Checkpoint, export
-from .clips import Ahead, Batch, ClipMaker
+from .batches import Batch, BatchSampler, Prefetcher
+from .checkpoint import Checkpoint, WeightAverage, export
 from .config import FEATURES, Phase, Teacher, TrainConfig
+from .distillation import copy_weights, features_loss
 from .losses import LOSSES
+from .micro_batch import GpuMemoryMeter, MemoryMeter, even_size, largest_micro_batch
 from .motion import Rng
-from .objective import clip_loss, normalised
+from .objective import clip_loss, normalized
 from .optimizer import Optimizer
-from .room import GpuMeter, Meter, even, most_at_once
-from .teacher import features_loss, inherit
 
-MOST_SKIPPED = 20  # steps in a row whose gradients are not numbers
+MAX_SKIPPED = 20  # steps in a row with gradients that are not finite
 Record = dict[str, Any]
-Make = Callable[[Phase], ClipMaker]  # the clips of a phase: its image size decides how large the material is kept
+MakeSampler = Callable[[Phase], BatchSampler]  # the sampler of a phase: its image size sets the size of the videos
 
 
 class Trainer:
-    """A network in training: its optimizer, its average, and how far it is. Owns the folder `out`."""
+    """A network in training, with its optimizer, weight average and step. Owns the folder `out`."""
 
     def __init__(
-        self, config: TrainConfig, make: Make, out: Path, device: torch.device, bf16: bool = True,
-        meter: Meter | None = None,
+        self, config: TrainConfig, make_sampler: MakeSampler, out: Path, device: torch.device, bf16: bool = True,
+        meter: MemoryMeter | None = None,
     ) -> None:  # fmt: skip
-        """`meter` is that of the device's memory; None: its own, if it is a GPU."""
+        """Start a training, or resume it if `out` holds a checkpoint.
+
+        `make_sampler` gives the batches of a phase. `meter` measures the device's memory (None: as a GPU's, on a GPU).
+        `ConfigError` if the checkpoint is of another training, `WeightsError` if it is damaged.
+        """
         torch.manual_seed(config.seed)
-        self._meter = GpuMeter(device) if meter is None and device.type == "cuda" else meter
-        self.at_once: dict[int, int] = {}  # clips, by the step that a phase begins with; of those that were measured
-        self.note: Callable[[Record], None] = lambda record: None  # for the log
+        self._meter = GpuMemoryMeter(device) if meter is None and device.type == "cuda" else meter
+        self.micro_batch: dict[int, int] = {}  # clips, by the first step of each phase that was measured
+        self.log: Callable[[Record], None] = lambda record: None
         self.config, self.path, self.device = config, out / "last.pt", device
-        self._make, self._bf16 = make, bf16
+        self._make_sampler, self._bf16 = make_sampler, bf16
         self.step, self.elapsed, self._skipped = 0, 0.0, 0
-        self.whole = True  # False while an update is under way, which is no state to save
+        self.consistent = True  # False during an update, when the state must not be saved
         self.phase, _ = config.at(0)
         self.preset = get_preset(config.preset)
         self.net = Sam2(self.preset, self.phase.image_size)
         if not self.path.exists():
-            self._begin()
-        self._settle(self.net)
-        self.average = Average(self.net, config.average_decay)
+            self._load_initial_weights()
+        self._set_network(self.net)
+        self.average = WeightAverage(self.net, config.average_decay)
         if self.path.exists():
             self._resume()
-        self.clips, self.teacher = self._maker(self.phase), self._teaching(self.phase)
+        self.batches, self.teacher = self._batches(self.phase), self._teacher_of(self.phase)
 
-    def _begin(self) -> None:
-        """Fill the network with what the file says that it begins with."""
+    def _load_initial_weights(self) -> None:
+        """Load the weights that the configuration starts from, and copy those of a teacher."""
         if self.config.weights is not None:
             load_weights(self.net, find_weights(self.config.weights))
         if self.config.teacher is not None:
-            inherit(self.net, self._teacher(self.config.teacher, self.phase.image_size))
+            copy_weights(self.net, self._load_teacher(self.config.teacher, self.phase.image_size))
 
-    def _teacher(self, said: Teacher, image_size: int) -> Sam2:
-        net = Sam2(get_preset(said.preset), image_size)
-        load_weights(net, find_weights(said.weights))
+    def _load_teacher(self, teacher: Teacher, image_size: int) -> Sam2:
+        net = Sam2(get_preset(teacher.preset), image_size)
+        load_weights(net, find_weights(teacher.weights))
         return net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _teaching(self, phase: Phase) -> Sam2 | None:
-        """Whose features this phase teaches, if it does."""
-        said = self.config.teacher
-        return self._teacher(said, phase.image_size) if said is not None and phase.loss == FEATURES else None
+    def _teacher_of(self, phase: Phase) -> Sam2 | None:
+        """The network whose features this phase trains on, or None."""
+        teacher = self.config.teacher if phase.loss == FEATURES else None
+        return None if teacher is None else self._load_teacher(teacher, phase.image_size)
 
-    def _settle(self, net: Sam2) -> None:
-        """Make `net` the one that is trained."""
+    def _set_network(self, net: Sam2) -> None:
+        """Train `net` from now on, with a new optimizer."""
         self.net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         net.tokenizer.cells = net.tokenizer.cells.to(self.device)
         self.optimizer = Optimizer(self.net, self.config.optimizer, self.config.weight_decay)
@@ -88,16 +92,18 @@ class Trainer:
     def _resume(self) -> None:
         state = Checkpoint.read(self.path)
         if state.preset != self.preset.name:
-            raise ConfigError(f"{self.path}: it is a {state.preset}, not a {self.preset.name}; choose another --out")
+            raise ConfigError(
+                f"{self.path}: checkpoint of a {state.preset}; expected a {self.preset.name}: choose another --out"
+            )
         if state.config != self.config.fingerprint(state.step):
-            raise ConfigError(f"{self.path}: its {state.step} steps were another training's; choose another --out")
+            raise ConfigError(f"{self.path}: at step {state.step} of another training; choose another --out")
         self.step, self.elapsed = state.step, state.elapsed
         self.phase, _ = self.config.at(self.step)
-        self._settle(Sam2(self.preset, self.phase.image_size))
+        self._set_network(Sam2(self.preset, self.phase.image_size))
         self.net.load_state_dict(state.model)
         self.average.weights = {k: v.to(self.device) for k, v in state.average.items()}
         self.optimizer.load_state_dict(state.optimizer)
-        self.at_once = dict(state.at_once)
+        self.micro_batch = dict(state.at_once)
 
     def save(self) -> None:
         """Write the checkpoint that `_resume` reads."""
@@ -110,59 +116,60 @@ class Trainer:
             self.net.state_dict(),
             self.average.weights,
             self.optimizer.state_dict(),
-            self.at_once,
+            self.micro_batch,
         ).write(self.path)
 
     def averaged(self) -> Sam2:
-        """The averaged network, on the CPU, as it would be shipped."""
+        """The network with the averaged weights, on the CPU, as `export` would write it."""
         net = Sam2(self.preset, self.config.phases[-1].image_size)
         net.load_state_dict(self.average.weights)
         return net.eval()
 
     def export(self, path: Path) -> None:
-        """Write the saved average as a weights file, which says by what it was made."""
+        """Write the averaged weights of the checkpoint to a weights file, with the configuration's name and hash."""
         file = self.config.path
         made_by = {"config": file.name, "config_sha256": file_sha256(file)} if file else {}
         export(self.path, path, self.preset, made_by)
 
-    def _maker(self, phase: Phase) -> ClipMaker | Ahead:
-        return Ahead(self._make(phase)) if self.device.type == "cuda" else self._make(phase)
+    def _batches(self, phase: Phase) -> BatchSampler | Prefetcher:
+        sampler = self._make_sampler(phase)
+        return Prefetcher(sampler) if self.device.type == "cuda" else sampler
 
     def close(self) -> None:
-        """End what is made ahead: after the last step, or a failed one."""
-        if isinstance(self.clips, Ahead):
-            self.clips.close()
+        """End prefetching; call it after the last step, or a failed one."""
+        if isinstance(self.batches, Prefetcher):
+            self.batches.close()
 
     def _enter(self, phase: Phase) -> None:
-        """Go on with another phase. Nothing in the weights depends on the image size."""
+        """Start another phase. The weights do not depend on the image size."""
         if phase.image_size != self.phase.image_size:
             weights, moments = self.net.state_dict(), self.optimizer.state_dict()
-            self._settle(Sam2(self.preset, phase.image_size))
+            self._set_network(Sam2(self.preset, phase.image_size))
             self.net.load_state_dict(weights)
             self.optimizer.load_state_dict(moments)
             self.close()
-            self.clips = self._maker(phase)
-        self.phase, self.teacher = phase, self._teaching(phase)
+            self.batches = self._batches(phase)
+        self.phase, self.teacher = phase, self._teacher_of(phase)
 
     def _losses(self, batch: Batch, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Parts of the loss, and how well masks were predicted, if any were."""
+        """The loss terms, and the IoU of the predictions by kind, if there are any."""
         if self.teacher is None:
             return clip_loss(self.net, batch, rng, LOSSES[self.phase.loss])
-        image_nchw = normalised(batch.image_ntchw.flatten(0, 1))
+        image_nchw = normalized(batch.image_ntchw.flatten(0, 1))
         with torch.no_grad():
-            taught = self.teacher.encode_image(image_nchw)
-        return features_loss(self.net.encode_image(image_nchw), taught), {}
+            target = self.teacher.encode_image(image_nchw)
+        return features_loss(self.net.encode_image(image_nchw), target), {}
 
-    def _gradients(self, batch: Batch, at_once: int) -> dict[str, Tensor]:
-        """The gradients of a batch, added up over its parts, and what is said of it.
+    def _gradients(self, batch: Batch, micro_batch: int) -> dict[str, Tensor]:
+        """Accumulate the gradients of a batch over micro-batches of this many clips; returns the means to log.
 
-        A part counts by its objects, or by its clips where features are learnt: the loss is a mean over these.
+        A micro-batch is weighted by its objects, or by its clips if features are trained: its loss is their mean.
         """
         self.optimizer.zero_grad()
         self.net.train()
-        parts, said = batch.parts(at_once), dict[str, Tensor]()
+        parts, totals = batch.split(micro_batch), dict[str, Tensor]()
         counts = [len(p.image_ntchw) if self.teacher else len(p.clip_b) for p in parts]
-        told: dict[str, float] = {}  # objects, or clips, that each number is of
+        weights: dict[str, float] = {}  # objects, or clips, that each logged total is over
         for k, (part, count) in enumerate(zip(parts, counts, strict=True)):
             if not count:
                 continue
@@ -173,86 +180,91 @@ class Trainer:
             loss = torch.stack(list(losses.values())).sum()
             (loss * (count / sum(counts))).backward()
             for name, value in {"loss": loss, **losses, **{f"iou_{k}": v for k, v in ious.items()}}.items():
-                said[name] = said.get(name, 0.0) + value.detach().float() * count
-                told[name] = told.get(name, 0.0) + count
-        return {name: total / told[name] for name, total in said.items()}
+                totals[name] = totals.get(name, 0.0) + value.detach().float() * count
+                weights[name] = weights.get(name, 0.0) + count
+        return {name: total / weights[name] for name, total in totals.items()}
 
-    def _fitting(self, batch: Batch) -> dict[str, Tensor]:
-        """`_gradients` with as many clips at once as the device has memory for; what is too many is halved."""
-        begins, count = self.step - self.config.at(self.step)[1], len(batch.image_ntchw)
+    def _gradients_in_memory(self, batch: Batch) -> dict[str, Tensor]:
+        """`_gradients` with the largest micro-batch that fits into the device's memory; halved if it does not fit."""
+        first_step, count = self.step - self.config.at(self.step)[1], len(batch.image_ntchw)
         if self._meter is None:
             return self._gradients(batch, count)
-        if begins not in self.at_once:
-            self._choose(begins, batch)
+        if first_step not in self.micro_batch:
+            self._measure(first_step, batch)
         while True:
-            at_once = min(self.at_once[begins], count)
+            clips = min(self.micro_batch[first_step], count)
             try:
-                return self._gradients(batch, at_once)
+                return self._gradients(batch, clips)
             except torch.OutOfMemoryError as e:
-                if at_once == 1:
+                if clips == 1:
                     raise EngineError(
                         f"step {self.step}: out of GPU memory with one clip of {self.phase.length} frames at"
                         f" {self.phase.image_size} pixels; lower length, objects or image_size"
                     ) from e
-            # Outside of the exception, which holds on to what it met.
-            self._set(begins, even(count, at_once // 2), count, "out of memory")
+            # Outside the handler, because the exception holds tensors of the failed step.
+            self._set_micro_batch(first_step, even_size(count, clips // 2), count, "out of memory")
 
-    def _choose(self, begins: int, batch: Batch) -> None:
-        """Measure how many clips fit at once, with a few of a batch; no weight changes."""
+    def _measure(self, first_step: int, batch: Batch) -> None:
+        """Choose the micro-batch size by measuring a few clips of a batch; the weights do not change."""
         meter, count = self._meter, len(batch.image_ntchw)
         assert meter is not None
 
         def peak_of(clips: int) -> int:
-            fullest = max(batch.parts(clips), key=lambda part: len(part.clip_b))
+            fullest = max(batch.split(clips), key=lambda part: len(part.clip_b))
             return meter.peak(lambda: self._gradients(fullest, clips))
 
         moments = 2 * sum(p.numel() * p.element_size() for p in self.net.parameters())
-        fits = most_at_once(count, peak_of, meter.room(), 0 if self.optimizer.begun else moments)
-        self._set(begins, fits, count, "measured")
+        reserved = 0 if self.optimizer.has_moments else moments
+        fits = largest_micro_batch(count, peak_of, meter.available(), reserved)
+        self._set_micro_batch(first_step, fits, count, "measured")
 
-    def _set(self, begins: int, at_once: int, clips: int, why: str) -> None:
+    def _set_micro_batch(self, first_step: int, micro_batch: int, clips: int, why: str) -> None:
         assert self._meter is not None
         self.optimizer.zero_grad()
-        self._meter.let_go()
-        self.at_once[begins] = at_once
-        self.note({"step": self.step, "clips": clips, "at once": at_once, "why": why})
+        self._meter.release()
+        self.micro_batch[first_step] = micro_batch
+        self.log({"step": self.step, "clips": clips, "at once": micro_batch, "why": why})
 
     def run_step(self) -> dict[str, float]:
-        """One optimisation step; returns its log record."""
+        """Run one optimization step; returns its log record. `EngineError` after too many steps without numbers."""
         begin, config = time.perf_counter(), self.config
         phase, age = config.at(self.step)
         if phase is not self.phase:
             self._enter(phase)
         count = phase.clips if self._meter is None else phase.clips_cuda
-        batch = self.clips.batch(self.step, count, phase.length, phase.image_size, phase.objects)
-        drawn = time.perf_counter()
-        numbers = self._fitting(batch)
+        batch = self.batches.batch(self.step, count, phase.length, phase.image_size, phase.objects)
+        sampled = time.perf_counter()
+        means = self._gradients_in_memory(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.tensors, 1.0)
         rate = config.rate(self.step)
-        self.whole = False
-        sound = bool(torch.isfinite(norm))  # here a GPU is waited for
-        if sound:
-            self.optimizer.step(rate)
-        self._skipped = 0 if sound else self._skipped + 1
-        if self._skipped > MOST_SKIPPED:
-            raise EngineError(
-                f"step {self.step}: {MOST_SKIPPED} steps in a row gave no numbers; lower lr, or leave bf16"
-            )
-        self.step += 1
-        self.average.update(self.net, age + 1)
-        self.whole = True
-        said = {**numbers, "norm": norm}
-        values = torch.stack([v.detach().float() for v in said.values()]).tolist()  # and here
+        self._update(norm, rate, age)
+        logged = {**means, "norm": norm}
+        values = torch.stack([v.detach().float() for v in logged.values()]).tolist()  # waits for the GPU
         done = time.perf_counter()
         self.elapsed += done - begin
         return {
             "step": self.step,
-            **dict(zip(said, values, strict=True)),
+            **dict(zip(logged, values, strict=True)),
             "skipped": float(self._skipped > 0),
             "lr": rate,
             "objects": len(batch.clip_b),
-            **({} if self._meter is None else {"at_once": float(self.at_once[self.step - 1 - age])}),
+            **({} if self._meter is None else {"at_once": float(self.micro_batch[self.step - 1 - age])}),
             "frames_s": count * phase.length / (done - begin),
-            "data_s": drawn - begin,
+            "data_s": sampled - begin,
             "step_s": done - begin,
         }
+
+    def _update(self, norm: Tensor, rate: float, age: int) -> None:
+        """Update weights and average, in step `age` of the phase; the weights stay if the gradients are not finite."""
+        self.consistent = False
+        finite = bool(torch.isfinite(norm))  # waits for the GPU
+        if finite:
+            self.optimizer.step(rate)
+        self._skipped = 0 if finite else self._skipped + 1
+        if self._skipped > MAX_SKIPPED:
+            raise EngineError(
+                f"step {self.step}: {MAX_SKIPPED} steps in a row gave no finite gradients; lower lr, or leave bf16"
+            )
+        self.step += 1
+        self.average.update(self.net, age + 1)
+        self.consistent = True

@@ -1,4 +1,4 @@
-"""How well a network in training follows what it was shown once, on sequences that training never sees."""
+"""Validation of a network in training: one prompt per object, on sequences that the training does not use."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from ..evaluate import Settings, evaluate, require
 from ..evaluate.summary import summarise
 from ..sam2 import Sam2
 from .config import Material, TrainConfig
-from .workshop import open_material
+from .training_data import open_material
 
-SEED = re.compile(r"[?&]seed=(\d+)")  # the first of a uri's synthetic scenes
+SEED = re.compile(r"[?&]seed=(\d+)")  # the first seed of a uri
 
 
 def held_out(config: TrainConfig, data: Path) -> dict[str, Dataset]:
-    """The data sets that judge, by name; `ConfigError` where one of their sequences is trained on, too.
+    """The validation data sets, by name; `ConfigError` if the training uses one of their sequences.
 
-    Synthetic scenes count, and videos that lend their texture alone.
+    That includes synthetic scenes, and videos used for texture only.
     """
     require()
     used = {place for material in config.videos for place in _places(material, data)}
     for material in config.validation:
-        both = used & _places(material, data) or _drawn(config, material) or _lent(config, material, data)
+        both = used & _places(material, data) or _used_scene(config, material) or _used_texture(config, material, data)
         if both:
             raise ConfigError(f"{config.path}: {min(both)[1]} is both trained and validated on; choose one")
     opened = [open_material(material, data) for material in config.validation]
     for dataset in opened:
         if not any(_annotated(sequence) > 1 for sequence in dataset.sequences):
             raise ConfigError(
-                f"{config.path}: {dataset.name}: nothing to judge by; expected two annotated frames or more"
+                f"{config.path}: {dataset.name}: too few annotated frames; expected a sequence with two or more"
             )
     return {f"{dataset.name}-{k}" if k else dataset.name: dataset for k, dataset in _numbered(opened)}
 
 
-def _drawn(config: TrainConfig, material: Material) -> set[tuple[str, str]]:
-    """The synthetic scene that judges and that training draws."""
+def _used_scene(config: TrainConfig, material: Material) -> set[tuple[str, str]]:
+    """The first synthetic scene of the validation, if the training uses it."""
     if not material.path.startswith("synthetic:") or not config.endoscope.share:
         return set()
     found = SEED.search(material.path)
@@ -49,8 +49,8 @@ def _drawn(config: TrainConfig, material: Material) -> set[tuple[str, str]]:
     return {(material.path, f"synthetic scene {seed}")} if seed < config.endoscope.scenes else set()
 
 
-def _lent(config: TrainConfig, material: Material, data: Path) -> set[tuple[str, str]]:
-    """Sequences that judge, where a texture is their folder, or lies in it."""
+def _used_texture(config: TrainConfig, material: Material, data: Path) -> set[tuple[str, str]]:
+    """The validation sequences whose folder is, holds, or lies in a texture's folder."""
     folder = (data / material.path).resolve()
     found: set[tuple[str, str]] = set()
     for texture in ((data / texture.path).resolve() for texture in config.textures):
@@ -63,6 +63,7 @@ def _lent(config: TrainConfig, material: Material, data: Path) -> set[tuple[str,
 
 
 def _places(material: Material, data: Path) -> set[tuple[str, str]]:
+    """Folder and name of each sequence of an entry."""
     folder = str((data / material.path).resolve())
     return {(folder, sequence.name) for sequence in open_material(material, data).sequences}
 
@@ -72,13 +73,13 @@ def _annotated(sequence: Sequence) -> int:
 
 
 def _numbered(datasets: list[Dataset]) -> list[tuple[int, Dataset]]:
-    """Each with how many of its name come before it."""
+    """Each data set, and how many before it have the same name."""
     names = [dataset.name for dataset in datasets]
     return [(names[:k].count(dataset.name), dataset) for k, dataset in enumerate(datasets)]
 
 
 def validate(net: Sam2, datasets: dict[str, Dataset], device: torch.device) -> dict[str, float]:
-    """Mean IoU of each data set's objects, prompted once with a mask on the first frame."""
+    """The mean IoU of each data set's objects, each prompted with a mask on its first frame."""
     engine = TorchEngine(net, Recipe(image_size=net.image_size), "", str(device))
     summaries = {name: summarise(evaluate(dataset, engine, Settings())) for name, dataset in datasets.items()}
     return {name: round(s.overall["iou"].value, 4) for name, s in summaries.items() if "iou" in s.overall}

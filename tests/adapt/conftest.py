@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.adapt.clips import ClipMaker, Source, of
-from rtseg.adapt.material import Video
+from rtseg.adapt.batches import BatchSampler, VideoSource, uniform
+from rtseg.adapt.training_video import TrainingVideo
 from rtseg.sam2 import get_preset
 from rtseg.sam2.presets import PRESETS
 
@@ -36,7 +36,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-def squares(seed: int, frames: int = 8) -> Video:
+def squares(seed: int, frames: int = 8) -> TrainingVideo:
     """Two squares, ids 1 and 2, that slide over noise."""
     rng = np.random.default_rng(seed)
     image_thwc = rng.integers(0, 90, (frames, 80, 100, 3)).astype(np.uint8)
@@ -47,10 +47,10 @@ def squares(seed: int, frames: int = 8) -> Video:
             ids_thw[window] = object_id
             image_thwc[window] = (250, 120 * object_id, 40)
     image_t3hw = torch.from_numpy(image_thwc).permute(0, 3, 1, 2).contiguous()
-    return Video(f"squares-{seed}", image_t3hw, torch.from_numpy(ids_thw))
+    return TrainingVideo(f"squares-{seed}", image_t3hw, torch.from_numpy(ids_thw))
 
 
 @pytest.fixture
-def clips() -> ClipMaker:
+def clips() -> BatchSampler:
     videos = [squares(0), squares(1)]
-    return ClipMaker([Source("squares", 1.0, of(videos))], videos, seed=5, device=CPU)
+    return BatchSampler([VideoSource("squares", 1.0, uniform(videos))], videos, seed=5, device=CPU)

@@ -1,4 +1,4 @@
-"""A training's file: what it says, and one clear line for each mistake."""
+"""The configuration file of a training: its values, and one clear line for each mistake."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ def test_shipped_trainings_read(path: Path) -> None:
     assert all(phase.image_size <= 320 for phase in config.phases)
 
 
+@pytest.mark.parametrize(
+    ("name", "step", "expected"),
+    [
+        ("nano", 0, "c9cd65a8d9eab6674ae4a62b01b351e361ab7ecbcec0d22baf9f8e8f8abeb78a"),
+        ("nano", 5000, "eef682e71dc24da4a9348d674335b1c192dd32677afd44e554bafe9779344134"),
+        ("micro", 400, "6d5f9f81d34b794732a3f9ed24fa8f97ab2a8145a6c5bf53318accfa3b6b03ef"),
+    ],
+)
+def test_checkpoints_of_earlier_versions_resume(name: str, step: int, expected: str) -> None:
+    """A checkpoint holds this hash, which depends on the names of the configuration's and the preset's fields."""
+    assert read_config(ROOT / "engines" / "training" / f"{name}.toml").fingerprint(step) == expected
+
+
 def test_phases_follow_one_another_and_rates_are_lines() -> None:
     config = TrainConfig((Phase(10, lr=(1.0, 0.5)), Phase(20, lr=(0.5, 0.0))), warm_up=4)
     assert [config.at(step)[1] for step in (0, 9, 10, 29, 35)] == [0, 9, 0, 19, 25]
@@ -56,7 +69,7 @@ def test_phases_follow_one_another_and_rates_are_lines() -> None:
         ("steps = 10", "steps = 0", "phase 1: steps = 0; expected a whole number, 1 to 2147483647"),
         ("steps = 10", "steps = 9\nimage_size = 100", "image_size = 100; expected a multiple of 32"),
         ("steps = 10", 'steps = 9\nloss = "l2"', "loss = 'l2'; expected one of"),
-        ("steps = 10", 'steps = 9\nloss = "features"', "but of no one; expected a [teacher]"),
+        ("steps = 10", 'steps = 9\nloss = "features"', "no teacher is given; expected a [teacher]"),
         ("[[video]]", '[teacher]\npreset = "nano"\n[[video]]', "teacher: 'weights' is missing; expected a text"),
         ("[[video]]", 'teacher = "nano"\n[[video]]', "teacher: found 'nano'; expected a table of: preset, weights"),
         ("steps = 10", "steps = 9\nlr = 1e-3", "lr = 0.001; expected two learning rates"),

@@ -1,6 +1,6 @@
-"""A step of training on a GPU that is not there: from drawing its clips to the average, all is on one device.
+"""A training step on a pretended GPU: from rendering clips to the weight average, all tensors are on one device.
 
-torch's engine of gradients wants a real one: what it would give stands for it.
+torch's autograd engine needs a real GPU, so its gradients are replaced by zeros.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtseg.adapt import workshop
-from rtseg.adapt.clips import ClipMaker, Source, of
+from rtseg.adapt import training_data
+from rtseg.adapt.batches import BatchSampler, VideoSource, uniform
 from rtseg.adapt.config import FEATURES, Endoscope, Phase, Teacher, TrainConfig
-from rtseg.adapt.material import Video
 from rtseg.adapt.train import train
-from rtseg.adapt.trainer import Make, Trainer
+from rtseg.adapt.trainer import MakeSampler, Trainer
+from rtseg.adapt.training_video import TrainingVideo
 from rtseg.base.errors import EngineError
 from rtseg.sam2 import Sam2, get_preset, save_weights
 from tests.engine.pretend_cuda import Pretended, RuleError, pretend_cuda
@@ -45,17 +45,17 @@ def seen(operation: str, t: Tensor) -> Any:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
-    monkeypatch.setattr(workshop, "POOL", 2)
+    monkeypatch.setattr(training_data, "POOL", 2)
     # Another thread would not see the GPU that is not there; a batch is the same either way.
-    monkeypatch.setattr(Trainer, "_maker", lambda self, phase: self._make(phase))
+    monkeypatch.setattr(Trainer, "_batches", lambda self, phase: self._make_sampler(phase))
     with pretend_cuda() as gpu:
         gpu.answers = seen
         yield gpu
 
 
-def videos(device: torch.device) -> Make:
-    there = [Video(v.name, v.image_t3hw.to(device), v.ids_thw.to(device)) for v in (squares(0), squares(1))]
-    return lambda phase: ClipMaker([Source("squares", 1.0, of(there))], there, seed=5, device=device)
+def videos(device: torch.device) -> MakeSampler:
+    there = [TrainingVideo(v.name, v.image_t3hw.to(device), v.ids_thw.to(device)) for v in (squares(0), squares(1))]
+    return lambda phase: BatchSampler([VideoSource("squares", 1.0, uniform(there))], there, seed=5, device=device)
 
 
 def stepped(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
@@ -76,17 +76,17 @@ def test_a_step_is_on_one_device(
 ) -> None:
     on = torch.device(device)
     trainer = Trainer(TrainConfig((replace(PHASE, clips_cuda=clips),), preset=tiny), videos(on), tmp_path, on)
-    said = stepped(trainer, monkeypatch)
-    assert trainer.step == 1 and trainer.at_once == {0: clips} and said["at_once"] == clips
-    kept = [*trainer.average.weights.values(), *trainer.optimizer.tensors]
-    assert {t.device for t in kept} == {torch.device("cuda", on.index or 0)}
+    record = stepped(trainer, monkeypatch)
+    assert trainer.step == 1 and trainer.micro_batch == {0: clips} and record["at_once"] == clips
+    tensors = [*trainer.average.weights.values(), *trainer.optimizer.tensors]
+    assert {t.device for t in tensors} == {torch.device("cuda", on.index or 0)}
 
 
 @pytest.mark.slow
 def test_scenes_are_drawn_there(tiny: str, tmp_path: Path, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
     on = torch.device("cuda:1")
     config = TrainConfig((PHASE,), endoscope=Endoscope(1.0, 2), preset=tiny)
-    trainer = Trainer(config, workshop.Workshop(config, tmp_path, on).maker, tmp_path, on)
+    trainer = Trainer(config, training_data.TrainingData(config, tmp_path, on).sampler, tmp_path, on)
     assert stepped(trainer, monkeypatch)["objects"] > 0
 
 
@@ -113,7 +113,7 @@ def test_clips_that_lie_elsewhere_are_found(
 
 def test_a_gpu_that_is_not_there_is_named(tiny: str, tmp_path: Path) -> None:
     config = TrainConfig((PHASE,), preset=tiny)
-    with pytest.raises(EngineError, match="device cuda:1: torch sees no GPU"):
+    with pytest.raises(EngineError, match="device cuda:1: torch finds no GPU"):
         train(config, tmp_path, tmp_path, "cuda:1")
-    with pretend_cuda(), pytest.raises(EngineError, match="cuda:2: torch sees 2 GPUs, the first is cuda:0"):
+    with pretend_cuda(), pytest.raises(EngineError, match="cuda:2: torch finds 2 GPUs; expected cuda:0 to cuda:1"):
         train(config, tmp_path, tmp_path, "cuda:2")

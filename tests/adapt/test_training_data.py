@@ -1,4 +1,4 @@
-"""Material: only what the file names is read, and the synthetic endoscope gives objects that can be told apart."""
+"""Training data: only the named sequences are read, and synthetic scenes give objects that can be told apart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rtseg.adapt.config import Endoscope, Material, Phase, TrainConfig
-from rtseg.adapt.material import read_video
-from rtseg.adapt.workshop import Scenes, Workshop, open_material
+from rtseg.adapt.training_data import SyntheticScenes, TrainingData, open_material
+from rtseg.adapt.training_video import read_video
 from rtseg.base.errors import ConfigError
 from rtseg.data.dataset import Sequence, Target
 
@@ -36,7 +36,7 @@ def test_only_what_is_named_is_read_and_at_its_size(tmp_path: Path) -> None:
         write(tmp_path / "tools", name)
     (tmp_path / "tools/JPEGImages/held-out/00000.jpg").write_bytes(b"nobody may read this")
     config = TrainConfig((PHASE,), (Material("tools", sequences=("mine",)),), seed=3)
-    plans = Workshop(config, tmp_path, CPU).maker(PHASE).plans(np.random.default_rng(0), 6, 2, 64)
+    plans = TrainingData(config, tmp_path, CPU).sampler(PHASE).specs(np.random.default_rng(0), 6, 2, 64)
     assert {plan.video.name for plan in plans} == {"mine"}
     assert {plan.video.size_wh for plan in plans} == {(107, 80)}
 
@@ -46,7 +46,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'absent'"):
         open_material(Material("tools", sequences=("absent",)), tmp_path)
     with pytest.raises(ConfigError, match="at most 10000"):
-        Workshop(TrainConfig((PHASE,), endoscope=Endoscope(1.0, 20_000)), tmp_path, CPU)
+        TrainingData(TrainConfig((PHASE,), endoscope=Endoscope(1.0, 20_000)), tmp_path, CPU)
 
 
 def test_a_frame_that_leaves_an_object_out_does_not_teach_that_it_is_gone() -> None:
@@ -61,7 +61,7 @@ def test_a_frame_that_leaves_an_object_out_does_not_teach_that_it_is_gone() -> N
 
 
 def test_scenes_are_drawn_by_seed_with_tools_or_their_parts() -> None:
-    scenes = Scenes(3, 64)
+    scenes = SyntheticScenes(3, 64)
     videos = [scenes.video(np.random.default_rng(k), 2) for k in range(30)]
     again = scenes.video(np.random.default_rng(7), 2)
     assert (again.image_t3hw == videos[7].image_t3hw).all() and (again.ids_thw == videos[7].ids_thw).all()
@@ -73,13 +73,13 @@ def test_scenes_are_drawn_by_seed_with_tools_or_their_parts() -> None:
 def test_a_batch_of_everything(tmp_path: Path) -> None:
     write(tmp_path / "tools", "mine")
     config = TrainConfig((PHASE,), (Material("tools"),), endoscope=Endoscope(1.0, 3))
-    batch = Workshop(config, tmp_path, CPU).maker(PHASE).batch(0, 4, 3, 64, 2)
+    batch = TrainingData(config, tmp_path, CPU).sampler(PHASE).batch(0, 4, 3, 64, 2)
     assert batch.image_ntchw.shape == (4, 3, 3, 64, 64)
     assert len(batch.clip_b) > 2
 
 
 def test_a_pool_is_drawn_in_batches() -> None:
-    videos = Scenes(3, 64).pool(np.random.default_rng(0), 3, 2, CPU)
+    videos = SyntheticScenes(3, 64).pool(np.random.default_rng(0), 3, 2, CPU)
     assert [len(video) for video in videos] == [2, 2, 2]
     assert all(video.size_wh == (85, 64) and video.image_t3hw.shape == (2, 3, 64, 85) for video in videos)
     assert any(video.ids for video in videos)
@@ -87,7 +87,7 @@ def test_a_pool_is_drawn_in_batches() -> None:
 
 def test_instruments_leave_and_come_back() -> None:
     """Of those that are there at first, some are away later, and some of these are back in the end."""
-    scenes, rng = Scenes(40, 64), np.random.default_rng(1)
+    scenes, rng = SyntheticScenes(40, 64), np.random.default_rng(1)
     there = []
     for _ in range(60):
         ids_thw = scenes.video(rng, 4).ids_thw.numpy()

@@ -1,4 +1,4 @@
-"""A smaller network takes over what it can, and its encoder learns the larger one's features."""
+"""Distillation: a smaller network takes over weights, and its encoder learns the larger one's features."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rtseg.adapt.clips import ClipMaker
+from rtseg.adapt.batches import BatchSampler
 from rtseg.adapt.config import FEATURES, Phase, Teacher, TrainConfig
-from rtseg.adapt.teacher import features_loss, inherit
+from rtseg.adapt.distillation import copy_weights, features_loss
 from rtseg.adapt.trainer import Trainer
 from rtseg.base.errors import ConfigError
 from rtseg.sam2 import Features, PromptBatch, Sam2, get_preset, save_weights
@@ -33,10 +33,10 @@ def network(preset: str, seed: int) -> Sam2:
     return Sam2(get_preset(preset), 64).eval()
 
 
-def test_all_but_the_encoder_is_taken_over(tiny: str, smaller: str) -> None:
+def test_all_weights_but_the_encoders_are_copied(tiny: str, smaller: str) -> None:
     teacher, student = network(tiny, 0), network(smaller, 1)
     before = {k: v.clone() for k, v in student.image_encoder.state_dict().items()}
-    inherit(student, teacher)
+    copy_weights(student, teacher)
     assert all(torch.equal(before[k], v) for k, v in student.image_encoder.state_dict().items())
     given = teacher.state_dict()
     for name, tensor in student.state_dict().items():
@@ -44,15 +44,15 @@ def test_all_but_the_encoder_is_taken_over(tiny: str, smaller: str) -> None:
             assert torch.equal(tensor, given[name]), name
 
 
-def test_hidden_units_that_do_nothing_are_those_that_go(tiny: str, smaller: str) -> None:
-    """With half of its hidden units idle the teacher answers as its half."""
+def test_idle_hidden_units_are_pruned(tiny: str, smaller: str) -> None:
+    """A teacher with half of its hidden units idle predicts the same as a student with the other half."""
     teacher, student = network(tiny, 0), network(smaller, 1)
     with torch.no_grad():
         for layer in (m for m in teacher.modules() if hasattr(m, "linear2")):
             layer.linear2.weight[:, ::2] = 0
         for block in teacher.sam_mask_decoder.transformer.layers:
             block.mlp.layers[1].weight[:, 1::2] = 0
-    inherit(student, teacher)
+    copy_weights(student, teacher)
     feats = Features(torch.randn(1, 32, 4, 4), torch.randn(1, 8, 8, 8), torch.randn(1, 4, 16, 16))
     ours, theirs = (
         net.predict_masks(net.attend(feats, [None]), feats, PromptBatch.none(1)).logits_bkhw
@@ -65,23 +65,23 @@ def test_hidden_units_that_do_nothing_are_those_that_go(tiny: str, smaller: str)
     assert not torch.allclose(other, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_one_that_differs_in_its_memory_is_refused(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_memory_size_is_refused(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "other", replace(get_preset(tiny), name="other", memory_dim=8))
-    with pytest.raises(ConfigError, match="a other cannot go on with .* of a tiny; expected presets that differ in"):
-        inherit(network("other", 0), network(tiny, 0))
+    with pytest.raises(ConfigError, match=".* of a tiny does not fit a other; expected presets that differ only in"):
+        copy_weights(network("other", 0), network(tiny, 0))
 
 
 def test_the_loss_is_a_share_of_the_variance() -> None:
     draw = torch.Generator().manual_seed(0)
-    taught = Features(*(3 + 5 * torch.randn(4, 8, s, s, generator=draw) for s in (4, 8, 16)))
-    mean = Features(*(getattr(taught, k).mean((0, 2, 3), keepdim=True) for k in ("top", "mid", "fine")))
-    assert all(part == 0 for part in features_loss(taught, taught).values())
-    assert all(0.95 < part < 1.05 for part in features_loss(mean, taught).values())
+    teacher = Features(*(3 + 5 * torch.randn(4, 8, s, s, generator=draw) for s in (4, 8, 16)))
+    mean = Features(*(getattr(teacher, k).mean((0, 2, 3), keepdim=True) for k in ("top", "mid", "fine")))
+    assert all(part == 0 for part in features_loss(teacher, teacher).values())
+    assert all(0.95 < part < 1.05 for part in features_loss(mean, teacher).values())
 
 
 @pytest.mark.slow
 def test_an_encoder_learns_features_and_nothing_else_changes(
-    tiny: str, smaller: str, clips: ClipMaker, tmp_path: Path
+    tiny: str, smaller: str, clips: BatchSampler, tmp_path: Path
 ) -> None:
     weights = tmp_path / "teacher.safetensors"
     save_weights(network(tiny, 0), weights)
@@ -98,7 +98,7 @@ def test_an_encoder_learns_features_and_nothing_else_changes(
     assert resumed.run_step()["loss"] == pytest.approx(losses[-1], rel=0.3)
 
 
-def test_after_the_features_come_masks(tiny: str, smaller: str, clips: ClipMaker, tmp_path: Path) -> None:
+def test_masks_can_follow_features(tiny: str, smaller: str, clips: BatchSampler, tmp_path: Path) -> None:
     weights = tmp_path / "teacher.safetensors"
     save_weights(network(tiny, 0), weights)
     phases = (replace(LEARN, steps=1), replace(LEARN, steps=1, loss="from-scratch"))

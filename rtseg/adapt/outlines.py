@@ -1,6 +1,7 @@
-"""Outlines that nobody drew: random blobs and polygons, so that an object may be any part of any picture.
+"""Random outlines, blobs and polygons: with them, any part of any image can become a training object.
 
-An outline is a function of a place (u, v), below 0 inside, about as steep as a distance; its size is about 1.
+An outline is a function of a point (u, v) that is negative inside and grows about as fast as the distance. Its radius
+is about 1.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from torch import Tensor
 from ..base.types import Float32
 from .motion import Rng
 
-WAVES = 6  # a blob's radius is a circle's with so many waves on it
-SIDES = 8
+WAVES = 6  # a blob's radius is constant plus this many cosines of the angle
+SIDES = 8  # of a polygon, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Numbers of one outline. A polygon is where all half-planes `normal . p < reach` agree; a blob has waves.
+    """The parameters of one outline.
 
-    `normal_s2`, `reach_s` (a plane that is not used reaches far); `wave_w`, `phase_w`; `squeeze`: v is so much
-    shorter than u.
+    A polygon is the intersection of half-planes `normal . p < reach`: `normal_s2` and `reach_s`, where an unused
+    half-plane has a large reach. A blob has the amplitudes `wave_w` and the phases `phase_w`. The outline is `aspect`
+    times shorter along v than along u.
     """
 
     blob: bool
@@ -31,27 +33,27 @@ class Outline:
     reach_s: Float32
     wave_w: Float32
     phase_w: Float32
-    squeeze: float
+    aspect: float
 
 
-def draw_outline(rng: Rng) -> Outline:
-    """A blob (half of them), a polygon, or a bar, which is what instruments look like from afar."""
+def sample_outline(rng: Rng) -> Outline:
+    """A blob (with probability 0.5), a polygon, or a bar, which is what instruments look like from a distance."""
     kind = rng.random()
     if kind < 0.5:
         angle_s, reach_s = np.zeros(SIDES), np.full(SIDES, 9.0)
-        squeeze = float(np.exp(rng.uniform(0, 1.2)))
+        aspect = float(np.exp(rng.uniform(0, 1.2)))
     elif kind < 0.75:
         sides = int(rng.integers(3, SIDES + 1))
         turn = np.sort(rng.uniform(0, 0.7, sides)) + np.arange(sides)
         angle_s = np.pad(turn * 2 * np.pi / sides, (0, SIDES - sides))
         reach_s = np.pad(rng.uniform(0.5, 1.0, sides), (0, SIDES - sides), constant_values=9.0)
-        squeeze = float(np.exp(rng.uniform(0, 0.8)))
+        aspect = float(np.exp(rng.uniform(0, 0.8)))
     else:  # two long sides that nearly meet at the tip, and two short ones
         lean = rng.uniform(0, 0.08)
         angle_s = np.pad(np.array([0, np.pi, np.pi / 2 - lean, -np.pi / 2 + lean]), (0, SIDES - 4))
         width = rng.uniform(0.06, 0.3)
         reach_s = np.pad(np.array([1.0, 1.0, width, width]), (0, SIDES - 4), constant_values=9.0)
-        squeeze = 1.0
+        aspect = 1.0
     fall_w = 1 / np.arange(1, WAVES + 1)
     return Outline(
         kind < 0.5,
@@ -59,15 +61,15 @@ def draw_outline(rng: Rng) -> Outline:
         reach_s.astype(np.float32),
         (rng.normal(0, 0.22, WAVES) * fall_w).astype(np.float32),
         rng.uniform(0, 2 * np.pi, WAVES).astype(np.float32),
-        squeeze,
+        aspect,
     )
 
 
-def inside(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
-    """The outlines' functions at places [n, h, w, 2], one outline each: [n, h, w], below 0 inside."""
+def signed_distance(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
+    """The approximate signed distance to each outline, [n, h, w], negative inside, at its points [n, h, w, 2]."""
     device = uv_nhw2.device
-    squeeze_n = torch.tensor([o.squeeze for o in outlines], device=device)
-    uv = torch.stack([uv_nhw2[..., 0], uv_nhw2[..., 1] * squeeze_n[:, None, None]], -1)
+    aspect_n = torch.tensor([o.aspect for o in outlines], device=device)
+    uv = torch.stack([uv_nhw2[..., 0], uv_nhw2[..., 1] * aspect_n[:, None, None]], -1)
     value_nhw = uv.new_empty(uv.shape[:-1])
     for blob in (True, False):
         rows = [i for i, o in enumerate(outlines) if o.blob is blob]
@@ -91,8 +93,8 @@ def _blob(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
 def _polygon(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
     normal_ns2 = torch.from_numpy(np.stack([o.normal_s2 for o in outlines])).to(uv_nhw2.device)
     reach_ns = torch.from_numpy(np.stack([o.reach_s for o in outlines])).to(uv_nhw2.device)
-    out_nhw = torch.full(uv_nhw2.shape[:-1], -9.0, device=uv_nhw2.device)
+    value_nhw = torch.full(uv_nhw2.shape[:-1], -9.0, device=uv_nhw2.device)
     for s in range(SIDES):
         n2, reach = normal_ns2[:, s, None, None], reach_ns[:, s, None, None]
-        out_nhw = torch.maximum(out_nhw, (uv_nhw2 * n2).sum(-1) - reach)
-    return out_nhw
+        value_nhw = torch.maximum(value_nhw, (uv_nhw2 * n2).sum(-1) - reach)
+    return value_nhw
