@@ -9,10 +9,15 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
+import msgpack
+import numpy as np
 import pytest
 
 from rtseg.live.profile import StreamProfile
+from rtseg.live.workers.record import _Recorder
 from rtseg.publish.verify import verify
 from tests.live.conftest import SOURCE, Running, accounted, watch
 
@@ -81,6 +86,29 @@ def test_what_a_recorder_left_open_that_was_killed_just_before_the_end_is_closed
     found = verify(folder)
     assert found["ok"] and found["closed"], found
     assert found["lost"] <= report["recording"]["missed"] <= found["lost"] + found["missed"]
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        ([None, None, 5, 6], [(0, 4, "the recorder was too slow")]),  # the recorder came late
+        ([5, 6], []),  # the first frames were not shown
+        ([5, 8], [(6, 7, "not shown")]),
+        ([5, None, 8], [(6, 7, "the recorder was too slow")]),
+    ],
+)
+def test_the_log_names_every_frame_that_is_not_recorded(
+    read: list[int | None], expected: list[tuple[int, int, str]]
+) -> None:
+    headers = [None if n is None else msgpack.packb({"seq": n, "height": 1, "width": 1}) for n in read]
+    board, drawn, recording = MagicMock(), MagicMock(), MagicMock()
+    board.__getitem__.side_effect = {"record next": 0, "record seq": 0}.get
+    drawn.read.side_effect = lambda i: headers[i] and (headers[i], np.zeros(3, np.uint8))
+    recorder = _Recorder(SimpleNamespace(board=board, drawn=drawn), recording)  # type: ignore[arg-type]
+    for i in range(len(read)):
+        recorder._write_frame(i)
+    assert [call.args for call in recording.missed.call_args_list] == expected
+    assert recording.show.call_count == len(read) - read.count(None)
 
 
 def test_a_short_feed_is_recorded_too(profile: StreamProfile, faults: Faults, tmp_path: Path) -> None:

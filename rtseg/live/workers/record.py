@@ -62,7 +62,9 @@ class _Recorder:
             self._context.board.add("missed")
             return
         header = msgpack.unpackb(entry[0])
-        if 0 <= self._last_seq < header["seq"] - 1:
+        # A recording begins with the first frame that was drawn; but those that the ring dropped before are missed.
+        begun = self._last_seq >= 0 or self._overtaken
+        if begun and self._last_seq < header["seq"] - 1:
             cause = "the recorder was too slow" if self._overtaken else "not shown"
             self._recording.missed(self._last_seq + 1, header["seq"] - 1, cause)
         self._recording.show(header, entry[1].reshape(header["height"], header["width"], 3))
