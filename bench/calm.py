@@ -3,8 +3,8 @@
     python -m bench.calm [--seconds 60] [--overlay latest|sync] [--json FILE]
 
 A clip of the synthetic endoscope (720p25, H.264) is played at its own rate with `nano`; a display receives every
-message over ipc. The hash of every original picture is compared with that of the decoded clip. The annotation delay runs from
-the capture of the frame that a mask belongs to until the overlay that shows it is sent.
+message over ipc. The hash of every original picture is compared with that of the decoded clip. The annotation delay
+runs from the capture of the frame that a mask belongs to until the overlay that shows it is sent.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def encoder_share(
     """The share of the machine's product rate that the encoder reaches in its precision, both measured in each round.
 
     `ms` is the median of `encode_image`, which resizes and normalises the picture first; `to_input_ms` is what that
-    takes the engine (0 if it is no separate step), and the share is of the rest. `share_of_rate` is None where torch cannot
-    multiply in that precision.
+    takes the engine (0 if it is no separate step), and the share is of the rest. `share_of_rate` is None where torch
+    cannot multiply in that precision.
     """
     kind, times, shares = engine.recipe.precision, [], []
     resize_ms = median_ms(lambda: engine.prepare(picture_hwc)) if isinstance(engine, Prepares) else 0.0
