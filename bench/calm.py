@@ -1,10 +1,10 @@
-"""A feed that nothing happens to: what it adds to the picture's way, and how evenly and how late its masks come.
+"""A feed without faults: the delay that it adds to the picture, its jitter, and the delay of its masks.
 
     python -m bench.calm [--seconds 60] [--overlay latest|sync] [--json FILE]
 
-A clip of the synthetic endoscope, 720p25, H.264, played as if it were live; `nano`; a display on ipc that takes in
-every message. The hash of every original picture is compared with that of the clip decoded on its own. The annotation
-delay is from the capture of the frame that a mask is of to the leaving of the overlay that shows it.
+A clip of the synthetic endoscope (720p25, H.264) is played at its own rate with `nano`; a display receives every
+message over ipc. The hash of every original picture is compared with that of the decoded clip. The annotation delay
+runs from the capture of the frame that a mask belongs to until the overlay that shows it is sent.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def play(seconds: float, overlay: str) -> dict[str, Any]:
 
 
 def figures(seen: dict[str, list[Seen]], hashes: list[bytes]) -> dict[str, Any]:
-    """Percentiles in ms, and what was asked of them; the first second is not counted."""
+    """Percentiles in ms; the first second is not counted."""
     video, overlay = (sorted(seen[kind], key=lambda m: m.seq)[25:] for kind in ("video", "overlay"))
     captured = {m.seq: m.captured_ns for m in seen["video"]}
     added = [(m.published_ns - m.captured_ns) / 1e6 for m in video]

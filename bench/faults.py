@@ -1,10 +1,10 @@
-"""Every fault that an operating room has, again and again: how long the picture was away, and how long the masks.
+"""Injects every fault of an operating room, several times: how long the picture was away, and how long the masks.
 
     python -m bench.faults [--quick] [--times 20] [--only "kill segment,stop grab"] [--messages 100000] [--json FILE]
 
-A camera of our own (bench/camera.py) sends 720p25 over TCP; the feed runs `nano`, and is watched over ipc. A picture
-gap is the longest time between two original pictures as they left; recovery is the time until a picture captured after
-the fault (after its end, for those of the source) is shown with fresh masks and the feed calls itself running.
+A simulated camera (bench/camera.py) sends 720p25 over TCP; the feed runs `nano`, and a display receives it over ipc. A
+picture gap is the longest time between two original pictures when they were sent. Recovery is the time until a picture
+captured after the fault (for faults of the source: after its end) is shown with fresh masks, and the feed is running.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ from .fuzz import fuzz_control, fuzz_wire
 from .room import BOX, Display, Room, processes_of
 
 PERIOD_MS = 40.0
-GAP_MS = 2 * PERIOD_MS  # what a fault that is not the picture's may cost the picture
+GAP_MS = 2 * PERIOD_MS  # the longest gap of a fault that does not concern the picture
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`do` makes it happen and returns when it was over (ns); the promises: seconds to recovery, ms without picture."""
+    """`do` injects it and returns when it was over (ns). Promised: seconds to recovery, and ms without a picture."""
 
     name: str
-    do: Callable[[Theatre], int]
+    do: Callable[[Setup], int]
     recovery_s: float
     gap_ms: float = float("inf")
-    room: Mapping[str, Any] = field(default_factory=dict)  # how the feed is made, as options of `Room`
-    each: bool = False  # a feed of its own each time
+    room: Mapping[str, Any] = field(default_factory=dict)  # options of `Room`, which starts the feed
+    each: bool = False  # whether each trial has a new feed
 
 
 @dataclass(slots=True)
-class Theatre:
+class Setup:
     room: Room
     camera: Camera
     messages: int
 
 
-def killed(role: str) -> Callable[[Theatre], int]:
-    def do(t: Theatre) -> int:
+def killed(role: str) -> Callable[[Setup], int]:
+    def do(t: Setup) -> int:
         os.kill(t.room.child(role), signal.SIGKILL)
         return now_ns()
 
     return do
 
 
-def stopped(role: str, seconds: float = 5.0) -> Callable[[Theatre], int]:
-    """Stopped for so long. Recovery counts from the stop for a process that is replaced, else from when it goes on."""
+def stopped(role: str, seconds: float = 5.0) -> Callable[[Setup], int]:
+    """Stop a worker. Recovery counts from the stop if it is replaced, else from when it continues."""
 
-    def do(t: Theatre) -> int:
+    def do(t: Setup) -> int:
         pid, since_ns = t.room.child(role), now_ns()
         os.kill(pid, signal.SIGSTOP)
         until = time.monotonic() + seconds
@@ -82,8 +82,8 @@ def stopped(role: str, seconds: float = 5.0) -> Callable[[Theatre], int]:
     return do
 
 
-def camera(command: str, seconds: float) -> Callable[[Theatre], int]:
-    def do(t: Theatre) -> int:
+def camera(command: str, seconds: float) -> Callable[[Setup], int]:
+    def do(t: Setup) -> int:
         t.camera.say(command)
         time.sleep(seconds)
         return now_ns()
@@ -91,7 +91,7 @@ def camera(command: str, seconds: float) -> Callable[[Theatre], int]:
     return do
 
 
-def resized(t: Theatre) -> int:
+def resized(t: Setup) -> int:
     t.camera.say("size 640x360")
     time.sleep(1.0)
     t.camera.say("size 1280x720")
@@ -99,34 +99,34 @@ def resized(t: Theatre) -> int:
     return now_ns()
 
 
-def network_raises(t: Theatre) -> int:
+def network_raises(t: Setup) -> int:
     os.kill(t.room.child("segment"), signal.SIGUSR1)
     return now_ns()
 
 
-DEAF = "import sys, time, zmq; s = zmq.Context().socket(zmq.SUB); s.setsockopt(zmq.RCVHWM, 1); "
-DEAF += "s.subscribe(''); s.connect(sys.argv[1]); print('on', flush=True); time.sleep(60)"
+NEVER_READS = "import sys, time, zmq; s = zmq.Context().socket(zmq.SUB); s.setsockopt(zmq.RCVHWM, 1); "
+NEVER_READS += "s.subscribe(''); s.connect(sys.argv[1]); print('on', flush=True); time.sleep(60)"
 
 
-def deaf_subscriber(t: Theatre) -> int:
-    """One that subscribes to everything, never reads, and is killed after two seconds."""
-    deaf = subprocess.Popen([sys.executable, "-c", DEAF, t.room.endpoint], stdout=subprocess.PIPE)
-    assert deaf.stdout is not None
-    deaf.stdout.readline()
+def idle_subscriber(t: Setup) -> int:
+    """A subscriber to everything that never reads, and is killed after two seconds."""
+    idle = subprocess.Popen([sys.executable, "-c", NEVER_READS, t.room.endpoint], stdout=subprocess.PIPE)
+    assert idle.stdout is not None
+    idle.stdout.readline()
     time.sleep(2)
-    deaf.kill()
-    deaf.wait()
-    deaf.stdout.close()
+    idle.kill()
+    idle.wait()
+    idle.stdout.close()
     return now_ns()
 
 
-def fuzz(which: Callable[..., Any], where: str) -> Callable[[Theatre], int]:
+def fuzz(which: Callable[..., Any], where: str) -> Callable[[Setup], int]:
     seeds = iter(range(10**6))
 
-    def do(t: Theatre) -> int:
+    def do(t: Setup) -> int:
         which(f"ipc://{t.room.folder}/{where}", t.messages, next(seeds))
         over_ns = now_ns()
-        if where == "control":  # some of the changed orders still were orders
+        if where == "control":  # some of the fuzzed requests are still valid
             t.room.client.reset()
             t.room.client.set(opacity=0.28, budget_ms=120.0)
             t.room.client.add(1, box=BOX, label="tool")
@@ -135,8 +135,8 @@ def fuzz(which: Callable[..., Any], where: str) -> Callable[[Theatre], int]:
     return do
 
 
-def supervisor_killed(t: Theatre) -> int:
-    """kill -9 of the supervisor: all that is its must be gone, and the same feed can begin again in its place."""
+def supervisor_killed(t: Setup) -> int:
+    """SIGKILL of the supervisor: its workers and memory must be gone, and the same feed can start again."""
     children, before = processes_of(t.room.pid), set(Path("/dev/shm").iterdir())
     since_ns = now_ns()
     t.room.kill()
@@ -152,21 +152,21 @@ def supervisor_killed(t: Theatre) -> int:
     return since_ns
 
 
-def wrong_key(t: Theatre) -> int:
-    """Somebody whose key nobody allowed asks for everything; what is sent to them is a broken promise."""
+def wrong_key(t: Setup) -> int:
+    """A subscriber whose key is not on the allow list, and one without a key; neither may receive anything."""
     keys = t.room.folder / "keys"
-    stranger = Display(t.room.endpoint, keys=keys / "eve.key_secret")
+    intruder = Display(t.room.endpoint, keys=keys / "eve.key_secret")
     without = Display(t.room.endpoint)
     time.sleep(2.0)
-    for one in (stranger, without):
+    for one in (intruder, without):
         one.close()
         if one.counts:
-            raise AssertionError(f"a stranger received {dict(one.counts)}")
+            raise AssertionError(f"a intruder received {dict(one.counts)}")
     return now_ns()
 
 
-def disk_full(t: Theatre) -> int:
-    """The disk of the recordings is too small; nothing but the recorder may mind."""
+def disk_full(t: Setup) -> int:
+    """The disk of the recordings is full; only the recorder may stop."""
     t.room.until(lambda: "record" in t.room.display.status.get("faults", {}), 30)
     return now_ns()
 
@@ -186,7 +186,7 @@ FAULTS = [
     Fault("resolution change", resized, 2.0),
     Fault("corrupt packets 1 s", camera("corrupt 1", 1.0), 2.0),
     Fault("connection cut 2 s", camera("cut 2", 2.0), 2.0),
-    Fault("subscriber never reads", deaf_subscriber, 1.0, GAP_MS),
+    Fault("subscriber never reads", idle_subscriber, 1.0, GAP_MS),
     Fault("fuzzed control", fuzz(fuzz_control, "control"), 1.0, GAP_MS),
     Fault("fuzzed wire", fuzz(fuzz_wire, "feed"), 1.0, GAP_MS),
     Fault("wrong key", wrong_key, 1.0, GAP_MS, {"locked": True}),
@@ -196,19 +196,19 @@ FAULTS = [
 ]
 
 
-def trial(t: Theatre, fault: Fault) -> dict[str, float]:
-    """Let it happen once, and wait until all is well again, and a little longer."""
+def trial(t: Setup, fault: Fault) -> dict[str, float]:
+    """Inject a fault once, and wait for the recovery, and a second longer."""
     begin_ns = now_ns()
     over_ns = fault.do(t)
     t.room.until(lambda: t.room.display.fresh_after(over_ns), 30)
     rows = list(t.room.display.seen["overlay"])
-    well_ns = next(m.received_ns for m in rows if m.shows(over_ns))
+    recovered_ns = next(m.received_ns for m in rows if m.shows(over_ns))
     time.sleep(1.0)
-    return {"recovery_s": (well_ns - over_ns) / 1e9, "gap_ms": t.room.display.gap_ms(begin_ns, now_ns())}
+    return {"recovery_s": (recovered_ns - over_ns) / 1e9, "gap_ms": t.room.display.gap_ms(begin_ns, now_ns())}
 
 
 @contextmanager
-def theatre(fault: Fault, messages: int) -> Iterator[Theatre]:
+def set_up(fault: Fault, messages: int) -> Iterator[Setup]:
     folder = Path(tempfile.mkdtemp(prefix="rtseg-"))
     options = dict(fault.room)
     try:
@@ -219,7 +219,7 @@ def theatre(fault: Fault, messages: int) -> Iterator[Theatre]:
             tmpfs = ["mount", "-t", "tmpfs", "-o", "size=4m", "rtseg-bench", str(options["record"])]
             subprocess.run(tmpfs, check=True)
         with Camera(size=(1280, 720)) as camera, Room(camera.url, folder, **options) as room:
-            yield Theatre(room, camera, messages)
+            yield Setup(room, camera, messages)
     finally:
         if fault.do is disk_full:
             subprocess.run(["umount", "-l", str(options["record"])], check=False)
@@ -227,10 +227,10 @@ def theatre(fault: Fault, messages: int) -> Iterator[Theatre]:
 
 
 def perform(fault: Fault, times: int, messages: int) -> dict[str, Any]:
-    """All trials of a fault, judged."""
+    """All trials of a fault, with a verdict."""
     trials, frames, seen = [], Counter[str](), 0
     for _ in range(times if fault.each else 1):
-        with theatre(fault, messages) as t:
+        with set_up(fault, messages) as t:
             trials += [trial(t, fault) for _ in range(1 if fault.each else times)]
             found = t.room.finish()["frames"]
             frames.update({"in": found["in"], "shown": found["shown"], **found["dropped"]})
@@ -264,10 +264,10 @@ def main() -> None:
 
 
 def judged(fault: Fault, trials: list[dict[str, float]], frames: Counter[str], seen: int) -> dict[str, Any]:
-    """A fault's figures beside its promises, and whether every frame is accounted for.
+    """A fault's figures and promises, and whether every frame is accounted for.
 
-    `not received`: overlays that the feed counts as shown and the display did not get, which a publisher that is
-    killed with a message in its hands explains.
+    `not_received`: overlays that the feed counts as shown and the display did not get, such as those that a killed
+    publisher was sending.
     """
     recovery, gap = ([t[key] for t in trials] for key in ("recovery_s", "gap_ms"))
     lost = 2 * frames["in"] - frames.total()

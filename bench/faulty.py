@@ -1,7 +1,7 @@
-"""A feed in a process of its own, with a network that fails on command: `python -m bench.faulty STREAM.toml STARTER`.
+"""A feed with a network that fails on command: `python -m bench.faulty STREAM.toml STARTER`.
 
-It runs what `rtseg live --json` runs, prints the same report, and ends with its starter, a process id. A SIGUSR1 to its
-`segment` process makes the next step of the network raise.
+It runs what `rtseg live --json` runs, prints the same report, and ends with the process STARTER. A SIGUSR1 to its
+`segment` worker makes the next step of the network raise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def play(profile: str, starter: int) -> None:
     from rtseg.live.profile import load_stream
     from rtseg.live.workers.lifecycle import end_with_parent
 
-    end_with_parent(starter, signal.SIGTERM)  # a bench that is killed, or a test that fails, leaves no feed behind
+    end_with_parent(starter, signal.SIGTERM)  # the feed must not outlive a killed bench or a failed test
     stop_on_signals()
     log_to_stderr()
     report = run_live(load_stream(profile), worker=WORKER)

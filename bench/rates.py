@@ -1,4 +1,4 @@
-"""What a machine can do, to see how near an engine comes: the rate of matrix products, and an encoder's operations."""
+"""The rate of matrix products of a machine, and how much of it an image encoder reaches."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def product_rate(kind: str, device: str, side: int | None = None) -> float:
 def encoder_share(
     engine: Engine, picture_hwc: ImageU8, gflop: float, device: str, rounds: int = 3, runs: int = 3
 ) -> dict[str, Any]:
-    """How near the encoder comes to the machine's product rate in its precision, both measured in each round.
+    """The share of the machine's product rate that the encoder reaches in its precision, both measured in each round.
 
     `ms` is the median of `encode_image`, which resizes and normalises the picture first; `to_input_ms` is what that
-    takes the engine (0 if it has no word for it), and the share is of the rest. `share_of_rate` is None where torch
+    takes the engine (0 if it is no separate step), and the share is of the rest. `share_of_rate` is None where torch
     cannot multiply in that precision.
     """
     kind, times, shares = engine.recipe.precision, [], []
@@ -66,7 +66,7 @@ def emulated(kind: str, device: str) -> str:
 
 
 def median_ms(function: Callable[[], object], runs: int = 7) -> float:
-    """Of so many runs, after two that are not counted; the GPU is waited for."""
+    """The median of `runs` runs in ms, after two that are not counted; waits for the GPU."""
     times = []
     for _ in range(runs + 2):
         start_ns = now_ns()

@@ -1,10 +1,10 @@
-"""A feed left running: whether its memory, its files and its clocks stay what they were.
+"""A feed that runs for hours: whether its memory, open files and clocks stay constant.
 
     python -m bench.soak [--minutes 120] [--every 10] [--json FILE]
 
-720p25 from a camera of our own over TCP, `nano`, watched over ipc. Every few seconds: the memory and the open files of
-each process, and the time between a picture's pts and its capture. Flat means: the median of the last tenth is within
-1% of that of the tenth after the warm-up (the first tenth, or two minutes).
+A simulated camera sends 720p25 over TCP; the feed runs `nano`, and a display receives it over ipc. Samples every few
+seconds: memory and open files of each process, and the time from a picture's pts to its capture. "Flat" means that the
+median of the last tenth is within 1% of that of the tenth after the warm-up (the first tenth, or two minutes).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Sample = dict[str, Any]
 def soak(
     minutes: float, every_s: float, size: tuple[int, int] = (1280, 720), **room_options: Any
 ) -> tuple[list[Sample], dict[str, Any]]:
-    """Samples over time, and the feed's own report."""
+    """Samples over time, and the report of the feed."""
     folder = Path(tempfile.mkdtemp(prefix="rtseg-"))
     samples: list[Sample] = []
     try:
@@ -47,13 +47,13 @@ def soak(
 
 
 def offset_ms(room: Room) -> float:
-    """How much later than their pts the newest pictures were captured: what changes in it is drift."""
+    """How much later than their pts the newest pictures were captured; its change over time is drift."""
     rows = room.display.seen["video"][-100:]
     return float(np.median([(m.captured_ns / 1e6 - m.pts_ms) for m in rows]))
 
 
 def judge(samples: list[Sample], report: dict[str, Any]) -> dict[str, Any]:
-    """What changed from the tenth after the warm-up to the last tenth, by process."""
+    """The change from the tenth after the warm-up to the last tenth, by process."""
     at_s = np.array([s["at_s"] for s in samples])
     warm_s = max(min(WARM_UP_S, at_s[-1] / 5), at_s[-1] / 10)
     first = (at_s >= warm_s) & (at_s < warm_s + at_s[-1] / 10)
