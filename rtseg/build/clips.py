@@ -25,7 +25,7 @@ FRAMES = 64  # four times what any object remembers
 MOST_FRAMES = 240  # of the user's clip
 CALIBRATION = 32  # frames of another seed: an engine is not checked on what it was calibrated on
 
-Prompts = Mapping[int, Sequence[Prompt]]
+PromptsByFrame = Mapping[int, Sequence[Prompt]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Clip:
 
     name: str
     frames: Callable[[], Iterator[Frame]]
-    prompts: Prompts
+    prompts: PromptsByFrame
     count: int | None = None
     truths: Mapping[int, int] = field(default_factory=dict)
 
@@ -113,7 +113,7 @@ def _prompt(i: int, mask_hw: BoolMask, kind: str) -> Prompt:
     return Prompt(i, box=(float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)))
 
 
-def _read(path: Path, objects: int) -> Prompts:
+def _read(path: Path, objects: int) -> PromptsByFrame:
     prompts = load_prompts(path)
     known = {prompt.id for on_frame in prompts.values() for prompt in on_frame}
     if len(known) > objects:

@@ -13,7 +13,7 @@ from ..base.errors import PromptError
 from ..base.types import Frame, Prompt
 from ..grab import Source
 
-Prompts = Mapping[int, Sequence[Prompt]]
+PromptsByFrame = Mapping[int, Sequence[Prompt]]
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def on_frame(frame: int) -> Iterator[None]:
         raise PromptError(f"frame {frame}: {e}") from e
 
 
-def check_prompts(prompts: Prompts, source: Source, max_objects: int) -> None:
+def check_prompts(prompts: PromptsByFrame, source: Source, max_objects: int) -> None:
     """`PromptError` for prompts that do not fit the source, or are for more objects than the recipe allows."""
     if not prompts:
         raise PromptError(f"{source.uri}: no prompts; expected at least one")
@@ -45,7 +45,7 @@ def check_prompts(prompts: Prompts, source: Source, max_objects: int) -> None:
         )
 
 
-def beyond_end(prompts: Prompts, count: int | None, uri: str) -> str:
+def beyond_end(prompts: PromptsByFrame, count: int | None, uri: str) -> str:
     """The line about a prompt on a frame that does not exist; "" if there is none, or the count is unknown."""
     last = max(prompts)
     if count is None or last < count:
@@ -64,7 +64,7 @@ def shifted(frame: Frame, account: Account) -> str:
     )
 
 
-def hash_of(prompts: Prompts) -> str:
+def hash_of(prompts: PromptsByFrame) -> str:
     """The SHA-256 of the prompts' values: it does not depend on how their file was written."""
     digest = sha256()
     for frame, given in sorted(prompts.items()):

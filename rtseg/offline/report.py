@@ -14,7 +14,7 @@ from ..base.timing import Stages
 from ..build.doctor import versions
 from ..engine import Engine
 from ..grab import Source
-from .check import Prompts, hash_of
+from .check import PromptsByFrame, hash_of
 from .settings import Reading, files_of
 
 FILE = "run.json"
@@ -27,7 +27,7 @@ class Report:
 
     def __init__(
         self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading,
-        source: Source, engine: Engine, prompts: Prompts, stages: Stages,
+        source: Source, engine: Engine, prompts: PromptsByFrame, stages: Stages,
         *, fine: bool,
     ) -> None:  # fmt: skip
         """`files` are those of the source, as they were before it was opened."""

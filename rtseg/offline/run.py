@@ -23,7 +23,7 @@ from ..grab import Source, open_source
 from ..publish.overlay import DrawMasks, draw_masks
 from ..track import Tracker
 from .background import Prefetch, WriteBehind
-from .check import Prompts, beyond_end, check_prompts, on_frame, shifted
+from .check import PromptsByFrame, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
 from .results import Results
 from .settings import DECODERS, PICTURES, Reading, Uri, files_of, uris_of
@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 def segment(
     source: Uri | Sequence[Uri],
-    prompts: Prompts,
+    prompts: PromptsByFrame,
     out: str | Path,
     engine: str | Path | Recipe | None = None,
     *,
@@ -90,7 +90,7 @@ class _Request:
     """The arguments of `segment`, read."""
 
     uris: list[str]
-    prompts: Prompts
+    prompts: PromptsByFrame
     out: Path
     recipe: Recipe
     reading: Reading
@@ -152,7 +152,7 @@ class _Run:
     """One pass over a source, and how it ended; `cause` is the error that ended it early."""
 
     def __init__(
-        self, source: Source, tracker: Tracker, prompts: Prompts, results: Results,
+        self, source: Source, tracker: Tracker, prompts: PromptsByFrame, results: Results,
         stages: Stages, progress: Progress, say: Say,
     ) -> None:  # fmt: skip
         self.source, self.results, self.ending = source, results, Ending()
