@@ -98,7 +98,7 @@ def openvino(network: Sam2, slots: int, given: Inputs, eight_bits: bool, conditi
 
     plan = MemorySettings("fifo")
     recipe = Recipe(image_size=network.image_size, precision="fp32", max_objects=1, memory=plan)
-    shapes = replace(onnx.Shapes.of(network.preset, recipe), slots=(slots,), pointers=len(given.ages))
+    shapes = replace(onnx.Shapes.for_recipe(network.preset, recipe), slots=(slots,), pointers=len(given.ages))
     static = onnx.typed(network, "fp32")
     asked = questions(static, given)
     asked["decode"] = [conditioned, given.mid, given.fine]

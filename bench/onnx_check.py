@@ -82,7 +82,9 @@ def padded(keys_of: Any, shapes: Shapes, slots: int, recalls: list[Recall], seed
     """The recalls as `attend` takes them; noise where there is no memory."""
     draw, ports = torch.Generator().manual_seed(seed), shapes.ports(slots)
     names = [name for name in VERBS["attend"][0] if name != "top"]
-    values = {name: torch.randn(ports[name].of(len(recalls)), generator=draw).to(ports[name].dtype) for name in names}
+    values = {
+        name: torch.randn(ports[name].shape_for(len(recalls)), generator=draw).to(ports[name].dtype) for name in names
+    }
     values["present_bt"].zero_()
     values["real_bp"].zero_()
     values["slots_bt"].zero_()
@@ -164,7 +166,7 @@ def check(args: argparse.Namespace) -> int:
     for size in args.sizes:
         network = random_network(get_preset(args.model), size)
         recipe = Recipe(model=args.model, image_size=size, precision="fp32", max_objects=max(counts))
-        shapes = Shapes.of(network.preset, recipe)
+        shapes = Shapes.for_recipe(network.preset, recipe)
         with tempfile.TemporaryDirectory() as folder:
             paths = export(typed(network, "fp32"), shapes, Path(folder))
             for objects in counts:

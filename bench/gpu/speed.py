@@ -68,7 +68,7 @@ def measure(case: Case, wanted: list[Row], frames: int, deadline: float, note: N
             for other in [k for k in engines if k != key]:
                 del engines[other]  # one at a time: what the device holds is to be this one's
             if key not in engines:
-                engines[key] = Opened.of(case, row)
+                engines[key] = Opened.for_row(case, row)
             report["rows"][row.name] = timed(case, row, engines[key], frames, deadline)
         report["goals"] = goals(case.name, report["rows"])
         note(report)
@@ -99,7 +99,7 @@ class Opened:
     held_before: int
 
     @staticmethod
-    def of(case: Case, row: Row) -> Opened:
+    def for_row(case: Case, row: Row) -> Opened:
         held = held_bytes(case.device)
         if case.device != "cpu":
             torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""What the callers of an engine do with its arrays, be they torch's or numpy's.
+"""Operations on an engine's arrays, for its callers: the same for torch and for numpy.
 
 The two share most names (`stack`, `concat`, `clip`, `asarray`, ...), so that the module behind an array is nearly all
 that it takes. torch is imported only where somebody has made a tensor, and so has imported it.
@@ -18,7 +18,7 @@ from ..sam2 import Array
 
 
 def namespace(x: Array) -> ModuleType:
-    """The library that an array is of: numpy or torch."""
+    """The library of an array: numpy or torch."""
     if isinstance(x, np.ndarray):
         return np
     import torch
@@ -27,12 +27,12 @@ def namespace(x: Array) -> ModuleType:
 
 
 def on_host(x: Array) -> bool:
-    """Whether the host reads an array where it lies, without waiting for anybody."""
+    """Whether the host can read an array where it is, without a copy and without waiting for a device."""
     return isinstance(x, np.ndarray) or x.device.type == "cpu"
 
 
 class _Downloads(threading.local):
-    """Where tensors of GPUs come down: pinned memory of each thread, kept and grown, and the event after a copy.
+    """Pinned host memory that tensors of GPUs are copied to, one for each thread and device, and the event of a copy.
 
     Memory that is pinned for one copy costs more than the copy, and unpinned memory is copied twice.
     """
@@ -41,14 +41,14 @@ class _Downloads(threading.local):
         self._by_device: dict[str, tuple[Any, Any]] = {}
 
     def on(self, device: Any, numbers: int) -> tuple[Any, Any]:
-        """fp32 memory for so many numbers from a device, and an event."""
+        """Pinned fp32 memory for this many numbers from a device, and an event."""
         import torch
 
         buffer, event = self._by_device.get(str(device), (None, None))
         if buffer is None or len(buffer) < numbers:
             with torch.inference_mode(False):  # made there it could be written to nowhere else
-                room = 1 << (numbers - 1).bit_length()  # so that objects which join seldom make it grow
-                buffer = torch.empty(room, dtype=torch.float32, pin_memory=True)
+                length = 1 << (numbers - 1).bit_length()  # so that objects which join seldom make it grow
+                buffer = torch.empty(length, dtype=torch.float32, pin_memory=True)
             event = event or torch.cuda.Event()
             self._by_device[str(device)] = buffer, event
         return buffer[:numbers], event
@@ -68,7 +68,7 @@ def to_host(x: Array) -> Float32:
 
 
 def _landed(x: Array) -> Float32:
-    """A tensor of a GPU on the host, in memory of its own. It waits for this copy, and not for what comes after it."""
+    """A GPU's tensor on the host, in memory of its own. It waits for this copy, and not for work queued after it."""
     import torch
 
     buffer, event = _DOWNLOADS.on(x.device, x.numel())
@@ -80,7 +80,7 @@ def _landed(x: Array) -> Float32:
 
 
 def bring(arrays: Sequence[Array]) -> list[Float32]:
-    """Arrays as numpy's, in fp32, their own: those of a GPU in one copy, so that the host waits once."""
+    """Arrays as new fp32 numpy arrays: those of a GPU in one copy, so that the host waits once."""
     here = [on_host(x) for x in arrays]
     host: list[Float32] = [to_host(x).copy() if own else _NONE for x, own in zip(arrays, here, strict=True)]
     if all(here):

@@ -2,11 +2,10 @@
 
     engines/built/NAME/engine.json    the sidecar, written last
     engines/built/NAME/...            whatever the runtime's `make` wrote
-    engines/built/.NAME.refused       the last build's proof failed: what it was of, and why
 
-An artifact is run only where everything that it depends on is what it was: recipe, network, weights, our own sources,
-libraries and device. Else it is refused, in one line that names the first thing that differs. What a proof has found
-to be wrong is not run either, until a build of the same succeeds.
+An artifact runs only where everything that it depends on is unchanged: recipe, network, weights, our own sources,
+libraries and device (identity.py). Otherwise one line names the first thing that differs. An engine that failed its
+parity check is not run either, until a build of the same identity succeeds (refusal.py).
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ Sidecar = dict[str, Any]
 
 
 def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | None, str]:
-    """The built engine of a settled recipe, or None; and what a person should know of it, or why there is none.
+    """The built engine of a settled recipe, or None; and a note for the description: what to know of it, or why none.
 
-    `EngineError` instead for a runtime that cannot do without, and for an engine whose proof failed.
+    `EngineError` for a runtime that needs a built engine and has none, and for one that failed its parity check.
     """
     if recipe.runtime == "torch":
         return None, "the reference; nothing to build"
-    # What an identity asks of libraries and the machine takes longer than to see that there is nothing.
+    # First the quick question: an identity asks libraries and the machine, which takes longer.
     if was_refused(recipe) and (why := refusal(recipe, identity(recipe, preset, weights_hash))):
         raise EngineError(why)
     try:
@@ -53,7 +52,7 @@ def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | No
 
 
 def fastest(recipe: Recipe) -> list[Recipe]:
-    """What a build of a recipe with `runtime = "auto"` found to be the fastest, if anything; it may be stale."""
+    """What a build of a recipe with `runtime = "auto"` found to be the fastest: none or one; it may be stale."""
     folder = folder_of(recipe)
     if folder is None or not folder.is_dir():
         return []
@@ -61,7 +60,7 @@ def fastest(recipe: Recipe) -> list[Recipe]:
         found = read(folder, recipe)["identity"]["recipe"]
         measured = replace(recipe, runtime=str(found["runtime"]), precision=str(found["precision"]))
     except (EngineError, KeyError, TypeError):
-        return []  # what is wrong with it is said when an engine is looked for there
+        return []  # `find` reports what is wrong with it
     return [measured] if recipe.precision in ("auto", measured.precision) else []
 
 

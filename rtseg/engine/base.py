@@ -28,7 +28,7 @@ class Engine(Protocol):
     preset: Preset
     image_size: int
     weights_hash: str
-    description: str  # runtime, precision and device, for people
+    description: str  # runtime, precision and device, to be read by people
 
     def encode_image(self, image_hwc: ImageU8) -> Features:
         """Encode a picture, uint8 [H, W, 3] RGB of any size, to features that all objects share."""
@@ -50,10 +50,10 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Rivals(Protocol):
-    """What a policy may ask for beside the verbs; an engine need not offer it."""
+    """What a memory policy may ask for beside the verbs; an engine need not offer it."""
 
     def rivals(self, conditioned_bchw: Array, features: Features) -> Array:
-        """Logits [b, 2, 4g, 4g] of the masks that lose where nobody prompts, and that `decode` need not draw."""
+        """Logits [b, 2, 4g, 4g] of the two candidate masks that `decode` does not choose on a frame without prompts."""
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """How many numbers a network holds, and how many it holds at once while it computes: from its preset alone.
 
-No torch is needed, and nothing is allocated. tests/engine/test_room.py counts both in the network itself.
+No torch is needed, and nothing is allocated. tests/engine/test_memory_estimate.py counts both in the network itself.
 """
 
 from __future__ import annotations

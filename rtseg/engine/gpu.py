@@ -38,10 +38,10 @@ class Gpu(Protocol):
     stream: int
 
     def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A buffer on the device; `EngineError` where there is no room."""
+        """A buffer of zeros on the device; `EngineError` if its memory is full."""
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory of the host that the device copies from and to without help."""
+        """Pinned host memory."""
 
     def event(self) -> Event:
         """An event that was not recorded yet."""
@@ -49,7 +49,7 @@ class Gpu(Protocol):
     def work(self) -> AbstractContextManager[None]:
         """Inside, torch works on `stream` of this device; what was done before or comes after is in order.
 
-        The host waits for nothing.
+        The host does not wait.
         """
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
@@ -59,7 +59,7 @@ class Gpu(Protocol):
         """The host waits until all that is on the stream is done; only inside `work`."""
 
     def free_bytes(self) -> int:
-        """Memory of the device that nobody uses."""
+        """Unused memory of the device."""
 
     def facts(self) -> dict[str, str]:
         """What a plan depends on: `gpu`, `compute_capability` and `driver`."""

@@ -1,8 +1,8 @@
 """How much memory an engine will take, by part, before any of it is allocated.
 
-All is computed from the recipe, the preset and the size of the pictures. Weights, tables and buffers are exact; what is
-computed on the way is the most that the network's verbs hold at once, within a few per cent; CUDA and its libraries,
-and what TensorRT needs for scores that it does not fuse, are estimates, and said to be so.
+Everything is computed from the recipe, the preset and the size of the pictures. Weights, tables and buffers are exact.
+Intermediate values ("on the way") are the most that a verb of the network holds at once, within a few per cent. CUDA
+and its libraries, and TensorRT's scores where attention is not fused, are rough estimates.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .recipe import Recipe
 from .static.engine import SPARE
 
 MIB = 2**20
-HD = (1080, 1920)  # height and width of a picture, where nobody says
+HD = (1080, 1920)  # height and width of a picture, unless given
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int16": 2, "int8": 2, "fp8": 2}  # of a number in products
 CUDA = 600 * MIB  # context and code of torch's and NVIDIA's libraries: an estimate, it differs with card and version
 PROCESS = {"onnx": 95 * MIB, "other": 310 * MIB}  # Python with ONNX Runtime, or with torch: measured on Linux
@@ -42,7 +42,7 @@ class MemoryEstimate:
 
     @property
     def sure(self) -> int:
-        """What is needed whatever an estimate is worth, beside CUDA itself."""
+        """What is needed for certain, without CUDA itself: the exact parts, and 3/4 of the estimated ones."""
         rest = sum(size for name, size in self.parts.items() if name not in (*SURE, "CUDA"))
         return sum(self.parts.get(name, 0) for name in SURE) + int(LEAST * rest)
 
@@ -152,7 +152,7 @@ def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dic
 
 
 def check(recipe: Recipe, device: str, height: int = HD[0], width: int = HD[1]) -> None:
-    """`EngineError` in one line, before anything is allocated, where a GPU has no room for the engine of a recipe."""
+    """`EngineError` in one line, before anything is allocated, if the engine of a recipe does not fit on its GPU."""
     if not device.startswith("cuda"):
         return
     free, needed = free_gpu_bytes(device), estimate_memory(recipe, height, width, on_gpu=True)

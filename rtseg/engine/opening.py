@@ -26,10 +26,10 @@ from .weights import find_weights, load_network
 
 VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "rivals")  # of an engine
 WITH_GPU = (*ON_GPU, "torch")  # of the ladder of `runtime = "auto"`
-ROOM = ("out of memory", "outofmemory", "cannot allocate memory", "alloc_failed")
+OUT_OF_MEMORY = ("out of memory", "outofmemory", "cannot allocate memory", "alloc_failed")
 
 log = logging.getLogger("rtseg.engine")
-_told: set[str] = set()  # what this process has warned of: once is enough
+_warned: set[str] = set()  # lines that this process has logged: each once
 
 
 def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
@@ -98,8 +98,9 @@ def open_one(recipe: Recipe) -> Engine:
 def open_best(recipe: Recipe) -> Engine:
     """The best engine that opens; its description names those that did not.
 
-    Whatever keeps one from being opened, the next is tried: a library of another version, a GPU that is full. After a
-    fault of the GPU that this process cannot survive what is left is the CPU. `EngineError` if nothing opens.
+    One that does not open, for whatever reason (a library of another version, a GPU that is full), makes way for the
+    next. After a GPU fault that this process cannot survive only the CPU's runtimes are tried. `EngineError` if none
+    opens.
     """
     preset, path = get_preset(recipe.model), find_weights(recipe.weights)
     weights_hash = file_sha256(path)
@@ -128,12 +129,12 @@ def open_best(recipe: Recipe) -> Engine:
 def _candidates(
     recipe: Recipe, preset: Preset, weights_hash: str, failed: Mapping[str, str]
 ) -> Iterator[tuple[Recipe, str]]:
-    """What `rtseg build` measured to be the fastest, if it may be run, then all that may be here, the best first.
+    """What `rtseg build` measured as the fastest, if it may be run; then all that this machine may have, best first.
 
-    With each what is to be said of it. `failed` are those that were tried in vain by then.
+    Each comes with a note for the engine's description, or "". `failed`: the runtimes that did not open so far.
     """
     for measured in fastest(recipe):
-        with suppress(EngineError):  # of which the ladder's own says more
+        with suppress(EngineError):  # the same runtime of the ladder reports why
             if present(measured, preset, weights_hash)[1] is not None:
                 yield measured, "the fastest that rtseg build measured here"
     for runtime in ladder(recipe):
@@ -144,17 +145,17 @@ def _candidates(
 
 
 def in_one_line(e: Exception) -> str:
-    """Why an engine does not open, and what to do."""
-    said = " ".join((str(e).strip().splitlines() or [type(e).__name__])[0].split())
+    """Why an engine does not open, and what to do, in one line."""
+    text = " ".join((str(e).strip().splitlines() or [type(e).__name__])[0].split())
     if isinstance(e, EngineError):
-        return said
-    if isinstance(e, MemoryError) or any(word in said.lower() for word in ROOM):
-        return f"{said}; lower image_size or max_objects, or close what else uses the memory"
-    return f"{type(e).__name__}: {said}; see: rtseg doctor"
+        return text
+    if isinstance(e, MemoryError) or any(word in text.lower() for word in OUT_OF_MEMORY):
+        return f"{text}; lower image_size or max_objects, or close what else uses the memory"
+    return f"{type(e).__name__}: {text}; see: rtseg doctor"
 
 
 def _lost_gpu() -> str:
-    """Whether the GPU can still be used by this process, once what a failure has left behind is gone: why not, or "".
+    """Why this process can no longer use its GPU, or "". What a failed engine left behind is freed first.
 
     After some faults (an illegal address, an assertion in a kernel) every later call of CUDA fails.
     """
@@ -166,22 +167,22 @@ def _lost_gpu() -> str:
         torch.cuda.empty_cache()
         torch.cuda.synchronize()
     except Exception as e:
-        said = (str(e).splitlines() or [type(e).__name__])[0]
-        return f"the GPU is lost to this process ({said}); end it, and start it again"
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        return f"the GPU is lost to this process ({reason}); end it, and start it again"
     return ""
 
 
 def _explain(engine: Engine, failed: Mapping[str, str]) -> None:
-    """Say in the description what was better and does not open."""
-    said = [f"instead of {name}, which does not open: {why}" for name, why in failed.items()]
-    said += filter(None, [driver_alone()])
-    if said:
-        engine.description += f" ({'; '.join(said)})"
+    """Name in the description the better runtimes that did not open, and why."""
+    notes = [f"instead of {name}, which does not open: {why}" for name, why in failed.items()]
+    notes += filter(None, [driver_alone()])
+    if notes:
+        engine.description += f" ({'; '.join(notes)})"
 
 
 def _warn(line: str) -> None:
-    if line not in _told:
-        _told.add(line)
+    if line not in _warned:
+        _warned.add(line)
         log.warning("rtseg: %s; trying the next best", line)
 
 

@@ -1,7 +1,7 @@
-"""Which settings hold the masks of a feed within their budget on a machine, by how long a step of its network takes.
+"""Which settings keep a feed's masks within their age budget on this machine, from how long a step takes.
 
-A mask is as old as its step is long when it is done, and is shown until the next one is: so a step may take half of the
-budget, or as long as the frames are apart, if that is more and within the budget.
+A finished mask is as old as its step was long, and it is shown until the next one is finished. So a step may take half
+of the budget; or one frame interval, if that is longer and still within the budget.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .recipe import Recipe
 
 SIDES = 32  # what an image size is a multiple of
-SMALLEST = 128  # less shows the networks that are shipped next to nothing of an instrument
+SMALLEST = 128  # below this the shipped networks hardly see an instrument
 _COST = {"micro": 1.0, "nano": 1.3}  # of a step at the same size, by measurement
 _USUAL = {"micro": 224, "nano": 320}
 
@@ -54,7 +54,7 @@ def nearest(recipe: Recipe, step_ms: float, allowed_ms: float) -> Reach:
             Reach(f'model = "micro" with image_size = {size}', _at(as_micro_ms, recipe.image_size, size))
             for size in range(_USUAL["micro"], SMALLEST - 1, -SIDES)
         ]
-    gentle = [reach for reach in own if reach.step_ms > 0.5 * step_ms]  # half the pixels: it is another network's turn
+    gentle = [reach for reach in own if reach.step_ms > 0.5 * step_ms]  # below half the pixels micro is better
     choices = [*gentle, *micro, *own] or [Reach("fewer objects, or a faster machine", step_ms)]
     fastest = min(choices, key=lambda reach: reach.step_ms)
     return next((reach for reach in choices if reach.step_ms <= allowed_ms), fastest)

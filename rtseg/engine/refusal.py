@@ -27,8 +27,8 @@ def unusable(recipe: Recipe, path: Path, what: str) -> EngineError:
 def refuse(folder: Path, part: Path, expected: Identity, reason: str) -> None:
     """Record that an engine of this identity was made for `folder` and failed its proof; in one step, by way of `part`.
 
-    An engine of the same identity that lies in `folder` is not run either: two that were made alike and judged
-    differently are not to be trusted.
+    An engine of the same identity that is installed in `folder` is not run either: of two that were made alike, one
+    passed the parity check and one failed it.
     """
     record = part / "refused.json"
     values = {"identity": expected, "sources": source_digests(expected["recipe"]["runtime"]), "reason": reason}
@@ -37,7 +37,7 @@ def refuse(folder: Path, part: Path, expected: Identity, reason: str) -> None:
 
 
 def forgive(folder: Path) -> None:
-    """A build has succeeded: no refusal stands."""
+    """Remove the record: a build has succeeded."""
     _record(folder).unlink(missing_ok=True)
 
 
@@ -57,7 +57,7 @@ def refusal(recipe: Recipe, expected: Identity) -> str:
     if dict(flat(known)) != dict(flat(expected)) or changed_source(sources, recipe.runtime):
         return ""
     remedy = 'take runtime = "torch", or once it is repaired'
-    return str(unusable(recipe, folder, f"refused by the gate ({reason}); {remedy}"))
+    return str(unusable(recipe, folder, f"refused by the parity check ({reason}); {remedy}"))
 
 
 def was_refused(recipe: Recipe) -> bool:

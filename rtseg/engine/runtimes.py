@@ -77,7 +77,7 @@ def torch_for(what: str) -> Any:
 def settle(recipe: Recipe) -> Recipe:
     """The recipe with a definite runtime, precision and device; `EngineError` where this machine cannot have them.
 
-    The device of ONNX Runtime stays as it was said: its providers count the GPUs themselves.
+    ONNX Runtime's device stays as the recipe has it: its providers number the GPUs themselves.
     """
     runtime = best_runtime(recipe) if recipe.runtime == "auto" else recipe.runtime
     try:
@@ -97,21 +97,21 @@ def settle(recipe: Recipe) -> Recipe:
 
 
 def best_runtime(recipe: Recipe) -> str:
-    """What `runtime = "auto"` is where `rtseg build` has not measured it: the best that is likely to be."""
+    """What `runtime = "auto"` is before `rtseg build` has measured: the runtime that is likely to be the fastest."""
     return next(name for name in ladder(recipe) if name != "tensorrt" or tensorrt_loads())
 
 
 def ladder(recipe: Recipe) -> list[str]:
     """The runtimes that `runtime = "auto"` may be here, the best first; there is always one.
 
-    TensorRT is among them where its bindings are installed, be it that they do not load: who opens it says why.
-    A device that the recipe names is not left. `EngineError` where it names a GPU that is not there.
+    TensorRT is among them where its bindings are installed, even if they do not load: opening it reports why. A
+    device that the recipe names is never replaced. `EngineError` where it names a GPU that is not there.
     """
     if not has_torch():
         return ["onnx"]
     names = []
     if recipe.device.startswith("cuda"):
-        device_of("torch", recipe.device)  # a mistake in the recipe is no reason to try one runtime after the other
+        device_of("torch", recipe.device)  # raises at once for a GPU that is not there
     if recipe.device != "cpu" and sees_gpu():
         names = (["tensorrt"] if _has("tensorrt") else []) + ["cuda", "torch"]
     if not recipe.device.startswith("cuda"):
@@ -120,10 +120,10 @@ def ladder(recipe: Recipe) -> list[str]:
 
 
 def _on_cpu(recipe: Recipe) -> list[str]:
-    """The two that work on a CPU, the better first."""
+    """The two runtimes of a CPU, the faster first."""
     try:
         kernels = kernel_precisions(recipe.model)
-    except (ImportError, OSError):  # a torch that does not load, of which the runtime speaks when it is opened
+    except (ImportError, OSError):  # torch does not load: opening the runtime reports it
         return ["cpu", "onnx"]
     if not _has("onnxruntime"):
         return ["cpu"]
@@ -132,7 +132,7 @@ def _on_cpu(recipe: Recipe) -> list[str]:
 
 
 def candidates(recipe: Recipe) -> list[Recipe]:
-    """All that a recipe with `runtime = "auto"` could be built for on this machine, settled; the most exact first."""
+    """What a recipe with `runtime = "auto"` could be built for on this machine, settled; the most exact first."""
     torch_for("rtseg build")
     found: list[tuple[str, str]] = []
     if recipe.device != "cpu" and sees_gpu():
@@ -170,7 +170,7 @@ def sees_gpu() -> bool:
 
 
 def driver_alone() -> str:
-    """That there is a driver for an NVIDIA GPU, and torch sees none, if so: one line, else "". Imports nothing."""
+    """One line if there is an NVIDIA driver and torch sees no GPU, else "". Imports nothing."""
     torch = sys.modules.get("torch")
     if not any(path.exists() for path in NVIDIA_DEVICES) or torch is None or torch.cuda.is_available():
         return ""
@@ -228,7 +228,7 @@ def gpus() -> list[str]:
 
 
 def _hidden() -> str:
-    """That others may be hidden."""
+    """A hint that CUDA_VISIBLE_DEVICES hides GPUs, or ""."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return "" if visible is None else f' (CUDA_VISIBLE_DEVICES = "{visible}" hides all others)'
 

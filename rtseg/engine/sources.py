@@ -16,16 +16,16 @@ from pathlib import Path
 from ..base.files import file_sha256
 
 PACKAGE = Path(__file__).parents[1]
-ROOMS = ("engine", "sam2")
+PACKAGES = ("engine", "sam2")
 FOREIGN = (".cu", ".cpp", ".h")
 CHOOSES = ("engine/recipe.py", "engine/runtimes.py")  # a runtime, a device: neither says what is computed there
 
 
 @cache
 def sources_hash(package: Path = PACKAGE) -> str:
-    """The SHA-256 over all that could be among them: where that is what it was, nobody need look closer."""
+    """The SHA-256 over all files that could be among them: while it is unchanged, no single file need be compared."""
     digest = hashlib.sha256()
-    for path in sorted(p for room in ROOMS for p in (package / room).rglob("*") if p.suffix in (".py", *FOREIGN)):
+    for path in sorted(p for name in PACKAGES for p in (package / name).rglob("*") if p.suffix in (".py", *FOREIGN)):
         digest.update(f"{path.relative_to(package)} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
@@ -42,7 +42,7 @@ def sources_of(family: str, package: Path = PACKAGE) -> dict[str, str]:
         text = path.read_bytes()
         try:
             tree = ast.parse(text)
-        except SyntaxError:  # somebody is writing it just now
+        except SyntaxError:  # it is being edited
             found[path] = hashlib.sha256(text).hexdigest()
             continue
         found[path] = hashlib.sha256(ast.dump(_bare(tree)).encode()).hexdigest()
@@ -77,7 +77,7 @@ def _foreign(path: Path, tree: ast.Module) -> Iterator[Path]:
 
 
 def _imported(path: Path, tree: ast.Module, package: Path) -> Iterator[Path]:
-    """The modules of the rooms that a module imports."""
+    """The modules of these packages that a module imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names]
@@ -95,9 +95,9 @@ def _imported(path: Path, tree: ast.Module, package: Path) -> Iterator[Path]:
 
 def _modules(at: Path, names: list[str], package: Path) -> Iterator[Path]:
     """The files behind `from AT import NAMES`: modules of a package, else the file that defines the names."""
-    if at == package or not at.is_relative_to(package) or at.relative_to(package).parts[0] not in ROOMS:
-        # `from .. import sam2` names a room; all else above the rooms decides nothing of the network.
-        yield from (at / name / "__init__.py" for name in names if at == package and name in ROOMS)
+    if at == package or not at.is_relative_to(package) or at.relative_to(package).parts[0] not in PACKAGES:
+        # `from .. import sam2` names a package; other modules of rtseg do not affect what is computed.
+        yield from (at / name / "__init__.py" for name in names if at == package and name in PACKAGES)
         return
     if at.with_suffix(".py").is_file():
         yield at.with_suffix(".py")

@@ -1,4 +1,4 @@
-"""How many threads an engine may use: said once, around its opening, whatever the library that it then runs on."""
+"""How many threads an engine may use: set once, around its opening, for whatever library it runs on."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def spare_core() -> AbstractContextManager[None]:
 
 
 def most_threads() -> int | None:
-    """The limit where there is one; for a library that chooses well by itself."""
+    """The limit if one was set; for a library that chooses well by itself."""
     return _MOST.get()
 
 
 def threads() -> int:
-    """How many an engine that is opened now is to use: as many as OMP_NUM_THREADS says, or cores, within the limit."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    wanted = int(said) if said.isdigit() and int(said) else cpu_cores()
+    """How many threads an engine that is opened now uses: OMP_NUM_THREADS, or else all cores, within the limit."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = int(text) if text.isdigit() and int(text) else cpu_cores()
     return min(wanted, _MOST.get() or wanted)

@@ -59,7 +59,7 @@ Values = dict[str, Tensor]
 
 def shapes_of(precision: str) -> Shapes:
     """Few slots, so that the graphs are small."""
-    return replace(Shapes.of(MINI, replace(RECIPE, precision=precision)), slots=(SLOTS,))
+    return replace(Shapes.for_recipe(MINI, replace(RECIPE, precision=precision)), slots=(SLOTS,))
 
 
 @pytest.fixture(scope="module")

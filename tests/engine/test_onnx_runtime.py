@@ -418,7 +418,7 @@ def test_other_weights_have_other_graphs(
 def test_other_sources_have_other_graphs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: tuple[Any, Any]
 ) -> None:
-    expected = Identity.of(pair[1].preset, SIZE, "0" * 64)
+    expected = Identity.for_network(pair[1].preset, SIZE, "0" * 64)
     before = cached_folder(tmp_path, pair[1].preset, expected)
     monkeypatch.setattr(graph_folder, "sources_hash", lambda: "another")
     assert cached_folder(tmp_path, pair[1].preset, expected) != before

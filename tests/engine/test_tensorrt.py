@@ -231,7 +231,7 @@ def test_pictures_of_any_size_come_up_as_bytes(engine: Any) -> None:
     for height, width in ((64, 64), (90, 120), (40, 50), (64, 65), (240, 320), (90, 120)):
         image = draw.integers(0, 255, (height, width, 3), dtype=np.uint8)[:, ::-1]  # not contiguous
         engine.encode_image(image)
-        found = engine._buffers.of(1)["image_1chw"]
+        found = engine._buffers.for_objects(1)["image_1chw"]
         encoded = found.clone()
         found.zero_()
         assert torch.equal(engine.prepare(image), encoded)
@@ -263,7 +263,7 @@ def test_an_empty_recording_is_noticed(engine: Engine, monkeypatch: pytest.Monke
 def test_plans_that_give_no_numbers_are_noticed(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer of NaN is unlike every other, and would pass for one that follows the picture."""
     recalls, launch = recall_of(engine, 1), stand_in._Context.launch
-    score = engine._buffers.of(1)["score_b"]
+    score = engine._buffers.for_objects(1)["score_b"]
 
     def broken(context: Any, addresses: dict[str, int]) -> None:
         launch(context, addresses)

@@ -161,7 +161,7 @@ def test_values_that_are_filled_up_answer_the_same(network: Sam2) -> None:  # no
     static, ports = typed(network, "bf16"), shapes_of("bf16").ports(SLOTS)
     draw = torch.Generator().manual_seed(0)
     names = ("keys_btlnd", "values_btnm", "slots_bt", "present_bt", "pointers_bpd", "ages_bp", "real_bp")
-    given = [torch.randn(ports[n].of(2), generator=draw).abs().to(ports[n].dtype) for n in names]
+    given = [torch.randn(ports[n].shape_for(2), generator=draw).abs().to(ports[n].dtype) for n in names]
     q = torch.randn(1, 64, 64, generator=draw)
     wide, narrow = (read(static.attend, *given)(0, q) for read in (WideRead, PaddedRead))
     assert wide.shape == narrow.shape and torch.equal(wide, narrow)

@@ -382,6 +382,6 @@ def test_a_gpu_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_the_memory_plan_counts_the_scores_of_the_graphs(preset: str, precision: str) -> None:
     recipe = Recipe(model=preset, image_size=1024, max_objects=4, runtime="tensorrt", precision=precision)
-    shapes = Shapes.of(PRESETS[preset], recipe)
+    shapes = Shapes.for_recipe(PRESETS[preset], recipe)
     expected = scores_bytes(PRESETS[preset], 1024, shapes.slots[-1], shapes.pointers, 4, precision)
     assert estimate_memory(recipe).parts["scores, if not fused"] == expected

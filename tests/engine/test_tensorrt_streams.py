@@ -387,7 +387,7 @@ def test_pinned_memory_that_is_written_too_early(build: Open, gpu: Pretended, mo
 
 def test_a_wait_in_a_recording(build: Open, gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = build(ready=False, max_objects=1)
-    context = type(next(iter(engine._plans.values())).context(engine._buffers.of(1, 2), engine._scratch))
+    context = type(next(iter(engine._plans.values())).context(engine._buffers.for_objects(1, 2), engine._scratch))
     enqueue = context.enqueue
 
     def patient(self: Any) -> None:

@@ -2,8 +2,9 @@
 
 engine.py     the engine, and how it is made and opened
 network.py    encoder and memory attention on the kernels; mask.py: decoder and memory encoder
-kernels.py    the kernels from Python; simd/: their source; isa.py: instruction sets, which can be asked for without
-torch: all else is imported when it is first used
+kernels.py    the kernels from Python, binding.py: their C interface, simd/: their source
+isa.py        instruction sets, and which networks the kernels run; it needs no torch
+All but isa.py is imported when it is first used.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ IN_TORCH = ("fp32", "bf16")  # precisions that need no kernels
 
 
 class CpuEngine(StaticTorchEngine):
-    """What a person says is answered as by the reference; every verb of a tracked frame is rewritten."""
+    """Prompted frames are decoded by the reference network; every verb of a tracked frame has a faster form."""
 
     def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, kernels: Kernels | None) -> None:
         super().__init__(network, recipe, weights_hash, "cpu")
@@ -88,7 +88,7 @@ class TorchVerbs:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Tells OpenMP, in a thread that has not asked torch for anything yet."""
+        """Sets up OpenMP in a thread that has not used torch yet."""
         torch.get_num_threads()
         yield
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_float, c_int, c_long, c_void_p
+from ctypes import byref, c_int, c_void_p
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...base.errors import EngineError
-from ..picture.cpu_kernel import AxisTable
+from .binding import AttentionStruct, InputStruct, LinearStruct, NormStruct, OutputStruct, declared
 from .isa import LANES, library
 
 NONE, RELU, GELU = 0, 1, 2
@@ -19,41 +19,6 @@ F32, BF16, INT16, INT8 = range(4)  # what a product multiplies
 GROUPS = {F32: 1, BF16: 2, INT16: 2, INT8: 4}  # numbers in four bytes
 HALVES = {2: torch.bfloat16, 4: torch.float32}
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
-
-
-class _Norm(Structure):
-    _fields_ = (("gamma", c_void_p), ("beta", c_void_p), ("eps", c_float))
-
-
-class _Linear(Structure):
-    _fields_ = (
-        ("weight", c_void_p),
-        ("scale", c_void_p),
-        ("bias", c_void_p),
-        ("n", c_int),
-        ("k", c_int),
-        ("kind", c_int),
-    )
-
-
-class _Input(Structure):
-    _fields_ = (("x", c_void_p), ("ld", c_long), ("kind", c_int), ("k", c_int), ("norm", _Norm))
-
-
-class _Output(Structure):
-    _fields_ = (
-        ("out", c_void_p), ("ld", c_long), ("kind", c_int), ("activation", c_int), ("added", c_void_p),
-        ("ld_added", c_long), ("period", c_int),
-    )  # fmt: skip
-
-
-class _Attention(Structure):
-    _fields_ = (
-        *((name, c_void_p) for name in ("q", "k", "v", "absent_k", "absent_v", "out", "q_index", "k_index")),
-        *((name, c_long) for name in ("ld_q", "ld_k", "ld_v", "ld_out")),
-        *((name, c_int) for name in ("windows", "heads", "queries", "keys", "d", "width", "kind")),
-        ("scale", c_float),
-    )
 
 
 class Packed:
@@ -73,7 +38,7 @@ class Packed:
             "pack_weight", weight.data_ptr(), self.n, self.inputs, kind, self.weight.data_ptr(), self.scale.data_ptr()
         )
         bias = None if self.bias is None else self.bias.data_ptr()
-        self.c = _Linear(self.weight.data_ptr(), self.scale.data_ptr(), bias, self.n, padded, kind)
+        self.c = LinearStruct(self.weight.data_ptr(), self.scale.data_ptr(), bias, self.n, padded, kind)
 
 
 class Normed:
@@ -81,10 +46,10 @@ class Normed:
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         self.gamma, self.beta = norm.weight.detach().float().contiguous(), norm.bias.detach().float().contiguous()
-        self.c = _Norm(self.gamma.data_ptr(), self.beta.data_ptr(), norm.eps)
+        self.c = NormStruct(self.gamma.data_ptr(), self.beta.data_ptr(), norm.eps)
 
 
-_NO_NORM = _Norm(None, None, 0.0)
+_NO_NORM = NormStruct(None, None, 0.0)
 
 
 def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -100,9 +65,9 @@ def _bytes(x: Tensor) -> int:
     return kind
 
 
-def _input(x: Tensor, norm: Normed | None) -> _Input:
+def _input(x: Tensor, norm: Normed | None) -> InputStruct:
     """Rows of the last axis; the others must be one run of memory with a fixed step."""
-    return _Input(x.data_ptr(), x.stride(-2), _bytes(x), x.shape[-1], norm.c if norm else _NO_NORM)
+    return InputStruct(x.data_ptr(), x.stride(-2), _bytes(x), x.shape[-1], norm.c if norm else _NO_NORM)
 
 
 class Kernels:
@@ -115,7 +80,7 @@ class Kernels:
 
     def __init__(self, isa: str, precision: str) -> None:
         self.isa, self.precision = isa, precision
-        self._functions = _declared(library(), isa)
+        self._functions = declared(library(), isa)
         self.half = HALVES[self.call("half_bytes")]
         small = INT8 if self.call("has_bytes") else INT16
         self.kind = {"fp32": F32, "bf16": BF16, "int16": INT16, "int8": small}[precision]
@@ -190,7 +155,9 @@ class Kernels:
             t.data_ptr() if t is not None else None for t in (q, k, v, *(absent or (None, None)), out, q_index, k_index)
         ]
         steps = [t.stride(0) for t in (q, k, v, out)]
-        given = _Attention(*pointers, *steps, windows, heads, queries, keys, d, width, self.scores, scale or d**-0.5)
+        given = AttentionStruct(
+            *pointers, *steps, windows, heads, queries, keys, d, width, self.scores, scale or d**-0.5
+        )
         self.call("attention", byref(given))
         return out
 
@@ -304,39 +271,6 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
     return (c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
 
 
-def _output(out: Tensor, activation: int, added: Tensor | None) -> _Output:
+def _output(out: Tensor, activation: int, added: Tensor | None) -> OutputStruct:
     table = (None, 0, 0) if added is None else (added.data_ptr(), added.stride(-2), added.shape[:-1].numel())
-    return _Output(out.data_ptr(), out.stride(-2), _bytes(out), activation, *table)
-
-
-_P, _I, _L, _FL = c_void_p, c_int, c_long, c_float
-# Argument types where Python's own guess would be wrong: pointers as integers, longs, floats.
-_ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "half_bytes": (), "has_bytes": (), "threads": (_I,),
-    "pack_weight": (_P, _I, _I, _I, _P, _P),
-    "linear": (POINTER(_Linear), _I, POINTER(_Input), POINTER(_Output)),
-    "mlp": (POINTER(_Linear), POINTER(_Linear), _I, _I, POINTER(_Input), POINTER(_Output)),
-    "norm": (POINTER(_Input), _I, _P, _P),
-    "attention": (POINTER(_Attention),),
-    "pack_keys": (_P, _I, _I, _P), "pack_values": (_P, _I, _I, _P),
-    "round_keys": (_P, _P, _I, _I, _I, _I, _P, _P),
-    "read": (_P, _I, _I, _I, _I, _FL, _I, _P, _P, _P, _P, _P),
-    "add": (_P, _P, _L, _P),
-    "rotate": (_P, _I, _I, _L, _P, _P, _I),
-    "pool": (_P, _I, _I, _I, _I, _L, _P),
-    "picture": (_P, _L, _I, _I, POINTER(AxisTable), POINTER(AxisTable), _P, _P, _P),
-    "patches": (POINTER(_Linear), _P, _I, POINTER(_Output)),
-    "mask": (_P, _I, _I, _P),
-    "mask_stem": (_P, _I, _P, _P, POINTER(_Norm), _P),
-    "convolution": (POINTER(_Linear), _P, _I, _I, POINTER(_Norm), _P),
-    "depthwise": (_P, _I, _I, _P, _P, _P),
-    "upscale": (_P, _I, _I, _P, POINTER(_Norm), _P, _P),
-}  # fmt: skip
-
-
-def _declared(library: ctypes.CDLL, isa: str) -> dict[str, Any]:
-    """The functions of one instruction set, by name."""
-    functions = {name: getattr(library, f"rt_{isa}_{name}") for name in _ARGUMENTS}
-    for name, function in functions.items():
-        function.argtypes = _ARGUMENTS[name]
-    return functions
+    return OutputStruct(out.data_ptr(), out.stride(-2), _bytes(out), activation, *table)

@@ -41,7 +41,7 @@ def _on_kernels(pack: Packer, module: nn.Module) -> None:
 
 
 class _Look:
-    """Tokens look at the image, and the image at the tokens: the image's side of both, in one product."""
+    """Cross-attention between tokens and image in both directions: the image's projections of both, in one product."""
 
     def __init__(self, pack: Packer, see: TokenAttention, tell: TokenAttention | None, image_pos: Tensor) -> None:
         self.kernels, self.see, self.tell = pack.kernels, see, tell
@@ -165,5 +165,5 @@ class CpuRemember:
 
 
 def by_tap(kernels: Kernels, conv: nn.Conv2d) -> Packed:
-    """A 3x3 convolution as a product with rows of 9 taps."""
+    """A 3x3 convolution as a product with rows of 9 pixels."""
     return Packed(kernels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias, exact=True)

@@ -1,4 +1,4 @@
-"""The fixed buffers that captured steps read, and the way from the host into them.
+"""The fixed buffers that captured steps read, and the upload into them.
 
 There is one set for all numbers of objects and memory slots: a step for fewer reads the first rows of it.
 """
@@ -23,7 +23,7 @@ ALIGNED = 256  # bytes; where the picture starts behind the facts
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The small numbers that come with a frame, for b objects, t memory slots and p pointers.
+    """The small inputs of a step beside the picture, for b objects, t memory slots and p pointers.
 
     `slots_bt` int64: where each memory lies in the pool; `rows_bt` int64: its row of the temporal table; `present_bt`:
     whether it is there; `ages_bp` fp32 and `real_bp`: of the pointers; `own_b` int64: where the new memory goes.
@@ -61,7 +61,7 @@ class Layout:
         used = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in self._parts())
         return -(-used // ALIGNED) * ALIGNED
 
-    def of(self, bytes_u8: Tensor) -> Facts:
+    def facts_in(self, bytes_u8: Tensor) -> Facts:
         """Views of the facts at the start of a buffer; the widest types come first, so all are aligned."""
         views, at = [], 0
         for dtype, shape in self._parts():
@@ -72,7 +72,7 @@ class Layout:
 
 
 class Inputs:
-    """What comes up with each picture of one size [H, W, 3], uint8: the picture and the facts, in one copy.
+    """What is uploaded with each picture of one size [H, W, 3], uint8: the picture and the facts, in one copy.
 
     There are two buffers of pinned memory: while one is read, the other is filled.
     """
@@ -84,14 +84,14 @@ class Inputs:
         self._hosts = [Filled(PinnedBuffer(total, device), self) for _ in range(2)]
         self._device_u8 = torch.zeros(total, dtype=torch.uint8, device=device)
         self.picture_hwc = self.picture_in(self._device_u8)
-        self._facts = layout.of(self._device_u8)
+        self._facts = layout.facts_in(self._device_u8)
 
     def picture_in(self, bytes_u8: Tensor) -> Tensor:
         """Where the picture lies in such a buffer."""
         return bytes_u8[self.layout.nbytes :].view(self._picture_shape)
 
     def facts(self, objects: int, slots: int, pointers: int) -> Facts:
-        """Of the first so many."""
+        """The facts of the first `objects`, `slots` and `pointers`."""
         f, b, t, p = self._facts, objects, slots, pointers
         return Facts(
             f.slots_bt[:b, :t], f.rows_bt[:b, :t], f.own_b[:b], f.ages_bp[:b, :p], f.present_bt[:b, :t],
@@ -102,9 +102,9 @@ class Inputs:
         self, image_hwc: ImageU8, recalls: Sequence[Recall] = (), places: Sequence[Sequence[int]] = (),
         own: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """Bring up a picture, and what each object recalls: `places` in the pool; the new memory goes to `own`.
+        """Upload a picture, and what each object recalls: slots `places` of the pool; the new memory goes to `own`.
 
-        Of a picture that lies on the device already only the facts come up.
+        For a picture that is on the device already only the facts are uploaded.
         """
         filled = self._hosts[0]
         self._hosts.reverse()
@@ -121,9 +121,9 @@ class Inputs:
             self.picture_hwc.copy_(there_hwc)
 
     def noise(self, seed: int, scratch: int) -> None:
-        """A random picture; every slot and pointer is held, and all memories lie in `scratch`, where the new one goes.
+        """A random picture, every slot and pointer present, all memories in slot `scratch`, where the new one goes.
 
-        By this kernels are chosen, and a graph is seen to answer to its inputs.
+        With it kernels are chosen, and a graph is checked to depend on its inputs.
         """
         f = self._facts
         for fact, value in ((f.slots_bt, scratch), (f.own_b, scratch), (f.rows_bt, 0), (f.ages_bp, 1)):
@@ -134,7 +134,7 @@ class Inputs:
         self.picture_hwc.copy_(torch.from_numpy(picture_hwc))
 
     def clear(self) -> None:
-        """Nothing held."""
+        """All zeros: no memory, no pointer."""
         self._device_u8.zero_()
 
 
@@ -145,7 +145,7 @@ class Filled:
         self.host = host
         self.picture_hwc = inputs.picture_in(host.bytes_u8).numpy()
         self.head_u8 = host.bytes_u8[: inputs.layout.nbytes].numpy()
-        self.facts = arrays_of(inputs.layout.of(host.bytes_u8))
+        self.facts = arrays_of(inputs.layout.facts_in(host.bytes_u8))
 
 
 def arrays_of(facts: Facts) -> Facts:

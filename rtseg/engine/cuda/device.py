@@ -1,4 +1,4 @@
-"""The GPU that an engine works on: whether torch can use it, and whose turn it is there."""
+"""The GPU of an engine: whether torch can use it, and turns for threads and streams that share it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...base.errors import EngineError
 def check_device(precision: str, device: str) -> None:
     """`EngineError` if torch sees no GPU, cannot run on this one, or it does not multiply in this precision."""
     if not torch.cuda.is_available():
-        way_out = 'see `rtseg doctor`, or use runtime = "cpu" or "auto"'
-        raise EngineError(f'runtime = "cuda": torch {torch.__version__} sees no CUDA device; {way_out}')
+        remedy = 'see `rtseg doctor`, or use runtime = "cpu" or "auto"'
+        raise EngineError(f'runtime = "cuda": torch {torch.__version__} sees no CUDA device; {remedy}')
     name = torch.cuda.get_device_name(device)
     try:
         torch.ones(1, device=device).add_(1).item()
     except torch.OutOfMemoryError:
-        raise  # it is full, and not at fault
+        raise  # memory is full; the GPU itself works
     except RuntimeError as e:  # a GPU that this build of torch has no code for, or a driver that is too old
         problem = str(e).splitlines()[0]
         raise EngineError(f"{name}: torch {torch.__version__} cannot run on it ({problem}); see `rtseg doctor`") from e

@@ -8,7 +8,7 @@ The memories stay where they are: the frame's facts say in which slots of the po
 
 Objects that have just appeared bring fewer memories than there are slots; the empty ones are masked. In the long run
 every slot is full, and a second graph without a mask may use kernels that take none. The verbs are the step's own
-parts, launched one by one; only what a person prompts is decoded as in `TorchEngine`.
+parts, launched one by one; only prompted frames are decoded as in `TorchEngine`.
 
 Threads may share an engine, and take turns.
 """
@@ -59,7 +59,7 @@ class CudaEngine(PooledEngine):
     seconds), and the rest of a step for each kind of it that is foreseen, for up to two objects, when a size is made
     `ready`. Nothing is ever compiled in the middle of a feed. Graphs are captured in the middle of one only for
     pictures of a size that nobody made `ready`, and for a tracker with another policy than the recipe's. A frame with
-    more than any plan has room for goes through the verbs.
+    more objects or memories than any step takes goes through the verbs.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class CudaEngine(PooledEngine):
 
     @torch.inference_mode()
     def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
-        """As in `Readies`. Sizes that were only tried before, as in a warm-up, are let go."""
+        """As in `Readies`. Sizes that were only tried before, as in a warm-up, are freed."""
         with self._call():
             self._steps.ready(height, width, Work(self._step, self._fuse), beat)
             self.description = f"{self._kept}, {self._parts.state}"
@@ -123,8 +123,8 @@ class CudaEngine(PooledEngine):
         with exact_fp32():
             slots = self._shapes.bucket(max(len(r.memories) for r in recalls))
             pointers = max(self._shapes.layout.pointers, *(len(r.ages) for r in recalls))
-            room, blank = Layout(len(recalls), slots, pointers), self._pool.view(BLANK)
-            read = stacked(self._static.attend, recalls, room, blank, self._upload, self._keys_of)
+            capacity, blank = Layout(len(recalls), slots, pointers), self._pool.view(BLANK)
+            read = stacked(self._static.attend, recalls, capacity, blank, self._upload, self._keys_of)
             attended_bdhw: Tensor = self._static.attend(features.top.to(self._products), read).float()
             return attended_bdhw
 
@@ -221,7 +221,7 @@ class CudaEngine(PooledEngine):
         self._parts.fuse(kind, full, draw, beat)
 
     def _rehearse(self, image_hwc: ImageU8) -> None:
-        """What a person may prompt, once: kernels are loaded and chosen on first use."""
+        """Run each kind of prompt once: kernels are loaded and chosen on first use."""
         features = self.encode_image(image_hwc)
         conditioned = self.attend(features, [None])
         click = PromptBatch(np.ones((1, 1, 2), np.float32), np.ones((1, 1), np.int64))
@@ -236,7 +236,7 @@ class CudaEngine(PooledEngine):
 
     @contextmanager
     def _call(self) -> Iterator[None]:
-        """One thread at a time, on the engine's device; where its memory does not do, what would help."""
+        """One thread at a time, on the engine's device; where its memory is full, an error that says what helps."""
         try:
             with self._turns.turn(), torch.inference_mode():
                 yield

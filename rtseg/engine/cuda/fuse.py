@@ -1,6 +1,6 @@
-"""What the `cuda` engine asks of torch before it captures: exact products, and the verbs of a step compiled.
+"""Exact fp32 products, and the verbs of a step compiled by torch, for the `cuda` engine.
 
-Each verb is compiled for shapes that never change, and looked at beside the plain one before it is used. What is
+Each verb is compiled for shapes that never change, and compared with the plain one before it is used. What is
 compiled is the encoder, when the engine opens, and the other verbs when a size of pictures is made `ready`: attention
 to memories for each kind of step, the two others for each number of objects. They do not depend on the size of the
 picture, so a second one compiles nothing; and a step that nobody asked for beforehand compiles nothing either.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..reference import exact_products
 
-FUSED_ERROR = 0.05  # of an answer's norm: what other roundings may do to it, and a wrong kernel does not stay under
+FUSED_ERROR = 0.05  # relative to the norm of the answer: roundings stay below it; a kernel above it is not used
 TRIES = 3  # of other inputs: roundings may take another of two masks that are nearly as good, but not every time
 MOST_OBJECTS = 2  # up to which a step is compiled: each number more is a minute on first use, and seconds later
 
@@ -61,7 +61,7 @@ def fused(verb: Verb, draw: Draw, backend: str = "inductor") -> Verb:
 
 
 def agree(compiled: Verb, verb: Verb, inputs: Sequence[Tensor]) -> bool:
-    """Whether both answer the same to these inputs, but for roundings."""
+    """Whether both give the same answers to these inputs, up to rounding."""
     with exact_fp32():
         # The plain one last: what it puts into buffers is what stays.
         found, expected = compiled(*inputs), verb(*inputs)

@@ -1,4 +1,4 @@
-"""How attention reads memories: out of the pool, as a captured step does, or stacked, wherever they lie."""
+"""How attention reads memories: from the pool, as a captured step does, or stacked, wherever they are."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def stacked(
     values = torch.stack([torch.stack([m.map_chw.flatten(1).T for m in memories]) for memories in each])
     known = [F.pad(recall.pointers_pc, (0, 0, 0, capacity.pointers - len(recall.ages))) for recall in recalls]
     head_u8 = torch.zeros(capacity.nbytes, dtype=torch.uint8)
-    write(arrays_of(capacity.of(head_u8)), recalls, (), ())
-    facts = capacity.of(upload(head_u8.numpy()))
+    write(arrays_of(capacity.facts_in(head_u8)), recalls, (), ())
+    facts = capacity.facts_in(upload(head_u8.numpy()))
     return PaddedRead(
         attend, keys, values.to(keys.dtype), facts.rows_bt, facts.present_bt, torch.stack(known), facts.ages_bp,
         facts.real_bp,

@@ -44,7 +44,7 @@ class Parts:
         self._drawn, self._written = drawn, written
 
     def attend(self, kind: Kind, full: bool) -> Verb:
-        """(top, keys and values of the pool, pointers, facts) to what the objects make of the features."""
+        """(top, keys and values of the pool, pointers, facts) to conditioned features."""
         return self._compiled.get((ATTEND, kind, full), self._attending[full])
 
     def decode(self, objects: int) -> Verb:

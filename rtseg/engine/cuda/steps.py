@@ -30,7 +30,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The two ways to run a step: `full` where each slot holds a memory (None: not worth one)."""
+    """The two variants of a step: `masked`, and `full` for banks without an empty slot (None: not captured)."""
 
     masked: Step
     full: Step | None
@@ -86,7 +86,7 @@ class Steps:
         self._streams = [torch.cuda.Stream(self._device) for _ in range(SIZES)] if self._device.type == "cuda" else []
 
     def size(self, height: int, width: int) -> Size:
-        """What is kept for this size; a new one makes another go."""
+        """What is kept for pictures of this size; the least recently used size is dropped for a new one."""
         if (height, width) not in self.sizes:
             while len(self.sizes) >= SIZES:
                 self._let_go(next(iter(self.sizes)))

@@ -24,7 +24,7 @@ FILLED = 5  # a provider other than the CPU's compiles for fixed shapes: objects
 
 
 class OnnxEngine(StaticEngine):
-    """The graphs of one folder in ONNX Runtime. What a tracked frame needs is opened at once, the rest when asked."""
+    """The graphs of one folder in ONNX Runtime. Those of every frame are opened at once, the others on first use."""
 
     def __init__(
         self, folder: Path, preset: Preset, recipe: Recipe, weights_hash: str, provider: str, threads: int

@@ -116,7 +116,7 @@ def make_shipped(name: str, folder: Path) -> None:
     load_weights(network, weights)
     folder.mkdir(parents=True, exist_ok=True)
     make_graphs(network, folder)
-    write_sidecar(folder, Identity.of(network.preset, size, file_sha256(weights)))
+    write_sidecar(folder, Identity.for_network(network.preset, size, file_sha256(weights)))
 
 
 if __name__ == "__main__":

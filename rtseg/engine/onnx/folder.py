@@ -38,7 +38,7 @@ class Identity:
     weights: str  # hash of the file
 
     @staticmethod
-    def of(preset: Preset, image_size: int, weights_hash: str) -> Identity:
+    def for_network(preset: Preset, image_size: int, weights_hash: str) -> Identity:
         return Identity(FORMAT, hashlib.sha256(repr(preset).encode()).hexdigest(), image_size, weights_hash)
 
 
@@ -64,8 +64,8 @@ def cache_root() -> Path:
 def sources_hash() -> str:
     """The hash of the sources that say what the graphs are."""
     package, digest = Path(__file__).parents[2], hashlib.sha256()
-    rooms = ("sam2", "engine/static", "engine/onnx")
-    for path in sorted(p for room in rooms for p in (package / room).glob("*.py")):
+    folders = ("sam2", "engine/static", "engine/onnx")
+    for path in sorted(p for folder in folders for p in (package / folder).glob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
 

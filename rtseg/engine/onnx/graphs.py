@@ -1,6 +1,6 @@
 """The network as ONNX graphs, exported from torch: the only file here that needs it.
 
-A tracked frame is `rtseg.engine.static`; what a person says goes through `Sam2` as it is written. Maps are channels
+A tracked frame is `rtseg.engine.static`; prompts go through `Sam2` as it is written. Maps are channels
 last at every border, as they are inside: transposing them is left to numpy, where it costs nothing.
 
 Products are written plainly (scale after the product, no masked fill), in the forms that ONNX Runtime fuses.

@@ -49,7 +49,7 @@ def make(network: Sam2, recipe: Recipe, folder: Path, note: Note, pictures: Sequ
 
 def find_graphs(network: Network, recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
     """The folder with the graphs of a recipe; they are made if there are none. `EngineError` if they cannot be."""
-    expected = Identity.of(preset, recipe.image_size, weights_hash)
+    expected = Identity.for_network(preset, recipe.image_size, weights_hash)
     why = f"no graphs of {recipe.model} at {recipe.image_size} px with {recipe.weights} are there"
     folders = [cached_folder(cache_root(), preset, expected)]
     if recipe.weights.startswith("package:"):

@@ -1,4 +1,4 @@
-"""What goes in and out of each graph, by name. Axes: b objects, t memories, k pointers, p points; the rest is fixed."""
+"""Inputs and outputs of each graph, by name. Axes: b objects, t memories, k pointers, p points; the rest is fixed."""
 
 VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "encode": (("image_1chw",), ("top_1hwd", "mid_1hwc", "fine_1hwc")),
@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "rivals": (("conditioned_bhwd", "mid_1hwc", "fine_1hwc"), ("rivals_b2hw",)),
 }  # fmt: skip
-TRACKED = ("encode", "attend", "decode", "remember")  # what every frame needs; the others are opened when asked for
+TRACKED = ("encode", "attend", "decode", "remember")  # graphs of every frame; the others are opened on first use
 LENGTHS = {"b": "objects", "t": "memories", "k": "pointers", "p": "points"}  # axes that a graph leaves open
 
 

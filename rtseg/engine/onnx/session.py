@@ -1,4 +1,4 @@
-"""ONNX Runtime: its execution providers by our names, and its sessions as they are to be."""
+"""ONNX Runtime: its execution providers by our names, and a session for one graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture that lies on the GPU, as a value like any other picture."""
+"""A picture that stays on its GPU, and otherwise behaves like an array."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Size = tuple[int, int]  # width, height
 
 
 class DevicePicture:
-    """A picture uint8 RGB [H, W, 3] on a GPU, which nobody changes but who draws on it last.
+    """A picture uint8 RGB [H, W, 3] on a GPU. Nobody changes it, except the overlay, which is drawn last.
 
-    To numpy it is an array like any other, which then comes down, all of it. A picture that exists is whole: the work
-    that makes it is over.
+    numpy takes it for an array and then copies all of it to the host. The work that makes a picture is done by the time
+    the object exists.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 3
 
     def __init__(self, picture_hwc: Tensor, sample: Size | None = None) -> None:
-        """`sample`: the size that `sampled` will be asked for. The host waits for the picture here."""
+        """`sample`: the (width, height) that `sampled` will be asked for. The host waits for the picture here."""
         self.picture_hwc = picture_hwc
         self.shape: tuple[int, ...] = tuple(picture_hwc.shape)
         self._sample = (sample, self._sampled(*sample)) if sample else None

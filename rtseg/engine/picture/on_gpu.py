@@ -1,4 +1,4 @@
-"""What a decoder's pictures go through on their GPU: to RGB before the network, and to the overlay after it."""
+"""A hardware decoder's pictures on their GPU: converted to RGB before the network, drawn on after it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .frame_kernels import Color, FrameKernels
 
 
 class OnGpu:
-    """What a hardware decoder's pictures go through without leaving their GPU.
+    """Converts a hardware decoder's pictures to RGB, and draws masks on them, without copying them to the host.
 
-    All of it is queued on the GPU's default stream, on which FFmpeg's decoder works, too: so a picture is read after
-    it is decoded, and its memory is not used again before that. For this the decoder has to share torch's context.
+    Everything is queued on the GPU's default stream, which FFmpeg's decoder uses too: so a picture is read after it is
+    decoded, and its memory is reused after it is read. For this the decoder has to share torch's context.
     """
 
     def __init__(self, device: torch.device | str, sample: Size, kernels: FrameKernels | None = None) -> None:
@@ -57,7 +57,7 @@ class OnGpu:
     ) -> ImageU8:
         """The picture with masks on it, on the host: one copy up (logits at the network's resolution), one down.
 
-        It is drawn in place: nobody may want the picture itself any more.
+        It draws in place: the picture itself is lost.
         """
         with self._turn():
             if logits_bhw is not None and len(logits_bhw):

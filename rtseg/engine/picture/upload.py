@@ -17,19 +17,19 @@ SMALL = 4096  # bytes of a buffer at least: points and labels of prompts
 
 
 class PinnedBuffer:
-    """Pinned memory that goes up in one copy; it may be written again once the copy before is over."""
+    """Pinned memory that is uploaded in one copy, and may be written again once that copy is done."""
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
         self.bytes_u8 = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._uploaded: torch.cuda.Event | None = None  # None: never, or on a CPU
 
     def wait(self) -> None:
-        """Until the copy before is over, which it is, unless the caller is far ahead of the device."""
+        """Wait until the last copy is done; it is, unless the caller is far ahead of the device."""
         if self._uploaded is not None and not self._uploaded.query():
             self._uploaded.synchronize()
 
     def up(self, to_u8: Tensor) -> None:
-        """Start to copy as much as there is room for."""
+        """Start a copy of the first bytes, as many as `to_u8` holds."""
         to_u8.copy_(self.bytes_u8[: len(to_u8)], non_blocking=True)
         if to_u8.is_cuda:
             self._uploaded = self._uploaded or torch.cuda.Event()
@@ -37,7 +37,7 @@ class PinnedBuffer:
 
 
 class Uploader:
-    """Arrays from the host to a device without a wait: by way of a few pinned buffers that are used in turn.
+    """Uploads arrays without waiting, by way of a few pinned buffers that are used in turn.
 
     Threads may share it: each has a buffer of its own while it fills it.
     """
@@ -61,13 +61,13 @@ class Uploader:
     def _taken(self, nbytes: int) -> PinnedBuffer:
         try:
             host = self._hosts.popleft()
-        except IndexError:  # as many threads as buffers are at it
+        except IndexError:  # every buffer is in use by another thread
             return PinnedBuffer(max(nbytes, SMALL), self._device)
         return host if len(host.bytes_u8) >= nbytes else PinnedBuffer(nbytes, self._device)
 
 
 class DoubleUpload:
-    """Bytes on the device, and two pinned copies of them on the host: while one is on its way, the other is filled."""
+    """Bytes on the device, and two pinned copies of them on the host: one is filled while the other is uploaded."""
 
     def __init__(self, device_u8: Tensor, gpu: Gpu) -> None:
         self.device_u8 = device_u8

@@ -1,4 +1,4 @@
-"""How a function of fixed buffers is run: as it is, or as a CUDA graph that was captured once."""
+"""A step over fixed buffers: run as it is, or captured once as a CUDA graph and replayed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def capture(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Inside, Python looks for no garbage: a graph or a kernel of Triton that it found would spoil the capture."""
+    """Inside, Python's garbage collector is off: freeing a graph or a Triton kernel would invalidate the capture."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -59,12 +59,12 @@ def _nothing_collected() -> Iterator[None]:
 
 
 def plain(step: Step, disturb: Disturb) -> Step:
-    """The step as it is: on a CPU there is nothing to capture."""
+    """The step itself: a CPU has nothing to capture."""
     return step
 
 
 def captured(step: Step, disturb: Disturb, pool: Any = None, stream: torch.cuda.Stream | None = None) -> Step:
-    """The step as one CUDA graph, which was seen to answer to its inputs; `EngineError` if it does not.
+    """The step as one CUDA graph, checked to depend on its inputs; `EngineError` if it does not.
 
     `pool` is shared by the graphs of an engine: they run one at a time, and their answers are copied out at once, so
     that all may work in the same memory.
@@ -98,7 +98,7 @@ class Captured:
 
 
 def prove(graph: Step, disturb: Disturb) -> None:
-    """`EngineError` unless the graph answers to its inputs: an empty one is captured without an error.
+    """`EngineError` unless the graph's outputs depend on its inputs: an empty graph is captured without an error.
 
     The last answer is looked at, which depends on all before it; others may be constants (an absent object's mask).
     All are to be numbers: two answers of NaN are never equal.

@@ -5,7 +5,7 @@ On top of what the package does, and exact as that is:
 - Linear maps that read the same are one product: queries and keys of the self-attention over the image; in the decoder
   the image's keys and queries, and all that a token is asked for after it has changed. `[x + pos | x]` with the weights
   side by side gives maps of either in one product.
-- The first question of the tokens to the image is a constant.
+- The tokens' queries of their first cross-attention are a constant.
 - The heads (IoU, score, mixes, pointers of all three candidates) are one chain of three batched products; the winner
   is taken afterwards, by comparisons that join the kernel before.
 - The mask is drawn by a sum over channels and not a product with one column: it joins the kernel before.
@@ -82,7 +82,7 @@ class Heads(nn.Module):
 
 
 class Look(nn.Module):
-    """Tokens look at the image, and the image at the tokens; `after`: what else reads the tokens that come of it."""
+    """Cross-attention between tokens and image in both directions; `after`: what else reads the resulting tokens."""
 
     def __init__(self, plain: Any, after: Sequence[tuple[Linear, bool]]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The small parts that every verb is rewritten with: typed linear maps, their folding, attention."""
+"""The parts that all verbs are made of: linear maps of fixed type, folding two into one, attention."""
 
 from __future__ import annotations
 

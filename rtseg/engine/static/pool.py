@@ -1,16 +1,16 @@
-"""Where the memories of an engine lie: slots of one device buffer, which graphs read and write by slot number.
+"""The memories of an engine: slots of one device buffer, which graphs read and write by slot number.
 
-A step gathers what each object recalls, and writes the new memory into a slot that is free; nothing is copied. To the
-caller a memory stays a value: `Remembered` with views of its slot. The slot is free again when the last holder lets go
-of the memory (of its `map_chw`; a view that somebody makes of that does not count, and is not to outlive it).
+A step gathers what each object recalls and writes the new memory into a free slot; nothing is copied. To the caller a
+memory is a value: `Remembered` with views of its slot. The slot is free again when the last reference to the memory's
+`map_chw` is dropped. A view of that tensor does not count, and must not outlive it.
 
 A slot that the host frees may still be read by work that is queued on the device. It is written again only by work
 that is queued after that on the same stream, so no order is lost; the engine has its streams wait for one another
 where a caller changes them. On two streams at once this would not be safe.
 
-Slot 0 is blank: all zeros, and read wherever an object remembers less than there is room for (what is masked has to be
-finite). The next ones, one for each object, are where a step writes when no slot is free; from there it is copied out.
-The first of these also holds the noise by which a graph is proved.
+Slot 0 is blank: all zeros, and read wherever an object has fewer memories than slots (masked values must be finite).
+The next slots, one for each object, are where a step writes when no slot is free; from there it is copied out. The
+first of these also holds the noise by which a graph is checked.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ class Pool:
     """
 
     def __init__(
-        self, preset: Preset, grid: int, objects: int, held: int, products: torch.dtype, device: torch.device
+        self, preset: Preset, grid: int, objects: int, kept: int, products: torch.dtype, device: torch.device
     ) -> None:
-        """`held`: how many memories may be kept at once without a copy."""
-        slots, self._grid, p = 1 + objects + held, grid, preset
+        """`kept`: how many memories may be kept at once without a copy."""
+        slots, self._grid, p = 1 + objects + kept, grid, preset
         self.keys_slnd = torch.zeros(slots, p.attention_layers, grid**2, p.dim, dtype=products, device=device)
         self.values_snm = torch.zeros(slots, grid**2, p.memory_dim, device=device)
         self._storage = self.values_snm.untyped_storage()._cdata
-        self._free = deque(range(slots - held, slots))
+        self._free = deque(range(slots - kept, slots))
         self._guests: dict[int, int] = {}  # slots of memories from elsewhere, by the identity of their map
 
     @property
     def free(self) -> int:
-        """Slots that nobody holds."""
+        """How many slots are free."""
         return len(self._free)
 
     def fresh(self, objects: int) -> tuple[list[int], list[Remembered | None]]:
@@ -78,7 +78,7 @@ class Pool:
         return self._guests.get(id(map_chw))
 
     def take_in(self, memory: Remembered, keys_lnd: Tensor) -> int | None:
-        """Copy a memory from elsewhere in, to stay as long as it lives; None: no slot is free."""
+        """Copy in a memory from elsewhere; it keeps its slot as long as it lives. None: no slot is free."""
         slot, map_chw = self._take(), memory.map_chw
         if slot is None:
             return None

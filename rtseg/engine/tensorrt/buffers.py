@@ -19,11 +19,17 @@ from ..static.pool import BLANK, Pool
 from .onnx import Port, Shapes
 from .plans import ALIGNED
 
-FACTS = ("slots_bt", "present_bt", "ages_bp", "real_bp", "certain_b")  # what the host says of a frame to the plans
+FACTS = (
+    "slots_bt",
+    "present_bt",
+    "ages_bp",
+    "real_bp",
+    "certain_b",
+)  # set by the host for each frame
 
 
 class Facts:
-    """Where what the host says of a frame lies in one run of bytes, for any number of objects and slots.
+    """How the small inputs of a frame lie in one run of bytes, for any number of objects and slots.
 
     Beside `FACTS`: `places_bt`, where in the pool each memory lies, and `own_b`, where there the new one goes.
     """
@@ -32,7 +38,7 @@ class Facts:
         self._shapes, self._at, self.bytes = shapes, dict[str, int](), 0
         for name in (*FACTS, "places_bt", "own_b"):
             ports = [self._ports(slots)[name] for slots in shapes.slots]
-            largest = max(math.prod(port.of(shapes.max_objects)) * port.dtype.itemsize for port in ports)
+            largest = max(math.prod(port.shape_for(shapes.max_objects)) * port.dtype.itemsize for port in ports)
             self._at[name] = self.bytes
             self.bytes += -(-largest // ALIGNED) * ALIGNED
 
@@ -44,7 +50,7 @@ class Facts:
         """The facts in these bytes, as tensors of their own types."""
         ports, cut = self._ports(slots), {}
         for name, at in self._at.items():
-            shape, dtype = ports[name].of(objects), ports[name].dtype
+            shape, dtype = ports[name].shape_for(objects), ports[name].dtype
             cut[name] = bytes_u8[at : at + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
         return cut
 
@@ -52,7 +58,7 @@ class Facts:
         self, bytes_u8: Tensor, recalls: Sequence[Recall], slots: int, places: Sequence[Sequence[int]],
         own: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """What the host says of objects that recall this, and are not prompted."""
+        """Write the inputs of objects with these memories, which are not prompted."""
         bytes_u8[: self.bytes].zero_()
         facts = {name: tensor.numpy() for name, tensor in self.cut(bytes_u8, len(recalls), slots).items()}
         facts["places_bt"].fill(BLANK)  # all zeros: what is masked has to be finite
@@ -72,7 +78,7 @@ class Buffers:
         self._all: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         for slots in shapes.slots:
             for name, port in shapes.ports(slots).items():
-                shape = port.of(shapes.max_objects)
+                shape = port.shape_for(shapes.max_objects)
                 if name not in FACTS and (name, shape) not in self._all:
                     self._all[name, shape] = gpu.zeros(shape, port.dtype)
         self.facts = Facts(shapes)
@@ -81,7 +87,7 @@ class Buffers:
         self._cuts: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._pointers = [0] * shapes.max_objects  # how many each object's row holds
 
-    def of(self, objects: int, slots: int = 0) -> dict[str, Tensor]:
+    def for_objects(self, objects: int, slots: int = 0) -> dict[str, Tensor]:
         """The buffers of this many objects; `slots` may be left out where no memory is read."""
         key = objects, slots or self._shapes.slots[0]
         if key not in self._cuts:
@@ -92,17 +98,17 @@ class Buffers:
         cut = self.facts.cut(self.facts_u8, objects, slots)
         for name, port in self._shapes.ports(slots).items():
             if name not in FACTS:
-                tensor = self._all[name, port.of(self._shapes.max_objects)]
+                tensor = self._all[name, port.shape_for(self._shapes.max_objects)]
                 cut[name] = tensor if port.shared else tensor[:objects]
         return cut
 
-    def tell(self, recalls: Sequence[Recall], slots: int, places: Sequence[Sequence[int]]) -> None:
-        """Send the facts of these objects up on their own; a tracked frame's come with its picture."""
+    def upload_facts(self, recalls: Sequence[Recall], slots: int, places: Sequence[Sequence[int]]) -> None:
+        """Upload the facts of these objects on their own; those of a tracked frame come with its picture."""
         with self._upload.filling() as bytes_u8:
             self.facts.write(bytes_u8, recalls, slots, places)
 
-    def certain(self, prompted: Sequence[bool]) -> None:
-        """Send up which objects a person prompted."""
+    def upload_certain(self, prompted: Sequence[bool]) -> None:
+        """Upload which objects were prompted."""
         with self._upload.filling() as bytes_u8:
             bytes_u8.zero_()
             rows = self.facts.cut(bytes_u8, len(prompted), self._shapes.slots[0])["certain_b"]
@@ -110,14 +116,14 @@ class Buffers:
 
     def gather(self, pool: Pool, objects: int, slots: int) -> None:
         """Bring together what `attend` with so many slots reads, by the places among the facts."""
-        b = self.of(objects, slots)
+        b = self.for_objects(objects, slots)
         places = b["places_bt"].flatten()
         torch.index_select(pool.keys_slnd, 0, places, out=b["keys_btlnd"].flatten(0, 1))
         torch.index_select(pool.values_snm, 0, places, out=b["values_btnm"].flatten(0, 1))
 
     def copy_in(self, recalls: Sequence[Recall], slots: int) -> None:
         """Copy memories, which have keys, to where `gather` would bring them."""
-        b, copied = self.of(len(recalls), slots), list[tuple[Tensor, Tensor]]()
+        b, copied = self.for_objects(len(recalls), slots), list[tuple[Tensor, Tensor]]()
         for i, recall in enumerate(recalls):
             for j, memory in enumerate(recall.memories):
                 assert memory.keys_lnd is not None
@@ -125,13 +131,13 @@ class Buffers:
                 copied.append((b["values_btnm"][i, j], memory.map_chw.flatten(1).T))
         copy_all(copied)
 
-    def point(self, recalls: Sequence[Recall]) -> None:
+    def copy_pointers(self, recalls: Sequence[Recall]) -> None:
         """Copy the object pointers. What an earlier frame left behind them is zeroed: a mask hides no NaN."""
-        pointers_bpd, copied = self.of(len(recalls))["pointers_bpd"], list[tuple[Tensor, Tensor]]()
+        pointers_bpd, copied = self.for_objects(len(recalls))["pointers_bpd"], list[tuple[Tensor, Tensor]]()
         for i, recall in enumerate(recalls):
-            held, p = self._pointers[i], len(recall.ages)
-            if held > p:
-                pointers_bpd[i, p:held].zero_()
+            before, p = self._pointers[i], len(recall.ages)
+            if before > p:
+                pointers_bpd[i, p:before].zero_()
             self._pointers[i] = p
             copied.append((pointers_bpd[i, :p], recall.pointers_pc))
         copy_all(copied)

@@ -1,7 +1,7 @@
 """The engine that runs TensorRT plans: a tracked frame is one CUDA graph, replayed.
 
-What a person prompts goes through torch on the same GPU, where only that can be asked (`decode`); everything else,
-`remember` included, through the plans. `make` compiles, `open` runs what `make` wrote.
+A prompted `decode` goes through torch on the same GPU; all else, `remember` included, goes through the plans. `make`
+compiles them, `open` runs what `make` wrote.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ from .library import bindings
 from .onnx import Shapes
 from .plans import Context, Plan
 
-MOVES = ("top", "conditioned_bdhw", "score_b", "tokens_bnm")  # an output of each verb, which no picture leaves alone
+MOVES = (
+    "top",
+    "conditioned_bdhw",
+    "score_b",
+    "tokens_bnm",
+)  # one of each verb, which differs by picture
 ANSWERS = ("logits_b1hw", "iou_b", "score_b", "pointer_bd")
 
 
@@ -48,10 +53,10 @@ class TensorRTEngine(PooledEngine):
         self._contexts: dict[tuple[str, int], Context] = {}
         with self._turns, gpu.work():  # no inference mode: tensors that are made there cannot be written outside it
             self._buffers = Buffers(shapes, gpu)
-            held = shapes.max_objects * (shapes.slots[-1] + SPARE)
+            kept = shapes.max_objects * (shapes.slots[-1] + SPARE)
             grid = self.image_size // 16
-            self._pool = Pool(network.preset, grid, shapes.max_objects, held, shapes.keys, self.device)
-            self._pictures = PictureInputs(self._buffers.of(1)["image_1chw"], self._buffers.facts.bytes, gpu)
+            self._pool = Pool(network.preset, grid, shapes.max_objects, kept, shapes.keys, self.device)
+            self._pictures = PictureInputs(self._buffers.for_objects(1)["image_1chw"], self._buffers.facts.bytes, gpu)
             # One scratch for all: the plans run one after the other, on one stream.
             size = max(1, *(plan.scratch_bytes for plan in plans.values()))
             self._scratch = gpu.zeros((size,), torch.uint8)
@@ -67,55 +72,55 @@ class TensorRTEngine(PooledEngine):
     def _run_step(
         self, image_hwc: ImageU8, recalls: Sequence[Recall], slots: Sequence[Sequence[int]], own: Sequence[int]
     ) -> Sequence[Tensor]:
-        objects, capacity = self._room(recalls)
+        objects, capacity = self._capacity_for(recalls)
         size = self._pictures.for_size(*image_hwc.shape[:2])
         step = self._step(size, objects, capacity)
         with size.filling(image_hwc) as bytes_u8:
             self._buffers.facts.write(bytes_u8, recalls, capacity, slots, own)
-        self._buffers.point(recalls)
+        self._buffers.copy_pointers(recalls)
         step()
-        b = self._buffers.of(objects)
+        b = self._buffers.for_objects(objects)
         return [b[name] for name in ANSWERS]
 
     def _step_takes(self, recalls: Sequence[Recall]) -> bool:
         keyed = self._keyed(recalls)
         if keyed:
-            self._room(recalls)
+            self._capacity_for(recalls)
         return keyed
 
     @torch.inference_mode()
     def prepare(self, image_hwc: ImageU8) -> Tensor:
         with self._call():
             self._pictures.give(image_hwc)
-            return self._buffers.of(1)["image_1chw"]
+            return self._buffers.for_objects(1)["image_1chw"]
 
     @torch.inference_mode()
     def encode_image(self, image_hwc: ImageU8) -> Features:
         with self._call():
             self._pictures.give(image_hwc)
             self._run("encode", 1)
-            b = self._buffers.of(1)
+            b = self._buffers.for_objects(1)
             return Features(*copies([b["top"], b["mid"], b["fine"]]))
 
     def _takes(self, features: Features, known: Sequence[Recall]) -> bool:
         return bool(known) and len(features.top) == 1 and self._keyed(known)
 
     def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Tensor:
-        objects, capacity = self._room(recalls)
-        b = self._buffers.of(objects, capacity)
+        objects, capacity = self._capacity_for(recalls)
+        b = self._buffers.for_objects(objects, capacity)
         b["top"].copy_(features.top)
         slots = self._pool_slots(recalls)
-        self._buffers.tell(recalls, capacity, slots or [[BLANK] * len(recall.slots) for recall in recalls])
+        self._buffers.upload_facts(recalls, capacity, slots or [[BLANK] * len(recall.slots) for recall in recalls])
         self._buffers.gather(self._pool, objects, capacity)
         if slots is None:
             self._buffers.copy_in(recalls, capacity)
-        self._buffers.point(recalls)
+        self._buffers.copy_pointers(recalls)
         self._run(f"attend{capacity}", objects, capacity)
         return copies([b["conditioned_bdhw"]])[0]
 
     def _decode_tracked(self, conditioned_bchw: Tensor, features: Features) -> Decoded:
         objects = self._fits(len(conditioned_bchw))
-        b = self._buffers.of(objects)
+        b = self._buffers.for_objects(objects)
         given = {"conditioned_bdhw": conditioned_bchw, "mid": features.mid, "fine": features.fine}
         copy_all([(b[name], tensor) for name, tensor in given.items()])
         self._run("decode", objects)
@@ -127,10 +132,10 @@ class TensorRTEngine(PooledEngine):
     ) -> list[Remembered]:
         objects = self._fits(len(logits_b1hw))
         with self._call():
-            b = self._buffers.of(objects)
+            b = self._buffers.for_objects(objects)
             given = {"top": features.top, "logits_b1hw": logits_b1hw, "score_b": score_b}
             copy_all([(b[name], tensor) for name, tensor in given.items()])
-            self._buffers.certain(prompted)
+            self._buffers.upload_certain(prompted)
             self._run("remember", objects)
             return self._pool.put(b["tokens_bnm"], b["written_blnd"])
 
@@ -152,7 +157,7 @@ class TensorRTEngine(PooledEngine):
             )
         return objects
 
-    def _room(self, recalls: Sequence[Recall]) -> tuple[int, int]:
+    def _capacity_for(self, recalls: Sequence[Recall]) -> tuple[int, int]:
         """How many objects, and the smallest `attend` that has room for what they remember."""
         most = max(len(recall.slots) for recall in recalls)
         pointers = max(len(recall.ages) for recall in recalls)
@@ -172,7 +177,7 @@ class TensorRTEngine(PooledEngine):
         """A plan at the buffers of this many objects; made once."""
         key = (graph, 0 if graph == "encode" else objects)
         if key not in self._contexts:
-            self._contexts[key] = self._plans[graph].context(self._buffers.of(objects, slots), self._scratch)
+            self._contexts[key] = self._plans[graph].context(self._buffers.for_objects(objects, slots), self._scratch)
         return self._contexts[key]
 
     def _run(self, graph: str, objects: int, slots: int = 0) -> None:
@@ -197,7 +202,7 @@ class TensorRTEngine(PooledEngine):
     def _record(self, size: PictureSize, objects: int, slots: int) -> Recorded:
         graphs = ("encode", f"attend{slots}", "decode", "remember")
         contexts = [self._context(graph, objects, slots) for graph in graphs]
-        buffers, facts, b = self._buffers, self._buffers.facts, self._buffers.of(objects, slots)
+        buffers, facts, b = self._buffers, self._buffers.facts, self._buffers.for_objects(objects, slots)
 
         def enqueue() -> None:
             buffers.facts_u8.copy_(size.upload.device_u8[: facts.bytes])
@@ -208,16 +213,16 @@ class TensorRTEngine(PooledEngine):
             self._pool.write(b["own_b"], b["tokens_bnm"], b["written_blnd"])
 
         size.upload.device_u8.zero_()
-        said = facts.cut(size.upload.device_u8, objects, slots)
-        said["present_bt"].fill_(True)  # all absent would be no number
-        torch.arange(SCRATCH, SCRATCH + objects, out=said["own_b"])
+        facts_of_all = facts.cut(size.upload.device_u8, objects, slots)
+        facts_of_all["present_bt"].fill_(True)  # all absent would be no number
+        torch.arange(SCRATCH, SCRATCH + objects, out=facts_of_all["own_b"])
         enqueue()  # on its first run TensorRT does things that cannot be recorded
         self._gpu.wait()
         return self._proved(self._gpu.capture(enqueue), size, objects)
 
     def _proved(self, step: Recorded, size: PictureSize, objects: int) -> Recorded:
-        """The recording, if another picture gives other answers: one that is empty is recorded without an error."""
-        seen, b = [], self._buffers.of(objects)
+        """The recording, if another picture gives other answers: an empty one is recorded without an error."""
+        seen, b = [], self._buffers.for_objects(objects)
         for seed in (0, 1):
             size.picture_hwc.random_(0, 256, generator=torch.Generator(self.device).manual_seed(seed))
             step()

@@ -46,26 +46,26 @@ def bindings() -> Any:
 
 
 class Complaints:
-    """The last errors that TensorRT logged while this was open; it says why there, and returns only that it failed."""
+    """The last errors that TensorRT logged while this was open: its calls return only that they failed."""
 
     def __init__(self, logger: trt.ILogger) -> None:
         self.trt_logger = logger
         self.lines: deque[str] = deque(maxlen=8)
         self.thread = threading.get_ident()
 
-    def error(self, what: str, way_out: str, gpu: Gpu) -> EngineError:
+    def error(self, what: str, remedy: str, gpu: Gpu) -> EngineError:
         """What went wrong, in one line."""
         said = "; ".join(self.lines) or "TensorRT gave no reason"
         if any(word in said.lower() for word in FULL):
             return out_of_memory(f"{what} ({said})", gpu.free_bytes())
-        return EngineError(f"{what}: {said}; {way_out}")
+        return EngineError(f"{what}: {said}; {remedy}")
 
 
 class Router:
-    """Hands what the logger hears to those who listen; any thread may speak."""
+    """Hands logged lines to those who wait for them; any thread may log."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # what Python clears away meanwhile may be TensorRT's, and speak
+        self._lock = threading.RLock()  # garbage that Python frees meanwhile may be TensorRT's, and log
         self._open: list[Complaints] = []
 
     def open(self, complaints: Complaints) -> None:
@@ -77,7 +77,7 @@ class Router:
             self._open.remove(complaints)
 
     def hear(self, text: str) -> None:
-        """To the latest that listens in this thread; from a thread of TensorRT's own, to all."""
+        """To the latest listener of this thread; from a thread of TensorRT's own, to all listeners."""
         here = threading.get_ident()
         with self._lock:
             own = [c for c in self._open if c.thread == here]

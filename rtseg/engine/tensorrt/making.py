@@ -33,7 +33,7 @@ def make(
     """
     trt, gpu = bindings(), _gpu(recipe)
     _check_precision(recipe.precision, gpu)
-    shapes = Shapes.of(network.preset, recipe)
+    shapes = Shapes.for_recipe(network.preset, recipe)
     peaks = None
     if recipe.precision in TYPES:
         note(f"calibrating {recipe.precision} on {len(pictures)} frames")
@@ -64,7 +64,7 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -
     if built is None:
         again = f"run: rtseg build {recipe.path or 'NAME.toml'}"
         raise EngineError(f'runtime = "tensorrt" runs what was built, and nothing is built for this recipe; {again}')
-    shapes = Shapes.of(network.preset, recipe)
+    shapes = Shapes.for_recipe(network.preset, recipe)
     with gpu.work():
         plans = {name: Plan(built / f"{name}.plan", gpu) for name in shapes.graphs}
     return TensorRTEngine(network, recipe, weights_hash, plans, shapes, gpu)

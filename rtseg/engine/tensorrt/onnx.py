@@ -53,7 +53,7 @@ class Port:
     dtype: torch.dtype = torch.float32
     shared: bool = False
 
-    def of(self, objects: int) -> tuple[int, ...]:
+    def shape_for(self, objects: int) -> tuple[int, ...]:
         """The shape for this many objects."""
         return self.shape if self.shared else (objects, *self.shape)
 
@@ -74,7 +74,7 @@ class Shapes:
     keys: torch.dtype
 
     @staticmethod
-    def of(preset: Preset, recipe: Recipe) -> Shapes:
+    def for_recipe(preset: Preset, recipe: Recipe) -> Shapes:
         """The shapes that a recipe asks for."""
         memory, window = recipe.memory, preset.num_maskmem
         slots = sorted({memory.full_bank(window), memory.most_slots(window)})
@@ -185,7 +185,7 @@ def graph(static: StaticNetwork, shapes: Shapes, name: str) -> Any:
     inputs, outputs = VERBS[verb]
     ports = shapes.ports(slots)
     # Traced with two objects: the exporter takes an axis of length one for a constant.
-    examples = tuple(torch.zeros(ports[name].of(2), dtype=ports[name].dtype) for name in inputs)
+    examples = tuple(torch.zeros(ports[name].shape_for(2), dtype=ports[name].dtype) for name in inputs)
     objects = torch.export.Dim("objects", min=1, max=max(2, shapes.max_objects))
     axes = tuple({} if ports[name].shared else {0: objects} for name in inputs)
     with quiet_exporter(), torch.no_grad():
