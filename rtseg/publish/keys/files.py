@@ -115,7 +115,7 @@ def server_pair(folder: Path) -> Pair:
     _check_owned(folder)
     pair = read_pair(folder / f"{SERVER}.key_secret")
     if not allowed_keys(folder):
-        raise ConfigError(f"{folder}: nobody is on the allow-list; expected a key or more; run: rtseg keys allow NAME")
+        raise ConfigError(f"{folder}: nobody is on the allow list; expected a key or more; run: rtseg keys allow NAME")
     return pair
 
 
