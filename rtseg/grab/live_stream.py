@@ -99,7 +99,7 @@ class StreamSource(Source):
             account.gap(Gap(seq, seconds, loss.lost, loss.why))
             if self._damaged == "stop":
                 account.ended = loss.why
-                raise SourceError(f"{self.uri}: frame {seq}: {loss.why}; damaged = skip goes on")
+                raise SourceError(f"{self.uri}: frame {seq}: {loss.why}; set damaged = skip to continue")
         if seq == 0:
             account.start_s = seconds
         account.shown = seq + 1

@@ -83,7 +83,7 @@ def test_every_mistake_costs_one_line(folder, tmp_path):
     assert "is there already" in said(keys.new, folder, "anna")
     assert "cannot be read" in said(keys.allow, folder, "nobody")
     assert "a private key" in said(keys.allow, folder, folder / "anna.key_secret")
-    assert "the key of whoever binds" in said(keys.allow, folder, "server")
+    assert "the server's key" in said(keys.allow, folder, "server")
     assert "server" not in keys.list_keys(folder)["allowed"]
     (tmp_path / "renamed.key").write_bytes((folder / "anna.key_secret").read_bytes())
     assert "holds a private key" in said(keys.allow, folder, tmp_path / "renamed.key")
