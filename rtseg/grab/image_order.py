@@ -22,6 +22,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+# An earlier one is more likely a camera's picture.
 SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -30,7 +31,7 @@ SUFFIXES = (
     ".tif",
     ".tiff",
     ".webp",
-)  # an earlier one is more likely a camera's picture
+)
 # Other image and video files, which are not read from a folder.
 OTHERS = (".gif", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".apng", ".mpo", ".jfif", ".jpe", ".pgm", ".ppm",
           ".pnm", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".raw", ".dcm", ".psd", ".svg", ".npy", ".npz",

@@ -1,4 +1,4 @@
-"""Keys, the allow list at the door, and the addresses that need it."""
+"""Keys, the allow list, and the addresses that need it."""
 
 from __future__ import annotations
 
