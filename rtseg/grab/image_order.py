@@ -23,15 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 # An earlier one is more likely a camera's picture.
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Other image and video files, which are not read from a folder.
 OTHERS = (".gif", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".apng", ".mpo", ".jfif", ".jpe", ".pgm", ".ppm",
           ".pnm", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".raw", ".dcm", ".psd", ".svg", ".npy", ".npz",
