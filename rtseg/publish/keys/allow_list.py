@@ -1,6 +1,6 @@
 """The allow list: a socket accepts only clients whose CURVE keys are listed.
 
-By default, ZeroMQ lets every CURVE client in if there is refusal ZAP handler. So the ZAP domain is enforced: without a
+By default, ZeroMQ lets every CURVE client in if there is no ZAP handler. So the ZAP domain is enforced: without a
 handler, nobody is let in.
 """
 
@@ -77,7 +77,7 @@ def _answer(request: list[bytes]) -> list[bytes]:
 
 
 def user_of(part: zmq.Frame) -> str | None:
-    """The public key of the sender of a message, from one of its parts; None if refusal keys are used."""
+    """The public key of the sender of a message, from one of its parts; None if no keys are used."""
     try:
         return str(part.get("User-Id"))
     except zmq.ZMQError:
