@@ -22,15 +22,8 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".webp",
-)  # an earlier one is more likely a camera's picture
+# An earlier one is more likely a camera's picture.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Other image and video files, which are not read from a folder.
 OTHERS = (".gif", ".jp2", ".j2k", ".jxl", ".avif", ".heic", ".heif", ".apng", ".mpo", ".jfif", ".jpe", ".pgm", ".ppm",
           ".pnm", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".raw", ".dcm", ".psd", ".svg", ".npy", ".npz",

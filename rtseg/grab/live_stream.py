@@ -34,9 +34,8 @@ OPEN_S, READ_S = 6.0, 2.0  # time limits of FFmpeg's calls
 # next key frame may be far away.
 FIRST_S, GOOD_S = 12.0, 5.0
 CALL_S = FIRST_S + READ_S  # time limit until the next frame, or an error
-OPENING_S = 2 * (
-    2 * OPEN_S + FIRST_S + READ_S
-)  # time limit until the first frame: at worst two attempts, without and with a parser
+# Time limit until the first frame: at worst two attempts, without and with a parser.
+OPENING_S = 2 * (2 * OPEN_S + FIRST_S + READ_S)
 # What each picture in MPEG-TS begins with: an access unit delimiter, which the standard demands, or MPEG-2's header.
 DELIMITERS = {"h264": b"\0\0\1\x09", "hevc": b"\0\0\1\x46", "mpeg2video": b"\0\0\1\0"}
 REORDERED = ("h264", "hevc")  # keep their display order with `low_delay`; MPEG-2 would come in decoding order
@@ -99,7 +98,7 @@ class StreamSource(Source):
             account.gap(Gap(seq, seconds, loss.lost, loss.why))
             if self._damaged == "stop":
                 account.ended = loss.why
-                raise SourceError(f"{self.uri}: frame {seq}: {loss.why}; damaged = skip goes on")
+                raise SourceError(f"{self.uri}: frame {seq}: {loss.why}; set damaged = skip to continue")
         if seq == 0:
             account.start_s = seconds
         account.shown = seq + 1

@@ -69,7 +69,7 @@ def redact(uri: str) -> str:
         return uri
     head, rest = uri[: scheme.end()], uri[scheme.end() :]
     slashes, authority, place = _parts(rest)
-    if "@" in place:  # perhaps an unescaped password with a slash in it: nobody can tell which part is secret
+    if "@" in place:  # perhaps an unescaped password with a slash in it: it is unknown which part is secret
         return head + slashes + HIDDEN
     user, at, host = authority.rpartition("@")
     return head + slashes + (HIDDEN if user else "") + at + host + _hide(scheme[0], place)[0]

@@ -175,5 +175,5 @@ def _warp(logits_bhw: Float32, flow_hw2: Float32) -> tuple[Float32, Float32]:
     scale_2 = np.array([columns / wide, rows / tall], np.float32)
     stay_hw2 = (_pixel_grid(tall, wide) + np.float32(0.5)) * scale_2 - np.float32(0.5)  # half-pixel centres
     move_hw2 = stay_hw2 + flow_hw2 * scale_2
-    moved, held = ([_sampled(logits_hw, at) for logits_hw in logits_bhw] for at in (move_hw2, stay_hw2))
-    return np.stack(moved).astype(np.float32), np.stack(held).astype(np.float32)
+    moved, still = ([_sampled(logits_hw, at) for logits_hw in logits_bhw] for at in (move_hw2, stay_hw2))
+    return np.stack(moved).astype(np.float32), np.stack(still).astype(np.float32)

@@ -52,7 +52,7 @@ def render_label(text: str, color: Rgb, height: int) -> ImageU8:
 
 
 def blend_label(image_hwc: ImageU8, label_hwc: ImageU8, box: Box) -> None:
-    """Lay a render_label on the picture, in place_label, inside `box` and nowhere else."""
+    """Blend a label into the picture, in place, only inside `box`."""
     x0, y0, x1, y1 = box
     under_hwc = image_hwc[y0:y1, x0:x1]
     over_hwc = label_hwc[: y1 - y0, : x1 - x0]

@@ -33,9 +33,8 @@ _CODECS = {
     "mpeg4": {"qscale": "2", "flags": "qscale"},
 }
 _BT709 = 1  # FFmpeg's number of its primaries and transfer function; only late versions of PyAV name them
-TICK = Fraction(
-    1, 60_000
-)  # seconds; whole for 25, 30, 50, 60 and 59.94 fps, and the finest that MPEG-4 takes is 1/65,535
+# Seconds; whole for 25, 30, 50, 60 and 59.94 fps, and the finest that MPEG-4 takes is 1/65,535.
+TICK = Fraction(1, 60_000)
 FAILURES = (OSError, av.FFmpegError)
 # In fragments of half a second until it is closed; closing makes it a plain MP4. In FFmpeg since 7.1.
 _HYBRID = {"movflags": "hybrid_fragmented", "frag_duration": "500000", "flush_packets": "1"}

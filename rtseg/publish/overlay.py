@@ -64,7 +64,7 @@ def _blend_table(color: Rgb, opacity: float) -> ImageU8:
 
 
 def _fill(image_hwc: ImageU8, mask_hw: ImageU8, color: Rgb, opacity: float) -> None:
-    """Blend a colour into the picture, in place_label, where the mask is not 0."""
+    """Blend a colour into the picture, in place, where the mask is not 0."""
     cv2.copyTo(cv2.LUT(image_hwc, _blend_table(color, opacity)), mask_hw, image_hwc)
 
 
@@ -120,7 +120,7 @@ def _notice_box(image_hwc: ImageU8, text: str) -> tuple[Box, ...]:
 
 
 def _draw_notice(image_hwc: ImageU8, text: str) -> tuple[Box, ...]:
-    """Draw the text in the corner of the picture, in place_label; its box."""
+    """Draw the text in the corner of the picture, in place; its box."""
     boxes = _notice_box(image_hwc, text)
     for box in boxes:
         blend_label(image_hwc, _label(text, _GREY, image_hwc), box)

@@ -36,14 +36,8 @@ WARN_MINUTES = 30  # with disk space for less than this, a recording begins with
 _BITS = 0.2  # bits a pixel, a little more than the synthetic endoscope needs
 _CHECK_S = 1.0  # between two checks that the files are still there
 _LONGEST_NS = 3600 * 10**9  # after a longer pause a new file begins: MP4 has 31 bits for the time between two pictures
-_LOGGED_KEYS = (
-    "seq",
-    "session",
-    "mask_seq",
-    "mask_age_ms",
-    "state",
-    "captured_ns",
-)  # keys of an overlay header that are logged
+# Keys of an overlay header that are logged.
+_LOGGED_KEYS = ("seq", "session", "mask_seq", "mask_age_ms", "state", "captured_ns")
 
 
 def video_name(number: int) -> str:

@@ -134,8 +134,8 @@ def _check_videos(folder: Path, log: _LogSummary) -> int:
                 None, f"{path.name}: the log does not know it; was it added, or are lines missing at the end?"
             )
     growing = None if log.ended and not log.error else next(reversed(log.videos), None)
-    held = sum(_check_video(folder / name, video, name == growing) for name, video in log.videos.items())
-    return log.frames - held
+    recorded = sum(_check_video(folder / name, video, name == growing) for name, video in log.videos.items())
+    return log.frames - recorded
 
 
 def verify(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .uri import HELD_OUT_SEED
     from .view import Part, Picture, View
 
-# A name is imported when it is first used: whoever only wants a seed does not load the renderer.
+# A name is imported when it is first used: a process that only needs a seed does not load the renderers.
 _HOMES = {
     "Clip": "scene",
     "EndoscopeSource": "source",

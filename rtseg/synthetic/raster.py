@@ -30,7 +30,7 @@ def unit_of(width: int, height: int) -> float:
 
 
 def cell_of(width: int, height: int) -> int:
-    """Pixels between two nodes of the field_at_cells grid, on which smooth fields are computed."""
+    """Pixels between two nodes of the coarse grid, on which smooth fields are computed."""
     return max(4, 1 << max(0, int(math.log2(unit_of(width, height) / 36))))
 
 

@@ -28,7 +28,7 @@ from rtseg.grab import open_source
         ("v4l2:///dev/video0?widht=640", "unknown key 'widht'; did you mean 'width'"),
         ("v4l2:///dev/video0?width=640", "width and height go together"),
         ("v4l2:///dev/video0?fps=fast", "fps='fast'; expected a whole number from 1 to 1000"),
-        ("v4l2:///dev/video0?format=M JPEG", "expected FFmpeg's name of it"),
+        ("v4l2:///dev/video0?format=M JPEG", "expected FFmpeg's name of a format"),
         ("v4l2://video0", "no device; expected v4l2:///dev/video0"),
         ("srt://h:1?passphrase=short", "the passphrase is too short or too long; expected 10 to 79 bytes"),
         ("srt://h:1?mode=rendezvous", "expected caller or listener"),

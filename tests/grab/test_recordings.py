@@ -82,7 +82,7 @@ def test_files_that_are_one_recording(tmp_path: Path) -> None:
     assert open_source([one]).uri == str(one)
 
 
-def test_files_that_do_not_fit_are_refused_at_the_door(tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_refused_when_opened(tmp_path: Path) -> None:
     one = recording(tmp_path / "one.ts")
     other = tmp_path / "other.mp4"
     with av.open(str(other), "w") as container:

@@ -1,4 +1,4 @@
-"""Keys, the allow-list at the door, and the addresses that need it."""
+"""Keys, the allow list, and the addresses that need it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_mistake_costs_one_line(folder, tmp_path):
     assert "is there already" in said(keys.new, folder, "anna")
     assert "cannot be read" in said(keys.allow, folder, "nobody")
     assert "a private key" in said(keys.allow, folder, folder / "anna.key_secret")
-    assert "the key of whoever binds" in said(keys.allow, folder, "server")
+    assert "the server's key" in said(keys.allow, folder, "server")
     assert "server" not in keys.list_keys(folder)["allowed"]
     (tmp_path / "renamed.key").write_bytes((folder / "anna.key_secret").read_bytes())
     assert "holds a private key" in said(keys.allow, folder, tmp_path / "renamed.key")
@@ -129,7 +129,7 @@ def test_any_address_may_be_bound_behind_an_allow_list(folder, host):
 
 def test_an_allow_list_without_names_is_none(folder, tmp_path):
     (folder / "allowed/anna.key").unlink()
-    with pytest.raises(OutputError, match="nobody is on the allow-list"):
+    with pytest.raises(OutputError, match="nobody is on the allow list"):
         keys.check_bind("tcp://0.0.0.0:5555", folder)
     (folder / "server.key_secret").unlink()
     with pytest.raises(OutputError, match=r"server\.key_secret"):
@@ -164,7 +164,7 @@ def test_only_an_allowed_key_gets_anything(folder, tmp_path, ipc):
             assert watching.get("status", timeout=30) is not None
             got, why = _status(end, 30, keys=folder / "bert.key_secret")
             assert not got
-            assert "not on the allow-list" in why
+            assert "not on the allow list" in why
             assert _status(end, 0.4)[0] is False
             got, why = _status(end, 30, keys=anna, server_key=strangers / "server.key")
             assert not got
@@ -191,7 +191,7 @@ def test_the_allow_list_may_change_while_it_is_used(folder):
             assert patient.refused is None
         assert _status(publisher.endpoint, 30, keys=folder / "anna.key_secret")[0]
         (folder / "allowed/bert.key").unlink()
-        assert "not on the allow-list" in _status(publisher.endpoint, 30, **bert)[1]
+        assert "not on the allow list" in _status(publisher.endpoint, 30, **bert)[1]
         (folder / "allowed").chmod(0o777)
         assert not _status(publisher.endpoint, 0.5, keys=folder / "anna.key_secret")[0]
 
@@ -220,7 +220,7 @@ def test_who_is_taken_off_the_list_is_out_and_nobody_else(folder, tmp_path, monk
             assert not show(lambda: hung_up or anna.refused or bert.refused, 1.2)  # the control: a look costs nothing
             before = {known.inode for known in publisher._subscriptions._peers.values()}
             (folder / "allowed/anna.key").unlink()
-            assert show(lambda: "not on the allow-list" in (anna.refused or ""), 30)
+            assert show(lambda: "not on the allow list" in (anna.refused or ""), 30)
             had, others = anna.received["video"], bert.received["video"]
             show(lambda: False, 0.3)
             assert anna.received["video"] == had
@@ -263,7 +263,7 @@ def test_without_a_handler_nobody_comes_in(folder, monkeypatch):
 def test_a_view_that_is_refused_says_so(folder):
     with Publisher(ANYWHERE, keys=folder) as publisher:
         for with_keys in ({"keys": folder / "bert.key_secret"}, {}):
-            with pytest.raises(OutputError, match=r"allow-list there|both sides"):
+            with pytest.raises(OutputError, match=r"allow list there|both sides"):
                 view(publisher.endpoint, headless=True, seconds=5, **with_keys)
         with pytest.raises(ConfigError, match="several keys"):
             view(publisher.endpoint, headless=True, seconds=5, keys=folder)

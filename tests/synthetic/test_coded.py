@@ -134,7 +134,7 @@ def test_what_cannot_be_stamped_is_refused() -> None:
     for number in (-1, 2**32):
         with pytest.raises(ValueError, match="expected 0 to"):
             stamp(np.zeros((120, 160, 3), np.uint8), number)
-    with pytest.raises(SourceError, match="119x48: no room.*expected at least 120x48"):
+    with pytest.raises(SourceError, match="119x48: too small.*expected at least 120x48"):
         stamp(np.zeros((48, 119, 3), np.uint8), 1)
 
 

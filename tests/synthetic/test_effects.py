@@ -223,9 +223,11 @@ def test_wet_highlights_are_white_on_glossy_tissue_near_the_lamp_and_only_add_li
         free_hw = (bare(shiny) < 255).all(2)
         assert more_hwc.min() >= 0
         assert np.ptp(more_hwc[free_hw], axis=1).max() <= 1  # without colour
-        matt_hwc = shiny.paint.tissue_hwc.copy()
+        matt_hwc = shiny.textures.tissue_hwc.copy()
         matt_hwc[..., 3] = 0
-        np.testing.assert_array_equal(bare(replace(shiny, textures=Textures(matt_hwc, shiny.paint.pieces))), bare(dull))
+        np.testing.assert_array_equal(
+            bare(replace(shiny, textures=Textures(matt_hwc, shiny.textures.pieces))), bare(dull)
+        )
         assert 0.005 < (more_hwc.mean(2) > 20).mean() < 0.4
         even_hw = bare(on_one_colour(shiny, 0, gloss=185)).mean(2)
         middle.append(even_hw[away() < 0.3].mean())
@@ -333,7 +335,7 @@ def test_fog_comes_from_the_rim_it_blurs_and_whitens(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_smear_blurs_one_streak_that_stays_on_the_lens(seed: int) -> None:
     smeared, clear = scene(seed, smear=1.0), scene(seed)
-    angle, offset, breadth = smeared._air._streak
+    angle, offset, breadth = smeared._atmosphere._streak
     y_h, x_w = (np.mgrid[: SIZE[1], : SIZE[0]] + 0.5 - np.array(SIZE[::-1])[:, None, None] / 2) / DETAIL
     across = np.abs(x_w * math.sin(angle) - y_h * math.cos(angle) - offset) / breadth
     ours_hw, theirs_hw = edges(bare(smeared.view(0.0))), edges(bare(clear.view(0.0)))

@@ -200,7 +200,7 @@ def test_what_is_before_a_tool_never_changes_the_truth_nor_hides_it() -> None:
     for seconds in (0.0, 2.5):
         np.testing.assert_array_equal(draw(clear.view(seconds)).ids_hw, draw(clouded.view(seconds)).ids_hw)
         field_hwc = clouded.view(seconds).field_hwc
-        let_through_hw = field_hwc[..., Channel.GAIN] / clouded._air.exposure(seconds)
+        let_through_hw = field_hwc[..., Channel.GAIN] / clouded._atmosphere.exposure(seconds)
         assert let_through_hw.min() > 0.05
         assert field_hwc[..., Channel.HAZE].max() <= 0.95
 
@@ -349,9 +349,9 @@ def test_another_tool_of_the_same_looks_comes_in_instead() -> None:
     options = replace(QUIET, alike=True, swap=True, pace=1.0)
     scene = Scene(11, options, 48)
     assert set(scene.kinds) == {1, 2, 3, 4} and len(set(scene.kinds.values())) == 1
-    looks = [replace(body.look, blood=0.0) for body in scene._rack.bodies]
+    looks = [replace(body.look, blood=0.0) for body in scene._instruments.bodies]
     assert looks[0] == looks[1] == looks[2] == looks[3]
-    clean = [body.jaws[0].texture_hwc for body in scene._rack.bodies if not body.look.blood]
+    clean = [body.jaws[0].texture_hwc for body in scene._instruments.bodies if not body.look.blood]
     assert all(np.array_equal(texture_hwc, clean[0]) for texture_hwc in clean)
     seen = seen_ids(scene, 0.0, 8 * scene._moves.period)
     assert {k for now in seen for k in now} > {1, 2}
@@ -361,7 +361,7 @@ def test_another_tool_of_the_same_looks_comes_in_instead() -> None:
 
 
 def test_tools_that_are_not_alike_can_be_told_apart() -> None:
-    looks = [body.look for body in Scene(3, replace(QUIET, tools=(ToolKind.GRASPER,) * 3), 48)._rack.bodies]
+    looks = [body.look for body in Scene(3, replace(QUIET, tools=(ToolKind.GRASPER,) * 3), 48)._instruments.bodies]
     assert len({look.width for look in looks}) == len({look.sheath for look in looks}) == 3
 
 

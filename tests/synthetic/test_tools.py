@@ -214,7 +214,7 @@ def test_jaws_open_and_close_over_time_and_stay_closed_on_what_they_hold(kind: T
     free, holding = [], []
     for part in np.linspace(0, 1, 80, endpoint=False):
         seconds = float(part) * scene._moves.period
-        held = scene.poses(seconds)[port].held
+        held = scene.poses(seconds)[port].grip
         one, other = angles([s for s in scene.view(seconds).sprites if s.id == port + 1])[Part.TIP]
         (holding if held > 0.99 else free).append(turned(one, other))
         assert held == 0 or GRASP[0] <= part

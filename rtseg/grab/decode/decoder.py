@@ -136,9 +136,11 @@ class Decoder:
         self._why = self._why or why
         if self._start is None:
             return
-        held = self._flush()
+        buffered = self._flush()
         if self._return_buffered:
-            yield from self._whole_pictures([p for p in held if self._number_of(p) < number - bool(p.interlaced_frame)])
+            yield from self._whole_pictures(
+                [p for p in buffered if self._number_of(p) < number - bool(p.interlaced_frame)]
+            )
         self._start = None
 
     def _whole_pictures(self, pictures: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -148,8 +150,8 @@ class Decoder:
                 continue  # intra refresh: it is not complete yet
             if picture.is_corrupt or self._is_one_missing(picture, number):
                 why = DAMAGED if picture.is_corrupt else "a picture is missing"
-                held = pictures[index + 1 :]
-                yield from self._whole_pictures([p for p in held if self._number_of(p) < number])
+                buffered = pictures[index + 1 :]
+                yield from self._whole_pictures([p for p in buffered if self._number_of(p) < number])
                 yield from self._fault(min(number, self.number), why)
                 return
             if self._awaits_start:

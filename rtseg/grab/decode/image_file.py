@@ -23,7 +23,7 @@ from .image_header import Header, header_of
 
 EXPECTED = "expected PNG, JPEG, BMP, TIFF or WebP"
 DEPTHS = (8, 10, 12, 14)  # bit depths of sensors, whose values are often stored in 16 bits without scaling
-_SAME = 2  # a profile that changes colours by at largest so many levels counts as sRGB
+_SAME = 2  # a profile that changes colours by at most so many levels counts as sRGB
 
 
 class ImageReader:

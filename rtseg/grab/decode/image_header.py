@@ -168,10 +168,10 @@ def _directories(data: bytes) -> Iterator[dict[int, int]]:
         for start in range(at, at + count * entry_size, entry_size):
             tag, kind, length = struct.unpack_from(order + entry_form, data, start)
             if tag in tags:
-                form, held = _FORMS.get(kind, "B"), start + struct.calcsize(order + entry_form)
+                form, at_values = _FORMS.get(kind, "B"), start + struct.calcsize(order + entry_form)
                 if struct.calcsize(form) * length > struct.calcsize(word):
-                    (held,) = struct.unpack_from(order + word, data, held)
-                tags[tag] = max(struct.unpack_from(f"{order}{min(length, 8)}{form}", data, held), default=0)
+                    (at_values,) = struct.unpack_from(order + word, data, at_values)
+                tags[tag] = max(struct.unpack_from(f"{order}{min(length, 8)}{form}", data, at_values), default=0)
         yield tags
         (at,) = struct.unpack_from(order + word, data, at + count * entry_size)
 

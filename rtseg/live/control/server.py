@@ -43,7 +43,7 @@ class ControlServer:
     """
 
     def __init__(self, bind: str = "tcp://127.0.0.1:5556", keys: Path | None = None) -> None:
-        """Bind, or raise `OutputError`. `keys`: a folder of `rtseg keys`; only its allow-list is listened to.
+        """Bind, or raise `OutputError`. `keys`: a folder of `rtseg keys`; only its allow list is listened to.
 
         Whoever is taken off the list has no request done any more, connected or not.
         """
@@ -137,7 +137,7 @@ class ControlServer:
 
     def _check_key(self, user: str | None) -> None:
         if self._keys is not None and (user is None or revoked(self._keys, [user])):
-            raise OutputError("this key is no longer on the allow-list")
+            raise OutputError("this key is no longer on the allow list")
 
     def _forget(self, at_ns: int) -> None:
         for ticket in [ticket for ticket in self._open if at_ns - ticket.taken_ns > _FORGOTTEN_NS]:

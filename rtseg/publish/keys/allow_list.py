@@ -1,6 +1,6 @@
 """The allow list: a socket accepts only clients whose CURVE keys are listed.
 
-By default, ZeroMQ lets every CURVE client in if there is refusal ZAP handler. So the ZAP domain is enforced: without a
+By default, ZeroMQ lets every CURVE client in if there is no ZAP handler. So the ZAP domain is enforced: without a
 handler, nobody is let in.
 """
 
@@ -38,7 +38,7 @@ def secure(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], f
     except zmq.ZMQError as e:
         handler.close(linger=0)
         if e.errno != zmq.EADDRINUSE:  # in use: another socket of this context started the handler
-            raise OutputError(f"keys: the allow-list cannot be served ({e}); nobody would be let in") from e
+            raise OutputError(f"keys: the allow list cannot be served ({e}); nobody would be let in") from e
     else:
         threading.Thread(target=_serve, args=(handler,), name="allow-list", daemon=True).start()
     socket.setsockopt(zmq.CURVE_SERVER, 1)
@@ -65,7 +65,7 @@ def _answer(request: list[bytes]) -> list[bytes]:
     The client's user id is its public key, not its name: a name may belong to another key later.
     """
     request_id = request[1] if len(request) > 1 else b""
-    refusal = [_VERSION, request_id, b"400", b"not on the allow-list", b"", b""]
+    refusal = [_VERSION, request_id, b"400", b"not on the allow list", b"", b""]
     if len(request) != 7 or request[0] != _VERSION or request[5] != b"CURVE":
         return refusal
     try:
@@ -77,7 +77,7 @@ def _answer(request: list[bytes]) -> list[bytes]:
 
 
 def user_of(part: zmq.Frame) -> str | None:
-    """The public key of the sender of a message, from one of its parts; None if refusal keys are used."""
+    """The public key of the sender of a message, from one of its parts; None if no keys are used."""
     try:
         return str(part.get("User-Id"))
     except zmq.ZMQError:

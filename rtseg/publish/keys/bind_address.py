@@ -47,7 +47,7 @@ def bind_mistake(bind: str, keys: bool) -> str | None:
         return f"{EXPECTED}; correct it"
     if not parts.loopback and not keys:
         return (
-            "not loopback, so anyone could watch; expected tcp://127.0.0.1:PORT, or CURVE keys with an allow-list; "
+            "not loopback, so anyone could watch; expected tcp://127.0.0.1:PORT, or CURVE keys with an allow list; "
             "run: rtseg keys new server, and name the folder as keys under [security]"
         )
     if parts.loopback is None:

@@ -43,7 +43,7 @@ class HandshakeMonitor:
 
     def _why(self, event: int) -> str | None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return f"{self._endpoint}: this key is not on the allow-list there; there, run: rtseg keys allow NAME.key"
+            return f"{self._endpoint}: this key is not on the allow list there; there, run: rtseg keys allow NAME.key"
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or self._broken >= _MAX_BROKEN:
             expected = "expected keys on both sides or on neither, and the server's own public key"
             return f"{self._endpoint}: no handshake; {expected}; check --keys and --server-key"

@@ -48,7 +48,7 @@ def allow(folder: str | Path, name_or_file: str | Path) -> dict[str, Any]:
     name = file.stem
     _check_name(name)
     if name == SERVER:
-        raise ConfigError(f"{file}: the key of whoever binds; expected a client's; run: rtseg keys new NAME")
+        raise ConfigError(f"{file}: the server's key; expected a client's; run: rtseg keys new NAME")
     public = read_public(file)
     entry = folder / _ALLOWED / f"{name}.key"
     if entry.exists() and read_public(entry) != public:
@@ -115,7 +115,7 @@ def server_pair(folder: Path) -> Pair:
     _check_owned(folder)
     pair = read_pair(folder / f"{SERVER}.key_secret")
     if not allowed_keys(folder):
-        raise ConfigError(f"{folder}: nobody is on the allow-list; expected a key or more; run: rtseg keys allow NAME")
+        raise ConfigError(f"{folder}: nobody is on the allow list; expected a key or more; run: rtseg keys allow NAME")
     return pair
 
 

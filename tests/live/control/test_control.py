@@ -348,7 +348,7 @@ def test_a_server_that_does_not_answer_fails_the_fuzz(monkeypatch):
 def test_noise_on_the_wire_stops_neither_publisher_nor_subscriber():
     with Publisher(ANYWHERE) as publisher:
         counts = fuzz_wire(publisher.endpoint, 2000)
-        assert len(publisher._audience._asked) <= 4 * 16
+        assert len(publisher._subscriptions._subscribers) <= 4 * 16
     assert counts["publisher_sent"] == counts["subscriber_sent"] == 2000
     assert counts["subscriber_good"] == 10
     assert counts["subscriber_bad"] > 50
@@ -364,7 +364,7 @@ def test_only_an_allowed_key_controls(tmp_path):
         end = running.server.endpoint
         with Client(end, keys=home / "anna.key_secret") as anna:
             assert anna.status()["said"] == "Status"
-            for stranger, said in (({"keys": home / "bert.key_secret"}, "allow-list there"), ({}, "on both sides")):
+            for stranger, said in (({"keys": home / "bert.key_secret"}, "allow list there"), ({}, "on both sides")):
                 with Client(end, 3, **stranger) as client, pytest.raises(OutputError, match=said):
                     client.shutdown()
             assert anna.status()["said"] == "Status"
@@ -392,10 +392,10 @@ def test_a_key_that_is_taken_off_the_list_controls_no_more(tmp_path):
         with Client(end, keys=home / "anna.key_secret") as anna, Client(end, keys=home / "bert.key_secret") as bert:
             assert anna.status() == bert.status()
             (home / "allowed/anna.key").unlink()
-            with pytest.raises(OutputError, match=r"^this key is no longer on the allow-list$"):
+            with pytest.raises(OutputError, match=r"^this key is no longer on the allow list$"):
                 anna.shutdown()
             (home / "allowed/anna.key").write_bytes((home / "bert.key").read_bytes())  # another key of that name
-            with pytest.raises(PromptError, match="no longer on the allow-list"):
+            with pytest.raises(PromptError, match="no longer on the allow list"):
                 anna.add(3, [(1, 2, 1)])
             assert bert.get()["said"] == "Get"
             (home / "allowed/anna.key").write_bytes((home / "anna.key").read_bytes())
