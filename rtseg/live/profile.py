@@ -1,7 +1,7 @@
 """A stream profile as a value: one feed's source, engine, prompts and outputs.
 
-It is TOML; a key that is left out has the default that stands here. A mistake is a `ConfigError` in one line that names
-the file, the key, what was found and what was expected. A relative path is relative to the file that holds it.
+It is TOML; a key that is left out has its default below. A mistake is a `ConfigError` in one line that names the file,
+the key, the value found and what was expected. A relative path is relative to the profile's folder.
 """
 
 from __future__ import annotations
@@ -43,14 +43,29 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class StreamProfile:
-    """One feed: where its frames come from, the engine, what to track from the first frame, and who gets it.
+    """A feed: its source, its engine, the objects to track from the first frame, and its outputs.
 
-    `name` is the file's own name and opens every topic; `target_fps` is in frames per second; a mask older than
-    `mask_budget_ms` is drawn as an outline, and not at all when it is twice as old; `carry` "flow" moves it along with
-    the picture, "behind" does so while the network is too slow for the budget: then the network may also see a smaller
-    picture, down to `least_image_size` (None: no smaller one). `crop` is "off", "auto" or a box x0, y0, x1, y1.
-    `control` and `metrics` are addresses, `record` the folder of recordings, `keys` that of the CURVE keys; None: there
-    is none.
+    Attributes:
+        source: a path or URI of the frames.
+        name: the profile's file name without suffix; the first part of every topic.
+        engine: the engine recipe.
+        pace: "native" plays a file at its own rate, "flat-out" as fast as it can be read.
+        deinterlace: "off", "auto" (pictures that are marked as interlaced) or "on".
+        crop: "off", "auto" or a box x0, y0, x1, y1 in pixels.
+        target_fps: frames per second that the feed publishes.
+        overlay: "latest" draws the newest masks at once, "sync" waits for each frame's own masks.
+        carry: "flow" moves old masks along with the picture; "behind" does so only while the network is too slow for
+            the budget, and may then lower the network's image size; "off" does neither.
+        least_image_size: the smallest image size of "behind"; None keeps the recipe's.
+        opacity: of the tint of masks, 0 to 1.
+        mask_budget_ms: a mask older than this is drawn as an outline, and hidden at twice this age.
+        publish: address and topics.
+        control: the address of the control socket; None for no such socket.
+        metrics: the address of the metrics server; None for none.
+        record: the folder of recordings; None records nothing.
+        keys: the folder of the CURVE keys; None for no encryption.
+        objects: prompts on the first frame.
+        path: the profile's file.
     """
 
     source: str

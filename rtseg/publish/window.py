@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 
+import cv2
 import numpy as np
 
 from ..base.errors import OutputError
@@ -18,7 +18,7 @@ DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
 
 
 class Window:
-    """A window as large as the picture that it shows; the user may resize it, and the picture keeps its aspect."""
+    """A window as large as its first picture. The user may resize it; pictures keep their aspect."""
 
     def __init__(self, title: str) -> None:
         """Open no window yet. `OutputError` where none can be opened."""
@@ -32,22 +32,26 @@ class Window:
             raise OutputError(
                 "view: pygame, which opens the window, is not installed; pip install 'rtseg[view]'"
             ) from e
-        self._pygame, self._title, self._size = pygame, title, (0, 0)
+        self._pygame, self._title = pygame, title
         try:
             pygame.display.init()
         except pygame.error as e:
             raise OutputError(f"view: no window can be opened ({e}); expected a desktop session; use --headless") from e
 
     def show(self, image_hwc: ImageU8) -> None:
-        """Show a picture, uint8 RGB [H, W, 3]."""
-        pygame, size = self._pygame, (image_hwc.shape[1], image_hwc.shape[0])
-        if size != self._size:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that a picture is scaled by the CPU where there is no GPU
-                self._screen = pygame.display.set_mode(size, pygame.RESIZABLE | pygame.SCALED)
+        """Show a picture, uint8 RGB [H, W, 3], as large as it fits into the window."""
+        pygame, (height, width) = self._pygame, image_hwc.shape[:2]
+        screen = pygame.display.get_surface()
+        if screen is None:
+            screen = pygame.display.set_mode((width, height), pygame.RESIZABLE)
             pygame.display.set_caption(self._title)
-            self._size = size
-        self._screen.blit(pygame.image.frombuffer(np.ascontiguousarray(image_hwc), size, "RGB"), (0, 0))
+        scale = min(screen.get_width() / width, screen.get_height() / height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        if size != (width, height):
+            image_hwc = np.asarray(cv2.resize(image_hwc, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        screen.fill((0, 0, 0))
+        corner = (screen.get_width() - size[0]) // 2, (screen.get_height() - size[1]) // 2
+        screen.blit(pygame.image.frombuffer(np.ascontiguousarray(image_hwc), size, "RGB"), corner)
         pygame.display.flip()
 
     def quit(self) -> bool:

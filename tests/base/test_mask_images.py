@@ -197,7 +197,7 @@ def test_a_palette_says_which_number_is_the_background(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(tmp_path, name), MASK_HW)
     image.putpalette([255, 0, 0, 0, 0, 0])  # as a program that makes files small leaves it: the object is 0
     save(tmp_path, image)
-    assert "has a palette with [255, 0, 0]; expected black as the background, or which" in refused(tmp_path)
+    assert "has a palette with [255, 0, 0] as 0; expected black as the background, or which" in refused(tmp_path)
     np.testing.assert_array_equal(read(tmp_path, value=[255, 0, 0]), MASK_HW)
     np.testing.assert_array_equal(read(tmp_path, value=0), MASK_HW)
 

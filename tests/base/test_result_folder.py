@@ -93,7 +93,7 @@ def test_an_empty_folder_is_filled_and_a_file_refused(tmp_path: Path) -> None:
 
 def test_what_came_meanwhile_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match="not empty.*lies in .*out-2"), atomic_folder(out) as folder:
+    with pytest.raises(ConfigError, match="not empty.*is in .*out-2"), atomic_folder(out) as folder:
         (folder / "run.json").write_text("ours")
         out.mkdir()
         (out / "thesis.txt").write_text("precious")

@@ -22,12 +22,26 @@ def window(monkeypatch: pytest.MonkeyPatch) -> Iterator[Window]:
     window.close()
 
 
-def test_a_window_shows_the_picture_whatever_size_comes_next(window: Window) -> None:
-    for seed, (height, width) in enumerate(((48, 64), (30, 40))):
-        image_hwc = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+def shown() -> np.ndarray:
+    return pygame.surfarray.array3d(pygame.display.get_surface()).transpose(1, 0, 2)
+
+
+def test_a_window_shows_the_first_picture_as_it_is(window: Window) -> None:
+    for seed in range(3):
+        image_hwc = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
         window.show(image_hwc)
-        shown_hwc = pygame.surfarray.array3d(pygame.display.get_surface()).transpose(1, 0, 2)
-        assert np.array_equal(shown_hwc, image_hwc)
+        assert np.array_equal(shown(), image_hwc)
+
+
+@pytest.mark.parametrize(("height", "width", "inside"), [(24, 32, np.s_[:, :]), (48, 32, np.s_[:, 16:48])])
+def test_a_picture_of_another_size_keeps_its_aspect(
+    window: Window, height: int, width: int, inside: tuple[slice, slice]
+) -> None:
+    window.show(np.zeros((48, 64, 3), np.uint8))
+    window.show(np.full((height, width, 3), 200, np.uint8))
+    expected_hwc = np.zeros((48, 64, 3), np.uint8)
+    expected_hwc[inside] = 200
+    assert np.array_equal(shown(), expected_hwc)
 
 
 @pytest.mark.parametrize(("event", "ends"), [("QUIT", True), ("q", True), ("escape", True), ("x", False)])

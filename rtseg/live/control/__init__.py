@@ -1,6 +1,6 @@
-"""A person's hand on a running feed: requests over a socket, answered by the supervisor. No request can carry code.
+"""Control of a running feed: requests over a socket, answered by the supervisor. No request can carry code.
 
-What needs ZeroMQ is loaded when it is asked for: the command line adds its words without it.
+Modules that need ZeroMQ are imported at their first use, because the command line lists its verbs without it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The requests, as values, and as msgpack maps that are checked before anything is done with them.
+"""The control requests, as values and as msgpack maps, which are checked completely before they are used.
 
-A request is `{v, n, verb, args}`; `n` is the client's own number, and comes back with the answer, which is
-`{v, n, ok: true, result}` or `{v, n, ok: false, error}`. Nothing but maps, lists, text, bytes, numbers, true, false
-and nil is taken. A mask travels as COCO compressed RLE with its size.
+A request is `{v, n, verb, args}`. `n` is the client's own number, and is part of the answer, which is
+`{v, n, ok: true, result}` or `{v, n, ok: false, error}`. Only maps, lists, text, bytes, numbers, true, false and nil
+are accepted. A mask is sent as COCO compressed RLE with its size.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from ...base.types import BoolMask, Prompt
 
 VERSION = 1
 MAX_BYTES = 1 << 20  # of a request
-_MAX_DEPTH, _MAX_ITEMS, _MAX_TEXT = 6, 1024, 256  # of a request; the items are those of one list or map
-_MAX_PIXELS = 4096 * 4096  # of a mask: its bytes once unpacked
+_MAX_DEPTH, _MAX_ITEMS, _MAX_TEXT = 6, 1024, 256  # limits of a request; the items of one list or map
+_MAX_PIXELS = 4096 * 4096  # of a mask, which is unpacked to a byte each
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Add:
-    """Follow a new object; `seq` is the frame that the person pointed at, None the newest."""
+    """Track a new object; `seq` is the frame of the prompt, None the newest."""
 
     prompt: Prompt
     seq: FrameNumber | None = None
@@ -46,7 +46,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Correct:
-    """Say more about an object that is followed; `seq` as for `Add`."""
+    """Correct an object that is tracked; `seq` as for `Add`."""
 
     prompt: Prompt
     seq: FrameNumber | None = None
@@ -54,7 +54,7 @@ class Correct:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Forget one object."""
+    """Stop tracking one object."""
 
     id: ObjectId
 
@@ -69,17 +69,17 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Forget all objects."""
+    """Stop tracking all objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Let the network rest; the picture goes on."""
+    """Pause the network; the video continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Let the network work again."""
+    """Resume the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class TakeSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """What can be set, as it is."""
+    """The values that `Set` changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +104,16 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the feed is."""
+    """The state of the feed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """End the feed, in order."""
+    """End the feed in an orderly way."""
 
 
 Request = Add | Correct | Remove | Rename | Reset | Pause | Resume | TakeSnapshot | Get | Set | Status | Shutdown
-PROMPTED = (Add, Correct)  # what is wrong with these is wrong with a prompt
+PROMPTED = (Add, Correct)  # an error in these is a `PromptError`
 VERBS: dict[str, type[Request]] = {
     "add": Add,
     "correct": Correct,
@@ -167,7 +167,7 @@ def verb_of(request: Request) -> str:
 
 
 def pack_request(number: int, request: Request) -> bytes:
-    """A request as it is sent; `PromptError` or `OutputError`, as `request_of`, if it would be refused."""
+    """A request as bytes; raises the error that `request_of` would raise at the other end."""
     verb, error = verb_of(request), PromptError if isinstance(request, PROMPTED) else OutputError
     args = _packed_prompt(request) if isinstance(request, PROMPTED) else asdict(request)
     values = {"v": VERSION, "n": number, "verb": verb, "args": args}
@@ -193,7 +193,7 @@ def _packed_prompt(request: Add | Correct) -> dict[str, Any]:
 
 
 def pack_answer(number: int | None, **said: Any) -> bytes:
-    """An answer as it is sent; `OutputError` if its values cannot be."""
+    """An answer as bytes; `OutputError` if its values cannot be sent."""
     try:
         return cast(bytes, msgpack.packb({"v": VERSION, "n": number, **said}, default=_number))
     except (TypeError, ValueError, OverflowError) as e:
@@ -201,13 +201,13 @@ def pack_answer(number: int | None, **said: Any) -> bytes:
 
 
 def opened(body: bytes | memoryview) -> dict[str, Any]:
-    """The map in a request's bytes, plain and bounded, its content not looked at; `OutputError` if it is none."""
+    """The map in a request's bytes: plain values within the limits, otherwise unchecked. `OutputError` if malformed."""
     if len(body) > MAX_BYTES:
         raise OutputError(f"request: {len(body)} bytes; expected at most {MAX_BYTES}")
     limits = {"max_array_len": _MAX_ITEMS, "max_map_len": _MAX_ITEMS, "max_str_len": _MAX_TEXT, "max_ext_len": 0}
     try:
         values = msgpack.unpackb(body, max_bin_len=MAX_BYTES, **limits)
-    except Exception as e:  # whatever a stranger sends
+    except Exception as e:  # the decoder may raise anything
         raise OutputError(f"request: not msgpack within the limits ({e or type(e).__name__})") from e
     if not isinstance(values, dict):
         raise OutputError(f"request: a {type(values).__name__}; expected a map of: v, n, verb, args")
@@ -216,13 +216,13 @@ def opened(body: bytes | memoryview) -> dict[str, Any]:
 
 
 def number_of(values: Mapping[str, Any]) -> int | None:
-    """The client's number of a request; None if it has none that can be given back."""
+    """The client's number of a request; None if it has no valid number."""
     number = values.get("n")
     return number if type(number) is int and 0 <= number <= MAX_INT else None
 
 
 def request_of(values: dict[str, Any]) -> Request:
-    """The request in a map that was `opened`; `PromptError` or `OutputError`, in one line, if it is none."""
+    """The request in a map from `opened`. `PromptError` or `OutputError` if it is malformed."""
     if values.get("v", VERSION) != VERSION or type(values.get("v")) is not int:
         raise OutputError(f"request: version {values.get('v')!r:.40}; expected {VERSION}; update the older side")
     envelope = convert(values, _Envelope, "request", OutputError)
@@ -250,7 +250,7 @@ def _check_plain(values: dict[str, Any]) -> None:
         inner: list[Any] = []
         if isinstance(value, dict):
             if any(type(key) is not str or len(key) > MAX_LABEL for key in value):
-                raise OutputError(f"request: a key that is no text of 1 to {MAX_LABEL} characters; expected names")
+                raise OutputError(f"request: a key that is not a text of 1 to {MAX_LABEL} characters; expected names")
             inner = list(value.values())
         elif isinstance(value, list):
             inner = value

@@ -1,7 +1,7 @@
-"""Takes requests and gives answers, inside somebody else's loop. It never waits, and nothing in it grows.
+"""Receives requests and sends answers, within the supervisor's loop. It never waits, and all its memory is bounded.
 
-A request becomes a `Ticket`; the answer may come later, and in any order. What is no request is answered with what is
-wrong with it, if its sender listens. A client that has gone, or does not read, loses its answer, and nobody else's.
+A request gets a `Ticket`; its answer may come later, in any order. A malformed request is answered with an error line.
+A client that is gone or does not read loses only its own answers.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ...base.types import now_ns
 from ...publish.keys import listen, release, revoked, user_of
 from .messages import MAX_BYTES, Request, number_of, opened, pack_answer, request_of
 
-_AT_ONCE, _AT_ONCE_NS = 64, 20_000_000  # what one call of `receive` takes in at most: requests, and time
-_OPEN, _OPEN_EACH = 64, 8  # tickets that wait for their answers, and those of one client
-_FORGOTTEN_NS = 60_000_000_000  # a ticket that nobody answered by then will not be answered
-_HIGH_WATER = 8  # requests, and answers, that wait for each client
-_LINGER_MS = 200  # what close() gives the last answers to leave
-_HEARTBEAT_MS = 5000  # a client whose cable was pulled is forgotten after three of these
+_AT_ONCE, _AT_ONCE_NS = 64, 20_000_000  # limits of one call of `receive`: requests, and time
+_OPEN, _OPEN_EACH = 64, 8  # limits of requests that wait for an answer: of all clients, and of one
+_TIME_LIMIT_NS = 60_000_000_000  # after which a request is answered with an error
+_HIGH_WATER = 8  # queued requests and queued answers of a client
+_LINGER_MS = 200  # how long close() waits for the last answers to be sent
+_HEARTBEAT_MS = 5000  # a client that does not reply to three of these is disconnected
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Whom to answer."""
+    """The sender of a request, and its number of it."""
 
     client: bytes
-    envelope: tuple[bytes, ...]  # an empty part from a client that is a REQ socket
+    envelope: tuple[bytes, ...]  # an empty part if the client is a REQ socket
     number: int | None
     taken_ns: int
 
@@ -39,13 +39,18 @@ class Ticket:
 class ControlServer:
     """Listens for requests. Belongs to one thread, which polls `socket` and calls `receive`; a context manager.
 
-    Counted: `bad` (what was no request, or nobody's who may ask) and `lost` (answers that nobody took).
+    Attributes:
+        bad: how many messages were malformed, or came from a key that is not on the allow list.
+        lost: how many answers could not be delivered.
     """
 
     def __init__(self, bind: str = "tcp://127.0.0.1:5556", keys: Path | None = None) -> None:
-        """Bind, or raise `OutputError`. `keys`: a folder of `rtseg keys`; only its allow list is listened to.
+        """Bind, or raise `OutputError`.
 
-        Whoever is taken off the list has no request done any more, connected or not.
+        Arguments:
+            bind: the address.
+            keys: a folder of `rtseg keys`. Only keys on its allow list may connect, and a key that is removed from the
+                list is refused from then on, even in an open connection.
         """
         self._keys = keys
         self.bad = self.lost = 0
@@ -56,7 +61,7 @@ class ControlServer:
         self.socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
         self.socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an answer that nobody can take is an error here: counted
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an undeliverable answer raises an error, and is counted
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * _HEARTBEAT_MS)
         try:
@@ -66,10 +71,10 @@ class ControlServer:
             raise
 
     def receive(self) -> list[tuple[Ticket, Request]]:
-        """The requests that are there, a few at most; call it again while `socket` is readable. Never raises."""
+        """The requests that have arrived, a few at most; call it again while `socket` is readable. Never raises."""
         found: list[tuple[Ticket, Request]] = []
         start_ns = now_ns()
-        self._forget(start_ns)
+        self._expire(start_ns)
         for _ in range(_AT_ONCE):
             try:
                 client, *parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -83,22 +88,22 @@ class ControlServer:
         return found
 
     def reply(self, ticket: Ticket, result: dict[str, Any]) -> None:
-        """Answer a request, once; what comes after that, or far too late, goes nowhere."""
+        """Answer a request. A second answer, or one after the time limit, is dropped."""
         if ticket in self._open:
             del self._open[ticket]
             try:
                 self._send(ticket, pack_answer(ticket.number, ok=True, result=result))
             except OutputError as e:
-                self._say_no(ticket, str(e))
+                self._send_error(ticket, str(e))
 
     def refuse(self, ticket: Ticket, text: str) -> None:
-        """Answer that it will not be done, and why, in one line."""
+        """Answer a request with an error line."""
         if ticket in self._open:
             del self._open[ticket]
-            self._say_no(ticket, text)
+            self._send_error(ticket, text)
 
     def close(self) -> None:
-        """Give the last answers a fifth of a second to leave. May be called again."""
+        """Wait up to 0.2 s until the last answers are sent, then close. May be called again."""
         if not self.socket.closed:
             release(self.endpoint)
             self.socket.close()
@@ -122,15 +127,15 @@ class ControlServer:
             request = request_of(values)
         except RtsegError as e:
             self.bad += 1
-            self._say_no(ticket, str(e))
+            self._send_error(ticket, str(e))
             return ticket, None
-        except Exception as e:  # no stranger ends the feed, whatever he found
+        except Exception as e:  # no message may end the feed
             self.bad += 1
-            self._say_no(ticket, f"request: cannot be read ({type(e).__name__})")
+            self._send_error(ticket, f"request: cannot be read ({type(e).__name__})")
             return ticket, None
         mine = Counter(other.client for other in self._open)[client]
         if len(self._open) >= _OPEN or mine >= _OPEN_EACH or ticket in self._open:
-            self._say_no(ticket, "too many requests wait for an answer; expected one after the other; try again")
+            self._send_error(ticket, "too many requests wait for an answer; expected one after the other; try again")
             return ticket, None
         self._open[ticket] = None
         return ticket, request
@@ -139,17 +144,17 @@ class ControlServer:
         if self._keys is not None and (user is None or revoked(self._keys, [user])):
             raise OutputError("this key is no longer on the allow list")
 
-    def _forget(self, at_ns: int) -> None:
-        for ticket in [ticket for ticket in self._open if at_ns - ticket.taken_ns > _FORGOTTEN_NS]:
+    def _expire(self, at_ns: int) -> None:
+        for ticket in [ticket for ticket in self._open if at_ns - ticket.taken_ns > _TIME_LIMIT_NS]:
             del self._open[ticket]
-            self._say_no(ticket, "was not answered in time; is the feed overloaded?")
+            self._send_error(ticket, "was not answered in time; is the feed overloaded?")
 
-    def _say_no(self, ticket: Ticket, text: str) -> None:
+    def _send_error(self, ticket: Ticket, text: str) -> None:
         line = " ".join(text.encode(errors="replace").decode().split())[:1000]
         self._send(ticket, pack_answer(ticket.number, ok=False, error=line))
 
     def _send(self, ticket: Ticket, answer: bytes) -> None:
         try:
             self.socket.send_multipart([ticket.client, *ticket.envelope, answer], flags=zmq.NOBLOCK)
-        except zmq.ZMQError:  # it has gone, or does not read
+        except zmq.ZMQError:  # it is gone, or does not read
             self.lost += 1

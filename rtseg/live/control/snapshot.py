@@ -1,4 +1,4 @@
-"""What a snapshot holds: the original picture without loss, and what the network said about it."""
+"""A snapshot: the original picture without loss, and the masks of the network."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_a_request_comes_back_as_it_was(request_):
         (_add(mask={"rle": b"0", "height": 16384, "width": 16384}), "at most 16777216 pixels"),
         (_add(mask={"rle": "text", "height": 4, "width": 4}), "the bytes of"),
         (_add(mask={"rle": b"0", "height": 4, "width": 4}, box=[1, 2, 3, 4]), "found box and mask; expected"),
-        ({"v": 1, "a": [[[[[[1]]]]]]}, "nested deeper"), ({1: 2}, "msgpack"), ({b"v": 1}, "no text"),
+        ({"v": 1, "a": [[[[[[1]]]]]]}, "nested deeper"), ({1: 2}, "msgpack"), ({b"v": 1}, "not a text"),
         ([1, 2], "a list; expected a map"), (_values(args={"x": list(range(1025))}), "within the limits"),
         (_values(verb="x" * 257), "within the limits"), (_values(args=msgpack.ExtType(5, b"")), "found a ExtType"),
         (_values(args=msgpack.ExtType(5, b"abc")), "within the limits"),
@@ -311,7 +311,7 @@ def test_what_waits_is_bounded(dealer, monkeypatch):
             other.connect(server.endpoint)
             _ask(other, 1, Status())
             assert len(_received(server, 1)) == 1  # one who asks too much keeps nobody else out
-        monkeypatch.setattr(server_module, "_FORGOTTEN_NS", 0)
+        monkeypatch.setattr(server_module, "_TIME_LIMIT_NS", 0)
         server.receive()
         assert not server._open
         assert "not answered in time" in _answers(dealer, 1)[0]["error"]
