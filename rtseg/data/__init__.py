@@ -1,7 +1,7 @@
-"""Data sets as sequences, each layout in a file of its own, which says what the layout is and where it is defined.
+"""Readers of data sets. Each module reads one layout; its docstring describes the layout and cites its definition.
 
-A reader has three things: `EXPECTED`, the layout in one line; `found(path)`, whether that is what lies there; and
-`read(path)`, which lists folders and leaves pictures and masks alone until a sequence is asked for them.
+A reader has three members: `EXPECTED` describes the layout in one line, `matches(path)` tells whether a folder has this
+layout, and `read(path)` lists its sequences. Images and masks are read later, when a sequence is asked for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 from ..base.errors import ConfigError, SourceError, did_you_mean
 from . import cholecseg8k, davis, endovis2017, endovis2018, isinet, nifti, sa_med2d, sa_v, synthetic, video
 from .dataset import Dataset, Sequence
-from .lazy import Found
+from .lazy_sequence import Listing
 
 __all__ = ["LAYOUTS", "open_dataset"]
 
@@ -26,10 +26,10 @@ LAYOUTS: dict[str, ModuleType] = {
     "sa-med2d": sa_med2d,
     "sa-v": sa_v,
     "nifti": nifti,
-    "video": video,  # last, as the least particular: it is taken only where no other fits
+    "video": video,  # last, because it is the least specific: it is chosen only if no other layout matches
 }
-SHORT = 300  # characters of a hint
-MANY = 10_000  # names, among which to look for the nearest takes seconds
+SHORT = 300  # the longest hint, in characters
+MANY = 10_000  # from this many names on, finding the nearest one takes seconds
 
 
 def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[str] = ()) -> Dataset:
@@ -48,7 +48,7 @@ def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[
     """
     if str(path).startswith(synthetic.PREFIX):
         if layout or sequences:
-            raise ConfigError(f"{path}: a synthetic data set says all in its name; leave layout and sequences out")
+            raise ConfigError(f"{path}: a synthetic data set has no layout and no sequences; leave them out")
         return Dataset("synthetic", "synthetic", synthetic.read(str(path)))
     folder = Path(path).resolve()
     if not folder.is_dir():
@@ -59,10 +59,10 @@ def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[
     if options and name != "nifti":
         raise ConfigError(f"layout {layout!r}: only nifti has windows and modalities; leave {options!r} out")
     reader = LAYOUTS[name]
-    if not reader.found(folder):
+    if not reader.matches(folder):
         raise ConfigError(f"{path}: not laid out as {name}; expected {reader.EXPECTED}")
-    told = {"nifti": (options,), "sa-med2d": (sequences,)}  # SA-Med2D is too large to be listed for one case
-    found: Found = reader.read(folder, *told.get(name, ()))
+    more = {"nifti": (options,), "sa-med2d": (sequences,)}  # SA-Med2D is too large to list all of it for one case
+    found: Listing = reader.read(folder, *more.get(name, ()))
     _check_names(path, found)
     if sequences:
         return Dataset(folder.name, name, _select(path, found, sequences))
@@ -70,28 +70,28 @@ def open_dataset(path: str | Path, layout: str | None = None, sequences: Series[
 
 
 def _recognise(folder: Path) -> str:
-    fitting = [name for name, reader in LAYOUTS.items() if reader.found(folder)]
-    if len(fitting) > 1 and fitting[-1] == "video":
-        fitting.pop()
-    if len(fitting) > 1:
-        raise ConfigError(f"{folder}: may be laid out as {' or '.join(fitting)}; say which")
-    if not fitting:
+    matching = [name for name, reader in LAYOUTS.items() if reader.matches(folder)]
+    if len(matching) > 1 and matching[-1] == "video":
+        matching.pop()
+    if len(matching) > 1:
+        raise ConfigError(f"{folder}: matches the layouts {' and '.join(matching)}; name one of them")
+    if not matching:
         known = "; ".join(f"{name}: {reader.EXPECTED}" for name, reader in LAYOUTS.items())
-        raise ConfigError(f"{folder}: no layout that is known; expected one of: {known}")
-    return fitting[0]
+        raise ConfigError(f"{folder}: of no known layout; expected one of: {known}")
+    return matching[0]
 
 
-def _check_names(path: str | Path, found: Found) -> None:
+def _check_names(path: str | Path, found: Listing) -> None:
     names = [sequence.name for sequence in found.sequences]
     if not names and not found.others:
-        raise SourceError(f"{path}: holds no sequence that is annotated; expected at least one")
+        raise SourceError(f"{path}: holds no annotated sequence; expected at least one")
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
         raise SourceError(f"{path}: two sequences are called {twice!r}; open the folder of one of them")
 
 
-def _select(path: str | Path, found: Found, wanted: Series[str]) -> tuple[Sequence, ...]:
-    """The sequences that are wanted, in the data set's order."""
+def _select(path: str | Path, found: Listing, wanted: Series[str]) -> tuple[Sequence, ...]:
+    """The selected sequences, in the data set's order."""
     known = {sequence.name for sequence in found.sequences}
     groups = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents} - {"."}
     chosen: set[str] = set()
@@ -101,7 +101,7 @@ def _select(path: str | Path, found: Found, wanted: Series[str]) -> tuple[Sequen
         elif name in found.splits:
             missing = [member for member in found.splits[name] if member not in known]
             if missing:
-                raise SourceError(f"{path}: {missing[0]!r} of the split {name!r} is not there; expected all of them")
+                raise SourceError(f"{path}: {missing[0]!r} of the split {name!r} is missing; expected all of them")
             chosen |= set(found.splits[name])
         elif name in groups:
             chosen |= {member for member in known if member.startswith(f"{name}/")}

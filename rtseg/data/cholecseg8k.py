@@ -1,15 +1,15 @@
 """CholecSeg8k (Hong et al., arXiv 2012.12453): clips of 80 frames from Cholec80, every pixel one of 13 classes.
 
     video01/video01_00080/frame_80_endo.png                   the frame
-    video01/video01_00080/frame_80_endo_watershed_mask.png    its classes, a code in grey
-    video01/video01_00080/frame_80_endo_color_mask.png        its classes, a colour
+    video01/video01_00080/frame_80_endo_watershed_mask.png    its classes as grey codes
+    video01/video01_00080/frame_80_endo_color_mask.png        its classes as colors
 
-The codes and colours are the data set's own (kaggle.com/datasets/newslab/cholecseg8k); the map in grey is read, and
-the one in colours where there is none. An object is a class: two graspers are one. Class 0, the black around the
-endoscope's picture, is the background; so are pixels that neither table names (a white line at the border, and
-specks that nobody annotated).
+Codes and colors are those of the data set (kaggle.com/datasets/newslab/cholecseg8k). The grey map is read, and the
+color map only if the grey one is missing. An object is a class: two graspers are one object. Class 0, the black border
+around the endoscope's image, is the background, and so are pixels of unknown codes (a white line at the border, and
+specks).
 
-A sequence is a clip, "video01/video01_00080"; "video01" is all of a video, and the group of its clips.
+A sequence is a clip, "video01/video01_00080"; "video01" selects all clips of a video, and is their group.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 from ..base.errors import SourceError
 from ..base.types import ImageU8
 from .dataset import Sequence, Target
-from .files import below, color_number, files, pair, read_colors
-from .id_maps import class_maps, read_ids
-from .lazy import Found, of_pictures
+from .files import color_number, files, find_folders, match_maps, read_colors
+from .id_maps import class_truth, read_ids
+from .lazy_sequence import Listing, image_sequence
 
 EXPECTED = "video01/video01_00080/frame_80_endo.png and frame_80_endo_watershed_mask.png"
 ENDO, WATERSHED, COLOR = "_endo.png", "_endo_watershed_mask.png", "_endo_color_mask.png"
@@ -57,17 +57,17 @@ CLASS_OF_CODE = np.zeros(256, np.uint8)
 CLASS_OF_CODE[[known.code for known in CLASSES]] = range(len(CLASSES))
 
 
-def found(path: Path) -> bool:
+def matches(path: Path) -> bool:
     return bool(_clips(path))
 
 
-def read(path: Path) -> Found:
-    """Every clip with truth. `SourceError` where a file is not as expected."""
-    return Found(tuple(_sequence(clip) for clip in _clips(path)))
+def read(path: Path) -> Listing:
+    """List every clip. `SourceError` if a file is not as expected."""
+    return Listing(tuple(_sequence(clip) for clip in _clips(path)))
 
 
 def _clips(path: Path) -> list[Path]:
-    return below(path, 2, lambda folder: re.fullmatch(r"video\d+_\d+", folder.name) is not None)
+    return find_folders(path, 2, lambda folder: re.fullmatch(r"video\d+_\d+", folder.name) is not None)
 
 
 def _sequence(clip: Path) -> Sequence:
@@ -75,24 +75,24 @@ def _sequence(clip: Path) -> Sequence:
     maps, decode = _maps(clip)
     if not pictures or not maps:
         raise SourceError(f"{clip}: holds no frame_80{ENDO} with its frame_80{WATERSHED}; expected both of each frame")
-    by_frame = pair(pictures, maps, lambda path: path.name.partition("_endo")[0])
-    truth = class_maps(pictures, by_frame, decode)
+    by_frame = match_maps(pictures, maps, lambda path: path.name.partition("_endo")[0])
+    truth = class_truth(pictures, by_frame, decode)
     video = clip.name.partition("_")[0]
     name = f"{video}/{clip.name}"
-    return of_pictures(name, pictures, truth, lambda i: Target(i, CLASSES[i].name, CLASSES[i].name), group=video)
+    return image_sequence(name, pictures, truth, lambda i: Target(i, CLASSES[i].name, CLASSES[i].name), group=video)
 
 
 def _maps(clip: Path) -> tuple[list[Path], Callable[[Path], ImageU8]]:
-    """The maps of a clip and what reads their classes."""
+    """The maps of a clip, and the function that reads their classes."""
     watershed = files(clip, (WATERSHED,))
-    return (watershed, _of_codes) if watershed else (files(clip, (COLOR,)), _of_colors)
+    return (watershed, _read_codes) if watershed else (files(clip, (COLOR,)), _read_color_map)
 
 
-def _of_codes(path: Path) -> ImageU8:
+def _read_codes(path: Path) -> ImageU8:
     return CLASS_OF_CODE[read_ids(path)]
 
 
-def _of_colors(path: Path) -> ImageU8:
+def _read_color_map(path: Path) -> ImageU8:
     color_hw = read_colors(path)
     classes_hw = np.zeros(color_hw.shape, np.uint8)
     for number, known in enumerate(CLASSES[1:], 1):

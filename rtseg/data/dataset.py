@@ -1,4 +1,4 @@
-"""What an evaluation runs on: sequences of pictures with their truth, in whatever layout they lie on disk."""
+"""The types of a data set, for every layout: sequences of images with their ground truth."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequence:
-    """Frames 0 to `count` - 1 of a video, or slices of a volume, read when asked for, in any order.
+    """Frames 0 to `count` - 1 of a video, or slices of a volume, which may be read in any order.
 
-    `image(t)` is uint8 [H, W, 3] RGB. `truth(t)` maps the id of each target that is visible on frame t to its mask,
-    bool [H, W], never empty; a target that is missing there is absent from the picture; None means that nobody
-    annotated the frame, which is then tracked and not scored. `unknown(t)` are the targets that are left out on a frame
-    that is otherwise annotated: nobody said whether they are there, and they are not scored on it. `spacing_mm` is the
-    size of a pixel (down, across) and `slice_mm` the distance of two slices, where they are known. Sequences of one
-    `group` show the same operation or patient, so they are no independent samples; of a sequence without one, its name
-    is the group. `image` and `truth` raise `SourceError`, in one line with the file's name, for a file that cannot be
-    read.
+    - `image(t)`: uint8 [H, W, 3] RGB.
+    - `truth(t)`: the mask of each target that is visible on frame t by its id, bool [H, W], never empty. A target that
+      is missing in the map is not visible. None: the frame is not annotated; it is tracked, and not scored.
+    - `unknown(t)`: targets without an annotation on a frame that is otherwise annotated; they are not scored on it.
+    - `spacing_mm`, `slice_mm`: the size of a pixel (down, across) and the distance of two slices, if known.
+    - `group`: sequences of one group show the same operation or patient, so they are not independent samples. A
+      sequence without one is a group by itself.
+
+    `image` and `truth` raise `SourceError`, in one line that names the file, if it cannot be read.
     """
 
     name: str
@@ -47,9 +48,9 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Sequences that are judged together. `layout` names the reader that found them.
+    """The sequences of a data set; `layout` names the reader that listed them.
 
-    `unannotated` are those that lie there without a truth, and are left out.
+    `unannotated` are the names of sequences without any ground truth, which are left out.
     """
 
     name: str

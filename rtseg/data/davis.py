@@ -6,20 +6,20 @@
 
 or `train/`, `valid/`, `test/`, each holding the first two, whose sequences are then called "valid/SEQ".
 
-- DAVIS (davischallenge.org/davis2017/code.html): a palette's index is the object, and 255 is void: nobody decided
-  what is there. It counts as background, as in the figures that are published: davis2017-evaluation turns 255 into 0
-  when it loads a map, and leaves no void out of J and F where masks were prompted (semi-supervised); where they were
-  not, it does, but for that DAVIS has maps of their own, `Annotations_unsupervised`, which are not read here.
-  (hkchengrex/vos-benchmark knows no void: its 255 is one more object.) DAVIS 2016 has one object, as 255; which of
-  the two a sequence means, its first map that shows anything says.
+- DAVIS (davischallenge.org/davis2017/code.html): a palette's index is the object. 255 is "void", DAVIS's ignore label
+  for undecided pixels. It counts as background here, as in the published results: davis2017-evaluation turns 255 into 0
+  when it loads a map, and excludes no pixels from J and F in the semi-supervised task. In the unsupervised task it
+  does, with other maps (`Annotations_unsupervised`), which are not read here. (hkchengrex/vos-benchmark has no ignore
+  label: 255 is one more object.) DAVIS 2016 has one object, drawn as 255. The first map of a sequence that is not empty
+  tells which of the two it is.
 - YouTube-VOS (youtube-vos.org/dataset/vos): `meta.json` holds {"videos": {SEQ: {"objects": {"1": {"category": ...}}}}}.
-  Its valid and test splits show an object where it first appears, and nothing else: there is nothing to score on them.
-  Every fifth frame is annotated, and `train/` holds those alone; `train_all_frames/JPEGImages`, beside it, all of them.
-  To go through every frame, open `train_all_frames` itself: its maps are those of `train/Annotations`, in the folder
-  above or in the one above that. Where both are opened together, `train/` goes through what it holds, as ever.
+  Its valid and test splits annotate an object only where it first appears, so they cannot be scored. Every fifth frame
+  is annotated. `train/` holds only those; `train_all_frames/JPEGImages`, next to it, holds all frames. To run on every
+  frame, open `train_all_frames` itself: its maps are those of `train/Annotations`, one or two folders up. If both are
+  opened together, `train/` is used.
 - VOS-Endovis17 and 18 (github.com/jinlab-imvr/Surgical-SAM-2): ids are instances, the same throughout a sequence.
-  `valid/VOS/Annotations_vos_instrument/SEQ` holds the masks that its authors prompt with, and they score the objects
-  that are in those; so do we. `Meta/SEQ.json`, where it is there (Ref-Endovis17 and 18 of ReSurgSAM2), names each
+  `valid/VOS/Annotations_vos_instrument/SEQ` holds the masks that its authors prompt with. They score only the objects
+  in these masks; so does this reader. `Meta/SEQ.json`, if present (Ref-Endovis17 and 18 of ReSurgSAM2), names each
   object's instrument type: {"info": {"category": {"2": "bipolar forceps"}}}.
 """
 
@@ -32,9 +32,9 @@ from typing import Any
 
 from ..base.errors import SourceError
 from .dataset import Sequence, Target
-from .files import MAPS, PICTURES, files, folders, pair, read_json, split
-from .id_maps import IdMaps, fits, read_ids
-from .lazy import Found, of_pictures
+from .files import MAPS, PICTURES, files, folders, masks_by_id, match_maps, read_json
+from .id_maps import IdMaps, read_ids, size_check
+from .lazy_sequence import Listing, image_sequence
 
 EXPECTED = (
     "JPEGImages/SEQ/00000.jpg and Annotations/SEQ/00000.png, or train/ and valid/ that hold these, "
@@ -42,18 +42,18 @@ EXPECTED = (
 )
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 SPLITS = ("train", "valid", "val", "test")
-WHOLE = "_all_frames"  # how the folder of a split with every frame ends
+WHOLE = "_all_frames"  # suffix of the folder that holds all frames of a split
 PROMPTS = "VOS/Annotations_vos_instrument"
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Where the JPEGImages lie, and where Annotations and what tells of them: one folder, but for `*_all_frames`."""
+    """The folders that hold JPEGImages, and Annotations with their metadata: one folder, except for `*_all_frames`."""
 
     pictures: Path
     maps: Path
 
-    def there(self) -> bool:
+    def exists(self) -> bool:
         return (self.pictures / "JPEGImages").is_dir() and (self.maps / "Annotations").is_dir()
 
     def places(self) -> tuple[Path, Path]:
@@ -63,33 +63,33 @@ class Root:
         return images / resolution, maps / resolution
 
 
-def found(path: Path) -> bool:
+def matches(path: Path) -> bool:
     return bool(_roots(path))
 
 
-def read(path: Path) -> Found:
-    """Every sequence that has a map. `SourceError` where a file is not as expected."""
+def read(path: Path) -> Listing:
+    """List every sequence with a map. `SourceError` if a file is not as expected."""
     roots = _roots(path)
     sequences = [sequence for prefix, root in roots.items() for sequence in _read(root, prefix)]
     there = [f"{prefix}{folder.name}" for prefix, root in roots.items() for folder in folders(root.places()[0])]
     annotated = {sequence.name for sequence in sequences}
     unannotated = tuple(name for name in there if name not in annotated)
-    return Found(tuple(sequences), _image_sets(path / "ImageSets"), unannotated)
+    return Listing(tuple(sequences), _image_sets(path / "ImageSets"), unannotated)
 
 
 def _roots(path: Path) -> dict[str, Root]:
-    """Where pictures and maps lie, by what goes before their sequences' names."""
+    """The folders of images and maps, by the prefix of their sequences' names."""
     own = [Root(path, path)]
     if path.name.endswith(WHOLE):
         own += [Root(path, place / path.name.removesuffix(WHOLE)) for place in path.parents[:2]]
-    here = next((root for root in own if root.there()), None)
+    here = next((root for root in own if root.exists()), None)
     if here is not None:
         return {"": here}
     splits = {f"{name}/": Root(path / name, path / name) for name in SPLITS}
     whole = {f"{name}{WHOLE}/": Root(path / f"{name}{WHOLE}", path / name) for name in SPLITS}
-    found = {prefix: root for prefix, root in splits.items() if root.there()}
+    found = {prefix: root for prefix, root in splits.items() if root.exists()}
     maps = {root.maps for root in found.values()}
-    return {**found, **{prefix: root for prefix, root in whole.items() if root.there() and root.maps not in maps}}
+    return {**found, **{prefix: root for prefix, root in whole.items() if root.exists() and root.maps not in maps}}
 
 
 def _read(root: Root, prefix: str) -> list[Sequence]:
@@ -108,11 +108,11 @@ def _read(root: Root, prefix: str) -> list[Sequence]:
 def _sequence(root: Path, prefix: str, images: Path, maps: list[Path], meta: Mapping[str, Any]) -> Sequence:
     name, pictures = images.name, files(images, PICTURES)
     if not pictures:
-        raise SourceError(f"{images}: holds no pictures; expected the frames that {maps[0].parent} annotates")
+        raise SourceError(f"{images}: holds no images; expected the frames that {maps[0].parent} annotates")
     categories = _categories(root, name, meta)
     wanted = frozenset(categories) if name in meta else _prompted(root / PROMPTS / name)
-    ids = IdMaps(pair(pictures, maps), fits(pictures), void=True, wanted=wanted)
-    return of_pictures(f"{prefix}{name}", pictures, ids.truth, lambda i: _target(i, categories.get(i, "")))
+    ids = IdMaps(match_maps(pictures, maps), size_check(pictures), ignore_255=True, wanted=wanted)
+    return image_sequence(f"{prefix}{name}", pictures, ids.truth, lambda i: _target(i, categories.get(i, "")))
 
 
 def _target(i: int, category: str) -> Target:
@@ -120,7 +120,7 @@ def _target(i: int, category: str) -> Target:
 
 
 def _categories(root: Path, name: str, meta: Mapping[str, Any]) -> dict[int, str]:
-    """The category of each object, where the data set says it."""
+    """The category of each object, if the data set has it."""
     file = root / "meta.json" if name in meta else root / "Meta" / f"{name}.json"
     if not file.is_file():
         return {}
@@ -129,17 +129,17 @@ def _categories(root: Path, name: str, meta: Mapping[str, Any]) -> dict[int, str
             return {int(i): str(about.get("category", "")) for i, about in meta[name]["objects"].items()}
         return {int(i): str(category) for i, category in read_json(file, dict)["info"]["category"].items()}
     except (KeyError, ValueError, AttributeError, TypeError) as e:
-        raise SourceError(f"{file}: does not say the objects of {name} as expected ({e!r}); copy it again") from e
+        raise SourceError(f"{file}: does not describe the objects of {name} as expected ({e!r}); copy it again") from e
 
 
 def _prompted(folder: Path) -> frozenset[int] | None:
-    """The objects that the data set's own prompts show."""
+    """The ids in the data set's own mask prompts; None if it has none."""
     maps = files(folder, MAPS)
-    return frozenset(i for path in maps for i in split(read_ids(path))) if maps else None
+    return frozenset(i for path in maps for i in masks_by_id(read_ids(path))) if maps else None
 
 
 def _image_sets(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Splits that ImageSets names: "2017/val", and "val" where all that are called so are the same."""
+    """The splits in ImageSets: "2017/val", and also "val" if all splits of that name are equal."""
     splits: dict[str, tuple[str, ...]] = {}
     for file in sorted(folder.glob("**/*.txt")):
         lines = [line.split()[0] for line in file.read_text("utf-8", "replace").splitlines() if line.strip()]

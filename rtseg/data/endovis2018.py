@@ -2,13 +2,13 @@
 
     miccai_challenge_2018_release_1/labels.json                       [{"name", "color": [r, g, b], "classid"}, ...]
     miccai_challenge_2018_release_1/seq_1/left_frames/frame000.png
-    miccai_challenge_2018_release_1/seq_1/labels/frame000.png         in those colours
+    miccai_challenge_2018_release_1/seq_1/labels/frame000.png         in these colors
 
-The test release has {"classes": [...]} and an alpha in labels.json; both are read. Classes are parts of instruments
-and tissues, and say nothing of which instrument: an object is a class, and 0, background-tissue, is none. Colours
-that labels.json does not name are background. For instrument types see the layout `isinet`.
+In the test release, labels.json holds {"classes": [...]} and colors with alpha; both forms are read. Classes are
+tissues and parts of instruments, without the type of the instrument. An object is a class; class 0, background-tissue,
+is the background, and so are colors that labels.json does not name. For instrument types see the layout `isinet`.
 
-Sequences 2, 5, 9 and 15 are the split "val", the others "train", as ISINet divides the 15 released for training.
+Sequences 2, 5, 9 and 15 are the split "val" and the others "train", as ISINet divides the 15 training sequences.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 from ..base.errors import SourceError
 from ..base.prompt_schema import MAX_ID
 from .dataset import Sequence, Target, Truth
-from .files import MAPS, PICTURES, below, check_size, color_number, files, pair, read_colors, read_json
-from .lazy import Found, of_pictures
+from .files import MAPS, PICTURES, check_size, color_number, files, find_folders, match_maps, read_colors, read_json
+from .lazy_sequence import Listing, image_sequence
 
 EXPECTED = "seq_1/left_frames, seq_1/labels and labels.json"
 VALIDATION = ("seq_2", "seq_5", "seq_9", "seq_15")
 TRAINING = tuple(f"seq_{i}" for i in (1, 3, 4, 6, 7, 10, 11, 12, 13, 14, 16))
 
 
-def found(path: Path) -> bool:
+def matches(path: Path) -> bool:
     return bool(_videos(path))
 
 
-def read(path: Path) -> Found:
-    """Every video with truth. `SourceError` where a file is not as expected."""
+def read(path: Path) -> Listing:
+    """List every annotated video. `SourceError` if a file is not as expected."""
     videos = _videos(path)
     alike = len({video.name for video in videos}) < len(videos)  # seq_1 is also one of the test release
     named = {(video.relative_to(path).as_posix() if alike else video.name): video for video in videos}
@@ -40,17 +40,17 @@ def read(path: Path) -> Found:
         for split, own in (("train", TRAINING), ("val", VALIDATION))
     }
     sequences = tuple(_sequence(name, video) for name, video in named.items())
-    return Found(sequences, {split: names for split, names in splits.items() if names})
+    return Listing(sequences, {split: names for split, names in splits.items() if names})
 
 
 def _videos(path: Path) -> list[Path]:
-    return below(path, 3, lambda folder: (folder / "left_frames").is_dir() and (folder / "labels").is_dir())
+    return find_folders(path, 3, lambda folder: (folder / "left_frames").is_dir() and (folder / "labels").is_dir())
 
 
 def _sequence(name: str, video: Path) -> Sequence:
     names, colors = _labels(video)
     pictures = files(video / "left_frames", PICTURES)
-    maps = pair(pictures, files(video / "labels", MAPS))
+    maps = match_maps(pictures, files(video / "labels", MAPS))
 
     def truth(t: int) -> Truth | None:
         if t not in maps:
@@ -60,14 +60,14 @@ def _sequence(name: str, video: Path) -> Sequence:
         masks = {i: color_hw == color for i, color in colors.items()}
         return {i: mask_hw for i, mask_hw in masks.items() if mask_hw.any()}
 
-    return of_pictures(name, pictures, truth, lambda i: Target(i, names[i], names[i]))
+    return image_sequence(name, pictures, truth, lambda i: Target(i, names[i], names[i]))
 
 
 def _labels(video: Path) -> tuple[dict[int, str], dict[int, int]]:
-    """Names and colours of the classes, by the labels.json nearest above a video."""
+    """Names and colors of the classes, from the nearest labels.json above a video."""
     file = next((above / "labels.json" for above in video.parents if (above / "labels.json").is_file()), None)
     if file is None:
-        raise SourceError(f"{video}: no labels.json above it; expected the one of its release, with names and colours")
+        raise SourceError(f"{video}: no labels.json in a folder above it; expected that of its release")
     rows = read_json(file, dict, list)
     names, colors = {}, {}
     try:

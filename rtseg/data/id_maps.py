@@ -1,4 +1,4 @@
-"""Masks that are kept as maps: one PNG for a frame, whose numbers are objects or classes."""
+"""Label maps: one PNG per frame, whose numbers are the ids of objects or classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from ..base.errors import SourceError
 from ..base.prompt_schema import MAX_ID
 from ..base.types import BoolMask, ImageU8
 from .dataset import Truth
-from .files import as_ids, check_size, read_map, split
+from .files import as_ids, check_size, masks_by_id, read_map
 
-MOST_IDS = 64  # in one frame; nobody draws more objects, and a smoothed edge has as many greys
-THIN = 0.1  # of the grey pixels are amid their like, at most, where greys are but edges
+MAX_IDS = 64  # in one frame: annotators draw fewer objects, and a smoothed edge has more grey values
+THIN = 0.1  # of smoothed edges, at most this share of the grey pixels has only equal neighbours
 
-Check = Callable[[int, tuple[int, ...], Path], None]  # raises unless a map of this shape fits frame t
+Check = Callable[
+    [int, tuple[int, ...], Path], None
+]  # (frame, shape, path): raises if a map of this shape does not match the frame
 
 
 def read_ids(path: Path) -> ImageU8:
@@ -27,38 +29,38 @@ def read_ids(path: Path) -> ImageU8:
 
 
 def read_binary(path: Path, picture: Path) -> BoolMask:
-    """A mask, bool [H, W], true where the map is not 0; `SourceError` unless it has the size of its picture."""
+    """The mask, bool [H, W], where a map is not 0; `SourceError` unless it has the size of its image."""
     values_hw = read_map(path)
     check_size(values_hw.shape, path, picture)
     return np.asarray(values_hw > 0, np.bool_)
 
 
-def fits(pictures: list[Path]) -> Check:
-    """A check of a map against the picture of its frame."""
+def size_check(pictures: list[Path]) -> Check:
+    """A check that a map has the size of the image of its frame."""
     return lambda t, shape, path: check_size(shape, path, pictures[t])
 
 
 class IdMaps:
-    """The maps of one sequence by frame, read when asked for; an id is an object, the same throughout.
+    """The label maps of one sequence by frame, read on demand. An id is the same object on all frames.
 
-    Where the first map that shows anything holds 255 and nothing else, the sequence has one object, drawn as 255,
-    which is object 1. Otherwise 255 is an object, or with `void` a place that nobody decided on: background, as it is
-    to DAVIS 2017's evaluator (davis.py). Of the other ids, `wanted` are objects; all if None.
+    If the first map that is not empty holds only 255, the sequence has one object, drawn as 255, with the id 1.
+    Otherwise 255 is an object; with `ignore_255` it is the ignore label, which counts as background, as in the
+    evaluator of DAVIS 2017 (davis.py). `wanted` are the ids that are objects; None: all.
     """
 
     def __init__(
-        self, maps: Mapping[int, Path], check: Check, void: bool = False, wanted: frozenset[int] | None = None
+        self, maps: Mapping[int, Path], check: Check, ignore_255: bool = False, wanted: frozenset[int] | None = None
     ) -> None:
-        self._maps, self._check, self._void, self._wanted = maps, check, void, wanted
+        self._maps, self._check, self._ignore_255, self._wanted = maps, check, ignore_255, wanted
 
     def truth(self, t: int) -> Truth | None:
-        """What frame t shows, None where it has no map."""
+        """The masks of frame t by id; None if it has no map."""
         if t not in self._maps:
             return None
         masks = self._read(t)
         if self._single:
             return {1: masks[MAX_ID]} if MAX_ID in masks else {}
-        if self._void:
+        if self._ignore_255:
             masks.pop(MAX_ID, None)
         return {i: mask for i, mask in masks.items() if self._wanted is None or i in self._wanted}
 
@@ -70,38 +72,38 @@ class IdMaps:
     def _read(self, t: int) -> dict[int, BoolMask]:
         ids_hw = read_ids(self._maps[t])
         self._check(t, ids_hw.shape, self._maps[t])
-        _check_ids(ids_hw, masks := split(ids_hw), self._maps[t])
+        _check_ids(ids_hw, masks := masks_by_id(ids_hw), self._maps[t])
         return masks
 
 
 def _check_ids(ids_hw: ImageU8, ids: Collection[int], path: Path) -> None:
-    """`SourceError` for what is one white object whose edges were smoothed, so that its greys would be objects."""
-    if len(ids) > MOST_IDS or (MAX_ID in ids and any(MOST_IDS < i < MAX_ID for i in ids) and _thin(ids_hw)):
+    """`SourceError` for a white object with smoothed edges, whose grey values would be taken for objects."""
+    if len(ids) > MAX_IDS or (MAX_ID in ids and any(MAX_IDS < i < MAX_ID for i in ids) and _thin(ids_hw)):
         raise SourceError(
-            f"{path}: holds {len(ids)} different numbers, which look like smoothed edges; expected an object each, "
-            f"{MOST_IDS} at most: threshold the masks, and save them as PNG without smoothing"
+            f"{path}: holds {len(ids)} different numbers, which look like smoothed edges; expected "
+            f"one for each object, at most {MAX_IDS}: threshold the masks, and save them as PNG without smoothing"
         )
 
 
 def _thin(ids_hw: ImageU8) -> bool:
-    """Whether greys are but lines: hardly a pixel of them lies amid its like, as most pixels of an object do."""
+    """Whether grey values form only lines: few of their pixels have equal neighbours, unlike those of an object."""
     grey_hw = (ids_hw > 0) & (ids_hw < MAX_ID)
     around = np.ones((3, 3), np.uint8)
-    amid_hw = cv2.erode(ids_hw, around) == cv2.dilate(ids_hw, around)
-    return float((amid_hw & grey_hw).sum()) < THIN * float(grey_hw.sum())
+    equal_hw = cv2.erode(ids_hw, around) == cv2.dilate(ids_hw, around)
+    return float((equal_hw & grey_hw).sum()) < THIN * float(grey_hw.sum())
 
 
-def class_maps(
+def class_truth(
     pictures: list[Path], maps: Mapping[int, Path], decode: Callable[[Path], ImageU8]
 ) -> Callable[[int], Truth | None]:
-    """The truth of a sequence with one object a class: `decode` gives a file's classes, 0 the background."""
-    check = fits(pictures)
+    """The ground truth of a sequence with one object per class; `decode` reads a file's classes, 0 the background."""
+    check = size_check(pictures)
 
     def truth(t: int) -> Truth | None:
         if t not in maps:
             return None
         classes_hw = decode(maps[t])
         check(t, classes_hw.shape, maps[t])
-        return split(classes_hw)
+        return masks_by_id(classes_hw)
 
     return truth

@@ -1,19 +1,20 @@
-"""Volumes in NIfTI with their labels: slices as frames, several modalities as channels.
+"""Volumes in NIfTI with their labels: slices as frames, modalities as channels.
 
-    imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json    nnU-Net: a file a modality, numbered in four digits
-    imagesTr/CASE.nii.gz, labelsTr/CASE.nii.gz, dataset.json         Medical Decathlon: 3-D, or 4-D with modalities last
-    image.nii.gz, label.nii.gz                                       or in folders CASE/; also image_0000.nii.gz, ...
+    imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json    nnU-Net: one file per modality, with a number of
+    four digits imagesTr/CASE.nii.gz, labelsTr/CASE.nii.gz, dataset.json         Medical Decathlon: 3-D, or 4-D with
+    modalities last image.nii.gz, label.nii.gz                                       or in folders CASE/; also
+    image_0000.nii.gz, ...
 
-nnU-Net: github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md; Decathlon: medicaldecathlon.com. The names of
-labels are dataset.json's, either way round; what nnU-Net calls `ignore` is background. An object is a label, and a
-sequence is a case.
+nnU-Net: github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md; Decathlon: medicaldecathlon.com. Names of labels
+are those in dataset.json, in either of its two forms; nnU-Net's label `ignore` counts as background. An object is a
+label, and a sequence is a case.
 
-Volumes are turned to LPS (columns to the patient's left, rows to the back, slices upward), whatever their axes are
-in the file, and cut across the axis along which voxels are largest: axially where several are, with the head up in
-the other two. `spacing_mm` is the file's. Channels are the first three modalities, each in its window (window.py);
-fewer are repeated, and a line in the log names what is left out. The layout "nifti:lung" names one window for all,
-"nifti:3,0,1" the modalities that become red, green and blue, counted from 0 as in the names of nnU-Net's files, and
-"nifti:percentile:3,0,1" both.
+Volumes are reoriented to LPS (columns to the patient's left, rows to the back, slices upward), whatever the axes of the
+file. They are cut across the axis with the largest voxel size, axially if several are equal; sagittal and coronal
+slices have the head up. `spacing_mm` is that of the file. Channels are the first three modalities, each in its window
+(window.py); fewer are repeated, and a log line names those left out. The layout "nifti:lung" sets one window for all
+modalities, "nifti:3,0,1" sets those that become red, green and blue, counted from 0 as in nnU-Net's file names, and
+"nifti:percentile:3,0,1" sets both.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ from ..base.errors import ConfigError, SourceError
 from ..base.prompt_schema import MAX_ID
 from ..base.types import ImageU8
 from .dataset import Sequence, Target, Truth
-from .files import files, folders, read_json, split
-from .lazy import Found, Lazy
+from .files import files, folders, masks_by_id, read_json
+from .lazy_sequence import LazySequence, Listing
 from .volume import Header, Volume, load_volume, read_header
-from .window import Limits, check_window, grey, limits
+from .window import Limits, check_window, limits, to_grey
 
 EXPECTED = "imagesTr/, labelsTr/ and dataset.json; or image.nii.gz with label.nii.gz, also in folders"
 ENDINGS = (".nii.gz", ".nii")
 CHANNELS = 3
 CHOICE = re.compile(r"\d+(,\d+){,2}")
-KEPT = CHANNELS + 1  # volumes in memory: the modalities and the labels of one case
+CACHED = CHANNELS + 1  # volumes in memory: the modalities and the labels of one case
 
-log = logging.getLogger("rtseg.evaluate")
+log = logging.getLogger("rtseg.data")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the layout says after "nifti:": one window for all, and the modalities that are shown; "" and () by default.
+    """The options after "nifti:" in a layout: one window for all modalities, and the modalities to show.
 
-    `ConfigError` for a window that is unknown, or what is neither a window nor one to three numbers.
+    The defaults "" and () let each modality decide, and show the first three.
     """
 
     window: str = ""
@@ -59,6 +60,7 @@ class Options:
 
     @classmethod
     def parse(cls, text: str) -> Options:
+        """Parse options; `ConfigError` for an unknown window, or numbers that are not one to three modalities."""
         words = text.split(":") if text else []
         choices = [word for word in words if word[:1].isdecimal()]
         windows = [word for word in words if word not in choices]
@@ -79,12 +81,12 @@ class Files:
     label: Path
 
 
-def found(path: Path) -> bool:
+def matches(path: Path) -> bool:
     return (path / "imagesTr").is_dir() or bool(_loose(path))
 
 
-def read(path: Path, options: str = "") -> Found:
-    """Every case that has labels. `ConfigError` for an unknown option, `SourceError` for a file not as expected."""
+def read(path: Path, options: str = "") -> Listing:
+    """List every case with labels. `ConfigError` for an unknown option, `SourceError` if a file is not as expected."""
     wanted = Options.parse(options)
     about = path / "dataset.json"
     try:
@@ -92,27 +94,27 @@ def read(path: Path, options: str = "") -> Found:
         names, modalities = _names(content), _modalities(content)
     except (ValueError, TypeError, AttributeError) as e:
         raise SourceError(f"{about}: its labels or modalities are not as nnU-Net's ({e!r}); correct it") from e
-    load = lru_cache(maxsize=KEPT)(load_volume)
+    load = lru_cache(maxsize=CACHED)(load_volume)
     found = _trained(path) if (path / "imagesTr").is_dir() else _loose(path)
     cases = [Case(case, load, wanted, modalities) for case in found]
     if found and not wanted.shown:
-        _say_what_is_left_out(path, Case(found[0], load, wanted, modalities), modalities)
-    return Found(tuple(_sequence(case, names) for case in cases))
+        _log_omitted(path, Case(found[0], load, wanted, modalities), modalities)
+    return Listing(tuple(_sequence(case, names) for case in cases))
 
 
-def _say_what_is_left_out(path: Path, case: Case, names: list[str]) -> None:
+def _log_omitted(path: Path, case: Case, names: list[str]) -> None:
     every: list[tuple[Path, int]] = []
-    with suppress(SourceError):  # a file that cannot be read is named when it is needed
-        every = case.every
-    left_out = range(CHANNELS, len(every))
-    if left_out:
-        called = ", ".join(f"{n} ({names[n]})" if n < len(names) else str(n) for n in left_out)
+    with suppress(SourceError):  # a file that cannot be read is an error when a sequence needs it
+        every = case.modalities
+    omitted = range(CHANNELS, len(every))
+    if omitted:
+        named = ", ".join(f"{n} ({names[n]})" if n < len(names) else str(n) for n in omitted)
         log.warning(
-            "%s: %d modalities, of which three are shown and %s left out; the layout nifti:%d,0,1, say, shows others",
+            "%s: %d modalities; three are shown, and %s left out; choose others with a layout such as nifti:%d,0,1",
             path,
             len(every),
-            called,
-            left_out[0],
+            named,
+            omitted[0],
         )
 
 
@@ -126,13 +128,13 @@ def _trained(path: Path) -> list[Files]:
     for label in labels:
         if _stem(label) not in images:
             raise SourceError(
-                f"{label}: there is no imagesTr/{_stem(label)}_0000.nii.gz; expected an image of each label"
+                f"{label}: imagesTr/{_stem(label)}_0000.nii.gz is missing; expected an image for each label"
             )
     return [Files(_stem(label), tuple(images[_stem(label)]), label) for label in labels]
 
 
 def _loose(path: Path) -> list[Files]:
-    """This folder and those in it, where they hold images and labels."""
+    """The cases of folders with images and labels: this folder and those in it."""
     cases = []
     for folder in (path, *folders(path)):
         labels = [folder / f"label{ending}" for ending in ENDINGS if (folder / f"label{ending}").is_file()]
@@ -147,13 +149,13 @@ def _stem(path: Path) -> str:
 
 
 def _names(about: Mapping[str, Any]) -> dict[int, str]:
-    """Labels' names: {"1": "liver"} of the Decathlon and nnU-Net 1, {"liver": 1} of nnU-Net 2."""
+    """The labels' names, from {"1": "liver"} (Decathlon, nnU-Net 1) or {"liver": 1} (nnU-Net 2)."""
     pairs = [(key, value) if str(key).isdecimal() else (value, key) for key, value in about.get("labels", {}).items()]
     return {int(number): str(name) for number, name in pairs if not isinstance(number, list)}
 
 
 def _modalities(about: Mapping[str, Any]) -> list[str]:
-    """The name of each modality, as far as dataset.json says."""
+    """The name of each modality in dataset.json; empty if it names none."""
     named = about.get("channel_names") or about.get("modality") or {}
     return [str(named[key]) for key in sorted(named, key=int)]
 
@@ -162,20 +164,20 @@ def _sequence(case: Case, names: Mapping[int, str]) -> Sequence:
     ignored = {number for number, name in names.items() if name == "ignore"}
 
     def truth(t: int) -> Truth:
-        return {i: mask_hw for i, mask_hw in split(case.labels(t)).items() if i not in ignored}
+        return {i: mask_hw for i, mask_hw in masks_by_id(case.labels(t)).items() if i not in ignored}
 
     def targets() -> tuple[Target, ...]:
         shown = sorted({i for t in range(case.count) for i in truth(t)})
         return tuple(Target(i, names.get(i, f"label {i}"), names.get(i, f"label {i}")) for i in shown)
 
     name, spacing = case.files.name, lambda: case.spacing_mm
-    return Lazy(
+    return LazySequence(
         name, lambda: case.count, targets, case.image, truth, spacing, volume=True, slice_mm=lambda: case.slice_mm
     )
 
 
 class Case:
-    """One case: its headers are read when first needed, its voxels through `load`, which keeps a few volumes."""
+    """One case. Headers are read when first needed, and voxels by `load`, which caches a few volumes."""
 
     def __init__(self, case: Files, load: Callable[[Path], Volume], options: Options, names: list[str]) -> None:
         self.files, self._load, self._options, self._names = case, load, options, names
@@ -188,20 +190,20 @@ class Case:
         return label
 
     @cached_property
-    def every(self) -> list[tuple[Path, int]]:
-        """The file of each modality, and which of it; each fits the labels."""
+    def modalities(self) -> list[tuple[Path, int]]:
+        """The file of each modality, and its index in it. `SourceError` if its grid is not that of the labels."""
         every = []
         for path in self.files.images:
             image, label = read_header(path), self._header
             if image.shape != label.shape or not np.allclose(image.spacing_mm, label.spacing_mm, rtol=0.01):
-                raise SourceError(f"{path}: {_size(image)}, its label is {_size(label)}; expected one grid")
+                raise SourceError(f"{path}: {_size(image)}, its labels {_size(label)}; expected the same grid")
             every += [(path, modality) for modality in range(image.modalities)]
         return every
 
     @cached_property
     def _shown(self) -> list[int]:
-        """The numbers of the modalities that are shown."""
-        shown, count = self._options.shown, len(self.every)
+        """The indices of the modalities to show."""
+        shown, count = self._options.shown, len(self.modalities)
         if shown and max(shown) >= count:
             raise ConfigError(f"{self.files.images[0]}: no modality {max(shown)}; expected 0 to {count - 1}")
         return list(shown or range(min(CHANNELS, count)))
@@ -223,19 +225,19 @@ class Case:
     @cached_property
     def _limits(self) -> list[Limits]:
         known = {n: name.upper().startswith("CT") for n, name in enumerate(self._names)}
-        parts = [(n, *self.every[n]) for n in self._shown]
+        parts = [(n, *self.modalities[n]) for n in self._shown]
         return [limits(self._load(path), m, self._options.window, known.get(n)) for n, path, m in parts]
 
     def image(self, t: int) -> ImageU8:
         """Slice t, uint8 [H, W, 3]."""
         shown = [
-            grey(self._load(path).slice(t, self._header.axis, m), range_)
-            for (path, m), range_ in zip((self.every[n] for n in self._shown), self._limits, strict=True)
+            to_grey(self._load(path).slice(t, self._header.axis, m), range_)
+            for (path, m), range_ in zip((self.modalities[n] for n in self._shown), self._limits, strict=True)
         ]
         return np.dstack([shown[i % len(shown)] for i in range(CHANNELS)])
 
     def labels(self, t: int) -> ImageU8:
-        """The labels of slice t, uint8 [H, W]; `SourceError` where one is no whole number from 0 to 255."""
+        """The labels of slice t, uint8 [H, W]; `SourceError` for one that is not a whole number from 0 to 255."""
         values_hw = self._load(self.files.label).slice(t, self._header.axis)
         labels_hw = np.clip(values_hw, 0, MAX_ID).astype(np.uint8)
         if (labels_hw != values_hw).any():

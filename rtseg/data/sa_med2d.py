@@ -1,19 +1,19 @@
-"""SA-Med2D-20M (Ye et al., arXiv 2311.11969): slices of many medical data sets, a binary mask an instance.
+"""SA-Med2D-20M (Ye et al., arXiv 2311.11969): slices of many medical data sets, one binary mask per instance.
 
     images/ct_00--AbdomenCT1K--Case_00011--x_0040.png              modality--data set--case--axis_slice, or ...--2d_none
     masks/ct_00--AbdomenCT1K--Case_00011--x_0040--0003_000.png     and class_instance
     SAMed2D_v1_class_mapping_id.json                               {"AbdomenCT1K": {"liver": "0003", ...}, ...}
                                                                    or in annotations/, where some put the two .json
 
-as its card names them (huggingface.co/datasets/OpenGVLab/SA-Med2D-20M). A sequence is one case cut along one axis, its
-slices in order, called like its files without the slice: "ct_00--AbdomenCT1K--Case_00011--x". A picture that is no
-slice, `2d_none`, is a sequence of one frame. An object is a class, numbered in the order of a sequence's classes:
-instances are counted anew on each slice, so that they are no identities. A slice without a mask is not annotated, for
-the data set has left out what covers less than 0.153 % of a slice.
+as described at huggingface.co/datasets/OpenGVLab/SA-Med2D-20M. A sequence is one case cut along one axis, with its
+slices in order; its name is that of its files without the slice: "ct_00--AbdomenCT1K--Case_00011--x". A 2-D image,
+`2d_none`, is a sequence of one frame. An object is a class, numbered in the order of a sequence's classes: instances
+are numbered separately on each slice, so they do not identify objects. A slice without a mask counts as not annotated,
+because the data set leaves out objects that cover less than 0.153 % of a slice.
 
-There are 4.6 million pictures and 19.7 million masks: folders are read name by name, and of a name only what its case
-does not say is kept, one string for all that are called alike. Where sequences are named, the others' masks are not
-kept at all. Names that are not as above, and masks of no picture, are left out: one line in the log counts them.
+There are 4.6 million images and 19.7 million masks. So folders are read name by name; in memory, a name is stored
+without its case, and equal strings are shared. If sequences are selected, the masks of the others are not stored.
+Unexpected names, and masks without an image, are left out; one log line counts them.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from ..base.types import ImageU8
 from .dataset import Sequence, Target, Truth
 from .files import names_in, read_image, read_json
 from .id_maps import read_binary
-from .lazy import Found, Lazy
+from .lazy_sequence import LazySequence, Listing
 
 EXPECTED = "images/MODALITY--DATASET--CASE--x_0040.png and masks/MODALITY--DATASET--CASE--x_0040--0003_000.png"
 MAPPINGS = ("SAMed2D_v1_class_mapping_id.json", "annotations/SAMed2D_v1_class_mapping_id.json")
 
-log = logging.getLogger("rtseg.evaluate")
+log = logging.getLogger("rtseg.data")
 
 
-def found(path: Path) -> bool:
+def matches(path: Path) -> bool:
     images, masks = path / "images", path / "masks"
     if not images.is_dir() or not masks.is_dir():
         return False
@@ -50,15 +50,15 @@ def found(path: Path) -> bool:
         return any(entry.name.count("--") == 3 for entry in islice(listed, 8))
 
 
-def read(path: Path, wanted: Collection[str] = ()) -> Found:
-    """Every case of every data set in there, by axis; of those that are not wanted, if any are, the name alone."""
+def read(path: Path, wanted: Collection[str] = ()) -> Listing:
+    """List every case of every data set, by axis. If `wanted` is not empty, only the names of others are listed."""
     scan = Scan(frozenset(wanted))
     scan.pictures(path / "images")
     scan.masks(path / "masks")
-    if scan.odd:
+    if scan.unexpected:
         log.warning(
-            "%s: %d names are not as expected, or of masks without a picture, and left out: %s%s; expected %s",
-            *(path, scan.odd, scan.first, ", ..." if scan.odd > 1 else "", EXPECTED),
+            "%s: %d names left out, which are unexpected or of masks without an image: %s%s; expected %s",
+            *(path, scan.unexpected, scan.first, ", ..." if scan.unexpected > 1 else "", EXPECTED),
         )
     mapping = next((path / name for name in MAPPINGS if (path / name).is_file()), None)
     labels = _labels(mapping) if mapping else {}
@@ -66,7 +66,7 @@ def read(path: Path, wanted: Collection[str] = ()) -> Found:
         Case(path, name, slices, scan.drawn[name], labels.get(name.split("--")[1], {}))
         for name, slices in scan.slices.items()
     )
-    return Found(tuple(map(_sequence, cases)), others=tuple(scan.others))
+    return Listing(tuple(map(_sequence, cases)), others=tuple(scan.others))
 
 
 def _labels(mapping: Path) -> dict[str, dict[int, str]]:
@@ -89,9 +89,9 @@ class Scan:
         self.slices: dict[str, list[str]] = {}
         self.drawn: dict[str, list[str]] = {}
         self.others: set[str] = set()
-        self.odd, self.first = 0, ""
+        self.unexpected, self.first = 0, ""
         self._wanted = wanted
-        self._shared: dict[str, str] = {}  # most cases have a slice 0040, and on it an instance 0003_000
+        self._shared: dict[str, str] = {}  # most cases have a slice 0040 with an instance 0003_000
 
     def pictures(self, folder: Path) -> None:
         for name in names_in(folder):
@@ -125,13 +125,13 @@ class Scan:
         return self._shared.setdefault(text, text)
 
     def _leave_out(self, folder: Path, name: str) -> None:
-        self.odd += 1
+        self.unexpected += 1
         self.first = self.first or f"{folder.name}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case, cut along one axis, as `Scan` found it; `labels` are the names of its data set's classes."""
+    """One case cut along one axis, as listed by `Scan`; `labels` are the names of its data set's classes."""
 
     root: Path
     name: str
@@ -143,7 +143,7 @@ class Case:
         return read_image(self._picture(t))
 
     def truth(self, t: int) -> Truth | None:
-        """What slice t shows, the instances of a class as one; None where it has no mask."""
+        """The mask of each class on slice t, with its instances merged; None if the slice has no mask."""
         by_class: dict[int, list[Path]] = {}
         for number, instance in self._instances():
             if number == self.slices[t]:
@@ -164,13 +164,13 @@ class Case:
         return self.root / "images" / f"{self.name}_{self.slices[t]}.png"
 
     def _instances(self) -> Iterator[tuple[str, str]]:
-        """The slice of each mask, and its class and instance."""
+        """The slice of each mask, and its class and instance as in its name."""
         for mask in self.drawn:
             number, _, instance = mask.partition("--")
             yield number, instance
 
     def _ids(self) -> dict[int, int]:
-        """The number of each class among this case's."""
+        """The object id of each class of this case."""
         classes = sorted({int(instance.partition("_")[0]) for _, instance in self._instances()})
         if len(classes) > MAX_ID:
             raise SourceError(f"{self.name}: {len(classes)} classes; expected at most {MAX_ID} in one case")
@@ -179,6 +179,6 @@ class Case:
 
 def _sequence(case: Case) -> Sequence:
     flat = case.name.endswith("--2d")
-    patient = "--".join(case.name.split("--")[1:3])  # cut along up to three axes, and seen in several modalities
+    patient = "--".join(case.name.split("--")[1:3])  # may have several axes and modalities
     count = len(case.slices)
-    return Lazy(case.name, count, case.targets, case.image, case.truth, volume=not flat, group=patient)
+    return LazySequence(case.name, count, case.targets, case.image, case.truth, volume=not flat, group=patient)

@@ -1,16 +1,16 @@
-"""SA-V (Ravi et al., arXiv 2408.00714), the videos that SAM 2 is trained and judged on, in its two forms.
+"""SA-V (Ravi et al., arXiv 2408.00714), the videos that SAM 2 is trained and evaluated on, in its two forms.
 
     sav_000001.mp4 (or sav_000001/00000.jpg), sav_000001_manual.json, sav_000001_auto.json        train
     JPEGImages_24fps/VIDEO/00000.jpg, Annotations_6fps/VIDEO/000/00000.png                        val and test
 
 as github.com/facebookresearch/sam2, sav_dataset/README.md, defines them. In the JSON, `masklet[i][k]` is the mask of
-object `masklet_id[k]` in COCO's RLE, {"size": [h, w], "counts": "..."}, on frame 4 * i: videos have 24 frames a
-second, six of which are annotated. `counts` may be a list of runs too, COCO's uncompressed form. What people drew
-(`manual`) is the truth, and `auto` only where there is no `manual`. What is absent has an empty mask, before it first
-appears as well. The released files have no null in its place; SAM 2's own loader (training/dataset) takes an object
-with null as one without a valid mask on that frame, and not as one that is not to be seen. So it is not scored there,
-the others are, and a frame with nothing but nulls is not annotated. In val and test each object has a folder of binary
-PNGs, because objects overlap; sav_evaluator.py scores an object on the frames that are in its own folder.
+object `masklet_id[k]` in COCO's RLE, {"size": [h, w], "counts": "..."}, on frame 4 * i: videos have 24 frames per
+second, six of which are annotated. `counts` may also be a list of runs, COCO's uncompressed form. Masks drawn by people
+(`manual`) are the ground truth; `auto` is read only if there is no `manual`. An object that is not visible has an empty
+mask, also before it first appears. The released files hold no null instead of a mask. SAM 2's own loader
+(training/dataset) treats null as a missing annotation, not as an invisible object. So the object is not scored on that
+frame, and a frame with only nulls is not annotated. In val and test, each object has a folder of binary PNGs, because
+objects overlap; sav_evaluator.py scores an object on the frames in its own folder.
 
 Masklet 0, and the folder 000, is object 1.
 """
@@ -29,36 +29,38 @@ from ..base.prompt_schema import MAX_ID
 from ..base.rle import decode_rle
 from ..base.types import BoolMask, ImageU8
 from .dataset import Sequence, Target, Truth
-from .files import MAPS, PICTURES, files, folders, pair, picture_size, read_image, read_json
+from .files import MAPS, PICTURES, files, folders, match_maps, picture_size, read_image, read_json
+from .frame_reader import FrameReader, frame_size
 from .id_maps import read_binary
-from .lazy import Found, Lazy
-from .player import Player, frame_size
+from .lazy_sequence import LazySequence, Listing
 
 EXPECTED = "sav_000001.mp4 with sav_000001_manual.json, or JPEGImages_24fps/ with Annotations_6fps/"
 KINDS = ("_manual.json", "_auto.json")
 KEYS = ("video_frame_count", "masklet", "masklet_id")
-STRIDE = 4  # frames from one that is annotated to the next
+STRIDE = 4  # frames between annotations
 
 
-def found(path: Path) -> bool:
+def matches(path: Path) -> bool:
     return (path / "JPEGImages_24fps").is_dir() or bool(files(path, KINDS))
 
 
-def read(path: Path) -> Found:
-    """Every video with truth. `SourceError` where a file is not as expected."""
+def read(path: Path) -> Listing:
+    """List every annotated video. `SourceError` if a file is not as expected."""
     if (path / "JPEGImages_24fps").is_dir():
         videos = folders(path / "Annotations_6fps")
-        return Found(tuple(_of_folders(path / "JPEGImages_24fps" / video.name, video) for video in videos))
+        return Listing(tuple(_folder_sequence(path / "JPEGImages_24fps" / video.name, video) for video in videos))
     annotated = {file.name.removesuffix(kind): file for kind in reversed(KINDS) for file in files(path, (kind,))}
-    player, load = Player(), lru_cache(maxsize=1)(lambda file: read_json(file, dict))
-    return Found(tuple(_of_json(name, Masklets(file, load), player) for name, file in sorted(annotated.items())))
+    reader, load = FrameReader(), lru_cache(maxsize=1)(lambda file: read_json(file, dict))
+    return Listing(
+        tuple(_json_sequence(name, Masklets(file, load), reader) for name, file in sorted(annotated.items()))
+    )
 
 
-def _of_folders(frames: Path, objects: Path) -> Sequence:
+def _folder_sequence(frames: Path, objects: Path) -> Sequence:
     pictures = files(frames, PICTURES)
     if not pictures:
-        raise SourceError(f"{frames}: holds no pictures; expected the frames that {objects} annotates")
-    maps = {_object(folder): pair(pictures, files(folder, MAPS)) for folder in folders(objects)}
+        raise SourceError(f"{frames}: holds no images; expected the frames that {objects} annotates")
+    maps = {_object(folder): match_maps(pictures, files(folder, MAPS)) for folder in folders(objects)}
 
     def truth(t: int) -> Truth | None:
         drawn = {i: read_binary(by_frame[t], pictures[t]) for i, by_frame in maps.items() if t in by_frame}
@@ -68,7 +70,7 @@ def _of_folders(frames: Path, objects: Path) -> Sequence:
         return frozenset(i for i, by_frame in maps.items() if t not in by_frame)
 
     targets = tuple(Target(i, f"object {i}") for i in sorted(maps))
-    return Lazy(objects.name, len(pictures), targets, lambda t: read_image(pictures[t]), truth, unknown=unknown)
+    return LazySequence(objects.name, len(pictures), targets, lambda t: read_image(pictures[t]), truth, unknown=unknown)
 
 
 def _object(folder: Path) -> int:
@@ -77,24 +79,26 @@ def _object(folder: Path) -> int:
     return int(folder.name) + 1
 
 
-def _of_json(name: str, masklets: Masklets, player: Player) -> Sequence:
+def _json_sequence(name: str, masklets: Masklets, reader: FrameReader) -> Sequence:
     video, pictures = masklets.file.with_name(f"{name}.mp4"), files(masklets.file.with_name(name), PICTURES)
     if not pictures and not video.is_file():
-        raise SourceError(f"{masklets.file}: there is neither {video.name} nor {name}/00000.jpg beside it")
+        raise SourceError(f"{masklets.file}: {video.name} and {name}/00000.jpg are missing; expected one of them")
 
     def image(t: int) -> ImageU8:
-        return read_image(pictures[t]) if pictures else player.image(video, t)
+        return read_image(pictures[t]) if pictures else reader.image(video, t)
 
     @lru_cache(maxsize=1)
     def size() -> tuple[int, int]:
         return picture_size(pictures[0]) if pictures else frame_size(video)
 
     count = len(pictures) if pictures else lambda: masklets.count
-    return Lazy(name, count, masklets.targets, image, lambda t: masklets.truth(t, size()), unknown=masklets.unknown)
+    return LazySequence(
+        name, count, masklets.targets, image, lambda t: masklets.truth(t, size()), unknown=masklets.unknown
+    )
 
 
 class Masklets:
-    """One JSON file; `load` reads it, and keeps it as long as no other is asked for."""
+    """One masklet file; `load` reads it, and caches the latest one."""
 
     def __init__(self, file: Path, load: Callable[[Path], Any]) -> None:
         self.file, self._load = file, load
@@ -122,7 +126,7 @@ class Masklets:
         return tuple(Target(i, f"object {i}") for i in self._ids)
 
     def truth(self, t: int, size: tuple[int, int]) -> Truth | None:
-        """What frame t shows; `size` is (height, width) of the video."""
+        """The masks of frame t by id, None if it is not annotated; `size` is (height, width) of the video."""
         row = self._row(t)
         if row is None:
             return None
@@ -134,7 +138,7 @@ class Masklets:
         return frozenset(i for i, rle in (self._row(t) or {}).items() if rle is None)
 
     def _row(self, t: int) -> dict[int, Any] | None:
-        """What the file holds of each object on frame t; None where nobody annotated it."""
+        """The entry of each object on frame t; None if the frame is not annotated."""
         number, between = divmod(t, STRIDE)
         masklets, ids = self._get("masklet"), self._ids
         row = masklets[number] if not between and number < len(masklets) else None
@@ -162,11 +166,11 @@ class Masklets:
 
 
 def _fill(runs: list[int], height: int, width: int) -> BoolMask:
-    """Mask, bool [height, width], of COCO's uncompressed counts: runs of 0 and 1 by turns, down the columns.
+    """The mask, bool [height, width], of COCO's uncompressed counts: alternating runs of 0 and 1, down the columns.
 
-    `ValueError` or `OverflowError` unless they are whole numbers that fill it exactly.
+    `ValueError` or `OverflowError` if they are not whole numbers that fill the mask exactly.
     """
     if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
-        raise ValueError("the runs do not fill it")
+        raise ValueError("the runs do not fill the mask")
     value = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(value, runs).reshape(width, height).T)

@@ -1,8 +1,8 @@
-"""The synthetic endoscope as a data set: exact truth for any number of seeds, without a file.
+"""The synthetic endoscope as a data set: exact ground truth for any number of seeds, without files.
 
     synthetic:laparoscopy?seed=10000-10009&seconds=8&fps=12.5&width=640&height=480
 
-A sequence a seed; the rest is what `open_source` takes. Seeds from 10,000 on are held out from trainings.
+One sequence per seed; the other options are those of `open_source`. Seeds from 10,000 on are never trained on.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from .dataset import Sequence, Target, Truth
 
 PREFIX = "synthetic:"
 SEED = re.compile(r"(?<=[?&]seed=)([^&]*)-([^&]*)")
-MOST = 10_000  # sequences
-KEPT = 8  # frames of each
+MAX_SEQUENCES = 10_000
+CACHED = 8  # frames of each sequence
 
 
 def read(uri: str) -> tuple[Sequence, ...]:
-    """The sequences of a uri. `ConfigError` for a range of seeds that is none, `SourceError` for anything else."""
+    """The sequences of a URI. `ConfigError` for an invalid range of seeds, `SourceError` for any other mistake."""
     found = SEED.search(uri)
     if found is None:
         return (_sequence(uri, uri.removeprefix(PREFIX)),)
     first, last = found.groups()
-    if not (first.isdecimal() and last.isdecimal() and 0 <= int(last) - int(first) < MOST):
+    if not (first.isdecimal() and last.isdecimal() and 0 <= int(last) - int(first) < MAX_SEQUENCES):
         raise ConfigError(f"{uri}: seed={found[0]}; expected a number, or a range such as 10000-10009")
     seeds = range(int(first), int(last) + 1)
     return tuple(_sequence(SEED.sub(str(seed), uri), f"seed-{seed}") for seed in seeds)
@@ -37,7 +37,7 @@ def read(uri: str) -> tuple[Sequence, ...]:
 def _sequence(uri: str, name: str) -> Sequence:
     opened = _source(uri)
 
-    @lru_cache(KEPT)
+    @lru_cache(CACHED)
     def frame(t: int) -> Frame:
         return _source(uri).frame(t)
 
@@ -53,7 +53,7 @@ def _sequence(uri: str, name: str) -> Sequence:
 
 @lru_cache(4)
 def _source(uri: str) -> EndoscopeSource:
-    """A scene takes a while to paint, so the latest few are kept; a data set of a thousand does not hold them all."""
+    """The source of a URI. Scenes are slow to paint, so only the latest four are cached."""
     source = open_source(uri)
     assert isinstance(source, EndoscopeSource)
     return source

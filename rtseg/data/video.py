@@ -1,13 +1,13 @@
-"""One's own recordings: videos or folders of frames, and a map of ids for each frame that is annotated.
+"""A user's own recordings: videos or folders of frames, with a map of ids for each annotated frame.
 
-    clip.mp4 and clip_masks/00000.png     a frame's number; one video or many
-    clip.mp4 and masks/00000.png          one video alone
-    clip.mp4 and clip/masks/00000.png     what `rtseg segment clip.mp4 --out clip` wrote beside it
-    images/a.png and masks/a.png          frames with the names of their maps; or in folders SEQ/images, SEQ/masks
+    clip.mp4 and clip_masks/00000.png     by frame number; for one video or many
+    clip.mp4 and masks/00000.png          for one video
+    clip.mp4 and clip/masks/00000.png     as written by `rtseg segment clip.mp4 --out clip`
+    images/a.png and masks/a.png          frames and maps with the same names; also SEQ/images, SEQ/masks
 
-A folder that `rtseg segment` wrote is itself one, too (see segmented.py). In a map (palette or
-grey PNG), 0 is the background, and each other number an object, the same throughout; a sequence whose maps hold 0
-and 255 alone has one object. A frame without a map is not annotated.
+An output folder of `rtseg segment` is such a recording itself (segment_result.py). In a map (a PNG with a palette or
+grey values), 0 is the background, and each other number is one object on all frames. If the maps hold only 0 and 255,
+the sequence has one object. A frame without a map is not annotated.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from pathlib import Path
 
 from ..base.errors import SourceError
 from .dataset import Sequence, Target
-from .files import MAPS, PICTURES, files, folders, pair
-from .id_maps import IdMaps, fits
-from .lazy import Found, Lazy, of_pictures
-from .player import VIDEOS, Played, Player, frame_count, frame_size
-from .segmented import RUN, Segmented, numbered
+from .files import MAPS, PICTURES, files, folders, match_maps
+from .frame_reader import VIDEOS, FrameReader, VideoInput, frame_count, frame_size
+from .id_maps import IdMaps, size_check
+from .lazy_sequence import LazySequence, Listing, image_sequence
+from .segment_result import RUN, SegmentResult, numbered
 
 EXPECTED = "clip.mp4 with clip_masks/00000.png (or masks/), or images/ and masks/ of the same names"
-DRAWN = "overlay.mp4"  # of `rtseg segment`: a video that is no source
+DRAWN = "overlay.mp4"  # a video that `rtseg segment` writes; not a source
 
 
-def found(path: Path) -> bool:
+def matches(path: Path) -> bool:
     return bool(_videos(path)) or bool(_folders_of_frames(path))
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> Listing:
     """Every video and folder of frames with maps. `SourceError` where a file is not as expected."""
-    player = Player()
-    played = [_of_maps(name, source, maps, player) for name, (source, maps) in _videos(path).items()]
-    return Found((*played, *(_of_frames(folder.name, folder) for folder in _folders_of_frames(path))))
+    reader = FrameReader()
+    played = [_of_maps(name, source, maps, reader) for name, (source, maps) in _videos(path).items()]
+    return Listing((*played, *(_of_frames(folder.name, folder) for folder in _folders_of_frames(path))))
 
 
 def _videos(path: Path) -> dict[str, tuple[Path, Path]]:
-    """Each video that has maps, and their folder, by name."""
+    """Each video with maps, and the folder of its maps, by name."""
     if (path / RUN).is_file() and (path / "masks").is_dir():
         return {path.name: (path, path / "masks")}
     videos = [file for file in files(path, VIDEOS) if file.name != DRAWN]
@@ -56,37 +56,37 @@ def _videos(path: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _folders_of_frames(path: Path) -> list[Path]:
-    """Folders that hold images and masks: this one, or those in it."""
+    """The folders with images and masks: this one and those in it."""
     return [folder for folder in (path, *folders(path)) if (folder / "images").is_dir() and (folder / "masks").is_dir()]
 
 
 def _of_frames(name: str, folder: Path) -> Sequence:
     pictures = files(folder / "images", PICTURES)
     if not pictures:
-        raise SourceError(f"{folder / 'images'}: holds no pictures; expected the frames that masks/ annotates")
-    ids = IdMaps(pair(pictures, files(folder / "masks", MAPS)), fits(pictures))
-    return of_pictures(name, pictures, ids.truth, _target)
+        raise SourceError(f"{folder / 'images'}: holds no images; expected the frames that masks/ annotates")
+    ids = IdMaps(match_maps(pictures, files(folder / "masks", MAPS)), size_check(pictures))
+    return image_sequence(name, pictures, ids.truth, _target)
 
 
-def _of_maps(name: str, video: Path, folder: Path, player: Player) -> Sequence:
-    """A sequence whose maps lie in a folder, by themselves or as segment left them there."""
+def _of_maps(name: str, video: Path, folder: Path, reader: FrameReader) -> Sequence:
+    """A sequence of a video and a folder of maps, which `rtseg segment` may have written."""
     if not (folder.parent / RUN).is_file():
-        return _of_source(name, video, numbered(files(folder, MAPS)), player, folder)
-    result = Segmented(folder.parent)
-    source: Played | None = result.video() if video == folder.parent else video
+        return _of_source(name, video, numbered(files(folder, MAPS)), reader, folder)
+    result = SegmentResult(folder.parent)
+    source: VideoInput | None = result.video() if video == folder.parent else video
     pictures = [] if source else result.pictures()
     if pictures:
-        ids = IdMaps({t: path for t, path in result.maps().items() if t < len(pictures)}, fits(pictures))
-        return of_pictures(name, pictures, ids.truth, _target)
+        ids = IdMaps({t: path for t, path in result.maps().items() if t < len(pictures)}, size_check(pictures))
+        return image_sequence(name, pictures, ids.truth, _target)
     if source is None:
         raise result.missing()
-    return _of_source(name, source, result.maps(), player, folder, result.count)
+    return _of_source(name, source, result.maps(), reader, folder, result.count)
 
 
 def _of_source(
-    name: str, source: Played, maps: dict[int, Path], player: Player, folder: Path, known: int | None = None
+    name: str, source: VideoInput, maps: dict[int, Path], reader: FrameReader, folder: Path, known: int | None = None
 ) -> Sequence:
-    """A sequence whose maps are known by frame; `known` is how many frames it has, where somebody counted them."""
+    """A sequence of a video with maps by frame; `known` is its number of frames, if that is known."""
     if not maps:
         raise SourceError(f"{folder}: holds no 00000.png; expected a map for each frame that is annotated")
 
@@ -94,7 +94,7 @@ def _of_source(
     def count() -> int:
         frames = known or frame_count(source)
         if max(maps) >= frames:
-            raise SourceError(f"{maps[max(maps)]}: {source} has {frames} frames; expected the number of one for a name")
+            raise SourceError(f"{maps[max(maps)]}: {source} has {frames} frames; expected frame numbers as names")
         return frames
 
     ids = IdMaps(maps, _check(source))
@@ -102,10 +102,10 @@ def _of_source(
     def targets() -> tuple[Target, ...]:
         return tuple(_target(i) for i in sorted({i for t in maps for i in ids.truth(t) or ()}))
 
-    return Lazy(name, count, targets, lambda t: player.image(source, t), ids.truth)
+    return LazySequence(name, count, targets, lambda t: reader.image(source, t), ids.truth)
 
 
-def _check(video: Played) -> Callable[[int, tuple[int, ...], Path], None]:
+def _check(video: VideoInput) -> Callable[[int, tuple[int, ...], Path], None]:
     size = lru_cache(maxsize=1)(lambda: frame_size(video))
     named = Path(str(video)).name
 

@@ -1,4 +1,4 @@
-"""A NIfTI file as an array whose axes are the patient's, whatever they are in the file. The home of nibabel here."""
+"""NIfTI files as arrays in the patient's axes, whatever the axes of the file. Only this module imports nibabel."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import numpy.typing as npt
 
 from ..base.errors import SourceError
 
-MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3}  # of a header's units; unknown ones are millimetres
+MILLIMETRES = {
+    "meter": 1000.0,
+    "mm": 1.0,
+    "micron": 1e-3,
+}  # an unknown unit counts as millimetres
 AXES = ("sagittal", "coronal", "axial")  # a slice across the first, second and third axis of LPS
-ALIKE = 0.01  # spacings that differ by less than this part are one
+ALIKE = 0.01  # spacings with a smaller relative difference count as equal
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself before its voxels are read; axes are L, P, S."""
+    """The header of a file; axes are L, P, S."""
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -27,7 +31,7 @@ class Header:
 
     @property
     def axis(self) -> int:
-        """The axis across which slices are cut: along which voxels are largest, S where several are."""
+        """The axis across which slices are cut: that with the largest voxel size, S if several are equal."""
         largest = max(self.spacing_mm)
         return next(axis for axis in (2, 1, 0) if self.spacing_mm[axis] >= largest * (1 - ALIKE))
 
@@ -51,7 +55,7 @@ class Volume:
         return self.values(stored_hw if axis == 2 else stored_hw[::-1])
 
     def values(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """What stored numbers mean. Voxels that are not a number lie outside of what was scanned, and are 0."""
+        """The values of stored numbers. NaN voxels lie outside the scanned region, and become 0."""
         values: npt.NDArray[np.float32] = stored.astype(np.float32)
         values *= self.slope
         values += self.intercept
@@ -59,12 +63,12 @@ class Volume:
 
 
 def read_header(path: Path) -> Header:
-    """What a file says of itself; `SourceError` if it is no 3-D or 4-D NIfTI."""
+    """Read the header of a file; `SourceError` if it is not a 3-D or 4-D NIfTI."""
     return _header(_open(path), path)
 
 
 def load_volume(path: Path) -> Volume:
-    """A whole file, in the numbers that it is stored in: a CT is half a gigabyte in floats, and a quarter as stored.
+    """Read a whole file. Voxels keep their stored type: a CT takes a quarter of a gigabyte, and in floats twice that.
 
     `SourceError` if it cannot be read.
     """
@@ -110,9 +114,9 @@ def _header(image: Any, path: Path) -> Header:
 
 
 def _to_lps(image: Any, path: Path) -> npt.NDArray[np.float64]:
-    """nibabel's orientation that turns a file's axes to left, posterior, superior."""
+    """The nibabel orientation that turns a file's axes to left, posterior, superior."""
     orientations = _nibabel(path).orientations
     own = orientations.io_orientation(image.affine)
     if np.isnan(own).any():
-        raise SourceError(f"{path}: its affine is singular, so its axes are unknown; expected a right NIfTI header")
+        raise SourceError(f"{path}: its affine is singular, so its axes are unknown; expected a valid NIfTI header")
     return np.asarray(orientations.ornt_transform(own, orientations.axcodes2ornt(("L", "P", "S"))))

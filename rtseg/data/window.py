@@ -1,8 +1,8 @@
-"""From what a scanner measured to grey: the range of values that is shown.
+"""Intensity windows: the range of a scanner's values that is shown as grey.
 
-CT is in Hounsfield units, in which a window is a width and a level, by the names in use (radiopaedia.org, "Windowing
-(CT)"; for the abdomen what MedSAM and others train with). Other modalities have no units; theirs goes from the 0.5th
-to the 99.5th percentile of the voxels that are not 0, as in MedSAM (Ma et al., arXiv 2304.12306).
+CT is in Hounsfield units. Its windows have a width, a level and a customary name (radiopaedia.org, "Windowing (CT)";
+that of the abdomen is the one MedSAM and others train with). Other modalities have no units: their window goes from the
+0.5th to the 99.5th percentile of the voxels that are not 0, as in MedSAM (Ma et al., arXiv 2304.12306).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ WINDOWS = {
 }  # width and level
 PERCENTILE = "percentile"
 PART = (0.5, 99.5)
-AIR = -500.0  # values below this are Hounsfield units: magnitudes are not negative
-SAMPLES = 1_000_000  # voxels that percentiles are taken of
+AIR = -500.0  # a volume with lower values is in Hounsfield units: magnitudes are not negative
+SAMPLES = 1_000_000  # voxels that percentiles are computed from
 
 Limits = tuple[float, float]
 
 
 def check_window(name: str) -> None:
-    """`ConfigError` unless a window is called so; "" leaves the choice to the modality."""
+    """`ConfigError` unless there is a window of this name; "" is valid, and lets the modality decide."""
     if name not in ("", PERCENTILE, *WINDOWS):
         raise ConfigError(f"window {name!r}: unknown; {did_you_mean(name, (*WINDOWS, PERCENTILE))}")
 
 
 def limits(volume: Volume, modality: int, name: str, is_ct: bool | None) -> Limits:
-    """The values shown as black and as white. Without a name: "abdomen" for CT, else percentiles.
+    """The values shown as black and as white in the window `name`; if "", in "abdomen" for CT, else by percentiles.
 
-    `is_ct` None: to be told from the values.
+    `is_ct` is whether the modality is CT; None: decided by the values.
     """
     stored_lps = volume.stored_lpsm[..., modality]
     step = max(1, round((stored_lps.size / SAMPLES) ** (1 / 3)))
@@ -54,8 +54,8 @@ def limits(volume: Volume, modality: int, name: str, is_ct: bool | None) -> Limi
     return float(low), float(high)
 
 
-def grey(values_hw: npt.NDArray[np.float32], shown: Limits) -> ImageU8:
-    """Values as grey, uint8 [H, W], clipped to what is shown."""
+def to_grey(values_hw: npt.NDArray[np.float32], shown: Limits) -> ImageU8:
+    """Values as grey, uint8 [H, W], clipped to the limits."""
     low, high = shown
     scale = 255 / (high - low) if high > low else 0.0
     return np.asarray(np.clip((values_hw - low) * scale, 0, 255) + 0.5, np.float32).astype(np.uint8)

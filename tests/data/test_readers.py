@@ -132,7 +132,7 @@ def test_many_objects_and_objects_in_greys_are_not_taken_for_smoothed_edges(tmp_
     assert len(one(tmp_path).targets) == 63
     ids_hw[0, 10] = 64
     save(file, ids_hw)
-    with pytest.raises(SourceError, match="holds 65 different numbers, .* an object each, 64 at most"):
+    with pytest.raises(SourceError, match="holds 65 different numbers, .* one for each object, at most 64"):
         _ = one(tmp_path).targets
 
 
@@ -156,7 +156,7 @@ def test_davis_image_sets_are_splits(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no sequence 'train'; did you mean"):  # which of the two?
         chosen("train")
     (tmp_path / "ImageSets/2017/test.txt").write_text("elephant\n")
-    with pytest.raises(SourceError, match="'elephant' of the split 'test' is not there"):
+    with pytest.raises(SourceError, match="'elephant' of the split 'test' is missing"):
         chosen("test")
 
 
@@ -195,9 +195,7 @@ def test_youtube_vos_goes_through_all_frames(tmp_path: Path, above: str) -> None
     assert [(found.name, found.count) for found in open_dataset(tmp_path).sequences] == [("train/0043f083b5", 2)]
     assert one(whole).count == 7
     (tmp_path / "train/Annotations").rename(tmp_path / "train/elsewhere")
-    with pytest.raises(
-        ConfigError, match="no layout that is known; .* or train_all_frames/JPEGImages beside train/Ann"
-    ):
+    with pytest.raises(ConfigError, match="of no known layout; .* or train_all_frames/JPEGImages beside train/Ann"):
         open_dataset(whole)
 
 
@@ -246,7 +244,7 @@ def test_endovis2017_as_released_has_an_object_a_folder_and_is_cropped(tmp_path:
     with pytest.raises(ConfigError, match="no sequence 'fold1'; did you mean 'fold0'"):
         open_dataset(tmp_path, sequences=["fold1"])
     (video / "ground_truth/Right_Prograsp_Forceps_labels/frame001.png").unlink()
-    with pytest.raises(SourceError, match=r"Right_Prograsp_Forceps_labels/frame001\.png: is not there"):
+    with pytest.raises(SourceError, match=r"Right_Prograsp_Forceps_labels/frame001\.png: is missing"):
         one(tmp_path).truth(1)
 
 
@@ -318,8 +316,11 @@ def test_endovis2017_test_beside_train(tmp_path: Path) -> None:
     ("made", "says"),
     [
         ({"labels": ""}, r"testing/instrument_dataset_1: frames without maps; .* no instrument_2017_test/inst"),
-        ({"frames": False}, r"dataset_1: holds no left_frames/.*, and beside .* no instrument_\*_testing/inst"),
-        ({"labels": "PartsSegmentation"}, r"dataset_1: names no instrument; .*, or TypeSegmentation or gt/Type"),
+        ({"frames": False}, r"dataset_1: holds no left_frames/.*, and next to .* no instrument_\*_testing/inst"),
+        (
+            {"labels": "PartsSegmentation"},
+            r"dataset_1: no folder names an instrument; .* or gt/Type",
+        ),
     ],
 )
 def test_endovis2017_test_with_an_archive_missing(tmp_path: Path, made: dict[str, Any], says: str) -> None:
@@ -454,7 +455,7 @@ def test_sa_med2d_counts_odd_names_and_goes_on(tmp_path: Path, caplog: pytest.Lo
     assert (sequence.count, areas(sequence, 0)) == (1, {1: AT_LEFT})
     assert [target.label for target in sequence.targets] == ["class 0003"]  # and no 0005
     (said,) = caplog.messages
-    assert "5 names are not as expected, or of masks without a picture, and left out: " in said and "\n" not in said
+    assert "5 names left out, which are unexpected or of masks without an image: " in said and "\n" not in said
 
 
 def empty_sa_med2d(root: Path, cases: int, slices: int, masks: int) -> Path:
@@ -647,8 +648,8 @@ def fractions(root: Path) -> Path:
     [
         (broken_picture, r"JPEGImages/bear/00001\.png: not a readable image"),
         (broken_map, r"Annotations/bear/00001\.png: not a readable mask \(.+\); expected a PNG; copy it again"),
-        (other_size, r"00001\.png: the mask is 33x24, its picture 00001\.png is 32x24; expected one size"),
-        (coloured, r"00001\.png: a picture in colour; expected numbers"),
+        (other_size, r"00001\.png: the mask is 33x24, its image 00001\.png is 32x24; expected one size"),
+        (coloured, r"00001\.png: a color image; expected numbers"),
         (too_many, r"00001\.png: object 300; expected 0 for the background, and objects from 1 to 255"),
         (fractions, r"00001\.tif: its values are float32; expected whole numbers"),
     ],
@@ -676,7 +677,7 @@ def test_an_upright_mask_fits_a_picture_that_is_turned_by_its_exif(tmp_path: Pat
 def test_a_map_without_a_picture_is_named_at_once(tmp_path: Path) -> None:
     davis(tmp_path, left=1)
     (tmp_path / "JPEGImages/bear/00001.png").unlink()
-    with pytest.raises(SourceError, match=r"Annotations/bear/00001\.png: there is no picture of this name"):
+    with pytest.raises(SourceError, match=r"Annotations/bear/00001\.png: no image has this name"):
         open_dataset(tmp_path)
 
 
@@ -689,7 +690,7 @@ def test_hidden_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_unknown_folder_says_what_each_layout_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no layout that is known") as caught:
+    with pytest.raises(ConfigError, match="of no known layout") as caught:
         open_dataset(tmp_path)
     assert all(f"{name}: {reader.EXPECTED}" in str(caught.value) for name, reader in LAYOUTS.items())
     with pytest.raises(ConfigError, match="not laid out as davis; expected JPEGImages/SEQ"):
@@ -706,7 +707,7 @@ def test_two_layouts_in_one_folder_are_asked_about(tmp_path: Path) -> None:
     davis(tmp_path, left=1)
     picture(tmp_path / "video01/video01_00080/frame_80_endo.png", 0)
     save(tmp_path / "video01/video01_00080/frame_80_endo_watershed_mask.png", id_map(left=31))
-    with pytest.raises(ConfigError, match="may be laid out as davis or cholecseg8k; say which"):
+    with pytest.raises(ConfigError, match="matches the layouts davis and cholecseg8k; name one of them"):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path, layout="cholecseg8k").sequences[0].name == "video01/video01_00080"
 

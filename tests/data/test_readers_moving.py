@@ -17,7 +17,7 @@ import pytest
 from rtseg.base.errors import ConfigError, SourceError
 from rtseg.base.mask_images import write_palette_png
 from rtseg.base.rle import encode_rle
-from rtseg.data import open_dataset, player, volume
+from rtseg.data import frame_reader, open_dataset, volume
 from rtseg.data.dataset import Sequence
 
 Array = npt.NDArray[Any]
@@ -76,9 +76,9 @@ def test_going_forward_and_a_little_back_decodes_each_frame_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts: list[Path] = []
-    original = player.open_source
-    monkeypatch.setattr(player, "open_source", lambda path, **how: starts.append(path) or original(path, **how))
-    plays, clip = player.Player(), record(tmp_path / "clip.mp4")
+    original = frame_reader.open_source
+    monkeypatch.setattr(frame_reader, "open_source", lambda path, **how: starts.append(path) or original(path, **how))
+    plays, clip = frame_reader.FrameReader(), record(tmp_path / "clip.mp4")
     order = [0, 1, 2, 10, 9, 4, 11, 12]
     assert [number_of(plays.image(clip, t)) for t in order] == order and len(starts) == 1
     assert number_of(plays.image(clip, 2)) == 2 and len(starts) == 2  # no longer kept
@@ -110,12 +110,12 @@ def test_the_folder_that_segment_wrote(tmp_path: Path) -> None:
         truth = sequence.truth(2)
         assert (sequence.name, sequence.count) == ("clip", 3) and truth is not None and list(truth) == [3]
     (tmp_path / "clip/run.json").unlink()
-    with pytest.raises(ConfigError, match="no layout that is known"):  # a network is not judged on its own drawing
+    with pytest.raises(ConfigError, match="of no known layout"):  # a network is not judged on its own drawing
         open_dataset(tmp_path / "clip")
     (tmp_path / "clip/run.json").write_text('{"source": "/elsewhere/clip.mp4"}')
     assert one(tmp_path / "clip").count == 3  # moved with its video
     clip.unlink()
-    with pytest.raises(SourceError, match=r"run\.json: there is no '/elsewhere/clip\.mp4'; put what was segmented"):
+    with pytest.raises(SourceError, match=r"run\.json: its source '/elsewhere/clip\.mp4' is not found"):
         open_dataset(tmp_path / "clip")
 
 
@@ -138,7 +138,7 @@ def test_masks_that_do_not_fit_their_video(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"00003\.png: .*clip\.mp4 has 3 frames"):
         _ = one(tmp_path).count
     write_map(tmp_path / "masks/frame.png", 1)
-    with pytest.raises(SourceError, match=r"frame\.png: expected the number of a frame"):
+    with pytest.raises(SourceError, match=r"frame\.png: expected a frame number"):
         open_dataset(tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_sa_v_plays_its_video(tmp_path: Path) -> None:
     assert (sequence.count, number_of(sequence.image(5)), sequence.truth(5)) == (6, 5, None)
     np.testing.assert_array_equal((sequence.truth(4) or {})[1], mask_hw)
     (tmp_path / "sav_000001.mp4").unlink()
-    with pytest.raises(SourceError, match=r"there is neither sav_000001\.mp4 nor sav_000001/00000\.jpg beside it"):
+    with pytest.raises(SourceError, match=r"sav_000001\.mp4 and sav_000001/00000\.jpg are missing"):
         open_dataset(tmp_path)
 
 
@@ -268,7 +268,7 @@ def test_nnunet_names_modalities_and_labels(tmp_path: Path) -> None:
         open_dataset(tmp_path)
     nifti(tmp_path / "labelsTr/liver_002.nii.gz", label)
     (tmp_path / "dataset.json").unlink()
-    with pytest.raises(SourceError, match=r"there is no imagesTr/liver_002_0000\.nii\.gz"):
+    with pytest.raises(SourceError, match=r"imagesTr/liver_002_0000\.nii\.gz is missing"):
         open_dataset(tmp_path)
 
 
@@ -319,7 +319,7 @@ def test_any_three_of_four_modalities_are_shown(
     assert not caplog.records  # whoever chooses knows
     assert middle("nifti:mediastinum") == middle("nifti:0,1,2:mediastinum") == soft[:3]  # as ever
     (said,) = caplog.messages
-    assert "4 modalities, of which three are shown and 3 (CT) left out; the layout nifti:3,0,1" in said
+    assert "4 modalities; three are shown, and 3 (CT) left out; choose others with a layout such as nifti:3,0,1" in said
     with pytest.raises(ConfigError, match=r"BRATS_001.*: no modality 4; expected 0 to 3"):
         middle("nifti:4")
 
@@ -367,7 +367,7 @@ def test_scaled_values_and_voxels_outside_of_the_scan(tmp_path: Path) -> None:
         (np.full(SHAPE, 256, np.int16), r"label\.nii\.gz: label 256; expected whole"),
         (np.full(SHAPE, -1, np.int16), r"label\.nii\.gz: label -1; expected whole"),
         (np.zeros((*SHAPE, 2), np.uint8), r"label\.nii\.gz: 4-D; expected one label"),
-        (np.zeros((12, 10, 6), np.uint8), r"image\.nii\.gz: 12x10x5 voxels of .*, its label is 12x10x6 voxels"),
+        (np.zeros((12, 10, 6), np.uint8), r"image\.nii\.gz: 12x10x5 voxels of .*, its labels 12x10x6 voxels"),
     ],
 )
 def test_labels_that_are_wrong(tmp_path: Path, label: Array, says: str) -> None:

@@ -27,7 +27,7 @@ from bench.damage import flip
 from rtseg.base.account import Account
 from rtseg.base.errors import ConfigError, EngineError, SourceError
 from rtseg.base.types import Frame, Prompt, Sampled
-from rtseg.data.segmented import Segmented
+from rtseg.data.segment_result import SegmentResult
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.picture.device_picture import DevicePicture
 from rtseg.engine.picture.on_gpu import OnGpu
@@ -162,7 +162,7 @@ def test_the_run_says_who_decoded_and_what_that_hides(host_gpu: OnGpu, segmented
     said, _, _ = segmented(NVDEC)
     assert said["reading"]["decoder"] == "nvdec"
     assert said["source_account"]["assumed"]["data"] == nvdec.HIDES
-    video = Segmented(Path(said["out"])).video()
+    video = SegmentResult(Path(said["out"])).video()
     assert video is not None and "decoder" not in dict(video.options)  # an evaluation reads it by the CPU
     said, _, _ = segmented(Reading())
     assert said["reading"]["decoder"] == "cpu" and "data" not in said["source_account"]["assumed"]

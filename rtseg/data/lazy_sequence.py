@@ -1,4 +1,4 @@
-"""Sequences that know how to find out what they hold, and find it out when they are asked."""
+"""Sequences whose properties are computed on first use, so that a large data set opens quickly."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Spacing = tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a reader found: sequences, and named lists of them ("val", "fold0") that the data set itself defines.
+class Listing:
+    """What a reader lists: sequences, and the splits ("val", "fold0") that the data set itself defines.
 
-    `unannotated` are names of sequences that have pictures, and no truth at all; `others` are names of sequences that
-    are there, and were left aside because the reader was told which are wanted.
+    `unannotated` are names of sequences that have images but no ground truth. `others` are names of sequences that the
+    reader left out because they were not selected.
     """
 
     sequences: tuple[Sequence, ...]
@@ -28,9 +28,11 @@ class Found:
     others: tuple[str, ...] = ()
 
 
-class Lazy(Sequence):
-    """A sequence whose count, targets and spacing are worked out when first asked for: a data set of a thousand
-    sequences is opened without reading one mask. Each may be the value, or a function that returns it.
+class LazySequence(Sequence):
+    """A sequence whose count, targets and spacing are computed on first use.
+
+    Each of them is given as a value or as a function that returns it. So a data set of a thousand sequences opens
+    without reading a mask.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Lazy(Sequence):
         return value() if callable(value) else value
 
 
-def of_pictures(
+def image_sequence(
     name: str,
     pictures: list[Path],
     truth: Callable[[int], Truth | None],
@@ -81,12 +83,12 @@ def of_pictures(
     volume: bool = False,
     group: str = "",
 ) -> Sequence:
-    """A sequence of picture files, whose targets are what its masks show: each is read once, when they are asked for.
+    """A sequence of image files. Its targets are the objects that its masks show, which are all read on first use.
 
-    `target` describes an object by its id; `read` reads a picture.
+    `target` makes the target of an id; `read` reads an image file.
     """
     count = len(pictures)
-    return Lazy(
+    return LazySequence(
         name,
         count,
         lambda: tuple(target(i) for i in sorted({i for t in range(count) for i in truth(t) or ()})),

@@ -1,7 +1,7 @@
-"""What `rtseg segment` wrote: its run.json says what was read and how, its masks.json which mask is of which frame.
+"""The output folder of `rtseg segment`: run.json records the source and its options, masks.json the frame of each mask.
 
-The source is opened again as it was read then, so that frame t is the same picture. Where it cannot be, as after a
-pipe, the pictures that segment wrote on request (frames/) stand for it.
+The source is opened again with the recorded options, so that frame t is the same image. If the source is gone, as after
+a pipe, the images that segment wrote on request (frames/) replace it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 from ..base.errors import SourceError
 from .files import MAPS, files, read_json
-from .player import Video
+from .frame_reader import Recording
 
 RUN, MASKS, FRAMES, INDEX = "run.json", "masks", "frames", "masks.json"
 
 
-class Segmented:
-    """A result folder."""
+class SegmentResult:
+    """An output folder of `rtseg segment`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.run = folder, read_json(folder / RUN, dict)
@@ -29,52 +29,53 @@ class Segmented:
 
     @property
     def count(self) -> int | None:
-        """How many frames were segmented; None for a run.json that does not say."""
+        """The number of segmented frames; None if run.json does not record it."""
         shown = self.run.get("frames", {}).get("shown") if isinstance(self.run.get("frames"), dict) else None
         return shown if isinstance(shown, int) and shown > 0 else None
 
     def maps(self) -> dict[int, Path]:
-        """The masks that are there, by frame."""
+        """The mask files by frame."""
         there = {path.name: path for path in files(self.folder / MASKS, MAPS)}
         named = {}
         for image in self._images:
-            # Before masks.json named pictures, `file_name` was the mask's.
+            # In earlier versions of masks.json, `file_name` was the mask's.
             name = Path(str(image.get("mask_file", image.get("file_name", "")))).name
             if isinstance(image.get("id"), int) and name in there:
                 named[image["id"]] = there[name]
         return named or {_number(path): path for path in there.values()}
 
     def pictures(self) -> list[Path]:
-        """The frames that segment wrote, if it wrote all of them; else none."""
+        """The images that segment wrote, if it wrote all of them; else empty."""
         folder = self.folder / FRAMES
         found = [folder / Path(str(image.get("file_name", ""))).name for image in self._images]
         return found if found and all(path.is_file() for path in found) else []
 
-    def video(self) -> Video | None:
-        """The source, to be read as it was; None where it is not there. `SourceError` where it is not the same file."""
-        said = self.run.get("source", "")
-        uris = [str(uri) for uri in said] if isinstance(said, list) else [str(said)]
+    def video(self) -> Recording | None:
+        """The source with the recorded options; None if it is gone, `SourceError` if it is another file now."""
+        source = self.run.get("source", "")
+        uris = [str(uri) for uri in source] if isinstance(source, list) else [str(source)]
         known = {file.get("uri"): file for file in self.run.get("files", []) if isinstance(file, dict)}
         found = [self._find(uri, known.get(uri)) for uri in uris]
         if not all(found):
             return None
         reading = self.run.get("reading", {})
-        # Whoever decoded it then, the CPU does now.
+        # The CPU decodes it now, whichever decoder was used then.
         options = {
             key: value
             for key, value in reading.items()
             if value is not None and (key, value) != SKIP and key != "decoder"
         }
-        return Video(tuple(uri for uri in found if uri), tuple(sorted(options.items())))
+        return Recording(tuple(uri for uri in found if uri), tuple(sorted(options.items())))
 
     def missing(self) -> SourceError:
-        said = self.run.get("source", "")
-        shown = ", ".join(map(str, said)) if isinstance(said, list) else said
-        way = f"put what was segmented beside {self.folder.name}/, or segment it again with --frames"
-        return SourceError(f"{self.folder / RUN}: there is no {str(shown)!r}; {way}")
+        """The error that the source is gone."""
+        source = self.run.get("source", "")
+        shown = ", ".join(map(str, source)) if isinstance(source, list) else source
+        remedy = f"copy it next to {self.folder.name}/, or segment it again with --frames"
+        return SourceError(f"{self.folder / RUN}: its source {str(shown)!r} is not found; {remedy}")
 
     def _find(self, uri: str, known: dict[str, Any] | None) -> str | None:
-        """Where a part of the source is now."""
+        """The present place of one file of the source, or None."""
         places = [Path(str(known["path"]))] if known else []
         places += [Path(uri), self.folder.parent / Path(uri).name] if uri not in ("", "-") else []
         there = [place for place in places if _is_readable(place)]
@@ -82,19 +83,19 @@ class Segmented:
         same = [place for place in there if size is None or not place.is_file() or place.stat().st_size == size]
         if there and not same:
             raise SourceError(
-                f"{there[0]}: has {there[0].stat().st_size} bytes, and what was segmented had {size} "
-                f"({self.folder / RUN}); put that beside {self.folder.name}/"
+                f"{there[0]}: has {there[0].stat().st_size} bytes; expected the segmented file of {size} bytes "
+                f"({self.folder / RUN}): copy it next to {self.folder.name}/"
             )
         if same:
             return str(same[0])
         return uri if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) and not uri.startswith("pipe:") else None
 
 
-SKIP = ("damaged", "skip")  # as it is anyway
+SKIP = ("damaged", "skip")  # the default, which run.json records too
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether it can be read again: a pipe cannot."""
+    """Whether a path is a file or a folder, which can be read again; a pipe cannot."""
     try:
         return path.is_file() or path.is_dir()
     except OSError:
@@ -103,10 +104,10 @@ def _is_readable(path: Path) -> bool:
 
 def _number(path: Path) -> int:
     if not path.stem.isdecimal():
-        raise SourceError(f"{path}: expected the number of a frame for a name, like 00000.png")
+        raise SourceError(f"{path}: expected a frame number as its name, such as 00000.png")
     return int(path.stem)
 
 
 def numbered(maps: Series[Path]) -> dict[int, Path]:
-    """Maps by the numbers that they are called by; `SourceError` for another name."""
+    """Label maps by the frame number in their name; `SourceError` for a name that is not a number."""
     return {_number(path): path for path in maps}

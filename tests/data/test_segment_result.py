@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from rtseg.base.errors import SourceError
-from rtseg.data import open_dataset, player
+from rtseg.data import frame_reader, open_dataset
 from rtseg.data.dataset import Sequence
-from rtseg.data.segmented import Segmented
+from rtseg.data.segment_result import SegmentResult
 from tests.data.test_readers_moving import number_of, record, write_map
 
 
@@ -44,13 +44,13 @@ def test_the_count_is_what_segment_saw(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_source_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, dict[str, Any]]] = []
-    original = player.open_source
+    original = frame_reader.open_source
 
     def spy(uri: Any, **how: Any) -> Any:
         asked.append((uri, how))
         return original(uri)
 
-    monkeypatch.setattr(player, "open_source", spy)
+    monkeypatch.setattr(frame_reader, "open_source", spy)
     clip = record(tmp_path / "clip.mp4", 3)
     reading = {"fps": None, "deinterlace": "auto", "damaged": "stop", "bits": None}
     number_of(one(result(tmp_path / "out", str(clip), 3, reading=reading)).image(0))
@@ -66,10 +66,10 @@ def test_the_source_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_files_that_are_one_recording(tmp_path: Path) -> None:
     clips = [record(tmp_path / f"{name}.mp4", 2) for name in ("a", "b")]
-    found = Segmented(result(tmp_path / "out", [str(clip) for clip in clips], 4)).video()
+    found = SegmentResult(result(tmp_path / "out", [str(clip) for clip in clips], 4)).video()
     assert found is not None and found.uris == tuple(map(str, clips)) and str(found).endswith("a.mp4 and 1 more")
     clips[1].unlink()
-    assert Segmented(tmp_path / "out").video() is None
+    assert SegmentResult(tmp_path / "out").video() is None
 
 
 def test_masks_by_names(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_older_results_name_the_mask_and_have_empty_annotations(tmp_path: Path) 
 
 def test_pictures_stand_for_a_source_that_cannot_be_read_again(tmp_path: Path) -> None:
     out = result(tmp_path / "out", "-", 2)
-    with pytest.raises(SourceError, match="there is no '-'; put what was segmented beside out/, or .* with --frames"):
+    with pytest.raises(SourceError, match="its source '-' is not found; copy it next to out/, or .* with --frames"):
         open_dataset(out)
     (out / "frames").mkdir()
     for t in range(2):
@@ -116,15 +116,15 @@ def test_another_file_of_that_name_is_not_taken_for_it(tmp_path: Path, monkeypat
     assert one(out).count == 3
     clip.rename(tmp_path / "results/clip.mp4")
     record(tmp_path / "clip.mp4", 9)
-    video = Segmented(out).video()
+    video = SegmentResult(out).video()
     assert video is not None and video.uris == (str(tmp_path / "results/clip.mp4"),)  # beside it, and of that size
     (tmp_path / "results/clip.mp4").unlink()
-    with pytest.raises(SourceError, match="clip.mp4: has .* bytes, and what was segmented had"):
+    with pytest.raises(SourceError, match="clip.mp4: has .* bytes; expected the segmented file of"):
         open_dataset(out)
 
 
 def test_a_video_that_is_shorter_than_it_says_is_told_with_its_account(tmp_path: Path) -> None:
-    plays, clip = player.Player(), record(tmp_path / "clip.mp4", 3)
+    plays, clip = frame_reader.FrameReader(), record(tmp_path / "clip.mp4", 3)
     plays.image(clip, 2)
     assert plays._source is not None
     plays._source.account.ended = "the sender hung up"
