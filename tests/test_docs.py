@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 import tomllib
 from dataclasses import fields
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+import rtseg
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".", "docs", "bench", "engines", "streams", "rtseg/sam2/shipped")
@@ -61,6 +66,15 @@ def test_a_command_that_is_none_is_noticed() -> None:
     for line in ("no-such-verb", "live a.toml --no-such-option", "ctl snapshot --out x.png"):
         with pytest.raises(RtsegError):
             make_parser().parse_args(line.split())
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_the_code_of_a_document_imports_is_there(path: Path) -> None:
+    for code in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom):
+                module = import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
 def test_the_readme_is_short_and_names_the_verbs() -> None:
@@ -125,3 +139,19 @@ def test_pages_name_every_key_that_a_user_writes() -> None:
         assert re.search(rf"^\| `{key}\b", live, re.MULTILINE), key
     for field in fields(Recipe):
         assert field.name == "path" or re.search(rf"^\| `{field.name}` \|", engines, re.MULTILINE), field.name
+
+
+def test_public_docstrings_document_every_argument() -> None:
+    from rtseg.data import open_dataset
+    from rtseg.evaluate import evaluate
+    from rtseg.live.control import Client
+    from rtseg.offline import segment
+
+    plain = [rtseg.open_engine, rtseg.open_source, rtseg.Tracker.prompt, rtseg.Masks.on, rtseg.register_policy]
+    plain += [segment, open_dataset, evaluate, Client.add]
+    made = {rtseg.Tracker: rtseg.Tracker, rtseg.Subscriber: rtseg.Subscriber.__init__, Client: Client.__init__}
+    made[rtseg.Prompt] = rtseg.Prompt.__init__
+    for thing, where in [*((one, one) for one in plain), *made.items()]:
+        text = inspect.getdoc(where) or ""
+        for name in inspect.signature(thing).parameters:
+            assert name == "self" or re.search(rf"^    {name}: ", text, re.MULTILINE), f"{where.__qualname__}: {name}"
