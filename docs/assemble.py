@@ -33,7 +33,7 @@ def places(root: Path) -> dict[str, str]:
     """Where each file of the repository that the site shows lies in the site."""
     found = dict(ELSEWHERE)
     for path in sorted((root / "docs").rglob("*")):
-        if path.suffix in (".md", ".svg", ".png", ".jpg"):
+        if path.suffix in (".md", ".svg", ".png", ".jpg", ".css"):
             found[path.relative_to(root).as_posix()] = path.relative_to(root / "docs").as_posix()
     for path in sorted((root / "bench").glob("*.jpg")):
         found[path.relative_to(root).as_posix()] = f"pictures/{path.name}"
