@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Parts of names: `seat` also forbids `worker_seat` and `SeatPlan`.
 RETIRED_PARTS = {
-    "bell", "door", "forgone", "gate", "heard", "house", "knock", "likeness", "parcel", "parcels", "seat", "taps",
-    "workshop",
+    "bell", "door", "forgone", "gate", "heard", "house", "knock", "likeness", "parcel", "parcels", "said", "seat",
+    "taps", "workshop",
 }  # fmt: skip
 # Whole names.
-RETIRED_NAMES = {"MemoryPlan", "Prompts", "Said", "Kept", "steady_slots", "NEED_LIKENESS", "NEED_RIVALS"}
+RETIRED_NAMES = {"MemoryPlan", "Prompts", "Kept", "way_out", "steady_slots", "NEED_LIKENESS", "NEED_RIVALS"}
 # In prose, as whole words.
 RETIRED_WORDS = {"parcels", "seat", "seats", "way out", "workshop", "the door", "this house"}
 

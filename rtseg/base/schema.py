@@ -236,10 +236,10 @@ def _fits(value: Any, annotation: Any) -> bool:
 def _expected(info: inspect.Type, value: object, key: str) -> str:
     """What a type takes, in words; `value` is the one that it did not take, None where there is none."""
     if isinstance(info, inspect.Metadata):
-        said = (info.extra_json_schema or {}).get("description")
+        description = (info.extra_json_schema or {}).get("description")
         choices = (info.extra or {}).get("choices")
-        if said is not None:
-            return str(said)
+        if description is not None:
+            return str(description)
         return _choice(choices, value) if choices else _expected(info.type, value, key)
     if isinstance(info, inspect.IntType):
         low, high, step = info.ge, info.le, info.multiple_of

@@ -212,8 +212,8 @@ def device_of(runtime: str, device: str = "auto") -> str:
     if not torch.cuda.is_available():
         if runtime not in ON_GPU and not wants_gpu:
             return "cpu"
-        said = f'device = "{device}"' if wants_gpu else f'runtime = "{runtime}"'
-        raise EngineError(f'{said}: torch {torch.__version__} sees no CUDA device; use "cpu", or see: rtseg doctor')
+        setting = f'device = "{device}"' if wants_gpu else f'runtime = "{runtime}"'
+        raise EngineError(f'{setting}: torch {torch.__version__} sees no CUDA device; use "cpu", or see: rtseg doctor')
     if ":" not in device:
         return f"cuda:{torch.cuda.current_device() if torch.cuda.is_initialized() else 0}"
     if int(device.partition(":")[2]) >= torch.cuda.device_count():

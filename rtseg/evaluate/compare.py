@@ -116,9 +116,9 @@ def _unlike(before: Result, after: Result) -> str:
     if sequences[0] != sequences[1]:
         return f"sequences {_only(*sequences)}"
     for key in sorted(first.keys() | second.keys()):
-        said = _unlike_object(first.get(key, {}), second.get(key, {}))
-        if said:
-            return f"sequence {key[0]}, object {key[1]}: {said}"
+        difference = _unlike_object(first.get(key, {}), second.get(key, {}))
+        if difference:
+            return f"sequence {key[0]}, object {key[1]}: {difference}"
     return "" if first else "nothing was scored in either"
 
 

@@ -100,12 +100,12 @@ def from_entry(entry: dict[str, Any]) -> Prompt:
 
 def stored(entries: Iterable[dict[str, Any]]) -> Prompter:
     """A prompter that says what was said before; `PromptError` where that was nothing."""
-    said = {(entry["frame"], entry["id"]): entry for entry in entries}
+    stored = {(entry["frame"], entry["id"]): entry for entry in entries}
 
     def say(target: Target, frame: int, truth_hw: BoolMask) -> Prompt:
-        if (frame, target.id) not in said:
+        if (frame, target.id) not in stored:
             raise PromptError(f"frame {frame}: no prompt is stored for object {target.id}; expected one")
-        return from_entry(said[frame, target.id])
+        return from_entry(stored[frame, target.id])
 
     return say
 

@@ -186,8 +186,8 @@ class DriverLauncher:
             text = ctypes.c_char_p()
             with suppress(AttributeError):
                 self._driver.cuGetErrorString(result, ctypes.byref(text))
-            said = (text.value or b"unknown").decode()
-            raise EngineError(f"the frame kernels: {call}: error {result}, {said}; see `rtseg doctor`")
+            message = (text.value or b"unknown").decode()
+            raise EngineError(f"the frame kernels: {call}: error {result}, {message}; see `rtseg doctor`")
 
 
 class PycudaLauncher:

@@ -55,10 +55,10 @@ class Complaints:
 
     def error(self, what: str, remedy: str, gpu: Gpu) -> EngineError:
         """What went wrong, in one line."""
-        said = "; ".join(self.lines) or "TensorRT gave no reason"
-        if any(word in said.lower() for word in FULL):
-            return out_of_memory(f"{what} ({said})", gpu.free_bytes())
-        return EngineError(f"{what}: {said}; {remedy}")
+        reasons = "; ".join(self.lines) or "TensorRT gave no reason"
+        if any(word in reasons.lower() for word in FULL):
+            return out_of_memory(f"{what} ({reasons})", gpu.free_bytes())
+        return EngineError(f"{what}: {reasons}; {remedy}")
 
 
 class Router:

@@ -31,13 +31,13 @@ def build(onnx: Path, most: int, timings: Path, gpu: Gpu) -> bytes:
     `timings` is TensorRT's record of how fast its kernels are here: read if it fits, and brought up to date.
     """
     trt = bindings()
-    with complaints() as said:
-        builder = trt.Builder(said.trt_logger)
+    with complaints() as log:
+        builder = trt.Builder(log.trt_logger)
         # 10 mixes precisions as it likes without this flag; 11 never does, and ignores it.
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, said.trt_logger)
+        parser = trt.OnnxParser(network, log.trt_logger)
         if not parser.parse(onnx.read_bytes()):
-            found = [line(str(parser.get_error(i))) for i in range(parser.num_errors)] or list(said.lines)
+            found = [line(str(parser.get_error(i))) for i in range(parser.num_errors)] or list(log.lines)
             raise EngineError(
                 f"TensorRT {trt.__version__} does not read {onnx.name}: {'; '.join(found)}; use another version"
             )
@@ -50,7 +50,7 @@ def build(onnx: Path, most: int, timings: Path, gpu: Gpu) -> bytes:
         kept = _attach_timings(config, timings)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise said.error(f"TensorRT could not build {onnx.stem}", 'use another precision or runtime = "cuda"', gpu)
+            raise log.error(f"TensorRT could not build {onnx.stem}", 'use another precision or runtime = "cuda"', gpu)
         _write(timings, bytes(kept.serialize()))
         return bytes(plan)
 
@@ -105,12 +105,12 @@ class Plan:
             data = path.read_bytes()
         except OSError as e:
             raise EngineError(f"{path}: cannot be read ({e.strerror}); run rtseg build again") from e
-        with complaints() as said:
-            self._runtime = trt.Runtime(said.trt_logger)
+        with complaints() as log:
+            self._runtime = trt.Runtime(log.trt_logger)
             self._engine = self._runtime.deserialize_cuda_engine(data)
             if self._engine is None:
                 what = f"{path}: TensorRT {trt.__version__} cannot load it (truncated, or of another version or GPU)"
-                raise said.error(what, "run rtseg build again", gpu)
+                raise log.error(what, "run rtseg build again", gpu)
 
     @property
     def scratch_bytes(self) -> int:
@@ -124,21 +124,21 @@ class Plan:
         shapes are in.
         """
         trt, engine = bindings(), self._engine
-        with complaints() as said:
+        with complaints() as log:
             context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
             if context is None:
-                raise said.error(f"{self.path}: no execution context", "run rtseg build again", self._gpu)
+                raise log.error(f"{self.path}: no execution context", "run rtseg build again", self._gpu)
             context.set_device_memory(scratch.data_ptr(), scratch.numel())
             used = self._used(tensors)
             profile = self._profile_of(used)
             if not context.set_optimization_profile_async(profile, self._gpu.stream):
-                raise said.error(f"{self.path}: no profile {profile}", "run rtseg build again", self._gpu)
+                raise log.error(f"{self.path}: no profile {profile}", "run rtseg build again", self._gpu)
             for name, tensor in used.items():
                 is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
                 fits = context.set_input_shape(name, tuple(tensor.shape)) if is_input else True
                 if not fits or not context.set_tensor_address(name, tensor.data_ptr()):
                     what = f"{self.path}: {name} cannot be {_shape(tensor)}"
-                    raise said.error(what, "run rtseg build again", self._gpu)
+                    raise log.error(what, "run rtseg build again", self._gpu)
         return Context(self.path, context, [*used.values(), scratch], self._gpu)
 
     def _used(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -183,9 +183,9 @@ class Context:
 
     def enqueue(self) -> None:
         """Put the graph on the GPU's stream."""
-        with complaints() as said:
+        with complaints() as log:
             if not self._context.execute_async_v3(self._gpu.stream):
-                raise said.error(f"{self._path.stem}: TensorRT could not run it", 'use runtime = "cuda"', self._gpu)
+                raise log.error(f"{self._path.stem}: TensorRT could not run it", 'use runtime = "cuda"', self._gpu)
 
 
 def _types() -> dict[torch.dtype, Any]:

@@ -106,24 +106,24 @@ class _Session:
         masks = timed_step(self._tracker, frame, t, self._times)
         record(self._tracked, t, masks)
         for i in masks.ids:
-            said = prompts.get(i)
+            prompt = prompts.get(i)
             if i in truth:
-                clicks = self._clicks(i, said, truth[i], masks)
-                corrected = _correct(before, frame, i, truth[i], said, masks, clicks, self._times)
+                clicks = self._clicks(i, prompt, truth[i], masks)
+                corrected = _correct(before, frame, i, truth[i], prompt, masks, clicks, self._times)
                 if corrected is not None:
                     self._tracker.adopt(corrected.tracker)
                     record(self._tracked, t, corrected.masks, [i])
-                    said = corrected.prompt
-            if said is not None:
+                    prompt = corrected.prompt
+            if prompt is not None:
                 self._frames[i] = self._frames.get(i, 0) + 1
-                if said.mask is not None:
+                if prompt.mask is not None:
                     self._tracked.given.add((t, i))
-                self._tracked.prompts.append(to_entry(t, said))
+                self._tracked.prompts.append(to_entry(t, prompt))
 
-    def _clicks(self, i: int, said: Prompt | None, truth_hw: BoolMask, masks: Masks) -> int:
-        """How many clicks an object now gets; `said` is its first prompt, None on a later frame."""
-        if said is not None:
-            return max(0, self._patience.clicks - len(said.points)) if said.points else 0
+    def _clicks(self, i: int, prompt: Prompt | None, truth_hw: BoolMask, masks: Masks) -> int:
+        """How many clicks an object now gets; `prompt` is its first prompt, None on a later frame."""
+        if prompt is not None:
+            return max(0, self._patience.clicks - len(prompt.points)) if prompt.points else 0
         bad = _iou(truth_hw, masks.mask(i)) < self._patience.below
         return self._patience.clicks if bad and self._frames[i] < self._patience.frames else 0
 

@@ -38,11 +38,11 @@ def follow(
     for part in passes(schedule, order, limit_of(open_tracker)):
         tracker = open_tracker()
         for place, t in enumerate(order):
-            said = prompt(tracker, sequence, t, part.get(t, ()), prompter, tracked)
+            prompted = prompt(tracker, sequence, t, part.get(t, ()), prompter, tracked)
             if tracker.ids:
                 frame = Frame(sequence.image(t), seq=place)
                 record(tracked, t, timed_step(tracker, frame, t, times))
-            tracked.given |= {(t, i) for i in said}
+            tracked.given |= {(t, i) for i in prompted}
     return in_order(tracked, times)
 
 

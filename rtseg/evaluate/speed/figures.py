@@ -155,20 +155,22 @@ def _kind(engine: Engine) -> str:
 
 def cautions(found: Sequence[BenchmarkedEngine], frames: int, answers: Sequence[dict[str, Any]] = ()) -> list[str]:
     """What a reader should know before believing a figure."""
-    said: list[str] = []
+    remarks: list[str] = []
     for subject in found:
         for run in subject.runs:
             if found_out := _time_cautions(run, frames):
-                said.append(f"{subject.case.name}, {many(run.objects)}: {'; '.join(found_out)}")
+                remarks.append(f"{subject.case.name}, {many(run.objects)}: {'; '.join(found_out)}")
         if subject.missed:
-            said.append(f"{subject.case.name}: no time was left for {', '.join(subject.missed)}")
+            remarks.append(f"{subject.case.name}: no time was left for {', '.join(subject.missed)}")
     loose = [row for row in answers if row["high"] is None or math.log(row["high"] / row["low"]) > 2 * TIGHT]
     if loose:
         row = max(loose, key=lambda row: math.inf if row["high"] is None else row["high"] / row["low"])
         known = f"{row['rounds']} rounds" if row["high"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
         widest = f"{row['name']} beside {row['baseline']}, {many(row['objects'])}: {known}"
-        said.append(f"{len(loose)} of {len(answers)} ratios are known less well than to {TIGHT:.0%}; widest: {widest}")
-    return said
+        remarks.append(
+            f"{len(loose)} of {len(answers)} ratios are known less well than to {TIGHT:.0%}; widest: {widest}"
+        )
+    return remarks
 
 
 def many(number: int) -> str:
@@ -176,15 +178,15 @@ def many(number: int) -> str:
 
 
 def _time_cautions(run: TimedRun, frames: int) -> list[str]:
-    count, said = sum(map(len, run.blocks_ms)), []
+    count, remarks = sum(map(len, run.blocks_ms)), []
     if count < frames or thin(count):
         much = f"; so few give no {' or '.join(thin(count))}" if thin(count) else ""
-        said.append(f"{count} frames of the {frames} asked for{much}")
+        remarks.append(f"{count} frames of the {frames} asked for{much}")
     if not run.full:
-        said.append(f"its memory was not full after {run.warm_up_frames} frames of warm-up: no time was left")
+        remarks.append(f"its memory was not full after {run.warm_up_frames} frames of warm-up: no time was left")
     elif not run.steady:
-        said.append(f"its times had not settled after {run.warm_up_frames} frames of warm-up")
+        remarks.append(f"its times had not settled after {run.warm_up_frames} frames of warm-up")
     ends = medians(run.blocks_ms)
     if max(ends) > UNEVEN * min(ends):
-        said.append(f"medians of its blocks lie {max(ends) / min(ends) - 1:.0%} apart")
-    return said
+        remarks.append(f"medians of its blocks lie {max(ends) / min(ends) - 1:.0%} apart")
+    return remarks

@@ -69,8 +69,10 @@ def load_clip(uri: str | None, prompts: Path | None = None, most: int = MOST_FRA
         frames = tuple(islice(iter(source), most))
     if not frames:
         raise SourceError(f"{uri}: holds no frame; expected at least one")
-    said = tuple(_given(prompts, frames[0]) if prompts else _found(uri, frames[0]))
-    return LoopedClip(uri, frames, said, knows_truth=prompts is None and all(f.truth_hw is not None for f in frames))
+    first_prompts = tuple(_given(prompts, frames[0]) if prompts else _found(uri, frames[0]))
+    return LoopedClip(
+        uri, frames, first_prompts, knows_truth=prompts is None and all(f.truth_hw is not None for f in frames)
+    )
 
 
 def _open(uri: str) -> Source:

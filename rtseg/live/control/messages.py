@@ -187,15 +187,15 @@ def pack_request(number: int, request: Request) -> bytes:
 
 def _packed_prompt(request: Add | Correct) -> dict[str, Any]:
     prompt = request.prompt
-    said: dict[str, Any] = {"id": prompt.id, "points": [list(point) for point in prompt.points] or None}
-    said |= {"box": prompt.box, "label": prompt.label, "mask": None if prompt.mask is None else _rle(prompt.mask)}
-    return _given({"prompt": _given(said), "seq": request.seq})
+    content: dict[str, Any] = {"id": prompt.id, "points": [list(point) for point in prompt.points] or None}
+    content |= {"box": prompt.box, "label": prompt.label, "mask": None if prompt.mask is None else _rle(prompt.mask)}
+    return _given({"prompt": _given(content), "seq": request.seq})
 
 
-def pack_answer(number: int | None, **said: Any) -> bytes:
+def pack_answer(number: int | None, **content: Any) -> bytes:
     """An answer as bytes; `OutputError` if its values cannot be sent."""
     try:
-        return cast(bytes, msgpack.packb({"v": VERSION, "n": number, **said}, default=_number))
+        return cast(bytes, msgpack.packb({"v": VERSION, "n": number, **content}, default=_number))
     except (TypeError, ValueError, OverflowError) as e:
         raise OutputError(f"answer: cannot be sent ({e}); expected numbers, text, bytes, lists and maps") from e
 
