@@ -70,9 +70,7 @@ CIRCULAR_TYPES = {
     *("rtseg.track", *(f"rtseg.track.{name}" for name in ("answer", "asking", "bank", "beside", "evidence"))),
     *(f"rtseg.track.{name}" for name in ("objects", "small", "tracker")),
 }
-LONG_FILES = {
-    "track/tracker.py",
-}
+LONG_FILES: set[str] = set()
 LONG_FUNCTIONS = {
     "offline/run.py:segment",  # by its docstring
 }

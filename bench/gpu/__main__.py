@@ -4,10 +4,10 @@
     python -m bench.gpu --fresh           # from the beginning
     python -m bench.gpu --device cpu      # all that is not a GPU's own, on a tiny network, anywhere
 
-Needs torch, numpy and OpenCV, and a checkout. Each part runs in a process of its own, has a share of the time, and is
-in the JSON as soon as it is done ($OUT/gpu.json, or --json). What there was no time for, and what crashed, is for the
-next run, which takes the rest as it is if commit, sources, machine and versions are the same. Ends with 1 where
-something is wrong, and 2 where there is no GPU.
+Needs torch, numpy, OpenCV, msgspec, psutil and a checkout. Each part runs in a process of its own, has a share of the
+time, and is in the JSON as soon as it is done ($OUT/gpu.json, or --json). What there was no time for, and what crashed,
+is for the next run, which takes the rest as it is if commit, sources, machine and versions are the same. Ends with 1
+where something is wrong, and 2 where there is no GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Networks, pictures and engines that the parts share. Nothing here needs more than torch, numpy and OpenCV."""
+"""Networks, pictures and engines that the parts share. It needs torch, numpy, OpenCV, msgspec and psutil."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-LAST = 8  # lines of what a part said that are kept where it did not end well
+LAST = 8  # lines of a part's output that are kept where it did not end well
 POLL_S = 0.02
 
 Note = Callable[[dict[str, Any]], None]
@@ -30,13 +30,13 @@ def run(work: Callable[[Note], dict[str, Any]], seconds: float) -> dict[str, Any
     "partial": it ended in time by leaving something out; "timeout": it was ended; "absent": its subject is not here.
     """
     with tempfile.TemporaryDirectory(prefix="rtseg-bench-") as folder:
-        found, said = Path(folder) / "found.json", Path(folder) / "said.txt"
+        found, output = Path(folder) / "found.json", Path(folder) / "output.txt"
         start = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _child(work, found, said)
+            _child(work, found, output)
         try:
             status = _wait(pid, start + seconds)
         except BaseException:  # Ctrl-C comes to this process alone: the child has a session of its own
@@ -46,7 +46,7 @@ def run(work: Callable[[Note], dict[str, Any]], seconds: float) -> dict[str, Any
         result = json.loads(found.read_text("utf-8")) if found.is_file() else None
         report = {**ended, "seconds": round(time.monotonic() - start, 1), "result": result}
         if ended["status"] != "done":
-            report["last"] = last_lines(said.read_text("utf-8", "replace")) if said.is_file() else []
+            report["last"] = last_lines(output.read_text("utf-8", "replace")) if output.is_file() else []
         elif result and "absent" in result:
             report["status"] = "absent"
         elif result and "unfinished" in result:
@@ -56,12 +56,12 @@ def run(work: Callable[[Note], dict[str, Any]], seconds: float) -> dict[str, Any
         return report
 
 
-def _child(work: Callable[[Note], dict[str, Any]], found: Path, said: Path) -> None:
+def _child(work: Callable[[Note], dict[str, Any]], found: Path, output: Path) -> None:
     """Never returns."""
     code = 1
     try:
         os.setsid()  # so that what it starts can be ended with it
-        log = os.open(said, os.O_WRONLY | os.O_CREAT)
+        log = os.open(output, os.O_WRONLY | os.O_CREAT)
         for stream in (1, 2):
             os.dup2(log, stream)
         sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)  # a crash flushes nothing
@@ -102,9 +102,9 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def last_lines(said: str) -> list[str]:
-    """The end of what a part said, and where in Python it was if it crashed."""
-    before, fatal, stack = said.partition("Fatal Python error")
+def last_lines(output: str) -> list[str]:
+    """The end of a part's output, and where in Python it was if it crashed."""
+    before, fatal, stack = output.partition("Fatal Python error")
     lines = before.splitlines()[-LAST:]
     return [*lines, *(fatal + stack).splitlines()[: LAST + 2]] if fatal else lines
 

@@ -1,4 +1,4 @@
-"""Whole clips: the gate's, judged by the gate; and a short one under compute-sanitizer, which watches every access."""
+"""Whole clips: the parity check on its own; and a short one under compute-sanitizer, which watches every access."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ ROOT = Path(__file__).parents[2]
 SANITIZER = "compute-sanitizer"
 FOUND = 77  # how it is told to end where it has found something
 SUMMARY = re.compile(r"ERROR SUMMARY: (\d+) error")
-OBJECTS = 4  # of the gate's clip
+OBJECTS = 4  # of the parity check's clip
 
 
 def check(
     case: Case, precision: str, policy: str, frames: int | None, candidate: Engine | None = None
 ) -> dict[str, Any]:
-    """The gate's report on an engine, on its own clip or the beginning of it.
+    """The parity check's report on an engine, on its own clip or the beginning of it.
 
-    The reference is fp32 on the same device, as for `rtseg build`: the gate hands its tensors to both.
+    The reference is fp32 on the same device, as for `rtseg build`: the parity check hands its tensors to both.
     """
     clip = synthetic_clip(case.size, OBJECTS)
     if frames is not None:
@@ -56,8 +56,8 @@ def sanitizer() -> str | None:
     on_path = shutil.which(SANITIZER)
     if on_path:
         return on_path
-    said = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
-    homes = [*map(Path, said), *sorted(Path("/usr/local").glob("cuda*"))]
+    output = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
+    homes = [*map(Path, output), *sorted(Path("/usr/local").glob("cuda*"))]
     homes += [p for entry in sys.path for p in Path(entry).glob("nvidia/*") if entry]
     places = [home / folder / SANITIZER for home in homes for folder in ("bin", "compute-sanitizer")]
     return next((str(place) for place in places if place.is_file()), None)
@@ -77,11 +77,11 @@ def sanitized(case: Case, seconds: float, run: Callable[..., Any] = subprocess.r
     return verdict(done.returncode, done.stdout + done.stderr)
 
 
-def verdict(code: int, said: str) -> dict[str, Any]:
+def verdict(code: int, output: str) -> dict[str, Any]:
     """What its report comes to. Without a summary, or a clip that ran to its end, nothing was proved."""
-    found = SUMMARY.search(said)
-    ran = "tracked" in said
-    lines = [line for line in said.splitlines() if line.strip()]
+    found = SUMMARY.search(output)
+    ran = "tracked" in output
+    lines = [line for line in output.splitlines() if line.strip()]
     if found is None or (not ran and found[1] == "0"):
         return {"ok": False, "exit": code, "last": lines[-6:]}
     report: dict[str, Any] = {"ok": found[1] == "0" and code == 0, "errors": int(found[1]), "exit": code}

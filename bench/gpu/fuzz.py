@@ -61,23 +61,23 @@ def script(rng: np.random.Generator, objects: int) -> Script:
         now: list[tuple[str, int, Any]] = []
         for i in range(1, objects + 1):
             if i not in alive and (rng.random() < 0.35 or (t == 0 and i == 1)):
-                now.append(said(rng, i, h, w))
+                now.append(random_prompt(rng, i, h, w))
                 alive.add(i)
             elif i in alive and rng.random() < 0.08 and t:
                 now.append(("remove", i, None))
                 alive.discard(i)
             elif i in alive and rng.random() < 0.1:
-                now.append(said(rng, i, h, w))
+                now.append(random_prompt(rng, i, h, w))
         acts.append(now)
     policy = sorted(POLICIES)[int(rng.integers(len(POLICIES)))]
     found = Script(policy, pictures, acts, (height, width))
     if rng.random() < 0.5:
         found.fork_at = int(rng.integers(3, FRAMES))
-        found.forked = [said(rng, 1, *pictures[found.fork_at - 2].shape[:2])]
+        found.forked = [random_prompt(rng, 1, *pictures[found.fork_at - 2].shape[:2])]
     return found
 
 
-def said(rng: np.random.Generator, i: int, height: int, width: int) -> tuple[str, int, Any]:
+def random_prompt(rng: np.random.Generator, i: int, height: int, width: int) -> tuple[str, int, Any]:
     """A prompt that fits a picture of this size."""
     x0, y0 = int(rng.integers(width)), int(rng.integers(height))
     box = tuple(float(n) for n in (x0, y0, rng.integers(x0 + 1, width + 1), rng.integers(y0 + 1, height + 1)))

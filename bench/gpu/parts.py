@@ -61,7 +61,7 @@ def _on_gpu(cases: tuple[str, ...]) -> list[Part]:
             "verbs nano:256", 35, 10, partial(check_verbs, "nano:256", ("fp32", "bf16", "fp16"), False, 3), judges=True
         ),
         Part(f"verbs {first}", 70, 20, partial(check_verbs, first, ("bf16",), True, 2), judges=True),
-        Part("gate nano:320", 60, 20, partial(check_gate, "nano:320", "bf16", None), judges=True),
+        Part("parity nano:320", 60, 20, partial(check_parity, "nano:320", "bf16", None), judges=True),
         Part("fuzz fp32", 25, 8, partial(check_fuzz, "fp32", 10**6), judges=True),
         Part("fuzz bf16", 20, 8, partial(check_fuzz, "bf16", 10**6), judges=True),
         Part("sanitizer", 75, 20, partial(check_sanitizer, TINY), judges=True),
@@ -85,7 +85,7 @@ def _on_cpu() -> list[Part]:
     return [
         Part("machine", 30, 1, machine, judges=True),
         Part(f"verbs {TINY}", 60, 1, partial(check_verbs, TINY, ("fp32", "bf16"), False, 1), judges=True),
-        Part("gate micro:64", 60, 1, partial(check_gate, TINY, "fp32", 6), judges=True),
+        Part("parity micro:64", 60, 1, partial(check_parity, TINY, "fp32", 6), judges=True),
         Part("fuzz fp32", 60, 1, partial(check_fuzz, "fp32", 2), judges=True),
         Part("sanitizer", 60, 1, partial(check_sanitizer, TINY), judges=True),
         Part(f"speed {TINY}", 60, 1, partial(time_case, TINY, 5, OBJECTS[:2])),
@@ -127,10 +127,10 @@ def smi() -> dict[str, str]:
     )
     try:
         command = ["nvidia-smi", f"--query-gpu={','.join(keys)}", "--format=csv,noheader"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    return dict(zip(keys, (word.strip() for word in said.splitlines()[0].split(",")), strict=False))
+    return dict(zip(keys, (word.strip() for word in output.splitlines()[0].split(",")), strict=False))
 
 
 def check_verbs(name: str, precisions: tuple[str, ...], fuse: bool, draws: int, job: Job) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def check_verbs(name: str, precisions: tuple[str, ...], fuse: bool, draws: int, 
     return report
 
 
-def check_gate(name: str, precision: str, frames: int | None, job: Job) -> dict[str, Any]:
+def check_parity(name: str, precision: str, frames: int | None, job: Job) -> dict[str, Any]:
     return clip.check(case_of(name, job.device, shipped=True), precision, "efp", frames)
 
 

@@ -18,14 +18,14 @@ def table(document: dict[str, Any]) -> str:
     lines += ["", "CORRECT?"]
     parts = document["parts"]
     for name, part in parts.items():
-        if name.split()[0] in ("verbs", "gate", "fuzz", "sanitizer"):
+        if name.split()[0] in ("verbs", "parity", "fuzz", "sanitizer"):
             lines += _correct(name, part)
     warning = f"  (of an engine that is NOT RIGHT: {', '.join(document['incorrect'])})" if document["incorrect"] else ""
     for name, part in parts.items():
         shown = SHOWN.get(name.split()[0])
         if shown and part["result"] and part["status"] != "absent":
             lines += ["", f"{name}{warning}{_ending(part)}", *shown(part["result"])]
-        elif name.split()[0] not in ("machine", "verbs", "gate", "fuzz", "sanitizer"):
+        elif name.split()[0] not in ("machine", "verbs", "parity", "fuzz", "sanitizer"):
             lines += ["", f"{name}: {_why(part)}"]
     if document["left"]:
         lines += ["", f"left for the next run: {', '.join(document['left'])}"]
@@ -168,9 +168,9 @@ def _why(part: dict[str, Any]) -> str:
         return str(part["last"][0])
     how = part.get("signal") or (f"exit {part['exit']}" if "exit" in part else f"killed after {part['seconds']:.0f} s")
     # Of a Python error the last line says what it was, of a crash the one before the stack.
-    said = [line for line in part.get("last", ()) if line.strip()]
-    fatal = next((i for i, line in enumerate(said) if line.startswith("Fatal Python error")), len(said))
-    last = said[max(0, fatal - 1)].strip() if said else ""
+    output = [line for line in part.get("last", ()) if line.strip()]
+    fatal = next((i for i, line in enumerate(output) if line.startswith("Fatal Python error")), len(output))
+    last = output[max(0, fatal - 1)].strip() if output else ""
     return f"{status} ({how}){': ' + last if last else ''}"
 
 

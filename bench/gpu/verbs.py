@@ -1,9 +1,9 @@
 """Each verb of an engine beside the reference in fp32 on the CPU, on fresh random inputs.
 
 An error is ||found - expected|| / ||expected|| of the worst object; what is no number, or of another shape, is
-infinitely wrong. A verb's verdict is by the median over draws, as the gate's is: where two masks compete closely
-rounding alone may choose the other. Its limit is the gate's too. Inputs of each verb are the reference's, so that none
-answers for the one before it; memories are the candidate's own, and the reference reads their maps.
+infinitely wrong. A verb's verdict is by the median over draws, as the parity check's: where two masks compete closely
+rounding alone may choose the other. Its limit is the parity check's too. Inputs of each verb are the reference's, so
+that none answers for the one before it; memories are the candidate's own, and the reference reads their maps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rtseg.engine.base import Prepares
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import STD
 
-# The gate's name of the verb whose limit holds for each question.
+# The parity check's name of the verb whose limit holds for each question.
 QUESTIONS = {
     "encode_image": "encode_image", "attend": "attend", "attend, one new": "attend",
     "decode": "decode", "decode, box": "decode", "decode, points and mask": "decode", "decode, mask": "decode",

@@ -79,7 +79,7 @@ def test_no_number_is_no_small_error() -> None:
     assert verbs.error_of(one, torch.ones(1, 5)) == float("inf") and verbs.error_of(one, 1.05 * one) < 0.051
 
 
-def test_the_gates_clip_finds_a_wrong_engine() -> None:
+def test_the_parity_clip_finds_a_wrong_engine() -> None:
     def shifted(answer: Any) -> Any:
         decoded, written = answer
         logits = decoded.logits_b1hw.roll(3, 3)

@@ -189,7 +189,9 @@ def test_what_was_refused_is_not_run(recipe: Path, use: Callable[..., Runtime]) 
     assert "cpu" in open_engine(recipe).description
     use(wrong=True)
     build(recipe, force=True)
-    with pytest.raises(EngineError, match=r"built/small: refused by the gate \(synthetic: .*decode drifted.*build"):
+    with pytest.raises(
+        EngineError, match=r"built/small: refused by the parity check \(synthetic: .*decode drifted.*build"
+    ):
         open_engine(recipe)
     # What the proof was not of is not refused: another precision, the reference, another copy of the weights.
     assert "not proved here: " in open_engine(recipe, precision="auto").description

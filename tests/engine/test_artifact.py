@@ -182,7 +182,9 @@ def test_what_was_refused_stays_so_until_a_build_succeeds(recipe: Recipe, runtim
     assert locate(recipe, NANO, WEIGHTS) == (folder, "")
     with exclusive(folder, print), part_folder(folder) as part:
         refuse(folder, part, identity(recipe, NANO, WEIGHTS), "attend drifted")
-    with pytest.raises(EngineError, match=r"built/fast: refused by the gate \(attend drifted\); .*; run: rtseg build"):
+    with pytest.raises(
+        EngineError, match=r"built/fast: refused by the parity check \(attend drifted\); .*; run: rtseg build"
+    ):
         locate(recipe, NANO, WEIGHTS)
     for other in ({"precision": "fp16"}, {"max_objects": 9}, {"memory": MemorySettings("fifo")}, {"image_size": 512}):
         with pytest.raises(EngineError, match="built with"):  # not what was refused, and not what was built
@@ -256,9 +258,9 @@ def test_a_reader_sees_a_whole_engine_while_it_is_replaced(recipe: Recipe) -> No
 
 def test_what_died_is_swept_and_nothing_else(recipe: Recipe) -> None:
     folder = built(recipe)
-    room = folder.parent
-    dead = [room / ".fast.0123abcd.part", room / ".fast.89abcdef.part"]
-    others = [room / ".fast.er.0123abcd.part", room / ".fast.notes.part", room / "fast.0123abcd.part"]
+    parent = folder.parent
+    dead = [parent / ".fast.0123abcd.part", parent / ".fast.89abcdef.part"]
+    others = [parent / ".fast.er.0123abcd.part", parent / ".fast.notes.part", parent / "fast.0123abcd.part"]
     for path in (*dead, *others):
         path.mkdir()
         (path / "x").write_text("x")

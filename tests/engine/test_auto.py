@@ -45,7 +45,7 @@ class Opened:
 
 @pytest.fixture(autouse=True)
 def all_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_told", set())
+    monkeypatch.setattr(opening, "_warned", set())
     monkeypatch.setattr(opening, "ladder", lambda recipe: ALL)
 
 

@@ -1,4 +1,4 @@
-"""Attention in the shapes and types that TensorRT makes one kernel of; places.py has the conditions."""
+"""Attention in the shapes and types that TensorRT makes one kernel of; ../attention_shapes.py has the conditions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class TypedAttention(Attention):
     """Both products, and the softmax between them, in one type.
 
     A softmax in fp32 between half products is no pattern that TensorRT documents as fused, and its fused kernels add up
-    in fp32 whatever the type. Where they do not fuse, scores are rounded; that moves the masks no further than bf16
-    products do: on the gate's clip the mean IoU with fp32 is 0.99899 (nano, 320 px) instead of 0.99903, and 0.9985
-    (micro, 224 px) instead of 0.9988; the worst frame is the same. In fp16 no mask changed.
+    in fp32 whatever the type. Where they do not fuse, scores are rounded. That moves the masks no further than bf16
+    products do: on the parity check's clip the mean IoU with fp32 is 0.99899 (nano, 320 px) instead of 0.99903, and
+    0.9985 (micro, 224 px) instead of 0.9988; the worst frame is the same. In fp16 no mask changed.
 
     The queries are scaled before the first product, as TensorRT's fused attention requires, and in fp32: as a bf16
     constant the scale itself would be off by up to 0.4%.
