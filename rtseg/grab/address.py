@@ -44,9 +44,7 @@ class Address:
         return redact(self.uri)
 
     def with_parser(self) -> Address | None:
-        """The same with FFmpeg's parser, for a sender whose packets are not one picture each; None if it has one
-        already.
-        """
+        """The same with FFmpeg's parser, for senders whose packets are not one picture each; None if it has one."""
         options = {key: value for key, value in self.options.items() if key not in NO_PARSER}
         return replace(self, options=options) if options != self.options else None
 

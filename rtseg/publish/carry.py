@@ -115,10 +115,9 @@ class Carrier:
         return replace(masks, mask_logits_bhw=np.where(pick_b11, moved_bhw, still_bhw), guide=None)
 
     def _motion(self, old_seq: int, new_seq: int) -> Float32 | None:
-        """The offset from each pixel of the new frame to where it was on the old one, float32 [h, w, 2], in small
-        pixels.
+        """The offset from each pixel of the new frame to where it was on the old one, float32 [h, w, 2].
 
-        None if the scene changed between them.
+        In pixels of the downscaled pictures. None if the scene changed between them.
         """
         steps = [self._step(a, b) for a, b in pairwise(seq for seq in self._frames if old_seq <= seq <= new_seq)]
         flow_hw2: Float32 | None = None

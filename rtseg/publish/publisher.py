@@ -150,9 +150,9 @@ class Publisher:
         self._offer("status", self._status_parts, now_ns())
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """For each topic: messages offered, sent, and dropped by cause. Messages in a slot are in neither of the last
-        two.
+        """For each topic: messages offered, sent, and dropped by cause.
 
+        Messages in a slot are counted as offered only.
         Causes: `slot` (replaced by a newer one), `unwatched` (no subscriber), `failed` (see `error` in the status),
         `off` (not among `topics`), `closed`.
         """

@@ -51,9 +51,7 @@ class Atmosphere:
         return math.exp(0.38 * self._options.exposure * waves)
 
     def fields(self, seconds: float, zoom: float, u_hw: Float32, v_hw: Float32) -> Float32:
-        """All channels except U and V, float32 [NODES, NODES, 8]; `u_hw`, `v_hw`: positions on the tissue map, in
-        units.
-        """
+        """All channels except U and V, float32 [NODES, NODES, 8]; `u_hw`, `v_hw`: positions on the tissue map."""
         o = self._options
         field_hwc = np.zeros((NODES, NODES, len(Channel)), np.float32)
         away_hw = (self._x_hw - self._lamp[0]) ** 2 + (self._y_hw - self._lamp[1]) ** 2

@@ -26,8 +26,7 @@ HOLD = 0.03  # share of a period that grasping and releasing take
 
 @dataclass(frozen=True)
 class Pose:
-    """The pose of an instrument: `body` (which one), its tip (units), the shaft's direction, joint angles (radians),
-    size.
+    """The pose of an instrument: `body` (which one), its tip (units), the shaft's direction, joint angles (radians).
 
     `bend`: between shaft and wrist; `yaw`: between wrist and jaws; each jaw opens by `opening`; `roll`: about the
     shaft. `grip` (0 to 1): how firmly tissue is grasped, since `grasped` (seconds).

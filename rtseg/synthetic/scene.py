@@ -38,8 +38,7 @@ class Clip:
 
 
 class Scene:
-    """A scene. `detail`: pixels of the textures in a picture's short side: as many as the pictures have, or less for
-    speed.
+    """A scene. `detail`: texture pixels in a picture's short side, as many as the pictures have, or less for speed.
 
     A frame is a pure function of (seed, options, seconds, size), in any order of calls. At another `detail` it is the
     same scene. `kinds`: the kind of instrument of each object id.

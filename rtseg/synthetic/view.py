@@ -138,9 +138,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A rendered view: RGB uint8 [H, W, 3]; at each pixel the id of the visible instrument and its `Part`, uint8 [H,
-    W].
-    """
+    """A rendered view: RGB uint8 [H, W, 3]; ids of the visible instruments and their `Part`s, uint8 [H, W] each."""
 
     image_hwc: ImageU8
     ids_hw: ImageU8

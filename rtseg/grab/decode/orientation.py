@@ -55,9 +55,7 @@ class Orientation:
         return np.ascontiguousarray(turned_hwc[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
 
     def aspect(self, coded: Fraction | None) -> Fraction:
-        """The aspect ratio (width / height) of a pixel of the upright picture; 1 if none, or no sensible one, is
-        stated.
-        """
+        """The aspect ratio (width / height) of a pixel of the upright picture; 1 if no sensible one is stated."""
         coded = coded or Fraction(1)
         if not Fraction(1, WIDEST) <= coded <= WIDEST:
             return Fraction(1)

@@ -59,10 +59,10 @@ def _serve(handler: zmq.Socket[bytes]) -> None:
 
 
 def _answer(request: list[bytes]) -> list[bytes]:
-    """The ZAP reply for one client. The domain is the folder's path, so one handler serves sockets with different
-    lists.
+    """The ZAP reply for one client.
 
-    The client's user id is its public key, not its name: a name may belong to another key later.
+    The domain is the folder's path, so one handler serves sockets with different lists. The client's user id is
+    its public key, not its name: a name may belong to another key later.
     """
     request_id = request[1] if len(request) > 1 else b""
     refusal = [_VERSION, request_id, b"400", b"not on the allow list", b"", b""]
