@@ -1,7 +1,7 @@
-"""The one writer of files and folders that are there whole or not at all.
+"""Atomic writing of files and folders: a reader finds the old or the new one, never an incomplete one.
 
-A file or folder is made under a hidden name beside its final one, `.NAME.0123abcd.part`, and renamed when it is
-complete. A reader sees the old or the new one, never half of one. A kill leaves a part behind, which `sweep` removes.
+A file or folder is written under a hidden name in the same folder, `.NAME.0123abcd.part`, and renamed when it is
+complete. A process that is killed leaves a part, which `sweep` removes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # an old kernel,
 def unwritable(final: Path, error: Exception) -> OutputError:
     """The one line that a user gets for any failure to write `final`."""
     why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
-    return OutputError(f"{final}: cannot be written ({why}); expected a folder with room that you may write to")
+    return OutputError(f"{final}: cannot be written ({why}); expected a folder with free space that you may write to")
 
 
 def part_of(final: Path) -> Path:
-    """A hidden name of its own in the same folder, so that the rename neither copies nor collides."""
+    """A unique hidden name in the same folder: a rename from there is atomic."""
     return final.with_name(f".{final.name}.{uuid4().hex[:8]}.part")
 
 
@@ -42,7 +42,7 @@ def discard(path: Path) -> None:
 
 
 def discard_folder(path: Path) -> None:
-    """Remove a folder with all that is in it, as far as it can be removed; of a link or a file, that alone."""
+    """Remove a folder and its contents, ignoring errors. A link or a file is removed itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -50,7 +50,7 @@ def discard_folder(path: Path) -> None:
 
 
 def sweep(final: Path) -> None:
-    """Remove the parts that killed writers of `final` left. Only for one who knows that nobody else writes it now."""
+    """Remove the parts that killed processes left. The caller must be the only writer of `final`."""
     ours = re.compile(rf"\.{re.escape(final.name)}\.[0-9a-f]{{8}}\.part")
     for path in [path for path in final.parent.iterdir() if ours.fullmatch(path.name)]:
         discard_folder(path)
@@ -63,7 +63,7 @@ def sweep(final: Path) -> None:
 def atomic_path(final: Path) -> Iterator[Path]:
     """A path to write to, which becomes `final` on a clean exit and is removed on any other.
 
-    An `OSError` inside becomes an `OutputError` about `final`: do nothing there but write.
+    An `OSError` inside becomes an `OutputError` about `final`, so the body should only write.
     """
     part = part_of(final)
     try:
@@ -76,16 +76,17 @@ def atomic_path(final: Path) -> Iterator[Path]:
 
 
 def commit(part: Path, final: Path) -> None:
-    """Put a finished file under its final name, once its bytes are on the disk; `OSError` if it cannot be."""
+    """Wait until a finished file is on the disk, then give it its final name; `OSError` if that fails."""
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     part.replace(final)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a small file at once, and remove it if that fails: `OutputError`.
+    """Write a small file; if that fails, remove it and raise `OutputError`.
 
-    Unlike `atomic_path` it does not wait for the disk: for one file a frame, in a folder that is atomic itself.
+    Unlike `atomic_path` it does not wait for the disk. It serves folders with a file per frame that are installed as a
+    whole.
     """
     try:
         path.write_bytes(data)
@@ -105,7 +106,7 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def part_folder(final: Path) -> Iterator[Path]:
-    """A private folder beside `final`, to be filled and given to `install_folder`; gone afterwards."""
+    """A private folder in the same place as `final`, to be filled and given to `install_folder`; removed afterwards."""
     final.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(final)
     part.mkdir()
@@ -116,10 +117,10 @@ def part_folder(final: Path) -> Iterator[Path]:
 
 
 def install_folder(part: Path, final: Path, *, durable: bool = True) -> None:
-    """Give a complete folder its final name; what was there is removed. `OSError` if it cannot be: then it is kept.
+    """Give a complete folder its final name, and remove the old folder, which an `OSError` leaves in place.
 
-    `durable`: wait until all of it is on the disk, which takes long for many files. Where the file system or the kernel
-    cannot swap two names (NFS, say), there is a moment with neither folder.
+    `durable` waits until all files are on the disk, which is slow for many files. If the file system cannot swap two
+    names (NFS, for example), there is a moment without a folder of that name.
     """
     if durable:
         for path in [*part.rglob("*"), part]:

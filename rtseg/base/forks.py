@@ -1,4 +1,4 @@
-"""Objects with threads or sockets, in a forked child: the child has the objects, but not their threads.
+"""Objects with threads or sockets, in a forked child: it has the objects without their threads.
 
 A call to such an object would wait for ever. So each registers how it is disabled in a child process, and raises a
 clear error there. The process that made it checks nothing. A spawned process inherits none of them.

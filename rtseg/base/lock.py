@@ -18,9 +18,9 @@ LockState = Literal["held", "free", "unknown"]
 
 @contextmanager
 def exclusive(final: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Be the only one that builds `final`; if another process does, say so to `note` and wait.
+    """Build `final` in one process at a time; if another process builds it, tell `note` and wait.
 
-    The lock's file `.NAME.lock` stays: were it removed, the next process would lock another file than one that waits.
+    The lock file `.NAME.lock` is kept. If it were removed, a new process and a waiting one would lock different files.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / f".{final.name}.lock").open("w") as file:
@@ -32,7 +32,7 @@ def exclusive(final: Path, note: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Be the only one that begins something in a folder, after `PATIENCE_S` or where locks do not work with others."""
+    """Hold the lock of a folder; continue without it after `PATIENCE_S`, or where locks do not work."""
     handle = open_folder(folder)
     try:
         until = time.monotonic() + PATIENCE_S
@@ -45,7 +45,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def tried_lock(folder: Path) -> Iterator[LockState]:
-    """Whether another process holds the lock of a folder; if nobody does, we do, meanwhile."""
+    """Whether another process holds the lock of a folder; a free lock is held by us meanwhile."""
     try:
         handle = open_folder(folder)
     except OSError:

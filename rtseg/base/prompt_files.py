@@ -107,7 +107,7 @@ def mask_value(value: object, where: str, error: type[RtsegError] = PromptError)
 def read_mask(
     path: Path, where: str, error: type[RtsegError] = PromptError, value: int | tuple[int, ...] | None = None
 ) -> BoolMask:
-    """A mask image as bool [H, W]; `value` as in a prompt file. `error` in one line where it could mean two things."""
+    """A mask image as bool [H, W]; `value` as in a prompt file. `error` if it is ambiguous."""
     from .mask_images import mask_of_image  # a prompt of clicks needs no reader of pictures
 
     return mask_of_image(path, f"{where}: mask = {str(path)!r}", error, value)

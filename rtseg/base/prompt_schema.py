@@ -1,8 +1,7 @@
-"""The schema of a prompt: what a person may say about an object, whichever way it comes in.
+"""The schema of a prompt, for the public API, prompt files, stream profiles and the control socket.
 
-The public API, a prompt file, a stream profile and the control socket all give a table of `PromptFields`. Only masks
-differ, and each of them reads its own. What comes out is checked and a copy: nothing that a caller does later changes
-it. What could mean two things is refused, with what was found and how to say it clearly.
+All of them give a table of `PromptFields`; only the form of a mask differs. The result is checked, and a copy that the
+caller cannot change. An ambiguous prompt is refused with what was found and how to write it clearly.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .errors import PromptError, RtsegError, short
 from .schema import Finite, Text, convert_value, mistake
 
 MAX_ID = 255  # of an object: ids are pixel values in palette images, where 0 is the background
-MAX_INT = (1 << 63) - 1  # of the number of a frame: what travels in eight bytes
+MAX_INT = (1 << 63) - 1  # of the number of a frame, which is sent in eight bytes
 MAX_SIDE = 16384  # of a picture
 MAX_POINTS, MAX_LABEL = 64, 64  # of a prompt; of a label, in characters
 POINTS = "points like [[x, y, 1 or 0], ...]"
@@ -66,14 +65,14 @@ def as_id(value: object, where: str, error: type[RtsegError] = PromptError) -> i
 
 
 def as_ids(values: object, where: str) -> list[int]:
-    """Several ids; `PromptError` if they are none."""
+    """A list of object ids; `PromptError` for anything else."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise PromptError(f"{where}: ids = {short(values)}; expected a list of object ids")
     return [as_id(value, where) for value in values]
 
 
 def as_label(value: object, where: str, error: type[RtsegError] = PromptError) -> str:
-    """What an object is called: one line that can be shown, else `error`."""
+    """An object's label: one printable line of at most `MAX_LABEL` characters, else `error`."""
     label = str(convert_value(value, Text, f"{where}: label", error))
     try:
         _check_label(label)
@@ -83,7 +82,7 @@ def as_label(value: object, where: str, error: type[RtsegError] = PromptError) -
 
 
 def as_mask(value: object, name: str, error: type[RtsegError], advice: Advice | None = None) -> Mask:
-    """A mask as bool [H, W]: a copy that nobody can write to.
+    """A mask as bool [H, W]: a read-only copy.
 
     Arguments:
         value: an array, tensor, picture or list, [H, W], [1, H, W] or [H, W, 1]; of bool, of 0 and 1, or of 0 and 255
@@ -124,7 +123,7 @@ def _plane(value: Any, name: str, error: type[RtsegError]) -> npt.NDArray[Any]:
             value = value.detach().cpu()
             value = value.float() if "bfloat16" in str(value.dtype) else value
         values = np.asarray(value)
-    except Exception as e:  # a ragged list, a tensor that is sparse, somebody's own class
+    except Exception as e:  # a ragged list, a sparse tensor, a class of another library
         raise error(f"{name} = {short(value)} is no array ({' '.join(str(e).split())[:80]}); {expected}") from e
     if values.dtype.kind not in "buif" or isinstance(value, str | bytes):
         found = f"a {type(value).__name__}" if values.ndim == 0 else f"an array of {values.dtype}"
@@ -151,7 +150,7 @@ def _span(values_hw: npt.NDArray[Any]) -> str:
 
 
 def _advice(values_hw: npt.NDArray[Any]) -> str:
-    """How to make a mask of an array that is none."""
+    """How to turn an array that is not a mask into one."""
     if values_hw.dtype.kind != "f" and values_hw.min() < 0:
         return ""
     if values_hw.dtype.kind != "f":

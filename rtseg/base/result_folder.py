@@ -235,7 +235,7 @@ def incomplete(folder: Path) -> bool:
 
 
 def _install(part: Part, out: Path, final: Path, force: bool, proof: str) -> None:
-    """Give the result its final name. If that is taken by now, put it beside, and say so in an error."""
+    """Give the result its final name; if that is taken by now, a free one, and raise an error that says so."""
     part.keep = True
     place = part.path
     try:

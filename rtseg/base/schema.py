@@ -1,4 +1,4 @@
-"""Checked values: makes typed structs of what people write in files, send over a socket or pass to the API.
+"""Checked values: turns dicts from files, sockets and the public API into typed structs.
 
     class Memory(Struct, frozen=True):
         policy: Annotated[str, one_of(POLICIES)] = "efp"
@@ -7,10 +7,10 @@
     convert({"spatail": 3}, Memory, "nano.toml: memory")
     ConfigError: nano.toml: memory: unknown key 'spatail'; did you mean 'spatial'?
 
-msgspec converts and checks. Where it refuses, the first mistake is looked up and told in one line: the place, the key,
-the value found, and what its type says was expected. Numbers may be of any library: 3, 3.0, `np.int64(3)` and a tensor
-of one number are all the whole number 3; True and "3" are not. Arrays and tensors are read as lists. Fields of the type
-`Any` are passed on as they are. A rule about several fields is a `__post_init__` that raises `mistake(...)`.
+msgspec converts and checks. If it refuses a dict, the error line names the first mistake: its place, the key, the value
+found, and the value expected, which follows from the type. Numbers may be of any library: 3, 3.0, `np.int64(3)` and a
+tensor of one number are the whole number 3; True and "3" are not. Arrays and tensors are read as lists. Fields of the
+type `Any` are passed on unchanged. A rule about several fields is a `__post_init__` that raises `mistake(...)`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def one_of(names: Collection[str]) -> Meta:
 
 
 def mistake(key: str, value: object, expected: str) -> ValueError:
-    """What `__post_init__` raises about a field that breaks a rule which its type cannot say."""
+    """The exception for `__post_init__` to raise about a field that breaks a rule which its type does not state."""
     return ValueError(f"{key} = {short(plain(value))}; expected {expected}")
 
 
@@ -109,11 +109,11 @@ def _convert(values: Any, kind: type[T]) -> T:
     return msgspec.convert(values, kind, builtin_types=(bytes,))  # else a text would be taken for bytes in base64
 
 
-# What the values are made of.
+# Plain values.
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value made of Python's own numbers, texts, lists and dicts."""
+    """A value with Python's own numbers, texts and lists instead of those of other libraries."""
     if isinstance(value, str):
         return str(value)
     if isinstance(value, PathLike):
@@ -127,7 +127,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _plain_table(values: Mapping[Any, Any], kind: type) -> dict[Any, Any]:
-    """The same of a table; what its type says is `Any`, a mask for example, stays as it is."""
+    """A table with plain values; fields of the type `Any`, such as masks, are unchanged."""
     fields = _fields(kind)
     return {key: _plain_field(value, fields.get(key)) for key, value in values.items()}
 
@@ -145,12 +145,12 @@ def _plain_field(value: Any, field: _Field | None) -> Any:
     return plain(value)
 
 
-# What the types say.
+# Types.
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a table: its annotation, what msgspec knows of it (without None and unset), and if it is a must."""
+    """One field of a table: its annotation, its type without `None` and `UNSET`, and whether it is required."""
 
     annotation: Any
     info: inspect.Type
@@ -165,26 +165,26 @@ def _fields(kind: type) -> dict[str, _Field]:
 
 
 def _given(info: inspect.Type) -> inspect.Type:
-    """A type without the None or the unset that a field has where nobody gives it."""
+    """A type without the `None` that stands for a field that is left out."""
     if isinstance(info, inspect.UnionType):
         given = [one for one in info.types if not isinstance(one, inspect.NoneType)]
         return given[0] if len(given) == 1 else info
     return info
 
 
-# What is wrong.
+# Mistakes.
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table as it was given, the type that it should have, and its place."""
+    """A table of the input, the type that it should have, and its place for error lines."""
 
     values: Any
     kind: type
     where: str
 
     def unknown_key(self, internal: Collection[str]) -> str | None:
-        """The line about what is no table, or about its first key that nobody knows."""
+        """The error line for a value that is not a table, or for its first unknown key; None without such a mistake."""
         known = [key for key in _fields(self.kind) if key not in internal]
         if not isinstance(self.values, dict):
             return f"{self.where}: found {short(self.values)}; expected a table of: {', '.join(known)}"
@@ -194,7 +194,7 @@ class _Table:
         return None
 
     def mistake(self) -> str | None:
-        """The line about the first field that is wrong or missing, or about all of them together."""
+        """The error line for the first wrong or missing field, or for a rule about several; None without a mistake."""
         for key, field in _fields(self.kind).items():
             if key in self.values:
                 value = self.values[key]
@@ -210,7 +210,7 @@ class _Table:
 
 
 def _tables(values: Any, kind: type, where: str) -> Iterator[_Table]:
-    """The tables in a table, and it itself after them."""
+    """All tables inside a table, and then the table itself."""
     fields = _fields(kind) if isinstance(values, dict) else {}
     for key, field in fields.items():
         value = values.get(key)
@@ -230,11 +230,11 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
-# What was expected.
+# Expected values in words.
 
 
 def _expected(info: inspect.Type, value: object, key: str) -> str:
-    """What a type takes, in words; `value` is the one that it did not take, None where there is none."""
+    """The values of a type in words; `value` is the one that was refused, None for a missing one."""
     if isinstance(info, inspect.Metadata):
         description = (info.extra_json_schema or {}).get("description")
         choices = (info.extra or {}).get("choices")

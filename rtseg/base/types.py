@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: `Frame`, `Prompt`, `Masks`. They know numpy and OpenCV, and no room.
+"""The values that packages exchange: `Frame`, `Prompt` and `Masks`. They depend on numpy and OpenCV alone.
 
 A value is made once, by one owner, and never changed after; so threads share it without a lock.
 """

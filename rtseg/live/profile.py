@@ -89,7 +89,7 @@ class StreamProfile:
     path: Path | None = None
 
 
-# The file's tables.
+# The tables of the file.
 
 
 class _Publish(Struct, frozen=True):
@@ -177,14 +177,14 @@ def _path(text: str, path: Path, key: str) -> Path:
 
 
 def _source(text: str, path: Path) -> str:
-    """What is there as a file is a file, whatever its name; a URI stays as it is (`rtsp://...`, `synthetic:...`)."""
+    """A path that exists is a file, even if it looks like a URI; a URI (`rtsp://...`, `synthetic:...`) is kept."""
     if is_there(path.parent / text):
         return str(path.parent / text)
     return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) else str(_path(text, path, "source"))
 
 
 def _check_binds(file: StreamFile, path: Path, *, is_private: bool) -> None:
-    """`ConfigError` for an address that is none, that lets strangers in, or that is taken by the other socket."""
+    """`ConfigError` for an address that is malformed, open to strangers, or the same for both sockets."""
     control = None if file.control is None else file.control.bind
     for table, bind in (("control", control), ("publish", file.publish.bind)):
         wrong = None if bind is None else bind_mistake(bind, is_private)

@@ -1,10 +1,10 @@
-"""The one reader of what the machine is: CPU and cores, memory, GPU and driver, and how busy others keep it.
+"""Facts about the machine, read in one place: CPU, memory, GPU and driver, and the load by other processes.
 
     cpu.py      model, instruction sets, cores, hyperthreads, a container's quota
     memory.py   of the host and of this process
     gpu.py      devices, drivers, free memory
     load.py     what other processes and the host took during a measurement
-    facts.py    all of it that stands beside a figure
+    facts.py    the facts that stand beside measured figures
 
 psutil is asked where it knows; /proc and /sys are read only where it does not.
 """

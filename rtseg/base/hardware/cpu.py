@@ -63,13 +63,13 @@ def cpu_cores() -> int:
 
 
 def cpu_flags() -> list[str]:
-    """The instruction sets of this CPU that matter here, as Linux names them; empty where it does not say."""
+    """The instruction sets of this CPU from `CPU_FLAGS`, by Linux's names; empty on other systems."""
     words = set(_cpu_info().split())
     return [flag for flag in CPU_FLAGS if flag in words]
 
 
 def cpu_model() -> str:
-    """The CPU's name; the architecture where the system does not say."""
+    """The CPU's name; its architecture if the name is unknown."""
     found = re.search(r"^model name\s*: (.+)$", _cpu_info(), re.MULTILINE)
     return found[1] if found else platform.machine()
 
@@ -84,7 +84,7 @@ def _processors() -> list[int]:
 
 
 def _core_of(cpu: int) -> str:
-    """The processors on the same core as this one; this one alone where the system does not say."""
+    """The processors on the same core as this one; this one alone if unknown."""
     try:
         return (_TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a figure was measured on: the machine, and the commit."""
+"""The facts that stand beside measured figures: the machine, and the commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2]
 
 
 def facts(device: str = "cuda") -> dict[str, Any]:
-    """Processor, memory and GPU, and the threads that torch uses, or would. `device`: which GPU, if it names one."""
+    """CPU, memory and GPU, and the number of threads of torch. `device` names the GPU; "cpu" means the first."""
     torch = torch_if_installed()
     return {
         "cpu": cpu_model(),
@@ -36,5 +36,5 @@ def commit() -> str:
         try:
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
-            pass  # git is not installed, or may not read the checkout
+            pass  # without git, or without the right to read the checkout
     return f"rtseg {__version__}"

@@ -1,6 +1,6 @@
-"""GPUs and their drivers: what can be told without torch, and what torch says of the card.
+"""GPUs and their drivers, from the system and from torch.
 
-torch is used where it is installed, and never loaded to say that there is no GPU.
+Functions that need torch say so; the others do not import it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from .memory import available_bytes
 
 DRIVER = Path("/proc/driver/nvidia/version")
-NVIDIA_DEVICES = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap")))  # what NVIDIA's drivers make
+NVIDIA_DEVICES = tuple(map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvmap")))  # made by NVIDIA's drivers
 GPU_DEVICES = (*NVIDIA_DEVICES, Path("/dev/dxg"), Path("/dev/kfd"))  # and WSL's, and AMD's
 TEGRA, KERNEL = Path("/etc/nv_tegra_release"), Path("/proc/version")
 JETPACKS = {35: 5, 36: 6, 38: 7, 39: 7}  # by the release of Jetson Linux
 
 
 def platform_kind() -> str:
-    """What kind of machine this is, as far as GPUs are concerned: "jetson", "wsl", or "" for any other."""
+    """Kind of machine, which decides how drivers are installed: "jetson", "wsl", or "" for any other."""
     if TEGRA.is_file():
         return "jetson"
     kernel = KERNEL.read_text("utf-8", "replace").lower() if KERNEL.is_file() else ""
@@ -29,21 +29,21 @@ def platform_kind() -> str:
 
 
 def jetpack() -> int | None:
-    """The JetPack of a Jetson; None where it cannot be told."""
+    """The JetPack version of a Jetson; None if unknown."""
     text = TEGRA.read_text("utf-8", "replace") if TEGRA.is_file() else ""
     release = re.search(r"R(\d+) \(release\)", text)
     return JETPACKS.get(int(release[1])) if release else None
 
 
 def driver_version() -> str:
-    """The version of NVIDIA's kernel module; "" where it does not say, as on WSL and in some containers."""
+    """The version of NVIDIA's kernel module; "" if unknown, as on WSL and in some containers."""
     text = DRIVER.read_text("utf-8", "replace") if DRIVER.is_file() else ""
     found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
     return found[0] if found else ""
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA that the driver runs, by its own word; None where there is no driver. No context is made."""
+    """The newest CUDA version that the driver reports; None without a driver. No CUDA context is created."""
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         number = ctypes.c_int()
@@ -55,10 +55,10 @@ def driver_cuda() -> tuple[int, int] | None:
 
 
 def gpu_identity(device: str | int) -> dict[str, str]:
-    """Name, compute capability and driver of a GPU that torch sees.
+    """Name, compute capability and driver version of a GPU, from torch, which must be imported.
 
-    The driver is "unknown" where it does not say. Two unknown drivers count as the same: else every start on WSL, and
-    in some containers, would refuse a built engine.
+    An unknown driver version is "unknown". Two unknown versions count as equal; otherwise every start on WSL, and in
+    some containers, would refuse a built engine.
     """
     torch = sys.modules["torch"]
     capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
@@ -67,9 +67,9 @@ def gpu_identity(device: str | int) -> dict[str, str]:
 
 
 def gpu_facts(device: str) -> dict[str, Any] | None:
-    """What figures that were measured on a GPU say of it; None where torch sees none.
+    """The facts about a GPU that stand beside figures measured on it; None if torch is missing or finds no GPU.
 
-    `device`: which GPU, if it names one; else the first.
+    `device` names the GPU; "cpu" means the first GPU.
     """
     torch = torch_if_installed()
     if torch is None or not torch.cuda.is_available():
@@ -85,22 +85,22 @@ def gpu_facts(device: str) -> dict[str, Any] | None:
 
 
 def free_gpu_bytes(device: str) -> int | None:
-    """Memory of a GPU that this process may still take, with what torch keeps for later; None where CUDA fails.
+    """Memory of a GPU that this process can still allocate, including torch's unused cache; None if CUDA fails.
 
-    On a Jetson it is the host's memory, whose caches yield.
+    A Jetson's GPU shares the host's memory, so caches of the host count as free. torch must be imported.
     """
     cuda = sys.modules["torch"].cuda
     try:
         free = int(cuda.mem_get_info(device)[0])
         free += int(cuda.memory_reserved(device)) - int(cuda.memory_allocated(device))
         shared = getattr(cuda.get_device_properties(device), "is_integrated", 0)
-    except (RuntimeError, AssertionError, AttributeError):  # opening the engine reports why
+    except (RuntimeError, AssertionError, AttributeError):  # opening the engine reports the reason
         return None
     return max(free, available_bytes()) if shared else free
 
 
 def torch_if_installed() -> Any:
-    """The module torch; None where it is not installed."""
+    """The module torch; None if it is not installed."""
     try:
         import torch
     except ImportError:

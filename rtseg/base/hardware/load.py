@@ -9,17 +9,17 @@ import psutil
 
 from .cpu import cpu_cores
 
-MUCH = 0.05  # of the machine's time: more than this for others, or stolen by the host, is worth a warning
+MUCH = 0.05  # share of CPU time for others, or stolen by the host, above which to warn
 
 
 class Load:
-    """How busy others keep the machine, from its making to `report`."""
+    """The load by other processes, from the creation of this object to `report`."""
 
     def __init__(self) -> None:
         self._start = (_load_average(), _cpu_seconds(), _own_seconds())
 
     def report(self) -> tuple[dict[str, Any], list[str]]:
-        """Load averages, the shares of all cores' time that others used or the host stole, and what to warn of."""
+        """Load averages, the shares of CPU time that other processes used and that the host stole; and warnings."""
         load, (busy, stolen, total), own = self._start
         busy_now, stolen_now, total_now = _cpu_seconds()
         found: dict[str, Any] = {"average_at_start": load, "average_at_end": _load_average()}
@@ -47,7 +47,7 @@ def _load_average() -> float:
 
 
 def _cpu_seconds() -> tuple[float, float, float]:
-    """Seconds of all cores since the start of the machine: busy, stolen, and all. Those of guests count as user's."""
+    """CPU seconds since boot: busy, stolen by the host, and in all."""
     times = psutil.cpu_times()
     busy = times.user + times.nice + times.system + getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
     stolen = getattr(times, "steal", 0.0)
@@ -55,5 +55,5 @@ def _cpu_seconds() -> tuple[float, float, float]:
 
 
 def _own_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
+    """CPU seconds of this process and of its ended child processes."""
     return sum(os.times()[:4])

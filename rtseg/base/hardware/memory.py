@@ -14,7 +14,7 @@ def total_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """Memory that could be had without swapping."""
+    """Memory that can be allocated without swapping."""
     return int(psutil.virtual_memory().available)
 
 
@@ -24,9 +24,9 @@ def resident_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory of this process that was in RAM at once; 0 where Linux does not say.
+    """The peak of `resident_bytes`; 0 on systems other than Linux.
 
-    Not `getrusage`: there a process begins with the peak of the one that started it. psutil has no peak.
+    Not by `getrusage`, where a process begins with the peak of its parent; psutil has no peak.
     """
     status = Path("/proc/self/status")
     found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text("utf-8"), re.MULTILINE) if status.is_file() else None

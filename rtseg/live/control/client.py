@@ -155,7 +155,7 @@ class Client:
         return self._ask(Reset())
 
     def pause(self) -> dict[str, Any]:
-        """Pause the network; the picture goes on."""
+        """Pause the network; the video continues."""
         return self._ask(Pause())
 
     def resume(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class Client:
                 self._socket.send(packed, zmq.NOBLOCK)
                 answer = self._wait(verb_of(request))
             except (OutputError, zmq.ZMQError) as e:
-                self._shut()  # a request that nobody took must not be done later, once somebody is there
+                self._shut()  # an undelivered request must not be executed later, when a feed is there
                 self._open()
                 if isinstance(e, OutputError):
                     raise
@@ -257,7 +257,7 @@ class Client:
         except Exception as e:
             raise OutputError(f"{self._endpoint}: an answer that is not msgpack; is this rtseg live?") from e
         if not isinstance(answer, dict):
-            raise OutputError(f"{self._endpoint}: an answer that is no map; is this rtseg live?")
+            raise OutputError(f"{self._endpoint}: an answer that is not a map; is this rtseg live?")
         return answer if answer.get("n") in (self._number, None) else None
 
 

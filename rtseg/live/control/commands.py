@@ -75,7 +75,7 @@ _PROMPT_EXAMPLE = "3 --point 412,260 --label grasper --seq 120"
 _CONNECTION = (
     option("--address", default=_ADDRESS, help=f"of the feed's [control] (default: {_ADDRESS})"),
     option("--timeout", type=positive, default=5.0, metavar="S", help="seconds to wait for the answer"),
-    option("--keys", type=path, help="our key, for a feed that asks for one: a folder, or a .key_secret"),
+    option("--keys", type=path, help="our key, for a feed that requires one: a folder, or a .key_secret"),
     option("--server-key", type=path_or_uri, metavar="KEY", help="the feed's public key, or its file; else server.key"),
 )
 
@@ -86,7 +86,7 @@ def _request(name: str, text: str, words: str = "", options: tuple[Option, ...] 
 
 CTL = Verb(
     "ctl",
-    "ask something of a running feed: add, correct, pause, snapshot, ...",
+    "control a running feed: add, correct, pause, snapshot, ...",
     example="rtseg ctl add 3 --point 412,260 --label grasper",
     run=_ctl,
     requests=(
@@ -113,7 +113,7 @@ CTL = Verb(
             ),
         ),
         _request("reset", "forget all objects"),
-        _request("pause", "let the network rest; the picture goes on"),
+        _request("pause", "let the network rest; the video continues"),
         _request("resume", "let the network work again"),
         _request("get", "what can be set, as it is"),
         _request("status", "how the feed is"),
