@@ -1,6 +1,6 @@
 """The architecture, read from the source: what imports what, circles of imports, and the sizes of files and functions.
 
-`python -m tests.architecture` prints the rooms from the ground up, as text and as a Mermaid diagram.
+`python -m tests.architecture` prints the packages from the ground up, as text and as a Mermaid diagram.
 """
 
 from __future__ import annotations
@@ -108,17 +108,17 @@ def components(graph: Graph) -> list[list[str]]:
     return done
 
 
-def room(module: str) -> str:
-    """The folder or loose file of the package's root that a module belongs to; "__init__" for the root itself."""
+def package_of(module: str) -> str:
+    """The package or file directly below `rtseg` that a module belongs to; "__init__" for `rtseg` itself."""
     _, *below = module.split(".")
     return below[0] if below else "__init__"
 
 
-def rooms(found: set[Edge]) -> dict[str, set[str]]:
-    """The rooms that each room imports, in an order in which each follows all that it imports."""
+def packages(found: set[Edge]) -> dict[str, set[str]]:
+    """The packages that each package imports, in an order in which each follows all that it imports."""
     graph: dict[str, set[str]] = {}
     for source, target, when in found:
-        ends = room(source), room(target)
+        ends = package_of(source), package_of(target)
         for end in ends:
             graph.setdefault(end, set())
         if ends[0] != ends[1] and when != TYPING:
@@ -152,7 +152,7 @@ def package_edges(package: Path = ROOT / "rtseg") -> set[Edge]:
 
 
 def _draw() -> None:
-    plan = rooms(package_edges())
+    plan = packages(package_edges())
     for name, below in plan.items():
         print(f"{name:12} imports {', '.join(sorted(below)) or 'nothing of the package'}")
     print("\n```mermaid\nflowchart BT")
@@ -165,7 +165,7 @@ def _draw() -> None:
 
 
 def _reach(graph: Graph, start: str) -> set[str]:
-    """All that can be reached from a room, without itself."""
+    """All that can be reached from a package, without itself."""
     found: set[str] = set()
     waiting = set(graph[start])
     while waiting:

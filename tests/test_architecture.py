@@ -17,7 +17,7 @@ from tests.architecture import (
     long_files,
     long_functions,
     package_edges,
-    rooms,
+    packages,
 )
 
 PACKAGE = ROOT / "rtseg"
@@ -31,7 +31,7 @@ MAY: dict[str, set[str]] = {
     "engine": {"sam2"},
     "track": {"engine"},
     "build": {"sam2", "engine", "track", "grab", "synthetic"},
-    "data": {"grab", "synthetic", "publish"},
+    "data": {"grab", "synthetic"},
     "offline": {"grab", "engine", "track", "publish", "build"},
     "live": {"grab", "synthetic", "engine", "track", "publish"},
     "evaluate": {"data", "engine", "track", "grab", "synthetic", "publish", "build", "live"},
@@ -62,17 +62,6 @@ HOMES: dict[str, set[str]] = {
     "scipy": {"evaluate", "data"},
     "monai": set(),
     "transformers": set(),
-}
-
-# What is still to be mended. These sets only ever shrink: a name that is no longer needed goes.
-CIRCULAR: set[str] = set()
-CIRCULAR_TYPES = {
-    *("rtseg.track", *(f"rtseg.track.{name}" for name in ("answer", "asking", "bank", "beside", "evidence"))),
-    *(f"rtseg.track.{name}" for name in ("objects", "small", "tracker")),
-}
-LONG_FILES: set[str] = set()
-LONG_FUNCTIONS = {
-    "offline/run.py:segment",  # by its docstring
 }
 
 
@@ -144,20 +133,20 @@ def test_the_root_has_at_most_sixteen_entries_and_three_of_them_are_files() -> N
 
 
 def test_a_package_comes_after_those_that_it_imports() -> None:
-    """MAY has no circle, and so neither have the packages: the order of `rooms` is that of an execution."""
-    order = list(rooms(package_edges()))
-    for name, below in rooms(package_edges()).items():
+    """MAY has no circle, and so neither have the packages: the order of `packages` is that of an execution."""
+    order = list(packages(package_edges()))
+    for name, below in packages(package_edges()).items():
         assert all(order.index(other) < order.index(name) for other in below), name
 
 
 def test_no_import_is_circular() -> None:
     """Imports inside functions count: two modules that import each other at a call are one module in two files."""
-    assert [one for one in circles(package_edges(), typing=False) if not set(one) <= CIRCULAR] == []
+    assert circles(package_edges(), typing=False) == []
 
 
 def test_no_type_is_imported_in_a_circle() -> None:
     """An import under `TYPE_CHECKING` hides a circle from Python, and not from a reader."""
-    assert [one for one in circles(package_edges(), typing=True) if not set(one) <= CIRCULAR | CIRCULAR_TYPES] == []
+    assert circles(package_edges(), typing=True) == []
 
 
 @pytest.mark.parametrize(
@@ -180,13 +169,12 @@ def test_a_circle_is_seen(b: str, typing: bool, expected: list[list[str]]) -> No
 
 
 def test_no_file_has_more_than_300_lines() -> None:
-    found = long_files(PACKAGE, 300)
-    assert {name: lines for name, lines in found.items() if name not in LONG_FILES} == {}
+    assert long_files(PACKAGE, 300) == {}
 
 
 def test_at_most_three_functions_have_more_than_40_lines() -> None:
     found = long_functions(PACKAGE, 40)
-    assert {name: lines for name, lines in found.items() if name not in LONG_FUNCTIONS} == {}
+    assert len(found) <= 3, found
 
 
 def test_a_long_file_and_a_long_function_are_seen(tmp_path: Path) -> None:
