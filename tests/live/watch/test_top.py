@@ -106,7 +106,7 @@ def test_a_feed_that_cannot_say_how_it_is_is_not_ok() -> None:
     with serve("127.0.0.1:0", lambda: {"frames": 3}) as endpoint:
         console = Console(width=80, file=io.StringIO(), record=True)
         assert not top(endpoint.address, once=True, console=console)["ok"]
-        assert "CANNOT SAY" in console.export_text()
+        assert "CANNOT REPORT" in console.export_text()
 
 
 @contextmanager
