@@ -90,8 +90,8 @@ def comparison(sequence: Sequence, tracked: Tracked, row: Row) -> ImageU8:
     if mask_hw is not None:
         tint(panels[2], mask_hw, PREDICTION)
     titles = (("frame", _PAPER), ("truth" if row.truth_area else "truth: absent", TRUTH))
-    caption = "prediction" if row.mask_area else "prediction: nothing"
-    for panel, (text, color) in zip(panels, (*titles, (caption, PREDICTION)), strict=True):
+    title = "prediction" if row.mask_area else "prediction: nothing"
+    for panel, (text, color) in zip(panels, (*titles, (title, PREDICTION)), strict=True):
         _corner(panel, text, color)
     who = f"{short(row.sequence, NAME)}   {short(named(row.object, row.label), NAME)}"
     caption = f"{who}   frame {row.frame}   IoU {row.iou:.2f}   F {row.boundary:.2f}"

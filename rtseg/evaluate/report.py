@@ -166,8 +166,8 @@ def _heading(values: Mapping[str, Any]) -> list[str]:
     lines = [f"{data['name']} ({data['layout']}): {counts}"]
     for name in ("settings", "made_by"):
         plain = flat({key: value for key, value in values[name].items() if not isinstance(value, Mapping)})
-        items = "; ".join(f"{key} {text}" for key, text in plain.items() if text != NONE)
-        lines += [f"{name.replace('_', ' ')}: {items}"] if items else []
+        line = "; ".join(f"{key} {text}" for key, text in plain.items() if text != NONE)
+        lines += [f"{name.replace('_', ' ')}: {line}"] if line else []
     return lines
 
 
