@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_help_loads_no_heavy_library() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "argparse" in loaded
     assert not {"torch", "numpy", "cv2", "av", "zmq", "rich"} & set(loaded)
+
+
+def test_every_verb_of_a_package_is_collected() -> None:
+    from rtseg import cli
+
+    root = Path(cli.__file__).parent
+    names = [".".join(file.with_suffix("").relative_to(root).parts) for file in root.rglob("commands.py")]
+    modules = [import_module(f"rtseg.{name}") for name in names]
+    listed = [verb for module in modules for verb in getattr(module, "VERBS", ())]
+    assert len(modules) >= 6 and sorted(verb.name for verb in listed) == sorted(verb.name for verb in cli.VERBS)
+    assert all(verb.help and verb.example.startswith(f"rtseg {verb.name}") for verb in cli.VERBS)
+
+
+def test_a_worker_of_a_feed_does_not_load_the_command_line() -> None:
+    code = "import sys, rtseg.live.__main__; sys.exit('rtseg.cli' in sys.modules or 'argparse' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_live_reads_the_profile_and_passes_the_rest(tmp_path: Path, room: Room) -> None:

@@ -1,18 +1,17 @@
-"""How far a figure can be trusted within the videos that there are: 95 % intervals from resampling stretches of frames.
+"""95 % intervals of figures within the given videos, from resampling blocks of frames.
 
-Of fewer than five videos nobody can say how far they stand for others (`bootstrap`). What can be said is how much of a
-figure hangs on which frames of just these videos were looked at: as if more of the same scenes had been filmed. Frames
-that follow each other are much alike, so stretches of them are what is drawn again, anywhere in a video, until it is as
-long as it was (the moving-block bootstrap; Künsch, Ann. Statist. 17, 1989). All objects of a video, and both runs of a
-comparison, are drawn with the same stretches.
+Fewer than five videos cannot tell how far they represent others (`bootstrap`). What can be estimated is how much a
+figure depends on which frames of these videos were annotated: as if more of the same scenes had been filmed. Frames
+close to each other are much alike, so blocks of them are drawn, anywhere in a video, until it has its length again (the
+close to each other are much alike, so blocks of them are drawn, anywhere in a video, until it is as long as before (the
+same blocks.
 
-A stretch is as long as gives the least squared error of the variance, of a series whose neighbours correlate by r,
-which is measured (an autoregressive one): (6 r^2 / (1 - r^2)^2)^(1/3) n^(1/3) of n frames (Politis and White,
-Econometric Reviews 23, 2004). The series is what each frame adds to the figure, or to the difference of two runs, for
-these may hang together differently. The ends are moved apart as those over videos are, by the number of stretches; of
-fewer than five there is no interval. On series of 200 frames with r = 0.8 the interval holds the truth in 90 % of
-cases, and in 42 % if frames are drawn one by one; with r = 0.9 in 87 %, and above that it is too narrow: 200 such
-frames say too little of r.
+The block length minimises the squared error of the variance for an autoregressive series whose neighbours correlate by
+r, which is measured: (6 r^2 / (1 - r^2)^2)^(1/3) n^(1/3) for n frames (Politis and White, Econometric Reviews 23,
+2004). The series is what each frame adds to the figure, or to the difference of two runs, whose r may differ. The
+ends are widened as those over videos are, by the number of blocks; with fewer than five there is no interval. On series
+of 200 frames with r = 0.8 the interval holds the truth in 90 % of cases, and in 42 % if frames are drawn one by one;
+with r = 0.9 in 87 %, and above that it is too narrow: 200 such frames estimate r badly.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .bootstrap import CONFIDENCE, SEED, Floats, level
 WITHIN = "within these videos"
 DRAWS = 2000
 MIN_BLOCKS = 5
-AT_ONCE = 2_000_000  # stretches that are drawn at once
+AT_ONCE = 2_000_000  # blocks that are drawn at once
 METHOD = {
     "resampled": "moving blocks of frames",
     "block": "(6 r^2 / (1 - r^2)^2)^(1/3) n^(1/3)",
@@ -38,7 +37,7 @@ METHOD = {
     "min_blocks": MIN_BLOCKS,
 }
 
-# What each frame of a sequence adds above and below the line: a part of a figure is the sum of the one by the other.
+# Numerator and denominator that each frame of a sequence adds: a part of a figure is the ratio of their sums.
 Part = Mapping[str, Mapping[int, tuple[float, float]]]
 Ends = tuple[float, float]
 
@@ -46,7 +45,7 @@ Ends = tuple[float, float]
 def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> Ends | None:
     """The interval of the mean over the parts; with `others`, of how much larger it is for them. None: too few frames.
 
-    A frame that adds nothing below the line is not looked at. A resample that lacks a part is without it.
+    A frame whose denominator is 0 is left out, and so is a part that a resample does not contain.
     """
     runs = [(1.0, parts)] if others is None else [(-1.0, parts), (1.0, others)]
     runs = [(sign, [part for part in run if any(part.values())]) for sign, run in runs]
@@ -55,17 +54,17 @@ def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> End
     every = [part for _, run in runs for part in run]
     weight_p = np.array([sign / len(run) for sign, run in runs for _ in run])
     run_p = np.array([k for k, (_, run) in enumerate(runs) for _ in run])
-    tables = {name: _table(name, every) for name in sorted({name for part in every for name in part if part[name]})}
+    series = {name: _series(name, every) for name in sorted({name for part in every for name in part if part[name]})}
     total_2p = np.zeros((2, len(every)))
-    for own, sums_2tp in tables.values():
+    for own, sums_2tp in series.values():
         total_2p[:, own] += sums_2tp.sum(1)
-    lengths = {name: _length(own, sums_2tp, total_2p, weight_p) for name, (own, sums_2tp) in tables.items()}
-    blocks = sum(sums_2tp.shape[1] / lengths[name] for name, (_, sums_2tp) in tables.items())
-    if blocks < MIN_BLOCKS:  # before the drawing, which takes its time: a data set may have 100,000 single images
+    lengths = {name: _length(own, sums_2tp, total_2p, weight_p) for name, (own, sums_2tp) in series.items()}
+    blocks = sum(sums_2tp.shape[1] / lengths[name] for name, (_, sums_2tp) in series.items())
+    if blocks < MIN_BLOCKS:  # checked before the drawing, which is slow: a data set may have 100,000 single images
         return None
     rng = np.random.default_rng(SEED)
     drawn_2rp = np.zeros((2, DRAWS, len(every)))
-    for name, (own, sums_2tp) in tables.items():
+    for name, (own, sums_2tp) in series.items():
         drawn_2rp[:, :, own] += _drawn(sums_2tp, lengths[name], rng)
     some_rp = drawn_2rp[1] > 0
     value_rp = np.divide(drawn_2rp[0], drawn_2rp[1], out=np.zeros_like(drawn_2rp[0]), where=some_rp)
@@ -80,20 +79,20 @@ def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> End
 
 
 def _length(own: list[int], sums_2tp: Floats, total_2p: Floats, weight_p: Floats) -> int:
-    """The block length of one sequence, from what its frames add to the figure beyond what was to be expected."""
+    """The block length of one sequence, from how far its frames' contributions differ from the expected ones."""
     expected_tp = sums_2tp[1] * (total_2p[0] / total_2p[1])[own]
     rest_tp = sums_2tp[0] - expected_tp
-    rest_tp[np.isclose(sums_2tp[0], expected_tp, rtol=1e-9, atol=0)] = 0  # what is rounded does not vary
+    rest_tp[np.isclose(sums_2tp[0], expected_tp, rtol=1e-9, atol=0)] = 0  # rounding errors are no variation
     return block_length(rest_tp @ (weight_p / total_2p[1])[own])
 
 
 def block_length(series_t: Floats) -> int:
-    """How many frames are drawn together, 1 to all of a series, float64 [T]."""
+    """How many frames of a series, float64 [T], are drawn together: 1 to T."""
     size = len(series_t)
     rest_t = series_t - series_t.mean()
     variance = float(rest_t @ rest_t)
     if size < 3 or not variance:
-        return 1  # nothing varies
+        return 1  # no variation
     r = float(rest_t[1:] @ rest_t[:-1]) / variance
     r += (1 + 3 * r) / size  # a short series looks less correlated than it is (Kendall, Biometrika 41, 1954)
     if r <= 0:
@@ -103,7 +102,7 @@ def block_length(series_t: Floats) -> int:
     return min(size, math.ceil(math.cbrt(6 * r**2 / (1 - r**2) ** 2 * size)))
 
 
-def _table(name: str, parts: Sequence[Part]) -> tuple[list[int], Floats]:
+def _series(name: str, parts: Sequence[Part]) -> tuple[list[int], Floats]:
     """The parts that have frames of a sequence, and what each frame adds to each of them, float64 [2, T, P]."""
     own = [p for p, part in enumerate(parts) if part.get(name)]
     frames = sorted({t for p in own for t in parts[p][name]})

@@ -58,7 +58,7 @@ class Figure:
 
 
 def few(within: bool) -> str:
-    """What is to be said where there are too few videos for intervals over them."""
+    """The note for results of too few videos for intervals over them."""
     here = "intervals are within these videos and say nothing of others" if within else "no intervals"
     return f"{here}: those over videos take {MIN_GROUPS} {INDEPENDENT} or more"
 

@@ -1,4 +1,4 @@
-"""Two evaluations of the same objects, one beside the other: what changed, by how much, and whether that is chance."""
+"""Compare two evaluations of the same objects: what changed, by how much, and whether that may be chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .result import Result, Row
 from .sheets import NONE, SMALLER, Document, Sheet, flat, intervals, number, short_names, titles
 from .summary import by_group, difference_of_pair, overall
 
-# What was asked has to be the same; on what picture (a corruption), of which engine, may differ, and is listed.
+# Settings that have to be equal; corruption and engine may differ, and are listed.
 ASKED = ("protocol", "prompt", "every", "clicks", "frames", "slices", "seed", "tolerance")
 CLEAR = 0.01  # of J&F: an object with a smaller difference is a draw
 MOST = 10  # sequences that are named
@@ -48,8 +48,8 @@ class Tally:
 class Moved:
     """A sequence's J&F, mean over its objects, and how much larger it is in the second run.
 
-    The paired interval is within the sequence: how much hangs on which of its frames were looked at. Of too few frames
-    there is none.
+    The paired interval is within the sequence: how much depends on which of its frames were annotated. None for too few
+    frames.
     """
 
     sequence: str
@@ -79,19 +79,19 @@ class Comparison:
 
 
 def compare(a: Path, b: Path) -> Comparison:
-    """What `b` is worth beside `a`; each is an `eval.json`, or the folder that holds one.
+    """Compare evaluation `b` with `a`; each is an `eval.json`, or the folder that holds one.
 
     A frame whose mask was given in one of them counts in neither. `ConfigError` in one line for a file that cannot be
-    read, and for two that cannot be paired: other data, objects or frames, or something else asked of them.
+    read, and for two that cannot be paired: other data, objects, frames or settings.
     """
     before, after = (store.read(path, masks=False) for path in (a, b))
     unlike = _unlike(before, after)
     if unlike:
-        raise ConfigError(f"{a} and {b} cannot be paired: {unlike} (first and second); run both on the same")
+        raise ConfigError(f"{a} and {b} cannot be paired: {unlike} (first and second); evaluate both on the same")
     before, after = paired(before, after)
     if all(row.given for row in before.rows):
         raise ConfigError(
-            f"{a} and {b}: no frame was scored in both, for frames on which the object was prompted do not count; "
+            f"{a} and {b}: no frame was scored in both: frames on which the object was prompted do not count; "
             "annotate other frames, or choose another protocol"
         )
     categories = dict.fromkeys(row.category for row in before.rows if row.category)
@@ -105,7 +105,7 @@ def compare(a: Path, b: Path) -> Comparison:
 
 
 def _unlike(before: Result, after: Result) -> str:
-    """The first thing that keeps two runs from being paired, or nothing."""
+    """The first reason why two runs cannot be paired; "" if there is none."""
     for name in ASKED:
         values = before.settings.get(name), after.settings.get(name)
         # A run whose prompts need no seed has one only for its corruption, which may differ.
@@ -116,9 +116,9 @@ def _unlike(before: Result, after: Result) -> str:
     if sequences[0] != sequences[1]:
         return f"sequences {_only(*sequences)}"
     for key in sorted(first.keys() | second.keys()):
-        difference = _unlike_object(first.get(key, {}), second.get(key, {}))
-        if difference:
-            return f"sequence {key[0]}, object {key[1]}: {difference}"
+        reason = _unlike_object(first.get(key, {}), second.get(key, {}))
+        if reason:
+            return f"sequence {key[0]}, object {key[1]}: {reason}"
     return "" if first else "nothing was scored in either"
 
 
@@ -138,7 +138,7 @@ def _unlike_object(first: Mapping[int, Row], second: Mapping[int, Row]) -> str:
 
 
 def _only(first: Collection[Any], second: Collection[Any]) -> str:
-    """What only one of the two has, for a line."""
+    """What only one of the two has, as part of a line."""
     parts = []
     for name, extra in (("first", set(first) - set(second)), ("second", set(second) - set(first))):
         if extra:
@@ -205,7 +205,7 @@ def _tally(pairs: Pairs) -> Tally:
 
 
 def _moved(before: Result, after: Result, pairs: Pairs) -> list[Moved]:
-    """Sequences by how much their J&F changed, most first; those that did not are left out."""
+    """Sequences by how much their J&F changed, most first; unchanged ones are left out."""
     of_sequence: dict[str, list[tuple[float, float]]] = {}
     for a, b in pairs:
         if a.jf is not None and b.jf is not None:
@@ -232,7 +232,7 @@ def _differing(before: Result, after: Result) -> dict[str, tuple[str, str]]:
 
 
 def comparison_table(comparison: Comparison) -> Document:
-    """The comparison as what a verb returns: a JSON document, drawn as tables where a person reads."""
+    """The comparison as a JSON document, which a terminal shows as tables."""
     heading = [f"before: {comparison.before}", f"after:  {comparison.after}"]
     sheets = [_changes_sheet(comparison.groups[""], comparison.tallies[""])]
     if len(comparison.groups) > 1:
@@ -283,7 +283,7 @@ def _classes_sheet(comparison: Comparison) -> Sheet:
 
 
 def _sequences_sheet(sequences: Sequence[Moved]) -> Sheet:
-    """No star here: of many sequences those that changed most are there by chance as well."""
+    """The sequences that changed most; no star: of many sequences some change much by chance."""
     heading, between = intervals((("jf", m.difference) for m in sequences), "+")
     rows = tuple(
         (m.sequence, number("jf", m.before), number("jf", m.after), number("jf", m.difference.value, "+"), ends)

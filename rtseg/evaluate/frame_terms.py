@@ -1,4 +1,4 @@
-"""What each frame adds to each figure, so that `blocks` can draw frames again: figures as sums over sums."""
+"""Figures as ratios of sums over frames: what each frame adds to each figure, for resampling frames (`blocks`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .bootstrap import Figure
 from .metrics import instruments
 from .result import ClassRow, Row
 
-Terms = Callable[[Row], tuple[float, float] | None]  # above and below the line; None where a row does not count
+Terms = Callable[[Row], tuple[float, float] | None]  # numerator and denominator; None where a row does not count
 Key = tuple[str, int]  # sequence and object
 
 
@@ -23,7 +23,7 @@ def _mean_of(name: str) -> Terms:
     return terms
 
 
-# As `summary` has them; what is no mean over frames (clicks, returns, distances in 3-D) is not here.
+# Named as in `summary`; figures that are no mean over frames (clicks, returns, distances in 3-D) have no terms.
 TERMS: Mapping[str, Terms] = {
     **{name: _mean_of(name) for name in ("iou", "boundary", "dice", "hd95", "surface")},
     "volume_dice": lambda row: (2.0 * row.overlap_area, float(row.truth_area + row.mask_area)),
@@ -37,7 +37,7 @@ NAMES = (*TERMS, *CLASSES)
 
 
 def object_part(name: str, rows: Iterable[Row]) -> Part:
-    """Of a figure of one object, from its rows."""
+    """The terms of one object's figure, from its rows."""
     part: dict[str, dict[int, tuple[float, float]]] = {}
     for row in rows:
         sums = None if row.given else TERMS[name](row)
@@ -47,7 +47,7 @@ def object_part(name: str, rows: Iterable[Row]) -> Part:
 
 
 def class_parts(name: str, rows: Sequence[ClassRow]) -> list[Part]:
-    """Of one of `CLASSES`."""
+    """The terms of a figure in `CLASSES`, one part for each class or one for all."""
     if name == "mc_iou":
         by_frame = list(instruments.by_class(rows).values())
     else:

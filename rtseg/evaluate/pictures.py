@@ -90,8 +90,8 @@ def comparison(sequence: Sequence, tracked: Tracked, row: Row) -> ImageU8:
     if mask_hw is not None:
         tint(panels[2], mask_hw, PREDICTION)
     titles = (("frame", _PAPER), ("truth" if row.truth_area else "truth: absent", TRUTH))
-    caption = "prediction" if row.mask_area else "prediction: nothing"
-    for panel, (text, color) in zip(panels, (*titles, (caption, PREDICTION)), strict=True):
+    title = "prediction" if row.mask_area else "prediction: nothing"
+    for panel, (text, color) in zip(panels, (*titles, (title, PREDICTION)), strict=True):
         _corner(panel, text, color)
     who = f"{short(row.sequence, NAME)}   {short(named(row.object, row.label), NAME)}"
     caption = f"{who}   frame {row.frame}   IoU {row.iou:.2f}   F {row.boundary:.2f}"
@@ -137,10 +137,10 @@ def _draw_objects(tile_hwc: ImageU8, masks: dict[int, BoolMask], labels: dict[in
     named_ids = set(sorted(small, key=lambda id_: -int(small[id_].sum()))[:NAMED])
     for id_, small_hw in ((id_, small_hw) for id_, small_hw in small.items() if id_ in named_ids):
         x, y, width, height = cv2.boundingRect(small_hw.view(np.uint8))
-        plate_hwc = render_label(short(named(id_, labels.get(id_, "")), NAME), color_of(id_), LINE)
-        size = plate_hwc.shape[1], plate_hwc.shape[0]
+        label_hwc = render_label(short(named(id_, labels.get(id_, "")), NAME), color_of(id_), LINE)
+        size = label_hwc.shape[1], label_hwc.shape[0]
         taken.append(place_label(small_hw, (x, y, x + width, y + height), size, taken, list(small.values())))
-        blend_label(tile_hwc, plate_hwc, taken[-1])
+        blend_label(tile_hwc, label_hwc, taken[-1])
 
 
 def tint(image_hwc: ImageU8, mask_hw: BoolMask, color: Rgb) -> None:
@@ -186,17 +186,17 @@ def _grid(tiles: list[ImageU8], columns: int) -> ImageU8:
 
 
 def _corner(image_hwc: ImageU8, text: str, color: Rgb) -> None:
-    """A plate in the lower left corner."""
-    plate_hwc = render_label(text, color, LINE)
+    """Draw a label in the lower left corner."""
+    label_hwc = render_label(text, color, LINE)
     height, width = image_hwc.shape[:2]
-    blend_label(image_hwc, plate_hwc, (0, max(0, height - LINE), min(width, plate_hwc.shape[1]), height))
+    blend_label(image_hwc, label_hwc, (0, max(0, height - LINE), min(width, label_hwc.shape[1]), height))
 
 
 def _captioned(image_hwc: ImageU8, text: str) -> ImageU8:
     """The picture under a bar with a line of text."""
     bar_hwc = np.full((_TALL, image_hwc.shape[1], 3), _PAPER, np.uint8)
-    plate_hwc = render_label(text, _PAPER, _TALL)
-    blend_label(bar_hwc, plate_hwc, (0, 0, min(bar_hwc.shape[1], plate_hwc.shape[1]), _TALL))
+    label_hwc = render_label(text, _PAPER, _TALL)
+    blend_label(bar_hwc, label_hwc, (0, 0, min(bar_hwc.shape[1], label_hwc.shape[1]), _TALL))
     return np.concatenate([bar_hwc, image_hwc])
 
 

@@ -45,7 +45,7 @@ def draw(result: Result, folder: Path) -> list[Path]:
 
 
 def prompted(tracked: Tracked) -> dict[int, list[int]]:
-    """On which frames something was said of each object."""
+    """The frames on which each object was prompted."""
     frames: dict[int, set[int]] = {}
     for entry in tracked.prompts:
         frames.setdefault(entry["id"], set()).add(entry["frame"])

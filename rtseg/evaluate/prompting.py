@@ -1,7 +1,7 @@
-"""What a careful person would say of an object, derived from its truth: a mask, a box, clicks, and the next click.
+"""Simulated prompts, derived from an object's truth as a careful person would give them: mask, box, clicks, next click.
 
 Everything here is a pure function: the same truth, kind, seed, sequence, object and frame give the same prompt, so a
-comparison of two engines gives both the same. What was said is stored as entries of a prompt file
+comparison of two engines gives both the same. Prompts are stored as entries of a prompt file
 (rtseg/base/prompt_files.py) and can be given again.
 """
 
@@ -21,23 +21,23 @@ from ..data.dataset import Sequence, Target
 
 CLICKS = {"points-1": 1, "points-3": 3, "points-5": 5}
 PROMPTS = ("mask", "box", *CLICKS)
-DRAWN = ("points-3", "points-5")  # those of which the seed decides
-INTERIOR = 0.4  # of the greatest depth: clicks beyond the first keep at least so far from the edge
-CANDIDATES = 64  # places that are drawn for each further click, of which the one farthest from the others is taken
+DRAWN = ("points-3", "points-5")  # kinds that are drawn at random, by the seed
+INTERIOR = 0.4  # of the greatest depth: further clicks are at least this far from the edge
+CANDIDATES = 64  # places that are drawn for each further click; the one farthest from the others is taken
 
-Prompter = Callable[[Target, int, BoolMask], Prompt]  # what is said of a target on a frame, given its truth there
+Prompter = Callable[[Target, int, BoolMask], Prompt]  # a target, a frame and the truth there give the prompt
 Click = tuple[float, float, int]
 
 
 def prompter(kind: str, seed: int, sequence: Sequence) -> Prompter:
-    """What `make_prompt` says, for one sequence. `ConfigError` if there is no such kind."""
+    """A `Prompter` of one kind for one sequence. `ConfigError` if there is no such kind."""
     if kind not in PROMPTS:
         raise ConfigError(f"prompt {kind!r}: no such kind; {did_you_mean(kind, PROMPTS)}")
 
-    def say(target: Target, frame: int, truth_hw: BoolMask) -> Prompt:
+    def give(target: Target, frame: int, truth_hw: BoolMask) -> Prompt:
         return make_prompt(truth_hw, kind, seed, sequence.name, target, frame)
 
-    return say
+    return give
 
 
 def make_prompt(truth_hw: BoolMask, kind: str, seed: int, sequence: str, target: Target, frame: int) -> Prompt:
@@ -87,7 +87,7 @@ def to_entry(frame: int, prompt: Prompt) -> dict[str, Any]:
 
 
 def from_entry(entry: dict[str, Any]) -> Prompt:
-    """What `to_entry` made an entry of."""
+    """The prompt of an entry that `to_entry` made."""
     box, mask = entry.get("box"), entry.get("mask")
     return Prompt(
         id=entry["id"],
@@ -99,15 +99,15 @@ def from_entry(entry: dict[str, Any]) -> Prompt:
 
 
 def stored(entries: Iterable[dict[str, Any]]) -> Prompter:
-    """A prompter that says what was said before; `PromptError` where that was nothing."""
-    stored = {(entry["frame"], entry["id"]): entry for entry in entries}
+    """A `Prompter` that gives stored prompts again; `PromptError` where none is stored."""
+    known = {(entry["frame"], entry["id"]): entry for entry in entries}
 
-    def say(target: Target, frame: int, truth_hw: BoolMask) -> Prompt:
-        if (frame, target.id) not in stored:
+    def give(target: Target, frame: int, truth_hw: BoolMask) -> Prompt:
+        if (frame, target.id) not in known:
             raise PromptError(f"frame {frame}: no prompt is stored for object {target.id}; expected one")
-        return from_entry(stored[frame, target.id])
+        return from_entry(known[frame, target.id])
 
-    return say
+    return give
 
 
 def _clicks(truth_hw: BoolMask, count: int, rng: np.random.Generator) -> tuple[Click, ...]:

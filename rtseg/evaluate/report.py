@@ -1,4 +1,4 @@
-"""The report of an evaluation: a folder to read and to compute with, and the tables that a terminal shows.
+"""The report of an evaluation: a folder with figures and pictures, and the tables that a terminal shows.
 
 OUT/eval.json, masks.json.gz   everything, see store.py
 OUT/report.md                  the tables and pictures below, for a reader
@@ -35,7 +35,7 @@ SHOWN = 20  # sequences on a terminal; the report has them all
 def write_report(make: Callable[[], Result], dataset: Dataset, out: Path, force: bool = False) -> Document:
     """Write the folder `out`, which appears when it is complete; returns what `--json` prints, without the rows.
 
-    `make` evaluates; it is called when it is known that `out` can be had, for it may take hours.
+    `make` runs the evaluation, which may take hours: it is called once `out` is known to be writable.
     `ConfigError` where `out` holds something, unless `force` is set and it is an earlier report; `OutputError` where
     it cannot be written; `SourceError` where a picture of the data set can no longer be read.
     """
@@ -70,7 +70,7 @@ def _document(result: Result, dataset: Dataset, summary: Summary, missing: Seque
         "settings": result.settings,
         "made_by": result.made_by,
         "summary": summary.to_json(),
-        "warnings": [*_doubts(summary, result, dataset), *missing],
+        "warnings": [*_warnings(summary, result, dataset), *missing],
     }
     sheets = [*_means(summary, dataset), parts_sheet("sequences", summary.sequences, SHOWN)]
     return Document(values, _heading(values), sheets, [f"warning: {warning}" for warning in values["warnings"]])
@@ -105,7 +105,7 @@ def _draw(folder: Path, result: Result, dataset: Dataset) -> tuple[dict[str, lis
 
 
 def _as_seen(dataset: Dataset, settings: Mapping[str, Any]) -> Dataset:
-    """With the pictures as the network got them: spoilt, where that was asked for."""
+    """The data set with the pictures that the network saw: corrupted, if the settings say so."""
     kind = settings.get("corruption")
     if kind is None:
         return dataset
@@ -126,8 +126,8 @@ def _unit(dataset: Dataset) -> str:
     return " or ".join(sorted(units, reverse=True))
 
 
-def _doubts(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]:
-    """What a reader should know before believing a figure."""
+def _warnings(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]:
+    """Warnings: what a reader has to know before trusting a figure."""
     unscored = sum(not o.frames for o in summary.objects)
     if unscored == len(summary.objects):
         yield f"no frame was scored: {PROMPTED}, and there is no other annotated one that was tracked; {REMEDY}"
@@ -148,7 +148,7 @@ def _doubts(summary: Summary, result: Result, dataset: Dataset) -> Iterator[str]
 
 
 def _counting(settings: Mapping[str, Any]) -> str:
-    """Which frames figures are made of, as protocols/__init__.py has it."""
+    """Which frames the figures are made of, as protocols/__init__.py defines it."""
     protocol, prompt = settings.get("protocol"), settings.get("prompt")
     if protocol == "image":
         return "all annotated frames that show the object count"
@@ -166,8 +166,8 @@ def _heading(values: Mapping[str, Any]) -> list[str]:
     lines = [f"{data['name']} ({data['layout']}): {counts}"]
     for name in ("settings", "made_by"):
         plain = flat({key: value for key, value in values[name].items() if not isinstance(value, Mapping)})
-        items = "; ".join(f"{key} {text}" for key, text in plain.items() if text != NONE)
-        lines += [f"{name.replace('_', ' ')}: {items}"] if items else []
+        line = "; ".join(f"{key} {text}" for key, text in plain.items() if text != NONE)
+        lines += [f"{name.replace('_', ' ')}: {line}"] if line else []
     return lines
 
 

@@ -13,7 +13,7 @@ from .prompting import DRAWN, PROMPTS
 from .protocols import PROTOCOLS, Patience
 
 PATIENCE = Patience()
-EVERY, LEVEL = 25, 3  # frames between prompts, and of a corruption, where nothing else was said
+EVERY, LEVEL = 25, 3  # defaults: frames between prompts, and the level of a corruption
 # Settings that make no sense with any other protocol.
 ONLY = {
     "every": ("every",),

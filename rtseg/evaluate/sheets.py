@@ -111,7 +111,7 @@ class Sheet:
 
 
 class Document(dict[str, Any]):
-    """What a verb found, as the JSON document that it prints; drawn as tables and lines where a person reads."""
+    """The result of a verb: a JSON document, which a terminal shows as tables and lines."""
 
     def __init__(
         self, values: Mapping[str, Any], heading: Sequence[str], sheets: Sequence[Sheet], notes: Sequence[str]
@@ -129,7 +129,7 @@ class Document(dict[str, Any]):
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """Nested tables as one of texts, with the keys joined by points; what is None or empty is `NONE`."""
+    """A nested dictionary as a flat one of texts, its keys joined by points; None and empty values are `NONE`."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -141,7 +141,7 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """A cell that Markdown leaves as it is."""
+    """A cell's text, escaped for Markdown."""
     for sign in "\\|*_`<[":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())
@@ -165,7 +165,7 @@ def interval(name: str, figure: Figure, sign: str = "") -> str:
 
 
 def intervals(figures: Iterable[tuple[str, Figure | None]], sign: str = "") -> tuple[str, list[str]]:
-    """The heading of a column of intervals, and its cells: what they speak of is said once where all say the same."""
+    """The heading of a column of intervals, and its cells; a scope that all share is in the heading, once."""
     figures = list(figures)
     scopes = {figure.scope for _, figure in figures if figure and figure.scope}
     heading = "\n".join(["95 % interval", *(scopes if len(scopes) == 1 else ())])

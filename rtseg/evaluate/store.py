@@ -1,10 +1,9 @@
-"""`eval.json` and `masks.json.gz`: an evaluation on disk, and back again to the last bit.
+"""`eval.json` and `masks.json.gz`: an evaluation is written to disk and read back without loss.
 
 `eval.json` is one document, a line for each of its keys: `format` and `version`; `settings` and `made_by`; `summary`,
-which is for readers and is computed again from the rows by whoever wants it; `tracks`, the objects; `rows`, `classes`
-and `volumes` as columns, which an hour of video needs; `tracked`: prompts, given frames and times by sequence; and
-`masks`, the name and the hash of the second file, which holds every mask as COCO's compressed RLE. With the data set at
-hand all figures can be computed again from it.
+for readers: programs compute it again from the rows; `tracks`, the objects; `rows`, `classes` and `volumes` by column,
+to keep the file small; `tracked`: prompts, given frames and times by sequence; and `masks`, the name and the hash of
+the second file, which holds every mask as COCO's compressed RLE. With the data set all figures can be computed again.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class _DamageError(ValueError):
 def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> None:
     """Write both files into a folder. `settings`, `made_by`, prompts and `summary` have to be JSON values.
 
-    `OutputError` for a figure that is no number: JSON has no NaN, and a reader no use for one.
+    `OutputError` for a figure that is not finite: JSON has no NaN.
     """
     tracks: dict[tuple[Any, ...], int] = {}
     of_row = [tracks.setdefault(_values(row, TRACK), len(tracks)) for row in result.rows]
@@ -68,7 +67,9 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> None:
         }
         text = "{" + ",\n".join(f"{json.dumps(key)}: {_text(value)}" for key, value in document.items()) + "}\n"
     except ValueError as e:  # json names neither the figure nor its place
-        raise OutputError(f"{folder / FILE}: {_culprit(result)} is not a number; is the engine sound?") from e
+        raise OutputError(
+            f"{folder / FILE}: {_culprit(result)} is not a number; check the engine: rtseg build --force RECIPE"
+        ) from e
     (folder / MASKS).write_bytes(packed)
     (folder / FILE).write_text(text, "ascii")
 
@@ -76,8 +77,8 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> None:
 def read(path: Path, *, masks: bool = True) -> Result:
     """The evaluation that `write` stored: of an `eval.json`, or of the folder that holds one.
 
-    Without `masks` the second file is not opened and `Tracked.masks` stays empty. `ConfigError` in one line for what
-    is no evaluation, is damaged, or is of another rtseg.
+    Without `masks` the second file is not opened and `Tracked.masks` stays empty. `ConfigError` in one line for a file
+    that is no evaluation, is damaged, or is of another version of rtseg.
     """
     path = path / FILE if path.is_dir() else path
     document = _document(path)
@@ -103,7 +104,7 @@ def _values(row: object, columns: Columns) -> tuple[Any, ...]:
 
 
 def _columns(rows: Sequence[object], columns: Columns) -> Json:
-    """Each figure of all rows, in their order; a truth as 0 or 1."""
+    """Each figure of all rows, in their order; booleans as 0 or 1."""
     taken = {name: [getattr(row, name) for row in rows] for name in columns}
     return {name: list(map(int, taken[name])) if kinds == (bool,) else taken[name] for name, kinds in columns.items()}
 
@@ -132,7 +133,7 @@ def _packed(masks: Json) -> bytes:
 
 
 def _culprit(result: Result) -> str:
-    """Which figure is not finite."""
+    """Name the figure that is not finite."""
     for row in result.rows:
         for name in (*FIGURES, *DISTANCES):
             value = getattr(row, name)
@@ -160,14 +161,14 @@ def _document(path: Path) -> Json:
     if type(version) is not int or version < 1:
         raise ConfigError(f"{path}: damaged (version {version!r}); {AGAIN}")
     if version < VERSION:  # version 1 left out frames that clicks corrected, and had no tolerance in mm
-        raise ConfigError(f"{path}: version {version}, of an older rtseg, which counted otherwise; {AGAIN}")
+        raise ConfigError(f"{path}: version {version}, of an older rtseg, which counted differently; {AGAIN}")
     if version > VERSION:
         raise ConfigError(f"{path}: version {version}, of a newer rtseg; this one reads {VERSION}; update rtseg")
     return document
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _result(document: Json) -> Result:
@@ -197,7 +198,7 @@ def _table(document: Json, key: str) -> Json:
 
 
 def _read_columns(table: Json, where: str, columns: Columns) -> list[tuple[Any, ...]]:
-    """Rows out of columns, each of which has to be a list of values of its kind and in its range, and all as long."""
+    """Rows made of columns: each has to be a list of values of its kind and range, and all of one length."""
     read = []
     for name, kinds in columns.items():
         column = table[name]
@@ -221,7 +222,7 @@ def _read_steps(steps: Json, where: str) -> Tracked:
         isinstance(pair, list) and [type(x) for x in pair] == [int, int] for pair in given
     )
     if not pairs or not isinstance(prompts, list) or any(not isinstance(prompt, dict) for prompt in prompts):
-        raise _DamageError(f"{where}: prompts or given are not as they are written")
+        raise _DamageError(f"{where}: prompts or given are not of the form that rtseg eval writes")
     times = [time for (time,) in _read_columns({"ms": ms}, where, {"ms": _NUMBER})]
     volume, group = steps["volume"], steps["group"]
     if type(volume) is not bool or type(group) is not str:

@@ -108,7 +108,7 @@ def _hash_of(path: Path) -> str | None:
         return None
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, document: dict[str, Any]) -> None:
     """All of it or nothing: what was there before is kept until it is written."""
     with atomic_path(path) as part:
-        part.write_text(json.dumps(content, indent=2, default=str) + "\n", "utf-8")
+        part.write_text(json.dumps(document, indent=2, default=str) + "\n", "utf-8")

@@ -164,7 +164,7 @@ def test_a_clip_of_the_users_is_proved_on_too(recipe: Path, use: Callable[..., R
         build(recipe, prompts=said)
 
 
-def test_an_engine_that_fails_the_gate_is_not_installed(recipe: Path, use: Callable[..., Runtime]) -> None:
+def test_an_engine_that_fails_the_parity_check_is_not_installed(recipe: Path, use: Callable[..., Runtime]) -> None:
     use(wrong=True)
     report = build(recipe)
     assert not report["ok"] and "nothing was installed" in report["said"]

@@ -293,7 +293,7 @@ def test_two_runs_without_a_row_are_refused(tmp_path: Path) -> None:
 
 def test_two_runs_of_which_no_frame_counts_say_why(tmp_path: Path) -> None:
     alone = changed(lambda row: True, given=True)
-    with pytest.raises(ConfigError, match="no frame was scored in both, for frames on which the object was prompted"):
+    with pytest.raises(ConfigError, match="no frame was scored in both: frames on which the object was prompted"):
         compared(tmp_path, alone, run())
 
 

@@ -252,8 +252,8 @@ def test_the_number_of_an_object_is_said_once(label: str, said: str, drawn: Call
 
 def test_the_caption_of_a_picture_says_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[str] = []
-    whole = pictures.plate
-    monkeypatch.setattr(pictures, "plate", lambda text, *args: (texts.append(text), whole(text, *args))[1])
+    whole = pictures.render_label
+    monkeypatch.setattr(pictures, "render_label", lambda text, *args: (texts.append(text), whole(text, *args))[1])
     result, dataset = case()
     plain = replace(dataset.sequences[1], targets=(Target(1, "object 1"), Target(2, "")))
     tracked = result.tracked["case 2"]
@@ -556,8 +556,8 @@ def test_of_very_many_objects_the_worst_are_drawn(drawn: Callable[..., Any]) -> 
 
 def test_of_very_many_objects_the_largest_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    whole = pictures.plate
-    monkeypatch.setattr(pictures, "plate", lambda text, *rest: (said.append(text), whole(text, *rest))[1])
+    whole = pictures.render_label
+    monkeypatch.setattr(pictures, "render_label", lambda text, *rest: (said.append(text), whole(text, *rest))[1])
     masks = {
         i: Prediction(encode_rle(disc(6 + 11 * (i % 10), 10 + 20 * (i // 10), 1 + i // 10)), 0.9) for i in range(40)
     }

@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_read_ends_it_and_is_named(engine: TorchEngine) ->
 
 
 def test_two_sequences_of_one_name_are_refused(engine: TorchEngine) -> None:
-    with pytest.raises(SourceError, match="a: a sequence of this name has been there already"):
+    with pytest.raises(SourceError, match="a: another sequence has this name"):
         run(engine, sequence("a"), sequence("a"))
 
 

@@ -1,9 +1,9 @@
-"""How objects are shown to the network and followed: one function a protocol, over one sequence.
+"""How objects are prompted and followed: one function for each protocol, over one sequence.
 
     video        once, on the first annotated frame that shows any target
     enter        each object once, on the first annotated frame that shows it
-    every        so, and again every k frames, or at its next appearance after that
-    interactive  so, and then corrected with clicks where the mask is bad (SAM 2's online evaluation)
+    every        as enter, and again every k frames, or at its next appearance after that
+    interactive  as enter, and then corrected with clicks where the mask is bad (SAM 2's online evaluation)
     image        each annotated frame alone
     forward      from chosen slices, or each object's largest, to the last one
     backward     from there to the first one
@@ -12,9 +12,9 @@
 The prompts derive from the truth, and nothing else of the truth reaches the tracker, except through the clicks.
 
 A frame on which an object is prompted does not count for it, whatever the prompt, as DAVIS leaves out the first frame:
-so figures after a box or a click are of the same frames as those after a mask. Two protocols judge the answers to
-prompts, too: `image` all of them, `interactive` all but those to a mask, which would be the truth beside itself; else a
-run in which every frame had to be corrected would look as good as one that needs no help.
+so figures after a box or a click are of the same frames as those after a mask. Two protocols judge prompted frames
+too: `image` all of them, `interactive` all but those prompted by a mask, which would compare the truth with itself.
+Otherwise a run in which every frame had to be corrected would look as good as one that needs no correction.
 """
 
 from .clicks import Patience, alone, interactive

@@ -1,4 +1,4 @@
-"""A person at the screen: the next click goes where the error is largest, until so many have been made.
+"""Simulated clicks: the next one goes where the error is largest, up to a given number.
 
 `interactive` is SAM 2's online interactive evaluation (arXiv 2408.00714, appendix "Interactive offline and online
 evaluation details"): one pass, paused where a mask's IoU with the truth is below 0.75; 3 clicks on each of at most 8
@@ -21,7 +21,7 @@ from .schedule import Schedule, passes
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How much a person does for one object: `clicks` on each of at most `frames`, where the IoU is `below`."""
+    """How much is done for one object: `clicks` on each of at most `frames` frames, where the IoU is `below`."""
 
     clicks: int = 3
     frames: int = 8
@@ -38,9 +38,9 @@ def interactive(
     """Follow each object from its first prompt on, and correct what was just drawn where it is bad.
 
     A first prompt by points is made up to `clicks` clicks; a box or a mask stays as it is. Later, the clicks of a
-    corrected frame replace its mask, and act on the frames after it alone. Frames on which nobody annotated the
-    object, or where it is not visible, are never paused on. Only where the prompt was a mask does it count as given:
-    what was clicked is judged, as it is after the clicks.
+    corrected frame replace its mask, and affect later frames only. Frames without an annotation of the object, or where
+    it is not visible, are never corrected. Only a frame prompted by a mask counts as given: elsewhere the mask after
+    the clicks is judged.
     """
     tracked, times = Tracked(), Times()
     for part in passes(schedule, range(sequence.count), limit_of(open_tracker)):
@@ -77,7 +77,7 @@ def alone(
 
 
 class _Session:
-    """One pass of `interactive`: a tracker, and what is left of the person's patience with each object."""
+    """One pass of `interactive`: a tracker, and how many frames of each object were prompted or corrected."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Session:
         if not new and not self._tracker.ids:
             return
         frame, truth = Frame(self._sequence.image(t), seq=t), self._sequence.truth(t) or {}
-        # A correction is of this frame: it has to start from what was remembered before it.
+        # A correction of this frame starts from the memories before it.
         before = self._tracker.fork(self._tracker.ids, t)
         prompts = {i: self._prompter(self._targets[i], t, truth[i]) for i in new}
         for given in prompts.values():
@@ -121,7 +121,7 @@ class _Session:
                 self._tracked.prompts.append(to_entry(t, prompt))
 
     def _clicks(self, i: int, prompt: Prompt | None, truth_hw: BoolMask, masks: Masks) -> int:
-        """How many clicks an object now gets; `prompt` is its first prompt, None on a later frame."""
+        """How many clicks an object gets now; `prompt` is its first one, None on a later frame."""
         if prompt is not None:
             return max(0, self._patience.clicks - len(prompt.points)) if prompt.points else 0
         bad = _iou(truth_hw, masks.mask(i)) < self._patience.below
@@ -139,10 +139,10 @@ def _correct(
     before: Tracker, frame: Frame, i: int, truth_hw: BoolMask, prompt: Prompt | None, masks: Masks, clicks: int,
     times: Times,
 ) -> _Corrected | None:  # fmt: skip
-    """Add clicks to a prompt, each where the mask it made so far is most wrong; None where there is nothing to add.
+    """Add clicks to a prompt, each where the mask so far is most wrong; None where there is nothing to add.
 
-    Each time the frame is looked at anew, with all clicks there are, by what remembers the frames `before` it. So the
-    outcome follows from the last prompt alone, which can be stored, and given again.
+    After each click the frame is tracked again, with all clicks, by a fork of the tracker `before` it. So the result
+    depends on the last prompt alone, which can be stored and given again.
     """
     found = None
     for _ in range(clicks):

@@ -1,4 +1,4 @@
-"""An object is shown once or now and then, and followed: forward, backward, or both ways and merged.
+"""An object is prompted once or several times, and followed: forward, backward, or both ways and merged.
 
 Objects are tracked as if each were alone, so those beyond what the engine takes at once are followed in a further
 pass, and the masks are the same. A pass reads each frame once, from its first prompt on, and keeps masks as RLE.
@@ -19,7 +19,7 @@ from ..result import Prediction, Tracked
 from .schedule import Schedule, passes, scheduled
 
 OpenTracker = Callable[[], Tracker]
-Times = dict[int, float]  # ms of each frame, of all looks at it
+Times = dict[int, float]  # ms of each frame, over all passes
 
 
 def follow(
@@ -29,7 +29,7 @@ def follow(
     prompter: Prompter,
     order: Frames[int] | None = None,
 ) -> Tracked:
-    """Follow each object from its first prompt to the end of `order` (default: forward); the rest correct it.
+    """Follow each object from its first prompt to the end of `order` (default: forward); later prompts correct it.
 
     Every prompted frame counts as given, whatever the prompt was.
     """
@@ -54,15 +54,15 @@ def both_ways(sequence: Sequence, schedule: Schedule, open_tracker: OpenTracker,
 
 
 def merged(forward: Tracked, backward: Tracked, schedule: Schedule) -> Tracked:
-    """Each slice as that direction has it whose last prompt is nearer; of two as near, and on it, as the forward one.
+    """Each slice from the direction whose last prompt is nearer; the forward one where both are equally near.
 
     Before an object's first prompted slice that is the backward pass, after its last one the forward pass. Between
     two it is the forward pass up to the middle and the backward one beyond; the two are not blended, so that each mask
     is one that the network gave.
     """
     tracked, times = Tracked(given=forward.given | backward.given, prompts=forward.prompts), Times()
-    for way in (forward, backward):
-        for t, ms in zip(sorted(way.masks), way.ms, strict=True):
+    for one_way in (forward, backward):
+        for t, ms in zip(sorted(one_way.masks), one_way.ms, strict=True):
             times[t] = times.get(t, 0.0) + ms
     for i, prompted in scheduled(schedule).items():
         for t in sorted(forward.masks.keys() | backward.masks.keys()):
@@ -80,7 +80,7 @@ def limit_of(open_tracker: OpenTracker) -> int:
 def prompt(
     tracker: Tracker, sequence: Sequence, t: int, ids: Iterable[int], prompter: Prompter, tracked: Tracked
 ) -> tuple[int, ...]:
-    """Say, and note down, where these objects are on frame t; returns them."""
+    """Prompt these objects on frame t, and record the prompts; returns the objects."""
     targets = {target.id: target for target in sequence.targets}
     truth = (sequence.truth(t) or {}) if ids else {}
     for i in ids:
@@ -91,7 +91,7 @@ def prompt(
 
 
 def timed_step(tracker: Tracker, frame: Frame, t: int, times: Times) -> Masks:
-    """One step, its time added to those of frame t: however many looks it takes, a person waits for them all."""
+    """One step, its time added to that of frame t: a user waits for all steps of a frame."""
     start_ns = now_ns()
     masks = tracker.step(frame)
     times[t] = times.get(t, 0.0) + (now_ns() - start_ns) / 1e6
@@ -99,7 +99,7 @@ def timed_step(tracker: Tracker, frame: Frame, t: int, times: Times) -> Masks:
 
 
 def record(tracked: Tracked, t: int, masks: Masks, ids: Iterable[int] | None = None) -> None:
-    """Note down the masks of frame t, of all objects or of these."""
+    """Record the masks of frame t, of all objects or of these."""
     for i in masks.ids if ids is None else ids:
         tracked.masks.setdefault(t, {})[i] = Prediction(encode_rle(masks.mask(i)), masks.score(i))
 

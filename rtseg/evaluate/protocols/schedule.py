@@ -1,4 +1,4 @@
-"""When an object is prompted: pure functions of where the truth shows it, and how many passes that takes."""
+"""On which frames each object is prompted: pure functions of where the truth shows it."""
 
 from __future__ import annotations
 

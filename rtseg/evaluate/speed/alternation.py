@@ -1,4 +1,4 @@
-"""Who takes turns, for how long: blocks of frames until every ratio is known well enough, or time is up."""
+"""Engines take turns in blocks of frames until every ratio is known well enough, or time is up."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Protocol
 from .budget import Budget, Deadline
 from .statistics import median_interval, medians, ratios
 
-TIGHT = 0.03  # the half of a ratio's 95% interval that is tight enough
-BLOCK_MS = 600.0  # of a block, where there is time for as many as are asked for
-SETTLE, SETTLE_MS = 2, 250.0  # frames after a change of engines that are not counted: the caches hold the other's
+TIGHT = 0.03  # half the width of a ratio's 95% interval that is narrow enough
+BLOCK_MS = 600.0  # length of a block, where there is time for all
+# Frames after a change of engines that are not counted, in all no longer than this: caches hold the other's data.
+SETTLE, SETTLE_MS = 2, 250.0
 
 
 class Timed(Protocol):
-    """What takes turns: its blocks so far, in ms a frame, and how long a frame is thought to take."""
+    """What takes turns: its blocks so far, in ms of each frame, and how long a frame is expected to take."""
 
     @property
     def blocks_ms(self) -> Sequence[Sequence[float]]: ...
@@ -25,7 +26,7 @@ class Timed(Protocol):
 
 
 def settling(step_ms: float) -> int:
-    """How many frames to let pass at the start of a block; where a step is long, the caches are soon its own."""
+    """How many frames to skip at the start of a block; fewer where steps are long, which fill the caches sooner."""
     return min(SETTLE, int(SETTLE_MS / max(step_ms, 1e-6)))
 
 
@@ -33,11 +34,11 @@ def take_turns(
     runners: Sequence[Timed], pairs: Sequence[tuple[Timed, Timed]],
     budget: Budget, deadline: Deadline, frames: int, rounds: int, most: float = math.inf,
 ) -> None:  # fmt: skip
-    """A block of each, and again, so that noise hits them all alike.
+    """Time a block of each in turn, round after round, so that noise affects them alike.
 
-    Goes on until each has `frames` frames in `rounds` blocks or more, and the ratio of each pair is known to 3%; or
-    until there were `most` rounds, or time is up. A slow one's blocks last as long as a fast one's; each takes part in
-    the first round, always.
+    It ends when each has `frames` frames in `rounds` blocks or more, and the ratio of each pair is known to 3%; after
+    `most` rounds; or when time is up. A slow engine's blocks last as long as a fast one's. The first round always has
+    all of them.
     """
     share_ms = deadline.left_ms / (rounds * len(runners))
     sizes = [block_frames(r.step_ms, share_ms, -(-frames // rounds)) for r in runners]
@@ -59,7 +60,7 @@ def block_frames(step_ms: float, share_ms: float, most: int) -> int:
 
 
 def enough(runners: Sequence[Timed], pairs: Sequence[tuple[Timed, Timed]], frames: int, rounds: int) -> bool:
-    """Whether nothing is left to be found out."""
+    """Whether all have enough frames, and all ratios are known well enough."""
     counts = all(len(r.blocks_ms) >= rounds and sum(map(len, r.blocks_ms)) >= frames for r in runners)
     return counts and uncertainty(pairs) <= TIGHT
 
@@ -72,5 +73,5 @@ def uncertainty(pairs: Sequence[tuple[Timed, Timed]]) -> float:
 
 def _state(done: int, pairs: Sequence[tuple[Timed, Timed]]) -> str:
     known = uncertainty(pairs)
-    told = f"; ratios known to {known:.0%} or better" if pairs and math.isfinite(known) else ""
-    return f"round {done + 1}{told}"
+    note = f"; ratios known to {known:.0%} or better" if pairs and math.isfinite(known) else ""
+    return f"round {done + 1}{note}"

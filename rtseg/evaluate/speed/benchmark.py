@@ -1,4 +1,4 @@
-"""`rtseg bench`: which engines, in which order, and the document that comes of it."""
+"""`rtseg bench`: open engines, measure them in turn, and put the figures into a document."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...engine import open_engine
 from ...engine.memory_estimate import MIB, estimate_memory
 from ...engine.runtimes import settle
 from .alternation import block_frames, take_turns
-from .budget import Budget, Tell, nobody
+from .budget import Budget, Report, no_report
 from .cases import BenchmarkCase, Comparison, benchmark_cases, choose_objects
 from .cold import cold_start
 from .document import Document
@@ -29,8 +29,9 @@ from .looped_clip import LoopedClip, load_clip
 from .timed_run import StagedRun, TimedRun
 
 SECONDS = 140.0  # that a benchmark takes at most, give or take a round
-COLD, WARM, REST = 0.25, 0.3, 0.3  # shares of what is left for starts; for warm-up; and for all after the rounds
-STAGED = 50  # frames at most of which the stages are timed
+# Shares of the remaining time: for starts in their own process, for the warm-up, and for all after the rounds.
+COLD, WARM, REST = 0.25, 0.3, 0.3
+STAGED = 50  # frames at most whose stages are timed
 
 
 def bench(
@@ -45,7 +46,7 @@ def bench(
     runtimes: Sequence[str] = (),
     out: Path | None = None,
     seconds: float = SECONDS,
-    progress: Tell = nobody,
+    progress: Report = no_report,
 ) -> Document:
     """Measure engines side by side; returns the document that `out`/bench.json also holds, with plots beside it.
 
@@ -95,7 +96,7 @@ def _measured_document(
 
 
 def _circumstances(clip: LoopedClip, load: dict[str, Any], device: str) -> dict[str, Any]:
-    """When, with what and on what it was measured."""
+    """Date, commit, versions, machine and clip of a measurement."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -108,7 +109,7 @@ def _circumstances(clip: LoopedClip, load: dict[str, Any], device: str) -> dict[
 def _open_all(
     cases: Sequence[BenchmarkCase], clip: LoopedClip, numbers: Sequence[int], budget: Budget
 ) -> tuple[list[BenchmarkedEngine], list[dict[str, str]]]:
-    """The engines that can be opened, and for each of the others why not; then each in a process of its own."""
+    """Open each engine, then start each in its own process; returns those that work, and the others with the reason."""
     found: list[BenchmarkedEngine] = []
     skipped: list[dict[str, str]] = []
     for case in cases:
@@ -140,11 +141,11 @@ def _open_all(
 
 
 def _foresee(case: BenchmarkCase, clip: LoopedClip) -> dict[str, Any] | None:
-    """Say what an engine will take before anything of it is allocated; with "auto", of the one that is likely."""
+    """Report how much memory an engine will take, before any is allocated; with "auto", for the likely runtime."""
     first = clip.frames[0]
     try:
         needs = estimate_memory(settle(case.recipe), first.height, first.width)
-    except EngineError:  # which who opens it hears, too
+    except EngineError:  # opening the engine raises it again
         return None
     with suppress(OSError, AttributeError):  # nobody may be listening on stderr
         print(f"bench: {case.name} will take {needs}", file=sys.stderr, flush=True)
@@ -154,7 +155,7 @@ def _foresee(case: BenchmarkCase, clip: LoopedClip) -> dict[str, Any] | None:
 def _measure(
     found: Sequence[BenchmarkedEngine], comparisons: Sequence[Comparison], frames: int, rounds: int, budget: Budget
 ) -> None:
-    """Whole steps, in turn; after them the stages of other steps, which the clocks in between slow down."""
+    """Time whole steps in turn; then the stages of other steps, which the clocks between stages slow down."""
     _warm_up(found, budget)
     alike = [(a, b) for comparison, a, b in engine_pairs(found, comparisons) if comparable(comparison, a, b)]
     pairs = [pair for a, b in alike for pair in zip(a.runs, b.runs, strict=False)]
@@ -173,7 +174,7 @@ def _measure(
 
 
 def _warm_up(found: Sequence[BenchmarkedEngine], budget: Budget) -> None:
-    """Every engine with the fewest objects first; what is not reached is left out, but of no engine all."""
+    """Warm up every engine, with the fewest objects first; runs that time does not reach are left out, never all."""
     deadline = budget.until(WARM)
     most = len(found[0].runs) if found else 0
     runs = [(subject, subject.runs[n]) for n in range(most) for subject in found]
@@ -204,7 +205,7 @@ def _about(clip: LoopedClip) -> dict[str, Any]:
 
 
 def _make_folder(out: Path) -> None:
-    """Before hours of measuring, not after them."""
+    """Make the folder before the measurement: an error after it would lose hours."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):

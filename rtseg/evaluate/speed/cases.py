@@ -14,15 +14,15 @@ from ...engine.recipe import RUNTIMES, Recipe, load_recipe
 
 COMPARE = ("policy", "image_size")
 OBJECTS = (1, 2, 4)
-ISA = "RTSEG_ISA"  # restricts the kernels of the `cpu` runtime, at each opening of an engine
+ISA = "RTSEG_ISA"  # restricts the kernels of the `cpu` runtime when an engine is opened
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkCase:
-    """One engine to be measured, under a name for people: a recipe, perhaps with something changed.
+    """One engine to be measured, with a name for people: a recipe, perhaps with something changed.
 
-    `isa`: the only instruction set that the own kernels may use; "" leaves it as it is. `unable`: why it is not even
-    tried here; "" for one that is.
+    `isa`: the only instruction set that our kernels may use; "" does not restrict them. `unable`: why it is not opened
+    here; "" for one that is.
     """
 
     name: str
@@ -47,9 +47,9 @@ class BenchmarkCase:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Which engines are to be compared, `names[0]` with each of the others, and what differs between them.
+    """Engines to be compared, `names[0]` with each of the others; `about` says what differs between them.
 
-    `alike`: they have to be of one kind, else the difference would not be that of what differs.
+    `alike`: they have to run on the same kind of engine, else the ratio would not be due to what differs.
     """
 
     about: str
@@ -60,7 +60,7 @@ class Comparison:
 def benchmark_cases(
     recipes: Sequence[str | Path], compare: Sequence[str] = (), runtimes: Sequence[str] = ()
 ) -> tuple[list[BenchmarkCase], list[Comparison]]:
-    """Every engine to be measured, each once, and what is to be compared. Raises `ConfigError`.
+    """All engines to be measured, each once, and the comparisons among them. Raises `ConfigError`.
 
     With `runtimes` ("all", or names) each recipe is measured on each of these in each precision, not as it stands.
     """
@@ -95,7 +95,9 @@ def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[Be
 
     known = [runtime for runtime in RUNTIMES if runtime != "auto"]
     if unknown := sorted({*wanted} - {"all", *known}):
-        raise ConfigError(f"--runtimes {','.join(unknown)}: there are: all, {', '.join(known)}")
+        raise ConfigError(
+            f"--runtimes {','.join(unknown)}: no such runtime; expected all, or some of: {', '.join(known)}"
+        )
     for runtime in known if "all" in wanted else dict.fromkeys(wanted):
         for precision in PRECISIONS[family(runtime)]:
             made = load_recipe(recipe, runtime=runtime, precision=precision)
@@ -104,9 +106,9 @@ def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[Be
 
 
 def isas(recipe: Recipe) -> dict[str, str]:
-    """Each instruction set on which the own kernels can run a recipe here, with the limit that makes them take it.
+    """Each instruction set on which our kernels can run a recipe here, with the value of `ISA` that selects it.
 
-    Of a recipe that takes none of them: "" alone.
+    For a recipe that does not use them: "" alone.
     """
     from ...engine.runtimes import has_torch
 
@@ -123,19 +125,19 @@ def isas(recipe: Recipe) -> dict[str, str]:
 
 
 def unable(recipe: Recipe) -> str:
-    """Why it makes no sense to try this here, where opening it would not say so."""
+    """Why a recipe is not worth measuring here, where opening it would give no error; "" if it is."""
     from ...engine.runtimes import device_of, has_torch
 
     if recipe.precision != "fp16" or recipe.runtime != "torch" or not has_torch():
         return ""
-    with suppress(EngineError):  # of a device that is not there opening it says so
+    with suppress(EngineError):  # opening it reports a device that is missing
         if device_of("torch", recipe.device) == "cpu":
-            return "torch multiplies fp16 fast on a GPU only, and this is to run on none"
+            return "torch multiplies fp16 fast on GPUs only, and this recipe runs on the CPU"
     return ""
 
 
 def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
-    """A recipe with one thing changed, the baseline first; all else is equal, so that the gain is that thing's own."""
+    """Variants of a recipe that differ in one thing, the baseline first."""
     if about == "policy":
         compared = [policy.name for policy in POLICIES.values() if policy.compared]
         return {policy: load_recipe(recipe, policy=policy) for policy in compared}
@@ -150,7 +152,7 @@ def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
 def choose_objects(wanted: Sequence[int] | None, cases: Sequence[BenchmarkCase], few: bool = False) -> tuple[int, ...]:
     """The numbers of objects to measure with, least first; `ConfigError` where a recipe does not allow so many.
 
-    None: those of 1, 2 and 4 that every recipe allows; of these the first alone where `few` are enough.
+    None: those of 1, 2 and 4 that every recipe allows; with `few`, 1 alone.
     """
     least = min(cases, key=lambda case: case.recipe.max_objects)
     limit = least.recipe.max_objects

@@ -2,8 +2,8 @@
 
     python -m rtseg.evaluate.speed.cold < request
 
-In the benchmark's own process neither could be told: many engines share it, and what the first one loads is there
-for the second. The request is pickled by `cold_start`; the answer is one JSON document, the last line of stdout.
+The benchmark's own process cannot measure either: many engines share it, and what the first one loads is loaded for
+the second. The request is pickled by `cold_start`; the answer is one JSON document, the last line of stdout.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]  # of the modules: a checkout, or site-packages
 FRAMES = 8  # of the clip that the process is given
-TRACKED = 30  # frames after which every memory is full, and has been for a while
+TRACKED = 30  # frames after which the bank has been full for a while
 
 
 def cold_start(recipe: Recipe, clip: LoopedClip, most_ms: float = 10_000.0) -> dict[str, Any]:
     """Open an engine in a new process and track one object; times in ms and memory in MiB.
 
-    `first_mask_ms` is from the start of the process to its first mask, without the time in which the picture was
-    brought there. 30 frames are tracked, fewer where that takes longer than `most_ms`, and three at least.
+    `first_mask_ms` is from the start of the process to its first mask, without the transfer of the clip. 30 frames are
+    tracked, fewer where that takes longer than `most_ms`, but at least three.
     `EngineError` if the engine cannot be opened or the process dies; the text is the error's own.
     """
     little = replace(clip, frames=clip.frames[:FRAMES])
@@ -44,7 +44,7 @@ def cold_start(recipe: Recipe, clip: LoopedClip, most_ms: float = 10_000.0) -> d
 
 
 def in_process(module: str, request: bytes, root: Path, arguments: Sequence[str] = ()) -> dict[str, Any]:
-    """What a module answers that is run in a new process, with the moment of its start as its last argument."""
+    """Run a module in a new process, with the time of its start as last argument; returns its JSON answer."""
     places = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments, str(now_ns())],
@@ -53,7 +53,7 @@ def in_process(module: str, request: bytes, root: Path, arguments: Sequence[str]
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"])[-1]
         raise EngineError(f"its process ended with code {done.returncode}: {last}") from None
     if "error" in answer:
         raise EngineError(answer["error"])
@@ -61,7 +61,7 @@ def in_process(module: str, request: bytes, root: Path, arguments: Sequence[str]
 
 
 def answer(start_ns: int, request: Any) -> dict[str, Any]:
-    """What the new process does; `request` is the stream of what `cold_start` pickles."""
+    """Answer a request in the new process; `request` is the stream that `cold_start` pickles."""
     from ...engine import open_engine
     from .timed_run import TimedRun
 
@@ -92,7 +92,7 @@ def _mib(size: int) -> float:
 
 def _cuda_mib(device: str) -> dict[str, float] | None:
     """What torch holds on the engine's GPU, and what the whole device has in use, by others too."""
-    torch = sys.modules.get("torch")  # an engine that needs none loads none
+    torch = sys.modules.get("torch")  # loaded only by an engine that needs it
     if torch is None or not device.startswith("cuda") or not torch.cuda.is_initialized():
         return None
     cuda, (free, total) = torch.cuda, torch.cuda.mem_get_info(device)

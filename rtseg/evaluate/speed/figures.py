@@ -1,4 +1,4 @@
-"""From what was measured to the figures of the document: an engine's, ratios, and what there is to doubt."""
+"""The figures of a benchmark's document: those of each engine, the ratios, and the warnings."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from .statistics import fit_blocks, jitter, medians, speedup, spread, summary, t
 from .timed_run import StagedRun, TimedRun
 
 CLICKS, STARTS = 4, 3  # how often a prompt and a first frame are timed
-UNEVEN = 1.25  # medians of an engine's blocks that differ by more are worth a warning
+UNEVEN = 1.25  # a larger ratio between the medians of an engine's blocks is worth a warning
 
 
 @dataclass(slots=True, eq=False)
 class BenchmarkedEngine:
-    """An engine that could be opened, with what was measured of it."""
+    """An engine that could be opened, and what was measured of it; `missed` lists what no time was left for."""
 
     case: BenchmarkCase
     engine: Engine
     runs: list[TimedRun]
     cold: dict[str, Any] | None = None
-    missed: list[str] = field(default_factory=list)  # what no time was left for
+    missed: list[str] = field(default_factory=list)
     staged: list[StagedRun] = field(default_factory=list)
-    needs: dict[str, Any] | None = None  # memory as it was foreseen
+    needs: dict[str, Any] | None = None  # the memory estimate
 
 
 def engine_figures(subject: BenchmarkedEngine, clip: LoopedClip, deadline: Deadline) -> dict[str, Any]:
-    """An engine's figures; what is still to be measured ends when time is up."""
+    """An engine's figures; clicks, first frames and accuracy are measured here, until time is up."""
     engine, runs = subject.engine, subject.runs
     recipe = {k: v for k, v in asdict(engine.recipe).items() if k != "path"}
-    # The weights have a hash of their own; where they lie makes no difference.
+    # The weights have their own hash; their path makes no difference.
     identity = json.dumps({k: v for k, v in recipe.items() if k != "weights"}, sort_keys=True)
     rows = [
         _run_figures(run, staged, deadline.share(2 * (len(runs) - i)))
@@ -91,8 +91,8 @@ def _run_figures(run: TimedRun, staged: StagedRun | None, deadline: Deadline) ->
 def accuracy(engine: Engine, clip: LoopedClip, deadline: Deadline | None = None) -> tuple[float | None, int]:
     """Mean IoU over objects and frames after the prompted one, all objects together, and how many frames these are.
 
-    None without a truth. A frame on which mask and truth are both empty counts as 1. The clip is followed until time
-    is up, one frame at least.
+    None without a truth. A frame on which mask and truth are both empty counts as 1. It ends when time is up, after at
+    least one frame.
     """
     if not clip.knows_truth or len(clip.frames) < 2:
         return None, 0
@@ -123,10 +123,10 @@ def engine_pairs(
 
 
 def comparable(comparison: Comparison, a: BenchmarkedEngine, b: BenchmarkedEngine) -> bool:
-    """Whether a ratio of the two answers the comparison.
+    """Whether the ratio of the two engines shows what the comparison is about.
 
-    Variants of one recipe that run on engines of two kinds (built kernels beside torch, say) are not compared: the
-    gain would not be that of the policy or the image size.
+    Variants of one recipe that run on different kinds of engine (built kernels and torch, say) are not compared: the
+    ratio would not be due to the policy or the image size.
     """
     return not comparison.alike or _kind(a.engine) == _kind(b.engine)
 
@@ -134,7 +134,7 @@ def comparable(comparison: Comparison, a: BenchmarkedEngine, b: BenchmarkedEngin
 def speedups(
     found: Sequence[BenchmarkedEngine], comparisons: Sequence[Comparison]
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Each comparison's answers for each number of objects; and what has none, and why."""
+    """The ratios of each comparison for each number of objects; and the pairs without one, with the reason."""
     rows, unlike = [], []
     for comparison, base, other in engine_pairs(found, comparisons):
         if not comparable(comparison, base, other):
@@ -149,28 +149,26 @@ def speedups(
 
 
 def _kind(engine: Engine) -> str:
-    """What an engine runs on, without what there is to say of it in brackets."""
+    """The kind of an engine: its description without the part in brackets."""
     return engine.description.partition(" (")[0]
 
 
 def cautions(found: Sequence[BenchmarkedEngine], frames: int, answers: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """What a reader should know before believing a figure."""
-    remarks: list[str] = []
+    """Warnings: what a reader has to know before trusting a figure."""
+    lines: list[str] = []
     for subject in found:
         for run in subject.runs:
-            if found_out := _time_cautions(run, frames):
-                remarks.append(f"{subject.case.name}, {many(run.objects)}: {'; '.join(found_out)}")
+            if notes := _time_cautions(run, frames):
+                lines.append(f"{subject.case.name}, {many(run.objects)}: {'; '.join(notes)}")
         if subject.missed:
-            remarks.append(f"{subject.case.name}: no time was left for {', '.join(subject.missed)}")
+            lines.append(f"{subject.case.name}: no time was left for {', '.join(subject.missed)}")
     loose = [row for row in answers if row["high"] is None or math.log(row["high"] / row["low"]) > 2 * TIGHT]
     if loose:
         row = max(loose, key=lambda row: math.inf if row["high"] is None else row["high"] / row["low"])
         known = f"{row['rounds']} rounds" if row["high"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
         widest = f"{row['name']} beside {row['baseline']}, {many(row['objects'])}: {known}"
-        remarks.append(
-            f"{len(loose)} of {len(answers)} ratios are known less well than to {TIGHT:.0%}; widest: {widest}"
-        )
-    return remarks
+        lines.append(f"{len(loose)} of {len(answers)} ratios are known less well than to {TIGHT:.0%}; widest: {widest}")
+    return lines
 
 
 def many(number: int) -> str:
@@ -178,15 +176,16 @@ def many(number: int) -> str:
 
 
 def _time_cautions(run: TimedRun, frames: int) -> list[str]:
-    count, remarks = sum(map(len, run.blocks_ms)), []
+    """What is uncertain about the times of a run."""
+    count, notes = sum(map(len, run.blocks_ms)), list[str]()
     if count < frames or thin(count):
         much = f"; so few give no {' or '.join(thin(count))}" if thin(count) else ""
-        remarks.append(f"{count} frames of the {frames} asked for{much}")
+        notes.append(f"{count} frames of the {frames} asked for{much}")
     if not run.full:
-        remarks.append(f"its memory was not full after {run.warm_up_frames} frames of warm-up: no time was left")
+        notes.append(f"its memory was not full after {run.warm_up_frames} frames of warm-up: no time was left")
     elif not run.steady:
-        remarks.append(f"its times had not settled after {run.warm_up_frames} frames of warm-up")
+        notes.append(f"its times had not settled after {run.warm_up_frames} frames of warm-up")
     ends = medians(run.blocks_ms)
     if max(ends) > UNEVEN * min(ends):
-        remarks.append(f"medians of its blocks lie {max(ends) / min(ends) - 1:.0%} apart")
-    return remarks
+        notes.append(f"medians of its blocks lie {max(ends) / min(ends) - 1:.0%} apart")
+    return notes

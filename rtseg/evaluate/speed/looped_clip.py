@@ -1,4 +1,4 @@
-"""The frames that are benchmarked, in memory before the clock starts, and what is said of the first one."""
+"""The frames of a benchmark, in memory before the clock starts, and the prompts on the first one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ...grab import Source, open_source
 from ...synthetic import HELD_OUT_SEED
 
 SYNTHETIC = f"synthetic:laparoscopy?seed={HELD_OUT_SEED + 10}"
-MOST_FRAMES = 64  # in memory: 230 MB at 720p; a longer benchmark goes through them forwards and backwards
+MOST_FRAMES = 64  # in memory: 230 MB at 720p; a longer benchmark plays them forwards and backwards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoopedClip:
-    """Frames in memory, and one prompt for each thing to follow on the first of them.
+    """Frames in memory, played forwards and backwards without end, and a prompt for each object on the first one.
 
     `knows_truth`: the prompts are true masks, and every frame's `truth_hw` says where their objects are.
     """
@@ -34,14 +34,14 @@ class LoopedClip:
     knows_truth: bool = False
 
     def frame(self, step: int) -> Frame:
-        """The frame of any step: to the end of the clip, back to its beginning, and so on, without a jump."""
+        """The frame of a step: to the end of the clip, back to its beginning, and so on, without a jump."""
         last = len(self.frames) - 1
         return self.frames[last - abs(last - step % (2 * last))] if last else self.frames[0]
 
     def prompt(self, object_id: int) -> Prompt:
-        """What is said of objects 1, 2, ...: where there are more than things to follow, two follow the same one.
+        """The prompt of object 1, 2, ...; where there are more objects than prompts, several share one.
 
-        What a frame costs does not depend on where its objects are.
+        The time of a frame does not depend on where its objects are.
         """
         return replace(self.prompts[(object_id - 1) % len(self.prompts)], id=object_id)
 
@@ -69,10 +69,8 @@ def load_clip(uri: str | None, prompts: Path | None = None, most: int = MOST_FRA
         frames = tuple(islice(iter(source), most))
     if not frames:
         raise SourceError(f"{uri}: holds no frame; expected at least one")
-    first_prompts = tuple(_given(prompts, frames[0]) if prompts else _found(uri, frames[0]))
-    return LoopedClip(
-        uri, frames, first_prompts, knows_truth=prompts is None and all(f.truth_hw is not None for f in frames)
-    )
+    given = tuple(_given(prompts, frames[0]) if prompts else _found(uri, frames[0]))
+    return LoopedClip(uri, frames, given, knows_truth=prompts is None and all(f.truth_hw is not None for f in frames))
 
 
 def _open(uri: str) -> Source:
@@ -85,14 +83,14 @@ def _open(uri: str) -> Source:
 def _given(path: Path, first: Frame) -> Iterator[Prompt]:
     prompts = load_prompts(path).get(first.seq, [])
     if not prompts:
-        raise ConfigError(f"{path}: says nothing of frame {first.seq}; the benchmark begins there")
+        raise ConfigError(f"{path}: no prompt on frame {first.seq}, with which the benchmark begins; expected one")
     for prompt in prompts:
         prompt.check(first.height, first.width, first=True)
         yield prompt
 
 
 def _found(uri: str, first: Frame) -> Iterator[Prompt]:
-    """The true masks of a frame or, where nobody knows them, a box of half its size in its middle."""
+    """The true masks of a frame or, where they are unknown, a box of half its size in its middle."""
     if first.truth_hw is None:
         width, height = first.width, first.height
         yield Prompt(1, box=(width / 4, height / 4, 3 * width / 4, 3 * height / 4))

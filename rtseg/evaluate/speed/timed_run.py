@@ -1,4 +1,4 @@
-"""One engine following a number of objects, a block of frames at a time, and the clocks beside it."""
+"""One engine that tracks a number of objects through a clip, timed in blocks of frames, whole or stage by stage."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "m
 
 @dataclass(slots=True)
 class Block:
-    """Consecutive frames: how long each took until its masks were there, and all of them until the device was idle."""
+    """Consecutive frames: the time of each until its masks were there, and of all until the device was idle."""
 
     frames_ms: list[float]
     wall_ms: float
 
 
 class TimedRun:
-    """A tracker of `objects` objects that goes through a clip, frame after frame, for as long as it is asked to."""
+    """A tracker of `objects` objects that steps through a looped clip and times each step."""
 
     def __init__(self, engine: Engine, clip: LoopedClip, objects: int) -> None:
         self.engine, self.clip, self.objects = engine, clip, objects
@@ -46,7 +46,7 @@ class TimedRun:
 
     @property
     def step_ms(self) -> float:
-        """How long a tracked frame took of late."""
+        """The median time of the latest tracked frames."""
         return float(np.median(self._recent_ms))
 
     def _make_tracker(self) -> Tracker:
@@ -71,9 +71,9 @@ class TimedRun:
         return self._tracker.step(frame)
 
     def warm_up(self, deadline: Deadline) -> None:
-        """Go on until every memory is full and the times no longer fall or are not likely to settle; or time is up.
+        """Step until the bank is full and the times have settled, or until they are unlikely to; or time is up.
 
-        Two tracked frames there are at least, so that it is known how long one takes.
+        At least two frames are tracked, so that the time of one is known.
         """
         self.first_ms = self.first_frame()
         fill = max(self.engine.preset.num_maskmem, self.engine.recipe.memory.pointers) + 1
@@ -85,7 +85,7 @@ class TimedRun:
         self._recent_ms = times[-SETTLED_FRAMES:] if self.full else times[-1:]
 
     def block(self, frames: int) -> None:
-        """Time so many frames in a row."""
+        """Time a block of frames."""
         for _ in range(settling(self.step_ms)):
             self.step()
         synchronise(self.engine.recipe.device)
@@ -105,7 +105,7 @@ class TimedRun:
 
 
 def has_settled(times_ms: Sequence[float]) -> bool:
-    """Whether the median of the last few frames is that of the few before them."""
+    """Whether the median of the last few frames is close to that of the few before them."""
     if len(times_ms) < 2 * SETTLED_FRAMES:
         return False
     before, last = (float(np.median(part)) for part in np.split(np.array(times_ms[-2 * SETTLED_FRAMES :]), 2))
@@ -113,9 +113,9 @@ def has_settled(times_ms: Sequence[float]) -> bool:
 
 
 class StagedTracker(Tracker):
-    """A tracker that times its own share: the bank with its policy, and the masks' way to the host.
+    """A tracker that times its own work: `bank` is the memory bank with its policy, before and after the network.
 
-    `bank` is what comes before the network's answer and after the masks; `masks_to_host` is what lies between.
+    `masks_to_host` is the time from the network's answer to the masks in host memory.
     """
 
     def __init__(self, engine: Engine, clock: StageClock) -> None:
@@ -139,13 +139,13 @@ class StagedTracker(Tracker):
 
 
 class StagedRun(TimedRun):
-    """A run that times each stage of a frame, drawing it included; its frames are no measure of the whole step.
+    """A run that times each stage of a frame, drawing it included; its clocks slow the whole step down.
 
-    `to_input` is the engine's own way from picture to network; 0 for one that has no word for it.
+    `to_input` is the conversion of the picture to the network's input; 0 for an engine that does not offer it apart.
     """
 
     def __init__(self, run: TimedRun) -> None:
-        """It goes on where another run is, and remembers what that one does."""
+        """Continue from another run: at its frame, with its memories."""
         self._clock = StageClock(run.engine.recipe.device)
         self.measured: list[dict[str, float]] = []
         super().__init__(run.engine, run.clip, run.objects)
@@ -157,7 +157,7 @@ class StagedRun(TimedRun):
 
     def _frame(self, frame: Frame) -> Masks:
         self._clock.next_frame()
-        if isinstance(self.engine, Prepares):  # on its own, for the record: `encode_image` does it too
+        if isinstance(self.engine, Prepares):  # in addition: `encode_image` does it again
             with self._clock.time("to_input"):
                 self.engine.prepare(frame.image_hwc)
         masks = super()._frame(frame)
@@ -171,5 +171,5 @@ class StagedRun(TimedRun):
         self._clock.frames.clear()
 
     def stages_ms(self) -> dict[str, list[float]]:
-        """Times of each stage on the frames of all blocks, in the order in which they come on a frame."""
+        """Times of each stage on the frames of all blocks, in the order of a frame."""
         return {stage: [frame.get(stage, 0.0) for frame in self.measured] for stage in STAGES}

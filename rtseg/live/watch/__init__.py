@@ -1,4 +1,4 @@
-"""How a feed does, in figures: an endpoint for Prometheus, and `rtseg top`, which shows the same to a person."""
+"""The metrics of a feed: an endpoint for Prometheus, and `rtseg top`, which shows them in a terminal."""
 
 from .exporter import Endpoint, serve
 

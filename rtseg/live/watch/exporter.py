@@ -1,7 +1,7 @@
-"""The endpoint that Prometheus scrapes: a snapshot of the feed, taken when somebody asks, and kept nowhere.
+"""The endpoint that Prometheus scrapes: a snapshot of the feed, taken for each request and never stored.
 
-It runs on threads of its own and answers to this machine alone. Whoever asks badly costs the feed nothing: there are
-at most a few connections, the newest is served, and snapshots are taken at most so many times a second.
+It runs on its own threads and listens on the loopback interface alone. Bad clients cost the feed nothing: connections
+are few, the newest is served, and the rate of snapshots is limited.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ...base.errors import OutputError
 from .families import Snapshot, families
 
 _MOST_CONNECTIONS = 8
-_SILENT_S = 2.0  # a connection that says nothing for so long is closed
-_PERIOD_S = 0.05  # between two snapshots: what a flood of scrapes can cost is bounded
+_SILENT_S = 2.0  # a connection that sends nothing for so long is closed
+_PERIOD_S = 0.05  # between two snapshots: bounds the cost of a flood of scrapes
 
 
 class _FeedCollector(Collector):
@@ -36,9 +36,9 @@ class _FeedCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             found = list(families(self._snapshot()))
-        except Exception:  # a feed that cannot say how it is must not look like one that is well
+        except Exception:  # a feed without a snapshot must not look like one that works
             found = []
-        yield GaugeMetricFamily("rtseg_up", "1 if the feed could say how it is.", float(bool(found)))
+        yield GaugeMetricFamily("rtseg_up", "1 if the feed could report its state.", float(bool(found)))
         yield from found
 
 
@@ -47,17 +47,17 @@ class _Handler(WSGIRequestHandler):
     server: _Server
 
     def parse_request(self) -> bool:
-        return super().parse_request() and self.server.turn_of(self.connection)
+        return super().parse_request() and self.server.wait_for_turn(self.connection)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: stderr is for the feed's own lines."""
+        """Log nothing: stderr is for the feed's own lines."""
 
     def get_stderr(self) -> io.StringIO:
-        return io.StringIO()  # nor what a connection died of
+        return io.StringIO()  # nor why a connection failed
 
 
 class _Server(WSGIServer):
-    """A thread a connection; when there are too many, the oldest is cut off, so that the newest is served."""
+    """One thread for each connection; beyond the limit the oldest is closed, so that the newest is served."""
 
     request_queue_size = 64
 
@@ -80,12 +80,12 @@ class _Server(WSGIServer):
             if len(self._open) >= _MOST_CONNECTIONS:
                 oldest = next(iter(self._open))
                 del self._open[oldest]
-                with suppress(OSError):  # it is gone by itself
+                with suppress(OSError):  # it was closed by its client
                     oldest.shutdown(socket.SHUT_RDWR)
             self._open[request] = None
         threading.Thread(target=self._answer, args=(request, client_address), daemon=True).start()
 
-    def turn_of(self, request: socket.socket) -> bool:
+    def wait_for_turn(self, request: socket.socket) -> bool:
         """Wait until a snapshot may be taken for this connection; False if it was cut off meanwhile."""
         while True:
             with self._lock:

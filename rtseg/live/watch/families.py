@@ -1,6 +1,6 @@
 """One snapshot of a feed as Prometheus metrics: their names, units and labels.
 
-What a snapshot does not hold is a metric that is not there. Times are in seconds, memory in bytes; counters only grow.
+A value that the snapshot lacks gives no metric. Times are in seconds, memory in bytes; counters only grow.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _states(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _counter("rtseg_source_events", "What happened to the source, by kind.", ("event",), events)
 
 
-_PROCESS = (  # of each process: the key, the metric, what one unit is in the metric's, and what it says
+_PROCESS = (  # of each process: the key, the metric, the factor to its unit, and its help text
     ("up", "rtseg_process_up", 1, "1 if the process runs."),
     ("beat_age_ms", "rtseg_process_beat_age_seconds", 1e-3, "Time since the process last went round its loop."),
     ("rss_bytes", "rtseg_process_resident_memory_bytes", 1, "Memory of the process, what it shares included."),
@@ -134,7 +134,7 @@ def _gauge(name: str, text: str, label: str, values: Mapping[str, Any], unit: fl
 
 
 def _histogram(name: str, text: str, stages: Mapping[tuple[str, ...], Histogram]) -> Iterator[Metric]:
-    """Buckets for arithmetic over time and machines, and quantiles since the start, right to 1%, to read."""
+    """Buckets, which can be added over time and machines, and quantiles since the start, exact to 1%."""
     found = {values: h for values, h in stages.items() if h.counts.any()}
     if not found:
         return
@@ -144,7 +144,7 @@ def _histogram(name: str, text: str, stages: Mapping[tuple[str, ...], Histogram]
         f"{name}_quantile_seconds", f"{text} Quantiles since the start.", labels=(*labels, "quantile")
     )
     for values, histogram in found.items():
-        counts = np.cumsum(histogram.counts)  # one copy: another process goes on counting meanwhile
+        counts = np.cumsum(histogram.counts)  # one copy: another process keeps counting
         buckets = [(f"{ms / 1e3:g}", float(counts[bin_])) for ms, bin_ in zip(BOUNDS_MS, _BINS, strict=True)]
         whole.add_metric(values, [*buckets, ("+Inf", float(counts[-1]))], histogram.total / 1e3)
         for quantile in QUANTILES:

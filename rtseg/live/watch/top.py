@@ -1,4 +1,4 @@
-"""`rtseg top`: how a feed does, once a second, in a terminal of 80 columns; what is stale says so, loudly."""
+"""`rtseg top`: a feed's metrics, once a second, in a terminal of 80 columns; stale figures are marked."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def top(
 ) -> dict[str, Any]:
     """Show the feed whose metrics are at `address`, until Ctrl-C or for so many seconds.
 
-    `once`, and where there is no terminal: print it once. Returns what was shown last. `OutputError` if the address is
-    none, or if nobody answers when asked once; otherwise it goes on asking. `ok` is false if the last answer did not
-    come, or said that the feed cannot say how it is.
+    With `once`, or without a terminal, it is printed once, and `OutputError` if nothing answers; otherwise it keeps
+    asking. Returns what was shown last; `ok` is false if the last request got no answer, or the feed could not report
+    its state. `OutputError` for an address that is none.
     """
     url = url_of(address)
     console = console or Console()
@@ -51,7 +51,7 @@ def top(
 
 
 class _Watch:
-    """The last two scrapes that came, and why the latest did not."""
+    """The last two scrapes that succeeded, and why the latest failed, if it did."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -80,12 +80,12 @@ class _Watch:
         if not self.stale:
             return draw(self.now, self._before)
         old_s = time.monotonic() - self.now.taken_s
-        notice = Text(f" NO ANSWER: what follows is {old_s:.0f} s old ", _BAD)
+        notice = Text(f" NO ANSWER: these figures are {old_s:.0f} s old ", _BAD)
         return Group(notice, Text(self._why), draw(self.now, stale=True))
 
 
 def draw(now: Scrape, before: Scrape | None = None, *, stale: bool = False) -> RenderableType:
-    """All of one scrape, with rates since the one before it (None: since the start)."""
+    """Everything of one scrape, with rates since the one before it (None: since the start)."""
     parts: list[RenderableType] = [_headline(now, stale), *_rates(now)]
     parts += [table for table in (_stages(now, before), _drops(now, before), _processes(now)) if table.row_count]
     group = Group(*parts)
@@ -102,7 +102,7 @@ def _headline(now: Scrape, stale: bool) -> Text:
     info = next(now.labelled("rtseg_info"), ({}, 0.0))[0]
     state = now.state("rtseg_state") or "unknown"
     if now.value("rtseg_up") != 1:
-        state = "the feed cannot say how it is"
+        state = "the feed cannot report its state"
     line = Text(overflow="ellipsis", no_wrap=True)
     line.append(f" {state.upper()} ", "dim strike" if stale else _STATE_STYLE.get(state, _BAD))
     line.append(f" {info.get('stream', _DASH)}", "bold")
@@ -140,7 +140,7 @@ def _table(first: str, *columns: str) -> Table:
 
 
 def _stages(now: Scrape, before: Scrape | None) -> Table:
-    """Percentiles are since the start; "mean now" is of what came since the scrape before."""
+    """Stage times: percentiles since the start; "mean now" since the scrape before."""
     table = _table("stage, ms", "p50", "p95", "p99", "mean now" if before else "mean", "count")
     rows = [(stage, "rtseg_stage", {"stage": stage}) for stage in now.by("rtseg_stage_seconds_count", "stage")]
     if now.value("rtseg_jitter_seconds_count") is not None:
@@ -157,7 +157,7 @@ def _stages(now: Scrape, before: Scrape | None) -> Table:
 
 
 def _drops(now: Scrape, before: Scrape | None) -> Table:
-    """What was not shown or not sent, by cause; what never happened is left out."""
+    """Frames not shown and messages not sent, by cause; causes that never occurred are left out."""
     table = _table("dropped", "a second", "in all")
     found = [
         (f"{labels.get('topic', 'frames')}: {labels['cause']}", name, labels, count)
@@ -173,7 +173,7 @@ def _drops(now: Scrape, before: Scrape | None) -> Table:
 
 
 def _since(now: Scrape, before: Scrape | None, name: str, labels: dict[str, str]) -> float:
-    """How much a counter grew; one that shrank was started again, and counts from 0."""
+    """How much a counter grew; one that shrank was reset, and counts from 0."""
     value = now.value(name, **labels) or 0.0
     old = (before.value(name, **labels) or 0.0) if before else 0.0
     return value - old if value >= old else value

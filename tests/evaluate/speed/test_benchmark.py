@@ -339,7 +339,7 @@ def test_what_is_followed(clip: LoopedClip, tmp_path: Path) -> None:
     given = load_clip(TINY, said)
     assert given.prompt(1).box == (10, 10, 50, 60) and not given.knows_truth and given.click(1, 3) == (30, 35, 1)
     said.write_text('[{"frame": 2, "id": 7, "box": [10, 10, 50, 60]}]')
-    with pytest.raises(ConfigError, match="says nothing of frame 0"):
+    with pytest.raises(ConfigError, match="no prompt on frame 0, with which"):
         load_clip(TINY, said)
     said.write_text('[{"frame": 0, "id": 7, "box": [10, 10, 500, 60]}]')
     with pytest.raises(PromptError, match="inside the 160x120 frame"):
@@ -525,7 +525,7 @@ def test_a_recipe_on_every_runtime(recipes: list[Path], monkeypatch: pytest.Monk
     assert [case.name for case in cases] == list(comparison.names) == names and not comparison.alike
     assert choose_objects(None, cases, few=True) == (1,)
     if not torch.cuda.is_available():
-        assert "on a GPU only" in cases[1].unable and not cases[0].unable
+        assert "on GPUs only" in cases[1].unable and not cases[0].unable
     with cases[2].restricted():
         assert os.environ[cases_module.ISA] == "x"
     assert cases_module.ISA not in os.environ
@@ -533,7 +533,9 @@ def test_a_recipe_on_every_runtime(recipes: list[Path], monkeypatch: pytest.Monk
     with cases[0].restricted():
         assert os.environ[cases_module.ISA] == "y"
     assert [case.name for case in benchmark_cases(recipes[:1], runtimes=["cpu"])[0]] == names[2:6]
-    with pytest.raises(ConfigError, match="--runtimes abacus: there are: all, torch, cpu, onnx:cuda"):
+    with pytest.raises(
+        ConfigError, match="--runtimes abacus: no such runtime; expected all, or some of: torch, cpu, onnx:cuda"
+    ):
         benchmark_cases(recipes, runtimes=["abacus", "cpu"])
 
 

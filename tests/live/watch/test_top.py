@@ -69,7 +69,7 @@ def test_a_feed_that_went_away_is_loudly_stale_and_comes_back(snapshot: dict[str
     assert watch.now is not None
     watch.now.taken_s -= 7
     text = shown(watch.draw())
-    assert watch.stale and "NO ANSWER: what follows is 7 s old" in text and "refused" in text and "room1" in text
+    assert watch.stale and "NO ANSWER: these figures are 7 s old" in text and "refused" in text and "room1" in text
     with serve(endpoint.address, lambda: snapshot):
         watch.look()
     assert not watch.stale and (watch.scrapes, watch.failed) == (2, 1)
@@ -106,7 +106,7 @@ def test_a_feed_that_cannot_say_how_it_is_is_not_ok() -> None:
     with serve("127.0.0.1:0", lambda: {"frames": 3}) as endpoint:
         console = Console(width=80, file=io.StringIO(), record=True)
         assert not top(endpoint.address, once=True, console=console)["ok"]
-        assert "CANNOT SAY" in console.export_text()
+        assert "CANNOT REPORT" in console.export_text()
 
 
 @contextmanager
