@@ -273,7 +273,7 @@ class _Context:
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        fixed = self.engine.buffer_sizes[name]
+        fixed = self.engine.shapes[name]
         least, _, most = self.engine.profiles[self.profile].get(name, (fixed, fixed, fixed))
         self.shapes[name] = shape
         fits = len(shape) == len(least) and all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
