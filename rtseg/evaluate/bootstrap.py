@@ -1,15 +1,18 @@
 """How far a figure can be trusted: 95 % intervals from resampling videos.
 
-What is measured on one video hangs together, objects and frames alike, and so do clips of one video and cuts through
-one patient: a `group` of sequences. So groups, here called videos, are what is drawn again: as many as there are, with
-replacement, each with all that is in it (the cluster bootstrap; Field and Welsh, J. R. Statist. Soc. B 69, 2007). To
-draw the clips of nested ones instead is to count them as independent. Videos are few, and the plain percentile interval
-is too narrow then; so its ends are moved apart to where they give Student's interval for symmetric data (expanded
-percentile; Hesterberg, arXiv 1411.5279). In simulations with five videos it holds the truth in 92 % of cases (86 %
-where videos are skewed towards 1, as IoUs are), the plain one in 81 % (77 %), BCa in 81 % (75 %); to resample the
-objects of a video as well changes nothing of note. No resample leaves the range of the videos, and the chance that n
-videos have the true median between them is 1 - 2 ** (1 - n): 94 % from five on. Of fewer there is none but `blocks`'
-interval, within these videos.
+Values measured on one video are correlated, those of its objects as well as those of its frames. So are the clips of
+one video and the cuts through one patient: such sequences form a `group`. Therefore groups, here called videos, are
+resampled as a whole: as many as there are, with replacement (the cluster bootstrap; Field and Welsh, J. R. Statist.
+Soc. B 69, 2007). Resampling clips instead would treat the clips of one video as independent.
+
+Videos are few, and then the plain percentile interval is too narrow. So its ends are moved to the quantiles that give
+Student's interval for symmetric data (expanded percentile; Hesterberg, arXiv 1411.5279). In simulations with five
+videos, it contains the truth in 92 % of cases (86 % if videos are skewed towards 1, as IoUs are). The plain interval
+does in 81 % (77 %), BCa in 81 % (75 %). Resampling the objects within a video, too, changes little.
+
+No resample leaves the range of the videos. The probability that n videos have the true median between them is 1 - 2 **
+(1 - n), which is 94 % for five. With fewer than five videos, only the interval of `blocks`, within these videos, is
+given.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ DRAWS = 5000
 SEED = 0  # of the draws: the same evaluation gives the same interval
 MIN_GROUPS = 5
 OVER = "over videos"
-INDEPENDENT = "independent videos"  # what groups are called: clips of one operation, scans of one patient are one
+INDEPENDENT = "independent videos"  # clips of one operation, or scans of one patient, count as one
 METHOD = {
     "resampled": "groups",
     "interval": "expanded percentile",
@@ -45,9 +48,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure, the ends of its interval (None where there is none), and how many values it is made of.
+    """A figure, the ends of its interval (None without one), and the number of its values.
 
-    `scope`: what the interval speaks of, `OVER` videos or `blocks.WITHIN` these; "" without one.
+    `scope`: whether the interval is `OVER` videos or `blocks.WITHIN` these; "" without an interval.
     """
 
     value: float
@@ -64,7 +67,7 @@ def few(within: bool) -> str:
 
 
 def estimate(*parts: Values) -> Figure | None:
-    """The mean of the parts' means (for one part: of its values) with its interval; None where there is no value."""
+    """The mean of the parts' means (for one part: of its values) with its interval; None without a value."""
     names = _names(parts)
     if not names:
         return None
@@ -74,7 +77,7 @@ def estimate(*parts: Values) -> Figure | None:
 def difference(parts: Sequence[Values], others: Sequence[Values]) -> Figure | None:
     """How much larger `estimate` is for `others` than for `parts`, paired: the same groups are drawn for both.
 
-    Over the groups that have values in both; None where there is none.
+    Only groups with values in both count; None without such a group.
     """
     names = sorted({*_names(parts)} & {*_names(others)})
     if not names:
@@ -104,7 +107,7 @@ def _resampled(parts: Sequence[Values], names: Sequence[str]) -> Floats:
     drawn_rg = np.random.default_rng(SEED).multinomial(size, np.full(size, 1 / size), draws)
     times_rg = np.concatenate([np.ones((1, size)), drawn_rg])
     sum_rp, count_rp = times_rg @ sums_gp, times_rg @ counts_gp
-    some_rp = count_rp > 0  # a resample may have nothing of a part, but has something of one
+    some_rp = count_rp > 0  # a resample may lack values of one part, but not of all
     mean_rp = np.divide(sum_rp, count_rp, out=np.zeros_like(sum_rp), where=some_rp)
     return np.asarray(mean_rp.sum(1) / some_rp.sum(1))
 

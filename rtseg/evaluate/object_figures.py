@@ -1,4 +1,4 @@
-"""The figures of each object of an evaluation, made of its rows: those of the frames whose mask was not given."""
+"""The figures of each object of an evaluation, from its rows on the frames where no prompt gave the mask."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ BY_OBJECT = (
     "volume_dice", "volume_hd95", "volume_surface",
     "jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "false_frames", *EFFORT
 )  # fmt: skip
-ASSISTED = ("interactive",)  # protocols in which help is given as it is needed, so that figures are worth what it cost
-TIMELESS = ("backward", "both")  # protocols whose masks of a frame know what comes after it: nothing is found again
+ASSISTED = ("interactive",)  # protocols that correct masks by clicks, which are counted as cost
+TIMELESS = ("backward", "both")  # protocols that also track backward in time, so that re-acquisition is not defined
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectFigures:
-    """One object of one sequence; a figure is None where there is no frame for it.
+    """The figures of one object of one sequence; a figure is None if no frame defines it.
 
-    `frames` are those that count. `volume_dice` is the object's Dice in three dimensions: of all its annotated slices
-    that count, together; None for what is no volume. `volume_hd95` and `volume_surface` are distances in three
-    dimensions, where the size of a voxel is known; `hd95` and `surface` of a volume are means over slices. `jf` is the
-    mean of `iou` (J) and `boundary` (F). `missed` is the share of frames with the object on which nothing is drawn;
-    `hd95` knows nothing of these, `surface` is 0 there. `false_area` is the share of the frame that is drawn while the
-    object is absent, `false_frames` the share of those frames with anything drawn. `clicks` are all that were made on
-    it, and `corrected` the frames with clicks after its first one: what the other figures cost, where people help as it
-    is needed (`ASSISTED`), else None. `returns` are the times of re-acquisition, in frames, None for one that failed;
-    none at all where masks go against time (`TIMELESS`). `intervals` are those within this video, of the figures that
-    are made of its frames.
+    - `frames`: the number of frames that are scored.
+    - `volume_dice`: Dice in three dimensions, over all scored slices together; None if the sequence is not a volume.
+    - `volume_hd95`, `volume_surface`: distances in three dimensions, if the voxel size is known. `hd95` and `surface`
+      of a volume are means over slices.
+    - `jf`: the mean of `iou` (J) and `boundary` (F).
+    - `missed`: the share of frames with the object on which its mask is empty. These frames do not enter `hd95`, and
+      have `surface` 0.
+    - `false_area`: the mean share of the frame that the mask covers while the object is absent; `false_frames`: the
+      share of those frames with a mask that is not empty.
+    - `clicks`: all clicks on the object; `corrected`: the frames with clicks after the first prompt. They are the cost
+      of the other figures in `ASSISTED` protocols; None in others.
+    - `returns`: the times of re-acquisition in frames, None for a return that was missed; empty in `TIMELESS`
+      protocols.
+    - `intervals`: intervals within this video, of the figures that are means over its frames.
     """
 
     sequence: str
@@ -108,12 +112,12 @@ def _object(rows: Sequence[Row], protocol: str | None, volume: bool, whole: Volu
 
 
 def _volume_dice(rows: Sequence[Row]) -> float | None:
-    """Of all slices together; None where there is none."""
+    """The Dice of all slices together; None without slices."""
     areas = [(row.truth_area, row.mask_area, row.overlap_area) for row in rows]
     return dice(*map(sum, zip(*areas, strict=True))) if areas else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Of those that exist; None where none does."""
+    """The mean of the values that are not None; None without any."""
     there = [value for value in values if value is not None]
     return fmean(there) if there else None

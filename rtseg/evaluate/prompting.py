@@ -58,10 +58,10 @@ def make_prompt(truth_hw: BoolMask, kind: str, seed: int, sequence: str, target:
 
 
 def next_click(truth_hw: BoolMask, mask_hw: BoolMask) -> Click | None:
-    """(x, y, 1 or 0) at the centre of the largest connected error; None where there is none.
+    """The click (x, y, label) at the centre of the largest connected error; None without an error.
 
-    The error is what is missed (the click says 1: object) or what is too much (0: background), 8-connected; of two as
-    large, the missed one. Its centre is where it is thickest, so the click lies inside, whatever the shape.
+    An error is a missed region (label 1: object) or a false one (0: background), 8-connected; of two of one size, the
+    missed one is taken. Its centre is its thickest point, so the click always lies inside.
     """
     errors = ((truth_hw & ~mask_hw, 1), (mask_hw & ~truth_hw, 0))
     regions = [(region_hw, kind) for wrong_hw, kind in errors if (region_hw := _largest(wrong_hw)) is not None]
@@ -111,7 +111,7 @@ def stored(entries: Iterable[dict[str, Any]]) -> Prompter:
 
 
 def _clicks(truth_hw: BoolMask, count: int, rng: np.random.Generator) -> tuple[Click, ...]:
-    """The thickest place, then each time the candidate well inside that is farthest from all clicks before it."""
+    """The thickest point, then repeatedly the candidate well inside that is farthest from all earlier clicks."""
     depth_hw = _depth(truth_hw)
     first = _thickest(depth_hw)
     inside_n2 = np.argwhere(depth_hw >= INTERIOR * depth_hw.max())[:, ::-1]  # x, y
@@ -121,14 +121,14 @@ def _clicks(truth_hw: BoolMask, count: int, rng: np.random.Generator) -> tuple[C
     while len(clicks) < min(count, int(truth_hw.sum())):
         drawn_n2 = inside_n2[rng.integers(len(inside_n2), size=CANDIDATES)]
         apart_n = np.min([np.hypot(*(drawn_n2 - click).T) for click in clicks], axis=0)
-        if apart_n.max() > 0:  # else all that were drawn have been clicked on: draw again
+        if apart_n.max() > 0:  # else all candidates have been clicked on: draw again
             x, y = drawn_n2[int(apart_n.argmax())].tolist()
             clicks.append((x, y))
     return tuple((float(x), float(y), 1) for x, y in clicks)
 
 
 def _depth(mask_hw: BoolMask) -> Float32:
-    """How far each pixel is from the nearest one outside, float32 [H, W]; beyond the picture is outside."""
+    """The distance of each pixel to the nearest one outside the mask, float32 [H, W]; the image border is outside."""
     padded_hw = np.pad(mask_hw, 1).view(np.uint8)
     return np.asarray(cv2.distanceTransform(padded_hw, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1], np.float32)
 
@@ -140,7 +140,7 @@ def _thickest(depth_hw: Float32) -> tuple[int, int]:
 
 
 def _largest(wrong_hw: BoolMask) -> BoolMask | None:
-    """The largest 8-connected piece, bool [H, W]; None if there is none."""
+    """The largest 8-connected region, bool [H, W]; None if the mask is empty."""
     count, labels_hw, stats, _ = cv2.connectedComponentsWithStats(wrong_hw.view(np.uint8), connectivity=8)
     if count == 1:
         return None

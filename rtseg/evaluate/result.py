@@ -1,4 +1,4 @@
-"""What an evaluation found: one row for each object on each annotated frame, and what made them."""
+"""The result of an evaluation: one row for each object on each annotated frame, and its provenance."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One object on one annotated frame. Distances are in pixels, or in mm where the sequence knows its spacing.
+    """One object on one annotated frame. Distances are in pixels, or in mm if the sequence has a spacing.
 
-    `given`: this frame's mask was given by the prompt, so it is no figure of the network's, and counts nowhere.
-    `clicks` were made on the object on this frame; where they corrected it the figures are those of the mask after
-    them. Rows from before an object's first prompt do not exist. A figure that is not defined on this frame is None:
-    `hd95` where either mask is empty, `surface` where both are (where one is, it is 0). Where the object is absent and
-    nothing is drawn, `dice`, `iou` and `boundary` are 1.
+    `given`: a prompt gave this frame's mask, so the row is not scored. `clicks`: the clicks on the object on this
+    frame; if they corrected it, the figures are those of the corrected mask. There are no rows before an object's first
+    prompt. A figure that is not defined on this frame is None: `hd95` if either mask is empty, `surface` if both are
+    (if one is, it is 0). If both masks are empty, `dice`, `iou` and `boundary` are 1.
     """
 
     sequence: str
@@ -38,9 +37,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """All objects of one class on one annotated frame, in pixels, those that were never prompted included.
+    """All objects of one class on one annotated frame, in pixels, including objects that were never prompted.
 
-    Classes that neither truth nor masks have: no row.
+    A class without truth and masks on a frame has no row.
     """
 
     sequence: str
@@ -71,12 +70,12 @@ class Prediction:
 
 @dataclass(slots=True)
 class Tracked:
-    """What a protocol made of one sequence.
+    """The masks, prompts and times that a protocol gives for one sequence.
 
-    `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs that count
-    nowhere, because the prompt gave the mask; see protocols/__init__.py. `prompts`: as entries of a prompt file
-    (base/prompt_files.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each frame that was
-    tracked, ascending: of all passes over it and all looks at its corrections. `volume`: its frames are slices.
+    `masks`: by frame, then object, from each object's first prompt on. `given`: (frame, object) pairs that are not
+    scored, because a prompt gave the mask; see protocols/__init__.py. `prompts`: as entries of a prompt file
+    (base/prompt_files.py), a mask being {"size": [h, w], "counts": "..."}. `ms`: the time of each tracked frame,
+    in ascending order: of all passes over it, corrections included. `volume`: its frames are slices.
     `group`: as the sequence has it.
     """
 
@@ -90,7 +89,7 @@ class Tracked:
 
 @dataclass(slots=True)
 class Result:
-    """An evaluation. `settings` is what was asked, where it matters; `made_by` engine, weights, versions, machine."""
+    """An evaluation. `settings` are those that change figures; `made_by`: engine, weights, versions, machine."""
 
     settings: dict[str, Any]
     made_by: dict[str, Any]
@@ -100,11 +99,11 @@ class Result:
     volumes: list[VolumeRow] = field(default_factory=list)
 
     def group(self, sequence: str) -> str:
-        """What a sequence belongs to: an operation, a patient, or nothing but itself."""
+        """The group of a sequence: an operation or a patient; without one, the sequence itself."""
         return (self.tracked[sequence].group if sequence in self.tracked else "") or sequence
 
 
 def named(object_id: int, label: str) -> str:
-    """An object's number and label for a reader, the number once: `1 grasper`, or the label `object 1`."""
+    """An object's number and label for display, without repeating the number: `1 grasper`, or `object 1`."""
     label = label.strip() or f"object {object_id}"
     return label if label.split()[-1] == str(object_id) else f"{object_id} {label}"

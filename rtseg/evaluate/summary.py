@@ -1,10 +1,10 @@
-"""The figures of an evaluation: of each object, sequence and class, and of all, each with how far it can be trusted.
+"""The figures of an evaluation, for each object, sequence and class and for all, each with its interval.
 
-An object's figure is the mean over its annotated frames whose mask was not given; but the volume Dice is made of all
-the areas in its slices together. The figure of a sequence, of a class and of all is the mean over their objects,
-however long each is to be seen (DAVIS's way, which leaves out the last frame of a sequence as well as the first). Only
-these are made otherwise: the IoUs of instruments are means over frames or classes, as `metrics/instruments.py` says,
-and re-acquisition is over returns.
+An object's figure is the mean over its annotated frames, without those whose mask a prompt gave. The volume Dice is
+computed from the areas of all slices together. The figure of a sequence, of a class and of all is the mean over their
+objects, each with the same weight, as in DAVIS (which leaves out the last frame of a sequence as well as the first).
+There are two exceptions: the IoUs of instruments are means over frames or classes (`metrics/instruments.py`), and
+re-acquisition is over returns.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GroupOf = Callable[[str], str]  # of a sequence
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Frames that were tracked, and how many there would be a second if each took the median, or the p95."""
+    """The number of tracked frames, and the frame rate if each took the median time, or the p95."""
 
     steps: int
     median_ms: float
@@ -41,13 +41,12 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Figures by name, where there is anything to make them of.
+    """Figures by name, of those that are defined.
 
-    Those of `ObjectFigures`, as means over objects; `challenge_iou`, `isi_iou` and `mc_iou`, of one class its IoU on
-    the frames of each kind; `reacquired`, the share of returns that were found within 10 frames; and
-    `reacquisition_frames`, the median over all returns, which does not exist where half of them failed, and has no
-    interval. `intervals` says how these were made: over videos (`bootstrap`) or, of few and of one, within them
-    (`blocks`).
+    They are the figures of `ObjectFigures`, as means over objects; `challenge_iou`, `isi_iou` and `mc_iou`, for one
+    class its IoU on the frames of each kind; `reacquired`, the share of returns found within 10 frames; and
+    `reacquisition_frames`, the median over all returns, which has no interval, and is missing if half of the returns
+    were missed. `intervals` describes the method: over videos (`bootstrap`), or within a few videos (`blocks`).
     """
 
     overall: dict[str, Figure]
@@ -62,7 +61,7 @@ class Summary:
 
 
 def summarise(result: Result) -> Summary:
-    """All figures of an evaluation; those of the same result are the same, to the ends of the intervals."""
+    """All figures of an evaluation. They are reproducible, intervals included."""
     objects, tracks = object_figures(result), tracks_of(result)
 
     def figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]) -> dict[str, Figure]:
@@ -91,17 +90,17 @@ def overall(result: Result) -> dict[str, float]:
 
 
 def difference(before: Result, after: Result) -> dict[str, Figure]:
-    """How much larger each overall figure is in `after`, over what both have: the same objects, frames and classes.
+    """How much larger each overall figure is in `after`, over the objects, frames and classes that both have.
 
-    A frame whose mask was given in one of them counts in neither, nor does in HD95 one that lacks it in either: see
-    `paired`, which also has the error. Intervals are paired: both are resampled together, so that what is hard for both
-    does not widen them.
+    Frames whose mask a prompt gave in either run are left out, and so are frames without HD95 in either, for HD95: see
+    `paired`, which also names the error. Intervals are paired: both runs are resampled together, so variation that they
+    share does not widen them.
     """
     return difference_of_pair(*paired(before, after))
 
 
 def difference_of_pair(before: Result, after: Result) -> dict[str, Figure]:
-    """`difference` of what `paired` made, or of the same part of both."""
+    """`difference` of two results that `paired` has aligned, or of the same part of both."""
     objects, others = _both_defined(object_figures(before), object_figures(after))
     parts, other_parts = _parts(objects, before.classes, before.group), _parts(others, after.classes, before.group)
     figures = {name: bootstrap.difference(parts[name], other_parts[name]) for name in parts}
@@ -151,7 +150,7 @@ def _figures(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], grou
 
 
 def _frames(name: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], tracks: Tracks) -> list[Part]:
-    """What frames add to a figure; nothing for one that is not made of frames."""
+    """The frames' terms of a figure; empty for a figure that is not a mean over frames."""
     if name in frame_terms.CLASSES:
         return frame_terms.class_parts(name, classes)
     its = [o for o in objects if name in frame_terms.TERMS and getattr(o, name) is not None]
@@ -166,8 +165,8 @@ def _intervals(o: ObjectFigures, tracks: Tracks) -> dict[str, Ends]:
 def _split(
     part: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]
 ) -> dict[str, tuple[list[ObjectFigures], list[ClassRow]]]:
-    """Those of each sequence, or of each category that has a name."""
-    own: dict[str, list[ObjectFigures]] = {}  # none of a class that nobody followed
+    """The figures and rows of each sequence, or of each named category."""
+    own: dict[str, list[ObjectFigures]] = {}  # without classes that no object was tracked of
     rows: dict[str, list[ClassRow]] = {}
     for figures in objects:
         own.setdefault(getattr(figures, part), []).append(figures)
@@ -187,7 +186,7 @@ def _speed(ms: Sequence[float]) -> Speed | None:
 def _both_defined(
     objects: Iterable[ObjectFigures], others: Iterable[ObjectFigures]
 ) -> tuple[list[ObjectFigures], list[ObjectFigures]]:
-    """The same objects twice, without the figures that one of the two lacks."""
+    """The objects of both runs, without figures that are not defined in one of them."""
     there = {(o.sequence, o.object): o for o in others}
     pairs = [(o, there[o.sequence, o.object]) for o in objects]
     lacking: list[dict[str, Any]] = [

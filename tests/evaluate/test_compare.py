@@ -318,7 +318,7 @@ def test_of_few_sequences_intervals_are_within_them_and_the_table_says_so(tmp_pa
     assert jf.scope == WITHIN and (jf.low, jf.high) == (pytest.approx(jf.value), pytest.approx(jf.value))
     assert found.groups[""]["ms"].difference.low is None  # times are no means over frames
     table = comparison_table(found)
-    assert table.notes[-1].startswith("intervals are within these videos and say nothing of others")
+    assert table.notes[-1].startswith("intervals are within these videos and do not extend to others")
     assert table.sheets[0].columns[4] == table.sheets[1].columns[2] == f"95 % interval\n{WITHIN}"
     whole = comparison_table(compared(tmp_path / "more", run(), run(lambda *_: 0.1)))
     assert whole.sheets[0].columns[4] == "95 % interval\nover videos" and "intervals" not in "".join(whole.notes)

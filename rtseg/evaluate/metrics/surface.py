@@ -1,17 +1,17 @@
 """Distances between the contour of a mask and the truth's: HD95 and normalised surface Dice.
 
-Open tools define both differently, by up to a hundred millimetres (Podobnik and Vrtovec, arXiv 2410.02630), so what is
-meant stands here; it is what MONAI computes, in a tenth of its time on 720p. The surface of a mask are its pixels with
-a neighbour above, below, left or right (in a volume also before or behind) that is not of it; outside the frame nothing
-is, so an object that the frame cuts off has a surface there. A pixel's distance is that to the nearest pixel of the
-other surface, between centres. Every pixel weighs the same.
+Open tools define both differently; their results differ by up to a hundred millimetres (Podobnik and Vrtovec, arXiv
+2410.02630). The definitions here are those of MONAI, computed in a tenth of its time on 720p. The surface of a mask is
+the set of its pixels with a neighbour above, below, left or right (in a volume also before or behind) outside the mask.
+Pixels outside the frame count as outside, so an object that the frame cuts off has a surface there. A pixel's distance
+is that to the nearest pixel of the other surface, between centres. All pixels have equal weight.
 
 - HD95 is the larger of two 95th percentiles: of the mask's distances and of the truth's. medpy takes one percentile of
-  both together, which is smaller where only one of the two strays.
+  both together, which is smaller if only one of the two sets has large distances.
 - Normalised surface Dice is the share of all pixels of both surfaces with a distance of at most the tolerance (Nikolov
-  et al., arXiv 1809.04430, for pixels instead of surface elements). Where one of the two is empty it is 0, for no pixel
-  of the other is near; where both are it is not defined. A distance to nothing is infinite, so HD95 is not defined
-  where either is empty: who draws nothing has to be judged by the share of such frames as well.
+  et al., arXiv 1809.04430, for pixels instead of surface elements). It is 0 if one mask is empty, and not defined if
+  both are. HD95 is not defined if either mask is empty, because the distance is infinite. So HD95 must be read together
+  with the share of frames with an empty mask.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..needs import require
 
 Distances = npt.NDArray[np.float64]
 
-TOLERANCE = 3.0  # px: a quarter of F's on 720p, tells a close contour from a near one; mm where the spacing is known
+TOLERANCE = 3.0  # px, or mm if the spacing is known; a quarter of the tolerance of F on 720p
 
 
 def surface_distances(
@@ -36,8 +36,8 @@ def surface_distances(
     """The distance of each pixel of the mask's surface to the truth's, and of each of the truth's to the mask's.
 
     Masks are bool [H, W] or [D, H, W]; `spacing` is the size of a pixel (down, across) or of a voxel (from slice to
-    slice, down, across) in the unit of the distances. With `measured_d`, bool [D], the surfaces of other slices can be
-    near, but have no distance themselves. None where a mask is empty: there is no distance to nothing.
+    slice, down, across) in the unit of the distances. With `measured_d`, bool [D], only surfaces in these slices are
+    measured; those of other slices can be the nearest. None if a mask is empty.
     """
     require()
     from scipy.spatial import KDTree
@@ -60,7 +60,7 @@ def surface_distances(
 
 def _surface(mask: BoolMask) -> BoolMask:
     if mask.ndim == 3:
-        wide_dhw = np.pad(mask, 1)  # so that what is rolled out on one side comes in empty on the other
+        wide_dhw = np.pad(mask, 1)  # so that np.roll shifts empty slices in at the other side
         inner_dhw = wide_dhw.copy()
         for axis, step in itertools.product(range(3), (-1, 1)):
             inner_dhw &= np.roll(wide_dhw, step, axis)
@@ -86,7 +86,7 @@ def surface_dice(to_truth: Distances, to_mask: Distances, tolerance: float) -> f
 def surface_dice_of(
     areas: tuple[int, int], distances: tuple[Distances, Distances] | None, tolerance: float
 ) -> float | None:
-    """`surface_dice`, also where there are no distances: 0 if one of the two areas is 0, None if both are."""
+    """`surface_dice`, also of empty masks, which have no distances: 0 if one of the areas is 0, None if both are."""
     if distances is not None:
         return surface_dice(*distances, tolerance)
     return 0.0 if any(areas) else None
