@@ -7,8 +7,7 @@ python examples/click.py tcp://127.0.0.1:5555 tcp://127.0.0.1:5556 3 412,260    
 import sys
 from pathlib import Path
 
-from rtseg import RtsegError, Subscriber
-from rtseg.live.control import Client
+from rtseg import Client, RtsegError, Subscriber
 
 video, control, object_id, click = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 x, y = (float(part) for part in click.split(","))

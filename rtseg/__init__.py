@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from .engine import open_engine as open_engine
     from .engine.policy import register_policy as register_policy
     from .grab import open_source as open_source
+    from .live.control.client import Client as Client
     from .publish.subscriber import Subscriber as Subscriber
+    from .publish.wire import Message as Message
     from .track import Tracker as Tracker
 
 __version__ = "0.1.0"
 
 # A name is imported when it is first used: `import rtseg` is quick, and needs neither torch, av nor zmq.
 _HOMES = {
+    "Client": ".live.control.client",
     "Engine": ".engine",
     "Frame": ".base.types",
+    "Message": ".publish.wire",
     "Masks": ".base.types",
     "Prompt": ".base.types",
     "RtsegError": ".base.errors",

@@ -38,7 +38,7 @@ MAY: dict[str, set[str]] = {
     "adapt": {"data", "sam2", "engine", "grab", "synthetic", "evaluate"},
     "cli": {"live", "offline", "publish", "adapt", "evaluate", "build", "engine"},
     "__main__": {"cli"},
-    "__init__": {"grab", "engine", "track", "publish"},
+    "__init__": {"grab", "engine", "track", "publish", "live"},
 }
 
 # The packages, folders or files that may import a vendor library.

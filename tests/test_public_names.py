@@ -14,9 +14,11 @@ import rtseg
 
 NAMES = {
     "__version__",
+    "Client",
     "Engine",
     "Frame",
     "Masks",
+    "Message",
     "Prompt",
     "RtsegError",
     "Subscriber",
