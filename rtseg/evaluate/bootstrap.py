@@ -62,7 +62,7 @@ class Figure:
 
 def few(within: bool) -> str:
     """The note for results of too few videos for intervals over them."""
-    here = "intervals are within these videos and say nothing of others" if within else "no intervals"
+    here = "intervals are within these videos and do not extend to others" if within else "no intervals"
     return f"{here}: those over videos take {MIN_GROUPS} {INDEPENDENT} or more"
 
 

@@ -146,7 +146,7 @@ def test_the_tables_say_what_the_document_says(written: tuple[Path, Any]) -> Non
     for shown in (text, markdown):
         assert re.search(rf"\bJ\b[ |]+{iou}", shown) and false_area in shown
         assert "discs (made up): 2 sequences, 4 objects" in shown
-        assert "intervals are within these videos and do not extend to others" in shown
+        assert "intervals are within these videos and do not extend to others" in " ".join(shown.split())
         assert "those over videos take 5 independent videos or more; there are 2" in " ".join(shown.split())
         assert "case 1/left" in shown and "tissue" in shown
     assert f"saved {out}" in text
