@@ -24,9 +24,9 @@ import torch
 from msgspec import UNSET, Struct
 from PIL import Image
 
+import rtseg.base.prompt
 import rtseg.base.prompt_schema
 import rtseg.base.schema
-import rtseg.base.types
 from rtseg.base.errors import RtsegError
 from rtseg.base.prompt_files import load_prompts
 from rtseg.base.types import Prompt
@@ -498,7 +498,7 @@ class Careless(Struct, frozen=True, kw_only=True):
 HOLES: dict[str, tuple[Any, str, Any]] = {
     "1.7, true and text are whole numbers": (rtseg.base.schema, "plain", careless_plain),
     "a coordinate may be anywhere": (rtseg.base.prompt_schema, "_check_pixels", lambda coordinates: None),
-    "a number may be any": (rtseg.base.types, "PromptFields", Careless),
+    "a number may be any": (rtseg.base.prompt, "PromptFields", Careless),
     "a box may be turned round": (rtseg.base.prompt_schema, "_check_box", lambda box: None),
     "a label may be anything": (rtseg.base.prompt_schema, "_check_label", lambda label: None),
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rtseg.base.errors import ConfigError
-from rtseg.engine.cpu.network import unfit
+from rtseg.engine.cpu.isa import unfit
 from rtseg.sam2 import PRESETS, Sam2, get_preset
 
 # Millions of parameters, from the table of the SAM 2 release; 2.0 and 2.1 are given as the same.
