@@ -1,7 +1,7 @@
 """The health of a feed: a state and counters, from the frames that arrive and the time that passes between them.
 
-The thread that reads the feed reports events (`opened`, `frame`, `lost`, ...). Another thread asks for `state`, `hung`
-and `counters` whenever it likes: that a feed has stalled shows by the absence of events.
+The thread that reads the feed reports events (`opened`, `frame`, `lost`, ...). Another thread may read `state`, `hung`
+and `counters` at any time: a stall shows only in the absence of events.
 """
 
 from __future__ import annotations

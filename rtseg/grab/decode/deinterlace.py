@@ -1,4 +1,4 @@
-"""Deinterlacing of pictures (as from 1080i towers): one out for each one in, without delay.
+"""Deinterlaces pictures, as from 1080i towers: one out for each one in, without delay.
 
 A deinterlacing filter needs the next picture, which delays a live feed by one picture. Here each picture is followed by
 a copy of itself that is marked as progressive: the filter uses the copy as the next picture, and passes it through. So

@@ -159,7 +159,7 @@ def _by_opencv(coded: ImageU8, header: Header, start: int) -> Any:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Any]:
-    """An image opened by Pillow; whatever is wrong with it is an OSError."""
+    """An image opened by Pillow; every failure becomes an OSError."""
     from PIL import Image
 
     try:
