@@ -51,7 +51,7 @@ def write_all_or_nothing(file: int, data: bytes, start: int) -> None:
 
 
 def check_not_replaced(file: int, path: Path) -> None:
-    """`OutputError` if `path` no longer names the open file: then nobody would find what is written to it."""
+    """`OutputError` if `path` no longer names the open file: what is written to it would then be lost."""
     try:
         if os.path.samestat(path.stat(), os.fstat(file)):
             return

@@ -83,17 +83,17 @@ class Message:
 
     @property
     def age_ms(self) -> float | None:
-        """Milliseconds since the capture; None if the publisher is on another machine, and so has another clock."""
+        """Milliseconds since the capture; None if the publisher is on another machine with another clock."""
         return (now_ns() - self.header["captured_ns"]) / 1e6 if self.header["clock"] == CLOCK else None
 
     def image_hwc(self) -> ImageU8:
         """The picture of a video or overlay message.
 
         Returns:
-            uint8 [H, W, 3] RGB, a copy of your own to draw on.
+            uint8 [H, W, 3] RGB, a copy that may be changed.
 
         Raises:
-            OutputError: the payload is no such picture.
+            OutputError: the payload is not a picture of the stated size.
         """
         height, width = self.header["height"], self.header["width"]
         flat = np.frombuffer(self.payload[0], np.uint8)
@@ -111,7 +111,7 @@ class Message:
         """The masks of a masks message.
 
         Returns:
-            By object id, bool [H, W].
+            A mask, bool [H, W], for each object id.
 
         Raises:
             OutputError: a mask is broken.
