@@ -23,7 +23,7 @@ class Refused(Message, frozen=True):
 
 
 class Done(Message, frozen=True):
-    """The worker ends, and all that it owns is in order."""
+    """The worker ends, and has closed everything that it owns."""
 
 
 # ------------------------------------------------------------------ grab

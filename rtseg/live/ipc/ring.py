@@ -1,8 +1,8 @@
 """A ring buffer in shared memory, with one writer and any number of readers, none of which ever waits.
 
 The memory is a memfd: it has no name, so it is freed when the processes end. Entries are numbered from 0 without end,
-also when the writer dies and another takes over. Their payloads lie in an arena that is reused in a
-circle. An entry is marked invalid before its first byte is overwritten; a reader that is overtaken gets None.
+also when the writer dies and another takes over. Their payloads lie in an arena that is reused in a circle. An entry is
+marked invalid before its first byte is overwritten; a reader that is overtaken gets None.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _BARRIER = threading.Lock()
 
 
 def _fence() -> None:
-    """Keep the loads and stores before this before those after it: x86 does so anyway, ARM needs a lock's barrier."""
+    """Order the loads and stores before this call before those after it: ARM needs a lock's barrier, x86 nothing."""
     with _BARRIER:
         pass
 
 
 @dataclass(frozen=True, slots=True)
 class RingSize:
-    """The size of a ring: at most `entries` values with payloads of `arena` bytes together, each header <= `header`.
+    """The size of a ring: at most `entries` values, `arena` bytes for all payloads, `header` bytes for each header.
 
     The kernel allocates bytes when they are first written.
     """

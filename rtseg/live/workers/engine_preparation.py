@@ -46,8 +46,8 @@ def on_gpu(engine: Engine) -> bool:
 def prepare(context: WorkerContext, engine: Engine, size: Size | None) -> float | None:
     """Prepare the engine for pictures of this size; ms of a step, or None if there is nothing to prepare.
 
-    An engine that prepares for a size is warmed up with that size alone: what it would make for another one takes as
-    long and as much memory, and is never used.
+    An engine that prepares for a size is warmed up with that size alone: preparing for another one takes as long and
+    as much memory, and is never used.
     """
     if size is None or not isinstance(engine, Readies):
         return None
@@ -64,7 +64,7 @@ def prepare(context: WorkerContext, engine: Engine, size: Size | None) -> float 
 def warm_up(engine: Engine, size: Size | None = None) -> float:
     """Step over a few black frames, so that the first real one is as fast as the others; returns ms of a step.
 
-    The first step is prompted and the second may include a capture: the quickest of the others is typical.
+    The first step is prompted and the second may capture a CUDA graph: the quickest of the others is typical.
     """
     tracker = Tracker(engine)
     black_hwc = np.zeros((*(size or (engine.image_size, engine.image_size)), 3), np.uint8)
