@@ -1,7 +1,7 @@
 """TOML and JSON files that people write: read as a whole and parsed; an error is one line.
 
-UTF-8 is expected; UTF-8 with a byte-order mark, UTF-16 and UTF-32 are read too. A file may be a pipe. "-" is stdin for
-the readers that say so.
+UTF-8 is expected; UTF-8 with a byte-order mark, UTF-16 and UTF-32 are read too. A file may be a pipe. Some functions
+read stdin for the path "-".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import ConfigError, RtsegError, short
 
-MAX_BYTES = 1 << 26  # more than anybody writes; /dev/zero has no end
+MAX_BYTES = 1 << 26  # larger than any file that people write; /dev/zero has no end
 _MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",

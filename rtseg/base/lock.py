@@ -65,7 +65,7 @@ def open_folder(folder: Path) -> int:
 def lock(handle: int) -> LockState:
     """Try to lock an open file or folder.
 
-    "free": it is ours now. "held": another process has it. "unknown": locks do not work there.
+    "free": it was free, and this process holds it now. "held": another process has it. "unknown": locks do not work.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -109,7 +109,7 @@ def as_mask(value: object, name: str, error: type[RtsegError], advice: Advice | 
         )
     owner: object = mask_hw.base
     if isinstance(owner, bytes):
-        return mask_hw  # a read-only copy that this function made
+        return mask_hw  # a read-only copy that an earlier call made
     return np.ndarray(mask_hw.shape, np.bool_, mask_hw.tobytes())
 
 

@@ -22,7 +22,7 @@ DAMAGED: tuple[Damaged, ...] = ("skip", "stop")
 
 
 class PermanentSourceError(SourceError):
-    """A live input that cannot be opened, for a reason that makes another attempt pointless."""
+    """A live input cannot be opened, for a reason that makes another attempt pointless."""
 
 
 class Source(ABC):

@@ -133,7 +133,7 @@ class Health:
 def _same(a: Frame, b: Frame) -> bool:
     """Whether two pictures are exactly the same.
 
-    Live pictures differ in the few rows compared first, so it is cheap.
+    Live pictures differ in the few rows that are compared first, so the comparison is cheap.
     """
     first, second = a.image_hwc, b.image_hwc
     if first is second:

@@ -48,7 +48,7 @@ def run_live(
         The report: what happened to every frame, and how long each stage took.
 
     Raises:
-        RtsegError: the feed cannot be played; its kind says why.
+        RtsegError: the feed cannot be played; its class says which part is the cause.
     """
     from ..grab.address import live_address
     from .feed import Feed

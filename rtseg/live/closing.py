@@ -74,7 +74,7 @@ def _stop(state: FeedState, worker: WorkerProcess) -> None:
         worker.start_if_due(lambda: worker_config(role, state))
     how = worker.stop(lambda: state.board[f"beat {role}"], lambda: receive_all(state, worker))
     if not how or not state.began_ns or state.ending.refusal is not None or worker.refused is not None:
-        return  # a refusal was reported when it came
+        return  # a refusal was reported before
     if role == "grab" and state.source.ended_ns and worker.pid is None:
         return  # it had read the whole source
     if role == "segment" and not worker.restarts and not worker.failing and not state.segmenter.history.ids:

@@ -63,6 +63,6 @@ class CoreUse:
         return {"threads": threads_for(role, self._cores), "cores": round(self._now.get(role, 0.0), 2)}
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """For the report: the average over the whole feed."""
+        """For the feed's report: averages over the whole feed."""
         used = {role: f"{total / seconds:.2f}" for role, total in sorted(self._total_s.items())}
         return {"machine": str(self._cores), "network threads": threads_for("segment", self._cores), "used": used}

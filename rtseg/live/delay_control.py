@@ -1,4 +1,4 @@
-"""Measures against masks that are too old for their budget, as far as the profile allows, and advice to the user.
+"""What a feed does about masks that are too old for their budget, as far as the profile allows; advice to the user.
 
 The network may see a smaller picture (`least_image_size`), and masks may be moved along with the picture between the
 segmented frames (`carry`). Neither makes a mask younger than it is.
@@ -16,11 +16,11 @@ from .ipc.messages import SetImageSize
 from .state import FeedState
 
 MORE, BESIDE = 0.2, 1.2  # factors of a step's time: added by each further object; for the load of the other workers
-PATIENCE_NS = 2_000_000_000  # beyond the seconds that are measured: a lag that ends by itself needs no measure
+PATIENCE_NS = 2_000_000_000  # beyond the seconds that are measured: a lag that ends by itself needs no action
 
 
 def control_delay(state: FeedState) -> None:
-    """Check whether the masks keep up, and take the measure that is due; once in each round of the supervisor."""
+    """Check whether the masks keep up, and act if that is due; called once in each round of the supervisor."""
     delay = state.delay
     if state.conditions.recovering or state.conditions.paused or not state.workers["segment"].up:
         delay.restart()

@@ -65,7 +65,7 @@ class DemoViewer(threading.Thread):
                 self._update_poster(message.header, image_hwc)
 
     def _update_poster(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
-        """Use the picture as the poster if it shows both objects better: first apart, then the smaller one larger."""
+        """Use the picture as the poster if it shows both objects better: apart, or with the smaller one larger."""
         seconds = header["pts"] * header["time_base"][0] / header["time_base"][1]
         areas, boxes = [o["area"] for o in header["objects"]], [o["box"] for o in header["objects"]]
         if header["state"] != "fresh" or len(areas) < len(LABELS) or seconds < POSTER_AFTER:

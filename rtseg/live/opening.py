@@ -40,7 +40,7 @@ def _check_number(state: FeedState) -> None:
 
 
 def give_first_prompts(state: FeedState) -> None:
-    """Give the profile's objects on the feed's first frame, once there is one."""
+    """Send the profile's prompts to the network with the feed's first frame, once there is one."""
     if state.first_prompts_given or not state.frames.head:
         return
     frame = state.frame(0) or state.frame()

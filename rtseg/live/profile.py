@@ -114,7 +114,7 @@ class _Keys(Struct, frozen=True):
 
 
 class StreamFile(Struct, frozen=True, kw_only=True):
-    """A stream profile as it is written."""
+    """A stream profile as written in its file."""
 
     source: Text
     pace: Annotated[str, one_of(PACES)] = "native"

@@ -1,4 +1,4 @@
-"""What is true of a feed, with the functions that change it."""
+"""The state of a feed: what is true of it now, with the functions that change it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Conditions:
     """The conditions from which the phase of a feed follows.
 
     `source`: the phase of the source; `absent`: the segment worker is not up; `recovering`: objects are being restored;
-    `failed`: a part of the feed will not come back.
+    `failed`: a part of the feed has failed for good.
     """
 
     source: str = "opening"
@@ -70,7 +70,7 @@ def phase_of(conditions: Conditions) -> str:
 
 
 def has_recovered(board: Board, newest_ns: int, since_ns: int, budget_ms: float) -> bool:
-    """Whether there are masks of a frame captured after `since_ns`, and fresh on the newest frame.
+    """Whether there are masks of a frame captured after `since_ns` that are fresh on the newest frame.
 
     If the network is too slow for fresh masks: whether there are masks of a frame captured a few seconds after
     `since_ns`. Each frame states the age of its masks.

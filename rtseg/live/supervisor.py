@@ -148,7 +148,7 @@ class Supervisor:
             worker.kill(why)
         worker.kill_if_it_does_not_exit()
         if worker.ended:
-            receive_all(state, worker)  # the last message says why
+            receive_all(state, worker)  # its last message says why it ended
             self._died(worker, worker.reap())
         started = worker.start_if_due(lambda: worker_config(worker.role, state))
         if started is not None:

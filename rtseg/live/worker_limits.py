@@ -1,4 +1,4 @@
-"""How long a worker may take for what it does, and how soon it is restarted."""
+"""The time limits of a worker, and its back-off before a restart."""
 
 from __future__ import annotations
 

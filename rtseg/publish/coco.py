@@ -153,7 +153,7 @@ class _TextFile:
         self.size = size
 
     def read_and_delete(self) -> str:
-        """The whole text; the file is deleted, which frees its disk space."""
+        """Return the whole text, and delete the file, which frees its disk space."""
         try:
             text = self._path.read_text("ascii")
             self._path.unlink()

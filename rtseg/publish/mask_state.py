@@ -61,7 +61,7 @@ def mask_state(frame: FrameId, masks: Masks | None, budget_ms: float) -> tuple[S
 def next_shown_state(
     before: ShownState | None, state: State, age_ms: float | None, budget_ms: float, captured_ns: int
 ) -> ShownState:
-    """The state to draw masks in, with hysteresis. `state`: theirs by age; `before`: that of the previous drawing.
+    """The state to draw masks in, with hysteresis. `state`: by their age; `before`: of the previous drawing.
 
     Without hysteresis, masks whose age is close to the budget would be filled on one frame and not on the next. So
     masks that were drawn as an outline, or not at all, get a fuller drawing only when their age is well within the

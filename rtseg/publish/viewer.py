@@ -157,7 +157,7 @@ def view(
     keys: Path | None = None,
     server_key: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Show the overlay of a publisher until `seconds` or `frames` are over, or until Esc or q in the window.
+    """Show the overlay of a publisher for some `seconds` or `frames`, or until Esc or q is pressed in the window.
 
     `save`: a folder for one PNG file a picture, created if necessary. After a second without a picture the window says
     NO SIGNAL. Returns the counts of received, missed and bad messages, and their ages; `ok` is False, with a `why`, if

@@ -1,6 +1,6 @@
 """A window that shows pictures, through SDL.
 
-OpenCV has windows too, but only in a package that cannot be installed beside the headless one.
+OpenCV has windows too, but only in a package that must not be installed beside the headless one.
 """
 
 from __future__ import annotations

@@ -60,14 +60,14 @@ CLOCK = _clock()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """One message from a feed. Its header and the size of its payload are checked; the content when it is read.
+    """One message from a feed. Its header and the size of its payload are checked; its content is when it is read.
 
     Attributes:
         topic: `STREAM/video`, `/overlay`, `/masks` or `/status`.
         stream: the name of the stream.
         kind: "video", "overlay", "masks" or "status".
         header: the header as docs/wire.md defines it: `state`, `mask_seq`, `mask_age_ms`, `objects`, ...
-        payload: the parts behind the header, as they came.
+        payload: the parts after the header, as received.
     """
 
     topic: str

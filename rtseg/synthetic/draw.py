@@ -36,7 +36,7 @@ ASPECT = 3  # a texture with a larger aspect is drawn in pieces, because the box
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The size of the picture, and what follows from it."""
+    """The size of the picture, and the values that follow from it."""
 
     width: int
     height: int

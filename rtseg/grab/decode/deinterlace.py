@@ -66,7 +66,7 @@ def _graph(picture: av.VideoFrame, name: str, settings: str) -> Graph:
 
 
 def _through(graph: Graph, picture: av.VideoFrame) -> av.VideoFrame:
-    """Push a picture through a filter graph; the newest picture that it returns, or the pushed one if there is none."""
+    """Push a picture through a filter graph; returns its newest picture, or the pushed one if it has none."""
     graph.vpush(picture)
     newest = picture
     while True:

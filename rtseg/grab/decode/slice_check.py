@@ -132,7 +132,7 @@ class SliceCheck:
             return True
         if self._end_matters(data, slices[-1]):
             return True
-        # A false alarm costs good pictures. So fresh decoders check again, if FFmpeg's log still arrives here.
+        # A false alarm costs good pictures. So fresh decoders check again, and FFmpeg's log must still arrive here.
         if self._detects_cut(self._group, slices, self._fresh()) or not self._log_works():
             return None
         return False

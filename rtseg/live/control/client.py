@@ -139,7 +139,7 @@ class Client:
         label: str | None = None,
         seq: int | None = None,
     ) -> dict[str, Any]:
-        """Correct an object that is tracked; arguments as for `add`."""
+        """Give another prompt for an object that is tracked; arguments and result as for `add`."""
         return self._ask(Correct(Prompt(id, points, box, mask, label), seq))
 
     def remove(self, id: int) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 The configuration of a worker is the first message that it receives. `reports.py` has the messages to the supervisor.
 
-All workers import this module and must start quickly, so modules for `segment` and the supervisor are imported where
-they are used.
+All workers import this module and must start quickly. So modules that only `segment` and the supervisor need are
+imported where they are used.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Ring:
         self.fd, self._size, self._wake_ups = fd, size, tuple(wake_ups)
         self._map = mmap.mmap(fd, size.total)
         whole = np.frombuffer(self._map, np.uint8)
-        self._head = whole[:16].view(np.int64)  # the next index, and where it starts in an arena without end
+        self._head = whole[:16].view(np.int64)  # the next index, and its start in bytes since entry 0
         rows = whole[_HEAD_BYTES : size.table_end].reshape(size.entries, size.entry)
         self._fields = rows[:, : 8 * _FIELDS].view(np.int64)
         self._headers = rows[:, 8 * _FIELDS :]

@@ -1,4 +1,4 @@
-"""Read the metrics of an endpoint back into plain values: the counterpart of `families.py`."""
+"""Reads the metrics of an endpoint back into plain values: the counterpart of `families.py`."""
 
 from __future__ import annotations
 

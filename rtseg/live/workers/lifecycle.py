@@ -45,7 +45,7 @@ def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
 
 
 def connect(argument: str) -> WorkerContext:
-    """The context that the command line describes, once its configuration has come."""
+    """The context that the command line describes, after its configuration was received."""
     given = json.loads(argument)
     end_with_parent(given["supervisor"])
     # Ctrl-C is for the supervisor, which ends its workers in order.

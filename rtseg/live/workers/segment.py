@@ -1,8 +1,8 @@
 """The worker that segments: newest frame -> tracker -> mask ring. It may crash: the supervisor has the prompt history.
 
 Any exception ends the process, because after a CUDA error its memory cannot be trusted. The supervisor restarts it and
-replays the prompts, each with its picture. One kind of error is tolerated: if the network's output holds NaN or
-infinity, that frame gets no masks; several such frames in a row end the process, too.
+replays the prompts, each with its picture. One kind of error is tolerated: if the network's output for a frame is
+invalid (NaN, for example), that frame gets no masks; several such frames in a row end the process, too.
 """
 
 from __future__ import annotations
