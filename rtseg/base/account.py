@@ -36,11 +36,11 @@ class PartStart:
 
 @dataclass(slots=True)
 class Account:
-    """What is known of a source so far.
+    """What reading has found about one source so far.
 
     Attributes:
         declared: frames that its header declares.
-        count: frames that reading it will give; None if that is unknown before it is read.
+        count: frames that reading it will give; None if that is known only afterwards.
         shown: frames that were given so far.
         leading: frames before the first key frame, which cannot be decoded.
         damaged: frames that could not be decoded.

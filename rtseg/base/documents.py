@@ -1,7 +1,7 @@
-"""TOML and JSON files that people write: read as a whole and parsed; a mistake costs one line.
+"""TOML and JSON files that people write: read as a whole and parsed; an error is one line.
 
-UTF-8 is expected; UTF-8 with a byte-order mark, UTF-16 and UTF-32 are read too. A file may be a pipe. "-" is stdin for
-the readers that say so.
+UTF-8 is expected; UTF-8 with a byte-order mark, UTF-16 and UTF-32 are read too. A file may be a pipe. Some functions
+read stdin for the path "-".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import ConfigError, RtsegError, short
 
-MAX_BYTES = 1 << 26  # more than anybody writes; /dev/zero has no end
+MAX_BYTES = 1 << 26  # larger than any file that people write; /dev/zero has no end
 _MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
@@ -41,7 +41,7 @@ def is_file(path: Path) -> bool:
     """Whether a path is a file; False for a name that the system does not allow."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long, say, or a NUL in it
+    except (OSError, ValueError):  # for example too long, or with a NUL in it
         return False
 
 
@@ -65,7 +65,10 @@ def read_toml(path: Path, error: type[RtsegError] = ConfigError) -> dict[str, An
 
 
 def read_json(path: Path, expected: str, error: type[RtsegError]) -> object:
-    """The content of a JSON file; "-" is stdin. A key twice in one object is an error: either value could be meant."""
+    """The content of a JSON file; "-" is stdin. A repeated key in an object is an error: either value could be meant.
+
+    `expected` says in the error line what the list holds.
+    """
     text = read_text(path, f"a JSON file of {expected}", error, stdin=True)
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def read_json(path: Path, expected: str, error: type[RtsegError]) -> object:
 
 
 def read_text(path: Path, expected: str, error: type[RtsegError], *, stdin: bool = False) -> str:
-    """The content of a text file."""
+    """The content of a text file; `expected` completes the error line. With `stdin` the path "-" is stdin."""
     try:
         if stdin and str(path) == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)

@@ -16,7 +16,7 @@ class Ending:
         self.interrupted = False
 
     def wrong(self, fault: str) -> None:
-        """Note a fault, in one line; a line that is there already is not added."""
+        """Note a fault, in one line; a line that is listed already is not repeated."""
         line = " ".join(fault.split())
         if line not in self.faults:
             self.faults.append(line)

@@ -21,7 +21,7 @@ from .errors import OutputError
 
 _WORKING_DIRECTORY = -100  # AT_FDCWD: paths are relative to it
 _EXCHANGE = 2  # RENAME_EXCHANGE
-_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # an old kernel, or a file system as NFS
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # an old kernel, or a file system like NFS
 
 
 def unwritable(final: Path, error: Exception) -> OutputError:
@@ -106,7 +106,7 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def part_folder(final: Path) -> Iterator[Path]:
-    """A private folder in the same place as `final`, to be filled and given to `install_folder`; removed afterwards."""
+    """A hidden folder beside `final`, to be filled and given to `install_folder`; removed afterwards."""
     final.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(final)
     part.mkdir()
@@ -117,10 +117,10 @@ def part_folder(final: Path) -> Iterator[Path]:
 
 
 def install_folder(part: Path, final: Path, *, durable: bool = True) -> None:
-    """Give a complete folder its final name, and remove the old folder, which an `OSError` leaves in place.
+    """Give a complete folder its final name, and remove the old folder. On an `OSError` the old folder stays.
 
     `durable` waits until all files are on the disk, which is slow for many files. If the file system cannot swap two
-    names (NFS, for example), there is a moment without a folder of that name.
+    names (NFS, for example), no folder has that name for a moment.
     """
     if durable:
         for path in [*part.rglob("*"), part]:
@@ -143,7 +143,7 @@ def install_folder(part: Path, final: Path, *, durable: bool = True) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step; False where this system cannot."""
+    """Swap two names in one step; False if this system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False

@@ -1,7 +1,8 @@
-"""Objects with threads or sockets, in a forked child: it has the objects without their threads.
+"""Disables objects with threads or sockets in forked child processes, which inherit them without their threads.
 
-A call to such an object would wait for ever. So each registers how it is disabled in a child process, and raises a
-clear error there. The process that made it checks nothing. A spawned process inherits none of them.
+A call to such an object would wait for ever. So each object registers a function that disables it in a child; its
+methods then raise a clear error there. In the process that made it nothing is checked. A spawned process inherits no
+objects.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .errors import RtsegError
 
 ADVICE = "open another in this process, or start processes with multiprocessing.get_context('spawn')"
 _registered: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
-_FIRST = os.getpid()  # the process that imported this
+_FIRST = os.getpid()  # the process that imported this module
 
 
 def disable_after_fork(owner: Any, disable: Callable[[Any], None]) -> None:

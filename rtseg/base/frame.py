@@ -18,14 +18,14 @@ ImageU8 = npt.NDArray[np.uint8]
 
 @runtime_checkable
 class Sampled(Protocol):
-    """A picture that lies elsewhere, as on a GPU: numpy makes an array of it by bringing all of it here."""
+    """A picture in other memory, such as a GPU's. Making a numpy array of it copies the whole picture to the host."""
 
     def sampled(self, width: int, height: int) -> ImageU8:
-        """The few pixels [height, width, 3] that OpenCV's INTER_NEAREST takes of it, without the rest."""
+        """The pixels, uint8 [height, width, 3], that OpenCV's INTER_NEAREST would pick; only these are copied."""
 
 
 def now_ns() -> int:
-    """The one clock: monotonic, nanoseconds. Every stamp in rtseg comes from here."""
+    """The only clock of rtseg: monotonic, in nanoseconds. Every time stamp comes from here."""
     return time.monotonic_ns()
 
 
@@ -116,7 +116,7 @@ class Frame(FrameId):
         name: str = "",
         sample_aspect: Fraction = Fraction(1),
     ) -> None:
-        """`captured_ns` is now, unless it is given."""
+        """Arguments are the attributes; `captured_ns` None is now."""
         height, width = int(image_hwc.shape[0]), int(image_hwc.shape[1])
         captured_ns = now_ns() if captured_ns is None else captured_ns
         coding = pixfmt, color, interlaced

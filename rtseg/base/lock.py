@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-PATIENCE_S = 5.0  # for others that hold a lock for a moment
+PATIENCE_S = 5.0  # longest wait for a lock that others hold only briefly
 
 LockState = Literal["held", "free", "unknown"]
 
@@ -45,7 +45,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def tried_lock(folder: Path) -> Iterator[LockState]:
-    """Whether another process holds the lock of a folder; a free lock is held by us meanwhile."""
+    """Try to lock a folder for the body of a `with`; the state that `lock` found, "unknown" if it cannot be opened."""
     try:
         handle = open_folder(folder)
     except OSError:
@@ -58,14 +58,14 @@ def tried_lock(folder: Path) -> Iterator[LockState]:
 
 
 def open_folder(folder: Path) -> int:
-    """A handle of a folder, for `lock`; to be closed with `os.close`, which frees the lock."""
+    """A handle of a folder, for `lock`. Close it with `os.close`, which frees the lock."""
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def lock(handle: int) -> LockState:
     """Try to lock an open file or folder.
 
-    "free": it is ours now. "held": another process has it. "unknown": locks do not work there.
+    "free": it was free, and this process holds it now. "held": another process has it. "unknown": locks do not work.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """Masks as picture files: one object in black and white, or one of several by its id or colour.
 
-An ambiguous mask is refused: ids are not united, an alpha channel is not interpreted, and greys that may be ids are not
-cut off. Only a lossy picture (JPEG), where black and white are never exact, is cut at half if hardly a pixel is grey.
+An ambiguous mask is refused: ids are not united, an alpha channel is not interpreted, and greys that may be ids get no
+threshold. Only a lossy picture (JPEG), where black and white are never exact, is split at half if few pixels are grey.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _palette(image: Any) -> Values | None:
 
 
 def _by_palette(values_hw: Values, palette: Values, name: str, error: type[RtsegError]) -> Values:
-    """The palette's indices as ids, where 0 is black; for a palette of black and white alone, the greys."""
+    """The indices as ids if index 0 is black; their grey values if the picture uses black and white only."""
     used = np.unique(values_hw)
     colors = _in_color(used[None], palette)[0]
     if all(set(color.tolist()) in ({0}, {255}) for color in colors):
@@ -144,7 +144,7 @@ def _in_color(values_hw: Values, palette: Values | None) -> Values:
 
 
 def _advice(values_hw: Values) -> str:
-    """What to write in the prompt if a picture has more than one object."""
+    """The end of the error line for a picture that is not black and white: how to save it, or which value to pick."""
     if values_hw.dtype.kind == "f":
         return "; save it as a hard PNG"
     ids = np.unique(values_hw)
@@ -193,5 +193,5 @@ def write_palette_png(path: Path, id_map_hw: ImageU8) -> None:
     image = Image.fromarray(id_map_hw)
     image.putpalette(_davis_palette())
     coded = BytesIO()
-    image.save(coded, format="PNG", compress_level=1)  # for areas of one colour twice as fast, and not much larger
+    image.save(coded, format="PNG", compress_level=1)  # twice as fast for areas of one colour, and not much larger
     write_bytes(path, coded.getbuffer())

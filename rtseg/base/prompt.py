@@ -18,7 +18,7 @@ class Prompt:
     A prompt is checked and copied when it is made, so a `Prompt` that exists is valid.
 
     Attributes:
-        id: the object's, 1 to 255.
+        id: the object's id, 1 to 255.
         points: (x, y, 1) on the object, (x, y, 0) not on it.
         box: (x0, y0, x1, y1) around the object.
         mask: bool [H, W], of the frame's size.
@@ -42,14 +42,14 @@ class Prompt:
         """Check and copy a prompt.
 
         Arguments:
-            id: the object's, 1 to 255.
+            id: the object's id, 1 to 255.
             points: (x, y, 1 for object or 0 for background); alone or with a box.
             box: (x0, y0, x1, y1).
             mask: bool [H, W], or 0/1, or 0/255, of any dtype and library; instead of points and box.
             label: the object's name.
 
         Raises:
-            PromptError: the prompt is malformed, or says nothing.
+            PromptError: the prompt is malformed or empty.
         """
         points = plain(points)
         given = {"points": None if points == [] else points, "box": box, "mask": mask, "label": label}
@@ -61,7 +61,7 @@ class Prompt:
 
     @classmethod
     def from_fields(cls, fields: PromptFields, mask_hw: Mask | None) -> Self:
-        """The prompt that a file or a request holds: checked fields, and the mask that the reader made of theirs."""
+        """The prompt of a file or a request, from its checked fields and its mask, bool [H, W], as read from there."""
         prompt = cls.__new__(cls)
         prompt._fill(fields, mask_hw)
         return prompt
@@ -74,8 +74,8 @@ class Prompt:
         """Check that the prompt fits a frame.
 
         Arguments:
-            height: of the frame, in pixels.
-            width: of the frame, in pixels.
+            height: the frame's height in pixels.
+            width: the frame's width in pixels.
             first: whether it is the object's first prompt, which has to point at the object. A correction may be a
                 click on the background alone.
 
@@ -96,7 +96,7 @@ class Prompt:
 
 
 def as_prompt(value: object) -> Prompt:
-    """A value of the public API that has to be a `Prompt`."""
+    """The value, if it is a `Prompt`; otherwise `PromptError`."""
     if not isinstance(value, Prompt):
         raise PromptError(f"prompt = {short(value)}; expected a Prompt: rtseg.Prompt(1, points=[(x, y, 1)])")
     return value

@@ -7,8 +7,8 @@
 
 Coordinates are pixels of the frame. A point's third number is 1 (on the object) or 0 (not on it). A mask image
 has the size of the frame: black, and white (or 1) on the object; `value` picks one object of an id map (a number), or
-of a colour-coded picture ([r, g, b]). Its path is relative to the prompt file; of prompts from a pipe or stdin ("-"),
-to the working directory.
+of a colour-coded picture ([r, g, b]). Its path is relative to the prompt file, or to the working directory if the
+prompts come from a pipe or stdin ("-").
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def load_prompts(path: str | Path) -> dict[int, list[Prompt]]:
 
 
 def as_prompts(prompts: object) -> dict[int, list[Prompt]]:
-    """The prompts of a caller, frame number to the prompts on it, as `load_prompts` gives them: checked, and a copy."""
+    """A checked copy of a caller's prompts: frame number to the prompts on it, as `load_prompts` returns them."""
     if not isinstance(prompts, Mapping):
         raise PromptError(f"prompts = {short(prompts)}; expected a map of frame numbers to lists of Prompt")
     found: dict[int, list[Prompt]] = {}
@@ -108,6 +108,6 @@ def read_mask(
     path: Path, where: str, error: type[RtsegError] = PromptError, value: int | tuple[int, ...] | None = None
 ) -> BoolMask:
     """A mask image as bool [H, W]; `value` as in a prompt file. `error` if it is ambiguous."""
-    from .mask_images import mask_of_image  # a prompt of clicks needs no reader of pictures
+    from .mask_images import mask_of_image  # clicks and boxes need no reader of pictures
 
     return mask_of_image(path, f"{where}: mask = {str(path)!r}", error, value)

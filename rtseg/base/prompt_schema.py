@@ -17,7 +17,7 @@ from .errors import PromptError, RtsegError, short
 from .schema import Finite, Text, convert_value, mistake
 
 MAX_ID = 255  # of an object: ids are pixel values in palette images, where 0 is the background
-MAX_INT = (1 << 63) - 1  # of the number of a frame, which is sent in eight bytes
+MAX_INT = (1 << 63) - 1  # of a frame number, which is sent in eight bytes
 MAX_SIDE = 16384  # of a picture
 MAX_POINTS, MAX_LABEL = 64, 64  # of a prompt; of a label, in characters
 POINTS = "points like [[x, y, 1 or 0], ...]"
@@ -53,7 +53,7 @@ class PromptFields(Struct, frozen=True, kw_only=True):
             _check_box(self.box)
 
     def given(self) -> dict[str, Any]:
-        """The fields but the mask, with the defaults of a `Prompt`."""
+        """All fields except the mask, with the defaults of a `Prompt`."""
         defaults: dict[str, Any] = {"points": (), "box": None, "label": None}
         found = {key: getattr(self, key) for key in defaults}
         return {"id": self.id} | {key: defaults[key] if value is UNSET else value for key, value in found.items()}
@@ -89,7 +89,7 @@ def as_mask(value: object, name: str, error: type[RtsegError], advice: Advice | 
             (in 16 bits 0 and 65535), whatever the type. A mask of nothing or of everything is refused.
         name: names it in the error line.
         error: the class of the error.
-        advice: says how to make a mask of an array [H, W] that is none; None for that of the public API.
+        advice: the end of the error line for an array [H, W] that is not a mask; None for that of the public API.
     """
     values_hw = _plane(value, name, error)
     if values_hw.dtype == np.bool_:
@@ -109,7 +109,7 @@ def as_mask(value: object, name: str, error: type[RtsegError], advice: Advice | 
         )
     owner: object = mask_hw.base
     if isinstance(owner, bytes):
-        return mask_hw  # a copy of ours
+        return mask_hw  # a read-only copy that an earlier call made
     return np.ndarray(mask_hw.shape, np.bool_, mask_hw.tobytes())
 
 
@@ -119,7 +119,7 @@ def _plane(value: Any, name: str, error: type[RtsegError]) -> npt.NDArray[Any]:
     if type(value).__name__ == "MaskedArray":
         raise error(f"{name} is a masked array; {expected}: mask.filled(0)")
     try:
-        if hasattr(value, "detach"):  # a tensor, wherever it lies
+        if hasattr(value, "detach"):  # a tensor, on any device
             value = value.detach().cpu()
             value = value.float() if "bfloat16" in str(value.dtype) else value
         values = np.asarray(value)
@@ -137,7 +137,7 @@ def _plane(value: Any, name: str, error: type[RtsegError]) -> npt.NDArray[Any]:
 
 
 def _span(values_hw: npt.NDArray[Any]) -> str:
-    """The values of a mask in words: each of them where they are few, else the range."""
+    """The values of a mask in words: each value if there are few, else the range."""
     bad = int((~np.isfinite(values_hw)).sum()) if values_hw.dtype.kind == "f" else 0
     if bad and np.isnan(values_hw).any():
         return f"with {bad} values that are no numbers"

@@ -31,7 +31,8 @@ LITTER = {".DS_Store", "Thumbs.db"}  # of file managers
 MAKER = ".maker"  # a file in a partial folder that names the process
 FRESH_S = 60.0  # a younger folder may not have been locked yet
 LONGEST = 225  # bytes of a name to which a suffix is added: file systems take 255
-Reason = (OSError, RuntimeError, ValueError)  # of a path; the latter two for a loop of links, and NUL in a name
+# Errors of a path: RuntimeError for a loop of links, ValueError for NUL in a name.
+Reason = (OSError, RuntimeError, ValueError)
 
 
 @dataclass(slots=True)
@@ -42,8 +43,8 @@ class Part:
         path: the folder to write to.
         left: folders with results that killed runs had begun.
         incomplete: the run ended early; its result never replaces a complete one.
-        keep: the result is worth keeping, so that no later failure removes it.
-        final: where the result is in the end.
+        keep: no later failure removes the result.
+        final: where the result was put; None until then.
     """
 
     path: Path
@@ -60,7 +61,7 @@ def check_apart(sources: Iterable[str | Path], out: Path) -> None:
         if not final.is_dir():
             return
     for source in sources:
-        with suppress(*Reason):  # not a path but a URI
+        with suppress(*Reason):  # of a uri, which is not a path
             path = Path(source)
             inside = path.exists() and (path.resolve() == final or final in path.resolve().parents)
             if inside:
@@ -83,7 +84,7 @@ def result_folder(out: Path, force: bool = False, proof: str = "run.json") -> It
         force: replace an earlier result of the same kind. A folder with any other file in it is never replaced.
         proof: the file that identifies this kind of result.
 
-    If `out` is filled by somebody else meanwhile, the result is put beside it.
+    If another process fills `out` meanwhile, the result is put beside it.
 
     Raises:
         ConfigError: before any work: another run writes to `out`, or `out` is not empty.
@@ -118,7 +119,7 @@ def result_folder(out: Path, force: bool = False, proof: str = "run.json") -> It
 
 @contextmanager
 def _one_line(out: Path, part: Part | None = None) -> Iterator[None]:
-    """Turn a failure of the file system into an `OutputError` about `out`, with the final names of files in it."""
+    """Turn a failure of the file system into an `OutputError` about `out`, with the final names of its files."""
     try:
         yield
     except OutputError as e:
@@ -235,7 +236,7 @@ def incomplete(folder: Path) -> bool:
 
 
 def _install(part: Part, out: Path, final: Path, force: bool, proof: str) -> None:
-    """Give the result its final name; if that is taken by now, a free one, and raise an error that says so."""
+    """Give the result its final name. If that is taken by now, give it a free name and raise an error that says so."""
     part.keep = True
     place = part.path
     try:
@@ -255,7 +256,7 @@ def _install(part: Part, out: Path, final: Path, force: bool, proof: str) -> Non
 
 
 def _beside(place: Path, final: Path) -> Path:
-    """Move it to a free name beside the final one, such as `NAME-2`."""
+    """Move the result to a free name beside the final one, such as `NAME-2`."""
     number = 2
     while (free := place.with_name(f"{short_name(final.name)}-{number}")).exists():
         number += 1

@@ -30,7 +30,7 @@ from .errors import ConfigError, RtsegError, did_you_mean, short
 
 T = TypeVar("T")
 Text = Annotated[str, Meta(min_length=1, pattern=r"\A[^\0\ud800-\udfff]*\Z")]  # what can be written anywhere
-Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]  # for the bounds alone: a bare float may be infinite, or no number
+Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]  # only the bounds exclude infinity and NaN
 ImageSize = Annotated[int, Meta(ge=64, le=4096, multiple_of=32)]  # side of the square that a network sees, in pixels
 
 _MAX_DEPTH = 8  # of lists in lists
@@ -53,7 +53,7 @@ def convert(
         kind: a `msgspec.Struct` or a dataclass, whose annotations are the rules.
         where: opens the error line: the file, and the part of it.
         error: the class of the error.
-        internal: fields that only our code may set: as keys they are unknown.
+        internal: fields that only rtseg sets; as keys of the dict they are unknown.
 
     Raises `error` in one line that names the first mistake.
     """
@@ -91,7 +91,7 @@ def mistake(key: str, value: object, expected: str) -> ValueError:
 
 
 def _plain_number(value: Any) -> Any:
-    """A number of any library as an int where it is whole, else as a float; anything else as it is."""
+    """A number of any library as an int if it is whole, else as a float; any other value unchanged."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -136,7 +136,7 @@ def _plain_field(value: Any, field: _Field | None) -> Any:
     if field is None or isinstance(field.info, inspect.AnyType | inspect.CustomType):
         return value
     if isinstance(field.info, _TABLES):
-        if isinstance(value, field.info.cls):  # made by a caller, and perhaps wrong
+        if isinstance(value, field.info.cls):  # made by a caller, so not checked yet
             value = {key: getattr(value, key) for key in _fields(field.info.cls)}
         return _plain_table(value, field.info.cls) if isinstance(value, Mapping) else value
     item = field.info.item_type if isinstance(field.info, _LISTS) else None
@@ -165,7 +165,7 @@ def _fields(kind: type) -> dict[str, _Field]:
 
 
 def _given(info: inspect.Type) -> inspect.Type:
-    """A type without the `None` that stands for a field that is left out."""
+    """A type without `None`, which stands for an omitted field."""
     if isinstance(info, inspect.UnionType):
         given = [one for one in info.types if not isinstance(one, inspect.NoneType)]
         return given[0] if len(given) == 1 else info
@@ -204,7 +204,7 @@ class _Table:
                 return f"{self.where}: {key!r} is missing; expected {_expected(field.info, None, key)}"
         try:
             _convert(self.values, self.kind)
-        except (msgspec.ValidationError, OverflowError) as e:  # of __post_init__
+        except (msgspec.ValidationError, OverflowError) as e:  # from `__post_init__`
             return f"{self.where}: {e}"
         return None
 
@@ -234,7 +234,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _expected(info: inspect.Type, value: object, key: str) -> str:
-    """The values of a type in words; `value` is the one that was refused, None for a missing one."""
+    """The values of a type in words; `value` is the refused one, None if it is missing."""
     if isinstance(info, inspect.Metadata):
         description = (info.extra_json_schema or {}).get("description")
         choices = (info.extra or {}).get("choices")

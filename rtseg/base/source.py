@@ -15,14 +15,14 @@ from .account import Account
 from .errors import SourceError
 from .types import Frame, now_ns
 
-Mode = Literal["off", "auto", "on"]  # of deinterlacing: never, the pictures marked as interlaced, all
+Mode = Literal["off", "auto", "on"]  # which pictures are deinterlaced: none, those marked as interlaced, all
 MODES: tuple[Mode, ...] = ("off", "auto", "on")
 Damaged = Literal["skip", "stop"]  # skip damaged frames, or stop at the first
 DAMAGED: tuple[Damaged, ...] = ("skip", "stop")
 
 
 class PermanentSourceError(SourceError):
-    """A live input that cannot be opened, for a reason that a later try does not change."""
+    """A live input cannot be opened, for a reason that makes another attempt pointless."""
 
 
 class Source(ABC):
@@ -35,12 +35,12 @@ class Source(ABC):
         uri: what was opened.
         width: of its pictures, in pixels.
         height: of its pictures, in pixels.
-        fps: the nominal rate; a frame's own time is `pts * time_base`.
+        fps: the nominal frame rate; a frame's own time is `pts * time_base`.
         frame_count: how many frames the source declares; None if it does not know.
         sample_aspect: the width of a pixel divided by its height: 64/45 for PAL that is shown at 16:9.
         account: what was found while reading: frames skipped, repaired and assumed.
         session: a random name, which every frame carries.
-        paced: whether frames come at the pace of their own times.
+        paced: whether frames come in real time, by their own times.
     """
 
     def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
@@ -48,7 +48,7 @@ class Source(ABC):
         self.sample_aspect = Fraction(1)
         self.account = Account(declared=frame_count, count=frame_count)
         self.session = secrets.token_hex(6)
-        self.paced = False  # True: optional work as expensive as decoding is left out
+        self.paced = False  # if True, optional work that costs as much as decoding is left out
         self._grab_ns = 0
         self._closed = threading.Event()
 

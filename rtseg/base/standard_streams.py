@@ -9,7 +9,7 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def open_standard_streams() -> None:
-    """Open each of descriptors 0, 1 and 2 that is closed on /dev/null.
+    """Open /dev/null for each of the descriptors 0, 1 and 2 that is closed.
 
     Otherwise the next files that the process opens would get these numbers: a child process would read one of them as
     its stdin, and printed text would be written into another.

@@ -13,7 +13,7 @@ from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
 WIDE = 150  # columns of the widest table
-# Sections that only files need; warnings were printed when they arose.
+# Sections for files only, not printed here; warnings were printed when they arose.
 FOR_FILES = ("files", "reading", "fine", "source_account", "warnings")
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
@@ -21,7 +21,7 @@ MARKS = {True: "ok", False: "missing", None: "absent"}
 def show(result: dict[str, Any], to_stderr: bool = False) -> None:
     """Print a verb's result: known sections as tables, the rest as `key: value`."""
     console = Console(stderr=to_stderr)
-    if isinstance(result, RichRenderable):  # a result that draws itself
+    if isinstance(result, RichRenderable):  # Rich prints it as it is
         if not console.is_terminal:  # a file or a pipe has no width
             console.width = WIDE
         console.print(result)

@@ -60,9 +60,9 @@ class Histogram:
 
 
 class Stages:
-    """A histogram per stage; a stage that is not named here is added when it is first timed.
+    """A histogram per stage; a stage that was not given to the constructor is added when it is first timed.
 
-    Threads may share one `Stages` if all stages are named here and each is timed by one thread only.
+    Threads may share one `Stages` if the constructor got all stages and each stage is timed by one thread only.
     """
 
     def __init__(self, *stages: str) -> None:

@@ -30,23 +30,23 @@ Float32 = npt.NDArray[np.float32]
 class Masks:
     """The tracker's answer for one frame: for each object a mask, a label, and two confidences.
 
-    On the frame of a mask prompt the mask is the prompt's, with a score and an IoU of 1, as in SAM 2: the network was
-    not asked. For a small or thin one it is asked; score and IoU are then those of what it finds on the same picture.
+    On the frame of a mask prompt the mask is the prompt's, with score and IoU 1, as in SAM 2: the network does not
+    judge it. For a small or thin mask it does; score and IoU are then those of what it finds on the same picture.
 
     Attributes:
         seq: the frame's number.
         session: the frame's session.
         captured_ns: when the frame was captured, in nanoseconds of the monotonic clock.
-        done_ns: when the masks were done, on the same clock.
+        done_ns: when the masks were finished, on the same clock.
         height: of the frame, in pixels.
         width: of the frame, in pixels.
-        ids: the B objects, in ascending order.
-        labels: of each object.
-        scores: of each object, the probability that it is visible on this frame.
-        ious: of each object, the network's own estimate of its mask's IoU.
+        ids: the ids of the B objects, in ascending order.
+        labels: the label of each object.
+        scores: for each object, the probability that it is visible on this frame.
+        ious: for each object, the network's own estimate of its mask's IoU.
         mask_logits_bhw: float32 [B, h, w], at the network's resolution. Above 0 is the object. `logits` and `mask` give
             one object at frame size.
-        warnings: lines about prompts on this frame whose objects are too small to be followed well.
+        warnings: lines about prompts on this frame whose objects are too small to be tracked well.
         cut: whether another scene begins with this frame.
         lost: the ids of objects that are out of view, after a cut or because the camera turned away. Their masks are
             empty, and their scores 0, until they are found again.
@@ -85,13 +85,13 @@ class Masks:
     def on(self, frame: Frame) -> Masks:
         """The same masks with their edges at the picture's resolution.
 
-        Near an edge a pixel goes with those around it that look like it. The picture is referred to, not copied.
+        Near an edge a pixel takes the logits of the area around it that has its colour. The picture is not copied.
 
         Arguments:
-            frame: the one that the masks are of.
+            frame: the frame that the masks belong to.
 
         Returns:
-            Masks whose `logits`, `mask` and `id_map` are refined. It takes up to several ms an object.
+            Masks whose `logits`, `mask` and `id_map` are refined, in up to several ms an object.
 
         Raises:
             SourceError: the frame has another size.
@@ -108,7 +108,7 @@ class Masks:
             object_id: one of `ids`; `KeyError` for another.
 
         Returns:
-            float32 [H, W], read-only. Resized bilinearly with half-pixel centres, as SAM 2 does, or as `on` says.
+            float32 [H, W], read-only. Resized bilinearly with half-pixel centres, as in SAM 2, or refined by `on`.
         """
         object_id = as_id(object_id, "masks")
         full_hw = self._full.get(object_id)

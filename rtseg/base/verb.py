@@ -1,7 +1,7 @@
 """What a verb of the command line is: its help, its options, its example and the function that it runs, in one place.
 
 A package with verbs has a `commands.py` that lists them in `VERBS`; `cli.py` collects these lists. A `commands.py`
-imports at its top only what the words of the command line need, and a function imports the rest when it runs.
+imports at its top only what parsing the command line needs; a function imports the rest when it runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class UsageError(RtsegError):
-    """The words of the command line do not fit together."""
+    """The arguments of the command line are wrong, or do not fit together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def option(*flags: str, **settings: Any) -> Option:
 class Verb:
     """One verb: `rtseg NAME`, or with `requests` a group of them: `rtseg NAME REQUEST`.
 
-    `run` takes the parsed arguments and returns the verb's result; what goes wrong is an `RtsegError`.
+    `run` takes the parsed arguments and returns the verb's result; its failures are `RtsegError`s.
     `placeholder` names the requests in the usage line.
     """
 
@@ -75,7 +75,7 @@ class Verb:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are exceptions: `main` reports them as it does all others."""
+    """A parser that raises its errors: `main` reports them like all others."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def path(text: str) -> Path:
-    """A path, with `~` made the home folder: a shell does not do so in --out=~/x, nor in quotes."""
+    """A path, with `~` replaced by the home folder: a shell does not replace it in --out=~/x, nor in quotes."""
     return as_path(text)
 
 
@@ -108,12 +108,12 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Words between commas."""
+    """The words of a comma-separated list."""
     return tuple(word for word in text.split(",") if word)
 
 
 def numbers(count: int | None, expected: str) -> Callable[[str], tuple[float, ...]]:
-    """A parser of `count` finite numbers between commas (None: of any count from 1)."""
+    """A parser of `count` comma-separated finite numbers (None: one or more)."""
 
     def parse(text: str) -> tuple[float, ...]:
         try:

@@ -5,7 +5,7 @@
     live_stream.py   frames of one connection to a live input; address.py: the grammar of its uri
     image_source.py  frames of image files; image_order.py: which files of a folder are frames, and their order
     capture.py       what a feed reads from: reconnects, measures its health (health.py), crops (crop.py)
-    demux/           bytes -> packets with timestamps, and what their container says of damage
+    demux/           bytes -> packets with timestamps, and the damage that their container shows
     decode/          packets -> whole pictures -> RGB images
 
 Drawn sources (`synthetic:`, `coded:`) are in `rtseg.synthetic`.

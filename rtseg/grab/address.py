@@ -21,7 +21,7 @@ from .redact import redact, unescaped
 LIVE = ("rtsp", "rtsps", "rtmp", "srt", "udp", "tcp", "rtp", "http", "https", "v4l2")
 PORT_NEEDED = ("srt", "udp", "tcp", "rtp")
 V4L2 = {"width": (16, 16384), "height": (16, 16384), "fps": (1, 1000)}
-SOCKET_US = "2000000"  # for a host that does not answer; the next attempt finds one that came back
+SOCKET_US = "2000000"  # time limit for a host that does not answer; a later attempt finds a host that is back
 # Two pictures give the frame rate where the stream does not state it. Not `nobuffer`: it discards what was read while
 # probing, the first key frame included, and makes nothing faster after that.
 QUICK = {"probesize": "1000000", "analyzeduration": "500000", "fpsprobesize": "2"}
@@ -44,7 +44,7 @@ class Address:
         return redact(self.uri)
 
     def with_parser(self) -> Address | None:
-        """The same with FFmpeg's parser, for senders whose packets are not one picture each; None if it has one."""
+        """The address with FFmpeg's parser, for senders whose packets are not one picture each; None if it has it."""
         options = {key: value for key, value in self.options.items() if key not in NO_PARSER}
         return replace(self, options=options) if options != self.options else None
 
@@ -52,7 +52,7 @@ class Address:
 def live_address(uri: str) -> Address | None:
     """The address in a live uri; None if it is not a live uri. `SourceError` if it can never work.
 
-    A name that exists as a file or a folder is that, whatever it looks like.
+    The name of an existing file or folder is never a live uri.
     """
     if kind_of(uri) in ("file", "folder", "pipe"):
         return None
@@ -85,7 +85,7 @@ def live_address(uri: str) -> Address | None:
 
 
 def _is_credentials(parts: SplitResult) -> bool:
-    """Whether what looks like host and port is the beginning of a user name and a password."""
+    """Whether the apparent host and port are the beginning of a user name and a password."""
     if "@" in parts.netloc:
         return False
     after_path = parts.path.rpartition("@")

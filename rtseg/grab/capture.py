@@ -1,4 +1,4 @@
-"""What a feed reads its frames from: a live input that is reopened when it is lost, or a recording; its health too."""
+"""The frames of a feed and their health: from a live input, which is reopened when it is lost, or from a recording."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .redact import UnescapedError, redact
 
 Pace = Literal["native", "flat-out"]
 PACES: tuple[Pace, ...] = ("native", "flat-out")
-# Reopened at once, then after 0.1 s, 0.2 s, ... A source that is back is found within the longest wait.
+# A lost input is reopened at once, then after 0.1 s, 0.2 s, ... An input that is back is found within the longest wait.
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 1.0
 STABLE_S = 1.0  # a connection that lasted this long was good: when it is lost, the next attempt is made at once
 
@@ -38,11 +38,11 @@ class Capture:
         pace: play a recording in real time (`native`), or as fast as it can be read (`flat-out`).
         deinterlace: as for `open_source`. `frame.interlaced` says how the source is coded, also after deinterlacing.
         crop: `off`, a box, or `auto`: the endoscope's field of view, found once for each picture size.
-        first: no frame of this input was seen yet, so an error that a retry cannot mend ends it, also if it is live.
-            Otherwise a live input may have been unplugged, and is waited for.
+        first: no frame of this input was read before, so an error that no retry can fix ends a live input, too.
+            Otherwise it may have been unplugged, and is waited for.
 
     Raises:
-        SourceError: at once, for what can never work.
+        SourceError: the input can never work.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Capture:
 
     @property
     def fps(self) -> float:
-        """The nominal rate of a recording, or of the latest connection; 0 before the first."""
+        """The nominal frame rate of a recording, or of the latest connection; 0 before the first."""
         source = self._source
         return source.fps if source else 0.0
 
@@ -87,7 +87,7 @@ class Capture:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of a recording's frames, after cropping; None if only reading it tells."""
+        """Height and width of a recording's frames, after cropping; None if they are known only when it is read."""
         source = None if self.live else self._source
         if source is None or self._crop.auto:
             return None
@@ -118,7 +118,7 @@ class Capture:
         self.health.ended()
 
     def close(self) -> None:
-        """End `frames`, at the latest when the call that it is in returns; from any thread."""
+        """End `frames`, at the latest when its current call returns; from any thread."""
         self._closed.set()
         if self._source:
             self._source.close()
@@ -195,7 +195,7 @@ def _check_live(address: Address, fps: float | None, first: bool) -> None:
 
 
 def added_up(before: Account, now: Account) -> Account:
-    """The account of one connection after another. That a connection ended is not the end of the feed."""
+    """The accounts of two connections as one; without `ended`, as the feed continues when a connection ends."""
     gaps = [replace(gap, before=gap.before + before.shown) for gap in now.gaps]
     return Account(
         shown=before.shown + now.shown, leading=before.leading + now.leading, damaged=before.damaged + now.damaged,

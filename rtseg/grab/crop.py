@@ -1,4 +1,4 @@
-"""Crop frames to the endoscope's field of view: the black surround and text such as name and clock are cut off."""
+"""Crops frames to the endoscope's field of view: the black surround and text such as name and clock are cut off."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The health of a feed: a state and counters, from the frames that arrive and the time that passes between them.
 
-The thread that reads the feed reports events (`opened`, `frame`, `lost`, ...). Another thread asks for `state`, `hung`
-and `counters` whenever it likes: that a feed has stalled shows by the absence of events.
+The thread that reads the feed reports events (`opened`, `frame`, `lost`, ...). Another thread may read `state`, `hung`
+and `counters` at any time: a stall shows only in the absence of events.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Health:
 def _same(a: Frame, b: Frame) -> bool:
     """Whether two pictures are exactly the same.
 
-    Live pictures differ in the few rows compared first, so it is cheap.
+    Live pictures differ in the few rows that are compared first, so the comparison is cheap.
     """
     first, second = a.image_hwc, b.image_hwc
     if first is second:

@@ -81,7 +81,7 @@ class Kind:
         return not MASK_WORDS.isdisjoint(re.findall(r"[a-z]+", self.stem))
 
     def belongs_to(self, other: Kind) -> bool:
-        """Whether these show the same moments as `other`, which are the frames."""
+        """Whether these files are left out beside the frames `other`, by the rules above."""
         shared, marked = len(self.numbers & other.numbers), self.is_marked and not other.is_marked
         least = len(self.numbers) if not marked else min(len(self.numbers), len(other.numbers))
         if not shared or 2 * shared < least:
@@ -129,7 +129,7 @@ def frames_in(paths: Sequence[Path]) -> tuple[list[Path], str]:
 def missing_in(frames: Sequence[Path]) -> str:
     """Which numbers are missing among a folder's frames, in words; "" for none.
 
-    Only for numbers with a constant step, except for a few gaps: there, frames were probably lost.
+    Only if the numbers have a constant step with few gaps: at a gap, frames were probably lost.
     """
     found = kinds(frames)
     fields = [[int(number) for number in _NUMBER.findall(path.stem) if number.isdecimal()] for path in frames]

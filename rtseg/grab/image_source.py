@@ -19,8 +19,8 @@ class ImageSource(Source):
     """Images of one size, as 8-bit RGB at a given rate; each frame has the name of its file.
 
     `pictures` are files, each with the number of a picture in it (None: the file holds one). `bits` is how many bits of
-    a 16-bit value are used, if the files do not say so. The pixel aspect ratio of PNG and JPEG is for printers, and not
-    read.
+    a 16-bit value are used, if the files do not say so. The pixel aspect ratio of PNG and JPEG is meant for printers,
+    and is ignored.
     """
 
     def __init__(

@@ -39,13 +39,13 @@ OPENING_S = 2 * (2 * OPEN_S + FIRST_S + READ_S)
 # What each picture in MPEG-TS begins with: an access unit delimiter, which the standard demands, or MPEG-2's header.
 DELIMITERS = {"h264": b"\0\0\1\x09", "hevc": b"\0\0\1\x46", "mpeg2video": b"\0\0\1\0"}
 REORDERED = ("h264", "hevc")  # keep their display order with `low_delay`; MPEG-2 would come in decoding order
-# Errors that a retry does not mend: a wrong password, a device without read permission, a missing part of FFmpeg.
+# Errors that no retry can fix: a wrong password, a device without read permission, a missing part of FFmpeg.
 HOPELESS = (
     av.HTTPUnauthorizedError, av.HTTPForbiddenError, av.ProtocolNotFoundError, av.DemuxerNotFoundError,
     av.DecoderNotFoundError, PermissionError,
 )  # fmt: skip
 FPS = 25.0  # where the feed does not state its rate
-FASTEST = 300  # a stated rate above is not believed
+FASTEST = 300  # a higher stated rate is not believed
 ReceivedPicture = tuple[av.VideoFrame, int, Loss | None]
 
 
@@ -53,7 +53,7 @@ class StreamSource(Source):
     """One connection to a live input; `SourceError` when it cannot be made, and when it is lost.
 
     Iterating again makes a new connection, with a new session: a live feed has no first frame to go back to.
-    `frame.interlaced` says how the feed is coded, also where `deinterlace` has made the picture whole.
+    `frame.interlaced` says how the feed is coded, also after deinterlacing.
     """
 
     def __init__(self, uri: str, *, deinterlace: Mode = "auto", damaged: Damaged = "skip") -> None:
@@ -76,7 +76,7 @@ class StreamSource(Source):
             self.account.begin()
             for seq, (picture, captured_ns, loss) in enumerate(connection.pictures()):
                 self.corrupt = connection.corrupt
-                pts, time_base = picture.pts, connection.time_base  # pictures from the decoder's buffer have none
+                pts, time_base = picture.pts, connection.time_base  # buffered pictures have no time base
                 if pts is None or time_base is None:
                     pts, time_base = seq, 1 / Fraction(self.fps).limit_denominator(1001)
                 self._note(seq, float(pts * time_base), loss, connection.whole.leading)
@@ -181,7 +181,7 @@ class _Connection:
                 for picture in self._decode(cast("av.Packet[av.VideoStream]", packet)):
                     good_ns = now_ns()
                     loss, self.whole.loss = self.whole.loss, None
-                    if not self._started:  # what was sent before we connected was not lost
+                    if not self._started:  # pictures sent before the connection were not lost
                         loss = None
                     self.corrupt += 0 if loss is None else loss.lost or 1
                     self._started = True
@@ -238,7 +238,7 @@ def _open(address: Address, stack: ExitStack) -> InputContainer:
 
 def _reason(error: Exception, address: Address) -> str:
     """The message of FFmpeg or libsrt, without the uri, which it often repeats."""
-    # FFmpeg reports it as a mere input/output error.
+    # FFmpeg reports an unknown host name as a mere input/output error.
     if getattr(error, "errno", None) == errno.EIO and _is_unresolvable(address):
         return "no host of this name is known here"
     return scrub(getattr(error, "strerror", None) or error, address.uri)

@@ -22,13 +22,13 @@ from .decode.display_color import is_displayable
 from .decode.orientation import Orientation
 from .demux.demuxer import INSTEAD
 
-# Codecs whose chroma samples FFmpeg places to the left where the stream says nothing; for all others, to the center.
+# Codecs whose chroma samples FFmpeg places to the left if the stream states nothing; for all others, in the center.
 LEFT = ("h264", "hevc", "mpeg2video", "mpeg4", "vc1", "wmv3")
 HIDES = "whole as NVDEC gave it, which conceals damage inside a picture and does not report it"
 
 
 class Gpu(Protocol):
-    """Takes pictures from where the decoder left them: `rtseg.engine.picture.on_gpu.OnGpu`."""
+    """Converts pictures in the GPU's memory: `rtseg.engine.picture.on_gpu.OnGpu`."""
 
     @property
     def index(self) -> int: ...

@@ -1,4 +1,4 @@
-"""What a uri, a path or a list of files opens."""
+"""Opens a source of frames from a uri, a path or a list of files."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def open_source(
     Arguments:
         uri: a video file, an image file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`,
             `/dev/video0`, ...), a recording on a web server (`https://`), or
-            `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). The name of an
-            existing file or folder is that, whatever it looks like. A list of video files is one recording, in the
-            order given. A pipe and `-` (standard input) can be read once. A live input is one connection: its loss is a
+            `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). An existing file or
+            folder is opened even if its name looks like a uri. A list of video files is one recording, in the order
+            given. A pipe and `-` (standard input) can be read once. A live input is one connection: its loss is a
             `SourceError`.
         fps: the frame rate of images (else 25), of a synthetic source, or of a bare stream such as a .h264 file. Other
             videos have their own timestamps.
@@ -55,7 +55,7 @@ def open_source(
         bits: how many bits of a 16-bit image value are used, for files that do not say so.
 
     Raises:
-        SourceError: there is nothing that can be read, or an argument does not fit the source.
+        SourceError: the source cannot be read, or an argument does not fit it.
     """
     if not isinstance(uri, (str, Path)):
         uris = _several(uri)
@@ -116,7 +116,7 @@ def open_recording(
 def _open_joined(
     uris: Sequence[str], fps: float | None, deinterlace: Mode, damaged: Damaged, bits: int | None
 ) -> Source:
-    """Several video files as one recording: frame numbers and timestamps go on from one file to the next."""
+    """Several video files as one recording: frame numbers and timestamps continue from one file to the next."""
     if not uris:
         raise SourceError("no files to join; expected one or more")
     if len(uris) == 1:
@@ -183,7 +183,7 @@ def _unopened(uri: str) -> SourceError:
     """Why a uri that is neither a file, a folder nor a drawn source cannot be opened."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", uri)
     if scheme:
-        # Without slashes `redact` cannot take it apart, and it may still hold a password.
+        # `redact` cannot parse a uri without slashes, which may still hold a password.
         shown = redact(uri) if uri.startswith("/", scheme.end()) else f"{scheme[0]}{HIDDEN}"
         if scheme[1].lower() in LIVE:
             return SourceError(f"{shown}: expected {scheme[1].lower()}://HOST/PATH")

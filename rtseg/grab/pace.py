@@ -39,7 +39,7 @@ class _Paced(Source):
     def _idle_s(self, start_ns: int, last_s: float) -> float:
         """How long to wait before the next frame is read, so that it is decoded just before it is due.
 
-        Decoded at once, it would take CPU time from the processes that still work on this one.
+        Decoding it at once would take CPU time from the processes that still work on the frame before.
         """
         if not start_ns:
             return 0.0

@@ -15,7 +15,7 @@ Kind = Literal["", "file", "folder", "pipe", "other"]
 
 
 def kind_of(name: str) -> Kind:
-    """What exists under this name, "" for nothing; `SourceError` if permissions do not let us see."""
+    """What exists under this name, "" for nothing; `SourceError` if permissions hide that."""
     try:
         mode = Path(name).stat().st_mode if name else 0  # "" would be the current folder
     except ValueError:  # it holds a zero byte

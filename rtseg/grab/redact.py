@@ -62,7 +62,7 @@ def unescaped(uri: str) -> UnescapedError | None:
 def redact(uri: str) -> str:
     """The uri with everything that may be secret as `***`.
 
-    What is no uri (a path, `synthetic:...`) is returned as it is.
+    Anything else (a path, `synthetic:...`) is returned unchanged.
     """
     scheme = SCHEME.match(uri)
     if not scheme:

@@ -41,7 +41,7 @@ RATE_TOLERANCE = 0.01  # the relative difference in frame rate that joined recor
 
 @dataclass(slots=True)
 class _FileInfo:
-    """What is known of a file once it was opened and its first picture decoded."""
+    """What is known of a file after its first picture was decoded."""
 
     rate: Fraction
     orientation: Orientation
@@ -66,7 +66,7 @@ class FileSource(Source):
         self, inputs: Sequence[Input], *, deinterlace: Mode = "off", damaged: Damaged = "skip",
         rate: Fraction | None = None, gpu: Gpu | None = None,
     ) -> None:  # fmt: skip
-        """`gpu` decodes the inputs, and their pictures stay there."""
+        """`rate`: the frame rate of bare streams. `gpu`: decodes the inputs, whose pictures stay in its memory."""
         self._rate, self._gpu = rate, gpu
         self._inputs, self._mode, self._damaged = inputs, deinterlace, damaged
         self._names = list(dict.fromkeys(each.name for each in inputs))
@@ -190,7 +190,7 @@ class FileSource(Source):
         )  # fmt: skip
 
     def _finish(self) -> None:
-        """Everything was read: now the number of frames is certain."""
+        """Set the number of frames, which is certain after everything was read."""
         account, counted = self.account, self.frame_count
         if counted is not None and account.shown < counted and not account.gaps:
             lost = counted - account.shown

@@ -38,7 +38,7 @@ def ended_error(account: Account, seq: int, why: str) -> RecordingEndedError:
 
 
 class VideoReader:
-    """Reads one file. It writes `account` as pictures are taken. `no_key_frames`: no packet is marked as a key frame.
+    """Reads one file and updates `account` for each picture. `no_key_frames`: no packet is marked as a key frame.
 
     `missing_bytes`: by how much the file is shorter than it states. `last`: no other file of the recording follows.
     `max_checked_area`: pixels of the largest pictures whose slices are checked.
@@ -124,7 +124,7 @@ class VideoReader:
             yield picture, pts, time_base
 
     def _count_missing(self, loss: Loss, seconds: float) -> Loss:
-        """Where nothing says how many pictures are missing, the timestamps before and after do."""
+        """The loss; if its number of pictures is unknown, by the timestamps before and after it."""
         rate = self._demuxer.stream.average_rate
         if loss.why != BROKEN or self._last_s is None or not rate:
             return loss
@@ -174,7 +174,7 @@ def _times(number: int) -> str:
 def _declared_end_s(demuxer: Demuxer) -> float:
     """When the video ends according to the container's header, in seconds; 0 if it does not state that."""
     container, stream = demuxer.container, demuxer.stream
-    # Other formats have no such header: FFmpeg estimates the end, and may do so from what is missing.
+    # Other formats have no such header: FFmpeg estimates the end, perhaps from incomplete data.
     if not {"mov", "matroska", "avi"} & demuxer.format:
         return 0.0
     if stream.duration and stream.time_base:

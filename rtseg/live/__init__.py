@@ -6,7 +6,7 @@
 `grab` may hang and `segment` may crash, and the picture continues. No worker waits for another; every frame that is not
 shown is counted, by cause.
 
-A worker imports this package, and so only its own files; the supervisor is imported when it is used.
+Workers import this package too, so it loads few modules by itself: the supervisor is imported when it is used.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ def run_live(
     Args:
         profile: what to play.
         seconds: when to stop, counted from the first frame; None: when the source ends.
-        ready: called with the feed and the address that it publishes at, when all is open and no frame was read yet.
+        ready: called with the feed and its publishing address when everything is open, before the first frame is read.
         worker: the command that starts a worker; None: this Python's `-m rtseg.live`.
 
     Returns:
         The report: what happened to every frame, and how long each stage took.
 
     Raises:
-        RtsegError: the feed cannot be played; its kind says why.
+        RtsegError: the feed cannot be played; its class says which part is the cause.
     """
     from ..grab.address import live_address
     from .feed import Feed
     from .worker_process import WORKER
 
-    live_address(profile.source)  # a mistake in it is an error here, before anything is started
+    live_address(profile.source)  # raises for a malformed source before anything is started
     feed = Feed(profile, worker or WORKER)
     feed.on_ready = ready
     return feed.run(seconds)

@@ -32,7 +32,7 @@ def memory_use(pid: int | None) -> dict[str, int]:
 
 
 class ActivityMonitor:
-    """Watches one process from now on. `active_ns`: when it last did anything; `progress_ns`: when it made progress.
+    """Watches one process from now on. `active_ns`: when it last did anything; `progress_ns`: its last progress.
 
     A heartbeat, a write, and waiting for a disk are progress. CPU time alone is activity: it may be a long computation
     or an endless loop. With `children`, its descendants count, too, as do their start and their end.
@@ -47,7 +47,7 @@ class ActivityMonitor:
         self.active_ns = self.progress_ns = now_ns()
 
     def _observe(self, beat_ns: int) -> tuple[_PROGRESS, float]:
-        """What shows progress, and the CPU time."""
+        """The values that show progress, and the CPU time."""
         family = [] if self._process is None else [self._process]
         if self._children and self._process is not None:
             with suppress(psutil.Error):
@@ -66,7 +66,7 @@ class ActivityMonitor:
         return False
 
     def look(self, beat_ns: int) -> None:
-        """Compare with the last look; `beat_ns` is the newest heartbeat."""
+        """Observe the process and compare with the last observation; `beat_ns` is the newest heartbeat."""
         now, seen = now_ns(), self._observe(beat_ns)
         if seen[0] != self._seen[0] or self._waits_for_disk():
             self.progress_ns = self.active_ns = now

@@ -24,7 +24,7 @@ def close(state: FeedState, statement: Statement, publish_status: Callable[[], N
         if role in state.workers:
             _stop(state, state.workers[role])
     _count_undecided(state)
-    if "record" in state.faults:  # what was drawn since is not recorded
+    if "record" in state.faults:  # frames drawn after the fault are not recorded
         drawn = sum(statement.mask_states().values())
         state.board.add("missed", max(0, drawn - state.board["record next"]))
     missed = state.board["missed"]
@@ -43,7 +43,7 @@ def cut_short(state: FeedState) -> None:
 
 
 def drained(state: FeedState) -> bool:
-    """After the last frame: whether every frame was shown or dropped, or the publisher has had its time."""
+    """After the last frame: whether every frame was shown or dropped, or the publisher's time limit has passed."""
     if not state.source.ended_ns:
         return False
     waited_ms = (now_ns() - state.source.ended_ns) / 1e6
@@ -66,7 +66,7 @@ def _stop(state: FeedState, worker: WorkerProcess) -> None:
     role = worker.role
     if not worker.starts:
         return
-    if worker.ended:  # just now
+    if worker.ended:  # since the last round
         receive_all(state, worker)
         worker.reap()
     if role == "record" and worker.pid is None and worker.refused is None:  # closes what its predecessor left open
@@ -74,9 +74,9 @@ def _stop(state: FeedState, worker: WorkerProcess) -> None:
         worker.start_if_due(lambda: worker_config(role, state))
     how = worker.stop(lambda: state.board[f"beat {role}"], lambda: receive_all(state, worker))
     if not how or not state.began_ns or state.ending.refusal is not None or worker.refused is not None:
-        return  # a refusal was reported when it came
+        return  # a refusal was reported before
     if role == "grab" and state.source.ended_ns and worker.pid is None:
-        return  # it had read all that there was
+        return  # it had read the whole source
     if role == "segment" and not worker.restarts and not worker.failing and not state.segmenter.history.ids:
         return  # it had no objects to segment
     state.fault(role, _consequence(role, how))

@@ -1,8 +1,8 @@
 """How the processors are divided among the workers of a feed: decided before they start, and shown in the status.
 
 The network gets whole cores. Showing the picture is short work of one thread at a time, which fits in between. So every
-thread pool except the network's has one thread. Where the pools have to share cores, threads sleep while they wait for
-work instead of spinning, which would take the processor from the others.
+thread pool except the network's has one thread. If the pools have to share cores, threads that wait for work sleep
+instead of spinning, which would take the processor from the others.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def environment(role: str, cores: Cores) -> dict[str, str]:
     """Environment variables of a worker: the sizes of its thread pools, and how they wait."""
     threads = threads_for(role, cores)
     shared = threads + 1 > cores.physical
-    # OpenCV's pool is for pictures: those of a feed take a millisecond, and cost more when they are split.
+    # OpenCV's work on a feed's pictures takes a millisecond, and costs more when it is split among threads.
     return {**dict.fromkeys(_POOLS, str(threads)), "OPENCV_FOR_THREADS_NUM": "1", **(_NO_SPINNING if shared else {})}
 
 
 class CoreUse:
-    """The threads that each worker may use, and the cores that it does use: since the last look, and on average."""
+    """The threads that each worker may use, and the cores that it uses: since the last measurement, and on average."""
 
     def __init__(self, cores: Cores) -> None:
         self._cores, self._start_ns = cores, now_ns()
-        self._seen: dict[str, tuple[int, float, int]] = {}  # by role: process, its CPU seconds, and when
+        self._seen: dict[str, tuple[int, float, int]] = {}  # by role: process, its CPU seconds, time of measurement
         self._total_s: dict[str, float] = {}
         self._now: dict[str, float] = {}
 
@@ -63,6 +63,6 @@ class CoreUse:
         return {"threads": threads_for(role, self._cores), "cores": round(self._now.get(role, 0.0), 2)}
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """For the end: the average over the whole feed."""
+        """For the feed's report: averages over the whole feed."""
         used = {role: f"{total / seconds:.2f}" for role, total in sorted(self._total_s.items())}
         return {"machine": str(self._cores), "network threads": threads_for("segment", self._cores), "used": used}

@@ -1,4 +1,4 @@
-"""Counters of a worker that begin at 0 with each of its processes, summed over all of them: a total never falls."""
+"""Counters of a worker, summed over all of its processes. They begin at 0 in each process; a total never falls."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 class CumulativeCounters:
-    """`total` is over all processes, also of nested maps. Of other values the last one counts."""
+    """`total`: the sums over all processes, also in nested maps; of values that are not integers, the latest."""
 
     def __init__(self) -> None:
         self._before: dict[str, Any] = {}
         self.total: dict[str, Any] = {}
 
     def update(self, counts: dict[str, Any]) -> dict[str, Any]:
-        """Take the counts of the present process so far; returns the total."""
+        """Note the counts of the present process so far; returns the total."""
         self.total = _sum(self._before, counts)
         return self.total
 

@@ -1,4 +1,4 @@
-"""What is done, as far as the profile allows, while masks are too old for their budget, and what people are told.
+"""What a feed does about masks that are too old for their budget, as far as the profile allows; advice to the user.
 
 The network may see a smaller picture (`least_image_size`), and masks may be moved along with the picture between the
 segmented frames (`carry`). Neither makes a mask younger than it is.
@@ -15,12 +15,12 @@ from .delay_monitor import Lag
 from .ipc.messages import SetImageSize
 from .state import FeedState
 
-MORE, BESIDE = 0.2, 1.2  # of a step: what another object adds, and what the other workers do
-PATIENCE_NS = 2_000_000_000  # beyond the seconds that are looked at: a lag that ends by itself needs nothing
+MORE, BESIDE = 0.2, 1.2  # factors of a step's time: added by each further object; for the load of the other workers
+PATIENCE_NS = 2_000_000_000  # beyond the seconds that are measured: a lag that ends by itself needs no action
 
 
 def control_delay(state: FeedState) -> None:
-    """Look whether the masks keep up, and do what is due; once in each round of the supervisor."""
+    """Check whether the masks keep up, and act if that is due; called once in each round of the supervisor."""
     delay = state.delay
     if state.conditions.recovering or state.conditions.paused or not state.workers["segment"].up:
         delay.restart()
@@ -39,7 +39,7 @@ def control_delay(state: FeedState) -> None:
 
 
 def check_first_step(state: FeedState, step_ms: float) -> None:
-    """The engine is ready, and a step of one object takes so long: before the first frame it may be too long."""
+    """Before the first frame, lower the image size if a step of one object, which takes `step_ms`, is too long."""
     step_ms *= (1 + MORE * (len(state.profile.objects) - 1)) * BESIDE if state.profile.objects else BESIDE
     allowed_ms = needed_ms(state.settings["budget_ms"], state.profile.target_fps)
     if not state.began_ns and step_ms > allowed_ms and _may_shrink(state):
@@ -47,7 +47,7 @@ def check_first_step(state: FeedState, step_ms: float) -> None:
 
 
 def keep_image_size(state: FeedState, why: str) -> None:
-    """The engine cannot be opened with a smaller picture: the larger one stays."""
+    """Keep the larger image size, because the engine cannot be opened with the smaller one."""
     state.recipe = state.larger_recipe
     state.profile = replace(state.profile, least_image_size=None)
     state.note("behind", "segment", f"no smaller picture: {why}")
@@ -60,7 +60,7 @@ def lag_status(state: FeedState) -> dict[str, Any] | None:
 
 
 def lag_report(state: FeedState) -> dict[str, Any]:
-    """For the end: the worst seconds, and what would have helped; empty if the masks always kept up."""
+    """For the report: the worst seconds, and what would have helped; empty if the masks always kept up."""
     if not state.worst_lag:
         return {}
     smaller = state.recipe.image_size < state.profile.engine.image_size
@@ -73,7 +73,7 @@ def _may_shrink(state: FeedState) -> bool:
 
 
 def _shrink(state: FeedState, step_ms: float, allowed_ms: float) -> None:
-    """Have the engine opened again with a smaller picture; the prompts are then replayed, as after a crash."""
+    """Have the engine reopened with a smaller image size; the prompts are then replayed, as after a crash."""
     least = state.profile.least_image_size or state.recipe.image_size
     size = min(size_for(state.recipe, step_ms, allowed_ms, least), state.recipe.image_size - SIDES)
     smaller = replace(state.recipe, image_size=max(size, least))

@@ -1,4 +1,4 @@
-"""Whether the masks keep up with their budget, and by how much they do not, over the last seconds."""
+"""Whether the masks kept within their budget over the last seconds, and by how much they failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..base.types import now_ns
 from .ipc.board import Board
 
-LOOK_NS = 500_000_000  # between two looks
+LOOK_NS = 500_000_000  # between two measurements
 _LOOKS = 6  # intervals that make up the last seconds
 _ENOUGH = 10  # frames with masks that a judgement needs
 FRESH, FRESH_AGAIN = 0.9, 0.95  # shares of fresh masks: too few below the first, enough again from the second on
@@ -17,7 +17,7 @@ FRESH, FRESH_AGAIN = 0.9, 0.95  # shares of fresh masks: too few below the first
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Counts of the board at one time."""
+    """A measurement: counts of the board at one time."""
 
     at_ns: int
     frames: int
@@ -29,7 +29,7 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What the last seconds were like: rates per second, the share of fresh masks, and the mean of a step in ms."""
+    """Masks that do not keep up: rates per second, share of fresh masks, mean time of a step, over the last seconds."""
 
     segmented_fps: float
     wanted_fps: float
@@ -49,7 +49,7 @@ class Lag:
 
 
 class DelayMonitor:
-    """Looks at a board twice a second. `lag` is None while the masks keep up; `since_ns` is when they last did.
+    """Measures a board twice a second. `lag` is None while the masks keep up; `since_ns`: when they last kept up.
 
     `worst` is the lag with the smallest share of fresh masks.
     """
@@ -61,12 +61,12 @@ class DelayMonitor:
         self.worst: Lag | None = None
 
     def restart(self) -> None:
-        """Forget what was seen, because masks are being restored, or another engine makes them."""
+        """Discard the measurements, because masks are being restored, or another engine makes them."""
         self._looks.clear()
         self.since_ns = now_ns()
 
     def look(self, frames: int, target_fps: float) -> None:
-        """Look, if that is due; `frames` is the number of frames that came in so far."""
+        """Measure, if that is due; `frames` is the number of frames that came in so far."""
         at_ns = now_ns()
         if self._looks and at_ns - self._looks[-1].at_ns < LOOK_NS:
             return

@@ -2,7 +2,7 @@
 
 The recording (`RECORDING`, which `python -m rtseg.live.demo` makes) shows a synthetic endoscope, and is played as a
 camera would: drawing the scene would take the CPU from the network. The viewer is a subscriber like any other: it
-records what was sent over the wire. The truth is known, so each mask is judged afterwards, on the frame that it is of.
+records what was sent over the wire. The truth is known, so each mask is judged afterwards, on its own frame.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from . import Feed, run_live
 from .profile import Publish, StreamProfile
 
 SEED = HELD_OUT_SEED + 10  # a scene that no training draws
-ENGINE = Recipe("micro", "package:micro", 224)  # which keeps up before anything is built for this machine
+ENGINE = Recipe("micro", "package:micro", 224)  # fast enough before anything is built for this machine
 LEAST_SIZE = 160  # pixels: the network's image size where the machine is too slow for more
 SECONDS = 20.0
 SOURCE = f"synthetic:laparoscopy?width=800&height=450&fps=25&seed={SEED}&seconds={SECONDS:g}"
@@ -65,7 +65,7 @@ class DemoViewer(threading.Thread):
                 self._update_poster(message.header, image_hwc)
 
     def _update_poster(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
-        """Take the picture as the poster if it shows both objects better: apart first, then the smaller one larger."""
+        """Use the picture as the poster if it shows both objects better: apart, or with the smaller one larger."""
         seconds = header["pts"] * header["time_base"][0] / header["time_base"][1]
         areas, boxes = [o["area"] for o in header["objects"]], [o["box"] for o in header["objects"]]
         if header["state"] != "fresh" or len(areas) < len(LABELS) or seconds < POSTER_AFTER:
@@ -114,7 +114,7 @@ def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, An
     finally:
         for viewer in viewers:
             viewer.finish()
-    if not viewers:  # it was ended before anything could be seen
+    if not viewers:  # the feed was ended before anything could be seen
         return report
     viewer = viewers[0]
     return {
@@ -172,12 +172,12 @@ def _apart(a: list[int], b: list[int], gap: int) -> bool:
 
 
 def _truth(frame: Frame) -> ImageU8:
-    assert frame.truth_hw is not None  # the synthetic source always knows
+    assert frame.truth_hw is not None  # every frame of the synthetic source has a truth
     return frame.truth_hw
 
 
 def record(path: Path) -> None:
-    """Draw SOURCE and write it to a file; to be run again after a change to the synthetic endoscope."""
+    """Draw SOURCE and write it to a file; run this again after a change to the synthetic endoscope."""
     with open_source(SOURCE) as source, Mp4Writer(path, source.width, source.height, source.fps) as recorder:
         for frame in source:
             recorder.write(frame.image_hwc)

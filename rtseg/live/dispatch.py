@@ -108,7 +108,7 @@ def _from_segment(state: FeedState, worker: WorkerProcess, message: r.Report) ->
 
 
 def _engine_ready(state: FeedState, worker: WorkerProcess, engine: str, step_ms: float) -> None:
-    """The network is there: replay the prompts to it."""
+    """The network is ready: replay the prompts to it."""
     worker.is_up()
     worker.silent_s = silence_s(worker.role, step_ms)
     state.engine = engine

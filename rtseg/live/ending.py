@@ -14,7 +14,7 @@ MINOR = ("record", "prompts")  # parts without which the feed works as before
 
 
 class Ending(ending.Ending):
-    """The faults of a feed. `refusal`: the error because of which it cannot be played at all, which `run` raises."""
+    """The faults of a feed. `refusal`: the error that makes it impossible to play, which `run` raises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Ending(ending.Ending):
 
     @property
     def failed(self) -> bool:
-        """Whether a part has failed that the feed needs."""
+        """Whether a part that the feed needs has failed."""
         return bool(self._first.keys() - set(MINOR))
 
     @property

@@ -47,7 +47,7 @@ class Feed:
                     self._supervisor.turn()
                     if seconds is not None and state.began_ns and until_ns == float("inf"):
                         until_ns = state.began_ns + seconds * 1e9
-            except KeyboardInterrupt:  # how a person ends a feed without an end
+            except KeyboardInterrupt:  # the usual end of a live feed
                 pass
             finally:
                 self._supervisor.close()

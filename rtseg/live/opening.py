@@ -15,7 +15,7 @@ GRAB_WAITS_NS = 30_000_000_000
 
 
 def may_begin(state: FeedState) -> bool:
-    """Whether to begin to grab: there is somebody to publish, and the network is ready or has had its time."""
+    """Whether grabbing may begin: the publisher is up, and the network is ready or its time limit has passed."""
     grab, segment = state.workers["grab"], state.workers["segment"]
     if state.began_ns or not grab.up or not state.workers["publish"].up:
         return False
@@ -24,7 +24,7 @@ def may_begin(state: FeedState) -> bool:
 
 
 def check_objects(state: FeedState, size: tuple[int, int]) -> None:
-    """Check the profile's objects by the height and width of a recording, before a network has been loaded."""
+    """Check the profile's objects by the height and width of a recording, before the network is loaded."""
     try:
         _check_number(state)
         for prompt in state.profile.objects:
@@ -40,7 +40,7 @@ def _check_number(state: FeedState) -> None:
 
 
 def give_first_prompts(state: FeedState) -> None:
-    """Give the profile's objects on the feed's first frame, once there is one."""
+    """Send the profile's prompts to the network with the feed's first frame, once there is one."""
     if state.first_prompts_given or not state.frames.head:
         return
     frame = state.frame(0) or state.frame()
@@ -58,7 +58,7 @@ def give_first_prompts(state: FeedState) -> None:
 
 
 def _first_answer(state: FeedState, error: str | None) -> None:
-    """For a recording, prompts that do not fit are a mistake in the profile; a live feed continues without them."""
+    """Handle the answer. For a recording, prompts that do not fit end the feed; a live feed continues without them."""
     if error is None:
         return
     if not state.source.live:
@@ -67,7 +67,7 @@ def _first_answer(state: FeedState, error: str | None) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """`OutputError` unless recordings can be written there: checked before the first picture, not after it."""
+    """`OutputError` unless recordings can be written to the folder; called before the first picture."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""Orders that come over the control socket: each is checked, carried out, and answered once its outcome is known."""
+"""Control requests ("orders"): each is checked, carried out, and answered when its outcome is known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = dict[str, Any] | None  # None: the answer comes later
 
 
 def describe(order: Any) -> str:
-    """An order in words, for the log and the recording."""
+    """A control request in words, for the log and the recording."""
     words = [m.verb_of(order)]
     if isinstance(order, m.PROMPTED):
         prompt = order.prompt
@@ -36,21 +36,21 @@ def describe(order: Any) -> str:
 
 
 class Orders:
-    """The orders to one feed; the supervisor calls `turn` once in each round."""
+    """The control requests to one feed; the supervisor calls `turn` once in each round."""
 
     def __init__(self, state: FeedState, statement: Statement, server: ControlServer) -> None:
         self._state, self._statement, self._server = state, statement, server
         self._ticket: Ticket
 
     def turn(self) -> None:
-        """Carry out all orders that have come."""
+        """Carry out all requests that have arrived."""
         for ticket, order in self._server.receive():
             self._ticket = ticket
             try:
                 result = self._carry_out(order)
             except RtsegError as e:
                 self._server.refuse(ticket, str(e))
-            except Exception as e:  # no order may end a feed
+            except Exception as e:  # no request may end a feed by an exception
                 log.exception("%s", type(order).__name__)
                 self._server.refuse(ticket, f"{type(e).__name__}: {e} (a bug, or this machine)")
             else:
@@ -61,7 +61,7 @@ class Orders:
 
     @singledispatchmethod
     def _carry_out(self, order: Any) -> Result:
-        raise TypeError(f"{order!r}")  # an order of messages.py that is not registered here
+        raise TypeError(f"{order!r}")  # a request of messages.py that is not registered here
 
     @_carry_out.register(m.Add)
     @_carry_out.register(m.Correct)
@@ -87,7 +87,7 @@ class Orders:
         removed, refused = self._state.segmenter.history.ids, list[str]()
         for i in removed:
             self._state.segmenter.remove(i, lambda error: refused.append(error) if error else None)
-        if refused:  # the first ones are removed; a second order removes the others
+        if refused:  # the first ones are removed; a second request removes the others
             raise OutputError(refused[0])
         return {"removed": list(removed)}
 
@@ -127,7 +127,7 @@ class Orders:
         return {"state": "ending"}
 
     def _later(self, result: dict[str, Any]) -> Any:
-        """A function that answers this order with the outcome of the network's."""
+        """A function that answers this request once the segment worker has answered."""
         return partial(self._answer, self._ticket, result)
 
     def _answer(self, ticket: Ticket, result: dict[str, Any], error: str | None) -> None:
@@ -138,7 +138,7 @@ class Orders:
             self._server.refuse(ticket, error)
 
     def _frame(self, seq: int | None) -> Frame:
-        """The frame that an order names, or the newest; the error says which there are."""
+        """The frame that a request names, or the newest; `OutputError` lists the frames that can be named."""
         frame, frames = self._state.frame(seq), self._state.frames
         if frame is None:
             there = [n for n in range(max(0, frames.head - frames.entries), frames.head) if frames.holds(n)]

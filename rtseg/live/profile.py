@@ -1,7 +1,7 @@
 """A stream profile as a value: one feed's source, engine, prompts and outputs.
 
-It is TOML; a key that is left out has its default below. A mistake is a `ConfigError` in one line that names the file,
-the key, the value found and what was expected. A relative path is relative to the profile's folder.
+It is TOML; an omitted key has its default below. A mistake is a `ConfigError` in one line that names the file, the key,
+the value found and what was expected. A relative path is relative to the profile's folder.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class StreamProfile:
         carry: "flow" moves old masks along with the picture; "behind" does so only while the network is too slow for
             the budget, and may then lower the network's image size; "off" does neither.
         least_image_size: the smallest image size of "behind"; None keeps the recipe's.
-        opacity: of the tint of masks, 0 to 1.
+        opacity: the opacity of the tint of masks, 0 to 1.
         mask_budget_ms: a mask older than this is drawn as an outline, and hidden at twice this age.
         publish: address and topics.
-        control: the address of the control socket; None for no such socket.
-        metrics: the address of the metrics server; None for none.
+        control: the address of the control socket; None opens none.
+        metrics: the address of the metrics server; None starts none.
         record: the folder of recordings; None records nothing.
-        keys: the folder of the CURVE keys; None for no encryption.
+        keys: the folder of the CURVE keys; None disables encryption.
         objects: prompts on the first frame.
         path: the profile's file.
     """
@@ -114,7 +114,7 @@ class _Keys(Struct, frozen=True):
 
 
 class StreamFile(Struct, frozen=True, kw_only=True):
-    """A stream profile as it is written."""
+    """A stream profile as written in its file."""
 
     source: Text
     pace: Annotated[str, one_of(PACES)] = "native"

@@ -1,7 +1,7 @@
 """All prompts of a feed with their pictures, replayed to the segment worker after a restart.
 
-The supervisor owns it. Of each object it holds what a memory bank holds: the first prompted frame and the latest three.
-Each picture has one memfd, shared by all prompts on it, which is freed with its last prompt.
+The supervisor owns it. For each object it holds the same frames as a memory bank: the first prompted one and the latest
+three. Each picture has one memfd, shared by all prompts on it, which is freed with its last prompt.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptRecord:
-    """A prompt, the picture that it was given on, and the label that it gives."""
+    """A prompt, the picture that it was given on, and the label that it sets."""
 
     picture: Picture
     prompt: Prompt
@@ -72,13 +72,13 @@ class ObjectHistory:
         return next((record.label for record in reversed(self.pending) if record.label), self.label)
 
     def without(self, picture: Picture, prompt: Prompt) -> ObjectHistory:
-        """The same without a prompt, pending or accepted."""
+        """This history without a prompt, pending or accepted."""
         accepted = tuple(record for record in self.accepted if not record.matches(picture, prompt))
         pending = tuple(record for record in self.pending if not record.matches(picture, prompt))
         return ObjectHistory(self.label, accepted, pending)
 
     def accept(self, new: PromptRecord) -> ObjectHistory:
-        """The same with a prompt accepted. Of more pictures than a memory bank holds, the second oldest is evicted."""
+        """This history with a prompt accepted. If a bank cannot hold so many pictures, the second oldest is evicted."""
         rest = self.without(new.picture, new.prompt)
         accepted = sorted((*rest.accepted, new), key=lambda record: record.picture.seq)
         seqs = sorted({record.picture.seq for record in accepted})
@@ -107,7 +107,7 @@ class PromptHistory:
         return next(found, None) or Picture.from_frame(frame)
 
     def check(self, prompt: Prompt, frame: FrameId, *, new: bool) -> None:
-        """`PromptError` unless the prompt fits its frame, and adds (`new`) or corrects an object."""
+        """`PromptError` unless the prompt fits its frame and adds (`new`) or corrects an object."""
         if new and prompt.id in self._objects:
             raise PromptError(f"object {prompt.id} is tracked already; correct it, or remove it first")
         if not new:
@@ -137,7 +137,7 @@ class PromptHistory:
         self._objects[prompt.id] = replace(history, pending=(*history.pending, record))
 
     def accept(self, picture: Picture, prompts: Sequence[Prompt]) -> None:
-        """Accept pending prompts, but not those of objects that were removed meanwhile."""
+        """Accept pending prompts, except those of objects that were removed meanwhile."""
         for prompt in prompts:
             history = self._objects.get(prompt.id, ObjectHistory())
             for record in [one for one in history.pending if one.matches(picture, prompt)]:
@@ -158,7 +158,7 @@ class PromptHistory:
         ]
 
     def discard(self, picture: Picture, prompts: Sequence[Prompt]) -> None:
-        """Remove prompts that the network refused, and an object that has no other."""
+        """Remove prompts that the network refused, and objects without any other prompt."""
         for prompt in prompts:
             history = self._objects.get(prompt.id)
             if history is not None:

@@ -1,4 +1,4 @@
-"""The segment worker as its supervisor uses it: orders and their answers, and the replay of prompts after a restart."""
+"""The supervisor's side of the segment worker: requests and their answers, and replayed prompts after a restart."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ENDED = "the segment worker ended while it did this; look at the feed, and try a
 
 
 class SegmentClient:
-    """Sends orders to the present process of the worker, and owns what has to be replayed to the next.
+    """Sends requests to the present process of the worker, and owns the history that is replayed to the next one.
 
-    `preparing_size`: the worker prepares for the size of the pictures. `warnings`: of the answer
-    that is being handled.
+    `preparing_size`: the worker prepares for the size of the pictures. `warnings`: those of the answer that is being
+    handled.
     """
 
     def __init__(self, worker: WorkerProcess, most_objects: int) -> None:
@@ -32,14 +32,14 @@ class SegmentClient:
         self._worker = worker
         self._waiting: dict[Ticket, Then] = {}
         self._last: Ticket = 0
-        self._unproved: list[tuple[Picture, Sequence[Prompt]]] = []  # prompts since there last were good masks
+        self._unproved: list[tuple[Picture, Sequence[Prompt]]] = []  # prompts since the last good masks
         self._since_ns = self._deaths = 0
         self._received_unproved = False  # whether the present process was sent any of them
 
     def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then, *, stay: bool = False) -> None:
-        """Let checked prompts act on their frame; refused ones are discarded.
+        """Apply checked prompts to their frame; refused ones are discarded.
 
-        `stay`: they stay in the history, and are replayed, also if the process ends before it has answered.
+        `stay`: if the process ends before it has answered, they stay in the history and are replayed.
         """
         picture = self.history.picture(frame)
         for prompt in prompts:
@@ -73,7 +73,7 @@ class SegmentClient:
             self.history.rename(object_id, label)
 
     def pause(self, on: bool) -> None:
-        """Let the network rest, or work again; `OutputError`, and no change, if the worker does not listen."""
+        """Pause or resume the network; `OutputError`, and no change, if the worker does not listen."""
         if self._worker.up and not self._worker.send(Pause(0, on)):
             raise OutputError(NOT_LISTENING)
         self.paused = on
@@ -96,15 +96,15 @@ class SegmentClient:
             self.warnings = ()
 
     def proved(self, masks_ns: int) -> None:
-        """There are masks of a frame captured then: the worker survives the prompts well before that."""
+        """Note masks of a frame captured at `masks_ns`: the worker survived all prompts well before that time."""
         if self._unproved and masks_ns > self._since_ns + PROVED_NS:
             self._unproved, self._deaths = [], 0
 
     def ended(self) -> str | None:
         """The process has ended. Returns which prompts were discarded because of that, if any.
 
-        Its open orders fail. Prompts are replayed to the next process. But if several processes in a row end after they
-        received new prompts, these prompts may be the cause, and are discarded.
+        Its open requests fail. Prompts are replayed to the next process. But if several processes in a row end after
+        they received new prompts, these prompts may be the cause, and are discarded.
         """
         received, self._received_unproved, self.preparing_size = self._received_unproved, False, False
         for ticket in list(self._waiting):
@@ -121,7 +121,7 @@ class SegmentClient:
         )
 
     def _order(self, then: Then, send: Callable[[Ticket], bool]) -> bool:
-        """Send an order and wait for its answer; without a process it succeeds, and is replayed to the next one.
+        """Send a request, whose answer goes to `then`. Without a process it succeeds: the history is replayed later.
 
         Returns False if it cannot be sent; the history must then stay as it is.
         """

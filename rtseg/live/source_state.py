@@ -1,4 +1,4 @@
-"""The source of a feed as its supervisor knows it: its state, its account, and the events that people see."""
+"""The source of a feed as its supervisor knows it: its state, its account, and the events that users see."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..base.types import now_ns
 from .counters import CumulativeCounters
 from .ipc.reports import SourceAccount, SourceOpened, SourceReport
 
-TOLD = {"resized", "too_fast", "pts_jumps", "misfits"}  # counts that are events when they rise
-FIRST_NS, LONGEST_NS = 5_000_000_000, 60_000_000_000  # between two lines about a source that is not there yet
+TOLD = {"resized", "too_fast", "pts_jumps", "misfits"}  # counts whose rise is an event
+FIRST_NS, LONGEST_NS = 5_000_000_000, 60_000_000_000  # between two lines about a source without pictures
 Note = Callable[[str, str, str], None]
 
 
 class SourceState:
-    """`facts` is for the status: uri, state, why, crop, and counts over all processes that grabbed.
+    """`facts`, for the status: uri, state, why, crop, and counts over all processes of the grab worker.
 
-    `account`: what a recording turned out to hold. `ended_ns`: when the last frame had come; 0 before that. `size`:
-    height and width of the pictures, if known.
+    `account`: what a recording turned out to hold. `ended_ns`: when the source ended; 0 before that. `size`: height and
+    width of the pictures, if known.
     """
 
     def __init__(self, note: Note) -> None:
@@ -41,7 +41,7 @@ class SourceState:
 
     @property
     def description(self) -> str:
-        """Its state, and why."""
+        """The source's state, and the reason for it."""
         return f"{self.state} ({self.facts['why']})" if self.facts["why"] else self.state
 
     @property
@@ -49,13 +49,13 @@ class SourceState:
         return bool(self.facts.get("live"))
 
     def opened(self, message: SourceOpened) -> None:
-        """The grabbing worker is there."""
+        """The grab worker is up."""
         self.facts = {**self.facts, "uri": message.uri, "live": message.live}
         if self.live:
             self._note("source", "grab", f"connecting to {self.facts['uri']}")
 
     def reported(self, report: SourceReport) -> bool:
-        """Take a report of the worker; returns whether the source has ended with it."""
+        """Handle a report of the worker; returns whether it says that the source has ended."""
         before, counts, description = self.counts, self._counters.update(report.counts), self.description
         self.facts = {**self.facts, "state": report.state, "why": report.why, "counts": counts}
         if self.description != description:
@@ -72,19 +72,19 @@ class SourceState:
         return ended
 
     def accounted(self, message: SourceAccount) -> None:
-        """Take an account of the worker; each of its lines becomes one event."""
+        """Handle an account of the worker; each new line of it becomes one event."""
         for line in message.lines:
             if line not in self.account.get("lines", ()):
                 self._note("source", "grab", line)
         self.account = {**message.account, "lines": list(message.lines)}
 
     def lost(self, why: str) -> None:
-        """The grabbing worker is gone."""
+        """The process of the grab worker has ended."""
         self._counters.restart()
         self.facts = {**self.facts, "state": "lost", "why": why}
 
     def remind(self, waits_for: str) -> None:
-        """Note, less and less often, that no picture comes. `waits_for` is what the start waits for, or ""."""
+        """Note, at growing intervals, that no picture comes. `waits_for` is what the start waits for, or ""."""
         if self.state in ("running", "frozen", "ended") and not waits_for:
             self._restart_reminder()
         elif now_ns() > self._next_ns:

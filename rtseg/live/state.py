@@ -1,4 +1,4 @@
-"""What is true of a feed, with the functions that change it."""
+"""The state of a feed: what is true of it now, with the functions that change it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .worker_process import WorkerProcess
 
 log = logging.getLogger("rtseg.live")
 
-SLOW_NS = 4_000_000_000  # longer than a network takes to come back
+SLOW_NS = 4_000_000_000  # longer than a network takes to make masks again
 LOUD = ("died", "hung", "fault", "unanswered", "warning")  # events that are logged as warnings
 _EVENTS = 20  # how many of the newest events the state holds
 
 
 @dataclass(slots=True)
 class Conditions:
-    """From which the phase of a feed follows.
+    """The conditions from which the phase of a feed follows.
 
     `source`: the phase of the source; `absent`: the segment worker is not up; `recovering`: objects are being restored;
-    `failed`: a part of the feed will not come back.
+    `failed`: a part of the feed has failed for good.
     """
 
     source: str = "opening"
@@ -44,7 +44,7 @@ class Conditions:
 
 @dataclass(slots=True)
 class Scene:
-    """`last_cut`: the frame with which the present scene began, if there was a cut; `lost`: objects lost since then."""
+    """The present scene. `last_cut`: its first frame, if there was a cut; `lost`: objects lost since then."""
 
     last_cut: int | None = None
     lost: tuple[int, ...] = ()
@@ -70,10 +70,10 @@ def phase_of(conditions: Conditions) -> str:
 
 
 def has_recovered(board: Board, newest_ns: int, since_ns: int, budget_ms: float) -> bool:
-    """Whether there are masks of a frame captured after `since_ns`, and fresh on the newest frame.
+    """Whether there are masks of a frame captured after `since_ns` that are fresh on the newest frame.
 
-    Where the network is too slow for that: whether there still are such masks after a few seconds. Then each frame
-    says itself how old its masks are.
+    If the network is too slow for fresh masks: whether there are masks of a frame captured a few seconds after
+    `since_ns`. Each frame states the age of its masks.
     """
     masks_ns = board["masks captured_ns"]
     return masks_ns > since_ns and (newest_ns - masks_ns <= budget_ms * 1e6 or masks_ns - since_ns > SLOW_NS)
@@ -94,7 +94,7 @@ class FeedState:
         self.scene, self.publisher_counts = Scene(), CumulativeCounters()
         self.events: list[str] = []
         self.engine = self.endpoint = self.control = self.recording = ""
-        self.recipe = self.larger_recipe = profile.engine  # of the network now, and before its pictures became smaller
+        self.recipe = self.larger_recipe = profile.engine  # now, and before the image size was lowered
         self.worst_lag: dict[str, Any] = {}  # for the report: the seconds with the fewest fresh masks
         self.first_prompts_given = not profile.objects
         self.stopping = False
@@ -103,7 +103,7 @@ class FeedState:
         self.workers: dict[str, WorkerProcess] = {}
 
     def attach(self, shared: SharedMemory, workers: dict[str, WorkerProcess]) -> None:
-        """Give the feed its memory and its workers, which are not started yet."""
+        """Give the feed its shared memory and its workers, which are not started yet."""
         self.shared, self.workers = shared, workers
         self.board, self.frames, self.masks = shared.board, shared.frames, shared.masks
         self.segmenter = SegmentClient(workers["segment"], self.profile.engine.max_objects)
@@ -113,22 +113,22 @@ class FeedState:
 
     @property
     def phase(self) -> str:
-        """One word for all of it."""
+        """One word for the state of the feed."""
         return phase_of(self.conditions)
 
     @property
     def faults(self) -> dict[str, str]:
-        """Of each part that has failed, what went wrong first."""
+        """The first fault of each part that has failed."""
         return self.ending.plain()
 
     @property
     def published(self) -> dict[str, Any]:
-        """What was sent and dropped, over all processes that published."""
+        """Messages sent and dropped, over all processes of the publish worker."""
         return self.publisher_counts.total
 
     @property
     def waits_for(self) -> str:
-        """What a feed that has not begun waits for; "" once it has."""
+        """What a feed that has not begun waits for; "" once it has begun."""
         if self.began_ns:
             return ""
         if not self.workers["publish"].up:
@@ -136,8 +136,8 @@ class FeedState:
         return "the source" if not self.workers["grab"].up or self.workers["segment"].up else "the network"
 
     def frame(self, seq: int | None = None) -> Frame | None:
-        """The frame `seq`, or the newest for None. Returns None if the ring does not hold it."""
-        for _ in range(3):  # while it is read, the newest may be overwritten, but only in a tiny ring
+        """The frame `seq`, or the newest for None. Returns None if the ring does not hold that frame."""
+        for _ in range(3):  # in a tiny ring, the newest frame may be overwritten while it is read
             frame = self.frames.get(self.frames.head - 1 if seq is None else seq)
             if frame is not None:
                 return frame
@@ -169,7 +169,7 @@ class FeedState:
         self.stopping = True
 
     def pause(self, on: bool) -> None:
-        """Let the network rest, or work again."""
+        """Pause or resume the network."""
         self.segmenter.pause(on)
         self.note("paused" if on else "resumed", "segment", "by order")
 
@@ -184,7 +184,7 @@ class FeedState:
     # What happens to the workers.
 
     def set_size(self, size: Size) -> None:
-        """The height and width of the pictures to come are known."""
+        """Note the height and width of the pictures to come."""
         self.source.size = size
         self.segmenter.set_size(size)
 
@@ -206,7 +206,7 @@ class FeedState:
     # Once in each round of the supervisor.
 
     def update_conditions(self) -> None:
-        """Work out what holds now."""
+        """Derive the conditions from the workers and the source."""
         conditions = self.conditions
         conditions.paused, conditions.absent = self.segmenter.paused, not self.workers["segment"].up
         failing = {role for role, worker in self.workers.items() if not worker.up and worker.failing}

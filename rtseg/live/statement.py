@@ -1,4 +1,4 @@
-"""What a feed says of itself: to subscribers (status), to Prometheus (snapshot), to the person who ran it (report)."""
+"""Describes a feed: to subscribers (status), to Prometheus (snapshot), to the person who ran it (report)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Statement:
         self._rates = {"in": 0.0, "shown": 0.0, "segmented": 0.0}
 
     def frames(self) -> dict[str, Any]:
-        """What became of every frame: in = shown + dropped. `unwatched` of those shown had no subscriber."""
+        """What became of every frame: in = shown + dropped. `unwatched`: shown frames without a subscriber."""
         return {
             "in": self._frames.head,
             "shown": self._board["shown"],
@@ -43,7 +43,7 @@ class Statement:
         return {state: self._board[f"masks {state}"] for state in MASK_STATES}
 
     def rates(self) -> dict[str, float]:
-        """Frames per second, since the last call that was at least half a second ago."""
+        """Frames per second, measured between calls that are at least half a second apart."""
         with self._rating:
             now = now_ns(), self._frames.head, self._board["shown"], self._board["segmented"]
             seconds = (now[0] - self._before[0]) / 1e9
@@ -65,7 +65,7 @@ class Statement:
         }
 
     def status(self) -> dict[str, Any]:
-        """For subscribers."""
+        """The status for subscribers."""
         state, workers, history = self._state, self._state.workers, self._state.segmenter.history
         self._cores.look({role: worker.pid for role, worker in workers.items()})
         return {
@@ -92,7 +92,7 @@ class Statement:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """For Prometheus."""
+        """The figures for Prometheus."""
         state, workers = self._state, self._state.workers
         beats_ms = {role: (now_ns() - self._board[f"beat {role}"]) / 1e6 for role in workers}
         stages = {name: stage for name, stage in self._board.stages.items() if name not in ("jitter", "mask age")}
@@ -118,7 +118,7 @@ class Statement:
         }
 
     def report(self) -> dict[str, Any]:
-        """For the person who ran it."""
+        """The report for the person who ran the feed."""
         state = self._state
         seconds = max(1e-3, (now_ns() - (state.began_ns or now_ns())) / 1e9)
         frames, source = self.frames(), state.source

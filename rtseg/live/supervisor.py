@@ -36,11 +36,11 @@ log = logging.getLogger("rtseg.live")
 POLL_MS = 20
 STATUS_NS = 500_000_000
 NEEDED = {"grab": "read", "publish": "published"}  # workers that every feed needs, and what fails without them
-NOTICES = {"frozen": "source frozen", "paused": "paused"}  # phases that the picture itself names
+NOTICES = {"frozen": "source frozen", "paused": "paused"}  # phases that are shown as a text on the overlay
 
 
 class Supervisor:
-    """Supervises one feed. `on_ready` is called when all is open, and before the first frame is read."""
+    """Supervises one feed. `on_ready` is called when everything is open, before the first frame is read."""
 
     def __init__(self, state: FeedState, command: Sequence[str], on_ready: Callable[[], None]) -> None:
         """`command` starts a worker."""
@@ -50,12 +50,12 @@ class Supervisor:
         self._orders: Orders | None = None
 
     def open(self, stack: ExitStack) -> None:
-        """Make the shared memory and the sockets, and start the workers; all is closed with the stack."""
+        """Make the shared memory and the sockets, and start the workers; `stack` closes memory and sockets."""
         state, profile = self._state, self._state.profile
         shared = SharedMemory.create(profile.engine.max_objects, profile.engine.image_size)
         stack.callback(shared.close)
         roles = [role for role in ROLES if role != "record" or profile.record]
-        final = ("grab", "record")  # whose refusals count also after they have worked
+        final = ("grab", "record")  # roles whose refusal is final even after they have worked
         workers = {role: WorkerProcess(role, shared.fds, self._command, role in final) for role in roles}
         state.attach(shared, workers)
         self._statement = Statement(state)
@@ -71,7 +71,7 @@ class Supervisor:
         if profile.record is not None:
             check_folder(profile.record)
         state.start_ns = now_ns()
-        for role in ("publish", "grab", "segment"):  # the quickest to refuse comes first
+        for role in ("publish", "grab", "segment"):  # the role that refuses soonest comes first
             workers[role].start_soon()
 
     def turn(self) -> None:
@@ -107,7 +107,7 @@ class Supervisor:
             state.stop()
 
     def _begin(self) -> None:
-        """Read the first frame."""
+        """Let `grab` read the first frame."""
         state = self._state
         self.publish_status()  # for new subscribers
         self._on_ready()
@@ -117,7 +117,7 @@ class Supervisor:
         state.workers["grab"].send(Begin())
 
     def publish_status(self) -> None:
-        """Send the status to subscribers, and what the overlay shows of it."""
+        """Have the status sent to subscribers, and parts of it shown on the overlay."""
         state = self._state
         state.status_due_ns = now_ns() + STATUS_NS
         message = PublishStatus(
@@ -129,12 +129,12 @@ class Supervisor:
         state.workers["publish"].send(message)
 
     def snapshot(self) -> dict[str, Any]:
-        """For Prometheus; from any thread."""
+        """The figures for Prometheus; from any thread."""
         with self._turns:
             return self._statement.snapshot()
 
     def report(self) -> dict[str, Any]:
-        """For the person who ran the feed."""
+        """The report for the person who ran the feed."""
         return self._statement.report()
 
     # The workers.
@@ -148,7 +148,7 @@ class Supervisor:
             worker.kill(why)
         worker.kill_if_it_does_not_exit()
         if worker.ended:
-            receive_all(state, worker)  # the last message says why
+            receive_all(state, worker)  # its last message says why it ended
             self._died(worker, worker.reap())
         started = worker.start_if_due(lambda: worker_config(worker.role, state))
         if started is not None:
@@ -179,7 +179,7 @@ class Supervisor:
             state.ending.refuse(worker.role, why)
             return
         state.fault(worker.role, str(why))
-        if worker.role == "grab":  # a recording broke off: what was read of it is shown
+        if worker.role == "grab":  # a recording broke off: the frames that were read are shown
             state.source.ended_ns = now_ns()
 
     # The end.

@@ -1,4 +1,4 @@
-"""The configuration of each worker: the part of the profile that it needs, and what is known since the start."""
+"""The configuration of each worker: its part of the profile, and what the feed has learned since the start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def worker_config(role: str, state: FeedState) -> Config:
     profile = state.profile
     match role:
         case "grab":
-            # A recording's first frame waits for the network; its mistakes are found at once.
+            # A recording's first frame waits for the network; errors of its source are found before that.
             hold = not state.began_ns
             return GrabConfig(profile.source, profile.pace, profile.deinterlace, profile.crop, hold)
         case "segment":
@@ -80,7 +80,7 @@ def _plain(value: object) -> dict[str, Any]:
 
 
 def _canonical(value: object) -> str | dict[str, Any]:
-    """What JSON has no type for: a path, and a mask by its own hash, because numpy's text leaves most of it out."""
+    """A path or a mask as a JSON value. A mask is given by its hash, because numpy's text omits most of its values."""
     if isinstance(value, np.ndarray):
         flat = np.ascontiguousarray(value).tobytes()
         return {"dtype": str(value.dtype), "shape": list(value.shape), "sha256": hashlib.sha256(flat).hexdigest()}

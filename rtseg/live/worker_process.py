@@ -131,7 +131,7 @@ class WorkerProcess:
         self.is_prepared()
 
     def prepares(self, what: str, part_s: float, beat_ns: int) -> None:
-        """Note that it begins to prepare, and that a part of that may take `part_s` seconds."""
+        """Note that it begins to prepare, and that one part of the preparation may take `part_s` seconds."""
         if not self.preparing:
             self._prepares_ns = now_ns()
         self.preparing, self._part_s, self._look_ns = what, part_s, now_ns()
@@ -174,7 +174,7 @@ class WorkerProcess:
         return self._process is not None and self._process.poll() is not None
 
     def reap(self) -> str:
-        """Note the end of a process that has `ended`, after its last messages were received; returns how it ended.
+        """Note the end of a process that has `ended` and whose last messages were received; returns how it ended.
 
         The worker is restarted after its back-off.
         """
@@ -249,7 +249,7 @@ class WorkerProcess:
         return how
 
     def _why_stuck(self, monitor: ActivityMonitor, beat_ns: int, start_ns: int) -> str:
-        """Why it does not end, in words; "" while it may still."""
+        """Why it counts as stuck at its end, in words; "" while it still has time."""
         now, silent_s = now_ns(), self.silent_s
         inactive = now - monitor.active_ns > STOP_S * 1e9
         looping = now - max(monitor.progress_ns, beat_ns, start_ns) > max(silent_s, STOP_S) * 1e9
@@ -265,7 +265,7 @@ class WorkerProcess:
         return self._how(-int(signal.SIGKILL) if code is None else code)
 
     def abandon(self) -> str:
-        """Kill it if it still runs, and close its link. Returns how it ended, or "" if it had already."""
+        """Kill it if it still runs, and close its link. Returns how it ended, or "" if it had ended before."""
         if self._process is None:
             return ""
         self._process.kill()

@@ -1,6 +1,6 @@
 """Motion compensation of masks ("carry"): optical flow moves masks from their own frame to a later one.
 
-A carried mask lies where its object moved to. It is no newer for that: `seq` and timestamps stay those of its own
+A carried mask lies where its object moved to. That makes it no newer: `seq` and timestamps stay those of its own
 frame. The flow is computed once between consecutive frames, at low resolution, and chained from the newest frame back.
 Over several frames this is more accurate than one flow across the whole gap, at the same cost.
 """
@@ -22,7 +22,7 @@ from ..base.types import BoolMask, Float32, Frame, ImageU8, Masks
 _LONG_SIDE = 256  # pixels of the downscaled pictures; 320 is better by about 0.01 of IoU, and takes 1.5 times as long
 _SHORTEST = 32  # pixels; OpenCV's flow fails for smaller pictures, which have no pyramid
 _MAX_FRAMES = 16  # frames: twice the default budget at 60 fps
-# Share of the change that motion leaves: above, moved masks are no better, and above 1 worse (`bench.carry`).
+# Share of a change that motion may leave unexplained: above it, moved masks are no better, above 1 worse (bench.carry).
 _UNEXPLAINED = 0.9
 # Share of a picture's standard deviation: after motion, consecutive frames differ by less than 0.2, scenes by 0.7.
 _SCENE_CHANGE = 0.6
@@ -49,7 +49,7 @@ def _pixel_grid(height: int, width: int) -> Float32:
 
 
 def _sampled(values: Values, at_hw2: Float32) -> Values:
-    """Bilinear sampling. Beyond the edge it is the nearest value: an instrument at the edge continues outside."""
+    """Bilinear sampling, with the nearest value beyond the edge: an instrument at the edge continues outside."""
     found: Values = cv2.remap(  # type: ignore[call-overload]
         values, at_hw2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -115,7 +115,7 @@ class Carrier:
         return replace(masks, mask_logits_bhw=np.where(pick_b11, moved_bhw, still_bhw), guide=None)
 
     def _motion(self, old_seq: int, new_seq: int) -> Float32 | None:
-        """The offset from each pixel of the new frame to where it was on the old one, float32 [h, w, 2].
+        """The offset from each pixel of the new frame to its position on the old one, float32 [h, w, 2].
 
         In pixels of the downscaled pictures. None if the scene changed between them.
         """
@@ -146,7 +146,7 @@ class Carrier:
     def _is_explained(still_mask_hw: BoolMask, moved_mask_hw: BoolMask, still_hw: ImageU8, moving_hw: ImageU8) -> bool:
         """Whether the motion explains how the picture changed where the object was and is now.
 
-        `still_hw` and `moving_hw`: how far the new picture differs from the old one as it was, and as it was moved.
+        `still_hw` and `moving_hw`: the difference between the new picture and the old one, unmoved and moved.
         """
         size = (still_hw.shape[1], still_hw.shape[0])
         where_hw = cv2.resize((still_mask_hw | moved_mask_hw).view(np.uint8), size, interpolation=cv2.INTER_NEAREST)

@@ -6,7 +6,7 @@
                  because each tracked object is its own category
     categories   the objects, each with a unique name
 
-An object without pixels has no annotation: evaluation and training code would read it as an object without pixels.
+An object without pixels has no annotation: evaluation and training code would read an empty one as an object.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _annotation(number: int, image: int, mask_hw: BoolMask, seen: ObjectSummary)
 
 
 class _TextFile:
-    """A file for appending text. If a text does not fit, nothing of it is written, with an `OutputError`."""
+    """A file for appending text. A text that does not fit is not written at all, and raises `OutputError`."""
 
     def __init__(self, path: Path, final: Path) -> None:
         self._path, self._final, self.size = path, final, 0
@@ -153,7 +153,7 @@ class _TextFile:
         self.size = size
 
     def read_and_delete(self) -> str:
-        """The whole text; the file is deleted, which frees its disk space."""
+        """Return the whole text, and delete the file, which frees its disk space."""
         try:
             text = self._path.read_text("ascii")
             self._path.unlink()

@@ -1,4 +1,4 @@
-"""The verbs about what a feed publishes: `rtseg view`, `verify` and `keys`."""
+"""The verbs for published and recorded feeds: `rtseg view`, `verify` and `keys`."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def write_all_or_nothing(file: int, data: bytes, start: int) -> None:
 
 
 def check_not_replaced(file: int, path: Path) -> None:
-    """`OutputError` if `path` no longer names the open file: then nobody would find what is written to it."""
+    """`OutputError` if `path` no longer names the open file: what is written to it would then be lost."""
     try:
         if os.path.samestat(path.stat(), os.fstat(file)):
             return
@@ -153,7 +153,7 @@ class EventLog:
         return log
 
     def _find_end(self) -> bytes:
-        """Check the last complete line and set the end of the log after it; the bytes that follow."""
+        """Check the last complete line and set the end of the log after it; returns the bytes that follow."""
         data = self.path.read_bytes() if os.fstat(self._file).st_size else b""
         self._bytes = data.rfind(b"\n") + 1
         lines = lines_backwards(data[: self._bytes])

@@ -173,7 +173,10 @@ def count_frames(data: bytes | memoryview) -> int:
 
 
 def seal_rest(path: Path, start: int) -> Seal | None:
-    """A seal of the bytes after `start` in a file whose writer died; None if there are none; `OutputError`."""
+    """A seal of the bytes after `start` in a file whose writer died; None if there are none.
+
+    `OutputError` if the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             file.seek(start)

@@ -25,8 +25,8 @@ class FrameFiles:
 class FrameNames:
     """Gives names to frames, one after another.
 
-    A frame with a name, as an image of a folder, keeps it: `t1.25.png` is `t1.25`. If two have the same stem (`a.jpg`
-    and `a.png`; on some file systems also `A.png`), the later one gets a number.
+    A frame with a name, such as an image of a folder, keeps it: `t1.25.png` is `t1.25`. If two have the same stem
+    (`a.jpg` and `a.png`; on some file systems also `A.png`), the later one gets a number.
     """
 
     def __init__(self, count: int | None, suffix: str, own_suffix: bool = True) -> None:

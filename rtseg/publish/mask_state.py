@@ -14,7 +14,7 @@ from ..base.types import BoolMask, Float32, FrameId, Masks
 State = Literal["fresh", "stale", "expired", "none", "recovering"]
 Box = tuple[int, int, int, int]
 
-_AGES: tuple[State, ...] = ("fresh", "stale", "expired")  # each is drawn with less than the one before
+_AGES: tuple[State, ...] = ("fresh", "stale", "expired")  # the older, the less is drawn
 _WELL_WITHIN = 7 / 8  # share of a limit; the rest is more than the jitter of a feed, and less than a frame at 60 fps
 _UPGRADE_AFTER_NS = 500_000_000
 
@@ -35,7 +35,7 @@ class ObjectSummary:
 
 @dataclass(frozen=True, slots=True)
 class ShownState:
-    """The state in which masks are drawn. `since_ns`: since which capture it has been worse than their age demands."""
+    """The state in which masks are drawn. `since_ns`: the capture time since which it is worse than their age asks."""
 
     state: State
     since_ns: int | None = None
@@ -61,11 +61,11 @@ def mask_state(frame: FrameId, masks: Masks | None, budget_ms: float) -> tuple[S
 def next_shown_state(
     before: ShownState | None, state: State, age_ms: float | None, budget_ms: float, captured_ns: int
 ) -> ShownState:
-    """The state to draw masks in, with hysteresis: they are in `state` by their age, and were drawn in `before`.
+    """The state to draw masks in, with hysteresis. `state`: by their age; `before`: of the previous drawing.
 
-    Without it, masks whose age is close to the budget would be filled on one frame and not on the next. So masks that
-    were drawn as an outline, or not at all, are drawn with more again only when their age is well within the limit, or
-    has been within it for half a second. The result is never fresher than `state`.
+    Without hysteresis, masks whose age is close to the budget would be filled on one frame and not on the next. So
+    masks that were drawn as an outline, or not at all, get a fuller drawing only when their age is well within the
+    limit, or has been within it for half a second. The result is never fresher than `state`.
     """
     if before is None or age_ms is None or state not in _AGES or before.state not in _AGES:
         return ShownState(state)

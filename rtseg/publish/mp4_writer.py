@@ -1,7 +1,7 @@
 """Writes pictures to an MP4 that any player shows in the right colours. The file appears when it is complete.
 
-With `at_once` it appears from the start, and plays as far as it was written: for a folder that itself says whether its
-files are complete.
+With `at_once` it appears from the start, and plays as far as it was written. Use that in a folder with its own record
+of whether its files are complete.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Mp4Writer:
             self.abort()
 
     def _mux(self, packets: Iterable[av.Packet[VideoStream]], last: bool = False) -> None:
-        """Write packets, each with its duration up to the next one; the last with that of the frame rate."""
+        """Write packets, each with its duration up to the next one; the last with the duration of one frame."""
         for packet in [*packets, None] if last else packets:
             if self._last_packet is not None:
                 shown = (
@@ -232,7 +232,7 @@ class Mp4Writer:
         if not self._open:
             return
         self._open = False
-        self._file_out.over = True  # an incomplete index would make unplayable what plays without one
+        self._file_out.over = True  # an incomplete index would make a playable file unplayable
         with suppress(*FAILURES):
             self._container.close()
         self._file_out.close()

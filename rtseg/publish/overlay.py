@@ -2,7 +2,7 @@
 
 A mask within its age budget (fresh) is drawn as a tint, a contour and a label; up to twice the budget (stale) as a
 contour and a label; after that (expired) not at all. A picture without masks could be taken for one without objects, so
-a text in the corner says why there are none, and anything else that a viewer has to know. Only pixels of masks, labels
+a text in the corner says why there are none, or anything else that a viewer has to know. Only pixels of masks, labels
 and that text are changed, and each contour lies inside its mask.
 """
 
@@ -69,10 +69,10 @@ def _fill(image_hwc: ImageU8, mask_hw: ImageU8, color: Rgb, opacity: float) -> N
 
 
 def _fill_line(image_hwc: ImageU8, line_hw: ImageU8, color: Rgb, opacity: float) -> None:
-    """As `_fill`, but faster for the few pixels of a line."""
+    """Like `_fill`, but faster for the few pixels of a line."""
     xy = cv2.findNonZero(line_hw)
     if xy is not None:
-        at = tuple(np.reshape(xy, (-1, 2)).T[::-1])  # OpenCV 4 says [N, 1, 2], OpenCV 5 [N, 2]
+        at = tuple(np.reshape(xy, (-1, 2)).T[::-1])  # OpenCV 4 returns [N, 1, 2], OpenCV 5 [N, 2]
         image_hwc[at] = cv2.LUT(image_hwc[at][None], _blend_table(color, opacity))[0]
 
 
@@ -99,7 +99,7 @@ def _label(text: str, color: Rgb, image_hwc: ImageU8) -> ImageU8:
 def _label_objects(
     image_hwc: ImageU8, found: list[tuple[BoolMask, ObjectSummary]], age_ms: float, kept: tuple[Box, ...]
 ) -> tuple[Box, ...]:
-    """Draw one label for each object where there is space, away from the boxes in `kept`; their boxes."""
+    """Draw one label for each object where there is space, away from the boxes in `kept`; returns their boxes."""
     taken = [*kept]
     all_masks = [mask_hw for mask_hw, _ in found]
     for mask_hw, summary in found:
@@ -120,7 +120,7 @@ def _notice_box(image_hwc: ImageU8, text: str) -> tuple[Box, ...]:
 
 
 def _draw_notice(image_hwc: ImageU8, text: str) -> tuple[Box, ...]:
-    """Draw the text in the corner of the picture, in place; its box."""
+    """Draw the text in the corner of the picture, in place; returns its box."""
     boxes = _notice_box(image_hwc, text)
     for box in boxes:
         blend_label(image_hwc, _label(text, _GREY, image_hwc), box)

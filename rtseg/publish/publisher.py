@@ -29,8 +29,8 @@ _STATUS_PERIOD_NS = 500_000_000  # the promise is one a second; half of that lea
 _ORDER: tuple[Topic, ...] = ("status", "video", "overlay", "masks")  # the original picture never waits for the overlay
 _DEPTH: dict[Topic, int] = {"video": 8, "overlay": 1, "masks": 1, "status": 1}  # how many messages a slot holds
 _HIGH_WATER = 12  # messages that queue for a slow subscriber: one round of all slots; ZeroMQ keeps the *oldest*
-# Subscriptions of one peer that ZeroMQ reads at a time. It goes on while there are more, so that with the default,
-# 1000, a peer that never stops would block the thread.
+# Subscriptions of one peer that ZeroMQ reads at a time. It continues while more arrive: with the default, 1000, a peer
+# that never stops would block the thread.
 _MAX_SUBSCRIPTIONS = 4
 _LINGER_MS = 100  # how long close() waits for the last messages to be sent
 
@@ -121,7 +121,7 @@ class Publisher:
         self._offer("overlay", job, frame.captured_ns)
 
     def watched(self, kind: Topic) -> bool:
-        """Whether a topic may have a subscriber now. If not, its message need not be made: call `pass_over`."""
+        """Whether a topic may have a subscriber now. If not, make no message for it: call `pass_over`."""
         return kind in self._topics and self._subscriptions.has_subscriber(kind)
 
     def pass_over(self, kind: Topic) -> None:

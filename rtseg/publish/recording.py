@@ -1,10 +1,10 @@
-"""Records what the display showed: a folder for each run, with numbered videos and a log of what is in them.
+"""Records what the display showed: a folder for each run, with numbered videos and a log of their content.
 
     FOLDER/STREAM-YYYYmmdd-HHMMSS/events.jsonl     a line for each frame and any other event: see event_log.py
     FOLDER/STREAM-YYYYmmdd-HHMMSS/video-001.mp4    about 30 MB a minute at 720p, 25 fps: see fragmented_mp4.py
 
-It is patient data: only its owner may read the folder. The log holds the hash of every range of the videos, so that a
-change of a video shows, too. `rtseg verify` checks everything.
+A recording is patient data: only its owner may read the folder. The log holds the hash of every range of the videos,
+so that a changed video is found, too. `rtseg verify` checks everything.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ class Recording:
     def show(self, header: Mapping[str, Any], image_hwc: ImageU8) -> None:
         """Record a picture, uint8 RGB [H, W, 3], and log the main keys of the header of its overlay message.
 
-        `OutputError` if it cannot be written, or if the files are gone: the recording is then closed. Also if picture
-        or header are invalid: it then stays open.
+        `OutputError` if it cannot be written, or if the files are gone: the recording is then closed. `OutputError`
+        also if picture or header is invalid: the recording then stays open.
         """
         self._check_open()
         if image_hwc.dtype != np.uint8 or image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or 0 in image_hwc.shape:
@@ -251,7 +251,7 @@ class Recording:
             raise OutputError(f"{self.folder}: the recording is closed; expected an open one; begin another")
 
     def _fail(self, error: str) -> None:
-        """End here: what is written stays, and the log says why, if one more line fits on the disk."""
+        """End the recording: what is written stays, and the log says why, if one more line fits on the disk."""
         if self._video is not None:
             self._video.abort()
         with suppress(OutputError):

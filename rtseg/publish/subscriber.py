@@ -59,9 +59,9 @@ class Subscriber:
         Arguments:
             endpoint: the address, `tcp://HOST:PORT` or `ipc://PATH`.
             topics: any of "video", "overlay", "masks", "status".
-            stream: the name that opens the topics; None takes the first stream that is received.
-            keys: our own `.key_secret`, or the folder that holds it, for a publisher that asks for keys.
-            server_key: the publisher's public key, or its file; None takes `server.key` beside ours.
+            stream: the first part of the topics; None takes the first stream that is received.
+            keys: the subscriber's own `.key_secret`, or its folder, for a publisher that asks for keys.
+            server_key: the publisher's public key, or its file; None takes `server.key` from the folder of `keys`.
 
         Raises:
             OutputError: the address or a topic is malformed.
@@ -109,7 +109,7 @@ class Subscriber:
         """The newest message that was not returned yet.
 
         Arguments:
-            kind: of this topic; None is any.
+            kind: the topic; None means any.
             timeout: seconds to wait for one; None waits for ever.
 
         Returns:
@@ -157,7 +157,7 @@ class Subscriber:
     # Everything below runs in the thread that owns the sockets (and in the constructor, before it starts).
 
     def _connect(self) -> None:
-        """Subscribe to each topic of the stream on its own connection; to everything if its name is not known yet."""
+        """Subscribe to each topic of the stream on its own connection; to everything if the name is not known yet."""
         for topic in [""] if self._stream is None else [f"{self._stream}/{kind}" for kind in self._topics]:
             sub = self._context.socket(zmq.SUB)
             self._sockets[sub] = handshakes = HandshakeMonitor(sub, self._endpoint)
@@ -198,7 +198,7 @@ class Subscriber:
         self._close_sockets()
         try:
             self._connect()
-        except ConfigError as e:  # our key file was deleted, or others may read it now
+        except ConfigError as e:  # the key file was deleted, or others may read it now
             self._close_sockets()
             self.refused = str(e)
 
@@ -206,7 +206,7 @@ class Subscriber:
         """Receive one message of a socket that has one: a busy topic cannot starve another."""
         try:
             message = decode([part.buffer for part in sub.recv_multipart(copy=False)])
-        except Exception:  # whatever was sent, go on with the next message
+        except Exception:  # whatever was sent, continue with the next message
             self.bad += 1
             return
         if self._seeking:

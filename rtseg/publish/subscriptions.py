@@ -36,8 +36,8 @@ class _Peer:
 class Subscriptions:
     """The subscribers of an XPUB socket (verbose and bound). It belongs to the thread of that socket.
 
-    `keys`: the folder with the socket's allow list. ZeroMQ lets in only who is on it; who is removed from it is
-    disconnected here.
+    `keys`: the folder with the socket's allow list. ZeroMQ admits only keys on that list; a peer whose key is removed
+    is disconnected here.
     """
 
     def __init__(self, xpub: zmq.Socket[bytes], stream: str, keys: Path | None = None) -> None:
@@ -73,9 +73,9 @@ class Subscriptions:
         return joined
 
     def _unsubscribe(self, prefix: str, peer: int | None) -> None:
-        """ZeroMQ itself reports, with no peer, that the last subscriber of a prefix is gone.
+        """Remove one subscriber of a prefix. Without a peer, ZeroMQ itself reports that the last subscriber is gone.
 
-        An unsubscription by a peer counts for that peer alone: it may never have subscribed.
+        An unsubscription by a peer counts for that peer alone, which may never have subscribed.
         """
         others = set() if peer is None else self._subscribers.get(prefix, set()) - {peer}
         if others:

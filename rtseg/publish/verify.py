@@ -22,7 +22,7 @@ _NOT_CLOSED = (
 
 @dataclass(slots=True)
 class _Video:
-    """What the log says about one video file."""
+    """The content of one video file according to the log."""
 
     frames: int = 0
     sealed: int = 0  # frames
@@ -33,7 +33,7 @@ class _Video:
 
 @dataclass(slots=True)
 class _LogSummary:
-    """What the log says, added up line by line."""
+    """The content of the log, added up line by line."""
 
     frames: int = 0
     missed: int = 0
@@ -44,7 +44,7 @@ class _LogSummary:
     def add(self, line: int, event: Event) -> None:
         """Add a line.
 
-        `ValueError` for an event that no recording writes there; `KeyError`, `TypeError` if malformed.
+        `ValueError` for an event that no recording writes there; `KeyError`, `TypeError` for a malformed one.
         """
         kind = event["event"]
         if self.ended:
@@ -82,7 +82,7 @@ class _FaultError(Exception):
 
 
 def _read(path: Path, found: dict[str, Any]) -> _LogSummary:
-    """Check the hash chain; `found` gets how far it is valid."""
+    """Check the hash chain; the number of valid lines and the last hash go to `found`."""
     log, head = _LogSummary(), GENESIS
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -102,7 +102,7 @@ def _read(path: Path, found: dict[str, Any]) -> _LogSummary:
 
 
 def _check_video(path: Path, video: _Video, growing: bool) -> int:
-    """Check one file against the log; its number of frames. Only a `growing` file may have unsealed bytes."""
+    """Check one file against the log; returns its number of frames. Only a `growing` file may have unsealed bytes."""
     name = path.name
     if not path.exists() and not video.end:
         return 0  # the log mentions a file before it is created
@@ -127,7 +127,7 @@ def _check_video(path: Path, video: _Video, growing: bool) -> int:
 
 
 def _check_videos(folder: Path, log: _LogSummary) -> int:
-    """Check all files; how many frames of the log are in none of them."""
+    """Check all files; returns how many frames of the log are in none of them."""
     for path in sorted(folder.iterdir()):
         if _VIDEO.fullmatch(path.name) and path.name not in log.videos:
             raise _FaultError(
@@ -141,11 +141,11 @@ def _check_videos(folder: Path, log: _LogSummary) -> int:
 def verify(folder: Path) -> dict[str, Any]:
     """Check the recording of one run; `ConfigError` if there is none in `folder`.
 
-    ok: it is unchanged and closed. unchanged: no change was found. closed: it was ended properly; if it was
+    ok: unchanged and closed. unchanged: no change was found. closed: the recording was ended properly; if it was
     interrupted, lines removed from its end are noticed only as far as the video still has their frames. torn: the last
-    line is incomplete, as a killed process leaves it. frames: in the log; lost: those that are in no video, because
-    recording was interrupted; missed: those that the log says were not recorded. bad_line and why: the first fault;
-    `why` also says why a recording ended with an error. head: the last hash, to compare with one written down.
+    line is incomplete, as a killed process leaves it. frames: in the log; lost: in no video, because recording was
+    interrupted; missed: not recorded, according to the log. bad_line and why: the first fault; `why` also says why a
+    recording ended with an error. head: the last hash, to compare with one written down.
     """
     if not (folder / LOG).is_file():
         runs = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{LOG}"))[-3:])

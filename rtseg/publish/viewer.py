@@ -46,7 +46,7 @@ class _NoWindow:
 
 
 def dimmed(image_hwc: ImageU8, text: str) -> ImageU8:
-    """A picture that nobody takes for a live one: grey, dark, with the reason in its middle."""
+    """A picture that cannot be mistaken for a live one: grey and dark, with the reason in its middle."""
     grey_hw = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY)
     veiled_hwc = np.repeat((grey_hw // 3)[..., None], 3, axis=2)
     height, width = grey_hw.shape
@@ -113,7 +113,7 @@ class _Watcher:
         return dimmed(self._image_hwc, f"NO SIGNAL for {silent_s:.0f} s")
 
     def summary(self) -> dict[str, Any]:
-        """Percentiles are over the last 10,000 pictures."""
+        """The statistics, by name. Percentiles are over the last 10,000 pictures."""
         found = {"frames": self.frames, "bad": self.bad, "outages": self.outages, "silent": self.silent}
         ages = {"age_ms": self._ages_ms, "mask_age_ms": self._mask_ages_ms}
         points = {
@@ -157,7 +157,7 @@ def view(
     keys: Path | None = None,
     server_key: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Show the overlay of a publisher until `seconds` or `frames` are over, or until Esc or q in the window.
+    """Show the overlay of a publisher for some `seconds` or `frames`, or until Esc or q is pressed in the window.
 
     `save`: a folder for one PNG file a picture, created if necessary. After a second without a picture the window says
     NO SIGNAL. Returns the counts of received, missed and bad messages, and their ages; `ok` is False, with a `why`, if

@@ -1,6 +1,6 @@
-"""A window that shows pictures, by SDL.
+"""A window that shows pictures, through SDL.
 
-OpenCV has windows too, but only in its other package, which may not be installed beside the headless one.
+OpenCV has windows too, but only in a package that must not be installed beside the headless one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Window:
     """A window as large as its first picture. The user may resize it; pictures keep their aspect."""
 
     def __init__(self, title: str) -> None:
-        """Open no window yet. `OutputError` where none can be opened."""
+        """Prepare a window without opening it; `OutputError` if none can be opened."""
         # On a console without a desktop SDL would take the whole screen.
         if sys.platform == "linux" and not any(os.environ.get(name) for name in DISPLAYS):
             raise OutputError("view: there is no display here; expected a desktop session; use --headless")
@@ -39,7 +39,7 @@ class Window:
             raise OutputError(f"view: no window can be opened ({e}); expected a desktop session; use --headless") from e
 
     def show(self, image_hwc: ImageU8) -> None:
-        """Show a picture, uint8 RGB [H, W, 3], as large as it fits into the window."""
+        """Show a picture, uint8 RGB [H, W, 3], as large as fits into the window."""
         pygame, (height, width) = self._pygame, image_hwc.shape[:2]
         screen = pygame.display.get_surface()
         if screen is None:

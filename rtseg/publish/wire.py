@@ -60,14 +60,14 @@ CLOCK = _clock()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """One message from a feed. Its header and the size of its payload are checked; the content when it is read.
+    """One message from a feed. Its header and the size of its payload are checked; its content is when it is read.
 
     Attributes:
         topic: `STREAM/video`, `/overlay`, `/masks` or `/status`.
         stream: the name of the stream.
         kind: "video", "overlay", "masks" or "status".
         header: the header as docs/wire.md defines it: `state`, `mask_seq`, `mask_age_ms`, `objects`, ...
-        payload: the parts behind the header, as they came.
+        payload: the parts after the header, as received.
     """
 
     topic: str
@@ -83,17 +83,17 @@ class Message:
 
     @property
     def age_ms(self) -> float | None:
-        """Milliseconds since the capture; None if the publisher is on another machine, and so has another clock."""
+        """Milliseconds since the capture; None if the publisher is on another machine with another clock."""
         return (now_ns() - self.header["captured_ns"]) / 1e6 if self.header["clock"] == CLOCK else None
 
     def image_hwc(self) -> ImageU8:
         """The picture of a video or overlay message.
 
         Returns:
-            uint8 [H, W, 3] RGB, a copy of your own to draw on.
+            uint8 [H, W, 3] RGB, a copy that may be changed.
 
         Raises:
-            OutputError: the payload is no such picture.
+            OutputError: the payload is not a picture of the stated size.
         """
         height, width = self.header["height"], self.header["width"]
         flat = np.frombuffer(self.payload[0], np.uint8)
@@ -111,7 +111,7 @@ class Message:
         """The masks of a masks message.
 
         Returns:
-            By object id, bool [H, W].
+            A mask, bool [H, W], for each object id.
 
         Raises:
             OutputError: a mask is broken.

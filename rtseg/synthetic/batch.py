@@ -53,7 +53,7 @@ def render_batch(views: Sequence[View], width: int, height: int, device: torch.d
 
 
 class BatchRenderer:
-    """`render_batch` that keeps the textures of the latest views on the device, for the next call."""
+    """Renders as `render_batch` does, and keeps the textures of the latest views on the device for the next call."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)

@@ -1,4 +1,4 @@
-"""JPEG's loss (ITU-T T.81 with the tables of its Annex K, colour at half size) on pictures that stay on the device."""
+"""The loss of JPEG (ITU-T T.81 with the tables of its Annex K, colour at half size), computed on the device."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _quantised(plane_nhw: Tensor, table_n88: Tensor) -> Tensor:
 
 
 def compressed(image_nchw: Tensor, qualities: Sequence[int | None]) -> Tensor:
-    """Pictures uint8 [N, 3, H, W] after JPEG of their own quality each; None leaves a picture as it is."""
+    """Pictures, uint8 [N, 3, H, W], after JPEG, each with its own quality; None leaves a picture unchanged."""
     lossy = [n for n, quality in enumerate(qualities) if quality is not None]
     if not lossy:
         return image_nchw

@@ -77,9 +77,9 @@ class Layout:
 def spread(
     spans: Spans, picture: np.ndarray, size: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For each pixel of the spans: which span, how many columns into it, and its place in all pictures.
+    """For each pixel of the spans: its span, its column within the span, and its index in all pictures.
 
-    `picture` is that of each of the spans' owners, `size` a picture's height and width.
+    `picture`: the picture of each owner of spans; `size`: height and width of a picture.
     """
     count = torch.as_tensor(spans.count, device=device)
     span = torch.repeat_interleave(torch.arange(len(count), device=device), count, output_size=spans.total)
@@ -107,7 +107,7 @@ def bilinear_weights(
 def rasterize(layout: Layout, atlases: Sequence[Atlas], light: Tensor) -> tuple[Tensor, Tensor]:
     """Each pixel's uppermost sprite (its rank from 1; 0 for none), int32 [pixels], and its lit colour, [pixels, 3].
 
-    `light` is the lamp's at the pixels of all pictures, [pixels, 3] with LIGHT_1 as 1.
+    `light`: the lamp's light at the pixels of all pictures, [pixels, 3], where LIGHT_1 is a light of 1.
     """
     device = light.device
 

@@ -27,7 +27,7 @@ def nodes() -> tuple[Float32, Float32]:
 
 
 class Camera:
-    """The position of what is seen on the tissue map, in units."""
+    """Maps positions in the picture to positions on the tissue map, in units."""
 
     def __init__(self, seed: int, options: Options, moves: Moves) -> None:
         rng = np.random.default_rng((seed, 8))
@@ -91,7 +91,7 @@ class Camera:
             near_hw = np.exp(away_hw * np.float32(-1 / GRIP))
             press = np.float32(pose.grip * self._options.contact)
             mid_u, mid_v = self.on_map(seconds, pose.x, pose.y)
-            pinch_hw = np.float32(0.35) * press * near_hw  # tissue around the tip is drawn towards it, in folds
+            pinch_hw = np.float32(0.35) * press * near_hw  # tissue around the tip is pulled towards it, in folds
             u_hw = u_hw + pinch_hw * (u_hw - mid_u) - near_hw * du
             v_hw = v_hw + pinch_hw * (v_hw - mid_v) - near_hw * dv
             dark_hw += press * np.float32(0.35) * near_hw**3

@@ -36,7 +36,7 @@ ASPECT = 3  # a texture with a larger aspect is drawn in pieces, because the box
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The size of the picture, and what follows from it."""
+    """The size of the picture, and the values that follow from it."""
 
     width: int
     height: int
@@ -75,7 +75,7 @@ def _planes(picture: Picture) -> tuple[ImageU8, ImageU8, ImageU8]:
 
 
 def _seen(view: View, pixels: _Pixels) -> Picture:
-    """Everything but interlacing and compression."""
+    """Render a view without interlacing and compression."""
     field_hwc = field_at_cells(view, pixels.width, pixels.height)
     tools_hwc, which_hw = _tools(view, pixels, field_hwc)
     codes = np.zeros((2, 256), np.uint8)
@@ -145,7 +145,7 @@ def _stamp(
 
 
 def _light(view: View, field_hwc: Float32, shade_hw: Float32 | float = 0.0) -> ImageU8:
-    """The lamp's light at the cells, dimmed by shadow, uint8 [gh, gw, 3] with LIGHT_1 as 1."""
+    """The lamp's light at the cells, dimmed by shadow, uint8 [gh, gw, 3], where LIGHT_1 is a light of 1."""
     light_hw = field_hwc[..., Channel.LIGHT] * (1 - shade_hw)
     lit_hwc = light_hw[..., None] * np.float32(LIGHT_1) * np.array(view.tint_rgb, np.float32)
     return np.asarray(np.clip(lit_hwc, 0, 255), np.uint8)

@@ -59,7 +59,7 @@ class Look:
 
     @property
     def reach(self) -> float:
-        """From the shaft's end to the tip, in units of the picture's short side."""
+        """The distance from the shaft's end to the tip, in units of the picture's short side."""
         return (self.wrist + self.jaw.length) * self.width
 
 

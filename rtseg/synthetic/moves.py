@@ -55,7 +55,7 @@ def period_of(options: Options) -> float:
 
 
 class Moves:
-    """Poses of the instruments, one in each port. Bodies from `len(options.tools)` on are the replacements."""
+    """Poses of the instruments, one in each port. Bodies numbered from `len(options.tools)` on are replacements."""
 
     def __init__(self, seed: int, options: Options) -> None:
         rng = np.random.default_rng((seed, 2))

@@ -1,4 +1,4 @@
-"""What both renderers share, so that they agree: the pixel grid, and small tables computed from a view.
+"""The pixel grid, and small tables computed from a view. Both renderers use them, so that they agree.
 
 Column i of a picture is at x = (i + 0.5 - width / 2) / unit, with the picture's short side as the unit.
 """
@@ -46,8 +46,8 @@ def _interpolation(length: int, unit: float, cell: int) -> tuple[Index, Float32]
 def field_at_cells(view: View, width: int, height: int) -> Float32:
     """The view's field at the cells of a picture, with a margin of one cell, float32 [gh, gw, channels].
 
-    Interpolated by hand: as matrix products this would start all BLAS threads, which then busy-wait on cores that a
-    feed needs.
+    Interpolated element by element: matrix products would start all BLAS threads, which then busy-wait on cores that
+    a feed needs.
     """
     cell, unit = cell_of(width, height), unit_of(width, height)
     (row, down_h), (column, across_w) = _interpolation(height, unit, cell), _interpolation(width, unit, cell)
@@ -67,7 +67,7 @@ def shadow_kernels(shadow: Shadow, unit: float, cell: int) -> tuple[Float32, Flo
 
 
 def blur_size(sigma: float) -> int:
-    """The width of the kernel of the sensor's blur, which leaves out no weight that matters."""
+    """The width of the sensor's blur kernel, which omits only negligible weights."""
     return 3 if sigma < 0.65 else 5
 
 

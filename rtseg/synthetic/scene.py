@@ -61,7 +61,7 @@ class Scene:
         self._common = self._draw_common(rng, grade)
 
     def _paint_bodies(self, detail: float, grade: Grade) -> list[Body]:
-        """The instruments; and, if they can be replaced, after them the replacements, which look the same."""
+        """The instruments, followed by their replacements, if there are any, which look the same."""
         o, rng = self.options, np.random.default_rng((self.seed, 15))
         looks = draw_looks(rng.spawn(1)[0], o.tools, o.robotic, o.alike)
         if o.swap:
@@ -98,7 +98,7 @@ class Scene:
         )
 
     def poses(self, seconds: float) -> list[Pose]:
-        """The instruments, by port."""
+        """The poses of the instruments, by port."""
         return [self._moves.pose(port, seconds) for port in range(self._moves.ports)]
 
     def view(self, seconds: float) -> View:

@@ -1,7 +1,7 @@
 """Tissue: overlapping organs, painted once as one map of colour and gloss.
 
-The smooth part (organs, their domes and the folds between them) is painted at a low resolution, detail (lobules,
-fibres, vessels, burns, threads) at the full one. `TISSUE` is the extent of the map; the picture's short side is 1.
+The smooth part (organs, their domes and the folds between them) is painted at a low resolution, the detail (lobules,
+fibres, vessels, burns, threads) at full resolution. `TISSUE` is the extent of the map; the picture's short side is 1.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     cpu.py      model, instruction sets, cores, hyperthreads, a container's quota
     memory.py   of the host and of this process
     gpu.py      devices, drivers, free memory
-    load.py     what other processes and the host took during a measurement
-    facts.py    the facts that stand beside measured figures
+    load.py     CPU time that other processes and the host took during a measurement
+    facts.py    the facts that are stored with measured figures
 
-psutil is asked where it knows; /proc and /sys are read only where it does not.
+The facts come from psutil; /proc and /sys are read only for those that psutil does not have.
 """

@@ -1,7 +1,7 @@
 """The CPU: its model and instruction sets, and the cores and hyperthreads that this process may use.
 
-Two hyperthreads share the arithmetic of one core: beside a network that keeps it busy, a second network thread on the
-same core gains next to nothing, while the short work of other processes fits in well.
+Two hyperthreads share the arithmetic units of one core. If a network keeps a core busy, a second network thread on it
+gains next to nothing, while short work of other processes fits in well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
 
-# psutil does not know the topology of single processors, the limits of control groups, or the CPU's model and flags.
+# psutil does not state which processors share a core, the limits of control groups, or the CPU's model and flags.
 _CPU_INFO = Path("/proc/cpuinfo")
 _TOPOLOGY, _GROUPS, _OWN_GROUPS = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -38,10 +38,10 @@ class Cores:
 
     @property
     def network_threads(self) -> int:
-        """Threads for a network in a live feed: one a core, and one processor is left for the other workers.
+        """Threads for a network in a live feed: one a core, with one processor left for the other workers.
 
-        The threads of one matrix product wait for the slowest of them. Where another process shares its processor,
-        that costs more than the thread gains (bench/RESULTS.md, "Threads of a live feed").
+        The threads of one matrix product wait for the slowest of them. If another process shares its processor, that
+        wait costs more than the thread gains (bench/RESULTS.md, "Threads of a live feed").
         """
         return max(1, min(self.physical, self.usable - 1))
 
@@ -52,7 +52,7 @@ class Cores:
 
 
 def cores() -> Cores:
-    """The cores that this process may use now: affinity and quotas may change while we run."""
+    """The cores that this process may use now: affinity and quotas may change while it runs."""
     ours = _processors()
     return Cores(len(ours), len({_core_of(cpu) for cpu in ours}), min(_quota(), float(len(ours))))
 
@@ -92,7 +92,7 @@ def _core_of(cpu: int) -> str:
 
 
 def _quota() -> float:
-    """The CPU time that our control groups allow, in processors; infinite where there is no limit."""
+    """The CPU time that this process's control groups allow, in processors; infinite without a limit."""
     try:
         lines = [line.split(":", 2) for line in _OWN_GROUPS.read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""The facts that stand beside measured figures: the machine, and the commit."""
+"""The facts that are stored with measured figures: the machine, and the commit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def facts(device: str = "cuda") -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the checkout that runs, with `-dirty` where files differ from it; else the package's version."""
+    """The commit of the checkout in use, with `-dirty` if files differ from it; else the package's version."""
     if (PACKAGE.parent / ".git").exists():
         command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         try:

@@ -67,7 +67,7 @@ def gpu_identity(device: str | int) -> dict[str, str]:
 
 
 def gpu_facts(device: str) -> dict[str, Any] | None:
-    """The facts about a GPU that stand beside figures measured on it; None if torch is missing or finds no GPU.
+    """The facts about a GPU that are stored with figures measured on it; None if torch is missing or finds no GPU.
 
     `device` names the GPU; "cpu" means the first GPU.
     """

@@ -1,4 +1,4 @@
-"""How busy other processes and the host kept this machine during a measurement."""
+"""The CPU time that other processes and the host took from a measurement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Load:
         self._start = (_load_average(), _cpu_seconds(), _own_seconds())
 
     def report(self) -> tuple[dict[str, Any], list[str]]:
-        """Load averages, the shares of CPU time that other processes used and that the host stole; and warnings."""
+        """Load averages, and the shares of CPU time that other processes used and the host stole; and warnings."""
         load, (busy, stolen, total), own = self._start
         busy_now, stolen_now, total_now = _cpu_seconds()
         found: dict[str, Any] = {"average_at_start": load, "average_at_end": _load_average()}

@@ -26,7 +26,7 @@ def resident_bytes() -> int:
 def peak_resident_bytes() -> int:
     """The peak of `resident_bytes`; 0 on systems other than Linux.
 
-    Not by `getrusage`, where a process begins with the peak of its parent; psutil has no peak.
+    Not from `getrusage`, where a process begins with the peak of its parent, nor from psutil, which has no peak.
     """
     status = Path("/proc/self/status")
     found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text("utf-8"), re.MULTILINE) if status.is_file() else None

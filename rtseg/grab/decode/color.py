@@ -23,7 +23,7 @@ SWSCALE = {
 }
 RGB, LIMITED, FULL = 0, 1, 2
 UNSPECIFIED = (0, 2, 3)  # with the two reserved numbers
-# Common names of those that are refused.
+# Common names of matrices and transfer functions that are refused.
 _KNOWN = {"matrix": {8: "YCgCo", 10: "BT.2020 with constant luminance", 12: "chromaticity-derived", 14: "ICtCp",
                      15: "IPT of Dolby Vision", 16: "YCgCo-Re", 17: "YCgCo-Ro"},
           "transfer": {12: "BT.1361 extended gamut"}, "primaries": {}}  # fmt: skip
@@ -45,14 +45,14 @@ def is_rgb(picture: av.VideoFrame) -> bool:
 
 
 def is_grey(picture: av.VideoFrame) -> bool:
-    """Whether it is greyscale, with or without an alpha channel."""
+    """Whether the picture is greyscale, with or without an alpha channel."""
     return len(format_of(picture).components) <= 2 and not is_rgb(picture)
 
 
 def color_of(picture: av.VideoFrame) -> Color:
     """How the colours of a decoded picture are coded; `SourceError` if they cannot be converted.
 
-    Defaults, if it does not say: BT.709 or BT.601 by its height; limited range, but full range for grey.
+    Defaults, if nothing is stated: BT.709 or BT.601 by the height; limited range, but full range for grey.
     """
     # yuvj420p and similar formats are full-range by definition, whatever else the stream says.
     full = picture.format.name.startswith("yuvj") or picture.color_range == FULL
@@ -121,7 +121,7 @@ def _interleaved(planes: av.VideoFrame) -> ImageU8:
 
 
 def _interleaved_16(planes: av.VideoFrame) -> ImageU16:
-    """The same for 16 bits."""
+    """Interleave the planes green, blue, red to uint16 RGB [H, W, 3]."""
     green_hw, blue_hw, red_hw = (
         np.frombuffer(memoryview(plane), "<u2").reshape(plane.height, plane.line_size // 2)[:, : plane.width]
         for plane in planes.planes

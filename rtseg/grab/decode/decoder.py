@@ -62,7 +62,7 @@ class Decoder:
         self.loss: Loss | None = None
 
     def feed(self, packet: Packet, damage: str = "", gap: str = "", missing: int = 0) -> Iterator[av.VideoFrame]:
-        """Decode a packet; the whole pictures that the decoder returns.
+        """Decode a packet; yields the whole pictures that the decoder returns.
 
         `damage`: why its data is damaged; `gap`: why `missing` pictures are missing between it and the packet before.
         """

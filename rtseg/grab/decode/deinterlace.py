@@ -1,4 +1,4 @@
-"""Deinterlacing of pictures (as from 1080i towers): one out for each one in, without delay.
+"""Deinterlaces pictures, as from 1080i towers: one out for each one in, without delay.
 
 A deinterlacing filter needs the next picture, which delays a live feed by one picture. Here each picture is followed by
 a copy of itself that is marked as progressive: the filter uses the copy as the next picture, and passes it through. So
@@ -66,7 +66,7 @@ def _graph(picture: av.VideoFrame, name: str, settings: str) -> Graph:
 
 
 def _through(graph: Graph, picture: av.VideoFrame) -> av.VideoFrame:
-    """Push a picture through a filter graph; the newest picture that it returns, or the pushed one if there is none."""
+    """Push a picture through a filter graph; returns its newest picture, or the pushed one if it has none."""
     graph.vpush(picture)
     newest = picture
     while True:

@@ -1,10 +1,10 @@
 """Conversion of HDR, wide gamut and other transfer functions to the colours of an sRGB (BT.709) display.
 
 Conversion is in display light, as in ITU-R BT.2087 and in colour-managed players. The transfer functions of cameras
-(BT.601, 709, 2020, SMPTE 240M) all mean BT.1886's power of 2.4 there, so they stay as they are; only their primaries
-are converted to BT.709. Other transfer functions (HDR, linear light, a pure gamma, DCI) are converted to sRGB. HDR up
-to 1,000 cd/m2 is tone-mapped to a white of 203 cd/m2 (BT.2408) by BT.2390's curve: below 88 cd/m2 brightness stays,
-above it is tone_mapped. Colours outside the gamut of BT.709 are clipped.
+(BT.601, 709, 2020, SMPTE 240M) all mean BT.1886's power of 2.4 there, so they are kept; only their primaries are
+converted to BT.709. Other transfer functions (HDR, linear light, a pure gamma, DCI) are converted to sRGB. HDR up to
+1,000 cd/m2 is tone-mapped to a white of 203 cd/m2 (BT.2408) by BT.2390's curve: brightness below 88 cd/m2 is kept,
+brightness above it is compressed. Colours outside the gamut of BT.709 are clipped.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _SAME = 2  # a profile that changes colours by at most so many levels counts as 
 
 
 class ImageReader:
-    """Reads the image files of one source. `bits`: how many bits of a 16-bit value are used; None: as the files say."""
+    """Reads the image files of one source. `bits`: the used bits of a 16-bit value; None: as the files state."""
 
     def __init__(self, account: Account, bits: int | None = None) -> None:
         self._account, self._given = account, bits
@@ -159,7 +159,7 @@ def _by_opencv(coded: ImageU8, header: Header, start: int) -> Any:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Any]:
-    """An image opened by Pillow; whatever is wrong with it is an OSError."""
+    """An image opened by Pillow; every failure becomes an OSError."""
     from PIL import Image
 
     try:

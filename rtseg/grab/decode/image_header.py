@@ -15,7 +15,7 @@ JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # of images; `.mjpeg` is a v
 HEIC = (b"heic", b"heix", b"heim", b"heis")
 MAX_PICTURES = 100_000  # a larger number in a file is damaged
 PNG, TIFF, BIG_TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
-# Mark a second JPEG as a gain map of the first: it is no picture.
+# A second JPEG with one of these marks is a gain map of the first, not a picture.
 _GAIN_MAPS = (b"hdrgm:", b"apple:photo:2020:aux:hdrgainmap")
 _REDUCED, _MASK = 1, 4  # of TIFF's NewSubfileType: a page that is a smaller copy, or a transparency mask
 # NewSubfileType, BitsPerSample, Orientation, MaxSampleValue, PlanarConfiguration, TileWidth, ExtraSamples,

@@ -15,7 +15,7 @@ TAILS = (b"\x00" * 16, b"\xff" * 16, b"\x55" * 16)
 def is_packet_complete(stream: av.VideoStream, group: Sequence[Packet]) -> bool:
     """Whether the last packet of `group`, which starts with a key frame, holds a whole picture.
 
-    It is decoded with different bytes appended: if the decoder reads into them, the pictures differ.
+    The packet is decoded with different bytes appended: if the decoder reads into them, the pictures differ.
     """
     pictures = [_last_picture(stream, group, tail) for tail in TAILS]
     return pictures[0] is not None and all(

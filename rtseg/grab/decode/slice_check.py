@@ -26,7 +26,7 @@ SLICES, PARAMETERS = (1, 5), 8  # NAL unit types
 # Bytes of the shortest slice that is checked: a shorter one holds a still picture, which decodes the same when cut.
 MIN_SLICE = 100
 MAX_GROUP = 300  # pictures since a key frame that are kept, to decode them again; later ones are not checked
-LOOKAHEAD, TRIAL = 3, 10  # packets checked ahead of time; and until it is known whether the check works for this stream
+LOOKAHEAD, TRIAL = 3, 10  # packets checked ahead; packets that show whether the check works for this stream
 # Replacements for a slice's last bytes: a picture that is the same with each of them does not depend on those bytes.
 TAILS = (b"\xff" * 6, b"\x55" * 6, b"\xaa" * 6, b"\x01" * 6, b"\xf0\x0d\x96" * 2)
 
@@ -132,7 +132,7 @@ class SliceCheck:
             return True
         if self._end_matters(data, slices[-1]):
             return True
-        # A false alarm costs good pictures: so fresh decoders check again, and whether FFmpeg's log still arrives here.
+        # A false alarm costs good pictures. So fresh decoders check again, and FFmpeg's log must still arrive here.
         if self._detects_cut(self._group, slices, self._fresh()) or not self._log_works():
             return None
         return False

@@ -1,4 +1,4 @@
-"""The video packets of a recording, each with what its container says of it: damaged, after a gap, a new part."""
+"""The video packets of a recording, each with what its container shows: damage, a gap before it, a new part."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ MAX_ERRORS = 8  # read errors in a row before the rest of the file is given up
 class Demuxer:
     """An open recording and its main video stream. `ended` says why reading stopped before the end, if it did.
 
-    It reads a part of a file, or an open file (a `Tee`), such as a pipe, which errors call `name`. `hardware`: what
-    decodes it.
+    It reads a part of a file, or an open file (a `Tee`) such as a pipe. Error lines call it `name`. `hardware` decodes
+    it, if given.
     """
 
     def __init__(self, read: Part | Tee, name: str = "", hardware: HWAccel | None = None) -> None:
@@ -133,7 +133,7 @@ class Demuxer:
             elif self._clusters is not None and packet.pos is not None:
                 info.checksum_failed = self._clusters.checksum_fails(packet.pos)
                 if self._clusters.broken_before(packet.pos):
-                    info.gap, info.missing_pictures = BROKEN, 1  # at least; timestamps may show that it is more
+                    info.gap, info.missing_pictures = BROKEN, 1  # at least; timestamps may show more
                 if self._clusters.broken_between(packet.pos, None if following is None else following.pos):
                     info.damage = BROKEN
             elif self._index is not None and packet.pos is not None:
@@ -190,7 +190,7 @@ def _missing(packet: Packet, last_dts: int | None) -> int:
 
 
 class _TimestampCheck:
-    """Makes timestamps go on where they wrap around; where they jump back, a new part of the recording begins."""
+    """Continues timestamps that wrap around; where they jump back, a new part of the recording begins."""
 
     def __init__(self, format_: set[str]) -> None:
         self._wraps, self._key_frames_only = bool(format_ & set(MPEG)), "matroska" in format_

@@ -21,7 +21,7 @@ BROKEN = "a part of the file cannot be read"
 
 
 class Clusters:
-    """Finds damaged clusters. It reads the file itself, as far as it is asked; ask in the order of the file."""
+    """Finds damaged clusters. It reads the file up to the position of each call; call it in the order of the file."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size, self._position = file, size, 0
@@ -92,7 +92,7 @@ class Clusters:
         if head[:2] == CRC and 6 < length == len(data):
             self._checksum_fails = zlib.crc32(memoryview(data)[6:]) != int.from_bytes(head[2:6], "little")
         position = 0
-        while position < len(data):  # a file that was cut off is found elsewhere
+        while position < len(data):  # a file that was cut off is detected elsewhere
             name, used = read_number(data[position : position + 8], keep=True)
             size, more = read_number(data[position + used : position + used + 8], keep=False)
             if name not in IN_CLUSTER or not more or position + used + more + size > length:

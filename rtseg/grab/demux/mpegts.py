@@ -24,7 +24,7 @@ Rows = npt.NDArray[np.int64]
 class TsScanner:
     """Finds the pictures of one stream (`pid`) that lost packets.
 
-    It reads `file` itself, as far as it is asked. Without a file it is given the bytes that others read, by `scan`.
+    It reads `file` up to the position of each call; without a file, `scan` takes the bytes that another object reads.
     TS packets of 188 bytes hold pieces of PES packets; a PES packet is usually one picture.
     """
 

@@ -1,4 +1,4 @@
-"""A packet of video, and what its container says of it before it is decoded."""
+"""A packet of video, and what its container shows before it is decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Packet: TypeAlias = "av.Packet[av.VideoStream]"
 class PacketNumber(int):
     """A packet's number, for `packet.opaque`: each is an object of its own, because PyAV keeps such objects by `id`.
 
-    Small ints are shared by the whole process: a decoder that frees its 6 would take away the 6 of every other decoder.
+    Small ints are shared by the whole process: if one decoder freed its 6, every other decoder would lose its 6.
     """
 
 

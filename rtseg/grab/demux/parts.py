@@ -32,7 +32,7 @@ class Part:
 
 
 def parts_of(path: Path) -> list[Part]:
-    """The recordings in a file: several if MP4 or FLV files were joined by `cat`, of which FFmpeg reads only the first.
+    """The recordings in a file: several if MP4 or FLV files were joined by `cat`; FFmpeg reads only the first of them.
 
     Files of other formats can be joined and are still one recording.
     """

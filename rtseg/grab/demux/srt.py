@@ -32,7 +32,7 @@ def srt_settings(uri: str) -> dict[str, str]:
     given = dict(parse_qsl(urlsplit(uri).query, keep_blank_values=True))
     passphrase = re.search(rf"[?&]passphrase=(.*?)(?=&(?:{'|'.join(KEYS)})=|$)", uri)
     for key in given:
-        # It may be a part of an unescaped passphrase.
+        # An unknown key may be a part of an unescaped passphrase.
         if key not in KEYS and passphrase and not get_close_matches(key, KEYS):
             raise UnescapedError(shown.partition("?")[0], "passphrase", passphrase[1])
         if key not in KEYS:

@@ -1,4 +1,4 @@
-"""The timestamp of each picture: the file's own where it has one, always increasing, and going on where it restarts."""
+"""The timestamp of each picture: the file's own if it has one, always increasing, continued where the file restarts."""
 
 from __future__ import annotations
 

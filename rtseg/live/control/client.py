@@ -1,4 +1,4 @@
-"""The other end: one method for each request, which returns what the feed answered."""
+"""The client of a feed's control socket: one method for each request, which returns the feed's answer."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Snapshot:
 class Client:
     """Controls a running feed. Thread-safe, one request after the other; a context manager.
 
-    Every method waits for the feed's answer. It raises `PromptError` where a prompt was refused, and `OutputError`
-    where there was no answer in time or anything else was refused.
+    Every method waits for the feed's answer. It raises `PromptError` if a prompt was refused, and `OutputError` if
+    there was no answer in time or anything else was refused.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Client:
         Arguments:
             endpoint: the profile's `control.bind`.
             timeout: seconds to wait for each answer.
-            keys: our own `.key_secret`, or the folder that holds it, for a feed that asks for keys.
-            server_key: the feed's public key, or its file; None takes `server.key` beside ours.
+            keys: the client's own `.key_secret`, or the folder that holds it, for a feed that asks for keys.
+            server_key: the feed's public key, or its file; None takes `server.key` from the folder of `keys`.
 
         Raises:
             OutputError: the address is malformed.
@@ -117,7 +117,7 @@ class Client:
         """Track a new object.
 
         Arguments:
-            id: the object's, 1 to 255.
+            id: the object's id, 1 to 255.
             points: (x, y, 1 for object or 0 for background), in pixels of the frame.
             box: (x0, y0, x1, y1), in pixels.
             mask: bool [H, W], of the frame's size.
@@ -126,7 +126,7 @@ class Client:
                 to that frame, and catches up to now.
 
         Returns:
-            What the feed answered: `id` and `seq`.
+            The feed's answer: `id` and `seq`.
         """
         return self._ask(Add(Prompt(id, points, box, mask, label), seq))
 
@@ -139,11 +139,11 @@ class Client:
         label: str | None = None,
         seq: int | None = None,
     ) -> dict[str, Any]:
-        """Correct an object that is tracked; arguments as for `add`."""
+        """Give another prompt for an object that is tracked; arguments and result as for `add`."""
         return self._ask(Correct(Prompt(id, points, box, mask, label), seq))
 
     def remove(self, id: int) -> dict[str, Any]:
-        """Forget an object."""
+        """Stop tracking an object."""
         return self._ask(Remove(id))
 
     def rename(self, id: int, label: str) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Client:
         return self._ask(Rename(id, label))
 
     def reset(self) -> dict[str, Any]:
-        """Forget all objects."""
+        """Stop tracking all objects."""
         return self._ask(Reset())
 
     def pause(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class Client:
         return self._ask(Resume())
 
     def snapshot(self, seq: int | None = None) -> Snapshot:
-        """The original picture of a frame, one of the latest 64, and its masks; `seq` None is the newest."""
+        """The original picture of frame `seq`, one of the latest 64 (None: the newest), and its masks."""
         found = self._ask(TakeSnapshot(seq))
         try:
             return Snapshot(found["seq"], found["png"], found["mask_seq"], tuple(found["objects"]))
@@ -175,7 +175,7 @@ class Client:
         return self._ask(Get())
 
     def set(self, opacity: float | None = None, budget_ms: float | None = None) -> dict[str, Any]:
-        """Change how masks are drawn: `opacity` 0 to 1, mask budget in ms from 1 to 10,000; None leaves a value."""
+        """Change how masks are drawn: `opacity` 0 to 1, mask budget 1 to 10,000 ms; None leaves a value unchanged."""
         return self._ask(Set(opacity, budget_ms))
 
     def status(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Client:
         return self._ask(Status())
 
     def shutdown(self) -> dict[str, Any]:
-        """End the feed, in order."""
+        """End the feed in an orderly way."""
         return self._ask(Shutdown())
 
     def close(self) -> None:
@@ -251,7 +251,7 @@ class Client:
         )
 
     def _answer(self) -> dict[str, Any] | None:
-        """The answer to the request that waits; None if this is a late one to another."""
+        """The answer to the present request; None if a late answer to an earlier one came."""
         try:
             answer = msgpack.unpackb(self._socket.recv_multipart()[-1])
         except Exception as e:

@@ -96,7 +96,7 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """How masks are drawn. None leaves a value as it is."""
+    """Change how masks are drawn. None leaves a value unchanged."""
 
     opacity: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     budget_ms: Annotated[float, Meta(ge=1.0, le=10_000.0)] | None = None

@@ -28,7 +28,7 @@ _HEARTBEAT_MS = 5000  # a client that does not reply to three of these is discon
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """The sender of a request, and its number of it."""
+    """The sender of a request, and the number that the sender gave it."""
 
     client: bytes
     envelope: tuple[bytes, ...]  # an empty part if the client is a REQ socket
@@ -156,5 +156,5 @@ class ControlServer:
     def _send(self, ticket: Ticket, answer: bytes) -> None:
         try:
             self.socket.send_multipart([ticket.client, *ticket.envelope, answer], flags=zmq.NOBLOCK)
-        except zmq.ZMQError:  # it is gone, or does not read
+        except zmq.ZMQError:  # the client is gone, or does not read
             self.lost += 1

@@ -1,7 +1,6 @@
-"""Counts and durations in shared memory. Each has one process that writes it, and outlives that process.
+"""Counts and durations in shared memory. Each is written by one process, and outlives that process.
 
-The supervisor owns the memory: the counts of a worker that was killed are complete, and its successor continues
-them.
+The supervisor owns the memory: the counts of a worker that was killed are complete, and its successor continues them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ STAGES = (
     "grab", "handover", "segment", "overlay", "video", "glass-to-mask", "mask age", "glass-to-publish", "jitter",
 )  # fmt: skip
 _COUNTS = (
-    *(f"beat {role}" for role in ROLES),  # heartbeat: `now_ns()` when the worker last went round its loop
+    *(f"beat {role}" for role in ROLES),  # heartbeat: `now_ns()` when the worker's loop last ran
     "shown", *(f"dropped {cause}" for cause in DROPS), "segmented", "unanswered", "cuts",
     *(f"masks {state}" for state in MASK_STATES),
     "masks captured_ns", "masks objects",  # of the newest masks

@@ -1,4 +1,4 @@
-"""Rings of frames and of masks: their values as bytes in shared memory."""
+"""Ring buffers of frames and of masks, which are stored as bytes in shared memory."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Received(NamedTuple):
 
 
 class Link:
-    """One end. `gone`: the other end is seen to be gone; `closed`: all that it sent was received, too."""
+    """One end of a link. `gone`: the other end is known to be closed; `closed`: its last message was received, too."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -43,7 +43,7 @@ class Link:
         return self._socket.fileno()
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """Send. Returns False if the other end is gone, or the buffer is full because it does not read."""
+        """Send a message. Returns False if the other end is gone, or does not read, so that the buffer is full."""
         packed = pack(message)
         memory = -1
         if len(packed) > _MOST_BYTES:
@@ -54,7 +54,7 @@ class Link:
             socket.send_fds(self._socket, [packed], fds)
         except BlockingIOError:
             return False
-        except OSError:  # what the other end sent before can still be received, and after that its end shows
+        except OSError:  # the messages that the other end sent before can still be received
             self.gone = True
             return False
         finally:
@@ -70,7 +70,7 @@ class Link:
                 packed, fds, _, _ = socket.recv_fds(self._socket, _MOST_BYTES + 1024, 4)
             except BlockingIOError:
                 break
-            except ConnectionResetError:  # it went without reading all that we sent; what it sent itself comes first
+            except ConnectionResetError:  # the other end left messages unread; those that it sent come first
                 continue
             except OSError:
                 packed, fds = b"", []

@@ -2,7 +2,8 @@
 
 The configuration of a worker is the first message that it receives. `reports.py` has the messages to the supervisor.
 
-All workers import this, and start quickly: so what only `segment` and the supervisor need is imported where it is used.
+All workers import this module and must start quickly. So modules that only `segment` and the supervisor need are
+imported where they are used.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Message(msgspec.Struct, tag=True, frozen=True):
 
 
 class Elsewhere(Message, frozen=True):
-    """The message itself is too long for the socket: it lies in the memory that comes with this one."""
+    """Stands for a message that is too long for the socket, and is in the memory sent with this one."""
 
     size: int
 
@@ -80,7 +81,7 @@ class PublishConfig(Message, frozen=True):
 
 
 class RecordConfig(Message, frozen=True):
-    """`resume`: the folder of a recording that the worker before left open."""
+    """`resume`: the folder of a recording that the previous process left open."""
 
     folder: str
     stream: str
@@ -97,7 +98,7 @@ Config = GrabConfig | SegmentConfig | PublishConfig | RecordConfig
 
 
 class Stop(Message, frozen=True):
-    """End in order."""
+    """End in an orderly way."""
 
 
 class Begin(Message, frozen=True):
@@ -143,7 +144,7 @@ class PromptData(msgspec.Struct, frozen=True):
 
 
 class GivePrompts(Message, frozen=True):
-    """To segment: let prompts act on their frame, whose pixels are in the memory that comes with the message."""
+    """To segment: apply prompts to their frame, whose pixels are in the memory sent with the message."""
 
     ticket: Ticket
     prompts: tuple[PromptData, ...]
@@ -162,14 +163,14 @@ class RenameObject(Message, frozen=True):
 
 
 class Pause(Message, frozen=True):
-    """To segment: rest (`on`), or work again."""
+    """To segment: pause (`on`), or resume."""
 
     ticket: Ticket
     on: bool
 
 
 class PublishStatus(Message, frozen=True):
-    """To publish: the status for subscribers, and what of it the overlay shows."""
+    """To publish: the status for subscribers, and the parts of it that the overlay shows."""
 
     status: dict[str, Any]
     recovering: bool
@@ -178,14 +179,14 @@ class PublishStatus(Message, frozen=True):
 
 
 class DisplaySettings(Message, frozen=True):
-    """To publish: what a person may change while the feed runs."""
+    """To publish: the settings that a user may change while the feed runs."""
 
     opacity: float
     budget_ms: float
 
 
 class SetEngine(Message, frozen=True):
-    """To publish: the engine that headers name."""
+    """To publish: the engine's name for the headers."""
 
     engine: str
 

@@ -13,14 +13,14 @@ from .reports import Report
 
 
 def _encode_special(value: Any) -> Any:
-    """What MessagePack has no type for, as something that it has."""
+    """A value for which MessagePack has no type, as one for which it has."""
     if isinstance(value, Fraction):
         return [value.numerator, value.denominator]
     raise NotImplementedError(f"a {type(value).__name__} cannot be sent")
 
 
 def _decode_special(kind: type, value: Any) -> Any:
-    """The value of this type."""
+    """The inverse of `_encode_special`."""
     if kind is Fraction:
         return Fraction(*value)
     raise NotImplementedError(f"a {kind.__name__} cannot be received")
@@ -39,7 +39,7 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """The message again. `msgspec.ValidationError` for other bytes."""
+    """The message in these bytes; `msgspec.ValidationError` if there is none."""
     return _MESSAGE.decode(packed)
 
 
@@ -49,5 +49,5 @@ def pack_frame_id(frame_id: FrameId) -> bytes:
 
 
 def unpack_frame_id(packed: bytes) -> FrameId:
-    """The identity again."""
+    """The identity in these bytes."""
     return _FRAME_ID.decode(packed)

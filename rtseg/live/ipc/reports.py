@@ -23,7 +23,7 @@ class Refused(Message, frozen=True):
 
 
 class Done(Message, frozen=True):
-    """The worker ends, and all that it owns is in order."""
+    """The worker ends, and has closed everything that it owns."""
 
 
 # ------------------------------------------------------------------ grab
@@ -49,7 +49,7 @@ class SourceReport(Message, frozen=True):
 
 
 class SourceAccount(Message, frozen=True):
-    """What a recording turned out to hold so far, as values and as lines for people."""
+    """The account of a recording so far, as values and as lines for people."""
 
     account: dict[str, Any]
     lines: tuple[str, ...]

@@ -1,8 +1,8 @@
 """A ring buffer in shared memory, with one writer and any number of readers, none of which ever waits.
 
 The memory is a memfd: it has no name, so it is freed when the processes end. Entries are numbered from 0 without end,
-also when the writer dies and another takes over. Their payloads lie in an arena that is reused in a
-circle. An entry is marked invalid before its first byte is overwritten; a reader that is overtaken gets None.
+also when the writer dies and another takes over. Their payloads lie in an arena that is reused in a circle. An entry is
+marked invalid before its first byte is overwritten; a reader that is overtaken gets None.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _BARRIER = threading.Lock()
 
 
 def _fence() -> None:
-    """Keep the loads and stores before this before those after it: x86 does so anyway, ARM needs a lock's barrier."""
+    """Order the loads and stores before this call before those after it: ARM needs a lock's barrier, x86 nothing."""
     with _BARRIER:
         pass
 
 
 @dataclass(frozen=True, slots=True)
 class RingSize:
-    """The size of a ring: at most `entries` values with payloads of `arena` bytes together, each header <= `header`.
+    """The size of a ring: at most `entries` values, `arena` bytes for all payloads, `header` bytes for each header.
 
     The kernel allocates bytes when they are first written.
     """
@@ -65,7 +65,7 @@ class Ring:
         self.fd, self._size, self._wake_ups = fd, size, tuple(wake_ups)
         self._map = mmap.mmap(fd, size.total)
         whole = np.frombuffer(self._map, np.uint8)
-        self._head = whole[:16].view(np.int64)  # the next index, and where it starts in an arena without end
+        self._head = whole[:16].view(np.int64)  # the next index, and its start in bytes since entry 0
         rows = whole[_HEAD_BYTES : size.table_end].reshape(size.entries, size.entry)
         self._fields = rows[:, : 8 * _FIELDS].view(np.int64)
         self._headers = rows[:, 8 * _FIELDS :]

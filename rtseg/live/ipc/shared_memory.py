@@ -39,7 +39,7 @@ class Descriptors:
 
 
 class SharedMemory:
-    """One process's view of it."""
+    """One process's view of the shared memory."""
 
     def __init__(self, fds: Descriptors) -> None:
         self.fds = fds
@@ -54,7 +54,7 @@ class SharedMemory:
 
     @classmethod
     def create(cls, max_objects: int, image_size: int) -> SharedMemory:
-        """New memory for a feed with at most these masks, as in `masks_size`; `close` it at the end."""
+        """New memory for a feed whose masks have at most the size of `masks_size`; `close` it at the end."""
         return cls(
             Descriptors(
                 board=Board.create().fd,

@@ -1,4 +1,4 @@
-"""What one process or thread does to wake another: an event in a file descriptor, which `poll` can wait for."""
+"""A wake-up from one process or thread to another: an event in a file descriptor, which `poll` can wait for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class WakeUp:
 
     def set(self) -> None:
         """Wake the reader."""
-        with suppress(BlockingIOError):  # only after 2 ** 64 wake-ups that nobody took
+        with suppress(BlockingIOError):  # only after 2 ** 64 wake-ups without a `clear`
             os.eventfd_write(self.fd, 1)
 
     def clear(self) -> None:
-        """Take all wake-ups so far."""
+        """Discard all wake-ups so far."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.fd)

@@ -97,7 +97,7 @@ class _Server(WSGIServer):
             time.sleep(_PERIOD_S / 5)
 
     def _answer(self, request: socket.socket, client_address: Any) -> None:
-        with suppress(Exception):  # whatever it sent, or however it left
+        with suppress(Exception):  # whatever the client sent, and however it disconnected
             self.finish_request(request, client_address)
         with self._lock:
             self._open.pop(request, None)
@@ -129,10 +129,10 @@ class Endpoint:
 
 
 def serve(bind: str, snapshot: Callable[[], Snapshot]) -> Endpoint:
-    """Answer scrapes at `bind`, HOST:PORT on the loopback interface (port 0: a free one), with what `snapshot` says.
+    """Answer scrapes at `bind`, HOST:PORT on the loopback interface (port 0: a free one), with what `snapshot` returns.
 
-    `snapshot` is called in other threads; `families.py` says which keys it may hold. `OutputError` if
-    the address is no such one, or taken.
+    `snapshot` is called in other threads; `families.py` shows its possible keys. `OutputError` if the address is not of
+    this form, or in use.
     """
     host, port = _checked(bind)
     try:

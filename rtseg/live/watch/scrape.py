@@ -1,4 +1,4 @@
-"""Read the metrics of an endpoint back into plain values: the counterpart of `families.py`."""
+"""Reads the metrics of an endpoint back into plain values: the counterpart of `families.py`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def url_of(address: str) -> str:
 
 
 def scrape(url: str) -> Scrape:
-    """Request the metrics once; `OutputError`, in one line, if nothing answers, or something that is no feed."""
+    """Request the metrics once; `OutputError`, in one line, if nothing answers, or not a feed."""
     try:
         # No proxy: the endpoint is this machine's own.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=_PATIENCE_S) as answer:
@@ -79,5 +79,5 @@ def scrape(url: str) -> Scrape:
 
 
 def _printable(text: str) -> str:
-    """A text without control characters, which a terminal would obey."""
+    """A text without control characters, which a terminal would execute."""
     return "".join(c for c in text if c.isprintable())[:200]

@@ -27,9 +27,9 @@ def top(
 ) -> dict[str, Any]:
     """Show the feed whose metrics are at `address`, until Ctrl-C or for so many seconds.
 
-    With `once`, or without a terminal, it is printed once, and `OutputError` if nothing answers; otherwise it keeps
+    With `once`, or without a terminal, it is printed once, with an `OutputError` if nothing answers; otherwise it keeps
     asking. Returns what was shown last; `ok` is false if the last request got no answer, or the feed could not report
-    its state. `OutputError` for an address that is none.
+    its state. `OutputError` also for a malformed address.
     """
     url = url_of(address)
     console = console or Console()
@@ -85,7 +85,7 @@ class _Watch:
 
 
 def draw(now: Scrape, before: Scrape | None = None, *, stale: bool = False) -> RenderableType:
-    """Everything of one scrape, with rates since the one before it (None: since the start)."""
+    """All tables of one scrape, with rates since the one before it (None: since the start)."""
     parts: list[RenderableType] = [_headline(now, stale), *_rates(now)]
     parts += [table for table in (_stages(now, before), _drops(now, before), _processes(now)) if table.row_count]
     group = Group(*parts)

@@ -23,7 +23,7 @@ class WorkerContext:
         self._stopping = False
 
     def beat(self) -> None:
-        """Record a heartbeat: the worker goes round its loop."""
+        """Record a heartbeat: the worker's loop runs."""
         self.board[f"beat {self.role}"] = now_ns()
 
     def send(self, message: Message) -> bool:
@@ -40,7 +40,7 @@ class WorkerContext:
         poll.poll(seconds * 1e3)
 
     def receive(self) -> list[Received]:
-        """The messages that have come. After `Stop`, or the end of the supervisor, and all before it: `SystemExit`."""
+        """The messages that have come; `SystemExit` after the last one before `Stop` or the supervisor's end."""
         received, self._unread = [*self._unread, *self.link.receive()], []
         if not received and (self._stopping or self.link.closed):
             raise SystemExit(0)

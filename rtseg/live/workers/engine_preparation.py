@@ -1,6 +1,6 @@
 """Before the first frame: the engine is opened, and made ready for the size of the feed's pictures.
 
-Either may take minutes the first time. The worker reports what begins, and how long a part of it may take. Then the
+Either may take minutes the first time. The worker reports what it begins, and how long a part may take. Then the
 supervisor watches from outside whether the process makes progress (`activity.py`), because heartbeats from a second
 thread would also come from a hung process.
 """
@@ -19,8 +19,8 @@ from ..ipc.reports import Preparing
 from .context import WorkerContext
 
 # Seconds that opening a runtime may take without a heartbeat, a byte written, or a compiler that starts or ends. A
-# large network is read from a slow disk in a minute; torch's inductor computes for several, and so does TensorRT where
-# it times kernels anew.
+# large network is read from a slow disk in a minute; torch's inductor computes for several minutes, and so does
+# TensorRT where it times kernels again.
 OPENS_S = {"cuda": 900.0, "tensorrt": 900.0, "onnx:tensorrt": 900.0}
 OPENS_ELSE_S = 300.0
 PART_S = 300.0  # the same for a part of `Readies.ready`: a compiled one takes a minute or two on first use
@@ -46,8 +46,8 @@ def on_gpu(engine: Engine) -> bool:
 def prepare(context: WorkerContext, engine: Engine, size: Size | None) -> float | None:
     """Prepare the engine for pictures of this size; ms of a step, or None if there is nothing to prepare.
 
-    An engine that prepares for a size is warmed up with that size alone: what it would make for another one takes as
-    long and as much memory, and is never used.
+    An engine that prepares for a size is warmed up with that size alone: preparing for another one takes as long and
+    as much memory, and is never used.
     """
     if size is None or not isinstance(engine, Readies):
         return None
@@ -64,7 +64,7 @@ def prepare(context: WorkerContext, engine: Engine, size: Size | None) -> float 
 def warm_up(engine: Engine, size: Size | None = None) -> float:
     """Step over a few black frames, so that the first real one is as fast as the others; returns ms of a step.
 
-    The first step is prompted and the second may include a capture: the quickest of the others is typical.
+    The first step is prompted and the second may capture a CUDA graph: the quickest of the others is typical.
     """
     tracker = Tracker(engine)
     black_hwc = np.zeros((*(size or (engine.image_size, engine.image_size)), 3), np.uint8)

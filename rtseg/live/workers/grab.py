@@ -46,7 +46,7 @@ def work(context: WorkerContext) -> None:
         except ValueError as e:
             raise SourceError(f"{capture.uri}: a frame of {frame.width}x{frame.height} ({e}); crop it") from e
         context.board.stages["grab"].add(capture.grab_ms)
-    threading.Event().wait()  # the second thread watches on until the supervisor has received all reports
+    threading.Event().wait()  # the second thread ends the process, once the supervisor has received all reports
 
 
 class _Watch:
@@ -78,7 +78,7 @@ class _Watch:
             os._exit(1)
 
     def _report(self) -> None:
-        """The account first: when the supervisor learns that the source has ended, it already knows how."""
+        """Report account and state; the account first, so that the supervisor knows how the source ended."""
         health, now = self._capture.health, now_ns()
         state = health.state(now)
         why = health.why if state in ("opening", "lost") else ""
@@ -86,7 +86,7 @@ class _Watch:
         self._context.send(SourceReport(state, why, self._capture.crop, dict(health.counters)))
 
     def _account(self, at_ns: int, last: bool) -> None:
-        """What the source turned out to hold, if that has changed and is worth a line."""
+        """Report what the source turned out to hold, if its lines have changed and a report is due."""
         try:
             account = self._capture.account
             lines = account.lines()

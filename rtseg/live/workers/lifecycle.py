@@ -1,4 +1,4 @@
-"""How a worker begins and ends.
+"""The beginning and the end of a worker.
 
 The supervisor starts `python -m rtseg.live ARGUMENT`, where ARGUMENT is JSON: the role, the supervisor's process and
 the inherited descriptors. The first message on the link is the configuration. A worker ends with its supervisor,
@@ -29,7 +29,7 @@ from .context import WorkerContext
 REFUSED = 3  # exit code: the configuration can never work, so a restart is pointless
 _PR_SET_PDEATHSIG = 1
 _LAST_MESSAGE_S = 30.0  # for a supervisor that does not read just now
-_SWITCH_S = 0.0005  # by default a thread with a picture to send waits 5 ms for a computing one
+_SWITCH_S = 0.0005  # by default a thread that has a picture to send waits 5 ms for one that computes
 
 
 def command_line_argument(role: str, link: int, fds: Descriptors) -> str:
@@ -38,14 +38,14 @@ def command_line_argument(role: str, link: int, fds: Descriptors) -> str:
 
 
 def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have a signal sent to this process when its parent ends, however that is."""
+    """Have a signal sent to this process when its parent ends, however it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         raise SystemExit(0)  # the parent had ended before
 
 
 def connect(argument: str) -> WorkerContext:
-    """The context that the command line describes, once its configuration has come."""
+    """The context that the command line describes, after its configuration was received."""
     given = json.loads(argument)
     end_with_parent(given["supervisor"])
     # Ctrl-C is for the supervisor, which ends its workers in order.

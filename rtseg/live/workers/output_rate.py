@@ -1,4 +1,4 @@
-"""Which frames are shown at a target rate, and how evenly they leave.
+"""Which frames are shown at a target rate, and how evenly they are sent.
 
 A frame is shown at once or dropped; delaying it would make the rate more even, and the latency worse. The jitter is
 measured.
@@ -32,13 +32,13 @@ class OutputRate:
         return False
 
     def shown(self, captured_ns: int, seconds: float) -> None:
-        """Note a frame that goes out, with its capture time, by which `jitter_ms` finds it."""
+        """Note a frame that will be sent, with its capture time, by which `jitter_ms` finds it."""
         self._source_s[captured_ns] = seconds
         while len(self._source_s) > _KEPT:
             self._source_s.popitem(last=False)
 
     def jitter_ms(self, captured_ns: int, sent_ns: int) -> float | None:
-        """The difference between the time since the frame sent before, and the time between the two at the source.
+        """The difference in ms between the time since the previous frame was sent, and their distance at the source.
 
         None for the first frame, and where the source's times jump.
         """

@@ -28,9 +28,9 @@ _POLL_MS = 50
 
 
 class OverlayThread(threading.Thread):
-    """Draws the frames that are handed over to it. `turned_ns`: when it last went round.
+    """Draws the frames that are handed over to it. `turned_ns`: when its loop last ran.
 
-    It holds no more frames than the frame ring does; of more, the oldest are dropped.
+    It holds no more frames than the frame ring does; beyond that, the oldest are dropped.
     """
 
     def __init__(self, context: WorkerContext, publisher: Publisher) -> None:
@@ -49,8 +49,8 @@ class OverlayThread(threading.Thread):
         self._masks: Masks | None = None
         self._masks_next = max(0, context.masks.head - 1)  # the newest masks are still valid
         self._shown_state: ShownState | None = None
-        self._frames: deque[Frame] = deque()  # handed over, and not looked at yet
-        self._overtaken, self._handing = 0, threading.Lock()  # frames that were dropped before that
+        self._frames: deque[Frame] = deque()  # handed over, and not processed yet
+        self._overtaken, self._handing = 0, threading.Lock()  # frames dropped before they were processed
         self._waiting: deque[Frame] = deque()  # in sync: frames that wait for their own masks
         self._without_masks = False  # in sync: whether frames are shown without their own masks
         self._counted: dict[str, int] = {}
@@ -84,14 +84,14 @@ class OverlayThread(threading.Thread):
         self.join()
 
     def sent(self, captured_ns: int, at_ns: int) -> None:
-        """Note that an overlay has left; in the publisher's thread."""
+        """Note that an overlay was sent; in the publisher's thread."""
         self._board.stages["glass-to-publish"].add((at_ns - captured_ns) / 1e6)
         jitter_ms = self._rate.jitter_ms(captured_ns, at_ns)
         if jitter_ms is not None:
             self._board.stages["jitter"].add(jitter_ms)
 
     def count_sent(self) -> None:
-        """Count what became of the overlays that the publisher got, once that is known: a count never falls."""
+        """Count the overlays that the publisher has sent or dropped since the last call: a count never falls."""
         overlay = self._publisher.counts()["overlay"]
         dropped = overlay["dropped"]
         counts = {f"dropped {cause}": dropped.get(cause, 0) for cause in ("slot", "failed", "off")}
@@ -155,14 +155,14 @@ class OverlayThread(threading.Thread):
             self._show(frame, self._masks)
 
     def _wait_for_masks(self, frame: Frame) -> None:
-        """In sync: let a frame wait; of too many, the oldest is dropped."""
+        """In sync: let a frame wait; if too many wait, the oldest is dropped."""
         self._waiting.append(frame)
         if len(self._waiting) > _most_frames(frame) - 1:  # one more may be in the queue
             self._waiting.popleft()
             self._drop("ring")
 
     def _show_waiting(self, masks: Masks) -> None:
-        """In sync: show the frame of these masks with them; the frames before it will not get any."""
+        """In sync: show the frame of these masks with them; frames before it will get no masks, and are dropped."""
         frame_id = self._context.frames.identity(masks.seq)
         self._without_masks &= frame_id is None or _age_ms(frame_id.captured_ns) > 2 * self.settings.budget_ms
         while self._waiting and self._waiting[0].seq <= masks.seq:
@@ -214,7 +214,7 @@ class OverlayThread(threading.Thread):
         return drawn
 
     def _watched(self) -> bool:
-        """Whether the overlay has a viewer; otherwise the time is better spent on the network."""
+        """Whether the overlay is watched or recorded; otherwise the time is better spent on the network."""
         return self._record or self._publisher.watched("overlay")
 
     def _carries_now(self) -> bool:

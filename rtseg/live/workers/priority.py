@@ -29,7 +29,7 @@ class _Attributes(ctypes.Structure):
 def raise_priority() -> None:
     """For a thread with short work that must not wait: short time slices, which the kernel schedules early.
 
-    Linux has them from 6.12 on. They hold for the calling thread and for those that it starts from then on, and undo
+    Linux has them from 6.12 on. They apply to the calling thread and to those that it starts from then on, and undo
     `lower_priority`.
     """
     with suppress(OSError):

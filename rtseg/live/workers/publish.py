@@ -17,8 +17,8 @@ from .context import WorkerContext
 from .overlay import LATE_NS, OverlayThread
 from .priority import raise_priority
 
-YIELD_S = 0.003  # at most
-QUIET_NS = 1_500_000_000  # a thread that has not gone round for so long counts as hung
+YIELD_S = 0.003  # longest wait until the original is sent
+QUIET_NS = 1_500_000_000  # a thread whose loop has not run for so long counts as hung
 
 
 def work(context: WorkerContext) -> None:
@@ -32,7 +32,7 @@ def work(context: WorkerContext) -> None:
 
 
 class _Originals:
-    """Publishes every frame, in order, as it is; then the overlay thread gets it."""
+    """Publishes every frame, in order and unchanged; then the overlay thread gets it."""
 
     def __init__(self, context: WorkerContext, publisher: Publisher) -> None:
         self._context, self._publisher = context, publisher
@@ -60,7 +60,7 @@ class _Originals:
             context.send(PublishCounts(self._publisher.counts()))
 
     def _beat(self) -> None:
-        """A heartbeat, as long as all threads go round."""
+        """Record a heartbeat while the loops of all threads run."""
         if now_ns() - min(self._publisher.turned_ns, self._overlay.turned_ns) < QUIET_NS:
             self._context.beat()
 
@@ -97,7 +97,7 @@ class _Originals:
                 self._publisher.engine = engine
 
     def _sent(self, kind: str, captured_ns: int) -> None:
-        """A message has left; called in the publisher's thread."""
+        """A message was sent; called in the publisher's thread."""
         now = now_ns()
         if kind == "overlay":
             self._overlay.sent(captured_ns, now)

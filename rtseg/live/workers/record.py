@@ -29,7 +29,7 @@ def work(context: WorkerContext) -> None:
 class _Recorder:
     def __init__(self, context: WorkerContext, recording: Recording) -> None:
         self._context, self._recording = context, recording
-        # Where the worker before stopped: frames drawn since are still in the ring, or are counted as missed.
+        # Continue where the previous process stopped: frames drawn since are in the ring, or are counted as missed.
         self._next = context.board["record next"]
         self._last_seq = context.board["record seq"] - 1  # of the frame recorded last; -1: none
         self._overtaken = False  # whether the ring dropped frames that were not recorded yet
@@ -44,7 +44,7 @@ class _Recorder:
             try:
                 self._write_notes()
             except SystemExit:
-                stopping = True  # but all that was drawn until now is written
+                stopping = True  # but all frames drawn until now are written
             while self._next < context.drawn.head:
                 self._write_frame(self._next)
                 self._next += 1
@@ -62,7 +62,7 @@ class _Recorder:
             self._context.board.add("missed")
             return
         header = msgpack.unpackb(entry[0])
-        # A recording begins with the first frame that was drawn; but those that the ring dropped before are missed.
+        # A recording begins with the first frame that was drawn; frames that the ring dropped before it are missed.
         begun = self._last_seq >= 0 or self._overtaken
         if begun and self._last_seq < header["seq"] - 1:
             cause = "the recorder was too slow" if self._overtaken else "not shown"

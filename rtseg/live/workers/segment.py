@@ -1,8 +1,8 @@
 """The worker that segments: newest frame -> tracker -> mask ring. It may crash: the supervisor has the prompt history.
 
 Any exception ends the process, because after a CUDA error its memory cannot be trusted. The supervisor restarts it and
-replays the prompts, each with its picture. One kind of error is tolerated: if the network answers with values that are
-not numbers, that frame gets no masks; several such frames in a row end the process, too.
+replays the prompts, each with its picture. One kind of error is tolerated: if the network's output for a frame is
+invalid (NaN, for example), that frame gets no masks; several such frames in a row end the process, too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Order = GivePrompts | RemoveObject | RenameObject | Pause
 
 
 def work(context: WorkerContext) -> None:
-    """Open the engine, and segment the newest frame, again and again, until `Stop` comes."""
+    """Open the engine, and segment the newest frame repeatedly until `Stop` comes."""
     lower_priority()  # before there are threads
     config: SegmentConfig = context.config
     with spare_core():
@@ -54,12 +54,12 @@ def work(context: WorkerContext) -> None:
 
 
 def opened(context: WorkerContext, recipe: Recipe, size: Size | None) -> Tracker:
-    """A tracker on a new engine, warm, and ready for pictures of `size` if it is known. Reports `EngineReady`."""
+    """A tracker on a new engine, warmed up and ready for pictures of `size`, if known. Reports `EngineReady`."""
     lower_priority()
     report_opening(context, recipe)
     engine = open_engine(recipe)
     if on_gpu(engine):
-        raise_priority()  # this thread only launches the GPU's work: it is short, and the whole frame waits for it
+        raise_priority()  # this thread only launches the GPU's work, which is short, and the whole frame waits for it
     context.beat()
     step_ms = prepare(context, engine, size)
     if step_ms is None:
@@ -83,7 +83,7 @@ class _Segmenter:
         self._tracker, self._paused = tracker, False
         self._size = size  # of the pictures that the engine is ready for
         self._schedule = StepSchedule() if config.overlay == "latest" else None
-        self._waited = -1  # the newest frame that was left for the next one
+        self._waited = -1  # the newest frame after which the next one was waited for
         self._done = -1  # the newest frame that was segmented
         self._had_objects = False  # whether that frame had objects: their removal is published once
         self._times, self._scenes = StepTimes(context), SceneReports(context)
@@ -114,7 +114,7 @@ class _Segmenter:
             self._context.send(SizeReady(prepare(self._context, self._tracker.engine, size)))
 
     def _wait_s(self, newest: int) -> float:
-        """Seconds to wait for the frame after this one; each frame is waited for once."""
+        """Seconds to wait for the frame after this one; at most one wait for each frame."""
         frame_id = self._context.frames.identity(newest)
         if self._schedule is None or newest == self._waited or frame_id is None:
             return 0.0
@@ -159,7 +159,7 @@ class _Segmenter:
                 self._answer(order, received.fds)
 
     def _answer(self, order: Order, fds: list[int]) -> None:
-        """Carry out an order, and report its outcome."""
+        """Carry out a request, and report its outcome."""
         self._prepare_for_size()
         warnings: tuple[str, ...] = ()
         try:
@@ -193,7 +193,7 @@ class _Segmenter:
             self._tracker = opened(self._context, self._recipe, self._size)
 
     def _prompt(self, frame: Frame, given: tuple[PromptData, ...]) -> tuple[str, ...]:
-        """Let prompts act on their own frame, and track their objects from there to now; returns warnings."""
+        """Apply prompts to their own frame, and track their objects from there to now; returns warnings."""
         prompts = [data.to_prompt() for data in given]
         fork = self._tracker.fork([prompt.id for prompt in prompts], frame.seq)
         for prompt in prompts:
@@ -207,7 +207,7 @@ class _Segmenter:
             later = self._context.frames.get(seq)
             if later is not None:
                 self._context.beat()
-                with suppress(AnswerError):  # the prompt holds without this frame
+                with suppress(AnswerError):  # the prompt is valid without this frame
                     fork.step(later)
         self._tracker.adopt(fork)
         return warnings

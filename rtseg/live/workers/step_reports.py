@@ -42,8 +42,8 @@ class SceneReports:
 class StepTimes:
     """Reports how long steps take, so that the supervisor can distinguish a hang from a long step.
 
-    In its first steps with pictures of a new size an engine may prepare for it (capture graphs, choose kernels), for
-    which it gets more time. Only the steps after those count.
+    In its first steps with pictures of a new size an engine may prepare for that size (capture graphs, choose kernels),
+    and gets more time for it. Only the steps after those are reported.
     """
 
     FIRST = 3  # steps with a new size: a prompted one, a tracked one, and one more that is like all that follow

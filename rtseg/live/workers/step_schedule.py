@@ -2,8 +2,8 @@
 
 A network that is slower than its source finishes at any time between two frames. If it began at once, its masks would
 often belong to a frame that is almost a whole interval old, and yet be drawn no earlier than those of the next frame.
-Then it waits for that frame. So where every second frame can be segmented, it is every second one, and not an uneven
-sequence such as one, two, one, two.
+In that case it waits for the next frame. So a network that can segment every second frame segments exactly every
+second one, not an uneven sequence with distances such as one, two, one, two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LEAST = 4  # steps and intervals that an estimate needs
 
 
 class StepSchedule:
-    """Estimates from the durations of the last steps and the intervals of the last frames."""
+    """Decides by the durations of the last steps and the intervals between the last frames."""
 
     def __init__(self) -> None:
         self._steps_ms: deque[float] = deque(maxlen=6)

@@ -4,8 +4,8 @@
     keys/NAME.key, NAME.key_secret        a key pair of a side that connects
     keys/allowed/NAME.key                 the allow list: public keys that may connect
 
-The files have the format of `zmq.auth` certificates. A key that is added to `allowed/` counts from the next connection
-on. When a key is deleted there, its holder gets no more pictures after about a second, and requests of its holder are
+The files have the format of `zmq.auth` certificates. A key that is added to `allowed/` is valid from the next
+connection on. When a key is deleted there, its holder gets no more pictures after about a second, and its requests are
 refused.
 
     allow_list.py  a socket that lets in only listed keys    client.py        a socket that shows its key

@@ -1,7 +1,7 @@
 """The allow list: a socket accepts only clients whose CURVE keys are listed.
 
-By default, ZeroMQ lets every CURVE client in if there is no ZAP handler. So the ZAP domain is enforced: without a
-handler, nobody is let in.
+By default, ZeroMQ accepts every CURVE client if there is no ZAP handler. So the ZAP domain is enforced: without a
+handler, no client is accepted.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _serve(handler: zmq.Socket[bytes]) -> None:
         except zmq.ContextTerminated:
             handler.close(linger=0)
             return
-        except Exception:  # refuse this client, and go on with the next
+        except Exception:  # refuse this client, and continue with the next
             continue
 
 

@@ -9,7 +9,7 @@ EXPECTED = "expected an address like tcp://127.0.0.1:5555 or ipc:///run/rtseg/ro
 
 
 class Bind(NamedTuple):
-    """A tcp address in its parts; `loopback` is None where `host` is a name and no IP address."""
+    """The parts of a tcp address; `loopback` is None if `host` is a name instead of an IP address."""
 
     host: str
     port: str
@@ -18,7 +18,7 @@ class Bind(NamedTuple):
 
 
 def split_bind(bind: str) -> Bind | None:
-    """The parts of tcp://HOST:PORT (a port 0 or *: a free one); None if it is no such address."""
+    """The parts of tcp://HOST:PORT (port 0 or *: a free one); None for any other address."""
     match = re.fullmatch(r"tcp://(\[(?P<v6>[^\]\s]+)\]|(?P<v4>[^:\[\]/\s]+)):(?P<port>\*|[0-9]{1,5})", bind)
     if match is None or (match["port"] != "*" and int(match["port"]) > 65535):
         return None

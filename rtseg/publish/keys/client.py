@@ -11,7 +11,7 @@ from zmq.utils.monitor import recv_monitor_message
 from .files import client_pair, server_public
 
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_MAX_BROKEN = 3  # handshakes in a row that may break off without a reason: a publisher that is ending does that too
+_MAX_BROKEN = 3  # failed handshakes in a row that count as a refusal; a publisher that is closing causes a few
 
 
 def present(socket: zmq.Socket[bytes], keys: Path, server_key: str | Path | None = None) -> None:

@@ -97,9 +97,9 @@ def allowed_keys(folder: Path, broken_too: bool = True) -> dict[bytes, str]:
 
 
 def revoked(folder: Path, users: Iterable[str]) -> set[str]:
-    """Which of these public keys, which were allowed, are no longer on the allow list.
+    """Those of these once allowed public keys that are no longer on the allow list.
 
-    None of them if the list cannot be read: strangers who use up all file descriptors must not disconnect others.
+    Empty if the list cannot be read: strangers who use up all file descriptors must not disconnect others.
     """
     try:
         listed = allowed_keys(folder, broken_too=False)

@@ -42,9 +42,9 @@ def check_bind(bind: str, keys: Path | None = None) -> str:
 
 
 def listen(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], bind: str, keys: Path | None) -> str:
-    """Bind a socket to an address that `check_bind` allows, with the allow list if there are keys; its endpoint.
+    """Bind a socket to an address that `check_bind` allows, with the allow list if there are keys.
 
-    `OutputError` if that fails; the caller closes the socket.
+    Returns its endpoint. `OutputError` if that fails; the caller closes the socket.
     """
     address = check_bind(bind, keys)
     if keys is not None:
