@@ -74,7 +74,7 @@ MISTAKES = (
     Mistake("no mask file", "gone.png", _objects(mask="gone.png")),
     Mistake("no weights", "gone.safetensors", recipe={"weights": "gone.safetensors"}),
     Mistake("no network in the weights", "text.safetensors", recipe={"weights": "text.safetensors"}),
-    Mistake("weights of another network", "weights", recipe={"model": "nano"}),
+    Mistake("weights of another network", "the preset of this file", recipe={"model": "nano"}),
     Mistake("unknown model", "tiniest", recipe={"model": "tiniest"}),
     Mistake("no recipe", "gone.toml", {"engine": "gone.toml"}),
     Mistake("unknown key", "did you mean", {"sorce": "x.mp4"}),
