@@ -1,4 +1,4 @@
-"""Tracking objects through time: the tracker, each object's memory bank, scene cuts, and objects that were lost."""
+"""Tracking objects through time: the tracker, each object's memory bank, scene cuts, and lost objects."""
 
 from ..engine.policy import POLICIES, BankSize, Choice, Memory, get_policy, register_policy
 from .bank import Bank

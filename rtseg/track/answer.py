@@ -1,4 +1,4 @@
-"""The network's answer for one frame, checked: either all of it is sound, or none of it counts."""
+"""The network's answer for one frame, copied to the host and checked. One number that is not finite rejects it all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..engine.recipe import Recipe
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """The answer for b objects on the host: float32 `logits_bhw`, `scores_b` in 0..1, predicted `ious_b`."""
+    """The answer for b objects, float32 on the host: mask logits, scores from 0 to 1, predicted IoUs."""
 
     logits_bhw: Float32
     scores_b: Float32
@@ -28,7 +28,7 @@ class Answer:
         return Answer(*(np.zeros(shape, np.float32) for shape in ((0, side, side), 0, 0)))
 
     def is_visible(self, row: int) -> bool:
-        """Whether the object in this row has a mask that is drawn."""
+        """Whether the object in this row has a score above 0.5 and a mask that is not empty."""
         return bool(self.scores_b[row] > 0.5 and (self.logits_bhw[row] > 0).any())
 
     def set_absent(self, row: int) -> None:
@@ -39,10 +39,10 @@ class Answer:
 def read_answer(
     decoded: Decoded, written: Sequence[Remembered], frame: int, recipe: Recipe, extra: Sequence[Array] = ()
 ) -> tuple[Answer, list[Float32]]:
-    """Copy an answer that `check_shapes` has passed to the host, and the `extra` arrays with it.
+    """Copy an answer to the host, and the `extra` arrays with it. Call `check_shapes` first.
 
-    `frame` and `recipe` are for the error's text: `AnswerError` if any part is not finite. Of each memory only its
-    sum is copied, which is not finite if any of its numbers is not. Keys that an engine projects are not checked.
+    Raises `AnswerError` if any part is not finite; `frame` and `recipe` are for its text. Of each memory only the sum
+    is copied: one number that is not finite makes it so, too. Keys that an engine projects are not checked.
     """
     score_b = decoded.score_b
     parts = [decoded.logits_b1hw, score_b, decoded.iou_b, decoded.pointer_bc, _sums(written)]
@@ -68,7 +68,7 @@ def _sums(written: Sequence[Remembered]) -> Array:
 
 
 def check_shapes(decoded: Decoded, written: Sequence[Remembered], objects: int, frame: int, side: int) -> None:
-    """`AnswerError` unless an answer has the shapes for this many objects, with masks of `side` x `side` pixels."""
+    """Raise `AnswerError` unless the answer fits this many objects, with masks of `side` x `side` pixels."""
     g = side // 4
     parts = {"masks": decoded.logits_b1hw, "object scores": decoded.score_b, "predicted IoUs": decoded.iou_b}
     found = [(name, tuple(x.shape)) for name, x in parts.items()]

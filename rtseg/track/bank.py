@@ -13,7 +13,7 @@ from ..engine.policy import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFu
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Update:
-    """What a bank holds after one more memory, before it counts."""
+    """What a bank will hold with one more memory; `Bank.apply` makes it so."""
 
     new: Memory
     memories: list[Memory]
@@ -23,8 +23,8 @@ class Update:
 class Bank:
     """Conditioning memories, spatial memories chosen by a policy, and the pointers of recent frames.
 
-    Holds at most `MAX_CONDITIONING` prompted frames, what the policy keeps beside them, and `pointers` - 1 pointers of
-    tracked frames (a conditioning memory brings its own, which stays as long as it does).
+    It holds at most `MAX_CONDITIONING` conditioning memories, what the policy keeps beside them, and `pointers` - 1
+    pointers of tracked frames. A conditioning memory has its own pointer, which stays as long as the memory.
     """
 
     def __init__(self, policy: PolicyFunction, size: BankSize, pointers: int = 16) -> None:
@@ -35,7 +35,7 @@ class Bank:
         self._recent: deque[tuple[int, int, Array]] = deque(maxlen=max(0, pointers - 1))  # seq, step, pointer
 
     def __len__(self) -> int:
-        """Spatial memories in the bank, conditioning ones included."""
+        """The number of spatial memories in the bank, conditioning ones included."""
         return len(self._memories)
 
     @property
@@ -44,13 +44,13 @@ class Bank:
         return tuple(self._memories)
 
     def add(self, memory: Memory) -> None:
-        """Take in the memory of the newest frame, and drop what the policy no longer wants."""
+        """Add the memory of the newest frame, and drop the memories that the policy does not keep."""
         self.apply(self.prepare(memory))
 
     def prepare(self, memory: Memory) -> Update:
-        """Ask the policy what to keep once this memory is the newest one; the bank stays as it is.
+        """Ask the policy what to keep when this memory is added. The bank itself does not change.
 
-        Raises what the policy raises, and `ConfigError` where its answer is unsound.
+        Raises what the policy raises, and `ConfigError` if its choice is invalid.
         """
         memories = [*self._memories, memory]
         conditioning = [m for m in memories if m.conditioning]
@@ -59,33 +59,33 @@ class Bank:
         return Update(memory, *self._selected(memories))
 
     def apply(self, update: Update) -> None:
-        """Let an update count."""
+        """Apply what `prepare` returned."""
         self._memories, self._choice = update.memories, update.choice
         new = update.new
         if not new.conditioning:
             self._recent.append((new.seq, new.step, new.pointer_c))
 
     def before(self, seq: int) -> Bank:
-        """A bank of its own with what this one still holds of the frames before `seq`."""
+        """A new bank with what this one still holds of the frames before `seq`."""
         bank = Bank(self._policy, self._size, self._pointers)
         bank._recent.extend(recent for recent in self._recent if recent[0] < seq)
         memories = [m for m in self._memories if m.seq < seq]
         if memories:
-            # What was pinned after the last of these frames was not pinned yet.
+            # A memory that was pinned after the last of these frames was not pinned then.
             last = memories[-1].step
             memories = [replace(m, pinned_at=None) if (m.pinned_at or 0) > last else m for m in memories]
             bank._memories, bank._choice = bank._selected(memories)
         return bank
 
     def _selected(self, memories: list[Memory]) -> tuple[list[Memory], Choice]:
-        """Those of the memories (oldest first) that the policy keeps, and its choice as indices into these."""
+        """The memories that the policy keeps, and its choice as indices into them. `memories` are oldest first."""
         choice = self._policy(memories, self._size)
         now, index = memories[-1].step, {old: new for new, old in enumerate(choice.keep)}
         kept = [replace(memories[i], pinned_at=now) if i in choice.pin else memories[i] for i in choice.keep]
         return kept, Choice(tuple(index.values()), tuple((index[i], slot) for i, slot in choice.attend))
 
     def recall(self, now: int) -> Recall:
-        """What attention reads at step `now`, which is later than every memory."""
+        """What attention reads at step `now`, which has to be later than every memory."""
         (recall,) = recalls([self], now)
         assert recall is not None
         return recall
@@ -101,7 +101,7 @@ class Bank:
 def recalls(banks: Sequence[Bank], now: int) -> list[Recall | None]:
     """What attention reads of each bank at step `now`; None for an empty one.
 
-    The pointers of all banks are stacked together: one kernel launch on a GPU, before which the step cannot begin.
+    The pointers of all banks are stacked together, in one kernel launch on a GPU, because the step waits for it.
     """
     per_bank = [bank._attended(now) if len(bank) else None for bank in banks]
     filled = [one for one in per_bank if one is not None]

@@ -1,13 +1,13 @@
 """Scene cuts, detected from the pictures alone.
 
-Each picture is sampled to 64 x 48 grey pixels and normalised against its lighting: each pixel is counted in standard
-deviations from the mean around it, so that a lamp that dims, a flash or smoke changes little. If two pictures in a row
-differ nearly everywhere, the second is compared again with the first warped along its optical flow: what a pan or an
-instrument did is explained by that, another scene is not. Pixels without texture, overexposed or black, are not valid
+Each picture is reduced to 64 x 48 grey pixels. Lighting is removed: each pixel is expressed in standard deviations from
+the mean around it, so that a lamp that dims, a flash or smoke changes little. If two consecutive pictures differ nearly
+everywhere, the first is warped along the optical flow and compared with the second again. Warping explains what a pan
+or an instrument changed; it does not explain another scene. Pixels without texture, overexposed or black, are not valid
 and do not count. A picture with hardly any valid pixels (a white flash, a black frame) or of static noise shows no
 scene, and is skipped.
 
-A dissolve has no frame that differs from the one before it; it is not detected.
+A dissolve is not detected: none of its frames differs much from the one before.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ import numpy as np
 from ..base.types import BoolMask, Float32, ImageU8, Sampled
 
 SIZE = (64, 48)  # width and height of the small picture
-SAMPLED = (128, 96)  # width and height in pixels that are sampled for it
-CELLS = (8, 6)  # cells that are compared, across and down
+SAMPLED = (128, 96)  # width and height of the picture, sampled, from which it is averaged
+CELLS = (8, 6)  # columns and rows of cells that are compared
 NEIGHBOURHOOD = (15, 15)  # pixels of the small picture over which lighting is averaged
-UNIT = 40.0  # grey values of a standard deviation
-FLAT, DARK, BRIGHT = 3.0, 12.0, 243.0  # grey values: with less contrast, or beyond these, a pixel is not valid
-MIN_VALID = 0.15  # of the picture has to be valid
+UNIT = 40.0  # grey values that stand for one standard deviation
+FLAT, DARK, BRIGHT = 3.0, 12.0, 243.0  # grey values: a pixel with less contrast, or beyond these, is not valid
+MIN_VALID = 0.15  # the share of the picture that has to be valid
 STATIC = 1.1  # standard deviations: neighbours differ by 1.4 in white noise, and by less than 0.9 in pictures
 DIFFERENT = 0.42  # standard deviations by which all but the share `SAME` of the cells differ at a cut
-# Residual after warping that makes a cut, by how much of the hues changed: more where the hues changed little.
+# (share of the hues that changed, residual after warping that makes a cut): fewer changed hues need a larger residual.
 RESIDUALS = ((0.15, 0.55), (0.3, 0.38), (1.0, 0.32))
-GREY, GREY_RESIDUAL = 0.9, 0.38  # of a picture is of one hue: then its hues say nothing
+GREY, GREY_RESIDUAL = 0.9, 0.38  # with a larger share of one hue, hues tell nothing: this residual makes a cut
 SURELY_SAME = 0.25  # standard deviations on average: a difference this small excludes `DIFFERENT`
-SAME = 0.35  # of the cells may be the same: a frame around the picture, a menu on it
-STANDS_OUT = 1.2  # times the usual difference: where all is in motion, a cut is more than that
-# Of what was valid, this share is overexposed or black now: a flash. Wait for it to end, for so many frames.
+SAME = 0.35  # the share of cells that may stay the same at a cut: a border around the picture, a menu on it
+STANDS_OUT = 1.2  # times the usual difference: where everything moves, a cut has to differ more than that
+# If this share of the valid pixels turned overexposed or black, it is a flash: wait for its end, this many frames.
 FLASHED, PATIENCE = 0.3, 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmallPicture:
-    """One picture: `small_hwc`, and without its lighting `shape_hw`, both uint8; `valid_hw`: 1 where a pixel counts."""
+    """One picture as it is compared: `small_hwc` in colour, `shape_hw` without lighting, `valid_hw` 1 where valid."""
 
     small_hwc: ImageU8
     shape_hw: ImageU8
@@ -55,10 +55,10 @@ class SmallPicture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CutDetector:
-    """The state of cut detection: a value, so that a step which fails leaves it as it was.
+    """The state of cut detection: a value, so that a step that fails leaves it unchanged.
 
-    `picture` is the latest picture that showed a scene, None before the first; `usual`: how much consecutive pictures
-    differ on average; `waited`: frames of a flash so far.
+    `picture` is the latest picture that showed a scene, None before the first; `usual` is the average difference of
+    consecutive pictures; `waited` counts the frames of a flash so far.
     """
 
     picture: SmallPicture | None = None
@@ -90,9 +90,9 @@ class CutDetector:
 
 
 def _small_picture(image_hwc: ImageU8 | Sampled) -> SmallPicture:
-    """A picture as it is compared."""
+    """The small picture that is compared."""
     if isinstance(image_hwc, np.ndarray):
-        # Nearest: reads no more than these pixels.
+        # INTER_NEAREST reads only these pixels.
         sampled_hwc = cv2.resize(image_hwc, SAMPLED, interpolation=cv2.INTER_NEAREST)
     else:
         sampled_hwc = image_hwc.sampled(*SAMPLED)
@@ -122,7 +122,7 @@ def _is_static(picture: SmallPicture) -> bool:
 
 
 def _difference(one_hw: ImageU8, other_hw: ImageU8, valid_hw: Float32) -> float:
-    """Standard deviations by which two pictures differ at least, in all but the share `SAME` of the valid cells."""
+    """The least difference, in standard deviations, of two pictures in all valid cells but the most similar `SAME`."""
     differ_hw = cv2.absdiff(one_hw, other_hw).astype(np.float32) * valid_hw
     weight = cv2.resize(valid_hw, CELLS, interpolation=cv2.INTER_AREA).ravel()
     total = cv2.resize(differ_hw, CELLS, interpolation=cv2.INTER_AREA).ravel()
@@ -134,7 +134,7 @@ def _difference(one_hw: ImageU8, other_hw: ImageU8, valid_hw: Float32) -> float:
 
 
 def _is_unexplained(new: SmallPicture, old: SmallPicture, valid_hw: Float32) -> bool:
-    """Whether the new picture shows another scene, and is not the old one in motion."""
+    """Whether motion does not explain how the new picture differs from the old one."""
     flow_hw2 = _FLOW.calc(new.shape_hw, old.shape_hw, None)  # type: ignore[call-overload]
     warped_hw = cv2.remap(  # type: ignore[call-overload]
         old.shape_hw, _GRID_HW2 + flow_hw2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

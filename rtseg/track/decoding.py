@@ -14,7 +14,7 @@ from .small_objects import mask_input, read_back, rows_of
 
 
 def to_batch(prompt: Prompt | None, frame: Frame, side: int) -> PromptBatch | None:
-    """A prompt as a batch of one, in pixels of the network's image, which has `side` x `side` pixels."""
+    """A prompt as a batch of one object, in pixels of the network's image of `side` x `side` pixels."""
     if prompt is None:
         return None
     if prompt.mask is not None:
@@ -31,10 +31,10 @@ def run_network(
     engine: Engine, rivals_of: Rivals | None, image_hwc: ImageU8, recalled: Sequence[Recall | None],
     prompts: Sequence[PromptBatch | None], doubtful: Sequence[bool],
 ) -> tuple[Decoded, list[Remembered], Array | None]:  # fmt: skip
-    """The masks of all objects on a picture, their new memories, and the losing masks that `rivals_of` decodes.
+    """The masks of all objects on a picture, their new memories, and the rival masks that `rivals_of` decodes.
 
-    For each object: `recalled` is its memory (None for a new object), `prompts` its prompt, and `doubtful` says whether
-    that is a mask which may be too small to be tracked.
+    For each object, `recalled` is its memory (None for a new object), `prompts` its prompt, and `doubtful` whether its
+    prompt is a mask that may be too small to be tracked.
     """
     known = [r for r in recalled if r is not None]
     if len(known) == len(recalled) and not any(prompts) and rivals_of is None:
@@ -51,10 +51,10 @@ def decode_objects(
     engine: Engine, features: Features, conditioned_bchw: Array, recalls: Sequence[Recall | None],
     prompts: Sequence[PromptBatch | None],
 ) -> Decoded:  # fmt: skip
-    """One mask for each object. All tracked objects are decoded together, prompted ones after that, one by one.
+    """One mask for each object: first all tracked objects in one batch, then the prompted ones, one by one.
 
-    A correction is given the memories, and the mask that would have been the answer without it. A first prompt is
-    given neither. A mask prompt is the answer itself.
+    A correction is decoded with the memories and with the mask that the object would have without it; a first prompt
+    without either. A mask prompt is the answer itself.
     """
     tracked = [i for i, r in enumerate(recalls) if r is not None]
     answers: dict[int, Decoded] = {}
@@ -73,7 +73,7 @@ def decode_objects(
 
 
 def _clamped(logits: Array) -> Array:
-    """SAM 2 clamps an earlier mask before it is fed back."""
+    """Mask logits as SAM 2 feeds them back: clamped."""
     return namespace(logits).clip(logits, -CLAMP_LOGIT, CLAMP_LOGIT)
 
 

@@ -1,6 +1,6 @@
 """Arrays that a step needs on the host besides the masks. They are copied together with the masks, once a frame.
 
-Where the arrays lie on the host already, nothing is computed beforehand: it is read when it is needed.
+If the arrays are on the host already, nothing is computed beforehand: each is read when it is needed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from .reidentify import SceneMatcher, coarse
 
 
 class HostCopy:
-    """`arrays` are to be copied to the host; `receive` takes them in the same order once they are there.
+    """The caller copies `arrays` to the host and gives the copies, in the same order, to `receive`.
 
-    Then `rivals_bkhw` holds the losing masks, `similarities` what the policies may ask, and `map_of` the new memories
-    of lost objects.
+    From then on `rivals_bkhw` holds the rival masks, `similarities` those that a policy may ask for, and `map_of`
+    returns the new memories of lost objects.
     """
 
     def __init__(
         self, banks: Sequence[Sequence[Memory]], written: Sequence[Remembered], matchers: Sequence[SceneMatcher | None],
         rivals_bkhw: Array | None, needs_similarity: bool,
     ) -> None:  # fmt: skip
-        """For each object: its memories so far, the new one, and the matcher of its scene if the object is lost."""
+        """Arguments, one entry for each object: its memories so far, the new one, and, if it is lost, its matcher."""
         self._banks, self._written = banks, written
         self._on_gpu = not on_host(written[0].map_chw)
         self._compared = self._on_gpu and needs_similarity and any(banks)
@@ -41,7 +41,7 @@ class HostCopy:
         self._has_rivals = rivals_bkhw is not None
 
     def receive(self, copied: Sequence[Float32]) -> None:
-        """Take `arrays`, now on the host."""
+        """Take the copies of `arrays`."""
         left = iter(copied)
         if self._has_rivals:
             self.rivals_bkhw = next(left)
@@ -53,7 +53,7 @@ class HostCopy:
             matcher.fit([next(left) for _ in matcher.pending])
 
     def map_of(self, row: int) -> Float32:
-        """The new memory of a lost object; it is `coarse` where it lay on a GPU."""
+        """The new memory of a lost object, averaged by `coarse` if it comes from a GPU."""
         return self._maps[row] if self._on_gpu else to_host(self._written[row].map_chw)
 
 

@@ -1,4 +1,4 @@
-"""Checks of what the tracker is given, and prompts merged into one."""
+"""Checks of the tracker's inputs, and the merging of prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..base.types import Frame, Prompt
 
 
 def merged(before: Prompt | None, prompt: Prompt) -> Prompt:
-    """Two prompts for one object on one frame, as one prompt."""
+    """Two prompts for one object on one frame as one: a mask replaces points and boxes, and they replace a mask."""
     if before is None:
         return prompt
     prompt = replace(prompt, label=prompt.label or before.label)
@@ -22,7 +22,7 @@ def merged(before: Prompt | None, prompt: Prompt) -> Prompt:
 
 
 def check_picture(frame: Frame) -> None:
-    """`SourceError` unless the picture is uint8 [H, W, 3] and not empty."""
+    """Raise `SourceError` unless the picture is uint8 [H, W, 3] and not empty."""
     image = frame.image_hwc
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         found = f"{image.dtype}, {' x '.join(map(str, image.shape))}"
@@ -30,7 +30,7 @@ def check_picture(frame: Frame) -> None:
 
 
 def as_frame_number(seq: object) -> int:
-    """The number of a frame as an int; `PromptError` if it is none."""
+    """The number of a frame as an int. Raises `PromptError` if `seq` is no whole number."""
     number = plain(seq)
     if type(number) is not int:
         raise PromptError(f"fork: seq = {short(seq)}; expected the number of a frame")

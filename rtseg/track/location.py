@@ -1,9 +1,9 @@
-"""Where an object is, moved along with the camera: this tells it from a similar object when the camera turns away.
+"""Where an object is, moved along with the camera. This tells it from a twin when the camera turns away.
 
-Where the camera turns away from an object, the network takes up whatever looks most like it, and is as sure of that as
-of the object. But while the location of the object is out of view, nothing in view is the object, unless it has moved
-there itself. So each object has a location: the box of those components of its mask that continue the mask of the step
-before. A mask without such a component, while the location is out of view, is not the object's.
+When the camera turns away from an object, the network follows whatever looks most like it, with the same confidence.
+But while the location of the object is out of view, nothing in view is the object, unless it has moved there itself. So
+each object has a location: the box of those components of its mask that continue the mask of the step before. While
+the location is out of view, a mask without such a component is not the object's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from ..base.types import Float32
 from .cut_detector import SIZE, SmallPicture, motion
 
-NEAR = 3.0  # cells (pixels of the 64 x 48 picture): a component at most so far from the location continues it
+NEAR = 3.0  # cells (pixels of the 64 x 48 picture): the largest distance of a component that continues a location
 DRIFT = 0.25  # cells a step that an object out of sight may have moved by itself
-IN_VIEW = 0.75  # of the location's area: if less is in view, the object is leaving
-FOUND_AREA = 0.5  # of the mask's area that has to be at the location of a lost object for it to be found
+IN_VIEW = 0.75  # the share of the location's area: with less in view, the location is out of view
+FOUND_AREA = 0.5  # a lost object is found when this share of the mask's area is at its location
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in cells, x1 and y1 not included
 Component = tuple[Box, int]  # a connected component of a mask, and its area in cells
@@ -34,7 +34,7 @@ class Location:
 
     @property
     def out_of_view(self) -> bool:
-        """Whether the camera has turned away from it."""
+        """Whether the camera has turned away from this location."""
         x0, y0, x1, y1 = self.box
         width, height = (
             max(0.0, min(hi, size) - max(lo, 0)) for lo, hi, size in ((x0, x1, SIZE[0]), (y0, y1, SIZE[1]))
@@ -42,14 +42,14 @@ class Location:
         return width * height < IN_VIEW * (x1 - x0) * (y1 - y0)
 
     def moved(self, old: SmallPicture | None, new: SmallPicture | None) -> Location:
-        """The location on the next picture, while the object is not seen."""
+        """The location on the next picture, if the object is not seen there."""
         x0, y0, x1, y1 = self.box
         dx, dy = motion(old, new, self.box) if old and new and old is not new else (0.0, 0.0)
         return Location((x0 + dx, y0 + dy, x1 + dx, y1 + dy), self.unseen + 1)
 
 
 def components(logits_hw: Float32) -> list[Component]:
-    """The connected components of a mask."""
+    """The connected components of a mask, given as logits [h, w]."""
     covered_hw = cv2.resize((logits_hw > 0).astype(np.float32), SIZE, interpolation=cv2.INTER_AREA)
     _, _, stats, _ = cv2.connectedComponentsWithStats((covered_hw > 0).astype(np.uint8))
     return [((float(x), float(y), float(x + w), float(y + h)), int(area)) for x, y, w, h, area in stats[1:]]
@@ -86,7 +86,7 @@ def _near(location: Location, drawn: list[Component]) -> list[Component]:
 
 
 def _around(drawn: list[Component]) -> Location | None:
-    """The location of these components; None: there are none."""
+    """The location of these components; None if there are none."""
     if not drawn:
         return None
     x0, y0, x1, y1 = zip(*(box for box, _ in drawn), strict=True)

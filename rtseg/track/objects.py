@@ -23,12 +23,12 @@ class Object:
     id: int
     label: str
     bank: Bank
-    lost: Lost | None = None  # its scene is gone, or the camera has turned away, and it was not found again
-    location: Location | None = None  # where it is, or would be; None: not known
+    lost: Lost | None = None  # set while its scene is gone, or the camera has turned away from it
+    location: Location | None = None  # where it is, or should be while it is lost; None: not known
 
 
 def with_lost(objects: Mapping[int, Object], ids: Iterable[int], cut: int) -> dict[int, Object]:
-    """These objects, lost from frame `cut` on; those that an earlier cut lost stay lost from there."""
+    """These objects, lost since frame `cut`. Those that an earlier cut lost keep that earlier frame."""
     return {
         i: o if o.lost and o.lost.matcher else replace(o, lost=Lost(cut, SceneMatcher(o.bank.memories)), location=None)
         for i, o in ((i, objects[i]) for i in ids)
@@ -36,7 +36,7 @@ def with_lost(objects: Mapping[int, Object], ids: Iterable[int], cut: int) -> di
 
 
 def reidentified(objects: list[Object], answer: Answer, copy: HostCopy) -> list[Object]:
-    """The objects; those whose scene is back are no longer lost, the others are set absent in the answer."""
+    """The objects, no longer lost where their scene is back. The answer of those still lost is set absent."""
     after = []
     for row, o in enumerate(objects):
         if o.lost and o.lost.matcher:
@@ -53,7 +53,7 @@ def located(
     objects: list[Object], prompts: Mapping[int, Prompt], answer: Answer, seq: int,
     old: SmallPicture | None, new: SmallPicture | None,
 ) -> list[Object]:  # fmt: skip
-    """The objects with their new locations; masks shown while a location is out of view are set absent."""
+    """The objects with their new locations. A mask that `follow` does not ascribe to its object is set absent."""
     after = []
     for row, o in enumerate(objects):
         if not (o.lost and o.lost.matcher):
@@ -87,7 +87,7 @@ def to_masks(frame: Frame, objects: list[Object], answer: Answer, cut: bool) -> 
 
 
 def mask_qualities(answer: Answer, rivals_bkhw: Float32 | None) -> list[MaskQuality]:
-    """The quality of each object's mask, from numbers that are on the host already."""
+    """The quality of each object's mask; `rivals_bkhw` are the logits of its rival masks, where there are any."""
     scores = zip(map(float, answer.scores_b), map(float, answer.ious_b), strict=True)
     if rivals_bkhw is None:
         return [MaskQuality(*both) for both in scores]

@@ -1,10 +1,10 @@
-"""Re-identification of an object after its scene was gone: the surroundings decide.
+"""Re-identification of an object after its scene was gone, by its surroundings.
 
-The network follows whatever resembles an object best, and is as sure of a similar object in another scene as of the
-object itself: object score, predicted IoU, pointers, appearance within the mask and tracking back to the prompted frame
-all agree with a mistake (`python -m bench.cuts`). What tells the two apart is the rest of the picture. A memory is a
-map of all of it. So the memory that a new frame would leave is compared with the memories in the bank, cell by cell,
-wherever the same surroundings may lie now.
+The network follows whatever resembles an object most, and is as confident of a twin in another scene as of the object:
+object score, predicted IoU, pointers, appearance within the mask and tracking back to the prompted frame all confirm
+the mistake (`python -m bench.cuts`). Only the rest of the picture tells the two apart, and a memory is a map of the
+whole picture. So the memory of the new frame is compared with the memories in the bank: each of its cells with the
+most similar cell anywhere.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ..engine.policy import Memory
 # Cosines: two scenes stay below the first; two views of one scene that reach the second are always taken for the same.
 MIN_SIMILARITY, ENOUGH_SIMILARITY = 0.77, 0.83
 RELATIVE_SIMILARITY = (
-    0.9  # of that between the oldest and the newest memory: a scene that stood still must match better
+    0.9  # times the similarity of the oldest and the newest memory: a scene that stood still must match better
 )
-LONG_KNOWN = 10  # steps between these two: in fewer steps little can have moved
+LONG_KNOWN = 10  # steps between these two, at least, for that: in fewer steps little can have moved
 MAX_CELLS = 20  # cells a side that are compared; larger maps are averaged
-OBJECT_SHARE = 0.1  # of a cell that the object may cover where the cell counts as surroundings
-MIN_SURROUNDINGS = 10  # cells; where the object fills the picture, all cells count
+OBJECT_SHARE = 0.1  # a cell of which the object covers less counts as surroundings
+MIN_SURROUNDINGS = 10  # cells: with fewer, the object fills the picture, and all cells count
 
 
 class SceneMatcher:
-    """Tells whether a new frame shows the scene of an object's memories, taken when that scene ended.
+    """Tells whether a new frame shows the scene of an object's memories, which are taken when that scene ends.
 
-    Memories on a GPU come to the host with the next answer, and are `pending` until `fit` is called with them.
+    Memories on a GPU are copied to the host with the next answer; they are `pending` until `fit` is called with them.
     """
 
     def __init__(self, memories: Sequence[Memory]) -> None:
@@ -45,7 +45,7 @@ class SceneMatcher:
             self.fit([coarse(to_host(map_chw)) for map_chw in self.pending])
 
     def fit(self, maps: Sequence[Float32]) -> None:
-        """Take the maps of the memories, `coarse`, on the host."""
+        """Take the maps of the memories, averaged by `coarse` and on the host."""
         cells = [_cells(map_chw) for map_chw in maps]
         self._mean_m1 = np.mean([map_mn.mean(axis=1, keepdims=True) for map_mn in cells], axis=0)
         known = [self._directions(map_mn) for map_mn in cells]
@@ -55,7 +55,7 @@ class SceneMatcher:
         self.pending = []
 
     def similarity(self, map_chw: Float32, mask_hw: Float32) -> float:
-        """How similar a new memory [M, g, g] is around its mask (logits [h, w]): mean cosine, at most 1."""
+        """The mean cosine, at most 1, of a new memory [M, g, g] around its mask (logits [h, w]) with the known ones."""
         cells_mn = _cells(map_chw)
         side = round(cells_mn.shape[1] ** 0.5)
         covered_hw = cv2.resize((mask_hw > 0).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
@@ -65,11 +65,11 @@ class SceneMatcher:
         return _similarity(self._known_tm, self._directions(cells_mn[:, surroundings]))
 
     def matches(self, map_chw: Float32, mask_hw: Float32) -> bool:
-        """Whether a new memory is of the same scene."""
+        """Whether a new memory shows the same scene; arguments as for `similarity`."""
         return self.similarity(map_chw, mask_hw) >= self.threshold
 
     def _directions(self, cells_mn: Float32) -> Float32:
-        """Unit vectors from the mean of the memories: what all cells have in common tells nothing apart."""
+        """Unit vectors from the mean of the memories, because what all cells have in common tells no scenes apart."""
         from_mean_mn = cells_mn - self._mean_m1
         length_1n = np.sqrt((from_mean_mn**2).sum(axis=0, keepdims=True))
         return np.asarray(from_mean_mn / np.maximum(length_1n, 1e-6), np.float32)
@@ -77,9 +77,9 @@ class SceneMatcher:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lost:
-    """An object that is lost since frame `since`; `matcher` finds its scene again.
+    """Since when an object is lost, and what recognises its scene.
 
-    None: the scene is still there, but the camera has turned away from the object, and its location finds it again.
+    `matcher` is None while the scene is still there and only the camera has turned away: then the location decides.
     """
 
     since: int

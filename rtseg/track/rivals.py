@@ -1,4 +1,4 @@
-"""Rivals: what the masks that lost against the chosen one would have shown instead."""
+"""Rivals: the components that the network's rival masks show outside the chosen mask."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..base.types import BoolMask, Float32
 
 
 def area_and_rival_overlap(logits_hw: Float32, rivals_khw: Float32) -> tuple[int, float]:
-    """`MaskQuality.area` and `MaskQuality.rival_overlap` of a mask, from its logits and those of the losing masks.
+    """`MaskQuality.area` and `MaskQuality.rival_overlap` of a mask, from its logits and those of its rival masks.
 
-    A rival is the largest connected component of a losing mask outside the mask. Its overlap is the area of the mask's
-    box divided by that of the box around both; of several rivals the smallest overlap counts, and 1 without any.
+    A rival is the largest connected component of a rival mask outside the mask. Its overlap is the area of the mask's
+    box divided by that of the box around both. The smallest overlap of all rivals counts; it is 1 if there are none.
     """
     mask_hw = logits_hw > 0
     overlap = 1.0

@@ -1,12 +1,12 @@
 """Objects that are too small for the network: their masks are dilated, and the user is warned.
 
 The network sees a picture resized to S x S pixels, decodes its masks in cells of 4 x 4 of these pixels, and remembers
-them in cells of 16 x 16. Averaged to cells, a mask less than a cell wide is empty: nothing would be remembered of it,
-and nothing tracked. Such a mask is dilated by one to three network pixels before it is given to the network.
+them in cells of 16 x 16. A mask less than a cell wide would be averaged to nothing, neither remembered nor tracked.
+Such a mask is dilated by one to three network pixels before the network gets it.
 
 Measured with nano and micro on pasted objects, tools and drawn threads (docs/small.md): of masks with the area of a
-square of `SMALLEST` network pixels a side more than half are tracked; of smaller ones, ever fewer. Boxes need a little
-more. A prompt for something smaller is answered with a warning.
+square of `SMALLEST` network pixels a side more than half are tracked, and fewer of smaller ones. Boxes have to be a
+little larger. A prompt for something smaller gives a warning.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ..engine.arrays import namespace
 
 SMALLEST = 9.0  # network pixels: the side of a square of the mask's area
 SMALLEST_BOX = 12.0  # the same for a box around the object
-TINY = 6.0  # a mask below this is dilated by two network pixels, one below SMALLEST by one
+TINY = 6.0  # a mask smaller than this is dilated by two network pixels, one smaller than SMALLEST by one
 THIN, THINNEST = 2.3, 1.1  # distance of the innermost pixel from the edge, in masks up to 4 and up to 2 pixels wide
 NOT_FOUND = 0.2  # IoU with what the network finds again on the same picture: below it, none of 29 were tracked
-CERTAIN = 10.0  # the logit with which SAM 2 reports a mask prompt
-_CELL = 4  # network pixels to a cell of its masks
+CERTAIN = 10.0  # the score logit that SAM 2 reports for a mask prompt
+_CELL = 4  # network pixels along a cell of the network's masks
 
 
 def mask_input(mask_hw: BoolMask, side: int) -> Float32:
-    """A mask prompt at the network's size, [1, 1, S, S] of 0 and 1, dilated if it is too small for the network's cells.
+    """A mask prompt at the network's size, [1, 1, S, S] of 0 and 1, dilated if it is small or thin everywhere.
 
-    A mask that is neither thin as a whole nor small is only averaged to that size.
+    Any other mask is only averaged to that size.
     """
     inside_hw = _resized(mask_hw, side)
     radius = _dilation(inside_hw)
@@ -49,7 +49,7 @@ def is_doubtful(prompt: Prompt | None, side: int) -> bool:
 
 
 def warnings(prompts: Iterable[Prompt], frame: Frame, masks: Masks, side: int) -> tuple[str, ...]:
-    """A line for each prompt whose object is too small for the network; `masks` are the answers to the prompts."""
+    """One line for each prompt whose object is too small for the network; `masks` are the answers to the prompts."""
     pixel = frame.height * frame.width / side**2  # pixels of the picture in one network pixel
     lines = []
     for prompt in prompts:
@@ -67,10 +67,10 @@ def warnings(prompts: Iterable[Prompt], frame: Frame, masks: Masks, side: int) -
 
 
 def _extent(prompt: Prompt, masks: Masks, pixel: float) -> tuple[str, float, float]:
-    """The start of a line on how large the object is, its area in pixels of the picture, and the smallest side that is
+    """The first words of the warning, the object's area in pixels of the picture, and the smallest side that is
     tracked, in network pixels.
 
-    For points alone it is the network's mask that says so; points on the background alone have no extent.
+    For points alone the area is that of the network's mask; for points on the background alone it is infinite.
     """
     if prompt.mask is not None:
         return "the mask covers", float(np.count_nonzero(prompt.mask)), SMALLEST
@@ -86,11 +86,11 @@ def _extent(prompt: Prompt, masks: Masks, pixel: float) -> tuple[str, float, flo
 def read_back(
     engine: Engine, features: Features, decoded: Decoded, written: Sequence[Remembered], doubtful: Sequence[bool]
 ) -> Decoded:
-    """The same answers, with scores of doubtful masks that say whether the network finds them again.
+    """The same answers, but doubtful masks have the score and IoU with which the network finds them again.
 
     SAM 2 reports a mask prompt with a score and an IoU of 1, without asking the network. Here the network decodes the
-    same picture with the memory of that mask alone. What it does not find even there it will not find on the next
-    frame. The mask itself stays as it was given.
+    same picture with the memory of that mask alone: an object that it misses there it will also miss on the next
+    frame. The masks are not changed.
     """
     rows = [i for i, doubt in enumerate(doubtful) if doubt]
     if not rows:
@@ -114,7 +114,7 @@ def rows_of(x: Array, rows: Sequence[int]) -> Array:
 
 
 def _replaced(values_b: Array, others: Array, rows: Sequence[int]) -> Array:
-    """`values_b` with `others` in these rows."""
+    """`values_b`, with these rows replaced by `others`."""
     parts = [values_b[i : i + 1] for i in range(len(values_b))]
     for k, i in enumerate(rows):
         parts[i] = others[k : k + 1]
@@ -131,7 +131,7 @@ def _resized(mask_hw: BoolMask, side: int) -> np.ndarray[tuple[int, ...], np.dty
 
 
 def _dilation(inside_hw: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
-    """By how many network pixels a mask has to be dilated for the network to see it: 0 for an ordinary one."""
+    """How many network pixels a mask has to be dilated by for the network to see it; 0 if it is large enough."""
     area = cv2.countNonZero(inside_hw)
     x, y, width, height = cv2.boundingRect(inside_hw)
     padded_hw = cv2.copyMakeBorder(inside_hw[y : y + height, x : x + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)

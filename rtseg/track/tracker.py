@@ -1,4 +1,4 @@
-"""The tracker: a frame in, a mask of every object out, one frame at a time, for as long as frames come.
+"""The tracker: for each frame, a mask of every object.
 
 The tracker owns the objects and their memory banks; the engine owns the network. They exchange only values.
 """
@@ -30,19 +30,19 @@ from .inputs import as_frame_number, check_picture, merged
 from .objects import Object, located, mask_qualities, reidentified, to_masks, with_lost
 from .small_objects import is_doubtful, warnings
 
-RECENT = 256  # steps whose frame numbers are known; more than the pictures that a live feed keeps
+RECENT = 256  # latest steps whose frame numbers are kept; more than the pictures that a live feed keeps
 
 
 class Tracker:
     """Tracks up to `engine.recipe.max_objects` objects.
 
-    Objects are prompted, corrected, renamed and removed at any time, from any thread; a call waits until a running
-    step has ended. Each object is tracked as if it were alone; the objects only share the work.
+    Objects can be prompted, corrected, renamed and removed at any time, from any thread; a call waits for a running
+    step. Each object gets the masks that it would have alone; the objects only share the work.
 
     At a scene cut all objects are lost: their masks are empty and nothing is remembered, until the network finds them
-    in a scene that matches their memories, or until they are prompted. An object that the camera has turned away from
-    is lost, too, if the network takes something elsewhere for it, until its mask is back at its location. Set `cuts`
-    to False for pictures that are no video, such as stills and slices.
+    in a scene that matches their memories, or until they are prompted. An object is also lost if the camera turns away
+    and the network takes something elsewhere for it; then until its mask is back at its location. Set `cuts` to False
+    for pictures that are no video, such as stills and slices.
 
     Arguments:
         engine: what `open_engine` returns.
@@ -76,12 +76,12 @@ class Tracker:
         disable_after_fork(self, Tracker._freed)
 
     def _freed(self) -> None:
-        """In a forked child: the thread that held the lock does not exist there, so the lock is a new one."""
+        """Make a new lock in a forked child, where the thread that held the old one does not exist."""
         self._lock = threading.RLock()
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Ids of the objects that the next step will report, newly prompted ones included."""
+        """The ids of the objects that the next step will report, newly prompted ones included."""
         with self._lock:
             return tuple(sorted({*self._objects, *self._prompts}))
 
@@ -96,22 +96,22 @@ class Tracker:
     ) -> None:
         """Prompt an object on the next frame: a new object, or a correction of a known one.
 
-        Points and boxes given before the next step add up; a mask replaces them, and they replace a mask. All is
-        checked and copied here; a prompt that does not fit the next frame is dropped there, with a `PromptError`.
+        Points and boxes given before the next step add up; a mask replaces them, and they replace a mask. Values are
+        checked and copied here. If the prompt does not fit the next frame, `step` drops it and raises `PromptError`.
 
         Arguments:
             object_id: 1 to 255.
             points: (x, y, 1 for object or 0 for background), in pixels of the frame.
             box: (x0, y0, x1, y1), in pixels of the frame.
             mask: bool [H, W], or 0/1, or 0/255, of the frame's size.
-            label: a name for people; None keeps the one that the object has.
+            label: a name for people; None keeps the present one.
 
-        Raises `PromptError`.
+        Raises `PromptError` for a value that is not valid, and for more than `max_objects` objects.
         """
         self.give(Prompt(object_id, points, box, mask, label))
 
     def give(self, prompt: Prompt) -> None:
-        """`prompt`, with the prompt as one value."""
+        """The same as `prompt`, with all arguments as one `Prompt`."""
         prompt = as_prompt(prompt)
         limit = self.engine.recipe.max_objects
         with self._lock:
@@ -121,7 +121,7 @@ class Tracker:
             self._prompts[prompt.id] = merged(self._prompts.get(prompt.id), prompt)
 
     def rename(self, object_id: int, label: str) -> None:
-        """Change an object's label; its memory stays. `PromptError` if there is no such object."""
+        """Change an object's label and keep its memory. Raises `PromptError` if there is no such object."""
         object_id, label = (
             as_id(object_id, "rename"),
             as_label(label, "rename"),
@@ -134,7 +134,7 @@ class Tracker:
                 self._objects[object_id].label = label
 
     def remove(self, object_id: int) -> None:
-        """Forget an object and free its memory. `PromptError` if there is no such object."""
+        """Forget an object and free its memory. Raises `PromptError` if there is no such object."""
         object_id = as_id(object_id, "remove")
         with self._lock:
             self._known(object_id)
@@ -144,9 +144,9 @@ class Tracker:
     def fork(self, ids: Sequence[int], seq: int) -> Tracker:
         """A tracker for these objects alone, with the memories that this tracker had of them before frame `seq`.
 
-        It applies a prompt to a past frame while this tracker goes on: prompt the fork, step it through the later
-        frames, then `adopt` it, which replaces the memories here. So do not go back behind an object's latest prompt.
-        Ids that are not tracked may become new objects in the fork.
+        Use it to apply a prompt to a past frame while this tracker continues: prompt the fork, step it through the
+        later frames, then `adopt` it, which replaces the memories here. So `seq` must not be before an object's latest
+        prompt. An id that is not tracked here can become a new object in the fork.
         """
         ids, seq = as_ids(ids, "fork"), as_frame_number(seq)
         with self._lock:
@@ -163,7 +163,7 @@ class Tracker:
             return fork
 
     def adopt(self, fork: Tracker) -> None:
-        """Replace objects by those of a fork. `PromptError` if that would be more objects than `max_objects`."""
+        """Replace objects by those of a fork. Raises `PromptError` if that makes more objects than `max_objects`."""
         if not isinstance(fork, Tracker):
             raise PromptError(f"adopt: found {short(fork)}; expected what `fork` returned")
         with self._lock:
@@ -184,9 +184,9 @@ class Tracker:
     def step(self, frame: Frame | ImageU8) -> Masks:
         """Track all objects on the next frame, a `Frame` or uint8 [H, W, 3] RGB, and return their masks.
 
-        A step that raises did not happen: the same frame, or the next one, can be given. Raises `SourceError` for a
-        malformed picture; `PromptError` for a waiting prompt that does not fit the picture, which is dropped;
-        `AnswerError`, an `EngineError`, if the network's answer is not finite.
+        A step that raises changes nothing else: give the same frame again, or the next one. Raises `SourceError` for a
+        malformed picture; `PromptError` for a waiting prompt that does not fit the picture, and drops that prompt;
+        `AnswerError`, an `EngineError`, if the network's answer has other shapes than expected or is not finite.
         """
         with self._lock:
             frame = frame if isinstance(frame, Frame) else Frame(np.asarray(frame), seq=self._steps)
@@ -223,13 +223,13 @@ class Tracker:
     def _run_network(
         self, image_hwc: ImageU8, recalled: list[Recall | None], given: list[PromptBatch | None], doubtful: list[bool]
     ) -> tuple[Decoded, list[Remembered], Array | None]:
-        """The masks, the new memories, and the losing masks; `rtseg bench` times this part on its own."""
+        """The masks, the new memories, and the rival masks. A method of its own because `rtseg bench` times it."""
         return run_network(self.engine, self._rivals, image_hwc, recalled, given, doubtful)
 
     def _to_host(
         self, decoded: Decoded, written: list[Remembered], rivals: Array | None, objects: list[Object], seq: int
     ) -> tuple[Answer, HostCopy]:
-        """The answer, and what else the step needs, on the host: all in one copy."""
+        """Copy the answer, and everything else that the step needs, to the host at once."""
         side = self.engine.image_size // 4
         check_shapes(decoded, written, len(objects), seq, side)
         matchers = [o.lost.matcher if o.lost else None for o in objects]
@@ -248,12 +248,11 @@ class Tracker:
                 raise
 
     def _objects_on(self, cut: int | None) -> list[Object]:
-        """All objects of this frame, by id. With a `cut` at this frame all are lost but those that are prompted.
-
-        Changed objects are copies, until the step has succeeded.
+        """All objects of this frame, by id. `cut` is its number if it begins a new scene; then all are lost but those
+        that are prompted. Changed objects are copies, because the step may still fail.
         """
         objects = dict(self._objects)
-        if not self.cuts:  # locations are not followed any more
+        if not self.cuts:  # without `cuts` no location is followed, so an old one must not count
             objects = {i: replace(o, lost=None, location=None) if o.location else o for i, o in objects.items()}
         if cut is not None:
             objects |= with_lost(objects, objects.keys() - self._prompts.keys(), cut)
@@ -269,18 +268,17 @@ class Tracker:
         self, seq: int, objects: list[Object], given: list[PromptBatch | None], pointer_bc: Array,
         qualities: list[MaskQuality], written: list[Remembered], similarities: list[Mapping[int, float] | None],
     ) -> None:  # fmt: skip
-        """Make the step count. A corrected frame becomes a conditioning memory: a prompt must not be pruned away.
-
-        (In Meta's predictor this is the option `add_all_frames_to_correct_as_cond`, on in training.)
+        """Update the objects and their banks. A corrected frame becomes a conditioning memory, so that no policy prunes
+        it (in Meta's predictor the option `add_all_frames_to_correct_as_cond`, on in training).
         """
         # Copies: an engine may reuse its arrays, and a view keeps a whole batch alive as long as one object needs it.
-        # One copy for all objects on a GPU: a launch costs more there than the kilobytes.
+        # On a GPU one copy serves all objects, because a kernel launch costs more than the extra kilobytes.
         on_gpu = not on_host(pointer_bc)
         pointers = pointer_bc.clone() if on_gpu else [namespace(p).asarray(p, copy=True) for p in pointer_bc]
         updates = []
         for i, o in enumerate(objects):
             if o.lost:
-                continue  # it remembers nothing of another scene
+                continue  # a lost object remembers nothing: this may be another scene
             prompted = given[i] is not None
             memory = Memory(
                 self._steps, written[i], pointers[i], prompted, seq, qualities[i], similarities=similarities[i]
