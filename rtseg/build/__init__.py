@@ -1,1 +1,1 @@
-"""Making an engine from a recipe, checking its masks against the reference's, timing it: `rtseg build`, `doctor`."""
+"""`rtseg build` makes an engine from a recipe, checks it against the reference and times it; `rtseg doctor`."""

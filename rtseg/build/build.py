@@ -1,6 +1,6 @@
 """`rtseg build RECIPE`: make an engine in a private folder, check it on a clip, time it, and then install it.
 
-With `runtime = "auto"` every runtime and precision that can run here is checked, and the fastest that passes installed.
+With `runtime = "auto"` it checks every runtime and precision that can run here, and installs the fastest that passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def build_all(
     recipes: Sequence[Path], clip: str | None = None, prompts: Path | None = None, *, force: bool = False,
     note: Note = print, progress: Progress = lambda done, total: None,
 ) -> Report:  # fmt: skip
-    """`build` each of several recipes. One that cannot be built does not stop the others; a single one raises."""
+    """`build` each recipe. A recipe that cannot be built raises if it is the only one; else it is reported."""
     engines = []
     for recipe in recipes:
         try:
@@ -47,11 +47,11 @@ def build(
 ) -> Report:  # fmt: skip
     """Build the engine of a recipe file, check its masks, and install it in `built/` beside the recipe.
 
-    It is checked on a synthetic clip, and on `clip` too where one is given (with `prompts`, a file as for segment). An
-    engine that is installed and fits is kept, unless `force` or `clip` asks for another check. `note` is called with
+    The check uses a synthetic clip, and also `clip` if it is given (with `prompts`, a file as for segment). An engine
+    that is installed already and fits is kept, unless `force` or `clip` asks for another check. `note` is called with
     lines for people, `progress` with (frames checked, frames in all or None).
 
-    Returns the report; `ok` is False if the parity check failed. What was installed before is still there then, and the
+    Returns the report; `ok` is False if the parity check failed. Then the engine installed before stays, and the
     refusal is recorded: until a build passes, `open_engine` does not run an engine that was made like the refused one.
     Raises an `RtsegError` if nothing can be built.
     """
@@ -72,7 +72,7 @@ def build(
 
 
 def _folder_for(recipe: Recipe, clip: str | None, prompts: Path | None) -> Path:
-    """Where the engine will be installed; `ConfigError` for a build that makes no sense."""
+    """The folder in which the engine will be installed. Raises `ConfigError` for a build that makes no sense."""
     final = folder_of(recipe)
     if final is None:
         raise ConfigError("a recipe without a file cannot be built; write it to NAME.toml")
@@ -84,7 +84,7 @@ def _folder_for(recipe: Recipe, clip: str | None, prompts: Path | None) -> Path:
 
 
 def _clips(recipe: Recipe, clip: str | None, prompts: Path | None, note: Note) -> list[Clip]:
-    """What the engine is checked on: the synthetic clip, and the user's."""
+    """The clips of the parity check: the synthetic one, and the user's if there is one."""
     clips = [synthetic_clip(recipe.image_size, recipe.max_objects)]
     if clip is not None:
         clips.append(user_clip(clip, prompts, recipe.max_objects))
@@ -94,7 +94,7 @@ def _clips(recipe: Recipe, clip: str | None, prompts: Path | None, note: Note) -
 
 
 def _installed(given: Recipe, jobs: Sequence[BuildJob], final: Path) -> Report | None:
-    """The report of what is installed, if it may be run as it is."""
+    """The report of the installed engine; None if there is none that may be used without another check."""
     measured = {(recipe.runtime, recipe.precision) for recipe in fastest_built(given)}
     built = [job for job in jobs if len(jobs) == 1 or (job.recipe.runtime, job.recipe.precision) in measured]
     return next((report for job in built if (report := job.installed(final))), None)
@@ -102,14 +102,14 @@ def _installed(given: Recipe, jobs: Sequence[BuildJob], final: Path) -> Report |
 
 @contextmanager
 def _errors_in_one_line(recipe: Recipe, final: Path) -> Iterator[None]:
-    """Turn what the machine may run out of, or fail at, into an `EngineError` that says what would help."""
+    """Turn failures of memory, disk and GPU into an `EngineError` that says what would help."""
     try:
         yield
     except (MemoryError, RuntimeError) as e:
         if not isinstance(e, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(e):
             if "CUDA" not in str(e):
                 raise
-            raise EngineError(f"{recipe.path}: {in_one_line(e)}") from e  # the GPU is there, and fails
+            raise EngineError(f"{recipe.path}: {in_one_line(e)}") from e  # there is a GPU, but it fails
         asked = f"image_size = {recipe.image_size}, max_objects = {recipe.max_objects}"
         raise EngineError(f"{recipe.path}: out of memory with {asked}; lower one of them, or free some") from e
     except OSError as e:

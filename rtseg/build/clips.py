@@ -1,4 +1,4 @@
-"""The clips of the parity check: a synthetic one that is made to be hard on a memory bank, or the user's own."""
+"""The clips of the parity check: a synthetic one, made to be hard for a memory bank, and the user's own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..base.types import BoolMask, Frame, ImageU8, Prompt
 from ..grab import open_source
 from ..synthetic import HELD_OUT_SEED
 
-# A held-out scene that both shipped networks follow well (IoU with the truth 0.87 and 0.88). Where a network is lost,
-# rounding alone decides its masks: engines can be compared only on a clip that the network can follow.
+# A held-out scene that both shipped networks track well (IoU with the truth 0.87 and 0.88). Where a network fails to
+# track, rounding alone decides its masks, and engines cannot be compared.
 SEED = HELD_OUT_SEED + 49
 FPS = 25
 FRAMES = 64  # four times what any object remembers
-MOST_FRAMES = 240  # of the user's clip
-CALIBRATION = 32  # frames of another seed: an engine is not checked on what it was calibrated on
+MOST_FRAMES = 240  # frames that are read of the user's clip
+CALIBRATION = 32  # frames of another seed, so that no engine is checked on the pictures that it was calibrated on
 
 PromptsByFrame = Mapping[int, Sequence[Prompt]]
 
@@ -32,8 +32,8 @@ PromptsByFrame = Mapping[int, Sequence[Prompt]]
 class Clip:
     """A short video with prompts.
 
-    Each call of `frames` yields its frames from the first one. `prompts` are by the frame's seq. `count` is the number
-    of frames, if known. `truths` gives each object's id in the frames' `truth_hw`, if they have one.
+    Each call of `frames` yields the frames from the first one. `prompts` maps a frame's seq to its prompts. `count` is
+    the number of frames, if known. `truths` maps an object's id to its id in the frames' `truth_hw`, if they have one.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Clip:
 
 
 def synthetic_clip(image_size: int, objects: int) -> Clip:
-    """A scene with two instruments, each followed once or twice: up to `objects` objects, four at most.
+    """A scene with two instruments, each tracked once or twice: `objects` objects, but four at most.
 
-    Objects are prompted at different times (so that no two banks look alike), by masks and by boxes; one is corrected
-    half-way; and on the last frame the light is out, and nothing is visible.
+    Objects are prompted at different times (so that no two banks are alike), by masks and by boxes; one is corrected
+    later; the last frame is black, and nothing is visible.
     """
     source = open_source(_uri(image_size, SEED, FRAMES))
 
@@ -67,9 +67,9 @@ def synthetic_clip(image_size: int, objects: int) -> Clip:
 
 
 def user_clip(uri: str, prompts: Path | None, objects: int) -> Clip:
-    """The first frames of the user's clip with the prompts of a file; without one, boxes that stand in for objects.
+    """The first frames of the user's clip with the prompts of a file, or with boxes at fixed places without one.
 
-    Raises `SourceError` or `PromptError`.
+    Raises `SourceError` for a clip without frames, `PromptError` for prompts that do not fit it.
     """
     with closing(open_source(uri)) as source:
         first = next(iter(source), None)
@@ -90,7 +90,7 @@ def user_clip(uri: str, prompts: Path | None, objects: int) -> Clip:
 
 
 def calibration_images(image_size: int, clip: Clip | None) -> list[ImageU8]:
-    """Pictures that eight-bit precisions are calibrated on: of a synthetic scene that no check uses, and of `clip`."""
+    """Pictures to calibrate eight-bit precisions on: of a synthetic scene that no check uses, and of `clip`."""
     with closing(open_source(_uri(image_size, SEED + 1, CALIBRATION))) as source:
         images = [frame.image_hwc for frame in source]
     return images + [frame.image_hwc for frame in islice(clip.frames(), CALIBRATION)] if clip else images
@@ -122,7 +122,7 @@ def _read(path: Path, objects: int) -> PromptsByFrame:
 
 
 def _boxes(frame: Frame, objects: int) -> list[Prompt]:
-    """Boxes where no prompts are given: the middle of the picture, then its left and its right half."""
+    """Boxes to track if no prompts are given: the middle of the picture, then its left and its right half."""
     w, h = frame.width, frame.height
     boxes = [
         (w / 4, h / 4, 3 * w / 4, 3 * h / 4),

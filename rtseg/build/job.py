@@ -1,4 +1,4 @@
-"""The build of one engine: its artifacts are made, checked against the reference, and installed."""
+"""The build of one engine: make its artifacts, check them against the reference, install them."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class BuildJob:
         load_weights(self.network, weights)
         self.weights_hash = file_sha256(weights)
         self.identity = identity(recipe, self.network.preset, self.weights_hash)
-        # The reference works where the engine does; beside ONNX Runtime, whose arrays are the host's, on the CPU.
+        # The reference runs on the engine's device; for ONNX Runtime, whose arrays are on the host, on the CPU.
         self.device = device_of(recipe.runtime, recipe.device)
 
     def installed(self, final: Path) -> Report | None:
-        """The report of the engine that is installed, if it may be run as it is."""
+        """The report of the installed engine; None if there is none, or if it has to be checked again."""
         try:
             found = check(final, self.identity, self.recipe)
         except EngineError:
             return None
-        # At another size an engine of the CPU is the same, but it was not checked there.
+        # A CPU engine does not depend on the size, but it was not checked at another one.
         if found.get("image_size") != self.recipe.image_size or refusal(self.recipe, self.identity):
             return None
         text = f"{final} is there and fits; --force builds it again"
@@ -82,15 +82,15 @@ class BuildJob:
         return report | {"said": f"installed in {final}", "built": str(final), **sidecar}
 
     def facts(self, folder: Path, clips: Sequence[Clip], expected: Sequence[Sequence[Masks]]) -> Report:
-        """Make the engine in a folder and check it against the reference's masks; its memory is free afterwards."""
+        """Make the engine in a folder, check it against the reference's masks, and free its memory again."""
         made, engine = self.make(folder, clips)
         checks = [self.check(engine, *given) for given in zip(clips, expected, strict=True)]
         return {"engine": engine.description, "made": made, "parity": checks}
 
     def make(self, folder: Path, clips: Sequence[Clip]) -> tuple[Report, Engine]:
-        """Make the artifacts in a folder; returns what the runtime reports of them, and the engine that runs on them.
+        """Make the artifacts in a folder. Returns the runtime's report about them, and the engine that uses them.
 
-        `clips[1]`, where there is one, is the user's: eight-bit precisions are calibrated on it too.
+        Eight-bit precisions are also calibrated on `clips[1]`, the user's clip, if there is one.
         """
         check_room(self.recipe, self.recipe.device)
         module, made = runtime_module(self.recipe.runtime), {}
@@ -99,19 +99,19 @@ class BuildJob:
             images: list[ImageU8] = []
             if self.recipe.precision in EIGHT_BITS:
                 images = calibration_images(self.recipe.image_size, clips[1] if len(clips) > 1 else None)
-            # Copies: a runtime may change the types of the network that it is given.
+            # A copy, because a runtime may change the dtypes of the network that it gets.
             made = module.make(deepcopy(self.network), self.recipe, folder, self.note, images)
         return made, self.open(folder)
 
     def open(self, folder: Path) -> Engine:
-        """The engine on the artifacts in a folder."""
+        """Open the engine whose artifacts are in a folder."""
         module, network = runtime_module(self.recipe.runtime), deepcopy(self.network)
         given = (lambda: network) if family(self.recipe.runtime) in WITHOUT_TORCH else network
         engine: Engine = module.open(given, self.recipe, self.weights_hash, folder)
         return engine
 
     def check(self, engine: Engine, clip: Clip, expected: Sequence[Masks] | None = None) -> Report:
-        """The report of the parity check on a clip; `expected` are the reference's masks, if they are known already."""
+        """Run the parity check on a clip and return its report. `expected`: the reference's masks, if known already."""
         self.note(f"checking {self.name} against the fp32 reference on {clip.name}")
         return check_parity(self.reference(), engine, clip, self.progress, expected)
 

@@ -1,13 +1,13 @@
-"""The parity check: a candidate engine and the reference each follow the same objects through a whole clip, each with
-its own memory, and their masks are compared on every frame. Errors feed back through memory: one frame proves little.
+"""The parity check: a candidate engine and the reference track the same objects through a whole clip, each with its own
+memory, and their masks are compared on every frame. One frame proves little, because errors feed back through memory.
 
-The measure is the IoU of the two masks at the network's own mask resolution, for each object on each frame; 1 where
-both are empty. A union of under 100 pixels counts as 100: on so few, IoU measures pixels at the edge, where the
-reference itself is undecided. So every frame is judged, and a mask of any size that is missing counts.
+The measure is the IoU of the two masks at the network's own mask resolution, for each object on each frame; 1 if both
+are empty. A union of fewer than 100 pixels counts as 100: of such a mask IoU measures only the edge, where the
+reference itself is uncertain. So every frame can be judged, and a missing mask of any size counts.
 
-Masks do not show everything: a network may hardly read its pointers. So each verb is judged too, by its answers to the
-same questions, early and again where memories are full. Its median error counts: where two of the decoder's masks
-compete closely, rounding alone may choose the other one. A clip on which the reference sees nothing proves nothing.
+Masks do not show everything: a network may hardly use its pointers, for example. So each verb is compared, too, on the
+same inputs, early in the clip and again with full banks. Its median error counts, because rounding alone may decide
+between two masks of the decoder that score alike. A clip on which the reference sees nothing proves nothing.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from .verb_errors import FUSED, ErrorProbe, VerbErrors
 Progress = Callable[[int, int | None], None]
 
 SMALL = 100  # pixels of a mask; a smaller union counts as this
-# Frames whose verbs are compared: the first eight, four with full memories, and the clip's last.
+# Frames on which verbs are compared: the first eight, four with full banks, and the clip's last one.
 PROBED, LATE = 8, 4
-FULL = 18  # so many frames after an object was first prompted, its memories and pointers are full
+FULL = 18  # frames from an object's first prompt until its memories and pointers are full
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an engine of some precision must reach: IoU on each frame and in the mean.
+    """What an engine of one precision must reach: the IoU on each frame, and the mean IoU.
 
-    `step` is the relative rounding of the precision, the unit of the verbs' errors.
+    `step` is the relative rounding error of the precision, the unit of the verbs' errors.
     """
 
     each: float
@@ -49,8 +49,8 @@ class Limits:
     step: float
 
 
-# fp32 differs in the order of its sums alone; bf16 and fp16 may move a mask's edge. Eight bits are a choice to
-# lose accuracy: the check then finds what is broken, and the figures beside it say what the choice costs.
+# fp32 differs only in the order of its sums; bf16 and fp16 may move a mask's edge. With eight bits the user accepts a
+# loss of accuracy: the check finds what is broken, and the figures in its report say how much is lost.
 LIMITS = {
     "fp32": Limits(each=0.98, mean=0.999, step=1e-5),
     "bf16": Limits(each=0.98, mean=0.99, step=2**-8),
@@ -59,19 +59,19 @@ LIMITS = {
     "int8": Limits(each=0.90, mean=0.95, step=2**-6),
     "fp8": Limits(each=0.90, mean=0.95, step=2**-5),
 }
-# By how many roundings a verb's answer may be off: about four times what bf16 and fp16 were measured to give.
+# The error that a verb may have, in units of `Limits.step`: about four times that measured with bf16 and fp16.
 STEPS = {"encode_image": 16, "attend": 8, "decode": 8, "remember": 8, FUSED: 24}
-MOST_ERROR = 0.2  # and never more than this: a verb that is further off does not compute the same thing
+MOST_ERROR = 0.2  # the largest limit of all: with a larger error a verb does not compute the same thing
 
 
 def check_parity(
     reference: Engine, candidate: Engine, clip: Clip, progress: Progress = lambda done, total: None,
     expected: Sequence[Masks] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Compare a candidate with the reference over a clip; the report's `ok` says whether it may be installed.
+    """Compare a candidate with the reference over a clip. The report's `ok` says whether it may be installed.
 
-    `progress` is called with (frames compared, frames in all or None). `expected` are the reference's masks, as
-    `reference_masks` makes them, where several candidates are compared with the same ones.
+    `progress` is called with (frames compared, frames in all or None). `expected` are the reference's masks from
+    `reference_masks`, for callers that compare several candidates with them.
     """
     limits = LIMITS[candidate.recipe.precision]
     masks = reference_masks(reference, clip) if expected is None else expected
@@ -92,7 +92,7 @@ def check_parity(
 
 
 def verb_errors(reference: Engine, candidate: Engine, clip: Clip, stop: int, late: int) -> dict[str, VerbErrors]:
-    """Each verb's errors over the frames of a clip before `stop`, over some from `late` on, and on its last one."""
+    """Each verb's errors on the first `stop` frames of a clip, on `LATE` frames from frame `late` on, and the last."""
     probe = ErrorProbe(reference, candidate)
     tracker = Tracker(probe)
     frames, end = clip.frames(), max(stop, late + LATE)
@@ -104,7 +104,7 @@ def verb_errors(reference: Engine, candidate: Engine, clip: Clip, stop: int, lat
 
 
 def explain(report: dict[str, Any]) -> str:
-    """One line about a check that failed: where, by how much, and which verb is to blame."""
+    """One line about a failed check: where, by how much, and which verb caused it."""
     first, limits = report["first_failure"], report["limits"]
     if report["drifted"] is None:
         return (
@@ -141,9 +141,9 @@ def _verdict(errors: VerbErrors, late: int, limit: float) -> dict[str, Any]:
 
 
 def _drifted(verbs: dict[str, dict[str, Any]]) -> str:
-    """The verb to blame: furthest beyond its limit in the median, else furthest on any one frame.
+    """The verb that exceeds its limit most: by its median error, or else by its worst error on any frame.
 
-    The fused step only where each verb alone is within its limit.
+    The fused step is named only if every verb alone is within its limit.
     """
     for key in ("typical", "worst"):
         excess = {v: math.inf if found[key] is None else found[key] / found["limit"] for v, found in verbs.items()}
@@ -155,17 +155,17 @@ def _drifted(verbs: dict[str, dict[str, Any]]) -> str:
 
 
 def overlap(expected_hw: BoolMask, found_hw: BoolMask) -> tuple[float, int]:
-    """IoU of two masks, and the pixels of their union; a union of fewer than `SMALL` counts as that many."""
+    """The IoU of two masks, for which a union of fewer than `SMALL` pixels counts as `SMALL`, and their union."""
     union = int((expected_hw | found_hw).sum())
     return 1 - float((expected_hw ^ found_hw).sum()) / max(union, SMALL), union
 
 
 @dataclass(slots=True)
 class _Comparison:
-    """What has been compared so far.
+    """The results of the frames compared so far.
 
-    `small`: masks whose union counts as `SMALL`. `tracked`: the reference's masks of objects that were not prompted on
-    that frame; `informative`: those of them that are neither empty nor full. `truth`: pairs of IoU with the truth, of
+    `small` counts masks whose union counts as `SMALL`; `tracked` the reference's masks of objects not prompted on that
+    frame; `informative` those of them that are neither empty nor full. `truth` holds pairs of IoU with the truth, of
     the reference and of the candidate.
     """
 
@@ -229,7 +229,7 @@ class _Comparison:
 
 
 def reference_masks(reference: Engine, clip: Clip) -> Iterable[Masks]:
-    """The reference's masks on each frame of a clip, of which only the sign is kept."""
+    """The reference's masks on each frame of a clip, as int8: 1 inside, 0 outside."""
     tracker = Tracker(reference)
     for frame in clip.frames():
         _give_prompts(tracker, clip, frame)
@@ -240,7 +240,7 @@ def reference_masks(reference: Engine, clip: Clip) -> Iterable[Masks]:
 def _compare_masks(
     expected: Iterable[Masks], candidate: Engine, clip: Clip, limits: Limits, progress: Progress
 ) -> _Comparison:
-    """Compare the candidate's masks with the reference's. One that raises an error has failed on that frame."""
+    """Compare the candidate's masks with the reference's. An error of the candidate is a failure on that frame."""
     found, tracker = _Comparison(limits), Tracker(candidate)
     for frame, masks in zip(clip.frames(), expected, strict=True):
         _give_prompts(tracker, clip, frame)
@@ -260,7 +260,7 @@ def _give_prompts(tracker: Tracker, clip: Clip, frame: Frame) -> None:
 
 
 def _last(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """The last of what an iterator still holds, if anything."""
+    """The last frame that an iterator still yields, if any."""
     last = None
     for last in frames:  # noqa: B007
         pass
@@ -269,11 +269,11 @@ def _last(frames: Iterator[Frame]) -> Iterator[Frame]:
 
 
 def _shrunk(mask_hw: BoolMask, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """A mask at another size: the pixels that it covers half of or more."""
+    """A mask at another size: the pixels of which it covers half or more."""
     covered_hw = cv2.resize(mask_hw.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(covered_hw >= 0.5)
 
 
 def _number(value: float) -> float | None:
-    """A number, or None for infinity: JSON has none."""
+    """The number, or None if it is infinite, which JSON cannot express."""
     return value if math.isfinite(value) else None

@@ -1,6 +1,7 @@
-"""`rtseg build` of a recipe with `runtime = "auto"`: check all that can run, time what passes, install the fastest.
+"""`rtseg build` with `runtime = "auto"`: check all candidates, time those that pass, install the fastest.
 
-Candidates take turns on the same frames, with as many objects as the recipe allows, on one thread and on all cores.
+Candidates are timed in turns on the same frames, with as many objects as the recipe allows, on one thread and on all
+cores.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from .parity import explain, reference_masks
 from .timing import step_times_ms, verb_times_ms
 
 ROUNDS = 2  # turns of each candidate
-TIE = 0.05  # a candidate that gains less than this over a more exact one is not taken
+TIE = 0.05  # a less exact candidate is chosen only if it saves more than this share of the time
 
 
 @dataclass(slots=True)
 class Candidate:
-    """An engine that may be installed: how it is opened, how its check ended, and ms of its steps by thread count."""
+    """An engine that may be installed: how to open it, the result of its check, and its step times (ms) by threads."""
 
     name: str
     open: Callable[[], Engine]
@@ -53,7 +54,7 @@ class Candidate:
         return {threads: round(median(steps), 2) for threads, steps in self.steps_ms.items()}
 
     def row(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """The candidate's entry in the report."""
         found: dict[str, Any] = {"name": self.name, "ok": self.ok}
         if self.least_iou is not None:
             found["least_iou"] = round(self.least_iou, 4)
@@ -89,14 +90,14 @@ def build_fastest(jobs: Sequence[BuildJob], final: Path, clips: Sequence[Clip]) 
 
 
 def _checked(job: BuildJob, folder: Path, clips: Sequence[Clip], expected: Sequence[Sequence[Masks]]) -> Candidate:
-    """A candidate that was made in a folder and checked. One that cannot run here has failed."""
+    """Make a candidate in a folder and check it. A candidate that cannot run here has failed."""
     folder.mkdir()
     candidate = Candidate(job.name, partial(job.open, folder))
     try:
         candidate.facts = job.facts(folder, clips, expected)
     except (ConfigError, WeightsError, OSError):
-        raise  # every other runtime would meet the same
-    except Exception as e:  # a fault of CUDA, a library of another version: the other runtimes may work
+        raise  # every other runtime would fail in the same way
+    except Exception as e:  # CUDA may fail, a library may have another version: the other runtimes may still work
         candidate.failure = in_one_line(e)
         return candidate
     checks = candidate.facts["parity"]
@@ -117,7 +118,9 @@ def time_candidates(candidates: Sequence[Candidate], clip: Clip, note: Callable[
 
 
 def fastest(candidates: Sequence[Candidate]) -> Candidate:
-    """The fastest over all numbers of threads; a more exact one, which comes earlier, where that is as fast."""
+    """The candidate with the least geometric mean over all thread counts. Of those within `TIE` the earlier one wins,
+    because candidates are in the order of their exactness.
+    """
     best = candidates[0]
     for candidate in candidates[1:]:
         if geometric_mean(candidate.ms.values()) < (1 - TIE) * geometric_mean(best.ms.values()):

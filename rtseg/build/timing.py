@@ -1,6 +1,6 @@
-"""How long an engine's verbs and its whole steps take, waiting for a GPU where the engine works on one.
+"""Times of an engine's verbs and of its whole steps, with the work of a GPU waited for.
 
-Nothing here imports torch: an engine that needs none is timed without it.
+Nothing here imports torch, so an engine that needs no torch is timed without it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ..track import Tracker
 from .clips import Clip
 
 VERBS = ("encode_image", "attend", "decode", "remember", "track")
-FRAMES, COUNTED = 24, 8  # steps of a clip that are taken, at least; the last of them, which count: memories are full
+FRAMES, COUNTED = 24, 8  # steps taken on a clip, at least; the last of them that count, with full banks
 
 
 def synchronise(device: str = "cuda") -> None:
-    """Wait for an engine's GPU, if it works on one: a kernel that was only launched has cost nothing yet."""
+    """Wait for the engine's GPU, if it has one: a kernel launch returns before the work is done."""
     torch = sys.modules.get("torch")
     if torch is not None and device.startswith("cuda") and torch.cuda.is_initialized():
         torch.cuda.synchronize(device)
 
 
 class StageClock:
-    """Times of named stages, frame by frame; the device is waited for at both ends of each. Stages do not overlap."""
+    """Times of named stages, frame by frame. Waits for the device at both ends of a stage. Stages do not overlap."""
 
     def __init__(self, device: str) -> None:
         self.frames: list[dict[str, float]] = []  # ms by stage, of each frame
@@ -56,7 +56,7 @@ class StageClock:
 
 
 class TimedEngine(Verbs):
-    """An engine whose verbs run one by one, each inside `clock(verb)`; a step that it would fuse is taken apart."""
+    """An engine whose verbs run one by one, each inside `clock(verb)`. It does not use the engine's fused step."""
 
     def __init__(self, engine: Engine, clock: Callable[[str], AbstractContextManager[None]]) -> None:
         self.recipe, self.preset, self.image_size = engine.recipe, engine.preset, engine.image_size
@@ -83,7 +83,7 @@ class TimedEngine(Verbs):
 
 
 class _AlternatingEngine(TimedEngine):
-    """Tracked frames are run in turn as one fused step, and verb by verb."""
+    """A `TimedEngine` that runs tracked frames alternately as one fused step and verb by verb."""
 
     _fused = False
 
@@ -96,7 +96,7 @@ class _AlternatingEngine(TimedEngine):
 
 
 def verb_times_ms(engine: Engine, clip: Clip) -> dict[str, float]:
-    """The median time in ms of each verb, and of `track`, over a clip; for orientation: `rtseg bench` measures."""
+    """The median ms of each verb, and of `track`, over a clip. For orientation only: `rtseg bench` measures."""
     clock = StageClock(engine.recipe.device)
     tracker = Tracker(_AlternatingEngine(engine, clock.time))
     for frame in clip.frames():
@@ -105,12 +105,12 @@ def verb_times_ms(engine: Engine, clip: Clip) -> dict[str, float]:
             tracker.give(prompt)
         tracker.step(frame)
     times = {verb: [frame[verb] for frame in clock.frames if verb in frame] for verb in VERBS}
-    # A verb's first calls warm it up: the first half is not counted.
+    # The first half of a verb's calls warms it up and is not counted.
     return {verb: round(statistics.median(ms[len(ms) // 2 :]), 3) for verb, ms in times.items() if ms}
 
 
 def step_times_ms(engine: Engine, clip: Clip) -> list[float]:
-    """The ms of the last unprompted steps on the first frames of a clip, all of whose objects are followed."""
+    """The times in ms of the last `COUNTED` unprompted steps on the first frames of a clip, with all its objects."""
     tracker, times = Tracker(engine), []
     for frame in islice(clip.frames(), max(FRAMES, max(clip.prompts) + COUNTED)):
         for prompt in clip.prompts.get(frame.seq, ()):

@@ -1,8 +1,8 @@
-"""How far apart two engines' answers to the same questions are, verb by verb, so that a drift has a name.
+"""The error of each verb of an engine against the reference on the same inputs. It shows which verb drifts.
 
-A tracker that runs on an `ErrorProbe` follows the reference; on the way, each verb of the candidate gets the inputs of
-the reference's. Only memories are the candidate's own (of the reference's masks), and there the reference reads
-them too: beside its map, a memory has parts that only the engine which wrote it can read.
+A tracker on an `ErrorProbe` tracks with the reference; on the way, each verb of the candidate gets the same inputs.
+Only memories are an exception: the candidate reads its own (of the reference's masks), because a memory has parts that
+only the engine that wrote it can read. For the comparison the reference reads the maps of the same memories.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..engine import CLAMP_LOGIT, Array, Decoded, Engine, Features, PromptBatch,
 from ..engine.base import Verbs
 
 VERBS = ("encode_image", "attend", "decode", "remember")
-FUSED = "track"  # the four in a row, which an engine may run as one step
+FUSED = "track"  # the four verbs in a row, which an engine may run as one fused step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedMemory(Remembered):
-    """The reference's memory, and the candidate's of the same mask."""
+    """The reference's memory, with the candidate's memory of the same mask."""
 
     candidate: Remembered | None = None
 
@@ -35,7 +35,7 @@ class PairedMemory(Remembered):
 class VerbErrors:
     """A verb's relative errors: (error, frame) for each frame on which it was compared.
 
-    An error is infinite where the candidate's answer is no number, or where it gave none.
+    An error is infinite if the candidate's answer is not finite, or if it gave none.
     """
 
     pairs: list[tuple[float, int]] = field(default_factory=list)
@@ -46,7 +46,7 @@ class VerbErrors:
         return statistics.median(error for error, _ in self.pairs) if self.pairs else 0.0
 
     def typical_either_side(self, frame: int) -> float:
-        """The larger of the medians before a frame and from it on."""
+        """The larger of two medians: over the frames before `frame`, and over the frames from it on."""
         before = [pair for pair in self.pairs if pair[1] < frame]
         after = [pair for pair in self.pairs if pair[1] >= frame]
         return max(VerbErrors(before).typical, VerbErrors(after).typical)
@@ -58,10 +58,10 @@ class VerbErrors:
 
 
 class ErrorProbe(Verbs):
-    """An engine that answers as `reference`, and notes in `errors` how far `candidate` is from it, verb by verb.
+    """An engine that gives the answers of `reference`, and records in `errors` those of `candidate`, verb by verb.
 
-    Whoever steps the tracker sets `frame`, its number, and `compares`: whether verbs are compared on it. On the other
-    frames the candidate only writes its memories.
+    Before each step the caller sets `frame`, the frame's number, and `compares`, whether verbs are compared on it. On
+    other frames the candidate only writes its memories.
     """
 
     def __init__(self, reference: Engine, candidate: Engine) -> None:
@@ -114,7 +114,7 @@ class ErrorProbe(Verbs):
         return super().track(image_hwc, recalls)
 
     def _compare(self, verb: str, expected: Sequence[Tensor], answer: Callable[[Engine], Sequence[Tensor]]) -> None:
-        """Ask the candidate, and note how far off it is. One that raises an error is not asked again."""
+        """Run the candidate's verb and record its error. After an exception the candidate is not run again."""
         if self._failed or not (self.compares or verb == "remember"):
             return
         try:
@@ -126,9 +126,9 @@ class ErrorProbe(Verbs):
 
 
 def relative_error(expected_bx: Tensor, found_bx: Array) -> float:
-    """||found - expected|| / ||expected|| of the worst object of [B, ...]; infinite if `found` is not finite.
+    """||found - expected|| / ||expected|| of the worst of B objects, [B, ...]; infinite if `found` is not finite.
 
-    0 where `expected` itself is not finite: nothing can be compared with it.
+    It is 0 if `expected` is not finite, because then nothing can be compared.
     """
     expected = expected_bx.float().flatten(1)
     found = torch.as_tensor(found_bx).to(expected_bx.device).float().flatten(1)
@@ -144,7 +144,7 @@ def _features(features: Features) -> tuple[Tensor, ...]:
 
 
 def _decoded(decoded: Decoded) -> tuple[Tensor, ...]:
-    """The parts of an answer; logits are clamped as the network clamps them: -1024 stands for an absent object."""
+    """The parts of an answer. Logits are clamped as the network clamps them, because an absent object has -1024."""
     names = (field.name for field in fields(Decoded))
     d = Decoded(*(torch.as_tensor(getattr(decoded, name)) for name in names))
     confidence_b2 = torch.stack((d.score_b.float().sigmoid(), d.iou_b.float()), dim=1)
@@ -167,6 +167,6 @@ def _candidates(recall: Recall) -> Recall:
 
 
 def _readable(recall: Recall) -> Recall:
-    """A recall with the candidate's memories for the reference, which reads fp32 maps and nothing else."""
+    """A recall with the maps of the candidate's memories in the reference's dtype: it reads nothing else of them."""
     maps = [torch.as_tensor(m.map_chw).to(recall.pointers_pc) for m in _candidates(recall).memories]
     return replace(recall, memories=[Remembered(m) for m in maps])

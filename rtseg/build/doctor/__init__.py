@@ -1,4 +1,4 @@
-"""`rtseg doctor`: what this machine offers to rtseg, one finding a line, each with what to do about it."""
+"""`rtseg doctor`: what of rtseg works on this machine, as findings of one line each, with their remedies."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .runtimes import each_runtime, nvdec
 
 __all__ = ["Finding", "examine", "versions"]
 
-FPS = 25.0  # of the feed that the doctor assumes
-STEPS = 12  # of each network: by the sixth its memories are full
+FPS = 25.0  # frames per second of the feed that the doctor assumes
+STEPS = 12  # steps of each network; by the sixth its bank is full
 
 
 def examine() -> list[Finding]:
-    """Examine everything; what is missing is a finding, never an error."""
+    """Examine everything. Whatever is missing becomes a finding; nothing raises."""
     auto, live = _live()
     return [
         _python(),
@@ -123,9 +123,9 @@ def _weights() -> Finding:
 
 
 def _live() -> tuple[Finding, Finding]:
-    """What the default recipe opens as, and whether the shipped networks keep a feed's masks within their budget here.
+    """Which engine the default recipe opens, and whether the shipped networks keep a feed's masks within the budget.
 
-    A few steps of each are timed.
+    A few steps of each network are timed.
     """
     allowed_ms = needed_ms(MASK_BUDGET_MS, FPS)
     speeds, opened, is_fast_enough = [], "", False
@@ -154,7 +154,7 @@ def _unopened(why: str) -> Finding:
 
 
 def _step_ms(recipe: Recipe) -> tuple[float, str]:
-    """The ms of a step of one object, as in a feed and with a full bank; and the description of the engine."""
+    """The median ms of a step with one object and a full bank, with a feed's threads; and the engine's description."""
     from ...engine import open_engine
     from ...engine.threads import at_most
     from ...track import Tracker

@@ -1,4 +1,4 @@
-"""What the doctor finds of one thing, and whether a package is installed."""
+"""A finding of the doctor, and checks of installed packages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 class Finding:
     """One line of the doctor.
 
-    `ok`: True for what works, False for what has to work and does not, None for what is missing and not needed.
-    `remedy`: what to do about it.
+    `ok` is True for something that works, False for something needed that does not, None for something optional that is
+    missing. `remedy` says what to do.
     """
 
     name: str
@@ -24,14 +24,17 @@ class Finding:
 
 
 def has(name: str) -> bool:
-    """Whether a package is installed; it is not imported."""
+    """Whether a package is installed, without importing it."""
     if name in sys.modules:
         return sys.modules[name] is not None
     return importlib.util.find_spec(name) is not None
 
 
 def package(name: str, use: str, needed: bool = False, project: str = "", extra: str = "") -> Finding:
-    """Whether a package is installed, and the command that installs it."""
+    """The finding about a package: whether it is installed, and the command that installs it.
+
+    `name` is imported, `project` (if it differs) or the `extra` of rtseg is installed, `use` is what it is for.
+    """
     if has(name):
         return Finding(name, True, f"{version(name, project)}, for {use}")
     remedy = f"pip install 'rtseg[{extra}]'" if extra else f"pip install {project or name}"
@@ -39,7 +42,7 @@ def package(name: str, use: str, needed: bool = False, project: str = "", extra:
 
 
 def version(name: str, project: str = "") -> str:
-    """The version by the package's metadata, else by the module: TensorRT may be installed as `tensorrt_cu13`."""
+    """The version from the package's metadata, else from the module: TensorRT may be installed as `tensorrt_cu13`."""
     try:
         return importlib.metadata.version(project or name)
     except importlib.metadata.PackageNotFoundError:
@@ -51,7 +54,7 @@ def version(name: str, project: str = "") -> str:
 
 
 def torch_problem() -> tuple[str, str]:
-    """Why torch cannot be imported, and the command that helps; ("", "") where it can."""
+    """Why torch cannot be imported, and the command that helps; ("", "") if it can be."""
     if not has("torch"):
         return "torch is not installed", "pip install 'rtseg[torch]'"
     try:
@@ -62,5 +65,5 @@ def torch_problem() -> tuple[str, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or the name of its type where it has none."""
+    """The first line of an error's text, or the name of its type if it has no text."""
     return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())

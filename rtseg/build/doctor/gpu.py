@@ -12,15 +12,16 @@ from ...base.hardware.gpu import NVIDIA_DEVICES, driver_cuda, driver_version, je
 from .finding import first_line, torch_problem
 
 DOCKER = Path("/.dockerenv")
-LEAST_DRIVER = {11: 450, 12: 525, 13: 580}  # driver for a CUDA, by NVIDIA's table of minor version compatibility
+LEAST_DRIVER = {11: 450, 12: 525, 13: 580}  # CUDA version to driver, from NVIDIA's table of minor version compatibility
 INDEX = "https://download.pytorch.org/whl"
-# A wheel index for Jetson is NVIDIA's community's: PyPI's wheels for aarch64 are of CPUs, or of servers.
+# JetPack version to wheel index, the first from NVIDIA's community: PyPI's aarch64 wheels are for CPUs or for servers.
 JETSON = {6: "https://pypi.jetson-ai-lab.io/jp6/cu126", 7: f"{INDEX}/cu130"}
-OLD_CARDS = f"pip install --force-reinstall torch --index-url {INDEX}/cu126"  # Maxwell to Volta: CUDA 13 left them out
+# For Maxwell to Volta, which CUDA 13 does not support.
+OLD_CARDS = f"pip install --force-reinstall torch --index-url {INDEX}/cu126"
 
 
 def install_torch() -> str:
-    """The command that installs a torch for this machine's GPU."""
+    """The command that installs torch for this machine's GPU."""
     if platform_kind() == "jetson":
         if jetpack() not in JETSON:
             return "flash JetPack 7, which has Python 3.12, then: rtseg doctor"
@@ -32,9 +33,9 @@ def install_torch() -> str:
 
 
 def gpu_problem() -> tuple[str, str]:
-    """Why torch has no GPU that it can use, and what to do; ("", "") where it has one. Never raises.
+    """Why torch cannot use a GPU, and what to do; ("", "") if it can use all that it sees. Never raises.
 
-    A GPU counts as usable when a number was added on it.
+    A GPU is usable if an addition on it succeeds.
     """
     problem = torch_problem()
     if problem[0]:
@@ -95,7 +96,7 @@ def _install_driver() -> str:
 
 
 def _unusable(torch: Any, index: int) -> tuple[str, str] | None:
-    """Why a GPU that torch sees cannot be used, and what to do; None where it can."""
+    """Why a GPU that torch sees cannot be used, and what to do; None if it can be."""
     name = torch.cuda.get_device_name(index)
     capability = torch.cuda.get_device_capability(index)
     if not torch.version.hip and not covered(capability, torch.cuda.get_arch_list()):
@@ -112,13 +113,13 @@ def _unusable(torch: Any, index: int) -> tuple[str, str] | None:
 
 
 def covered(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Whether code for some architectures ("sm_90", "compute_90") runs on a GPU: cubins within a major, PTX upwards."""
+    """Whether code for these architectures runs on a GPU: "sm_90" in its major version, "compute_90" and upwards."""
     for word in architectures:
         found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", word)
         if found is None:
             continue
         kind, code = found[1], (int(found[2]), int(found[3]))
-        if found[4]:  # of one architecture, or of one family, alone
+        if found[4]:  # code for one architecture (a) or one family (f) only
             fits = code == capability or (found[4] == "f" and code[0] == capability[0] and code <= capability)
         else:
             fits = code <= capability and (kind == "compute" or code[0] == capability[0])

@@ -1,4 +1,4 @@
-"""How much memory engines will take: the shipped recipes, or every preset, size and number of objects."""
+"""Memory estimates: of the shipped recipes, or of every preset, size and number of objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...sam2 import PRESETS
 from .finding import Finding
 from .gpu import gpu_problem
 
-# As in engines/*.toml: what runs where nothing was changed.
+# The recipes in engines/*.toml, with their defaults.
 SHIPPED = (
     Recipe("micro", image_size=224),
     Recipe("nano", image_size=320, memory=MemorySettings(pointers=4)),
@@ -26,7 +26,7 @@ NOTE = "MiB for 1920 x 1080; CUDA's own share and TensorRT's scores are estimate
 
 
 def shipped() -> list[Finding]:
-    """What the shipped recipes take on each runtime, and whether this machine's GPU has that much memory."""
+    """How much memory the shipped recipes take on each runtime, and whether this machine's GPU has enough."""
     free = None if gpu_problem()[0] else free_gpu_bytes("cuda:0")
     found = []
     for recipe in SHIPPED:
@@ -41,9 +41,9 @@ def shipped() -> list[Finding]:
 
 
 def memory_table(presets: Sequence[str]) -> dict[str, object]:
-    """MiB on each runtime for every size and number of objects, of some presets or of all.
+    """MiB on each runtime for every size and number of objects, for these presets, or for all if there are none.
 
-    `ConfigError` for a name that is no preset.
+    Raises `ConfigError` for a name that is no preset.
     """
     for name in presets:
         if name not in PRESETS:

@@ -1,7 +1,7 @@
-"""One line for each runtime: what of it works here, or what is missing, with the command that installs it.
+"""One finding for each runtime: what works here, or what is missing, with the command that installs it.
 
-Nothing raises, and nothing is claimed that was not executed. For cuda and tensorrt that is a number added on the GPU,
-and libraries that load; `rtseg build` checks the rest.
+Nothing raises, and a finding claims only what was executed. For cuda and tensorrt this is an addition on the GPU, and
+loading the libraries; `rtseg build` checks the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 
 
 def each_runtime() -> list[Finding]:
-    """torch, cpu, onnx, cuda and tensorrt."""
+    """The findings about torch, cpu, onnx, cuda and tensorrt."""
     return [_guarded(name, check) for name, check in CHECKS.items()]
 
 
@@ -99,13 +99,13 @@ def _tensorrt() -> Finding:
 
 
 def _usable(name: str, text: str, lacks: Sequence[tuple[str, str]]) -> Finding:
-    """A runtime that can be used, though without some of what makes it faster."""
+    """The finding about a runtime that can be used, even if parts that make it faster are missing (`lacks`)."""
     parts = [text, *(f"without {what}" for what, _ in lacks), UNCHECKED]
     return Finding(name, True, "; ".join(parts), "; ".join(remedy for _, remedy in lacks if remedy))
 
 
 def _bindings() -> tuple[str, str]:
-    """Why TensorRT cannot be imported, and the command for it."""
+    """Why TensorRT cannot be imported, and the command that installs it; ("", "") if it can be."""
     if not has("tensorrt"):
         return "TensorRT is not installed", _install_tensorrt()
     from ...engine.tensorrt.library import bindings
@@ -120,7 +120,7 @@ def _bindings() -> tuple[str, str]:
 
 
 def _install_tensorrt() -> str:
-    """TensorRT 11 has no libraries for a Jetson, where 10 is part of JetPack and of the system's Python."""
+    """The command that installs TensorRT. On a Jetson it is a part of JetPack: TensorRT 11 has no libraries for it."""
     if platform_kind() != "jetson":
         return f"pip install tensorrt-cu{_cuda_major()} {NVIDIA_INDEX}"
     system = "sudo apt install tensorrt python3-libnvinfer, and a venv made with --system-site-packages"
@@ -142,7 +142,7 @@ def _exporter() -> tuple[str, str]:
 
 
 def _accelerators(triton: bool = True) -> Iterator[tuple[str, str]]:
-    """What would make the GPU runtimes faster and is missing, each with the command that installs it."""
+    """Missing parts that would make the GPU runtimes faster, each with the command that installs it."""
     if triton and not has("triton"):
         yield "triton, so the encoder is not fused", "pip install triton"
     if not (_nvrtc() or has("pycuda")):
@@ -150,7 +150,7 @@ def _accelerators(triton: bool = True) -> Iterator[tuple[str, str]]:
 
 
 def _wheel_suffix() -> str:
-    """NVIDIA's wheels of CUDA 12 say so in their names, those of 13 do not."""
+    """The suffix of NVIDIA's wheel names: those of CUDA 12 have one, those of 13 do not."""
     return "-cu12" if _cuda_major() == 12 else ""
 
 
@@ -163,7 +163,7 @@ def _nvrtc() -> bool:
 
 
 def nvdec() -> Finding:
-    """Whether PyAV and the driver could decode on a GPU."""
+    """The finding about decoding on a GPU with PyAV and the driver."""
     name = "nvdec"
     try:
         if "cuda" not in importlib.import_module("av.codec.hwaccel").hwdevices_available():
