@@ -1,7 +1,7 @@
-"""How the network is run: `open_engine` makes a recipe into the four verbs of `Engine`.
+"""How the network is run: `open_engine` turns a recipe into an `Engine` with its four verbs.
 
-The values that the verbs take and give are the network's; who calls the verbs gets them here. torch is imported by the
-engines that run in it, and by nothing that is needed before.
+The values that the verbs take and return are defined in `sam2`, and exported here for the callers. Only engines that
+run in torch import torch, when they are opened.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Operations on an engine's arrays, for its callers: the same for torch and for numpy.
+"""Operations on an engine's arrays, for torch and numpy alike.
 
-The two share most names (`stack`, `concat`, `clip`, `asarray`, ...), so that the module behind an array is nearly all
-that it takes. torch is imported only where somebody has made a tensor, and so has imported it.
+The two share most names (`stack`, `concat`, `clip`, `asarray`, ...), so callers mostly need an array's module alone.
+torch is imported only to work on a tensor, whose maker has imported it already.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..sam2 import Array
 
 
 def namespace(x: Array) -> ModuleType:
-    """The library of an array: numpy or torch."""
+    """The library of an array: the module numpy or torch."""
     if isinstance(x, np.ndarray):
         return np
     import torch
@@ -27,14 +27,14 @@ def namespace(x: Array) -> ModuleType:
 
 
 def on_host(x: Array) -> bool:
-    """Whether the host can read an array where it is, without a copy and without waiting for a device."""
+    """Whether the host can read an array in place, without a copy and without waiting for a device."""
     return isinstance(x, np.ndarray) or x.device.type == "cpu"
 
 
 class _Downloads(threading.local):
-    """Pinned host memory that tensors of GPUs are copied to, one for each thread and device, and the event of a copy.
+    """Pinned host memory for copies from GPUs, and an event for each, one pair for each thread and device.
 
-    Memory that is pinned for one copy costs more than the copy, and unpinned memory is copied twice.
+    It is kept, because pinning memory for one copy costs more than the copy, and unpinned memory is copied twice.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class _Downloads(threading.local):
 
         buffer, event = self._by_device.get(str(device), (None, None))
         if buffer is None or len(buffer) < numbers:
-            with torch.inference_mode(False):  # made there it could be written to nowhere else
-                length = 1 << (numbers - 1).bit_length()  # so that objects which join seldom make it grow
+            with torch.inference_mode(False):  # a tensor made in inference mode cannot be written to outside it
+                length = 1 << (numbers - 1).bit_length()  # a power of two, so that more objects rarely need a new one
                 buffer = torch.empty(length, dtype=torch.float32, pin_memory=True)
             event = event or torch.cuda.Event()
             self._by_device[str(device)] = buffer, event
@@ -59,7 +59,7 @@ _NONE = np.empty(0, np.float32)
 
 
 def to_host(x: Array) -> Float32:
-    """An array as numpy's, in fp32: of a tensor on a GPU a copy, for which the host waits."""
+    """An array as a numpy array in fp32. A tensor on a GPU is copied, and the host waits for the copy."""
     if isinstance(x, np.ndarray):
         return x.astype(np.float32, copy=False)
     plain = x.detach().float()
@@ -68,7 +68,7 @@ def to_host(x: Array) -> Float32:
 
 
 def _landed(x: Array) -> Float32:
-    """A GPU's tensor on the host, in memory of its own. It waits for this copy, and not for work queued after it."""
+    """Copy a GPU's tensor to new memory on the host. It waits for this copy, but not for work queued after it."""
     import torch
 
     buffer, event = _DOWNLOADS.on(x.device, x.numel())
@@ -80,7 +80,7 @@ def _landed(x: Array) -> Float32:
 
 
 def bring(arrays: Sequence[Array]) -> list[Float32]:
-    """Arrays as new fp32 numpy arrays: those of a GPU in one copy, so that the host waits once."""
+    """Copy arrays to new fp32 numpy arrays. All arrays of a GPU are copied at once, so that the host waits once."""
     here = [on_host(x) for x in arrays]
     host: list[Float32] = [to_host(x).copy() if own else _NONE for x, own in zip(arrays, here, strict=True)]
     if all(here):
@@ -96,17 +96,17 @@ def bring(arrays: Sequence[Array]) -> list[Float32]:
 
 
 def sigmoid(x: Array) -> Array:
-    """Probabilities of logits."""
+    """The probabilities of logits."""
     if isinstance(x, np.ndarray):
         return 0.5 + 0.5 * np.tanh(0.5 * x)  # 1 / (1 + exp(-x)) would overflow
     return x.sigmoid()
 
 
 def cosine_similarity(maps_tchw: Array, one_chw: Array) -> Float32:
-    """How much each map is like that one, [t]: cosine over the channels of each cell, then the mean over cells."""
+    """The similarity of each map with `one_chw`, [t]: the cosine over the channels of each cell, averaged."""
     if not on_host(one_chw):
         return to_host(cosine_similarities(namespace(one_chw).concat([maps_tchw, one_chw[None]])[None]))[0]
-    # On the host by NumPy: torch takes seven times as long for maps of this size.
+    # On the host with numpy: torch takes seven times as long for maps of this size.
     maps, one = to_host(maps_tchw), to_host(one_chw)
     maps_tcn, one_cn = maps.reshape(*maps.shape[:2], -1), one.reshape(one.shape[0], -1)
     dots_tn = np.einsum("tcn,cn->tn", maps_tcn, one_cn)
@@ -115,7 +115,7 @@ def cosine_similarity(maps_tchw: Array, one_chw: Array) -> Float32:
 
 
 def cosine_similarities(maps_btchw: Array) -> Array:
-    """How much each map of b objects is like the last of the same object, tensors: [b, t - 1], where the maps are."""
+    """The similarity of each map of b objects with the object's last map: a tensor [b, t - 1] on the maps' device."""
     maps_btchw = maps_btchw.float()
     length_bthw = maps_btchw.norm(dim=2)
     dots_bthw = (maps_btchw[:, :-1] * maps_btchw[:, -1:]).sum(2)

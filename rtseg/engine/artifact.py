@@ -3,9 +3,9 @@
     engines/built/NAME/engine.json    the sidecar, written last
     engines/built/NAME/...            whatever the runtime's `make` wrote
 
-An artifact runs only where everything that it depends on is unchanged: recipe, network, weights, our own sources,
-libraries and device (identity.py). Otherwise one line names the first thing that differs. An engine that failed its
-parity check is not run either, until a build of the same identity succeeds (refusal.py).
+An artifact is used only if everything that it depends on is unchanged: recipe, network, weights, our own sources,
+libraries and device (identity.py). Otherwise the error names the first thing that differs. An engine that failed its
+parity check is not used either, until a build of the same identity succeeds (refusal.py).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from .refusal import folder_of, refusal, unusable, was_refused
 
 FORMAT = 2
 SIDECAR = "engine.json"
-NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; the others only gain from one
+NEEDED = ("tensorrt",)  # runtimes that cannot run without an artifact; others run without one, unchecked
 
 Sidecar = dict[str, Any]
 
 
 def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | None, str]:
-    """The built engine of a settled recipe, or None; and a note for the description: what to know of it, or why none.
+    """The folder of a settled recipe's built engine, or None; and a note about it, or why there is none, for people.
 
-    `EngineError` for a runtime that needs a built engine and has none, and for one that failed its parity check.
+    Raises `EngineError` if the runtime needs a built engine and has none, and if the engine failed its parity check.
     """
     if recipe.runtime == "torch":
         return None, "the reference; nothing to build"
-    # First the quick question: an identity asks libraries and the machine, which takes longer.
+    # `was_refused` comes first because it is quick; `identity` asks libraries and the machine.
     if was_refused(recipe) and (why := refusal(recipe, identity(recipe, preset, weights_hash))):
         raise EngineError(why)
     try:
@@ -52,7 +52,7 @@ def locate(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Path | No
 
 
 def fastest(recipe: Recipe) -> list[Recipe]:
-    """What a build of a recipe with `runtime = "auto"` found to be the fastest: none or one; it may be stale."""
+    """The recipe that a build with `runtime = "auto"` found to be the fastest, or none. It may be stale."""
     folder = folder_of(recipe)
     if folder is None or not folder.is_dir():
         return []
@@ -65,7 +65,7 @@ def fastest(recipe: Recipe) -> list[Recipe]:
 
 
 def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
-    """The folder of the built engine of a settled recipe; `EngineError` if it is missing, damaged, stale or foreign."""
+    """The folder of a settled recipe's built engine. `EngineError` if it is missing, damaged, stale or foreign."""
     folder = folder_of(recipe)
     if folder is None:
         raise EngineError(
@@ -79,7 +79,7 @@ def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
             check(folder, expected, recipe)
             return folder
         except EngineError:
-            # A build may have replaced the folder while it was read: then what differs is old beside new.
+            # A build may have replaced the folder while it was read, so that old and new files were compared.
             now = stamp(folder)
             if now == before:
                 raise
@@ -87,7 +87,7 @@ def find(recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
 
 
 def check(folder: Path, expected: Sidecar, recipe: Recipe) -> Sidecar:
-    """The sidecar of a folder whose artifacts are whole and whose identity is the expected one."""
+    """The sidecar of a folder. Raises `EngineError` if an artifact is damaged or the identity is not as expected."""
     found = read(folder, recipe)
     built_with = dict(flat(found["identity"]))
     for name, value in flat(expected):
@@ -108,7 +108,7 @@ def check(folder: Path, expected: Sidecar, recipe: Recipe) -> Sidecar:
 
 
 def read(folder: Path, recipe: Recipe) -> Sidecar:
-    """The sidecar of a folder, once it is known to be whole."""
+    """The sidecar of a folder. Raises `EngineError` if it is missing, damaged or of another format."""
     path = folder / SIDECAR
     if not folder.exists():
         raise unusable(recipe, folder, "not built yet")
@@ -129,7 +129,7 @@ def read(folder: Path, recipe: Recipe) -> Sidecar:
 
 
 def write(folder: Path, expected: Sidecar, facts: Sidecar) -> Sidecar:
-    """Write the sidecar of a folder that holds its artifacts; `facts` (parity, timings, compiler...) are for people."""
+    """Write and return the sidecar of a folder with artifacts; `facts` (parity, timings, ...) are for people."""
     files = {str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     when = datetime.now(UTC).isoformat(timespec="seconds")
     sources = source_digests(expected["recipe"]["runtime"])
@@ -141,7 +141,7 @@ def write(folder: Path, expected: Sidecar, facts: Sidecar) -> Sidecar:
 
 
 def stamp(folder: Path | None) -> tuple[int, int] | None:
-    """Which sidecar it is that lies in a folder now; None where there is none."""
+    """What identifies the sidecar that is in a folder now; None if there is none. It changes with every build."""
     if folder is None:
         return None
     try:

@@ -1,12 +1,12 @@
-"""Where the graphs attend, as numbers: which of it TensorRT can fuse, and what it would hold where it does not.
+"""The shapes of all attention in the graphs: which of it TensorRT can fuse, and how much memory the rest needs.
 
-Attention is one kernel, which never writes its scores to memory, under documented conditions (TensorRT, "Fused
+TensorRT runs attention as one kernel, which never writes its scores to memory, under documented conditions ("Fused
 Attention", method 2, and its list for MHA fusion): matrix products with fp16 or bf16 inputs, queries scaled before the
 first, an added mask or none, a softmax in the same type, and one width H of queries, keys and values, a multiple of 8
-from 16 to 256. TensorRT may still choose not to. Then scores and probabilities [b, heads, n, m] lie in its scratch
-memory; at 1024 px they are the largest things there are.
+from 16 to 256. TensorRT may still not fuse. Then scores and probabilities [b, heads, n, m] are in its scratch memory;
+at 1024 px they are the largest arrays of all.
 
-That a place was fused is not seen here: on a GPU its kernels have `_mha` in their names.
+Whether TensorRT has fused is seen only on a GPU, where the fused kernels have `_mha` in their names.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 from ..sam2 import Preset
 
-TOKENS = 8  # of the mask decoder where nobody prompts: presence, IoU, four masks, two for the point that is none
-NARROWEST, WIDEST, STEP = 16, 256, 8  # of H
-FUSED = ("bf16", "fp16", "int8", "fp8")  # precisions whose products are in half types
+TOKENS = 8  # tokens of the mask decoder without a prompt: presence, IoU, four masks, two for the padding point
+NARROWEST, WIDEST, STEP = 16, 256, 8  # the widths H that are fused
+FUSED = ("bf16", "fp16", "int8", "fp8")  # precisions with products in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """Attention of n queries to m keys in each of `batch` rows (an object's, or the windows of the image)."""
+    """Attention of n queries to m keys in each of `batch` rows (the rows are one object, or windows of the image)."""
 
     graph: str
     batch: int
@@ -32,21 +32,21 @@ class AttentionShape:
     keys: int
     width: int  # of queries and keys
     values: int  # width of the values
-    shared: bool = False  # between the objects
+    shared: bool = False  # computed once for all objects
 
     @property
     def scores(self) -> int:
-        """Numbers of the score matrix: of one object, or of the image."""
+        """How many numbers the score matrix has, for one object or for the image."""
         return self.batch * self.heads * self.queries * self.keys
 
     def fusable(self, precision: str) -> bool:
-        """Whether TensorRT documents that it fuses this; narrower values are filled up to the keys' width."""
+        """Whether TensorRT documents that it fuses this. Narrower values are padded to the keys' width."""
         documented = NARROWEST <= self.width <= WIDEST and self.width % STEP == 0
         return precision in FUSED and documented and self.values <= self.width
 
 
 def attention_shapes(preset: Preset, image_size: int, slots: int, pointers: int) -> list[AttentionShape]:
-    """All attention of a tracked frame with so many memory slots and pointers."""
+    """All attention of a tracked frame with this many spatial memories (`slots`) and pointers."""
     p, n = preset, (image_size // 16) ** 2
     remembered = slots * n + pointers * p.pointer_tokens
     own = AttentionShape("attend", 1, 1, n, n, p.dim, p.dim)
@@ -60,7 +60,9 @@ def attention_shapes(preset: Preset, image_size: int, slots: int, pointers: int)
 
 
 def _encoder(p: Preset, image_size: int) -> Iterator[AttentionShape]:
-    """One place a block of the trunk; the first of a stage pools its queries, in windows of the stage before it."""
+    """The attention of each block of the trunk. The first block of a stage pools its queries, and has the windows of
+    the stage before it.
+    """
     side, index = image_size // 4, 0
     for stage, depth in enumerate(p.stages):
         for i in range(depth):
@@ -79,9 +81,9 @@ def _encoder(p: Preset, image_size: int) -> Iterator[AttentionShape]:
 def scores_bytes(
     preset: Preset, image_size: int, slots: int, pointers: int, objects: int, precision: str, fused: bool = False
 ) -> int:
-    """The most that attention holds at once in TensorRT's scratch memory, in bytes: scores and probabilities.
+    """The most bytes that scores and probabilities take at once in TensorRT's scratch memory.
 
-    Of all places; with `fused` of those alone that TensorRT does not document as fused.
+    With `fused` only attention counts that TensorRT does not document as fused.
     """
     size = 2 if precision in FUSED else 4
     held = [

@@ -13,11 +13,11 @@ from .recipe import Recipe
 class Engine(Protocol):
     """A network that is ready to run. It keeps nothing between calls: memories belong to the caller.
 
-    Pictures and prompts are numpy arrays; everything else that it takes and returns are arrays of its own library
+    Pictures and prompts are numpy arrays; all other arguments and results are arrays of the engine's own library
     (numpy or torch). Shapes: S is `image_size`, g = S / 16, b the number of objects, D the preset's width.
 
     Attributes:
-        recipe: what it was opened from.
+        recipe: the recipe that it was opened from.
         preset: the sizes of the network.
         image_size: S, the side in pixels of the square that the network sees.
         weights_hash: SHA-256 of the weights.
@@ -28,21 +28,21 @@ class Engine(Protocol):
     preset: Preset
     image_size: int
     weights_hash: str
-    description: str  # runtime, precision and device, to be read by people
+    description: str
 
     def encode_image(self, image_hwc: ImageU8) -> Features:
-        """Encode a picture, uint8 [H, W, 3] RGB of any size, to features that all objects share."""
+        """Encode a picture, uint8 [H, W, 3] RGB of any size, into features that all objects share."""
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
-        """Condition the features on each object's memories (None: it has none); returns [b, D, g, g]."""
+        """Condition the features on each object's memories (None for an object without); returns [b, D, g, g]."""
 
     def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
-        """Mask logits [b, 1, 4g, 4g], predicted IoU, object score and pointer of each object."""
+        """The mask logits [b, 1, 4g, 4g], predicted IoU, object score and pointer of each object."""
 
     def remember(
         self, features: Features, logits_b1hw: Array, score_b: Array, prompted: Sequence[bool]
     ) -> list[Remembered]:
-        """Make a memory of each object's mask, [b, 1, 4g, 4g] logits; a prompted mask counts as certain."""
+        """Make a memory of each object's mask, given as logits [b, 1, 4g, 4g]; a prompted mask counts as certain."""
 
     def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
         """The four verbs in a row, on a frame without prompts; an engine may fuse them."""
@@ -50,7 +50,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Rivals(Protocol):
-    """What a memory policy may ask for beside the verbs; an engine need not offer it."""
+    """An engine that also gives rival masks, which some memory policies need. It is optional."""
 
     def rivals(self, conditioned_bchw: Array, features: Features) -> Array:
         """Logits [b, 2, 4g, 4g] of the two candidate masks that `decode` does not choose on a frame without prompts."""
@@ -58,26 +58,26 @@ class Rivals(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """What a benchmark may ask for beside the verbs; an engine need not offer it."""
+    """An engine whose preparation of pictures can be timed alone, for benchmarks. It is optional."""
 
     def prepare(self, image_hwc: ImageU8) -> Array:
-        """What `encode_image` does first: the picture as the encoder takes it, [1, 3, S, S], until the next one."""
+        """The first part of `encode_image`: the encoder's input, [1, 3, S, S], valid until the next call."""
 
 
 @runtime_checkable
 class Readies(Protocol):
-    """What a feed asks for before its first frame is due; an engine that prepares nothing need not offer it."""
+    """An engine that can prepare for a size of pictures; a feed has it do so before the first frame. It is optional."""
 
     def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
-        """Make all that pictures [H, W] will need, for 1 to `max_objects` objects (capture graphs, choose kernels).
+        """Prepare for pictures [H, W] with 1 to `max_objects` objects: capture graphs, choose kernels.
 
-        `beat` is called between any two parts of the work that take seconds: who watches sees that it goes on. Nothing
-        is captured or compiled on later frames of this size. `EngineError` where the device cannot hold it.
+        `beat` is called between any two parts of the work that take seconds, as a sign of progress. Later frames of
+        this size capture and compile nothing. Raises `EngineError` if the device has too little memory.
         """
 
 
 class Verbs:
-    """`track` of an engine that has nothing to gain from fusing the verbs."""
+    """`track` for engines that do not fuse the verbs."""
 
     def track(self: Engine, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
         features = self.encode_image(image_hwc)

@@ -1,6 +1,6 @@
-"""How many numbers a network holds, and how many it holds at once while it computes: from its preset alone.
+"""How many weights a network has, and how much memory it needs while it computes, from its preset alone.
 
-No torch is needed, and nothing is allocated. tests/engine/test_memory_estimate.py counts both in the network itself.
+It needs no torch and allocates nothing. tests/engine/test_memory_estimate.py counts both in the network itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from ..sam2 import Preset
 
-CHANNELS = (1, 4, 16, 64, 256)  # of the memory encoder's way from the mask to the grid
+CHANNELS = (1, 4, 16, 64, 256)  # of the memory encoder's convolutions from the mask to the grid
 
 
 def _linear(a: int, b: int) -> int:
@@ -18,7 +18,7 @@ def _linear(a: int, b: int) -> int:
 
 
 def parameters(p: Preset) -> int:
-    """Weights of the whole network."""
+    """The number of weights of the whole network."""
     return _trunk(p) + _prompts(p) + _decoder(p) + _memory(p)
 
 
@@ -61,9 +61,10 @@ def _memory(p: Preset) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """A network at an image size, with `objects` that each see `slots` memories and `pointers`.
+    """A network at an image size, with `objects` that each attend to `slots` memories and to `pointers`.
 
-    `product` and `stream`: bytes of a number in matrix products, and of one between the layers. Answers are in bytes.
+    `product` is the bytes of a number in matrix products, `stream` those of a number between layers. All sizes but
+    `cells` are in bytes; those of verbs are the most that they need at once.
     """
 
     preset: Preset
@@ -76,79 +77,79 @@ class Sizes:
 
     @property
     def cells(self) -> int:
-        """n: of the grid at stride 16."""
+        """n, the cells of the grid at stride 16."""
         return (self.image_size // 16) ** 2
 
     @property
     def keys(self) -> int:
-        """Of all memories that attention sees: [b, t, L, n, D]."""
+        """The keys of all memories that attention reads, [b, t, L, n, D]."""
         p = self.preset
         return self.objects * self.slots * p.attention_layers * self.cells * p.dim * self.product
 
     @property
     def values(self) -> int:
-        """Of all memories that attention sees, in fp32: [b, t, n, M]."""
+        """The values of all memories that attention reads, in fp32, [b, t, n, M]."""
         return self.objects * self.slots * self.cells * self.preset.memory_dim * 4
 
     @property
     def features(self) -> int:
-        """What the encoder answers: maps at stride 16, 8 and 4."""
+        """The encoder's output: maps at strides 16, 8 and 4."""
         return 4 * self.cells * self.preset.dim * self.product
 
     def weights(self) -> int:
-        """Of `StaticNetwork`, without its tables."""
+        """The weights of `StaticNetwork`, without its tables."""
         return parameters(self.preset) * self.product
 
     def tables(self, rows: int | None = None) -> int:
-        """Position and rotation tables of `StaticNetwork`, which grow with the image.
+        """The position and rotation tables of `StaticNetwork`, which grow with the image.
 
-        `rows`: bytes of a number in the rows of memories' slots (None: as between the layers).
+        `rows` is the bytes of a number in the rows of the slots (None: `stream`).
         """
         p, n = self.preset, self.cells
         slots = n * p.dim * p.num_maskmem * p.attention_layers * (rows or self.stream)
         return slots + self.stream * (n * p.dim * (p.attention_layers + 4) + 16 * n * p.embed_dim)
 
     def network(self) -> int:
-        """The plain network in fp32 beside it, for what a person prompts, with its tables."""
+        """The plain network in fp32 with its tables, which an engine keeps beside the static one for prompts."""
         p, n = self.preset, self.cells
         return 4 * (parameters(p) + n * (4 * p.dim + p.memory_dim + 16 * p.embed_dim))
 
     def encode(self) -> int:
-        """At the block where the channels double: queries, keys and values at stride 4, and their copy by windows."""
+        """Queries, keys and values at stride 4, and their copy by windows, in the block that doubles the channels."""
         side, window = self.image_size // 4, self.preset.windows[0]
         filled = (-(-side // window) * window) ** 2 / side**2
         unit = 16 * self.cells * self.preset.embed_dim
         return int(unit * (6 * self.product + 6 * filled * self.product + 3.5 * self.stream))
 
     def attend(self) -> int:
-        """Keys with their slots' rows added, and beside the last of them a layer's MLP."""
+        """The keys, and either their sum with the slots' rows or a layer's MLP."""
         p = self.preset
         rows = 1 + max(1, self.stream // self.product)
         layer = self.objects * self.cells * (2 * p.attention_ffn * self.product + 6 * p.dim * self.stream)
         return max(rows * self.keys, self.keys + layer) + self.values * self.product // 4
 
     def gather(self) -> int:
-        """Memories brought together from a pool, the rows of their slots, and their sum where attention reads it."""
+        """Memories gathered from a pool, the rows of their slots, and the sum of both, which attention reads."""
         return 3 * self.keys + self.values + self.values * self.product // 4
 
     def decode(self) -> int:
-        """The mask at stride 4, before it is drawn."""
+        """The upscaled features at stride 4, from which the masks are computed."""
         return self.objects * self.cells * self.preset.dim * max(6 * self.product, 4 * self.stream)
 
     def remember(self) -> int:
-        """The keys that are written, while they are rotated; or the mixing layers' MLP, beside the mask."""
+        """The new keys while they are rotated, or the MLP of the fuser's layers beside the mask."""
         p, bn = self.preset, self.objects * self.cells
         keys = 4 * p.attention_layers * p.dim * self.stream
         mixing = 8 * p.dim * self.product + 4 * p.dim * self.stream + 4 * 256
         return bn * max(keys, mixing)
 
     def step(self) -> int:
-        """The most that a tracked frame holds at once beside its inputs."""
-        kept = self.features + 12 * self.image_size**2  # the picture as the encoder takes it
+        """The most that a tracked frame needs at once beside its inputs."""
+        kept = self.features + 12 * self.image_size**2  # and the encoder's input
         return kept + max(self.encode(), self.gather(), self.attend(), self.decode(), self.remember())
 
     def plain(self) -> int:
-        """The same of the plain network, which is fp32 between its products: keys of every layer are made anew."""
+        """The same for the plain network, which is fp32 between its products and projects all keys in every layer."""
         p, bn = self.preset, self.objects * self.cells
         seen = self.objects * (self.slots * self.cells + self.pointers * p.pointer_tokens)
         encode = 13 * 16 * self.cells * p.embed_dim

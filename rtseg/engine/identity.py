@@ -1,4 +1,6 @@
-"""What decides whether a built engine may run here: recipe, network, weights, our own sources, libraries, device."""
+"""The identity of a built engine, which decides whether it may run here: recipe, network, weights, libraries, device;
+and the digests of our own sources.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,18 @@ from .recipe import Recipe
 from .runtimes import ON_GPU, device_of, family
 from .sources import sources_hash, sources_of
 
-FIXED_SHAPES = ("tensorrt", "cuda")  # runtimes whose plans or graphs hold one bank size and number of objects
-# What a runtime's artifacts are made by; the others', by torch alone.
+FIXED_SHAPES = ("tensorrt", "cuda")  # runtimes whose plans or graphs fit one bank size and number of objects
+# The libraries that make a runtime's artifacts; for other runtimes only torch.
 LIBRARIES = {"tensorrt": ("torch", "tensorrt"), "onnx": ("onnxruntime",)}
 
 Identity = dict[str, Any]
 
 
 def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Identity:
-    """All that decides whether an artifact may be run, as JSON has it. `recipe` is settled."""
+    """Everything that decides whether an artifact may be run, as JSON values. `recipe` is settled."""
     plan = recipe.memory
     keys: Identity = {"runtime": recipe.runtime, "precision": recipe.precision}
-    # The CPU's kernels take any size of picture and of bank.
+    # The CPU kernels take any image size and any bank size.
     if recipe.runtime in FIXED_SHAPES:
         memory = {"memory.policy": plan.policy, "memory.spatial": plan.spatial, "memory.pointers": plan.pointers}
         keys |= {"image_size": recipe.image_size, "max_objects": recipe.max_objects, **memory}
@@ -43,12 +45,12 @@ def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Identity:
 
 
 def source_digests(runtime: str) -> Identity:
-    """Our own sources that decide what a runtime computes, each with its digest, and a hash of all there are."""
+    """The digests of our own sources that decide what a runtime computes, and one hash of all sources."""
     return {"all": sources_hash(), "of": sources_of(family(runtime))}
 
 
 def changed_source(built_with: Identity, runtime: str) -> str:
-    """The first source that decides, and is another now, as part of a line; "" if there is none."""
+    """The first of these sources that has changed since the build, as a part of a line; "" if none has."""
     if built_with.get("all") == sources_hash():
         return ""
     was, now = dict(built_with.get("of", {})), sources_of(family(runtime))
@@ -65,9 +67,9 @@ def _versions(runtime: str) -> dict[str, str]:
 
 
 def library_version(name: str) -> str | None:
-    """The version of an importable package; None where there is none.
+    """The version of an importable package; None if it is not installed.
 
-    The module's own word comes first: TensorRT's wheels may be installed as `tensorrt_cu12` or `tensorrt_cu13` alone.
+    The module is asked before the metadata: TensorRT may be installed only as `tensorrt_cu12` or `tensorrt_cu13`.
     """
     try:
         return str(importlib.import_module(name).__version__)
@@ -84,7 +86,7 @@ def _cpu() -> dict[str, str]:
 
 
 def _isa(recipe: Recipe) -> dict[str, str]:
-    """The instruction set that our kernels run a recipe on."""
+    """The instruction set that our CPU kernels use for a recipe; nothing for other runtimes."""
     if recipe.runtime != "cpu":
         return {}
     from .cpu.isa import isa_for, lacks
@@ -93,7 +95,7 @@ def _isa(recipe: Recipe) -> dict[str, str]:
 
 
 def _gpu(device: str) -> dict[str, str]:
-    """Of which kind the recipe's GPU is; which of several that are alike does not matter."""
+    """The model of the recipe's GPU; which one of several equal GPUs does not matter."""
     import torch
 
     if not torch.cuda.is_available():
@@ -110,5 +112,5 @@ def flat(values: Identity, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def short(value: object) -> str:
-    """Twelve digits are enough of a hash."""
+    """A value for an error line: the first twelve digits of a hash, anything else as it is."""
     return value[:12] if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else str(value)

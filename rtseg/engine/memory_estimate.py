@@ -1,6 +1,6 @@
-"""How much memory an engine will take, by part, before any of it is allocated.
+"""The memory estimate: how much memory each part of an engine will take, before any of it is allocated.
 
-Everything is computed from the recipe, the preset and the size of the pictures. Weights, tables and buffers are exact.
+It is computed from the recipe, the preset and the size of the pictures. Weights, tables and buffers are exact.
 Intermediate values ("on the way") are the most that a verb of the network holds at once, within a few per cent. CUDA
 and its libraries, and TensorRT's scores where attention is not fused, are rough estimates.
 """
@@ -20,18 +20,18 @@ from .static.engine import SPARE
 
 MIB = 2**20
 HD = (1080, 1920)  # height and width of a picture, unless given
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int16": 2, "int8": 2, "fp8": 2}  # of a number in products
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int16": 2, "int8": 2, "fp8": 2}  # of a number in matrix products
 CUDA = 600 * MIB  # context and code of torch's and NVIDIA's libraries: an estimate, it differs with card and version
 PROCESS = {"onnx": 80 * MIB, "other": 310 * MIB}  # Python with ONNX Runtime, or with torch: measured on Linux
-ARENA = 3  # what ONNX Runtime keeps for what it computes, as measured: its arena grows by doubling
-JOINED = 62  # bytes a pair of channels that `StaticNetwork.join` adds: heads of one width, in fp32, and wider products
-SURE = ("weights", "tables", "memories", "buffers", "pictures")
-LEAST = 0.75  # of what is estimated is needed for sure
+ARENA = 3  # times what is computed is kept by ONNX Runtime, as measured: its arena grows by doubling
+JOINED = 62  # bytes for each D x D that `StaticNetwork.join` adds: heads of one width, in fp32, and wider products
+SURE = ("weights", "tables", "memories", "buffers", "pictures")  # the exact parts
+LEAST = 0.75  # the share of an estimated part that is needed for certain
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """What an engine takes: bytes by part. `host`: in the host's memory, else in the GPU's."""
+    """The memory of an engine: bytes by part, in the host's memory if `host`, else in the GPU's."""
 
     parts: dict[str, int]
     host: bool = False
@@ -42,7 +42,7 @@ class MemoryEstimate:
 
     @property
     def sure(self) -> int:
-        """What is needed for certain, without CUDA itself: the exact parts, and 3/4 of the estimated ones."""
+        """The bytes needed for certain, without CUDA itself: the exact parts, and 3/4 of the estimated ones."""
         rest = sum(size for name, size in self.parts.items() if name not in (*SURE, "CUDA"))
         return sum(self.parts.get(name, 0) for name in SURE) + int(LEAST * rest)
 
@@ -59,10 +59,10 @@ class MemoryEstimate:
 def estimate_memory(
     recipe: Recipe, height: int = HD[0], width: int = HD[1], on_gpu: bool | None = None
 ) -> MemoryEstimate:
-    """What the engine of a recipe takes for pictures [H, W]; `recipe` names its runtime.
+    """The memory that the engine of a recipe takes for pictures [H, W]. The recipe has to name a runtime.
 
-    A precision "auto" counts as bf16 on a GPU and in our kernels, else as fp32. `on_gpu`: whether runtime torch works
-    on one (None: as the recipe's device says).
+    Precision "auto" counts as bf16 on a GPU and in our CPU kernels, else as fp32. `on_gpu`: whether runtime torch works
+    on a GPU (None: as the recipe's device says).
     """
     preset = get_preset(recipe.model)
     gpu = recipe.device.startswith("cuda") if on_gpu is None else on_gpu
@@ -88,30 +88,30 @@ def estimate_memory(
 
 def _sizes(preset: Preset, recipe: Recipe) -> Sizes:
     memory, product = recipe.memory, BYTES[recipe.precision]
-    # fp16 overflows where activations are added up; TensorRT's graphs, and the CPU's, keep fp32 between the layers.
+    # fp16 overflows in the residual stream; the graphs of TensorRT and of the CPU keep fp32 between the layers.
     stream = 2 if recipe.precision == "bf16" and recipe.runtime == "cuda" else 4
     slots = max(memory.most_slots(preset.num_maskmem), memory.full_bank(preset.num_maskmem))
     return Sizes(preset, recipe.image_size, recipe.max_objects, slots, memory.most_pointers(), product, stream)
 
 
 def _bank(sizes: Sizes) -> int:
-    """What the objects remember, and one memory more of each while it is written."""
+    """The memories of all objects, and for each one more while it is written."""
     return (sizes.keys + sizes.values) * (sizes.slots + 1) // sizes.slots
 
 
 def _pool(sizes: Sizes) -> int:
-    """Places for all that the objects remember, for what is written, and one that is blank."""
+    """The pool: slots for all memories of the objects, for the new ones, spare ones, and slot 0, which is blank."""
     slot = (sizes.keys + sizes.values) // (sizes.objects * sizes.slots)
     return (1 + sizes.objects * (1 + sizes.slots + SPARE)) * slot
 
 
 def _torch(sizes: Sizes) -> dict[str, int]:
-    """The plain network: keys are projected from the values at each step."""
+    """The plain network, which projects keys from the values at each step."""
     return {"memories": sizes.values * (sizes.slots + 1) // sizes.slots, "on the way": sizes.plain()}
 
 
 def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
-    """A pool of memories, one set of inputs, and graphs that share their memory but for the masks they answer."""
+    """A pool of memories, one set of inputs, and graphs that share all memory but that of their output masks."""
     full_bank = recipe.memory.full_bank(preset.num_maskmem)
     graphs = 2 + (sizes.slots != full_bank)  # with a mask for each number of slots, and one without
     masks = sum(range(1, recipe.max_objects + 1)) * sizes.cells * 16 * 4
@@ -121,14 +121,14 @@ def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[st
         "memories": _pool(sizes),
         "pictures": picture,
         "on the way": sizes.step(),
-        "warm-up": sizes.step(),  # before a capture, in memory that the graphs do not share
+        "warm-up": sizes.step(),  # the run before a capture, in memory that the graphs do not share
         "graphs": graphs * masks,
         "CUDA": CUDA,
     }
 
 
 def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
-    """Buffers of every name that a graph has, one scratch for all plans, and the plain network for prompts."""
+    """Buffers for every input and output of the graphs, one scratch for all plans, the plain network for prompts."""
     memory, window = recipe.memory, preset.num_maskmem
     every = {memory.full_bank(window), memory.most_slots(window)}
     n = sizes.cells
@@ -152,7 +152,7 @@ def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dic
 
 
 def check(recipe: Recipe, device: str, height: int = HD[0], width: int = HD[1]) -> None:
-    """`EngineError` in one line, before anything is allocated, if the engine of a recipe does not fit on its GPU."""
+    """Raise `EngineError`, before anything is allocated, if the engine of a recipe does not fit on its GPU."""
     if not device.startswith("cuda"):
         return
     free, needed = free_gpu_bytes(device), estimate_memory(recipe, height, width, on_gpu=True)
@@ -169,7 +169,10 @@ def check(recipe: Recipe, device: str, height: int = HD[0], width: int = HD[1]) 
 
 
 def largest(recipe: Recipe, fits: Callable[[Recipe], bool]) -> tuple[int, int]:
-    """The largest image_size with as many objects, and the most objects at this image_size, that fit; 0: none."""
+    """The largest image_size that fits with as many objects, and the most objects that fit at this image_size.
+
+    Each is 0 if nothing fits.
+    """
     sizes = range(recipe.image_size - recipe.image_size % 32, 63, -32)
     size = next((s for s in sizes if fits(replace(recipe, image_size=s))), 0)
     return size, next((n for n in range(recipe.max_objects, 0, -1) if fits(replace(recipe, max_objects=n))), 0)

@@ -1,4 +1,4 @@
-"""From a recipe to its engine: the one it names, or with `runtime = "auto"` the best that opens on this machine."""
+"""Opening the engine of a recipe: the runtime that it names, or with "auto" the best that opens on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runti
 from .weights import find_weights, load_network
 
 VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "rivals")  # of an engine
-WITH_GPU = (*ON_GPU, "torch")  # of the ladder of `runtime = "auto"`
+WITH_GPU = (*ON_GPU, "torch")  # candidates for `runtime = "auto"` that use a GPU
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "cannot allocate memory", "alloc_failed")
 
 log = logging.getLogger("rtseg.engine")
@@ -35,9 +35,9 @@ _warned: set[str] = set()  # lines that this process has logged: each once
 def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
     """Open the engine of a recipe.
 
-    What `rtseg build` installed is used where it fits. With `runtime = "auto"` the best runtime that opens is taken;
-    one that does not open costs a warning. A runtime or a device that the recipe names is never replaced by another.
-    An engine belongs to the process that opened it: in a child that is forked later its methods raise `EngineError`.
+    It uses what `rtseg build` installed, if that fits. With `runtime = "auto"` it opens the best runtime that it can,
+    and warns of each better one that does not open. A runtime or device that the recipe names is never replaced.
+    An engine belongs to the process that opened it: in a child forked later its methods raise `EngineError`.
 
     Arguments:
         recipe: the recipe file, or a recipe that was read; None is the shipped `nano`.
@@ -54,7 +54,7 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     """
     recipe = load_recipe(recipe, **overrides)
     if was_forked() and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)  # the parent's OpenMP threads are not here, and would be waited for
+        sys.modules["torch"].set_num_threads(1)  # else OpenMP waits for the parent's threads, which do not exist here
     engine = _open_whole(recipe)
     disable_after_fork(engine, _refuse_verbs)
     return engine
@@ -66,7 +66,7 @@ def _refuse_verbs(engine: Engine) -> None:
 
 
 def _open_whole(recipe: Recipe) -> Engine:
-    """Open it; again, if a build replaced the folder meanwhile: what was loaded may not be what was checked."""
+    """Open the engine, and again if a build has replaced its folder meanwhile: checked and loaded files may differ."""
     folder = folder_of(recipe)
     before = stamp(folder)
     try:
@@ -91,15 +91,15 @@ def open_one(recipe: Recipe) -> Engine:
         return _open(recipe, preset, path, file_sha256(path))
     except RtsegError:
         raise
-    except (RuntimeError, MemoryError) as e:  # of a GPU that is full or broken, as torch says it
+    except (RuntimeError, MemoryError) as e:  # torch's errors for a GPU that is full or broken
         raise EngineError(f'{where(recipe)}: runtime = "{recipe.runtime}" does not open: {in_one_line(e)}') from e
 
 
 def open_best(recipe: Recipe) -> Engine:
-    """The best engine that opens; its description names those that did not.
+    """The best engine that opens. Its description names the better ones that did not.
 
-    One that does not open, for whatever reason (a library of another version, a GPU that is full), makes way for the
-    next. After a GPU fault that this process cannot survive only the CPU's runtimes are tried. `EngineError` if none
+    If one does not open, for whatever reason (a library of another version, a full GPU), the next one is tried. After a
+    GPU fault that makes CUDA unusable in this process, only the CPU's runtimes are tried. Raises `EngineError` if none
     opens.
     """
     preset, path = get_preset(recipe.model), find_weights(recipe.weights)
@@ -129,17 +129,17 @@ def open_best(recipe: Recipe) -> Engine:
 def _candidates(
     recipe: Recipe, preset: Preset, weights_hash: str, failed: Mapping[str, str]
 ) -> Iterator[tuple[Recipe, str]]:
-    """What `rtseg build` measured as the fastest, if it may be run; then all that this machine may have, best first.
+    """The candidate that `rtseg build` measured as the fastest, if it may be run; then all others, best first.
 
-    Each comes with a note for the engine's description, or "". `failed`: the runtimes that did not open so far.
+    Each comes with a note for the engine's description, or "". `failed` holds the runtimes that did not open so far.
     """
     for measured in fastest(recipe):
-        with suppress(EngineError):  # the same runtime of the ladder reports why
+        with suppress(EngineError):  # the same runtime is tried again below, and reports why
             if present(measured, preset, weights_hash)[1] is not None:
                 yield measured, "the fastest that rtseg build measured here"
     for runtime in ladder(recipe):
         if runtime not in failed:
-            # torch is in the ladder of a GPU alone: the CPU's own runtimes are better on one.
+            # torch is a candidate only with a GPU: on a CPU its own runtimes are better.
             on_gpu = runtime == "torch" and recipe.device == "auto"
             yield replace(recipe, runtime=runtime, device="cuda" if on_gpu else recipe.device), ""
 
@@ -155,7 +155,7 @@ def in_one_line(e: Exception) -> str:
 
 
 def _lost_gpu() -> str:
-    """Why this process can no longer use its GPU, or "". What a failed engine left behind is freed first.
+    """Why this process can no longer use its GPU, or "". Frees the memory of a failed engine first.
 
     After some faults (an illegal address, an assertion in a kernel) every later call of CUDA fails.
     """
@@ -173,7 +173,7 @@ def _lost_gpu() -> str:
 
 
 def _explain(engine: Engine, failed: Mapping[str, str]) -> None:
-    """Name in the description the better runtimes that did not open, and why."""
+    """Add the better runtimes that did not open, and why, to the description."""
     notes = [f"instead of {name}, which does not open: {why}" for name, why in failed.items()]
     notes += filter(None, [driver_alone()])
     if notes:
@@ -187,7 +187,7 @@ def _warn(line: str) -> None:
 
 
 def _open(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: str = "") -> Engine:
-    """The engine of a recipe that names its runtime, from its weights in `path`; `note` goes into the description."""
+    """Open the engine of a recipe that names its runtime. `path`: its weights; `note`: for the description."""
     recipe, built, why = present(recipe, preset, weights_hash)
     check_room(recipe, recipe.device)
     network = partial(load_network, preset, recipe.image_size, path)
@@ -199,11 +199,14 @@ def _open(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: s
 
 
 def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
-    """The recipe settled, its built engine or None, and what was not proved of it, or "". `recipe` names a runtime."""
+    """The recipe settled, the folder of its built engine or None, and a note on what was not checked, or "".
+
+    `recipe` has to name a runtime.
+    """
     recipe = settle(recipe)
     if recipe.runtime == "tensorrt":
         from .tensorrt.library import bindings
 
-        bindings()  # without TensorRT nothing can be built, either
+        bindings()  # raises if TensorRT is missing: a better error than "not built", for nothing can be built either
     built, why = locate(recipe, preset, weights_hash)
     return recipe, built, "" if recipe.runtime == "torch" else why

@@ -1,7 +1,7 @@
-"""Which settings keep a feed's masks within their age budget on this machine, from how long a step takes.
+"""Which settings keep a feed's masks within the mask budget on this machine, estimated from the time of a step.
 
-A finished mask is as old as its step was long, and it is shown until the next one is finished. So a step may take half
-of the budget; or one frame interval, if that is longer and still within the budget.
+A mask is as old as its step was long when it is finished, and it is shown until the next one is finished. So a step may
+take half of the budget; or one frame interval, if that is longer and still within the budget.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from .recipe import Recipe
 
-SIDES = 32  # what an image size is a multiple of
-SMALLEST = 128  # below this the shipped networks hardly see an instrument
-_COST = {"micro": 1.0, "nano": 1.3}  # of a step at the same size, by measurement
+SIDES = 32  # image sizes are multiples of this
+SMALLEST = 128  # image size in pixels below which the shipped networks hardly see an instrument
+_COST = {"micro": 1.0, "nano": 1.3}  # the relative time of a step at the same image size, as measured
 _USUAL = {"micro": 224, "nano": 320}
 
 
@@ -25,13 +25,13 @@ class Reach:
 
 
 def needed_ms(budget_ms: float, fps: float) -> float:
-    """How long a step may take."""
+    """How long a step may take, in ms, for a mask budget and a frame rate."""
     apart_ms = 1e3 / fps
     return max(budget_ms / 2, apart_ms if apart_ms < budget_ms else 0.0)
 
 
 def size_for(recipe: Recipe, step_ms: float, allowed_ms: float, least: int) -> int:
-    """The largest image size, from the recipe's down to `least`, whose step is short enough; else the least."""
+    """The largest image size, from the recipe's down to `least`, whose step is short enough; else `least`."""
     for size in range(recipe.image_size, least - 1, -SIDES):
         if _at(step_ms, recipe.image_size, size) <= allowed_ms:
             return size
@@ -39,9 +39,9 @@ def size_for(recipe: Recipe, step_ms: float, allowed_ms: float, least: int) -> i
 
 
 def nearest(recipe: Recipe, step_ms: float, allowed_ms: float) -> Reach:
-    """The setting that changes least and whose step is short enough; if none is, the fastest.
+    """The smallest change of settings with which a step is short enough; if there is none, the fastest.
 
-    By the number of pixels, and by what the shipped networks cost beside one another: an estimate.
+    An estimate, from the number of pixels and the relative cost of the shipped networks.
     """
     own = [
         Reach(f"image_size = {size}", _at(step_ms, recipe.image_size, size))
@@ -61,7 +61,7 @@ def nearest(recipe: Recipe, step_ms: float, allowed_ms: float) -> Reach:
 
 
 def advice(recipe: Recipe, engine: str, step_ms: float, budget_ms: float, fps: float) -> str:
-    """What to do where the masks are too old, in one line."""
+    """One line on what to do about masks that are too old."""
     allowed_ms = needed_ms(budget_ms, fps)
     if step_ms <= allowed_ms:
         return f"a step takes {step_ms:.0f} ms, which is short enough: something else takes the machine's time"
@@ -76,5 +76,5 @@ def advice(recipe: Recipe, engine: str, step_ms: float, budget_ms: float, fps: f
 
 
 def _at(step_ms: float, size: int, other: int) -> float:
-    """The step at another image size: a small part of it is not for pixels."""
+    """The time of a step at another image size: nine tenths grow with the number of pixels."""
     return step_ms * (0.1 + 0.9 * (other / size) ** 2)

@@ -1,7 +1,7 @@
-"""An engine recipe as a value: the file that says which network, with which weights, run how.
+"""The engine recipe: which network runs, with which weights, and how.
 
-It is TOML; a key that is left out has the default that stands here. A mistake is a `ConfigError` in one line that names
-the file, the key, what was found and what was expected. A relative path is relative to the file that holds it; a path
+The file is TOML; a missing key has the default given here. A mistake raises `ConfigError`, one line that names the
+file, the key, the value found and the value expected. A relative path is relative to the file that holds it; a path
 given as a keyword is relative to the working directory.
 """
 
@@ -26,14 +26,14 @@ RUNTIMES = (
     "torch", "cpu", "cuda", "tensorrt", "auto",
     "onnx", "onnx:cuda", "onnx:tensorrt", "onnx:openvino", "onnx:coreml", "onnx:directml",
 )  # fmt: skip
-DEVICE = r"\A(auto|cpu|cuda(:(0|[1-9]\d?))?)\Z"  # mps, xpu: none of our runtimes works there
+DEVICE = r"\A(auto|cpu|cuda(:(0|[1-9]\d?))?)\Z"  # not mps or xpu: none of our runtimes works there
 DEVICES = '"auto", "cpu", "cuda" or "cuda:N", N from 0 as torch counts the GPUs that it sees'
 PRECISIONS = ("fp32", "bf16", "fp16", "int16", "int8", "fp8", "auto")
 SHIPPED = Path(__file__).parents[1] / "sam2" / "shipped"  # what `package:NAME` refers to
 FILE_SUFFIXES = (".toml", ".pt", ".pth", ".safetensors")
 
 log = logging.getLogger("rtseg.engine")
-_warned: set[str] = set()  # lines that this process has logged: once is enough
+_warned: set[str] = set()  # lines that this process has logged: each is logged once
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class MemorySettings:
     """How much an object remembers.
 
     `policy` names a memory policy. `spatial` is how many spatial memories the EFP policies keep of the `window` that
-    the network was trained with; other policies do not read it. `pointers` is the number of object pointers of recent
-    frames; the conditioning memories bring their own, so that 0 and 1 are the same.
+    the network was trained with; other policies ignore it. `pointers` is the number of object pointers of recent
+    frames, of which one is a conditioning memory's: 0 and 1 are the same.
     """
 
     policy: str = "efp"
@@ -50,7 +50,7 @@ class MemorySettings:
     pointers: Annotated[int, Meta(ge=0, le=64)] = 16
 
     def full_bank(self, window: int) -> int:
-        """Spatial memories that an object prompted once attends to in the long run."""
+        """How many spatial memories an object prompted once attends to in the long run."""
         return get_policy(self.policy).full_bank(BankSize(window, self.spatial))
 
     def most_slots(self, window: int) -> int:
@@ -62,7 +62,7 @@ class MemorySettings:
         return MAX_CONDITIONING + max(0, self.pointers - 1)
 
     def warning(self, window: int) -> str:
-        """A line for a user whose settings make the policy another one; "" for all others."""
+        """A line for settings with which the policy acts like another one; "" for all other settings."""
         text = get_policy(self.policy).warning(BankSize(window, self.spatial))
         settings = f"policy = {self.policy!r} with spatial = {self.spatial} and a window of {window} memories"
         return f"memory: {settings}: {text}" if text else ""
@@ -70,12 +70,12 @@ class MemorySettings:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An engine recipe: which network, with which weights, run how.
+    """An engine recipe: which network runs, with which weights, and how.
 
-    `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or a name;
-    `image_size` is the side in pixels of the square that the network sees; `runtime` and `precision` "auto" are
-    the fastest that `rtseg build` found here, or the best that needs no build; `device` is "auto", "cpu", "cuda" (the
-    first GPU that this process sees) or "cuda:1"; `path` is the recipe's own file.
+    `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or a name; `image_size` is
+    the side in pixels of the square that the network sees; "auto" as `runtime` or `precision` is the fastest that
+    `rtseg build` found here, or else the best that needs no build; `device` is "auto", "cpu", "cuda" (the first GPU
+    that this process sees) or "cuda:1"; `path` is the recipe's own file.
     """
 
     model: Text = "nano"
@@ -90,10 +90,10 @@ class Recipe:
 
 
 def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Recipe:
-    """Read a recipe file, or take one that is already read (None: the defaults), and override keys by keyword.
+    """Read a recipe file, or take a recipe that was read (None: the defaults), and override its keys by keyword.
 
-    `policy` stands for `memory.policy`. Raises `ConfigError`. Settings that make the memory policy another one are
-    logged as a warning.
+    `policy` stands for `memory.policy`. Raises `ConfigError` for a mistake. Settings with which the memory policy acts
+    like another one give a warning in the log.
     """
     if not isinstance(recipe, Recipe):
         path = None if recipe is None else as_path(recipe)
@@ -111,7 +111,7 @@ def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
 
 
 def warn_once(settings: MemorySettings, window: int, where: object) -> None:
-    """Log a warning, once in this process, if the settings make the policy another one. `where` opens the line."""
+    """Log a warning, once in this process, if the policy acts like another one. `where` starts the line."""
     line = settings.warning(window)
     if line and (line := f"rtseg: {where}: {line}") not in _warned:
         _warned.add(line)
@@ -121,14 +121,14 @@ def warn_once(settings: MemorySettings, window: int, where: object) -> None:
 def _recipe(values: dict[str, Any], where: str, folder: Path, path: Path | None) -> Recipe:
     """A recipe from a dict; relative paths in it are relative to `folder`, and `path` is its own file."""
     recipe = convert(values, Recipe, where, internal=("path",))
-    # Not a part of the type: a policy may be registered at any time.
+    # Checked here and not by the type, because a policy may be registered at any time.
     convert_value(recipe.memory.policy, Annotated[str, one_of(POLICIES)], f"{where}: memory: policy")
     model, weights = (_name_or_path(getattr(recipe, key), f"{where}: {key}", folder) for key in ("model", "weights"))
     return replace(recipe, model=model, weights=weights, path=path)
 
 
 def _name_or_path(text: str, where: str, folder: Path) -> str:
-    """A name stays as it is; with a slash or a file's suffix it is a path."""
+    """A name as it is; a text with a slash or a file's suffix as a path, relative to `folder`."""
     if "://" in text:
         raise ConfigError(f"{where} = {short(text)}; expected a name, or the path of a file on this machine")
     is_path = not text.startswith("package:") and ("/" in text or text.endswith(FILE_SUFFIXES))

@@ -1,4 +1,4 @@
-"""The reference engine: the network as it is written, in torch."""
+"""The reference engine: the plain network in torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Inside, fp32 products on a GPU are fp32. TF32, which cuDNN takes by itself, keeps ten bits of mantissa.
+    """A context in which fp32 products on a GPU are exact: TF32, cuDNN's default, keeps ten bits of mantissa.
 
-    The switches are the whole process's; they are set back at once, for whoever else uses torch in it.
+    The switches belong to the whole process; they are set back at the end for other users of torch.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     with _without_tf32(matmul, matmul), _without_tf32(cudnn, getattr(cudnn, "conv", None)):
@@ -35,9 +35,9 @@ def exact_products() -> Iterator[None]:
 
 @contextmanager
 def _without_tf32(old: Any, new: Any) -> Iterator[None]:
-    """Inside, one of torch's two switches is off, by its old name and, from torch 2.9 on, by its new one, too.
+    """A context in which one of torch's two TF32 switches is off, by its old name and by the new one of torch 2.9.
 
-    Where a program has used the new names, the old ones cannot be read, or set no more than a part of what they did.
+    Once a program has used the new names, the old ones cannot be read, or set only a part of what they did.
     """
     before: list[tuple[Any, str, object]] = []
     for holder, name in ((old, "allow_tf32"), (new, "fp32_precision")):
@@ -54,7 +54,7 @@ def _without_tf32(old: Any, new: Any) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, torch works alone: threads that share out a thousand tiny tensors only wait for one another."""
+    """A context in which torch uses one thread: with a thousand tiny tensors, several only wait for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -64,15 +64,15 @@ def one_thread() -> Iterator[None]:
 
 
 def obey(most: int | None) -> None:
-    """Have torch work with so many threads at most. It is a setting of the whole process."""
+    """Limit torch's threads, in the whole process, to `most`; None: no limit."""
     if most is not None:
         torch.set_num_threads(min(most, torch.get_num_threads()))
 
 
 class TorchEngine(Verbs):
-    """Runs `Sam2` on one device. In half precision products are autocast, and every answer is fp32 again.
+    """Runs `Sam2` on one device. In half precision, products are autocast and all results are fp32 again.
 
-    All but `decode`'s: rounding there moves the masks' edges, and gains nothing (on a CPU it is even slower).
+    `decode` is always fp32: rounding there moves the edges of masks, and gains nothing (on a CPU it is even slower).
     """
 
     def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, device: str) -> None:
@@ -86,7 +86,7 @@ class TorchEngine(Verbs):
         self._upload = Uploader(self.image_size**2 if self.device.type == "cuda" else 0, self.device)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
-        """Inside, products are in the recipe's precision."""
+        """A context in which products are in the recipe's precision."""
         if self._half:
             return torch.autocast(self.device.type, DTYPES[self.recipe.precision])
         return self._exact()
@@ -118,7 +118,7 @@ class TorchEngine(Verbs):
         return Decoded(d.logits_b1hw.float(), d.iou_b.float(), d.score_b.float(), d.pointer_bc.float())
 
     def _uploaded(self, prompts: PromptBatch) -> PromptBatch:
-        """Prompts on the device. A mask that is the answer is of 0 and 1, and goes up to a GPU as bytes."""
+        """Prompts on the device. A mask prompt holds only 0 and 1, so it is copied to a GPU as bytes."""
         answer_b1hw = prompts.answer_b1hw
         if isinstance(answer_b1hw, np.ndarray) and self.device.type == "cuda":
             answer_b1hw = self._up(answer_b1hw.astype(np.uint8)).float()
@@ -126,14 +126,14 @@ class TorchEngine(Verbs):
         return PromptBatch(*map(self._up, given))
 
     def _up(self, given: Array) -> Array:
-        """An array of the host on the device; what is a tensor already stays where it is."""
+        """A numpy array as a tensor on the device; a tensor stays where it is."""
         if not isinstance(given, np.ndarray):
             return given
         return self._upload(given) if self.device.type == "cuda" else torch.from_numpy(given)
 
     @torch.inference_mode()
     def rivals(self, conditioned_bchw: Tensor, features: Features) -> Tensor:
-        """In the reference's arithmetic, whatever the engine: nothing that is shown depends on them."""
+        """The rival masks, in torch whatever the engine: no mask that is shown depends on them."""
         blank = PromptBatch.none(len(conditioned_bchw))
         with self._arithmetic():
             candidates = self._network.predict_masks(conditioned_bchw, features, blank)
@@ -150,10 +150,10 @@ class TorchEngine(Verbs):
             full_b1hw[i] = certain(full_b1hw[i])
         with self._arithmetic():
             maps_bchw = self._network.remember(features, full_b1hw, score_b).float()
-        # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
+        # Copies, because a view would keep the whole batch alive for as long as any object remembers it.
         return [Remembered(map_chw.clone()) for map_chw in maps_bchw]
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> TorchEngine:
-    """The engine on the recipe's device; there is nothing to build, so `built` is not read."""
+    """Open the engine on the recipe's device. `built` is ignored, as there is nothing to build."""
     return TorchEngine(network, recipe, weights_hash, recipe.device)

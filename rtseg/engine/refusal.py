@@ -1,6 +1,6 @@
-"""Engines whose parity check failed: recorded beside the built engines, so that none of the same identity is run.
+"""Engines that failed the parity check. A record beside the built engines keeps others of their identity from running.
 
-engines/built/.NAME.refused       what was refused, and why; gone as soon as a build succeeds
+engines/built/.NAME.refused       what was refused, and why; removed as soon as a build succeeds
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from .runtimes import where
 
 
 def folder_of(recipe: Recipe) -> Path | None:
-    """Where the engine of a recipe file is installed; None for a recipe that is in no file."""
+    """The folder in which a recipe's engine is installed; None for a recipe without a file."""
     return recipe.path and recipe.path.parent / "built" / recipe.path.stem
 
 
 def unusable(recipe: Recipe, path: Path, what: str) -> EngineError:
-    """The error for a built engine that is not run: one line that ends with the command that builds it anew."""
+    """The error for a built engine that cannot be used. It ends with the command that builds it again."""
     return EngineError(f"{path}: {what}; run: rtseg build {where(recipe)}")
 
 
 def refuse(folder: Path, part: Path, expected: Identity, reason: str) -> None:
-    """Record that an engine of this identity was made for `folder` and failed its proof; in one step, by way of `part`.
+    """Record that an engine of this identity, made for `folder`, failed the parity check. `part` is a folder for the
+    temporary file: the record appears in one step.
 
     An engine of the same identity that is installed in `folder` is not run either: of two that were made alike, one
     passed the parity check and one failed it.
@@ -37,12 +38,12 @@ def refuse(folder: Path, part: Path, expected: Identity, reason: str) -> None:
 
 
 def forgive(folder: Path) -> None:
-    """Remove the record: a build has succeeded."""
+    """Remove the record, after a build that succeeded."""
     _record(folder).unlink(missing_ok=True)
 
 
 def refusal(recipe: Recipe, expected: Identity) -> str:
-    """One line on why the engine of this identity was refused when it was built; empty if it was not."""
+    """One line on why an engine of this identity was refused; "" if none was."""
     folder = folder_of(recipe)
     if folder is None or not was_refused(recipe):
         return ""
@@ -50,7 +51,7 @@ def refusal(recipe: Recipe, expected: Identity) -> str:
         record = json.loads(_record(folder).read_text("utf-8"))
         known, reason = dict(record["identity"]), str(record["reason"])
         if "sources" not in record:
-            return ""  # of an earlier rtseg, whose sources were others
+            return ""  # written by an earlier rtseg, whose sources were different
         sources = dict(record["sources"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         return str(unusable(recipe, _record(folder), f"cannot be read ({type(e).__name__}): a build was refused"))

@@ -1,9 +1,9 @@
-"""Which runtimes there are, what each can do on this machine, and the module behind its name.
+"""The runtimes: their names, their modules, and what each can do on this machine.
 
-A runtime's module has `open(network, recipe, weights_hash, built)` and, where there is something to build,
+A runtime's module has `open(network, recipe, weights_hash, built)` and, if there is something to build,
 `make(network, recipe, folder, note, pictures)`, which writes into a private folder and returns facts about it. It
-imports its vendor's package only inside functions, so that naming a runtime costs nothing. To `open` of a runtime that
-works without torch `network` is a function that makes it, which such a runtime calls only where it cannot do without.
+imports its vendor's package only inside functions, so that naming a runtime costs nothing. If a runtime works without
+torch, its `open` gets a function that makes the network, and calls it only if it needs the network.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "onnx": ("fp32",),
 }
 ON_GPU = ("cuda", "tensorrt")
-ONNX_GPU = ("onnx:cuda", "onnx:tensorrt")  # ONNX Runtime's providers for NVIDIA's GPUs
-HAVE_GPU = ("torch", "auto", *ON_GPU, *ONNX_GPU)  # runtimes that can work on one
-MODULES = {"torch": "reference"}  # where a runtime is not a folder of its own name
-WITHOUT_TORCH = ("onnx",)  # runtimes that work with numpy's arrays
+ONNX_GPU = ("onnx:cuda", "onnx:tensorrt")  # ONNX Runtime's providers for NVIDIA GPUs
+HAVE_GPU = ("torch", "auto", *ON_GPU, *ONNX_GPU)  # runtimes that can work on a GPU
+MODULES = {"torch": "reference"}  # runtimes whose module has another name
+WITHOUT_TORCH = ("onnx",)  # runtimes that work on numpy arrays
 
 
 def runtime_module(runtime: str) -> ModuleType:
-    """The module of a runtime; it is imported here."""
+    """Import and return the module of a runtime."""
     name = family(runtime)
     return importlib.import_module(f"{__package__}.{MODULES.get(name, name)}")
 
 
 def family(runtime: str) -> str:
-    """A runtime without the provider that it is to run on: "onnx:openvino" is of "onnx"."""
+    """A runtime's name without its provider: "onnx" for "onnx:openvino"."""
     return runtime.partition(":")[0]
 
 
 def has_torch() -> bool:
-    """Whether torch is installed; it is not imported."""
+    """Whether torch is installed, without importing it."""
     return _has("torch")
 
 
@@ -59,9 +59,9 @@ def _has(name: str) -> bool:
 
 
 def torch_for(what: str) -> Any:
-    """torch; `EngineError` where it is not installed, or does not load."""
+    """Import and return torch for `what`. Raises `EngineError` if it is not installed, or does not load."""
     collects = gc.isenabled()
-    gc.disable()  # of all that torch makes while it is imported nothing is garbage; looking costs a tenth of the time
+    gc.disable()  # torch's import makes no garbage, and collections take a tenth of its time
     try:
         import torch
     except (ImportError, OSError) as e:  # a library that it loads may be missing
@@ -75,9 +75,9 @@ def torch_for(what: str) -> Any:
 
 
 def settle(recipe: Recipe) -> Recipe:
-    """The recipe with a definite runtime, precision and device; `EngineError` where this machine cannot have them.
+    """The recipe without "auto" as runtime, precision or device. Raises `EngineError` for what cannot work here.
 
-    ONNX Runtime's device stays as the recipe has it: its providers number the GPUs themselves.
+    The device of ONNX Runtime stays as the recipe has it, because its providers number GPUs themselves.
     """
     runtime = best_runtime(recipe) if recipe.runtime == "auto" else recipe.runtime
     try:
@@ -97,21 +97,21 @@ def settle(recipe: Recipe) -> Recipe:
 
 
 def best_runtime(recipe: Recipe) -> str:
-    """What `runtime = "auto"` is before `rtseg build` has measured: the runtime that is likely to be the fastest."""
+    """What `runtime = "auto"` means before `rtseg build` has measured: the runtime that is probably the fastest."""
     return next(name for name in ladder(recipe) if name != "tensorrt" or tensorrt_loads())
 
 
 def ladder(recipe: Recipe) -> list[str]:
-    """The runtimes that `runtime = "auto"` may be here, the best first; there is always one.
+    """The candidates for `runtime = "auto"` on this machine, best first; there is always one.
 
-    TensorRT is among them where its bindings are installed, even if they do not load: opening it reports why. A
-    device that the recipe names is never replaced. `EngineError` where it names a GPU that is not there.
+    TensorRT is one if its bindings are installed, even if they do not load: opening it reports why. A device that the
+    recipe names is never replaced. Raises `EngineError` if the recipe names a GPU that does not exist.
     """
     if not has_torch():
         return ["onnx"]
     names = []
     if recipe.device.startswith("cuda"):
-        device_of("torch", recipe.device)  # raises at once for a GPU that is not there
+        device_of("torch", recipe.device)  # raises at once for a GPU that does not exist
     if recipe.device != "cpu" and sees_gpu():
         names = (["tensorrt"] if _has("tensorrt") else []) + ["cuda", "torch"]
     if not recipe.device.startswith("cuda"):
@@ -120,7 +120,7 @@ def ladder(recipe: Recipe) -> list[str]:
 
 
 def _on_cpu(recipe: Recipe) -> list[str]:
-    """The two runtimes of a CPU, the faster first."""
+    """The runtimes of a CPU, the faster first."""
     try:
         kernels = kernel_precisions(recipe.model)
     except (ImportError, OSError):  # torch does not load: opening the runtime reports it
@@ -132,7 +132,7 @@ def _on_cpu(recipe: Recipe) -> list[str]:
 
 
 def candidates(recipe: Recipe) -> list[Recipe]:
-    """What a recipe with `runtime = "auto"` could be built for on this machine, settled; the most exact first."""
+    """The settled recipes that a recipe with `runtime = "auto"` could be built as here, the most exact first."""
     torch_for("rtseg build")
     found: list[tuple[str, str]] = []
     if recipe.device != "cpu" and sees_gpu():
@@ -150,7 +150,7 @@ def candidates(recipe: Recipe) -> list[Recipe]:
 
 
 def kernel_precisions(model: str) -> tuple[str, ...]:
-    """The precisions that our CPU kernels run a network in here, the most exact first."""
+    """The precisions in which our CPU kernels can run a network on this machine, the most exact first."""
     from .cpu.isa import BYTES, PREFERRED, available_isas, lacks
 
     if lacks(get_preset(model)):
@@ -158,19 +158,19 @@ def kernel_precisions(model: str) -> tuple[str, ...]:
     here = set(available_isas())
     here_too = {p: isas for p, isas in PREFERRED.items() if here & set(isas)}
     if not here & set(BYTES):
-        del here_too["int8"]  # int16 stands in for it, and is there by its own name
+        del here_too["int8"]  # it would run as int16, which is listed under its own name
     return tuple(here_too)
 
 
 def sees_gpu() -> bool:
-    """Whether torch sees a GPU; where no driver for one is loaded, torch is not imported to say so."""
+    """Whether torch sees a GPU. Without a loaded driver the answer is no, and torch is not imported."""
     if "torch" not in sys.modules and sys.platform == "linux" and not any(path.exists() for path in GPU_DEVICES):
         return False
     return bool(torch_for('runtime = "auto"').cuda.is_available())
 
 
 def driver_alone() -> str:
-    """One line if there is an NVIDIA driver and torch sees no GPU, else "". Imports nothing."""
+    """One line if there is an NVIDIA driver but torch sees no GPU, else "". Imports nothing."""
     torch = sys.modules.get("torch")
     if not any(path.exists() for path in NVIDIA_DEVICES) or torch is None or torch.cuda.is_available():
         return ""
@@ -179,7 +179,7 @@ def driver_alone() -> str:
 
 @cache
 def tensorrt_loads() -> bool:
-    """Whether TensorRT can be imported, which its bindings without its libraries, or too old, cannot."""
+    """Whether TensorRT can be imported: its bindings are new enough and find their libraries."""
     from .tensorrt.library import bindings
 
     try:
@@ -190,11 +190,11 @@ def tensorrt_loads() -> bool:
 
 
 def device_of(runtime: str, device: str = "auto") -> str:
-    """The torch device that a runtime, or the reference beside it, works on: "cpu", or "cuda:N".
+    """The torch device that a runtime, or the reference beside it, works on: "cpu" or "cuda:N".
 
-    `device` is the recipe's. "auto" and "cuda" are the GPU that torch calls current, which is the first that the
-    process sees (CUDA_VISIBLE_DEVICES says which it sees, and in which order) unless the program has chosen another.
-    `EngineError` in one line for a runtime that does not work there, and for a GPU that is not there.
+    `device` is the recipe's. "auto" and "cuda" mean torch's current GPU: unless the program has chosen another, the
+    first that the process sees (CUDA_VISIBLE_DEVICES decides which it sees, and in which order). Raises `EngineError`
+    for a runtime that does not work on the device, and for a GPU that does not exist.
     """
     wants_gpu = device.startswith("cuda")
     if wants_gpu and runtime not in HAVE_GPU:
@@ -234,9 +234,8 @@ def _hidden() -> str:
 
 
 def best_precision(runtime: str, device: str) -> str:
-    """What `precision = "auto"` is: bf16 where it is multiplied natively, else fp32; for our CPU kernels, else int16.
-
-    int16 is nearer to fp32 than bf16 is, and AVX2 multiplies it faster than fp32.
+    """What `precision = "auto"` means: bf16 if the device multiplies it natively, else fp32, or int16 in our CPU
+    kernels: it is nearer to fp32 than bf16 is, and AVX2 multiplies it faster than fp32.
     """
     if device.startswith("cuda"):
         torch = torch_for("a GPU")
@@ -251,5 +250,5 @@ def best_precision(runtime: str, device: str) -> str:
 
 
 def where(recipe: Recipe) -> str:
-    """A recipe's name in an error."""
+    """The name of a recipe in error texts."""
     return str(recipe.path or "recipe")

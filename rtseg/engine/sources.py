@@ -1,8 +1,8 @@
-"""The sources that decide what a runtime computes: found by following imports, so that none can be forgotten.
+"""The sources that decide what a runtime computes. They are found by following imports, so that none can be forgotten.
 
-From the runtime's own package on, each module of `engine` and `sam2` that is imported anywhere in a module (in a
-function, or for types alone, too) is one, and so is a CUDA or C++ source that a module names, or that lies in a folder
-without Python just below it. Comments and docstrings decide nothing: of Python it is the syntax tree that counts.
+Starting with the runtime's own package, these are all modules of `engine` and `sam2` that another one imports, also
+within functions or only for types; and the CUDA and C++ sources that a module names, or that are in a folder without
+Python just below it. Comments and docstrings do not count: Python sources are compared by their syntax trees.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..base.files import file_sha256
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("engine", "sam2")
 FOREIGN = (".cu", ".cpp", ".h")
-CHOOSES = ("engine/recipe.py", "engine/runtimes.py")  # a runtime, a device: neither says what is computed there
+CHOOSES = ("engine/recipe.py", "engine/runtimes.py")  # they choose runtime and device, not what is computed there
 
 
 @cache
 def sources_hash(package: Path = PACKAGE) -> str:
-    """The SHA-256 over all files that could be among them: while it is unchanged, no single file need be compared."""
+    """The SHA-256 over all files that could be such sources. While it is the same, single files are not compared."""
     digest = hashlib.sha256()
     for path in sorted(p for name in PACKAGES for p in (package / name).rglob("*") if p.suffix in (".py", *FOREIGN)):
         digest.update(f"{path.relative_to(package)} {file_sha256(path)}\n".encode())
@@ -32,7 +32,7 @@ def sources_hash(package: Path = PACKAGE) -> str:
 
 @cache
 def sources_of(family: str, package: Path = PACKAGE) -> dict[str, str]:
-    """The digest of each source that a runtime depends on, by its name from the package on."""
+    """The digest of each source that a runtime depends on, by its path in the package."""
     found: dict[Path, str] = {}
     waiting = [package / "engine" / family / "__init__.py"]
     while waiting:
@@ -42,7 +42,7 @@ def sources_of(family: str, package: Path = PACKAGE) -> dict[str, str]:
         text = path.read_bytes()
         try:
             tree = ast.parse(text)
-        except SyntaxError:  # it is being edited
+        except SyntaxError:  # someone is editing it
             found[path] = hashlib.sha256(text).hexdigest()
             continue
         found[path] = hashlib.sha256(ast.dump(_bare(tree)).encode()).hexdigest()
@@ -52,7 +52,7 @@ def sources_of(family: str, package: Path = PACKAGE) -> dict[str, str]:
 
 
 def _bare(tree: ast.Module) -> ast.Module:
-    """The tree without texts that stand alone, as docstrings do."""
+    """The tree without string statements, which docstrings are."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -66,7 +66,7 @@ def _is_text(statement: ast.AST) -> bool:
 
 
 def _foreign(path: Path, tree: ast.Module) -> Iterator[Path]:
-    """CUDA and C++ sources of a module: those beside it that it names, and those of folders without Python."""
+    """The CUDA and C++ sources of a module: those in its folder that it names, and those of folders without Python."""
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for source in (p for suffix in FOREIGN for p in path.parent.glob(f"*{suffix}")):
         if source.name in texts:
@@ -77,7 +77,7 @@ def _foreign(path: Path, tree: ast.Module) -> Iterator[Path]:
 
 
 def _imported(path: Path, tree: ast.Module, package: Path) -> Iterator[Path]:
-    """The modules of these packages that a module imports."""
+    """The modules of `PACKAGES` that a module imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names]
@@ -94,7 +94,7 @@ def _imported(path: Path, tree: ast.Module, package: Path) -> Iterator[Path]:
 
 
 def _modules(at: Path, names: list[str], package: Path) -> Iterator[Path]:
-    """The files behind `from AT import NAMES`: modules of a package, else the file that defines the names."""
+    """The files that `from AT import NAMES` reads: modules of a package, else the file that defines the names."""
     if at == package or not at.is_relative_to(package) or at.relative_to(package).parts[0] not in PACKAGES:
         # `from .. import sam2` names a package; other modules of rtseg do not affect what is computed.
         yield from (at / name / "__init__.py" for name in names if at == package and name in PACKAGES)

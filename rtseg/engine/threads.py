@@ -1,4 +1,4 @@
-"""How many threads an engine may use: set once, around its opening, for whatever library it runs on."""
+"""How many threads an engine may use, whatever its library. The limit is set while the engine is opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST: ContextVar[int | None] = ContextVar("most threads of an engine", default=
 
 @contextmanager
 def at_most(threads: int) -> Iterator[None]:
-    """Engines that are opened inside use so many threads at most."""
+    """A context in which opened engines use at most this many threads."""
     token = _MOST.set(max(1, threads))
     try:
         yield
@@ -23,21 +23,21 @@ def at_most(threads: int) -> Iterator[None]:
 
 
 def spare_core() -> AbstractContextManager[None]:
-    """An engine that is opened inside leaves one CPU core to the grabber, the display and the publisher.
+    """A context in which an opened engine leaves one CPU core to the workers that grab, publish and record.
 
-    Threads that share out one product wait for the last of them. Where something else wants the same core, that
-    costs more than the thread gains: bench/RESULTS.md, "Threads of a live feed".
+    The threads of one matrix product wait for the slowest. If something else uses its core, that costs more than the
+    thread gains: bench/RESULTS.md, "Threads of a live feed".
     """
     return at_most(cpu_cores() - 1)
 
 
 def most_threads() -> int | None:
-    """The limit if one was set; for a library that chooses well by itself."""
+    """The limit, or None; for libraries that choose well by themselves below it."""
     return _MOST.get()
 
 
 def threads() -> int:
-    """How many threads an engine that is opened now uses: OMP_NUM_THREADS, or else all cores, within the limit."""
+    """How many threads an engine opened now uses: OMP_NUM_THREADS, or else all cores, within the limit."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     wanted = int(text) if text.isdigit() and int(text) else cpu_cores()
     return min(wanted, _MOST.get() or wanted)

@@ -1,4 +1,4 @@
-"""The weights of a recipe: where their file is, and the network in torch with them."""
+"""Finding the weights of a recipe, and loading the network with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
-    """The network in torch, with its weights."""
+    """The torch network of a preset, with the weights from a file."""
     from ..sam2 import Sam2, load_weights
     from .reference import one_thread
 
@@ -26,7 +26,7 @@ def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
 
 
 def find_weights(weights: str) -> Path:
-    """The file behind the `weights` of a recipe; `WeightsError` if there is none."""
+    """The file that a recipe's `weights` names. Raises `WeightsError` if it does not exist."""
     if weights.startswith("package:"):
         path = SHIPPED / (weights.removeprefix("package:") + ".safetensors")
         if not is_file(path):

@@ -1,10 +1,10 @@
-"""The `cpu` runtime: the tracked frame on compiled kernels, or in torch where there are none.
+"""The `cpu` runtime: the tracked step on compiled kernels, or in torch if there are none.
 
 engine.py     the engine, and how it is made and opened
 network.py    encoder and memory attention on the kernels; mask.py: decoder and memory encoder
 kernels.py    the kernels from Python, binding.py: their C interface, simd/: their source
 isa.py        instruction sets, and which networks the kernels run; it needs no torch
-All but isa.py is imported when it is first used.
+Everything but isa.py is imported on first use.
 """
 
 from __future__ import annotations

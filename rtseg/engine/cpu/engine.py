@@ -1,4 +1,4 @@
-"""The `cpu` runtime: the tracked frame on compiled kernels, or in torch with fixed shapes where there are none."""
+"""The `cpu` engine: the tracked step on compiled kernels, or in torch with fixed shapes if there are none."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .kernels import Kernels
 from .mask import CpuDecode, CpuRemember
 from .network import CpuAttend, CpuEncoder, Packer
 
-IN_TORCH = ("fp32", "bf16")  # precisions that need no kernels
+IN_TORCH = ("fp32", "bf16")  # precisions that also work without kernels
 
 
 class CpuEngine(StaticTorchEngine):
-    """Prompted frames are decoded by the reference network; every verb of a tracked frame has a faster form."""
+    """Decodes prompted frames with the reference network; every verb of a tracked step has a faster form."""
 
     def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, kernels: Kernels | None) -> None:
         super().__init__(network, recipe, weights_hash, "cpu")
@@ -66,7 +66,7 @@ class CpuEngine(StaticTorchEngine):
         side = self.image_size // 16
         with self._verbs.at_work():
             tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
-            # Copies: a view would keep the whole batch alive for as long as any one object remembers it.
+            # Copies, because a view would keep the whole batch alive for as long as any object remembers it.
             return [
                 remembered(tokens_nm, self._verbs.keys_of(tokens_nm), side)
                 for tokens_nm in map(torch.clone, tokens_bnm)
@@ -74,12 +74,12 @@ class CpuEngine(StaticTorchEngine):
 
 
 def remembered(tokens_nm: Tensor, keys_lnd: Tensor, side: int) -> Remembered:
-    """A memory whose map is its tokens, seen as [M, g, g]."""
+    """A memory whose map is a view of its tokens [n, M] as [M, g, g]."""
     return Remembered(tokens_nm.T.unflatten(1, (side, side)), keys_lnd)
 
 
 class TorchVerbs:
-    """`StaticNetwork` in torch."""
+    """The verbs of a tracked step in torch, by `StaticNetwork`."""
 
     def __init__(self, static: StaticNetwork, recipe: Recipe) -> None:
         self._net = static.precise(DTYPES.get(recipe.precision, torch.float32), torch.float32)
@@ -88,7 +88,7 @@ class TorchVerbs:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Sets up OpenMP in a thread that has not used torch yet."""
+        """A context for calls. It sets up OpenMP in a thread that has not used torch yet."""
         torch.get_num_threads()
         yield
 
@@ -101,7 +101,7 @@ class TorchVerbs:
 
 
 def exact_read(net: StaticNetwork, recall: Recall) -> PaddedRead:
-    """One object's memories, no slot empty."""
+    """The memories of one object, without empty slots."""
     tokens = [m.map_chw.flatten(1).T for m in recall.memories]
     keys = [
         net.attend.keys_of(t[None])[0] if m.keys_lnd is None else m.keys_lnd
@@ -114,7 +114,7 @@ def exact_read(net: StaticNetwork, recall: Recall) -> PaddedRead:
 
 
 class KernelVerbs:
-    """The same on compiled kernels."""
+    """The verbs of a tracked step on compiled kernels."""
 
     def __init__(self, static: StaticNetwork, kernels: Kernels) -> None:
         pack = Packer(kernels)
@@ -128,9 +128,9 @@ class KernelVerbs:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """The kernels take as many threads as torch has, and torch takes one.
+        """A context in which the kernels use as many threads as torch had, and torch uses one.
 
-        What torch does in between is small, and its OpenMP threads would then wait busily on the kernels' cores.
+        torch has little to do between kernels, and its idle OpenMP threads would spin on the kernels' cores.
         """
         threads = torch.get_num_threads()
         self._kernels.use(threads)
@@ -145,7 +145,10 @@ class KernelVerbs:
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> CpuEngine:
-    """The engine of a recipe: on the kernels where they can be, else in torch. Raises `EngineError`."""
+    """Open the engine of a recipe: on the kernels if they can run the network here, else in torch.
+
+    Raises `EngineError` if the precision needs kernels that cannot run. `built` is not read.
+    """
     why = lacks(network.preset)
     if why is None:
         return CpuEngine(network, recipe, weights_hash, Kernels(isa_for(recipe.precision), recipe.precision))

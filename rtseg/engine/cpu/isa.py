@@ -1,8 +1,8 @@
-"""Which of the compiled instruction sets this CPU can run, and which one a precision takes.
+"""Which of the compiled instruction sets this CPU can run, and which one a precision uses.
 
-The kernels are an extension module, `_kernels`: `pip install` builds it where there is a C++ compiler, and a wheel
-brings it. One file holds the same functions for each instruction set. `RTSEG_ISA` restricts the choice to the sets up
-to the one that it names, so that each can be tested on any machine.
+The kernels are an extension module, `_kernels`: a wheel contains it, and `pip install` from source builds it if there
+is a C++ compiler. The module has the same functions for each instruction set. The environment variable `RTSEG_ISA`
+names the highest set to use, so that each can be tested on a machine that has better ones.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from pathlib import Path
 from ...base.errors import EngineError, did_you_mean
 from ...sam2 import Preset
 
-ISAS = ("avx2", "avxvnni", "avx512", "avx512bf16")  # as bits 0 to 3 of `rt_isas`
+ISAS = ("avx2", "avxvnni", "avx512", "avx512bf16")  # bits 0 to 3 of `rt_isas`
 PREFERRED = {
     "fp32": ("avx512", "avxvnni", "avx2"),
     "bf16": ("avx512bf16",),
     "int16": ("avx512", "avxvnni", "avx2"),
-    "int8": ("avx512bf16", "avxvnni", "avx512", "avx2"),  # the last two have no byte products: int16 stands in
+    "int8": ("avx512bf16", "avxvnni", "avx512", "avx2"),  # the last two have no byte products and use int16
 }
 
-LANES = 16  # numbers that a kernel takes at once
-WIDEST = 2048  # channels of a row that the kernels hold on the stack
-BYTES = ("avxvnni", "avx512bf16")  # what multiplies bytes
+LANES = 16  # numbers that a kernel processes at once
+WIDEST = 2048  # channels of a row at most: the kernels keep it on the stack
+BYTES = ("avxvnni", "avx512bf16")  # instruction sets that multiply bytes
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The loaded extension module; `EngineError` where it was not built, or cannot be loaded."""
+    """The loaded extension module. Raises `EngineError` if it was not built, or cannot be loaded."""
     folder = Path(__file__).parent
     path = next((p for suffix in EXTENSION_SUFFIXES if (p := folder / f"_kernels{suffix}").is_file()), None)
     if path is None:
@@ -46,7 +46,7 @@ def library() -> ctypes.CDLL:
 
 
 def available_isas() -> list[str]:
-    """The instruction sets that the kernels may use here, plainest first. Raises `EngineError`."""
+    """The instruction sets that the kernels may use here, lowest first. Raises `EngineError` if there are none."""
     found, limit = _of_this_cpu(), os.environ.get("RTSEG_ISA")
     if not limit:
         return found
@@ -66,7 +66,7 @@ def _of_this_cpu() -> list[str]:
 
 
 def isa_for(precision: str) -> str:
-    """The instruction set that the kernels run a precision on. Raises `EngineError`."""
+    """The instruction set that the kernels use for a precision. Raises `EngineError` if this CPU has none for it."""
     here = available_isas()
     found = next((isa for isa in PREFERRED[precision] if isa in here), None)
     if found is None:
@@ -77,7 +77,7 @@ def isa_for(precision: str) -> str:
 
 
 def why_not() -> str | None:
-    """Why the kernels cannot run here, or None. A mistake in RTSEG_ISA is no reason to do without: `EngineError`."""
+    """Why the kernels cannot run here, or None. Raises `EngineError` for a mistake in `RTSEG_ISA`."""
     try:
         _of_this_cpu()
     except EngineError as e:

@@ -1,4 +1,4 @@
-"""The compiled kernels of the `cpu` engine, called on tensors. Their source is the folder simd beside this file."""
+"""The compiled kernels of the `cpu` engine, as methods on tensors. Their source is the folder simd beside this file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .binding import AttentionStruct, InputStruct, LinearStruct, NormStruct, Out
 from .isa import LANES, library
 
 NONE, RELU, GELU = 0, 1, 2
-F32, BF16, INT16, INT8 = range(4)  # what a product multiplies
-GROUPS = {F32: 1, BF16: 2, INT16: 2, INT8: 4}  # numbers in four bytes
+F32, BF16, INT16, INT8 = range(4)  # the types that a product multiplies
+GROUPS = {F32: 1, BF16: 2, INT16: 2, INT8: 4}  # how many numbers fit in four bytes
 HALVES = {2: torch.bfloat16, 4: torch.float32}
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
 
 
 class Packed:
-    """A linear layer as the kernels want it: weights [n, k] packed once. `exact`: not in eight bits."""
+    """A linear layer for the kernels, whose weights [n, k] are packed once. `exact`: never in eight bits."""
 
     def __init__(self, kernels: Kernels, weight_nk: Tensor, bias_n: Tensor | None, exact: bool = False) -> None:
         self.n, self.inputs = weight_nk.shape
@@ -42,7 +42,7 @@ class Packed:
 
 
 class Normed:
-    """A LayerNorm as the kernels want it."""
+    """A LayerNorm for the kernels."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         self.gamma, self.beta = norm.weight.detach().float().contiguous(), norm.bias.detach().float().contiguous()
@@ -53,12 +53,12 @@ _NO_NORM = NormStruct(None, None, 0.0)
 
 
 def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Room for an answer, whatever torch's default type and device are: the kernels are given bare pointers."""
+    """An empty CPU tensor for a result, whatever torch's default dtype and device are: kernels get bare pointers."""
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _bytes(x: Tensor) -> int:
-    """0 for float32, 1 for bf16; `EngineError` for a type that the kernels would read as another."""
+    """0 for float32, 1 for bf16. Raises `EngineError` for any other tensor, which the kernels would misread."""
     kind = KINDS.get(x.dtype)
     if kind is None or not x.is_cpu:
         raise EngineError(f"{x.dtype} on {x.device}: the CPU kernels take float32 or bfloat16 on the CPU")
@@ -66,16 +66,16 @@ def _bytes(x: Tensor) -> int:
 
 
 def _input(x: Tensor, norm: Normed | None) -> InputStruct:
-    """Rows of the last axis; the others must be one run of memory with a fixed step."""
+    """A tensor as rows along its last axis. The other axes must have one fixed stride in common."""
     return InputStruct(x.data_ptr(), x.stride(-2), _bytes(x), x.shape[-1], norm.c if norm else _NO_NORM)
 
 
 class Kernels:
     """The kernels of one instruction set, for one precision. Methods take contiguous rows and return new tensors.
 
-    `half` is the type that attention reads and writes: bfloat16 where the CPU multiplies that, else float32. `kind` is
-    what a large layer multiplies, `exact` what one does that is not to be rounded to eight bits, `scores` what queries
-    and keys are rounded to (F32: not at all).
+    `half` is the dtype that attention reads and writes: bfloat16 if the CPU multiplies it, else float32. `kind` is the
+    type of products in large layers, `exact` that in layers that must not be rounded to eight bits, and `scores` the
+    type that queries and keys are rounded to (F32: not rounded).
     """
 
     def __init__(self, isa: str, precision: str) -> None:
@@ -93,7 +93,7 @@ class Kernels:
         return self._functions[name](*given)
 
     def use(self, threads: int) -> None:
-        """How many threads the kernels may use that this thread calls, itself included."""
+        """Set how many threads the kernels may use in calls from this thread, including this thread."""
         self.call("threads", threads)
 
     def linear(
@@ -102,7 +102,7 @@ class Kernels:
     ) -> Tensor:  # fmt: skip
         """activation(layer(norm(x))) + added, [..., n]: float32, or `half`.
 
-        `added` may have fewer rows, and then begins anew after them; `out` may be `added` itself.
+        `added` may have fewer rows, which then repeat; `out` may be `added` itself.
         """
         if out is None:
             out = rows(*x.shape[:-1], layer.n, dtype=self.half if half else torch.float32)
@@ -120,7 +120,7 @@ class Kernels:
     def mlp(
         self, first: Packed, last: Packed, x: Tensor, norm: Normed | None, activation: int, added: Tensor | None = None
     ) -> Tensor:
-        """last(activation(first(norm(x)))) + added, float32; where `added` is given the answer is written over it."""
+        """last(activation(first(norm(x)))) + added, float32. If `added` is given, the result overwrites it."""
         out = rows(*x.shape[:-1], last.n) if added is None else added
         given, to = _input(x, norm), _output(out, NONE, added)
         n = x.shape[:-1].numel()
@@ -140,11 +140,11 @@ class Kernels:
         q_index: Tensor | None = None, k_index: Tensor | None = None, absent: tuple[Tensor, Tensor] | None = None,
         scale: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """Attention of `half` rows q [n, heads * d], k, v (views of a wider row will do) within windows, into `out`.
+        """Attention of `half` rows q [n, heads * d], k, v (views of wider rows are allowed) in windows, into `out`.
 
-        `q_index` [windows, queries], `k_index` [windows, keys] (int32) say which rows a window holds; a key of -1 is
-        `absent`, a query of -1 is the end of its window.
-        d and the width of v are multiples of 16; `scale` is d ** -0.5 unless heads were filled up to that.
+        `q_index` [windows, queries] and `k_index` [windows, keys], int32, list the rows of each window; a key of -1 is
+        `absent`, a query of -1 ends its window. d and the width of v have to be multiples of 16. `scale` defaults to
+        d ** -0.5; give it if heads were padded to d.
         """
         d, width = q.shape[-1] // heads, v.shape[-1] // heads
         if d % LANES or width % LANES:
@@ -162,21 +162,21 @@ class Kernels:
         return out
 
     def pack_keys(self, keys_nd: Tensor) -> Tensor:
-        """Keys [n, d] for `read`: `half`, the same numbers in another order, filled up to 16 rows."""
+        """Keys [n, d] packed for `read`: `half`, reordered, and padded to a multiple of 16 rows."""
         keys_nd = keys_nd.to(self.half).contiguous()
         packed = rows(-(-len(keys_nd) // LANES) * LANES, keys_nd.shape[1], dtype=keys_nd.dtype)
         self.call("pack_keys", keys_nd.data_ptr(), *keys_nd.shape, packed.data_ptr())
         return packed
 
     def pack_values(self, values_nm: Tensor) -> Tensor:
-        """Values [n, M] for `read`, likewise."""
+        """Values [n, M] packed for `read` in the same way."""
         values_nm = values_nm.to(self.half).contiguous()
         packed = rows(-(-len(values_nm) // LANES) * LANES, values_nm.shape[1], dtype=values_nm.dtype)
         self.call("pack_values", values_nm.data_ptr(), *values_nm.shape, packed.data_ptr())
         return packed
 
     def round_keys(self, keys_lnd: Tensor, added_lnd: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
-        """Packed keys plus a table packed likewise, rounded for `read` [L, n, d], and the scale of each key [L, n]."""
+        """Packed keys plus a packed table, rounded for `read` [L, n, d], and the scale of each key [L, n]."""
         layers, tall, d = keys_lnd.shape
         out = rows(layers, tall, d, dtype=torch.int16 if self.scores == INT16 else torch.uint8)
         scale = rows(layers, tall)
@@ -189,9 +189,9 @@ class Kernels:
         self, q_nd: Tensor, keys: Sequence[Tensor], scales: Sequence[Tensor] | None, values: Sequence[Tensor],
         counts: Sequence[int],
     ) -> Tensor:  # fmt: skip
-        """Answers [n, M] of one object's packed memories, of `counts` tokens each, to `half` queries [n, d].
+        """Attention of `half` queries [n, d] to one object's packed memories, of `counts` tokens each: [n, M].
 
-        With `scales` the keys are what `round_keys` gave.
+        With `scales`, keys and scales are those of `round_keys`.
         """
         n, d, width = *q_nd.shape, values[0].shape[-1]
         out = rows(n, width, dtype=self.half)
@@ -206,13 +206,13 @@ class Kernels:
         return out
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
-        """a + b of `half`, in any order that both share."""
+        """a + b of two `half` tensors in the same memory order."""
         out = torch.empty_like(a)
         self.call("add", a.data_ptr(), b.data_ptr(), a.numel(), out.data_ptr())
         return out
 
     def rotate(self, x_nd: Tensor, cosine: Tensor, sine: Tensor) -> None:
-        """Axial RoPE in place; the tables [period, d / 2] begin anew after each period."""
+        """Axial RoPE in place; the tables [period, d / 2] repeat after each period."""
         n, d = x_nd.shape
         tables = cosine.data_ptr(), sine.data_ptr()
         self.call("rotate", x_nd.data_ptr(), n, d, x_nd.stride(0), *tables, len(cosine))
@@ -225,14 +225,14 @@ class Kernels:
         return out
 
     def mask(self, logits_hw: Tensor, certain: bool) -> Tensor:
-        """What the memory encoder is shown of mask logits [4g, 4g]: [S + 2, S + 2], with a border of zero."""
+        """The memory encoder's input for mask logits [4g, 4g]: [S + 2, S + 2], with a border of zeros."""
         size = 4 * len(logits_hw)
         out = rows(size + 2, size + 2)
         self.call("mask", logits_hw.data_ptr(), size, int(certain), out.data_ptr())
         return out
 
     def mask_stem(self, mask_hw: Tensor, weight: Tensor, bias: Tensor, norm: Normed) -> Tensor:
-        """The first convolution of `mask`'s answer, normed and activated: `half` [S / 2, S / 2, 4]."""
+        """The first convolution of the result of `mask`, normed and activated: `half` [S / 2, S / 2, 4]."""
         size = len(mask_hw) - 2
         out = rows(size // 2, size // 2, 4, dtype=self.half)
         given = mask_hw.data_ptr(), size, weight.data_ptr(), bias.data_ptr(), byref(norm.c), out.data_ptr()
@@ -247,16 +247,16 @@ class Kernels:
         return out
 
     def depthwise(self, x_hwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A 7x7 depthwise convolution of float32 [side, side, c]; weight [49, c]."""
+        """A 7x7 depthwise convolution of float32 [side, side, c] with weight [49, c]."""
         out = rows(*x_hwc.shape)
         side, _, c = x_hwc.shape
         self.call("depthwise", x_hwc.data_ptr(), side, c, weight.data_ptr(), bias.data_ptr(), out.data_ptr())
         return out
 
     def upscale(self, x: Tensor, side: int, added: Tensor, norm: Normed | None, mix: Tensor | None = None) -> Tensor:
-        """gelu(norm(x + added)) with each cell's 2 x 2 x c numbers as four pixels: `half` [4 n, c].
+        """gelu(norm(x + added)), with the 2 x 2 x c numbers of each cell as four pixels: `half` [4 n, c].
 
-        With `mix` [c]: its product with each pixel, float32 [4 n].
+        With `mix` [c] it returns the dot product of `mix` and each pixel, float32 [4 n].
         """
         c = x.shape[-1] // 4
         pixels = 4 * side * side

@@ -1,6 +1,6 @@
 """The mask decoder and the memory encoder on the kernels of simd/.
 
-The few tokens of the decoder stay in torch; what has a row for each cell of the image is here.
+The few tokens of the decoder stay in torch; the work on rows for each cell of the image is here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .network import Packer, as_rows
 
 
 class _Tokens(nn.Module):
-    """A linear layer of the few tokens: a kernel that is called at once beats a product that torch prepares."""
+    """A linear layer for the few tokens. A kernel is faster: torch would take longer to dispatch than to compute."""
 
     def __init__(self, pack: Packer, layer: Linear) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Tokens(nn.Module):
 
 
 def _on_kernels(pack: Packer, module: nn.Module) -> None:
-    """Replace the linear layers within a module, but those that are too narrow for the kernels."""
+    """Replace the linear layers of a module, except those whose width the kernels do not take."""
     for name, child in module.named_children():
         if not isinstance(child, Linear):
             _on_kernels(pack, child)
@@ -41,24 +41,24 @@ def _on_kernels(pack: Packer, module: nn.Module) -> None:
 
 
 class _Look:
-    """Cross-attention between tokens and image in both directions: the image's projections of both, in one product."""
+    """Cross-attention between tokens and image in both directions. The image is projected for both in one product."""
 
     def __init__(self, pack: Packer, see: TokenAttention, tell: TokenAttention | None, image_pos: Tensor) -> None:
         self.kernels, self.see, self.tell = pack.kernels, see, tell
         self.inner = see.k.out_features
         layers = [see.k, see.v] + ([tell.q] if tell else [])
         self.layer = pack(*layers, exact=True)
-        # Positions are added to keys and queries, not to values; they go through the product once, here.
+        # Positions are added to keys and queries, but not to values. They are projected only once, here.
         tables = [F.linear(image_pos, see.k.weight), image_pos.new_zeros(len(image_pos), see.v.out_features)]
         self.table = torch.cat(tables + ([F.linear(image_pos, tell.q.weight)] if tell else []), dim=1).contiguous()
         self.out = pack(tell.out, exact=True) if tell else None
 
     def project(self, image: Tensor) -> Tensor:
-        """Rows [b * n, D] to keys, values (and queries), side by side."""
+        """Project rows [b * n, D] to keys and values (and queries), side by side."""
         return self.kernels.linear(self.layer, image, added=self.table, half=True)
 
     def seen(self, q_btc: Tensor, rows: Tensor) -> Tensor:
-        """What the tokens' queries [b, t, c] find in the image."""
+        """Attention of the tokens' queries [b, t, c] to the image."""
         b, i = len(q_btc), self.inner
         q = q_btc.to(self.kernels.half).flatten(0, 1).contiguous()
         out = torch.empty_like(q)
@@ -66,7 +66,7 @@ class _Look:
         return out.unflatten(0, (b, -1))
 
     def told(self, image: Tensor, rows: Tensor, k_btc: Tensor, v_btc: Tensor) -> Tensor:
-        """The image after it has looked at the tokens; written over it."""
+        """The image plus its attention to the tokens, in place."""
         assert self.tell is not None and self.out is not None
         q = rows[:, 2 * self.inner :]
         k, v = (t.to(self.kernels.half).flatten(0, 1).contiguous() for t in (k_btc, v_btc))
@@ -76,7 +76,7 @@ class _Look:
 
 
 class CpuDecode:
-    """The mask of each object where nobody prompts."""
+    """Decodes the mask of each object on a frame without prompts."""
 
     def __init__(self, pack: Packer, decode: Decode) -> None:
         self.kernels, self.plain = pack.kernels, decode
@@ -118,7 +118,7 @@ class CpuDecode:
         return plain.last_norm(tokens + plain.last.out(seen)), image
 
     def draw(self, image_nd: Tensor, side: int, mid: Tensor, fine: Tensor, mix_c: Tensor) -> Tensor:
-        """One object's logits [4g, 4g]."""
+        """The mask logits [4g, 4g] of one object."""
         k = self.kernels
         x = k.upscale(k.linear(self.up1, image_nd), side, mid, self.up_norm)
         logits = k.upscale(k.linear(self.up2, x), 2 * side, fine, None, mix_c.float().contiguous())
@@ -126,7 +126,7 @@ class CpuDecode:
 
 
 class CpuRemember:
-    """Masks to memories: tokens [b, n, M], float32."""
+    """Encodes masks as memories: tokens [b, n, M], float32."""
 
     def __init__(self, pack: Packer, remember: Remember) -> None:
         k = self.kernels = pack.kernels
@@ -147,7 +147,7 @@ class CpuRemember:
         self.out = pack(remember.out, exact=True)
 
     def __call__(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> Tensor:
-        image = self.kernels.linear(self.image, as_rows(top))  # of all objects
+        image = self.kernels.linear(self.image, as_rows(top))  # the same for all objects
         masks = zip(logits_b1hw[:, 0].float().contiguous(), certain_b.tolist(), strict=True)
         memory_bnm = torch.stack([self.one(image, logits_hw, certain) for logits_hw, certain in masks])
         return torch.where((score_b <= 0)[:, None, None], memory_bnm + self.absent, memory_bnm)
@@ -165,5 +165,5 @@ class CpuRemember:
 
 
 def by_tap(kernels: Kernels, conv: nn.Conv2d) -> Packed:
-    """A 3x3 convolution as a product with rows of 9 pixels."""
+    """A 3x3 convolution as a matrix product with rows of 9 pixels."""
     return Packed(kernels, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias, exact=True)

@@ -1,6 +1,6 @@
-"""The tracked frame on the kernels of simd/: `StaticNetwork`'s parts with their weights packed.
+"""The tracked step on the kernels of simd/: the parts of `StaticNetwork` with packed weights.
 
-What flows between layers is float32 rows [tokens, channels]; attention sees `Kernels.half`.
+Activations between layers are float32 rows [tokens, channels]; attention reads `Kernels.half`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Packer:
         self.kernels = kernels
 
     def __call__(self, *layers: Linear, exact: bool = False) -> Packed:
-        """One layer, or several that read the same rows, as one. `exact`: not in eight bits."""
+        """Pack one layer, or several layers with the same input as one. `exact`: never in eight bits."""
         bias = torch.cat([layer.bias for layer in layers])
         return Packed(self.kernels, torch.cat([layer.weight for layer in layers]), bias, exact)
 
@@ -37,7 +37,7 @@ class Packer:
 
 
 def even_heads(qkv: Linear, proj: Linear, heads: int) -> tuple[Linear, Linear]:
-    """The layers around an attention with each head filled up with zeros to a multiple of 16: 56 to 64, 72 to 80."""
+    """The layers around an attention, with each head padded with zeros to a multiple of 16: 56 to 64, 72 to 80."""
     d = proj.in_features // heads
     fill = -d % LANES
     if not fill:
@@ -49,7 +49,7 @@ def even_heads(qkv: Linear, proj: Linear, heads: int) -> tuple[Linear, Linear]:
 
 
 def windows_of(h: int, w: int, side: int) -> Tensor:
-    """Which tokens of an h x w map each window holds, int32 [windows, side * side]; -1 where the map has ended."""
+    """The tokens of an h x w map in each window, int32 [windows, side * side]; -1 outside the map."""
     tokens = torch.arange(h * w, dtype=torch.int32, device="cpu").view(1, h, w)
     tokens = F.pad(tokens, (0, -w % side, 0, -h % side), value=-1)[0]
     rows, cols = tokens.shape[0] // side, tokens.shape[1] // side
@@ -57,12 +57,12 @@ def windows_of(h: int, w: int, side: int) -> Tensor:
 
 
 def real_first(index: Tensor) -> Tensor:
-    """The same windows with the tokens that are there in front."""
+    """The same windows with the tokens of the map first, and the -1 after them."""
     return index.gather(1, (index < 0).int().argsort(dim=1, stable=True)).contiguous()
 
 
 class CpuBlock:
-    """A Hiera block on rows [h * w, c]; gives its rows and the new h and w."""
+    """A Hiera block on rows [h * w, c]. A pooled block halves h and w."""
 
     def __init__(self, pack: Packer, block: Block, h: int, w: int) -> None:
         self.kernels, self.heads, self.pooled = pack.kernels, block.heads, block.pooled
@@ -126,7 +126,7 @@ class CpuEncoder:
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.ends and i != last:
-                # The next block works on this map in place, so what the neck wants of it is taken now.
+                # The next block overwrites this map, so the neck's projection is computed now.
                 found.append(k.linear((self.fine, self.mid, self.c16)[len(found)], x))
         fine, mid, high = found
         low = k.linear(self.c32, x)
@@ -136,18 +136,18 @@ class CpuEncoder:
 
 
 def as_map(rows_nc: Tensor, side: int) -> Tensor:
-    """Rows [b * side * side, c] seen as [b, c, side, side]."""
+    """A view of rows [b * side * side, c] as [b, c, side, side]."""
     return rows_nc.view(-1, side, side, rows_nc.shape[1]).permute(0, 3, 1, 2)
 
 
 def as_rows(map_bchw: Tensor) -> Tensor:
-    """The inverse of `as_map`, without a copy of what `as_map` gave."""
+    """The inverse of `as_map`; it does not copy a result of `as_map`."""
     return map_bchw.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedMemory:
-    """Tokens as the kernels read them: `keys` [L, n, D], rounded where there are `scales` [L, n]; `values` [n, M]."""
+    """Tokens packed for the kernels: `keys` [L, n, D], rounded if there are `scales` [L, n]; `values` [n, M]."""
 
     keys: Tensor
     scales: Tensor | None
@@ -156,7 +156,7 @@ class PackedMemory:
 
 
 class CpuRead:
-    """The memories of each object on one frame: keys with their slots added, packed, for every layer."""
+    """The packed memories of each object on one frame, for every layer. The keys include their slots' rows."""
 
     def __init__(self, attend: CpuAttend, recalls: Sequence[Recall]) -> None:
         self.kernels = attend.kernels
@@ -179,7 +179,7 @@ class CpuRead:
         return PackedMemory(keys, None, values, len(values_nm))
 
     def __call__(self, layer: int, q_bnd: Tensor) -> Tensor:
-        """[1 or b, n, D] to [b * n, M]."""
+        """Attention of queries [1 or b, n, D] to the memories, [b * n, M]."""
         queries = q_bnd.expand(len(self.objects), -1, -1)
         return torch.cat(
             [self.one(layer, q_nd, memories) for q_nd, memories in zip(queries, self.objects, strict=True)]
@@ -192,7 +192,7 @@ class CpuRead:
 
 
 class CpuAttend:
-    """Image features conditioned on memories."""
+    """Conditions image features on memories."""
 
     def __init__(self, pack: Packer, attend: Attend, grid: int) -> None:
         self.kernels, self.plain, self.grid = pack.kernels, attend, grid
@@ -210,7 +210,7 @@ class CpuAttend:
         return torch.stack([self.kernels.pack_keys(keys) for keys in keys_lnd.contiguous()])
 
     def keys_of(self, tokens_nm: Tensor) -> Tensor:
-        """Keys of one memory for every layer, rotated and packed, without its temporal slot: [L, n, D]."""
+        """The keys of one memory for every layer, rotated and packed, without the rows of its slot: [L, n, D]."""
         d = self.preset.dim
         keys = self.kernels.linear(self.keys, tokens_nm, added=self.cells, half=True)
         for layer in range(self.preset.attention_layers):
@@ -218,7 +218,7 @@ class CpuAttend:
         return self.pack_layers(keys.view(len(keys), -1, d).transpose(0, 1))
 
     def pointers(self, recall: Recall) -> tuple[Tensor, None, Tensor]:
-        """Packed keys [L, s, D], no slot, and values [s, M] of the object pointers."""
+        """The object pointers as packed keys [L, s, D], no slot, and values [s, M]."""
         ages = torch.tensor([recall.ages], dtype=torch.float32, device="cpu")
         values, keys = self.plain.pointer_tokens(recall.pointers_pc[None].float(), ages)
         return self.pack_layers(keys[0].to(self.kernels.half)), None, values[0]
@@ -232,7 +232,7 @@ class CpuAttend:
 
 
 class CpuReadLayer:
-    """One layer of memory attention on rows [1 or b, * n, D]; the first sees one image and leaves b."""
+    """One layer of memory attention on rows [n or b * n, D]. The first layer gets one image and returns b."""
 
     def __init__(self, pack: Packer, layer: ReadLayer, rotation: Rotation, tokens: int) -> None:
         self.kernels, self.tokens = pack.kernels, tokens

@@ -1,16 +1,16 @@
-"""Attention on NVIDIA GPUs, where values may be narrower than keys (memories: 64 channels against 256).
+"""Attention on NVIDIA GPUs for values that may be narrower than keys (memories: 64 channels against 256).
 
-What torch offers for that, and why it is measured here and not chosen by rule:
+torch has several kernels for this. The fastest is found by measuring, because no rule would be sure:
 
-- Flash attention wants equal widths, at most 256, and no bias. Values filled up with zeros to the keys' width cost
-  1.6 times the products of 256 + 64 channels, in a kernel that does about twice as many a second.
-- Memory-efficient attention takes any widths that are multiples of 8, and a bias (torch pads one whose rows are not
+- Flash attention needs equal widths, at most 256, and no bias. Values padded with zeros to the keys' width cost 1.6
+  times the products of 256 + 64 channels, in a kernel that does about twice as many a second.
+- Memory-efficient attention takes any widths that are multiples of 8, and a bias (torch pads a bias whose rows are not
   aligned, which is cheap while it is one row).
 - cuDNN takes both widths and a bias; up to 256 channels on compute capability 9.0 and 10.x with a recent cuDNN, up
-  to 128 elsewhere. On those GPUs torch tries it first, and where cuDNN then has no plan for such a pair of widths,
-  the call raises. So such a pair is never left to torch's own order; equal widths without a bias are.
+  to 128 elsewhere. On those GPUs torch tries it first, and the call raises if cuDNN has no plan for such a pair of
+  widths. So torch's own choice is used only for equal widths without a bias.
 
-A wrong kernel would not raise, and would be the fastest: each is compared with a plain fp32 softmax before it counts.
+A wrong kernel may raise nothing and be the fastest, so each is first compared with a plain fp32 softmax.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from ..static.parts import Attention
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 Timer = Callable[[Callable[[], Tensor]], float]
-"""A call to the milliseconds it takes."""
+"""Takes a function, and returns the milliseconds of a call."""
 
-TOLERANCE = {torch.float32: 1e-3}  # of the answer's norm
-HALF_TOLERANCE = 0.02  # bf16 lands between 1e-3 and 1e-2
-CHECKED = 64  # queries that are compared with fp32
+TOLERANCE = {torch.float32: 1e-3}  # error relative to the result's norm
+HALF_TOLERANCE = 0.02  # the errors of bf16 are between 1e-3 and 1e-2
+CHECKED = 64  # how many queries are compared with fp32
 REPEATS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to compute attention; `filled` brings values to the keys' width with zeros."""
+    """One kernel for attention; `filled` pads values with zeros to the keys' width."""
 
     name: str
     kind: SDPBackend
@@ -66,14 +66,14 @@ BACKENDS = (
 
 
 NUMBERS = count()
-KNOWN: WeakValueDictionary[int, CudaAttention] = WeakValueDictionary()  # by their numbers, which an operation can take
+KNOWN: WeakValueDictionary[int, CudaAttention] = WeakValueDictionary()  # by number, as an operator takes no object
 
 
 @torch.library.custom_op(
     "rtseg::attention", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, Tensor? bias, int number) -> Tensor"
 )
 def within_compiled(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, number: int) -> Tensor:
-    """Attention by the chosen kernel, as one operation that a compiler leaves as it is; the answer is contiguous."""
+    """Attention by the chosen kernel, as an operator that the compiler does not look into; the result is contiguous."""
     return KNOWN[number].choice(q, k, v, bias)(q.contiguous(), k, v, bias).contiguous()
 
 
@@ -83,10 +83,10 @@ def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, number: int) -> Tens
 
 
 class CudaAttention(Attention):
-    """Softmax attention [b, heads, n, d] in one type; where widths differ or there is a bias, by the fastest kernel.
+    """Softmax attention [b, heads, n, d] in one dtype, by the fastest kernel if widths differ or there is a bias.
 
-    A kernel is chosen at the first call with such shapes, which must not be inside a capture. `chosen` names the
-    kernel of each (queries, keys, values, has a bias).
+    The first call with new shapes chooses the kernel, and must not be inside a capture. `chosen` maps (shapes of
+    queries, keys and values, whether there is a bias) to the kernel.
     """
 
     def __init__(self, dtype: torch.dtype, backends: Sequence[Backend] = BACKENDS, timer: Timer | None = None) -> None:
@@ -101,13 +101,13 @@ class CudaAttention(Attention):
         if not q.is_cuda or (v.shape[-1] == k.shape[-1] and bias is None):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
         bias = None if bias is None else bias.to(q.dtype)
-        if torch.compiler.is_compiling():  # which is not to look into the choice, and not to choose by itself
+        if torch.compiler.is_compiling():  # keep the compiler from tracing the choice, and from choosing by itself
             opaque: Tensor = torch.ops.rtseg.attention(q, k, v, bias, self.number)
             return opaque
         return self.choice(q, k, v, bias)(q.contiguous(), k, v, bias)
 
     def choice(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Backend:
-        """The kernel for such shapes."""
+        """The kernel for inputs of these shapes."""
         shapes = (q.shape, k.shape, v.shape, bias is not None)
         if shapes not in self.chosen:
             tried = None if bias is None else holed(bias)
@@ -116,16 +116,16 @@ class CudaAttention(Attention):
 
 
 def holed(bias: Tensor) -> Tensor:
-    """A bias of the same kind that hides every third key, others in each row of the batch.
+    """A bias of the same shape that hides every third key, different ones in each row of the batch.
 
-    One that hides nothing, as at the first call, would not show that a kernel ignores it, or takes another row's.
+    A bias that hides nothing, as on the first call, would not reveal a kernel that ignores it or reads another row.
     """
     row_b, key_m = (torch.arange(n, device=bias.device) for n in (bias.shape[0], bias.shape[-1]))
     return torch.zeros_like(bias).masked_fill(((row_b[:, None] + key_m) % 3 == 2)[:, None, None], float("-inf"))
 
 
 def fastest(backends: Sequence[Backend], inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], timer: Timer) -> Backend:
-    """The backend that takes the least time of those that run and are right; `EngineError` if there is none."""
+    """The fastest of the backends that run and give the right result. Raises `EngineError` if there is none."""
     expected, allowed = plain(*inputs), TOLERANCE.get(inputs[0].dtype, HALF_TOLERANCE)
     found: list[tuple[float, Backend]] = []
     problems = []
@@ -133,13 +133,13 @@ def fastest(backends: Sequence[Backend], inputs: tuple[Tensor, Tensor, Tensor, T
         try:
             seen = backend(*inputs)[:, :, :CHECKED].float()
             error = float((seen - expected).norm() / expected.norm())
-            if not error <= allowed:  # not: a comparison with NaN is False
+            if not error <= allowed:  # and not `error > allowed`, which is False for NaN
                 problems.append(f"{backend.name}: is off by {error:.1%}")
                 continue
             found.append((timer(partial(backend, *inputs)), backend))
         except torch.OutOfMemoryError:
             problems.append(f"{backend.name}: out of memory")
-        except RuntimeError as e:  # how torch says that a backend does not take these inputs
+        except RuntimeError as e:  # torch's error for inputs that a backend does not take
             problems.append(f"{backend.name}: {str(e).splitlines()[0]}")
     if not found:
         tried = "; ".join(problems)
@@ -148,7 +148,7 @@ def fastest(backends: Sequence[Backend], inputs: tuple[Tensor, Tensor, Tensor, T
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """What attention is, in fp32, for the first queries."""
+    """Attention in plain fp32, for the first `CHECKED` queries."""
     scores = q[:, :, :CHECKED].float() @ k.float().transpose(2, 3) * k.shape[-1] ** -0.5
     if bias is not None:
         scores = scores + bias.float()
@@ -157,7 +157,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def device_ms(call: Callable[[], object], repeats: int | None = None) -> float:
-    """The median time of a call on the GPU, in milliseconds; `repeats`: None takes `REPEATS`."""
+    """The median time of a call on the GPU, in milliseconds. `repeats`: None means `REPEATS`."""
     repeats = repeats or REPEATS
     call()
     times: list[float] = []

@@ -1,6 +1,6 @@
 """The fixed buffers that captured steps read, and the upload into them.
 
-There is one set for all numbers of objects and memory slots: a step for fewer reads the first rows of it.
+One set serves all numbers of objects and memory slots: a step for fewer reads its first rows.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from ...sam2 import Recall
 from ..picture.device_picture import lies_on
 from ..picture.upload import PinnedBuffer
 
-ALIGNED = 256  # bytes; where the picture starts behind the facts
+ALIGNED = 256  # bytes that the start of the picture, behind the facts, is aligned to
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """The small inputs of a step beside the picture, for b objects, t memory slots and p pointers.
 
-    `slots_bt` int64: where each memory lies in the pool; `rows_bt` int64: its row of the temporal table; `present_bt`:
-    whether it is there; `ages_bp` fp32 and `real_bp`: of the pointers; `own_b` int64: where the new memory goes.
+    `slots_bt` int64: each memory's slot in the pool; `rows_bt` int64: its row of the temporal table; `present_bt` bool:
+    whether there is one; `ages_bp` fp32 and `real_bp` bool: the same of the pointers; `own_b` int64: the slot of the
+    new memory.
     """
 
     slots_bt: Any
@@ -38,13 +39,13 @@ class Facts:
 
     @property
     def all(self) -> tuple[Any, ...]:
-        """In the order in which they are given."""
+        """All fields in the order of the constructor."""
         return self.slots_bt, self.rows_bt, self.own_b, self.ages_bp, self.present_bt, self.real_bp
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How facts for up to so many objects, memories and pointers lie in a buffer."""
+    """The layout of facts in a buffer, for up to this many objects, memories and pointers."""
 
     objects: int
     slots: int
@@ -57,12 +58,12 @@ class Layout:
 
     @property
     def nbytes(self) -> int:
-        """With what fills up the last line."""
+        """The size of the facts in bytes, padded to `ALIGNED`."""
         used = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in self._parts())
         return -(-used // ALIGNED) * ALIGNED
 
     def facts_in(self, bytes_u8: Tensor) -> Facts:
-        """Views of the facts at the start of a buffer; the widest types come first, so all are aligned."""
+        """Views of the facts at the start of a buffer. The widest dtypes come first, so that all are aligned."""
         views, at = [], 0
         for dtype, shape in self._parts():
             size = dtype.itemsize * int(np.prod(shape))
@@ -72,9 +73,9 @@ class Layout:
 
 
 class Inputs:
-    """What is uploaded with each picture of one size [H, W, 3], uint8: the picture and the facts, in one copy.
+    """The upload for each picture of one size, uint8 [H, W, 3]: the picture and the facts, in one copy.
 
-    There are two buffers of pinned memory: while one is read, the other is filled.
+    There are two buffers of pinned memory: one is filled while the other is read.
     """
 
     def __init__(self, layout: Layout, height: int, width: int, device: torch.device) -> None:
@@ -87,7 +88,7 @@ class Inputs:
         self._facts = layout.facts_in(self._device_u8)
 
     def picture_in(self, bytes_u8: Tensor) -> Tensor:
-        """Where the picture lies in such a buffer."""
+        """A view of the picture in such a buffer."""
         return bytes_u8[self.layout.nbytes :].view(self._picture_shape)
 
     def facts(self, objects: int, slots: int, pointers: int) -> Facts:
@@ -102,9 +103,9 @@ class Inputs:
         self, image_hwc: ImageU8, recalls: Sequence[Recall] = (), places: Sequence[Sequence[int]] = (),
         own: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """Upload a picture, and what each object recalls: slots `places` of the pool; the new memory goes to `own`.
+        """Upload a picture and its facts: each object recalls the pool's slots `places`, and writes to slot `own`.
 
-        For a picture that is on the device already only the facts are uploaded.
+        If the picture is on the device already, only the facts are uploaded.
         """
         filled = self._hosts[0]
         self._hosts.reverse()
@@ -112,7 +113,7 @@ class Inputs:
         there_hwc = lies_on(image_hwc, self._device_u8.device)
         if there_hwc is None:
             filled.picture_hwc[:] = image_hwc
-        filled.head_u8[:] = 0  # the blank slot, of which nothing is seen
+        filled.head_u8[:] = 0  # all places name the blank slot, and are masked
         write(filled.facts, recalls, places, own)
         if there_hwc is None:
             filled.host.up(self._device_u8)
@@ -121,9 +122,10 @@ class Inputs:
             self.picture_hwc.copy_(there_hwc)
 
     def noise(self, seed: int, scratch: int) -> None:
-        """A random picture, every slot and pointer present, all memories in slot `scratch`, where the new one goes.
+        """Fill the device's buffer with a random picture, and with facts in which every slot and pointer is present.
 
-        With it kernels are chosen, and a graph is checked to depend on its inputs.
+        All memories are in slot `scratch`, and so is the new one. This is the input for choosing kernels, and for
+        checking that a graph depends on its inputs.
         """
         f = self._facts
         for fact, value in ((f.slots_bt, scratch), (f.own_b, scratch), (f.rows_bt, 0), (f.ages_bp, 1)):
@@ -134,12 +136,12 @@ class Inputs:
         self.picture_hwc.copy_(torch.from_numpy(picture_hwc))
 
     def clear(self) -> None:
-        """All zeros: no memory, no pointer."""
+        """Fill the device's buffer with zeros: no memory, no pointer."""
         self._device_u8.zero_()
 
 
 class Filled:
-    """Host memory as arrays: made once, for a view costs as much as what is written through it."""
+    """Numpy views of pinned memory. They are made once, because making one costs as much as writing through it."""
 
     def __init__(self, host: PinnedBuffer, inputs: Inputs) -> None:
         self.host = host
@@ -149,12 +151,12 @@ class Filled:
 
 
 def arrays_of(facts: Facts) -> Facts:
-    """The same memory as NumPy's."""
+    """Numpy views of the same memory."""
     return Facts(*(fact.numpy() for fact in facts.all))
 
 
 def write(facts: Facts, recalls: Sequence[Recall], places: Sequence[Sequence[int]], own: Sequence[int]) -> None:
-    """Fill facts that are arrays, all of it zero before."""
+    """Fill facts that are numpy arrays, and zero before."""
     slots_bt, rows_bt, own_b, ages_bp, present_bt, real_bp = facts.all
     own_b[: len(own)] = own
     for i, recall in enumerate(recalls):
@@ -166,7 +168,7 @@ def write(facts: Facts, recalls: Sequence[Recall], places: Sequence[Sequence[int
 
 
 def randomize(tensors: Sequence[Tensor], seed: int) -> None:
-    """Fill with normal numbers, the same on every device."""
+    """Fill tensors with normally distributed numbers that are the same on every device."""
     draw = np.random.default_rng(seed)
     for tensor in tensors:
         tensor.copy_(torch.from_numpy(draw.standard_normal(tuple(tensor.shape), np.float32)))

@@ -1,4 +1,4 @@
-"""The GPU of an engine: whether torch can use it, and turns for threads and streams that share it."""
+"""The GPU of an engine: checks that torch can use it, and turns for the threads and streams that share it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...base.errors import EngineError
 
 
 def check_device(precision: str, device: str) -> None:
-    """`EngineError` if torch sees no GPU, cannot run on this one, or it does not multiply in this precision."""
+    """Raise `EngineError` if torch sees no GPU or cannot run on this one, or if the GPU lacks the precision."""
     if not torch.cuda.is_available():
         remedy = 'see `rtseg doctor`, or use runtime = "cpu" or "auto"'
         raise EngineError(f'runtime = "cuda": torch {torch.__version__} sees no CUDA device; {remedy}')
@@ -20,8 +20,8 @@ def check_device(precision: str, device: str) -> None:
     try:
         torch.ones(1, device=device).add_(1).item()
     except torch.OutOfMemoryError:
-        raise  # memory is full; the GPU itself works
-    except RuntimeError as e:  # a GPU that this build of torch has no code for, or a driver that is too old
+        raise  # its memory is full, but the GPU works
+    except RuntimeError as e:  # this build of torch has no code for the GPU, or the driver is too old
         problem = str(e).splitlines()[0]
         raise EngineError(f"{name}: torch {torch.__version__} cannot run on it ({problem}); see `rtseg doctor`") from e
     with torch.cuda.device(device):
@@ -31,7 +31,7 @@ def check_device(precision: str, device: str) -> None:
 
 
 def indexed(device: str) -> torch.device:
-    """A device by number: "cuda" alone would be whichever is current when it is asked."""
+    """The device with its number: "cuda" alone would mean whichever is current at each use."""
     found = torch.device(device)
     if str(found) == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
@@ -39,7 +39,7 @@ def indexed(device: str) -> torch.device:
 
 
 class Turns:
-    """One thread at a time on one device, and one stream after the other: the buffers of an engine are shared."""
+    """Lets threads and streams use one device in turn, because they share the buffers of an engine."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._lock = device, RLock()
@@ -47,10 +47,10 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Inside, the device is the current one, and its work comes after all that other callers have queued so far.
+        """A context in which the device is current, and work runs after everything that other callers have queued.
 
-        Also after what they queued since their own turns: what one has let go of, and still reads, is written over
-        here.
+        This includes work that they queued after their own turns: it may still read memory that they have freed, and
+        that is overwritten here.
         """
         with self._lock:
             if self._device.type != "cuda":

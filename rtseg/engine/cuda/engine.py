@@ -1,16 +1,15 @@
 """The `cuda` engine: a tracked frame as one CUDA graph, from the bytes of the picture to masks and memories.
 
-A step reads fixed buffers on the device and is captured once for each number of objects, number of memory slots and
-size of picture: all that the recipe foresees, when a size is made `ready` or first tracked (a few seconds). On a frame
-the host fills one pinned buffer, copies it up, copies the pointers, launches the graph, and copies the answers out.
-The memories stay where they are: the frame's facts say in which slots of the pool they lie, and which gets the new one
-(pool.py).
+A step reads fixed buffers on the device. It is captured once for each number of objects, number of memory slots and
+size of picture: all that the recipe foresees, when a size is made `ready` or first tracked (a few seconds). For each
+frame the host fills one pinned buffer, uploads it, copies the pointers, launches the graph, and copies the results.
+The memories stay in place: the frame's facts name their slots in the pool, and the slot of the new one (pool.py).
 
-Objects that have just appeared bring fewer memories than there are slots; the empty ones are masked. In the long run
-every slot is full, and a second graph without a mask may use kernels that take none. The verbs are the step's own
-parts, launched one by one; only prompted frames are decoded as in `TorchEngine`.
+New objects have fewer memories than there are slots; the empty slots are masked. In the long run every slot is full:
+for this a second graph has no mask, and may use kernels that take none. The verbs are the step's own parts, launched
+one by one; only prompted frames are decoded as in `TorchEngine`.
 
-Threads may share an engine, and take turns.
+Threads may share an engine; they take turns.
 """
 
 from __future__ import annotations
@@ -43,9 +42,9 @@ from .steps import Kind, Size, Steps, Work
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None = None) -> CudaEngine:
-    """The engine on the recipe's CUDA device; there is nothing to build, so `built` is not read.
+    """Open the engine on the recipe's CUDA device. `built` is ignored, as there is nothing to build.
 
-    Raises `EngineError` where there is no usable GPU, it lacks the precision, or its memory does not do.
+    Raises `EngineError` if there is no usable GPU, or if it lacks the precision or the memory.
     """
     device = recipe.device if recipe.device.startswith("cuda") else "cuda"
     check_device(recipe.precision, device)
@@ -53,13 +52,13 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None = 
 
 
 class CudaEngine(PooledEngine):
-    """`TorchEngine` with the tracked frame in fixed shapes; on a CPU it does the same without a graph.
+    """`TorchEngine` with the tracked step in fixed shapes; on a CPU it does the same without a graph.
 
     `fuse` compiles with torch's inductor: the image encoder when the engine is opened (a minute the first time, then
-    seconds), and the rest of a step for each kind of it that is foreseen, for up to two objects, when a size is made
-    `ready`. Nothing is ever compiled in the middle of a feed. Graphs are captured in the middle of one only for
-    pictures of a size that nobody made `ready`, and for a tracker with another policy than the recipe's. A frame with
-    more objects or memories than any step takes goes through the verbs.
+    seconds), and the other parts of each foreseen kind of step, for up to two objects, when a size is made `ready`.
+    Nothing is ever compiled during a feed. Graphs are captured during a feed only for pictures of a size that was not
+    made `ready`, and for a tracker with another policy than the recipe's. A frame with more objects or memories than
+    any step takes goes through the verbs.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class CudaEngine(PooledEngine):
         self._turns = Turns(place)
         self._products, self._stream = dtypes(recipe.precision)
         with self._call():
-            # Before the network moves: the tables are made on the CPU, where the weights still are, and move with it.
+            # Before the network moves, because tables are made on the CPU from the weights, and move with them.
             static = StaticNetwork(network, CudaAttention(self._products)).join()
             super().__init__(network, recipe, weights_hash, str(place))
             self._static = static.to(self.device).precise(self._products, self._stream)
@@ -95,7 +94,7 @@ class CudaEngine(PooledEngine):
 
     @torch.inference_mode()
     def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
-        """As in `Readies`. Sizes that were only tried before, as in a warm-up, are freed."""
+        """As in `Readies`. Frees sizes that were used before without `ready`, as in a warm-up."""
         with self._call():
             self._steps.ready(height, width, Work(self._step, self._fuse), beat)
             self.description = f"{self._kept}, {self._parts.state}"
@@ -155,8 +154,7 @@ class CudaEngine(PooledEngine):
         prepared = self._steps.prepared(size, kind, Work(self._step, self._fuse))
         size.inputs.load(image_hwc, recalls, slots, own)
         copy_all([(self._pointers_bpd[i, : len(r.ages)], r.pointers_pc) for i, r in enumerate(recalls)])
-        # A correction leaves an object with one more pointer for good, and the mask is for pointers too: from there on
-        # it is tracked with one.
+        # After a correction an object has one more pointer for good. It then needs the mask, which is for pointers too.
         alike = all((len(r.memories), len(r.ages)) == self._shapes.full_bank for r in recalls)
         return (prepared.full if alike and prepared.full else prepared.masked)()[:4]
 
@@ -166,16 +164,16 @@ class CudaEngine(PooledEngine):
         return fits and len(recalls) <= most.objects
 
     def _keys_of(self, memory: Remembered) -> Tensor:
-        """A memory's keys [L, n, D]; made here for those that no engine like this one wrote."""
+        """A memory's keys [L, n, D]; computed here for a memory of another kind of engine."""
         if memory.keys_lnd is not None:
             return memory.keys_lnd.to(self._products)
         keys_lnd: Tensor = self._static.attend.keys_of(memory.map_chw.flatten(1).T[None])[0]
         return keys_lnd.to(self._products)
 
     def _step(self, size: Size, kind: Kind, full: bool) -> tuple[Tensor, ...]:
-        """From the inputs to logits, IoU, score and pointer; the memories go into the pool.
+        """From the inputs to logits, IoU, score and pointer. The new memories are written to the pool.
 
-        The last answer is what lies in the slot that a capture is proved by.
+        The last result is the content of slot `SCRATCH`, by which a capture is checked.
         """
         b, resize = kind.objects, size.resize
         picture_hwc = size.inputs.picture_hwc
@@ -188,13 +186,13 @@ class CudaEngine(PooledEngine):
         return logits.float(), iou.float(), score.float(), pointer.float(), self._pool.values_snm[SCRATCH]
 
     def _memory(self, size: Size, kind: Kind, full: bool) -> tuple[Tensor, ...]:
-        """What attention reads beside the picture."""
+        """The inputs of attention beside the picture's features."""
         b, pointers = kind.objects, self._shapes.full_bank[1] if full else self._shapes.layout.pointers
         facts = size.inputs.facts(b, kind.slots, pointers)
         return self._pool.keys_slnd, self._pool.values_snm, self._pointers_bpd[:b, :pointers], *facts.all
 
     def _fuse(self, size: Size, kind: Kind, full: bool, beat: Callable[[], None]) -> None:
-        """Compile what such a step calls."""
+        """Compile the parts that this kind of step calls."""
 
         def draw(part: str) -> Draw:
             def drawn(seed: int) -> Sequence[Tensor]:
@@ -221,7 +219,7 @@ class CudaEngine(PooledEngine):
         self._parts.fuse(kind, full, draw, beat)
 
     def _rehearse(self, image_hwc: ImageU8) -> None:
-        """Run each kind of prompt once: kernels are loaded and chosen on first use."""
+        """Run each kind of prompt once, because kernels are loaded and chosen on first use."""
         features = self.encode_image(image_hwc)
         conditioned = self.attend(features, [None])
         click = PromptBatch(np.ones((1, 1, 2), np.float32), np.ones((1, 1), np.int64))
@@ -236,7 +234,7 @@ class CudaEngine(PooledEngine):
 
     @contextmanager
     def _call(self) -> Iterator[None]:
-        """One thread at a time, on the engine's device; where its memory is full, an error that says what helps."""
+        """A context for one thread at a time on the engine's device. Full memory raises an error with a remedy."""
         try:
             with self._turns.turn(), torch.inference_mode():
                 yield

@@ -1,4 +1,4 @@
-"""How attention reads memories: from the pool, as a captured step does, or stacked, wherever they are."""
+"""How attention reads memories: from the pool, as a captured step does, or stacked from anywhere."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .buffers import Facts, Layout, arrays_of, write
 
 
 class PoolRead(PaddedRead):
-    """`PaddedRead` of memories in a pool: what the facts name is gathered into the layout that attention takes.
+    """`PaddedRead` for memories in a pool: gathers the slots that the facts name into the layout that attention takes.
 
-    The same sums as there; keys and values are written once, to where attention reads them.
+    The sums are the same; keys and values are written once, to where attention reads them.
     """
 
     def __init__(
@@ -26,9 +26,9 @@ class PoolRead(PaddedRead):
     ) -> None:  # fmt: skip
         b, t = facts.slots_bt.shape
         layers, n, dim = keys_slnd.shape[1:]
-        # A pointer that is not there may be anything: its row still holds what was there before.
+        # The row of an absent pointer still holds an earlier one, which may be anything.
         known_bpd = pointers_bpd if whole else pointers_bpd.masked_fill(~facts.real_bp[:, :, None], 0.0)
-        if torch.compiler.is_compiling():  # which writes once by itself, where nothing is written in place
+        if torch.compiler.is_compiling():  # the compiler writes once by itself, if nothing is written in place
             keys_btlnd, values_btnm = keys_slnd[facts.slots_bt], values_snm[facts.slots_bt].to(keys_slnd.dtype)
             super().__init__(
                 attend, keys_btlnd, values_btnm, facts.rows_bt, facts.present_bt, known_bpd, facts.ages_bp,
@@ -54,7 +54,7 @@ def stacked(
     attend: Attend, recalls: Sequence[Recall], capacity: Layout, blank: Remembered, upload: Uploader,
     keys_of: Callable[[Remembered], Tensor],
 ) -> PaddedRead:  # fmt: skip
-    """The same of memories that lie anywhere; `blank` fills up to as many memories as there is `capacity` for."""
+    """`PaddedRead` for memories that are anywhere, padded with `blank` to the slots of `capacity`."""
     each = [[*recall.memories, *[blank] * (capacity.slots - len(recall.memories))] for recall in recalls]
     keys = torch.stack([torch.stack([keys_of(m) for m in memories]) for memories in each])
     values = torch.stack([torch.stack([m.map_chw.flatten(1).T for m in memories]) for memories in each])

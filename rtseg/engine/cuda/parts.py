@@ -1,4 +1,4 @@
-"""The parts of a tracked step as functions of tensors alone: plain, or compiled for the shapes of a kind of step."""
+"""The parts of a tracked step as functions of tensors: plain, or compiled for the shapes of one kind of step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ATTEND, DECODE, REMEMBER = "attend", "decode", "remember"
 
 
 class Parts:
-    """What a step calls; `compile` says with what: None, plain parts throughout."""
+    """The functions that a step calls. `compile` compiles them; None: all stay plain."""
 
     def __init__(self, static: StaticNetwork, compile: Callable[[Verb, Draw], Verb] | None = None) -> None:
         self._compile = compile
@@ -48,7 +48,7 @@ class Parts:
         return self._compiled.get((ATTEND, kind, full), self._attending[full])
 
     def decode(self, objects: int) -> Verb:
-        """(conditioned, mid, fine) to logits, IoU, score, pointer, and what was drawn of absent objects too."""
+        """(conditioned, mid, fine) to logits, IoU, score, pointer, and the logits before absent objects are emptied."""
         return self._compiled.get((DECODE, objects), self._drawn)
 
     def remember(self, objects: int) -> Verb:
@@ -56,7 +56,7 @@ class Parts:
         return self._compiled.get((REMEMBER, objects), self._written)
 
     def fuse(self, kind: Kind, full: bool, draw: Callable[[str], Draw], beat: Callable[[], None]) -> None:
-        """Compile what this kind of step calls, and was not compiled before; `draw` gives inputs for each part."""
+        """Compile those parts of this kind of step that are not compiled yet. `draw` gives inputs for each part."""
         if self._compile is None or kind.objects > MOST_OBJECTS:
             return
         asked: tuple[tuple[Hashable, str, Verb], ...] = (
@@ -70,7 +70,7 @@ class Parts:
                 self._compiled[key] = self._compile(plain, draw(part))
 
     def resize(self, to_image: TorchResize, draw: Draw) -> Verb:
-        """Pictures of one size to the network's."""
+        """The resizing of pictures of one size to the network's, compiled if the parts are."""
 
         def resized(picture_hwc: Tensor) -> tuple[Tensor, ...]:
             return (to_image(picture_hwc),)
@@ -79,12 +79,12 @@ class Parts:
 
     @property
     def state(self) -> str:
-        """For the engine's description: how many of the parts that were compiled are used."""
+        """How many of the compiled parts are used, for the engine's description."""
         plain = {id(verb) for verb in (*self._attending.values(), self._drawn, self._written)}
         used = sum(id(verb) not in plain for verb in self._compiled.values())
         return f"{used} of {len(self._compiled)} parts of a step fused" if self._compiled else "plain step"
 
 
 def compiling(backend: str = "inductor") -> Callable[[Verb, Draw], Verb]:
-    """With torch's compiler."""
+    """The `compile` of `Parts` with torch's compiler."""
     return lambda verb, draw: fused(verb, draw, backend)

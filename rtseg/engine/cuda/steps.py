@@ -1,4 +1,4 @@
-"""The steps that are captured: for which numbers of objects and memories, and for which sizes of pictures."""
+"""Captured steps, by the size of pictures and by the numbers of objects and memories."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .buffers import Inputs, randomize
 from .fuse import exact_fp32
 from .step_shapes import StepShapes
 
-SIZES = 2  # of pictures, whose steps are kept; the least recently used one makes room
+SIZES = 2  # sizes of pictures whose steps are kept; a further one replaces the least recently used
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a step is prepared for: objects, and memory slots of each."""
+    """The kind of a step: the number of objects, and of memory slots of each."""
 
     objects: int
     slots: int
@@ -38,21 +38,19 @@ class Prepared:
 
 @dataclass(slots=True)
 class Size:
-    """What is kept for pictures of one size; `asked`: somebody made it `ready`.
+    """What is kept for pictures of one size. `asked`: it was made `ready`; `resize`: `to_image`, compiled.
 
-    `resize`: `to_image`, compiled.
+    A graph reads `inputs` and the tables of `to_image` at their addresses, but does not keep them alive.
 
-    A graph reads `inputs` and the tables of `to_image` at their addresses, and does not keep them alive itself.
-
-    Its graphs are captured on a stream of its own (None: on a CPU), and go together: with any graph torch 2.12 and
-    later free the workspaces of cuBLAS that all others from the same stream work in. So a second size takes as much
-    memory as the first.
+    Each size has its own stream for captures (None: on a CPU), and its graphs are freed together: when torch 2.12 or
+    later frees a graph, it frees the cuBLAS workspaces of all graphs from the same stream. So a second size takes as
+    much memory as the first.
     """
 
     inputs: Inputs
     to_image: TorchResize
     stream: torch.cuda.Stream | None
-    runner: Callable[[Step, Disturb], Step] | None = None  # that captures; None: as `Steps.runner` does
+    runner: Callable[[Step, Disturb], Step] | None = None  # captures steps; None: `Steps.runner` does
     resize: Callable[[Tensor], Sequence[Tensor]] | None = None
     steps: dict[Kind, Prepared] = field(default_factory=dict)
     asked: bool = False
@@ -60,10 +58,9 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step does: `run` of (size, kind, whether every slot holds a memory) gives its answers.
+    """What a step does: `run` takes (size, kind, whether every slot holds a memory) and returns the results.
 
-    `fuse`, of the same and a heartbeat, compiles for it; that takes minutes, and is only asked for where a size is made
-    ready.
+    `fuse` takes the same and a heartbeat, and compiles the parts. This takes minutes, so only `ready` calls it.
     """
 
     run: Callable[[Size, Kind, bool], Sequence[Tensor]]
@@ -71,10 +68,10 @@ class Work:
 
 
 class Steps:
-    """Captures on demand, and keeps, the steps of an engine.
+    """Captures the steps of an engine on demand, and keeps them.
 
-    `pointers_bpd` and the slots of the pool are read by all of them. What a step does comes with each call and is not
-    kept: it knows the engine, which is to be freed with its last holder.
+    All steps read `pointers_bpd` and the slots of the pool. Each call brings its `Work`, which is not kept, because it
+    refers to the engine and would keep it alive.
     """
 
     def __init__(self, shapes: StepShapes, pool: Pool, pointers_bpd: Tensor, image_size: int) -> None:
@@ -82,11 +79,11 @@ class Steps:
         self._image_size, self._device = image_size, pointers_bpd.device
         self.sizes: OrderedDict[tuple[int, int], Size] = OrderedDict()  # by height and width
         self.runner: Callable[[Step, Disturb], Step] = plain
-        # As few as can be: torch keeps workspaces of cuBLAS for each that was ever used (32 MB on Hopper).
+        # As few as possible: torch keeps cuBLAS workspaces for each stream that was ever used (32 MB on Hopper).
         self._streams = [torch.cuda.Stream(self._device) for _ in range(SIZES)] if self._device.type == "cuda" else []
 
     def size(self, height: int, width: int) -> Size:
-        """What is kept for pictures of this size; the least recently used size is dropped for a new one."""
+        """What is kept for pictures of this size. A new size replaces the least recently used one."""
         if (height, width) not in self.sizes:
             while len(self.sizes) >= SIZES:
                 self._let_go(next(iter(self.sizes)))
@@ -99,7 +96,7 @@ class Steps:
         return self.sizes[height, width]
 
     def ready(self, height: int, width: int, work: Work, beat: Callable[[], None]) -> None:
-        """Capture all that is foreseen; sizes that were only tried before, as in a warm-up, are let go."""
+        """Capture all foreseen steps. Free sizes that were used before without `ready`, as in a warm-up."""
         for tried in [known for known, size in self.sizes.items() if not size.asked and known != (height, width)]:
             self._let_go(tried)
         size = self.size(height, width)
@@ -108,7 +105,7 @@ class Steps:
         self._capture_foreseen(size, work, beat)
 
     def prepared(self, size: Size, kind: Kind, work: Work) -> Prepared:
-        """The step of this kind; captured now, with all others that are foreseen, where nobody asked for it before."""
+        """The step of this kind. If the size has no steps yet, all foreseen ones are captured now."""
         if not size.steps:
             self._capture_foreseen(size, work, lambda: None)
         if kind not in size.steps:
@@ -117,11 +114,11 @@ class Steps:
 
     def _let_go(self, size: tuple[int, int]) -> None:
         if self.sizes[size].steps and self._device.type == "cuda":
-            torch.cuda.current_stream().synchronize()  # a graph that still runs is not to be destroyed
+            torch.cuda.current_stream().synchronize()  # a graph that still runs must not be destroyed
         del self.sizes[size]
 
     def _capture_foreseen(self, size: Size, work: Work, beat: Callable[[], None]) -> None:
-        # The largest first: where memory does not do, that shows at once.
+        # The largest first, so that too little memory is found at once.
         for objects in range(self._shapes.layout.objects, 0, -1):
             for slots in self._shapes.foreseen:
                 if Kind(objects, slots) not in size.steps:
@@ -136,9 +133,10 @@ class Steps:
         size.inputs.clear()
 
     def _capture(self, size: Size, kind: Kind, work: Work) -> None:
-        """Capture both runners at once: the second is needed seconds after the first, and would be a hiccup then."""
+        """Capture both variants at once: the full one is needed seconds later, and its capture would stall the feed."""
         if size.stream is not None and not size.steps:
-            # A pool for all graphs of the size. Of one whose graphs are gone torch takes no more while it is in use.
+            # One memory pool for all graphs of the size, and a new one after they are freed: torch takes no more from
+            # a pool whose graphs are gone while it is in use.
             size.runner = partial(captured, pool=torch.cuda.graph_pool_handle(), stream=size.stream)
         self.noise(size, 0)
         full = None
@@ -149,12 +147,12 @@ class Steps:
                 if kind.slots == self._shapes.full_bank[0]:
                     full = run(lambda: work.run(size, kind, True), lambda: self.noise(size, 2))
         except BaseException:
-            size.steps.clear()  # what was captured before does not outlive a graph that is not kept
+            size.steps.clear()  # freeing the failed graph makes the earlier ones of this size unusable, too
             raise
         size.inputs.clear()
         size.steps[kind] = Prepared(masked, full)
 
     def noise(self, size: Size, seed: int) -> None:
-        """Put something into all that a step reads."""
+        """Fill everything that a step reads with random numbers."""
         size.inputs.noise(seed, SCRATCH)
         randomize([self._pool.values_snm[SCRATCH], self._pool.keys_slnd[SCRATCH], self._pointers_bpd], seed)

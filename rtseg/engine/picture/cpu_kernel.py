@@ -29,7 +29,7 @@ class AxisTable(Structure):
 
 
 class ResizeTables:
-    """How pictures [height, width, 3] become a normalised square of `size`: the tables of both axes."""
+    """The tables of both axes for making pictures [height, width, 3] a normalised square of `size` pixels a side."""
 
     def __init__(self, height: int, width: int, size: int) -> None:
         self.shape, self.size = (height, width, 3), size
@@ -40,18 +40,18 @@ class ResizeTables:
 
 
 class CpuPicture:
-    """`to_input` on the kernel. The tables of the last few sizes are kept: a feed's pictures have one size."""
+    """`to_input` on the kernel. It keeps the tables of the last few sizes; the pictures of a feed have one size."""
 
     def __init__(self, kernels: Kernels, size: int) -> None:
         self._kernels = kernels
         self._tables = lru_cache(4)(partial(ResizeTables, size=size))
 
     def __call__(self, image_hwc: ImageU8) -> Tensor:
-        """A picture uint8 [H, W, 3] RGB to float32 [1, 3, S, S]. `EngineError` for another type or shape."""
+        """Convert a picture uint8 [H, W, 3] RGB to float32 [1, 3, S, S]. Raises `EngineError` for any other array."""
         tables = self._tables(*image_hwc.shape[:2])
         if image_hwc.shape != tables.shape or image_hwc.dtype != np.uint8:
             raise EngineError(f"a picture {image_hwc.dtype} {image_hwc.shape}; expected uint8 {tables.shape}")
-        if image_hwc.strides[1:] != (3, 1):  # a mirrored one, say
+        if image_hwc.strides[1:] != (3, 1):  # a mirrored picture, for example
             image_hwc = np.ascontiguousarray(image_hwc)
         out = torch.empty(1, 3, tables.size, tables.size, dtype=torch.float32, device="cpu")
         self._kernels.call(

@@ -1,4 +1,4 @@
-"""A picture that stays on its GPU, and otherwise behaves like an array."""
+"""A picture that stays on its GPU, and otherwise behaves like a numpy array."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Size = tuple[int, int]  # width, height
 
 
 class DevicePicture:
-    """A picture uint8 RGB [H, W, 3] on a GPU. Nobody changes it, except the overlay, which is drawn last.
+    """A picture uint8 RGB [H, W, 3] on a GPU. It does not change, except when the overlay is drawn, at the end.
 
-    numpy takes it for an array and then copies all of it to the host. The work that makes a picture is done by the time
-    the object exists.
+    numpy treats it as an array and copies all of it to the host. The GPU's work on the picture is done when the
+    constructor returns.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 3
 
     def __init__(self, picture_hwc: Tensor, sample: Size | None = None) -> None:
-        """`sample`: the (width, height) that `sampled` will be asked for. The host waits for the picture here."""
+        """Wait for the picture. `sample`: the (width, height) of later calls of `sampled`, which it prepares."""
         self.picture_hwc = picture_hwc
         self.shape: tuple[int, ...] = tuple(picture_hwc.shape)
         self._sample = (sample, self._sampled(*sample)) if sample else None
@@ -32,7 +32,7 @@ class DevicePicture:
             torch.cuda.current_stream(picture_hwc.device).synchronize()
 
     def sampled(self, width: int, height: int) -> ImageU8:
-        """The pixels [height, width, 3] that OpenCV's INTER_NEAREST takes of it."""
+        """The picture resized to [height, width, 3] as by OpenCV's INTER_NEAREST, on the host."""
         if self._sample is not None and self._sample[0] == (width, height):
             return self._sample[1]
         return self._sampled(width, height)
@@ -51,7 +51,7 @@ class DevicePicture:
 
 
 def lies_on(image_hwc: object, device: torch.device) -> Tensor | None:
-    """A picture that is on this device already, for the current stream to read; None for any other."""
+    """The tensor of a picture on this device, marked as used by the current stream; None for any other picture."""
     if not isinstance(image_hwc, DevicePicture) or image_hwc.picture_hwc.device != device:
         return None
     if image_hwc.picture_hwc.is_cuda:

@@ -1,4 +1,4 @@
-"""`frame.cu` on torch tensors: pictures to RGB and to the network's input, and masks onto pictures."""
+"""The kernels of `frame.cu` on torch tensors: NV12 to RGB, pictures to the network's input, masks onto pictures."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ...base.types import ImageU8
 from .launch import Launcher, launcher
 
 SOURCE = Path(__file__).with_name("frame.cu")
-ARCHITECTURES = (80, 86, 87, 89, 90, 100, 110, 120)  # that the tests compile for, Jetson's 87 and 110 among them
+ARCHITECTURES = (80, 86, 87, 89, 90, 100, 110, 120)  # the tests compile for these; 87 and 110 are Jetson's
 ORDERS = {"rgb": 0, "bgr": 1}
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-# Weights of red and blue in the luma of each matrix, by FFmpeg's names (ITU-T H.273).
+# The weights of red and blue in the luma of each matrix, under FFmpeg's names (ITU-T H.273).
 LUMA = {
     "bt709": (0.2126, 0.0722),
     "fcc": (0.30, 0.11),
@@ -29,7 +29,7 @@ LUMA = {
     "smpte240m": (0.212, 0.087),
     "bt2020nc": (0.2627, 0.0593),
 }
-# Where the chroma of four pixels lies, by FFmpeg's names: how far from the pixel in the upper left, to the left and up.
+# Where the chroma sample of four pixels is, under FFmpeg's names: the offset from the upper left pixel, left and up.
 SITES = {
     "left": (0.0, -0.5),
     "center": (-0.5, -0.5),
@@ -38,9 +38,9 @@ SITES = {
     "bottomleft": (0.0, -1.0),
     "bottom": (-0.5, -1.0),
 }
-OBJECTS = 32  # one bit each
+OBJECTS = 32  # objects at most: one bit each
 BLOCK = (32, 8, 1)
-# P pointer, l long, i int, f float; in the order of the kernels' arguments.
+# The types of each kernel's arguments, in order: P pointer, l long, i int, f float.
 ARGUMENTS = {
     "nv12_to_picture": "PPllffffiiiP",
     "picture_to_input": "PliiiPii",
@@ -52,7 +52,7 @@ Color = tuple[int, int, int]
 
 
 def toward(color: Color, opacity: float) -> ImageU8:
-    """What each value of each channel becomes part of the way to `color`, [256, 3]; as `rtseg.publish` draws."""
+    """Each value of each channel blended with `color`, [256, 3], as `rtseg.publish` draws."""
     value_c = np.arange(256)[:, None]
     return np.asarray(np.rint(value_c + (np.array(color) - value_c) * opacity), np.uint8)
 
@@ -65,13 +65,13 @@ class FrameKernels:
     """
 
     def __init__(self, device: torch.device | str = "cuda", launch: Launcher | None = None) -> None:
-        """`launch`: something else that runs the kernels of `ARGUMENTS` on tensors of `device`."""
+        """`launch`: a replacement that runs the kernels of `ARGUMENTS` on tensors of `device`."""
         self.device = torch.device(device)
         if self.device.type == "cuda":
             if not torch.cuda.is_available():
                 raise EngineError("the frame kernels need an NVIDIA GPU, and torch sees none; see `rtseg doctor`")
             self.device = torch.device("cuda", _index(self.device))
-            torch.zeros(1, device=self.device)  # torch makes the primary context; the kernels live in the same one
+            torch.zeros(1, device=self.device)  # makes torch create the primary context, which the kernels use, too
         self._launcher = launch or launcher(SOURCE.read_text("utf-8"), ARGUMENTS, self.device)
         self._tables = lru_cache(maxsize=64)(self._new_tables)
 
@@ -79,10 +79,10 @@ class FrameKernels:
         self, luma_hw: Tensor, chroma_hw2: Tensor, picture_hwc: Tensor, matrix: str = "bt709", full: bool = False,
         site: str = "left",
     ) -> Tensor:  # fmt: skip
-        """A decoder's picture, luma [H, W] and chroma [H / 2, W / 2, 2], to contiguous RGB, which is returned.
+        """Convert a decoder's picture, luma [H, W] and chroma [H / 2, W / 2, 2], to RGB in `picture_hwc`; return that.
 
-        `matrix` is one of `LUMA`; `full`: values use all of 0 to 255; `site`: one of `SITES`. The same as
-        rtseg/grab/decode/color.py, to one grey level.
+        `matrix` is one of `LUMA`; `full`: values use the full range from 0 to 255; `site` is one of `SITES`. The result
+        equals that of rtseg/grab/decode/color.py, to one grey level.
         """
         height, width = luma_hw.shape
         weights, place = _choice("matrix", matrix, LUMA), _choice("site", site, SITES)
@@ -99,7 +99,7 @@ class FrameKernels:
         return picture_hwc
 
     def picture_to_input(self, picture_hwc: Tensor, planes_13ss: Tensor, order: str = "rgb") -> Tensor:
-        """A picture, "rgb" or "bgr", to `planes_13ss`, which is returned."""
+        """Convert a picture, in "rgb" or "bgr" order, to the network's input in `planes_13ss`, and return that."""
         height, width, _ = picture_hwc.shape
         kind = _choice("order", order, ORDERS)
         self._launch(
@@ -111,9 +111,9 @@ class FrameKernels:
     def draw(
         self, picture_hwc: Tensor, logits_bhw: Tensor, colors: Sequence[Color], opacity: float = OPACITY
     ) -> Tensor:
-        """Draw masks onto a contiguous RGB picture, in place: a tint (0: none), and a bright and a dark line.
+        """Draw masks onto a contiguous RGB picture, in place: a tint, and a bright and a dark line.
 
-        `logits_bhw` are fp32 at the network's resolution; lines are those of `draw_overlay`.
+        `logits_bhw` are fp32 at the network's resolution; `opacity` 0 draws no tint; lines are those of `draw_overlay`.
         """
         height, width, _ = picture_hwc.shape
         objects, rows, columns = logits_bhw.shape
@@ -137,7 +137,7 @@ class FrameKernels:
         return torch.from_numpy(tables).to(self.device), torch.from_numpy(dark).to(self.device)
 
     def _launch(self, name: str, pixels: tuple[int, ...], *arguments: Any) -> None:
-        """Queue a kernel on the current stream; waits for nothing."""
+        """Queue a kernel on the current stream, without waiting."""
         across, down = (-(-n // side) for n, side in zip(pixels, BLOCK, strict=False))
         values = [self._address(a) if isinstance(a, Tensor) else a for a in arguments]
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
@@ -150,13 +150,13 @@ class FrameKernels:
 
 
 def line_widths(height: int) -> tuple[int, int]:
-    """Pixels of the bright line and of the dark one inside it, on a picture of this height."""
+    """The widths in pixels of the bright line and of the dark one inside it, for a picture of this height."""
     outer = max(1, round(height / 270))
     return outer, max(1, outer // 2)
 
 
 def drawing_tables(colors: Sequence[Color], opacity: float = OPACITY) -> tuple[ImageU8, ImageU8]:
-    """What values become under a tint and under a line [objects, 2, 256, 3], and under the dark line [256]."""
+    """Tables from old to new values: under a tint and under a line [objects, 2, 256, 3], under the dark line [256]."""
     tables = np.stack([np.stack([toward(c, opacity), toward(c, 0.95)]) for c in colors])
     return tables, np.ascontiguousarray(toward((0, 0, 0), 0.45)[:, 0])
 
@@ -166,7 +166,7 @@ def _index(device: torch.device) -> int:
 
 
 def _rows(bytes_hwc: Tensor, what: str) -> Tensor:
-    """The tensor, if it is bytes in rows that may be padded."""
+    """The tensor itself. Raises `EngineError` unless it is bytes in rows, which may be padded."""
     packed = bytes_hwc[0].is_contiguous()
     if bytes_hwc.dtype != torch.uint8 or not packed:
         raise EngineError(f"{what}: {bytes_hwc.dtype}, strides {bytes_hwc.stride()}; expected rows of bytes")

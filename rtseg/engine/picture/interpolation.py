@@ -1,4 +1,4 @@
-"""OpenCV's resizing as tables: which source pixels make each target pixel, and with which weights."""
+"""OpenCV's resizing as tables: the source pixels that make each target pixel, and their weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AxisWeights = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 @lru_cache(maxsize=16)
 def area_weights(source: int, target: int) -> AxisWeights:
-    """INTER_AREA along an axis that shrinks from `source` to `target` pixels: the share of each source pixel."""
+    """INTER_AREA along an axis that shrinks from `source` to `target` pixels: each source pixel's share."""
     edges = np.arange(target + 1) * (source / target)
     first = np.floor(edges[:-1]).astype(np.int64)
     at = first[:, None] + np.arange(int(np.ceil(source / target)) + 1)
@@ -24,7 +24,7 @@ def area_weights(source: int, target: int) -> AxisWeights:
 
 @lru_cache(maxsize=16)
 def linear_weights(source: int, target: int) -> AxisWeights:
-    """INTER_LINEAR along an axis: the two pixels around each target pixel's centre; the border is repeated."""
+    """INTER_LINEAR along an axis: the two pixels around each target pixel's centre. Border pixels are repeated."""
     centre = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
     first = np.floor(centre).astype(np.int64)
     share = centre - first
@@ -33,6 +33,6 @@ def linear_weights(source: int, target: int) -> AxisWeights:
 
 
 def interpolation_weights(height: int, width: int, size: int) -> tuple[AxisWeights, AxisWeights]:
-    """For the rows and the columns of a picture [height, width] that becomes a square, as in `to_planes`."""
+    """The weights of the rows and of the columns for making a picture [height, width] a square, as in `to_planes`."""
     along = area_weights if height >= size and width >= size else linear_weights
     return along(height, size), along(width, size)

@@ -1,9 +1,9 @@
-"""How `frame.cu` is compiled for the GPU at hand, and launched on a stream of torch's.
+"""Compiling `frame.cu` for the present GPU, and launching its kernels on torch's streams.
 
-NVRTC, which comes with every CUDA build of torch, compiles; the driver loads and launches. That takes no nvcc, no
-headers and no package of its own, and a launch goes straight onto torch's current stream, so that a capture records
-it. Where no NVRTC is found, pycuda does both, by nvcc. (`torch.cuda._compile_kernel` is no way: it is private, it needs
-`CUDA_HOME`, and it passes each whole number as an int and each other one as a double, whatever the kernel takes.)
+NVRTC, which every CUDA build of torch contains, compiles; the driver loads and launches. This needs no nvcc, no headers
+and no further package, and a launch goes directly to torch's current stream, so that a capture records it. Without
+NVRTC, pycuda does both with nvcc. (`torch.cuda._compile_kernel` is no alternative: it is private, it needs `CUDA_HOME`,
+and it passes every whole number as an int and every other number as a double, whatever the kernel takes.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from ...base.errors import EngineError
 
-OPTIONS = ("-std=c++17",)  # of NVRTC and of nvcc; no fast-math: rounding is part of the results
+OPTIONS = ("-std=c++17",)  # for NVRTC and nvcc; no fast-math, because it changes rounding and so the results
 KINDS: dict[str, Any] = {"P": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "f": ctypes.c_float}
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: a stream that the legacy default stream does not wait for
 HOW_TO = "pip install nvidia-cuda-nvrtc, or with nvcc and a C++ compiler: pip install 'rtseg[pycuda]'"
@@ -34,14 +34,17 @@ class Launcher(Protocol):
     """The kernels of one source on one GPU."""
 
     def __call__(self, name: str, grid: Grid, block: Block, values: Values, stream: torch.cuda.Stream | None) -> None:
-        """Queue a kernel behind what `stream` holds (None: the default one), and before what it gets next.
+        """Queue a kernel on `stream` (None: the default stream), without waiting.
 
-        `values` are whole numbers, floats, and addresses, in the order of the kernel's arguments. Waits for nothing.
+        `values` are whole numbers, floats and addresses, in the order of the kernel's arguments.
         """
 
 
 def launcher(source: str, arguments: Mapping[str, str], device: torch.device) -> Launcher:
-    """The kernels that `arguments` names, with a letter of `KINDS` for each argument; `EngineError` in one line."""
+    """A launcher of the kernels that `arguments` names, with a letter of `KINDS` for each of their arguments.
+
+    Raises `EngineError` if they cannot be compiled here.
+    """
     try:
         nvrtc = Nvrtc(load_nvrtc())
     except OSError as e:
@@ -55,12 +58,12 @@ def launcher(source: str, arguments: Mapping[str, str], device: torch.device) ->
 
 
 def load_nvrtc() -> ctypes.CDLL:
-    """NVRTC of the CUDA that torch was built with; `OSError` if it is found nowhere."""
+    """The NVRTC of the CUDA that torch was built with. Raises `OSError` if it is not found."""
     version = (torch.version.cuda or "13").split(".")[0]
     names = [f"libnvrtc.so.{version}", "libnvrtc.so"]
     if sys.platform == "win32":
         names = [f"nvrtc64_{version}0_0.dll"]
-    spec = importlib.util.find_spec("nvidia")  # the packages that CUDA wheels of torch bring along
+    spec = importlib.util.find_spec("nvidia")  # the packages that CUDA wheels of torch depend on
     folders = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
     found = [path for folder in folders for path in sorted(folder.glob(f"*/lib/libnvrtc.so.{version}"))]
     for path in found:
@@ -70,14 +73,14 @@ def load_nvrtc() -> ctypes.CDLL:
 
 
 def nvrtc_at(path: Path) -> ctypes.CDLL:
-    """NVRTC in a file; `OSError`. That of CUDA 13 does not find its other half, which lies beside it, by itself."""
+    """Load NVRTC from a file, or raise `OSError`. Its builtins are loaded first: that of CUDA 13 does not find them."""
     for half in path.parent.glob(f"libnvrtc-builtins.{path.name.removeprefix('libnvrtc.')}*"):
         ctypes.CDLL(str(half))
     return ctypes.CDLL(str(path))
 
 
 def load_driver() -> ctypes.CDLL:
-    """The GPU's driver; `EngineError` if there is none."""
+    """The library of the GPU's driver. Raises `EngineError` if there is none."""
     try:
         return load("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError as e:
@@ -85,7 +88,7 @@ def load_driver() -> ctypes.CDLL:
 
 
 def load(*names: str) -> ctypes.CDLL:
-    """The first of these libraries that loads; `OSError` of the first that does not, if none does."""
+    """The first of these libraries that loads. If none does, raises the `OSError` of the first."""
     first: OSError | None = None
     for name in names:
         try:
@@ -96,14 +99,14 @@ def load(*names: str) -> ctypes.CDLL:
 
 
 class Nvrtc:
-    """The compiler in a library."""
+    """The NVRTC compiler, given as its loaded library."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._nvrtc = library
         library.nvrtcGetErrorString.restype = ctypes.c_char_p
 
     def architectures(self) -> list[int]:
-        """Those that it knows, as 90 for sm_90."""
+        """The architectures that it supports, as 90 for sm_90."""
         count = ctypes.c_int()
         self._check(self._nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
         found = (ctypes.c_int * count.value)()
@@ -111,9 +114,9 @@ class Nvrtc:
         return list(found)
 
     def compile(self, source: str, architecture: int) -> bytes:
-        """Code for this architecture; for one that it does not know yet, PTX, which the driver compiles.
+        """Compile for this architecture; for one that it does not support yet to PTX, which the driver compiles.
 
-        `EngineError` with the compiler's first line.
+        Raises `EngineError` with the compiler's first line.
         """
         known = self.architectures()
         exact = architecture in known
@@ -144,10 +147,10 @@ class Nvrtc:
 
 
 class DriverLauncher:
-    """Launches by the driver, in the GPU's primary context, which is torch's; it is retained, never made."""
+    """Launches through the driver, in the GPU's primary context, which torch has made."""
 
     def __init__(self, driver: ctypes.CDLL, index: int, image: bytes, arguments: Mapping[str, str]) -> None:
-        """`image`: what NVRTC made. `EngineError` if it cannot be loaded."""
+        """`image`: the code from NVRTC. Raises `EngineError` if it cannot be loaded."""
         self._driver, self._kinds = driver, {name: [KINDS[k] for k in kinds] for name, kinds in arguments.items()}
         driver.cuLaunchKernel.argtypes = [
             ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
@@ -174,7 +177,7 @@ class DriverLauncher:
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        """The context is current in this thread: in one that has done nothing on the GPU yet, none is."""
+        """Make the context current, because none is in a thread that has not used the GPU yet."""
         self._check(self._driver.cuCtxPushCurrent_v2(self._context), "cuCtxPushCurrent")
         try:
             yield
@@ -191,14 +194,14 @@ class DriverLauncher:
 
 
 class PycudaLauncher:
-    """Compiles by nvcc and launches by pycuda, in the GPU's primary context.
+    """Compiles with nvcc and launches with pycuda, in the GPU's primary context.
 
-    pycuda takes no stream but its own. On the default stream it needs none; elsewhere its own, a non-blocking one,
-    joins in by events, which a capture records, too.
+    pycuda accepts only its own streams. For the default stream it needs none; for any other, its own non-blocking
+    stream is ordered with it by events, which a capture records, too.
     """
 
     def __init__(self, source: str, arguments: Mapping[str, str], device: torch.device) -> None:
-        """`ImportError` without pycuda; `EngineError` if the source cannot be compiled."""
+        """Raises `ImportError` without pycuda, and `EngineError` if the source cannot be compiled."""
         import pycuda.compiler
         import pycuda.driver
 
@@ -216,7 +219,7 @@ class PycudaLauncher:
             except (OSError, pycuda.driver.Error) as e:
                 problem = str(e).splitlines()[0]
                 raise EngineError(f"frame.cu: nvcc cannot compile it here ({problem}); is nvcc on the PATH?") from e
-        self._module = module  # its functions do not keep it
+        self._module = module  # kept here, because its functions do not keep it alive
         self._side = torch.cuda.ExternalStream(self._own.handle, device=device)
 
     def __call__(self, name: str, grid: Grid, block: Block, values: Values, stream: torch.cuda.Stream | None) -> None:

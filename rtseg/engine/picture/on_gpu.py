@@ -1,4 +1,4 @@
-"""A hardware decoder's pictures on their GPU: converted to RGB before the network, drawn on after it."""
+"""A hardware decoder's pictures on their GPU: converted to RGB before the network, and drawn on after it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .frame_kernels import Color, FrameKernels
 class OnGpu:
     """Converts a hardware decoder's pictures to RGB, and draws masks on them, without copying them to the host.
 
-    Everything is queued on the GPU's default stream, which FFmpeg's decoder uses too: so a picture is read after it is
-    decoded, and its memory is reused after it is read. For this the decoder has to share torch's context.
+    All work is queued on the GPU's default stream, which FFmpeg's decoder uses, too. So a picture is read after it was
+    decoded, and its memory is reused after it was read. For this the decoder has to share torch's context.
     """
 
     def __init__(self, device: torch.device | str, sample: Size, kernels: FrameKernels | None = None) -> None:
-        """`sample`: what a tracker looks at beside the network (`DevicePicture`). `EngineError` if it cannot be had."""
+        """`sample`: the size that the cut detector samples (`DevicePicture`). Raises `EngineError` without a GPU."""
         self._kernels = kernels or FrameKernels(device)
         self.device, self._sample = self._kernels.device, sample
 
@@ -35,18 +35,19 @@ class OnGpu:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Inside, the GPU's primary context, which is torch's, is the current one of this thread."""
+        """A context manager in which the GPU's primary context, which torch uses, is current in this thread."""
         with self._turn():
-            torch.zeros(1, device=self.device)  # some work: before there is any, no context may be there
+            torch.zeros(1, device=self.device)  # the first work on the GPU creates the context
             yield
 
     def picture(self, luma: Any, chroma: Any, matrix: str, full: bool, site: str) -> DevicePicture:
-        """RGB of the two planes of a picture in NV12, which offer DLPack; they are not needed after it.
+        """Convert an NV12 picture to RGB. Its two planes support DLPack, and may be freed afterwards.
 
-        `matrix` is one of `frame_kernels.LUMA`; `full`: values use all of 0 to 255; `site` is one of its `SITES`.
+        `matrix` is one of `frame_kernels.LUMA`; `full`: values use the full range from 0 to 255; `site` is one of
+        `frame_kernels.SITES`.
         """
         with self._turn():
-            # Not of the plane itself: that would ask the decoder to wait for a stream, which it does not offer.
+            # Not `from_dlpack(plane)`: that asks the decoder to wait for a stream, which it does not support.
             luma_hw, chroma_hw2 = (from_dlpack(plane.__dlpack__()) for plane in (luma, chroma))
             picture_hwc = torch.empty(*luma_hw.shape, 3, dtype=torch.uint8, device=self.device)
             self._kernels.nv12_to_picture(luma_hw, chroma_hw2, picture_hwc, matrix, full, site)
@@ -55,9 +56,9 @@ class OnGpu:
     def drawn(
         self, picture: DevicePicture, logits_bhw: Float32 | None, colors: Sequence[Color], opacity: float = OPACITY
     ) -> ImageU8:
-        """The picture with masks on it, on the host: one copy up (logits at the network's resolution), one down.
+        """Draw masks on the picture and copy it to the host. Logits [b, h, w] are at the network's resolution.
 
-        It draws in place: the picture itself is lost.
+        It draws in place: the original picture is lost.
         """
         with self._turn():
             if logits_bhw is not None and len(logits_bhw):

@@ -1,4 +1,4 @@
-"""The definition of the network's input: a picture, squeezed to a square and normalised, by numpy and OpenCV."""
+"""The definition of the network's input: a picture resized to a square and normalised, in numpy and OpenCV."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)
 
 
 def to_planes(image_hwc: ImageU8, size: int) -> Float32:
-    """A picture uint8 [H, W, 3] RGB as the network sees it: squeezed to a square, normalised, float32 [1, 3, S, S]."""
+    """Convert a picture uint8 [H, W, 3] RGB to the network's input: a square, normalised, float32 [1, 3, S, S]."""
     height, width = image_hwc.shape[:2]
-    # Area averaging keeps thin tools whole when the picture shrinks; it is no use, and slow, when it grows.
+    # Area averaging preserves thin tools when the picture shrinks; when it grows, it is useless and slow.
     shrinks = height >= size and width >= size
     square_hwc = cv2.resize(image_hwc, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     planes_chw = np.empty((3, size, size), np.float32)

@@ -19,18 +19,18 @@ from .frame_kernels import FrameKernels
 from .torch_resize import TorchResize
 from .upload import DoubleUpload
 
-SIZES = 2  # of pictures that are kept ready; the least recently used one makes room
+SIZES = 2  # sizes of pictures that are kept ready; a further one replaces the least recently used
 
 Recorded = Callable[[], None]
 
 
 @dataclass(slots=True)
 class PictureSize:
-    """All that depends on the size [H, W] of pictures.
+    """Everything that depends on the size [H, W] of pictures.
 
-    `upload` has the facts of a frame first, and its picture behind them. `convert` makes `image_1chw` of what came up,
-    launch by launch; `replay` does it in one. `steps` are whole tracked frames, by objects and slots. A recording reads
-    the tables of `convert` at their addresses, and does not keep them alive itself.
+    `upload` holds the facts of a frame, and its picture behind them. `convert` makes `image_1chw` of the uploaded
+    picture, launch by launch; `replay` does the same in one launch. `steps` are whole tracked steps, by objects and
+    slots. A recording reads the tables of `convert` at their addresses, but does not keep them alive.
     """
 
     upload: DoubleUpload
@@ -41,9 +41,9 @@ class PictureSize:
 
     @contextmanager
     def filling(self, image_hwc: ImageU8) -> Iterator[Tensor]:
-        """Inside, facts may be written into the host's bytes; at the end they come up, and the picture with them.
+        """A context in which facts are written to the host's bytes. At its end they are uploaded with the picture.
 
-        A picture that lies on this device already is copied there. Only inside the GPU's `work`.
+        A picture that is on this device already is copied there. Call it only inside the GPU's `work`.
         """
         there_hwc = lies_on(image_hwc, self.picture_hwc.device)
         head = self.upload.device_u8.numel() - self.picture_hwc.numel()
@@ -56,9 +56,9 @@ class PictureSize:
 
 
 class PictureInputs:
-    """Fills `image_1chw` [1, 3, S, S] with pictures of any size; only inside the GPU's `work`.
+    """Fills `image_1chw` [1, 3, S, S] with pictures of any size. Call it only inside the GPU's `work`.
 
-    By rtseg's own kernels where they can be compiled, else by torch's. `head` is how many bytes come up before each.
+    It uses rtseg's own kernels if they can be compiled, else torch's. `head`: bytes that are uploaded before a picture.
     """
 
     def __init__(self, image_1chw: Tensor, head: int, gpu: Gpu) -> None:
@@ -67,14 +67,14 @@ class PictureInputs:
         self._sizes: OrderedDict[tuple[int, int], PictureSize] = OrderedDict()
 
     def give(self, image_hwc: ImageU8) -> None:
-        """Put a picture uint8 [H, W, 3] RGB into `image_1chw`, as `to_input` would."""
+        """Convert a picture uint8 [H, W, 3] RGB into `image_1chw`, as `to_input` does."""
         size = self.for_size(*image_hwc.shape[:2])
         with size.filling(image_hwc):
             pass
         size.replay()
 
     def for_size(self, height: int, width: int) -> PictureSize:
-        """All that is kept for pictures [height, width]; the least recently used size makes room."""
+        """What is kept for pictures [height, width]. A new size replaces the least recently used one."""
         if (height, width) not in self._sizes:
             if len(self._sizes) >= SIZES:
                 self._gpu.wait()  # its last recording may still run
@@ -87,7 +87,7 @@ class PictureInputs:
         device_u8 = self._gpu.zeros((self._head + height * width * 3,), torch.uint8)
         picture_hwc = device_u8[self._head :].view(height, width, 3)
         convert = self._conversion(picture_hwc)
-        convert()  # what is compiled or loaded at the first run cannot be recorded
+        convert()  # the first run compiles and loads kernels, which cannot be recorded
         self._gpu.wait()
         return PictureSize(DoubleUpload(device_u8, self._gpu), picture_hwc, convert, self._gpu.capture(convert))
 
@@ -101,11 +101,11 @@ class PictureInputs:
 
 
 def _discard(_: object) -> None:
-    """For a call whose result is not used."""
+    """Drop the result of a call."""
 
 
 def _kernels(device: torch.device) -> FrameKernels | None:
     try:
         return FrameKernels(device)
-    except EngineError:  # nothing here compiles them: torch's operations do the same, in a few more launches
+    except EngineError:  # no compiler for them: torch's operations do the same, with a few more launches
         return None

@@ -10,5 +10,5 @@ from .planes import to_planes
 
 
 def to_input(image_hwc: ImageU8, size: int) -> Tensor:
-    """A picture uint8 [H, W, 3] RGB as the network sees it: float32 [1, 3, S, S] on the CPU."""
+    """Convert a picture uint8 [H, W, 3] RGB to the network's input: float32 [1, 3, S, S] on the CPU."""
     return torch.from_numpy(to_planes(image_hwc, size))

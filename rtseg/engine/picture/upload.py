@@ -1,4 +1,4 @@
-"""Copies from the host to a device that nobody waits for, by way of pinned memory, which is kept."""
+"""Asynchronous copies from the host to a device, through pinned memory, which is kept."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from torch import Tensor
 
 from ..gpu import Gpu
 
-SMALL = 4096  # bytes of a buffer at least: points and labels of prompts
+SMALL = 4096  # bytes of a buffer at least: enough for the points and labels of prompts
 
 
 class PinnedBuffer:
-    """Pinned memory that is uploaded in one copy, and may be written again once that copy is done."""
+    """Pinned memory that is uploaded in one copy, and may be written again when that copy is done."""
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
         self.bytes_u8 = torch.zeros(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self._uploaded: torch.cuda.Event | None = None  # None: never, or on a CPU
+        self._uploaded: torch.cuda.Event | None = None  # None: not uploaded yet, or on a CPU
 
     def wait(self) -> None:
-        """Wait until the last copy is done; it is, unless the caller is far ahead of the device."""
+        """Wait until the last copy is done. It usually is, unless the caller is far ahead of the device."""
         if self._uploaded is not None and not self._uploaded.query():
             self._uploaded.synchronize()
 
     def up(self, to_u8: Tensor) -> None:
-        """Start a copy of the first bytes, as many as `to_u8` holds."""
+        """Start a copy of the first bytes to `to_u8`, as many as it holds."""
         to_u8.copy_(self.bytes_u8[: len(to_u8)], non_blocking=True)
         if to_u8.is_cuda:
             self._uploaded = self._uploaded or torch.cuda.Event()
-            self._uploaded.record(torch.cuda.current_stream(to_u8.device))  # that of the copy, whatever GPU is current
+            self._uploaded.record(torch.cuda.current_stream(to_u8.device))  # the copy's device may not be current
 
 
 class Uploader:
-    """Uploads arrays without waiting, by way of a few pinned buffers that are used in turn.
+    """Uploads arrays without waiting, through a few pinned buffers that are used in turn.
 
-    Threads may share it: each has a buffer of its own while it fills it.
+    Threads may share it: each takes a buffer of its own to fill.
     """
 
     def __init__(self, nbytes: int, device: torch.device, count: int = 4) -> None:
-        """`nbytes`: what is pinned now; an array that is larger makes its buffer grow, once."""
+        """`nbytes`: the size of each buffer. A larger array replaces its buffer by a larger one, once."""
         self._device = device
         self._hosts = deque(PinnedBuffer(max(nbytes, SMALL), device) for _ in range(count))
 
     def __call__(self, array: np.ndarray[Any, Any]) -> Tensor:
-        """A tensor on the device with what is in the array now."""
+        """A tensor on the device with the present content of the array."""
         given = torch.from_numpy(np.ascontiguousarray(array))
         host = self._taken(given.nbytes)
         host.wait()
@@ -75,13 +75,13 @@ class DoubleUpload:
 
     @contextmanager
     def filling(self, count: int | None = None) -> Iterator[Tensor]:
-        """Inside, the host's bytes may be written; at the end they are sent, or the first `count` of them.
+        """A context in which the host's bytes are written. At its end all, or the first `count`, are uploaded.
 
-        Only inside the GPU's `work`.
+        Call it only inside the GPU's `work`.
         """
         host_u8, sent = self._hosts[0]
         self._hosts.reverse()
-        if not sent.query():  # two uploads ago: over, unless the caller is two frames ahead of the device
+        if not sent.query():  # the upload before the last is done, unless the caller is two frames ahead of the device
             sent.synchronize()
         yield host_u8
         self.device_u8[:count].copy_(host_u8[:count], non_blocking=True)

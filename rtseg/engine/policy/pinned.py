@@ -1,8 +1,8 @@
 """Policies that pin a few memories for the long term, and attend to the latest memories as well.
 
-A pinned memory is treated as a conditioning one: it stays, and it is attended to with the slot that stands for no
-particular time. It takes the place of a recent memory, so that attention reads no more than with `fifo`. Memories
-pinned before the latest prompt are released: that prompt may have been meant to correct them.
+A pinned memory is treated as a conditioning one: it stays, and attention uses it with the slot that stands for no
+particular time. It replaces a recent memory, so that attention reads no more than with `fifo`. A new prompt releases
+the memories pinned before, because it may correct a mistake in them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .registry import register_policy
 from .values import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
 from .window import only, recent, similarity
 
-# Thresholds are those of each paper's public settings; scores are probabilities, IoUs predicted.
+# Thresholds of each paper's public settings; scores are probabilities, IoUs are predicted ones.
 CREDIBLE_SCORE, CREDIBLE_IOU, CREDIBLE_RUN = 0.9, 0.7, 5  # ReSurgSAM2: its credible initial frame
 LONG_IOU, LONG_POOL, LONG_TERM = 0.95, 5, 3  # ReSurgSAM2: its long-term memory
 ANCHORS, ANCHOR_IOU, ANCHOR_AREA, ANCHOR_RIVAL, ANCHOR_GAP = 3, 0.8, 0.2, 0.7, 5  # DAM4SAM: its distractor memory
@@ -24,8 +24,8 @@ RECENT_EVERY = 5  # steps; DAM4SAM: its memory of recent appearances
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Indices of memories: those that are `pinned`, the one that is pinned `new`ly, and the `candidates` that have to
-    stay in the bank to be judged later.
+    """Indices of memories: `pinned` are pinned, `new` is pinned from now on, and `candidates` have to stay in the bank
+    because they may be pinned later.
     """
 
     pinned: tuple[int, ...]
@@ -37,7 +37,7 @@ PinRule = Callable[[Sequence[Memory]], Pins]
 
 
 def _full(pins: int) -> Callable[[BankSize], int]:
-    """With this many pins: they take the place of others in the window, but not of the prompted and the newest one."""
+    """`full_bank` with this many pins: they replace memories of the window, but not the prompted and the newest one."""
     return lambda size: max(size.window, 1 + pins + 1)
 
 
@@ -47,40 +47,40 @@ def _most(pins: int) -> Callable[[BankSize], int]:
 
 @register_policy("anchor", full_bank=_full(1), most=_most(1))
 def anchor(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """After a prompt, the best of the first five credible frames in a row is pinned, until the next prompt.
+    """Pins the best of the first five credible frames in a row after a prompt, until the next prompt.
 
-    Credible: object score above 0.9 and predicted IoU above 0.7; the best has the highest predicted IoU. This is
-    ReSurgSAM2's choice of a first frame (arXiv 2505.08581). There it replaces the prompted frame, here it is added to
-    it: what a click or a box meant is known better a few frames later.
+    A frame is credible with an object score above 0.9 and a predicted IoU above 0.7; the best has the highest predicted
+    IoU. This is ReSurgSAM2's choice of a first frame (arXiv 2505.08581). There it replaces the prompted frame; here it
+    is kept beside it. A few frames later the network knows better what a click or a box meant.
     """
     return with_pins(_first_credible, recent)(memories, size)
 
 
 @register_policy("diverse", full_bank=_full(LONG_TERM), most=_most(LONG_TERM), needs_similarity=True)
 def diverse(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """Of every five frames with a predicted IoU above 0.95, the one least similar to the last pin is pinned.
+    """Pins, of every five frames with a predicted IoU above 0.95, the one least similar to the last pin.
 
-    ReSurgSAM2's long-term memory (arXiv 2505.08581): three are pinned, and the first is compared with the prompted
-    frame. There the three are added to SAM 2's seven memories, and similarity is taken along the rows of a map; here
-    there are seven in all, and it is `similarity`.
+    ReSurgSAM2's long-term memory (arXiv 2505.08581): three frames are pinned, and the first is compared with the
+    prompted frame. There the three are added to SAM 2's seven memories, and the cosine is taken along the rows of a
+    map; here there are seven in all, and the cosine is that of `similarity`.
     """
     return with_pins(_long_term, recent)(memories, size)
 
 
 @register_policy("distractor", full_bank=_full(ANCHORS), most=_most(ANCHORS), needs_rivals=True)
 def distractor(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """Frames with a good mask on which a losing mask shows something else are pinned, the latest three.
+    """Pins the latest three frames with a good mask on which a rival mask shows something else.
 
     DAM4SAM (arXiv 2411.17576): predicted IoU above 0.8, an area within 20% of the median, more than 5 steps after the
-    last pin, and a rival (`MaskQuality.rival_overlap` of at most 0.7). Beside the pins: the newest memory, and those
-    of every fifth step on which the object is visible. There the median is over the last ten masks, here over those in
-    the bank. The losing masks are decoded for this policy alone, so its steps are slower.
+    last pin, and a rival (`MaskQuality.rival_overlap` of at most 0.7). Beside the pins it keeps the newest memory, and
+    those of every fifth step if the object is visible there. DAM4SAM takes the median over the last ten masks; here it
+    is over those in the bank. Only this policy needs rival masks to be decoded, so its steps are slower.
     """
     return with_pins(_distractors, only(_recent_appearance, recent))(memories, size)
 
 
 def with_pins(rule: PinRule, policy: PolicyFunction) -> PolicyFunction:
-    """`policy`, to which pinned memories look like conditioning ones; the newest memory stays what it is."""
+    """A policy that shows `policy` the memories that `rule` pins, except the newest, as conditioning ones."""
 
     def choose(memories: Sequence[Memory], size: BankSize) -> Choice:
         pins, last = rule(memories), len(memories) - 1
@@ -135,7 +135,9 @@ def _distractors(memories: Sequence[Memory]) -> Pins:
 
 
 def _with_new(pinned: Sequence[int], new: int, most: int, memories: Sequence[Memory]) -> Pins:
-    """One more pin, `most` in all; the newest memory stays anyway, and so replaces no other pin yet."""
+    """One more pin, with at most `most` in all. A new pin that is the newest memory replaces no other pin yet, because
+    the newest stays anyway.
+    """
     pinned = pinned if new == len(memories) - 1 else (*pinned, new)
     return Pins(tuple(pinned[-most:]), new=(new,))
 
@@ -145,12 +147,12 @@ def _recent_appearance(memory: Memory) -> bool:
 
 
 def _latest_prompt(memories: Sequence[Memory]) -> int:
-    """Index of the latest conditioning memory."""
+    """The index of the latest conditioning memory."""
     return max((i for i, m in enumerate(memories) if m.conditioning), default=0)
 
 
 def _pinned(memories: Sequence[Memory]) -> list[int]:
-    """Indices of the memories pinned since the latest prompt, oldest first."""
+    """The indices of the memories pinned since the latest prompt, oldest first."""
     first = _latest_prompt(memories)
     return [i for i, m in enumerate(memories) if i > first and m.pinned_at is not None]
 

@@ -1,4 +1,4 @@
-"""The registry of memory policies: each policy declares itself here once, by `register_policy`."""
+"""The registry of memory policies, which `register_policy` adds to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no_warning(size: BankSize) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPolicy:
-    """A memory policy and all that it declares of itself; the fields are the arguments of `register_policy`.
+    """A memory policy and what it declares; the fields are the arguments of `register_policy`.
 
     Calling it calls `choose` and checks the answer.
     """
@@ -43,7 +43,7 @@ class MemoryPolicy:
     warning: Callable[[BankSize], str] = _no_warning
 
     def __call__(self, memories: Sequence[Memory], size: BankSize) -> Choice:
-        """What `choose` answers; `ConfigError` where that is no answer, which names the policy."""
+        """The choice of `choose`. Raises `ConfigError`, with the policy's name, if it is not valid."""
         choice = self.choose(memories, size)
         fault = _fault(choice, memories, size, self.most(size))
         if fault:
@@ -68,19 +68,19 @@ def register_policy(
 ) -> Callable[[PolicyFunction], PolicyFunction]:
     """Register a function as the memory policy `name`, for recipes and for `Tracker(engine, policy=name)`.
 
-    The function is called for each object and frame, right after the newest memory has entered the bank. It takes the
+    The function is called for each object and frame, right after the newest memory was added to the bank. It takes the
     memories, oldest first, and a `BankSize`, and returns a `Choice`. It must be pure, and keep the conditioning
-    memories and the newest one. The registration holds in this process: a live feed knows the built-in policies alone.
+    memories and the newest one. The registration holds in this process only; a live feed knows the built-in policies.
 
     Arguments:
         name: lower-case letters, digits and hyphens.
-        full_bank: spatial memories that an object prompted once attends to in the long run. Engines prepare for it.
+        full_bank: how many spatial memories an object prompted once attends to in the long run. Engines prepare for it.
         most: the most spatial memories that an object ever attends to. Engines with fixed shapes have no room for
             more. The default is enough for the conditioning memories and `window` - 1 others.
-        needs_similarity: the function calls `similarity`. It is then computed beforehand if the maps are on a GPU.
-        needs_rivals: the function reads `MaskQuality.area` or `rival_overlap`. Steps are slower.
-        compared: `rtseg bench --compare policy` measures it.
-        warning: a line for a user whose sizes make this policy another one; "" for all other sizes.
+        needs_similarity: the function calls `similarity`, which is then computed beforehand if the maps are on a GPU.
+        needs_rivals: the function reads `MaskQuality.area` or `rival_overlap`. This makes steps slower.
+        compared: `rtseg bench --compare policy` measures the policy.
+        warning: a line for sizes with which this policy acts like another one; "" for all other sizes.
 
     Raises `ConfigError` if the name is malformed, or taken by another function.
     """
@@ -95,7 +95,7 @@ def register_policy(
 
 
 def get_policy(name: object) -> MemoryPolicy:
-    """The policy of this name; `ConfigError` that names the nearest one if there is none."""
+    """The policy of this name. If there is none, raises `ConfigError` with the nearest name."""
     if not isinstance(name, str) or name not in POLICIES:
         raise ConfigError(f"memory policy {short(name)}: no such policy; {did_you_mean(str(name), POLICIES)}")
     return POLICIES[name]
@@ -103,7 +103,7 @@ def get_policy(name: object) -> MemoryPolicy:
 
 def _add(policy: MemoryPolicy) -> None:
     before = _registered.get(policy.name)
-    if before and _identity(before.choose) != _identity(policy.choose):  # the same again: a notebook's cell ran twice
+    if before and _identity(before.choose) != _identity(policy.choose):  # equal if a notebook's cell runs twice
         raise ConfigError(f"memory policy {policy.name!r}: the name is taken; expected another name")
     _registered[policy.name] = policy
 
@@ -113,7 +113,7 @@ def _identity(choose: PolicyFunction) -> tuple[object, object]:
 
 
 def _fault(choice: Choice, memories: Sequence[Memory], size: BankSize, most: int) -> str:
-    """What is wrong with a policy's answer; "" for a sound one."""
+    """What is wrong with a policy's choice; "" if it is valid."""
     keep, attended = choice.keep, [i for i, _ in choice.attend]
     last = len(memories) - 1
     if any(not 0 <= i <= last for i in keep) or any(a >= b for a, b in pairwise(keep)):

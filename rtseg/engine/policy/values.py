@@ -1,4 +1,4 @@
-"""What a memory policy is given and what it returns."""
+"""The arguments and results of memory policies."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from ...sam2 import Array, Remembered
 
-# Conditioning memories that a bank holds: the first, which says what the object is, and the latest three.
+# Conditioning memories that a bank holds: the first, which defines the object, and the latest three.
 MAX_CONDITIONING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class MaskQuality:
-    """What the network says of its own mask: `score`, the probability that the object is visible, and predicted `iou`.
+    """The network's own view of its mask: `score`, the probability that the object is visible, and the predicted `iou`.
 
-    Measured only for a policy that needs rivals: `area`, the pixels of the network's mask, and `rival_overlap`, the
+    Two more are measured only for a policy that needs rivals: `area`, the pixels of the mask, and `rival_overlap`, the
     area of the mask's box divided by the area of the box around the mask and its strongest rival (1: no rival).
     """
 
@@ -29,11 +29,11 @@ class MaskQuality:
 class Memory:
     """The spatial memory and the object pointer of one object on one frame.
 
-    `step` is the tracker's step, `seq` the number of the frame. `written` is what the engine wrote, `pointer_c` [D]
+    `step` is the tracker's step, `seq` the number of the frame. `written` is what the engine returned, `pointer_c` [D]
     the object pointer. `conditioning`: the frame was prompted. `pinned_at` is the step at which a policy pinned the
-    memory; None: not pinned. `similarities` maps the step of each memory that was in the bank when this one entered
-    to its similarity with this one. It is measured beforehand where the maps lie on a GPU, so that no policy waits
-    for the GPU; None: not measured.
+    memory; None: not pinned. `similarities` maps the step of each memory that was in the bank when this one was added
+    to its similarity with this one. It is measured beforehand if the maps are on a GPU, so that no policy waits for
+    the GPU; None: not measured.
     """
 
     step: int
@@ -52,7 +52,7 @@ class Memory:
 
     @property
     def visible(self) -> bool:
-        """Whether the network says that the object is visible (its object score, a logit, is above 0)."""
+        """Whether the network takes the object to be visible: a score above 0.5, which is a logit above 0."""
         return self.quality.score > 0.5
 
 
@@ -70,10 +70,10 @@ class BankSize:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A policy's answer, as indices into the memories that it was given.
+    """A policy's choice, as indices into the memories that it got.
 
-    `keep`: memories that stay in the bank. `attend`: (index, slot) of those that the next frame attends to. A slot is
-    a row of the table of temporal positions: `window - 1` for a conditioning memory, else 0 for one frame ago, 1 for
+    `keep`: the memories that stay in the bank. `attend`: (index, slot) of those that the next frame attends to. A slot
+    is a row of the table of temporal positions: `window - 1` for a conditioning memory, else 0 for one frame ago, 1 for
     two, and so on. `pin`: those of `keep` that the policy pins from now on (`Memory.pinned_at`).
     """
 

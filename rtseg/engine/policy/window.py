@@ -1,4 +1,4 @@
-"""Policies without pinned memories: the latest memories, the least redundant ones, or those of confident frames."""
+"""Policies without pins, which keep the latest memories, the least redundant ones, or those of confident frames."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..arrays import cosine_similarity, namespace
 from .registry import register_policy
 from .values import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
 
-CONFIDENT_IOU = 0.5  # predicted; SAMURAI's threshold of its mask affinity
-ALWAYS_KEPT = 2  # the prompted memory and the newest: a smaller `spatial` changes nothing
+CONFIDENT_IOU = 0.5  # predicted IoU; SAMURAI's threshold for its mask affinity
+ALWAYS_KEPT = 2  # the prompted memory and the newest one, so that a smaller `spatial` changes nothing
 
 
 @register_policy("fifo", compared=True)
 def fifo(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """The conditioning memories and the last `window - 1` frames; the slot is the distance in frames."""
+    """The conditioning memories and those of the last `window - 1` frames; the slot is the distance in frames."""
     newest = memories[-1].step
     attend = []
     for i, m in enumerate(memories):
@@ -43,9 +43,8 @@ def _efp_window_warning(size: BankSize) -> str:
     "efp-window", full_bank=_efp_window_full, needs_similarity=True, compared=True, warning=_efp_window_warning
 )
 def efp_window(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """As `fifo`, but of a full window the `window - spatial` most redundant memories are not attended to.
-
-    The others keep their slots, and all stay in the bank.
+    """Like `fifo`, but the next frame does not attend to the `window - spatial` most redundant memories of a full
+    window. The others keep their slots, and all memories stay in the bank.
     """
     choice = fifo(memories, size)
     if len(choice.attend) < size.window:
@@ -71,9 +70,9 @@ def _too_few(size: BankSize) -> str:
 
 @register_policy("efp", full_bank=_efp_full, most=_efp_most, needs_similarity=True, compared=True, warning=_too_few)
 def efp(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """At most `spatial` memories, the conditioning ones and the newest included, which always stay.
+    """At most `spatial` memories, including the conditioning ones and the newest, which always stay.
 
-    Of the others the most redundant ones leave the bank. The slot is the rank among them, newest first.
+    The most redundant of the others leave the bank. The slot is the rank among those not prompted, newest first.
     """
     candidates = [i for i, m in enumerate(memories[:-1]) if not m.conditioning]
     dropped = _redundant(memories, candidates, max(0, len(memories) - size.spatial))
@@ -81,10 +80,10 @@ def efp(memories: Sequence[Memory], size: BankSize) -> Choice:
 
 
 def recent(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """The conditioning memories and the latest others: `window` in all, at least the newest. The slot is the rank.
+    """The conditioning memories and the latest others, at least the newest: `window` in all. The slot is the rank.
 
-    With one prompt, and a memory of every frame, it is `fifo`. Where memories are missing it reaches further back, as
-    SAM 2's successors do, and conditioning memories take the place of others instead of adding to them.
+    With one prompt, and a memory of every frame, it equals `fifo`. If memories are missing it reaches further back, as
+    SAM 2's successors do; and conditioning memories replace others instead of adding to them.
     """
     tracked = [i for i, m in enumerate(memories) if not m.conditioning]
     free = size.window - (len(memories) - len(tracked))
@@ -100,26 +99,26 @@ def _confident_warning(size: BankSize) -> str:
 def confident(memories: Sequence[Memory], size: BankSize) -> Choice:
     """`recent` among the memories of confident frames: object visible, predicted IoU above `CONFIDENT_IOU`.
 
-    SAMURAI's memory selection (arXiv 2411.11922, equation 7) without its motion score. The newest memory is attended
-    to once, confident or not, as there and in SAM 3: it says where the object was last, or that it is gone. If the
-    frame was not confident, the memory then leaves.
+    SAMURAI's memory selection (arXiv 2411.11922, equation 7) without its motion score. As there and in SAM 3, the next
+    frame attends to the newest memory, confident or not: it says where the object was last, or that it is gone. A
+    memory of a frame that was not confident leaves after that.
     """
     return only(is_confident, recent)(memories, size)
 
 
 @register_policy("efp-confident", full_bank=_efp_full, most=_efp_most, needs_similarity=True, warning=_too_few)
 def efp_confident(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """`efp` among the memories that `confident` would keep, so that pruning does not keep mistakes."""
+    """`efp` among the memories of confident frames, so that pruning does not keep mistakes."""
     return only(is_confident, efp)(memories, size)
 
 
 def is_confident(memory: Memory) -> bool:
-    """Whether the network trusts its mask."""
+    """Whether the network is confident of its mask: object visible, predicted IoU above `CONFIDENT_IOU`."""
     return memory.visible and memory.quality.iou > CONFIDENT_IOU
 
 
 def only(wanted: Callable[[Memory], bool], policy: PolicyFunction) -> PolicyFunction:
-    """`policy` among the wanted memories, the conditioning ones and the newest; all others leave the bank."""
+    """A policy that applies `policy` to the wanted memories, the conditioning ones and the newest. All others leave."""
 
     def filtered(memories: Sequence[Memory], size: BankSize) -> Choice:
         last = len(memories) - 1
@@ -132,10 +131,9 @@ def only(wanted: Callable[[Memory], bool], policy: PolicyFunction) -> PolicyFunc
 
 
 def similarity(memories: Sequence[Memory], reference: Memory) -> Float32:
-    """Similarity of each memory with the reference, [t]: cosine over the channels of each cell, mean over the cells.
+    """The similarity of each memory with `reference`, [t]: the cosine over the channels of each cell, averaged.
 
-    The value that was measured beforehand is taken if there is one. Of any two memories in a bank the older one was
-    there when the younger one entered, and was compared with it then.
+    It uses values measured beforehand, if there are any: each memory is compared on arrival with those in the bank.
     """
     known = [_measured(m, reference) for m in memories]
     if None not in known:
@@ -149,15 +147,15 @@ def _measured(one: Memory, other: Memory) -> float | None:
 
 
 def _ranked(memories: Sequence[Memory], keep: Sequence[int], size: BankSize) -> Choice:
-    """Keep these memories and attend to all of them; the slot is the rank among the tracked ones, newest first."""
+    """Keep these memories and attend to all of them. The slot is the rank among those not prompted, newest first."""
     tracked = [i for i in reversed(keep) if not memories[i].conditioning]
-    # The table has rows for `window - 1` ranks; all deeper ranks share the last one.
+    # The table has rows for `window - 1` ranks; higher ranks share the last row.
     slots = {i: min(rank, size.window - 2) for rank, i in enumerate(tracked)}
     return Choice(tuple(keep), tuple((i, slots.get(i, size.window - 1)) for i in keep))
 
 
 def _redundant(memories: Sequence[Memory], candidates: Sequence[int], drop: int) -> frozenset[int]:
-    """The `drop` candidates that are most similar to the newest memory; among equals, the older ones."""
+    """The `drop` candidates that are most similar to the newest memory; of equal ones, the older."""
     if not candidates or drop <= 0:
         return frozenset()
     similarity_t = similarity([memories[i] for i in candidates], memories[-1])

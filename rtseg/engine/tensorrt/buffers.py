@@ -1,6 +1,6 @@
-"""Everything that goes in or out of the plans, at addresses that never change.
+"""The inputs and outputs of the plans, at fixed addresses.
 
-A buffer has room for all objects; fewer use its first rows, so that one set serves every number of them.
+A buffer has room for all objects; fewer objects use its first rows, so that one set serves every number of them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ FACTS = (
     "ages_bp",
     "real_bp",
     "certain_b",
-)  # set by the host for each frame
+)  # the host sets these for each frame
 
 
 class Facts:
-    """How the small inputs of a frame lie in one run of bytes, for any number of objects and slots.
+    """The layout of a frame's small inputs in one run of bytes, for any number of objects and slots.
 
-    Beside `FACTS`: `places_bt`, where in the pool each memory lies, and `own_b`, where there the new one goes.
+    These are `FACTS`; `places_bt`, the slot of each memory in the pool; and `own_b`, the slot of the new one.
     """
 
     def __init__(self, shapes: Shapes) -> None:
@@ -47,7 +47,7 @@ class Facts:
         return self._shapes.ports(slots) | places
 
     def cut(self, bytes_u8: Tensor, objects: int, slots: int) -> dict[str, Tensor]:
-        """The facts in these bytes, as tensors of their own types."""
+        """Views of the facts in these bytes, as tensors of their own dtypes."""
         ports, cut = self._ports(slots), {}
         for name, at in self._at.items():
             shape, dtype = ports[name].shape_for(objects), ports[name].dtype
@@ -58,10 +58,10 @@ class Facts:
         self, bytes_u8: Tensor, recalls: Sequence[Recall], slots: int, places: Sequence[Sequence[int]],
         own: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """Write the inputs of objects with these memories, which are not prompted."""
+        """Write the inputs for objects with these memories and without prompts."""
         bytes_u8[: self.bytes].zero_()
         facts = {name: tensor.numpy() for name, tensor in self.cut(bytes_u8, len(recalls), slots).items()}
-        facts["places_bt"].fill(BLANK)  # all zeros: what is masked has to be finite
+        facts["places_bt"].fill(BLANK)  # a slot of zeros, because masked memories have to be finite
         facts["own_b"][: len(own)] = own
         for i, recall in enumerate(recalls):
             t, p = len(recall.slots), len(recall.ages)
@@ -71,7 +71,7 @@ class Facts:
 
 
 class Buffers:
-    """Device tensors by name. Made inside the GPU's `work`."""
+    """Device tensors by name. Construct it inside the GPU's `work`."""
 
     def __init__(self, shapes: Shapes, gpu: Gpu) -> None:
         self._shapes = shapes
@@ -85,10 +85,10 @@ class Buffers:
         self.facts_u8 = gpu.zeros((self.facts.bytes,), torch.uint8)
         self._upload = DoubleUpload(self.facts_u8, gpu)
         self._cuts: dict[tuple[int, int], dict[str, Tensor]] = {}
-        self._pointers = [0] * shapes.max_objects  # how many each object's row holds
+        self._pointers = [0] * shapes.max_objects  # how many pointers each object's row holds
 
     def for_objects(self, objects: int, slots: int = 0) -> dict[str, Tensor]:
-        """The buffers of this many objects; `slots` may be left out where no memory is read."""
+        """The buffers for this many objects. `slots` may be left out if no memory is read."""
         key = objects, slots or self._shapes.slots[0]
         if key not in self._cuts:
             self._cuts[key] = self._cut(*key)
@@ -103,7 +103,7 @@ class Buffers:
         return cut
 
     def upload_facts(self, recalls: Sequence[Recall], slots: int, places: Sequence[Sequence[int]]) -> None:
-        """Upload the facts of these objects on their own; those of a tracked frame come with its picture."""
+        """Upload the facts of these objects alone. The facts of a tracked step are uploaded with its picture."""
         with self._upload.filling() as bytes_u8:
             self.facts.write(bytes_u8, recalls, slots, places)
 
@@ -115,14 +115,14 @@ class Buffers:
             rows.numpy()[:] = prompted
 
     def gather(self, pool: Pool, objects: int, slots: int) -> None:
-        """Bring together what `attend` with so many slots reads, by the places among the facts."""
+        """Gather the memories that `attend` with this many slots reads, from the places that the facts name."""
         b = self.for_objects(objects, slots)
         places = b["places_bt"].flatten()
         torch.index_select(pool.keys_slnd, 0, places, out=b["keys_btlnd"].flatten(0, 1))
         torch.index_select(pool.values_snm, 0, places, out=b["values_btnm"].flatten(0, 1))
 
     def copy_in(self, recalls: Sequence[Recall], slots: int) -> None:
-        """Copy memories, which have keys, to where `gather` would bring them."""
+        """Copy memories, which must have keys, to where `gather` would put them."""
         b, copied = self.for_objects(len(recalls), slots), list[tuple[Tensor, Tensor]]()
         for i, recall in enumerate(recalls):
             for j, memory in enumerate(recall.memories):
@@ -132,7 +132,7 @@ class Buffers:
         copy_all(copied)
 
     def copy_pointers(self, recalls: Sequence[Recall]) -> None:
-        """Copy the object pointers. What an earlier frame left behind them is zeroed: a mask hides no NaN."""
+        """Copy the object pointers. Older ones behind them are zeroed, because a mask does not hide NaN."""
         pointers_bpd, copied = self.for_objects(len(recalls))["pointers_bpd"], list[tuple[Tensor, Tensor]]()
         for i, recall in enumerate(recalls):
             before, p = self._pointers[i], len(recall.ages)

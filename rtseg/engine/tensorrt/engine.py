@@ -1,7 +1,7 @@
-"""The engine that runs TensorRT plans: a tracked frame is one CUDA graph, replayed.
+"""The engine that runs TensorRT plans: a tracked step is one CUDA graph, which is replayed.
 
-A prompted `decode` goes through torch on the same GPU; all else, `remember` included, goes through the plans. `make`
-compiles them, `open` runs what `make` wrote.
+A prompted `decode` runs in torch on the same GPU; everything else, including `remember`, runs on the plans. `make`
+compiles them, `open` opens the engine on them.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MOVES = (
     "conditioned_bdhw",
     "score_b",
     "tokens_bnm",
-)  # one of each verb, which differs by picture
+)  # one output of each verb that depends on the picture
 ANSWERS = ("logits_b1hw", "iou_b", "score_b", "pointer_bd")
 
 
 class TensorRTEngine(PooledEngine):
-    """Answers are copies, on the GPU; nothing here waits for it but `ready`, and the first frame of another size.
+    """The engine. Results are copies on the GPU. Only `ready` and the first frame of a new size wait for the GPU.
 
-    Threads may share an engine, and take turns, each on a CUDA stream of its own if it likes.
+    Threads may share an engine; they take turns, and each may have a CUDA stream of its own.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class TensorRTEngine(PooledEngine):
         self._shapes, self._gpu, self._plans = shapes, gpu, plans
         self._turns = RLock()
         self._contexts: dict[tuple[str, int], Context] = {}
-        with self._turns, gpu.work():  # no inference mode: tensors that are made there cannot be written outside it
+        with self._turns, gpu.work():  # not in inference mode: tensors made in it cannot be written outside it
             self._buffers = Buffers(shapes, gpu)
             kept = shapes.max_objects * (shapes.slots[-1] + SPARE)
             grid = self.image_size // 16
             self._pool = Pool(network.preset, grid, shapes.max_objects, kept, shapes.keys, self.device)
             self._pictures = PictureInputs(self._buffers.for_objects(1)["image_1chw"], self._buffers.facts.bytes, gpu)
-            # One scratch for all: the plans run one after the other, on one stream.
+            # One scratch for all, because the plans run one after the other on one stream.
             size = max(1, *(plan.scratch_bytes for plan in plans.values()))
             self._scratch = gpu.zeros((size,), torch.uint8)
 
     @torch.inference_mode()
     def ready(self, height: int, width: int, beat: Callable[[], None] = lambda: None) -> None:
-        """Record a tracked frame of pictures [H, W] for every number of objects and each `attend`."""
+        """Record a tracked step for pictures [H, W], for every number of objects and each `attend`."""
         for kind in self._foreseen():
             with self._call():
                 self._recorded(self._pictures.for_size(height, width), *kind)
@@ -141,12 +141,12 @@ class TensorRTEngine(PooledEngine):
 
     @contextmanager
     def _call(self) -> Iterator[None]:
-        """One thread at a time, on the GPU's stream: the buffers are shared."""
+        """A context for one thread at a time on the GPU's stream, because the buffers are shared."""
         with self._turns, self._gpu.work(), torch.inference_mode():
             yield
 
     def _keyed(self, recalls: Sequence[Recall]) -> bool:
-        """Whether these memories were written by an engine like this one."""
+        """Whether all these memories have keys, as those of an engine like this one do."""
         return all(m.keys_lnd is not None for recall in recalls for m in recall.memories)
 
     def _fits(self, objects: int) -> int:
@@ -158,7 +158,7 @@ class TensorRTEngine(PooledEngine):
         return objects
 
     def _capacity_for(self, recalls: Sequence[Recall]) -> tuple[int, int]:
-        """How many objects, and the smallest `attend` that has room for what they remember."""
+        """The number of objects, and the slots of the smallest `attend` with room for their memories."""
         most = max(len(recall.slots) for recall in recalls)
         pointers = max(len(recall.ages) for recall in recalls)
         enough = [slots for slots in self._shapes.slots if slots >= most]
@@ -170,11 +170,11 @@ class TensorRTEngine(PooledEngine):
         return self._fits(len(recalls)), enough[0]
 
     def _keys_of(self, memory: Remembered) -> Tensor:
-        assert memory.keys_lnd is not None  # as `_keyed` has found
+        assert memory.keys_lnd is not None  # `_keyed` has checked it
         return memory.keys_lnd
 
     def _context(self, graph: str, objects: int, slots: int) -> Context:
-        """A plan at the buffers of this many objects; made once."""
+        """The context of a plan on the buffers for this many objects; made once."""
         key = (graph, 0 if graph == "encode" else objects)
         if key not in self._contexts:
             self._contexts[key] = self._plans[graph].context(self._buffers.for_objects(objects, slots), self._scratch)
@@ -184,12 +184,12 @@ class TensorRTEngine(PooledEngine):
         self._context(graph, objects, slots).enqueue()
 
     def _foreseen(self) -> list[tuple[int, int]]:
-        """All (objects, slots); the largest first: where memory does not do, that shows at once."""
+        """All (objects, slots), the largest first, so that too little memory is found at once."""
         objects, slots = range(self._shapes.max_objects, 0, -1), sorted(self._shapes.slots, reverse=True)
         return [(b, t) for b in objects for t in slots]
 
     def _step(self, size: PictureSize, objects: int, slots: int) -> Recorded:
-        """The whole tracked frame as one recording. At the first of a size all are made: later ones would be late."""
+        """The tracked step as one recording. The first call for a size records all, as doing so later delays a feed."""
         for kind in [] if size.steps else self._foreseen():
             self._recorded(size, *kind)
         return self._recorded(size, objects, slots)
@@ -214,21 +214,21 @@ class TensorRTEngine(PooledEngine):
 
         size.upload.device_u8.zero_()
         facts_of_all = facts.cut(size.upload.device_u8, objects, slots)
-        facts_of_all["present_bt"].fill_(True)  # all absent would be no number
+        facts_of_all["present_bt"].fill_(True)  # attention to nothing would give NaN
         torch.arange(SCRATCH, SCRATCH + objects, out=facts_of_all["own_b"])
-        enqueue()  # on its first run TensorRT does things that cannot be recorded
+        enqueue()  # TensorRT's first run does things that cannot be recorded
         self._gpu.wait()
         return self._proved(self._gpu.capture(enqueue), size, objects)
 
     def _proved(self, step: Recorded, size: PictureSize, objects: int) -> Recorded:
-        """The recording, if another picture gives other answers: an empty one is recorded without an error."""
+        """The recording. Raises `EngineError` if its results do not depend on the picture, as those of an empty one."""
         seen, b = [], self._buffers.for_objects(objects)
         for seed in (0, 1):
             size.picture_hwc.random_(0, 256, generator=torch.Generator(self.device).manual_seed(seed))
             step()
             seen.append(copies([b[name] for name in MOVES]))
         wrong = [name for name, *both in zip(MOVES, *seen, strict=True) if not all(map(finite, both))]
-        if wrong:  # two answers of NaN would never be equal
+        if wrong:  # checked first, because two results of NaN are never equal
             raise EngineError(f"the plans give what is no number ({', '.join(wrong)}); use another precision")
         same = [name for name, one, two in zip(MOVES, *seen, strict=True) if torch.equal(one, two)]
         if same:

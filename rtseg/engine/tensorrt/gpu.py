@@ -1,4 +1,4 @@
-"""The GPU of the TensorRT engine: buffers, one stream, events, one way to record work and run it again."""
+"""The GPU of the TensorRT engine: buffers, one stream, events, and captures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..static.graph import capture
 
 
 class CudaGpu:
-    """A CUDA device ("cuda": the one that torch calls current), with a stream of its own."""
+    """A CUDA device ("cuda": torch's current one), with a stream of its own."""
 
     def __init__(self, device: str = "cuda") -> None:
         if not torch.cuda.is_available():
@@ -27,10 +27,10 @@ class CudaGpu:
         self.name = f"cuda:{self._index}"
         with torch.cuda.device(self._index):
             self._stream = torch.cuda.Stream()
-            # What graphs need beside the buffers is the same memory for all: they run one at a time.
+            # All graphs share the memory that they need beside the buffers, because they run one at a time.
             self._pool = torch.cuda.graph_pool_handle()
         self.stream = int(self._stream.cuda_stream)
-        self._callers: dict[int, torch.cuda.Stream] = {}  # that worked with what was made here; torch has few streams
+        self._callers: dict[int, torch.cuda.Stream] = {}  # streams that called `work`; torch has few streams
 
     def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         try:
@@ -50,14 +50,14 @@ class CudaGpu:
             outside = torch.cuda.current_stream()
             if outside != self._stream:
                 self._callers[int(outside.cuda_stream)] = outside
-            # All of them: what another thread let go of, and may still read, is written over here.
+            # All callers, because another thread may still read memory that it has freed, and that is overwritten here.
             for caller in self._callers.values():
                 self._stream.wait_stream(caller)
             try:
                 with torch.cuda.stream(self._stream):
                     yield
             finally:
-                # Memories are made on this stream and read by the policy on that one; what keeps the allocator honest.
+                # Memories are made on this stream and read by the policy on that one, and the allocator has to know.
                 outside.wait_stream(self._stream)
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
@@ -71,7 +71,7 @@ class CudaGpu:
         self._stream.synchronize()
 
     def free_bytes(self) -> int:
-        torch.cuda.empty_cache()  # what torch keeps for later is nobody's
+        torch.cuda.empty_cache()  # memory that torch only caches counts as free
         return int(torch.cuda.mem_get_info(self._index)[0])
 
     def facts(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""The module `tensorrt`, and the one logger that the process gives it.
+"""The module `tensorrt`, and the process's one logger for it.
 
-TensorRT keeps the logger of the first builder or runtime that lives, and goes on with it whatever later ones bring. So
-there is one, and what it hears goes to whoever is waiting for it.
+TensorRT uses the logger of the first live builder or runtime for all later ones, too. So there is only one, and it
+forwards messages to their listeners.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..gpu import Gpu, out_of_memory
 if TYPE_CHECKING:
     import tensorrt as trt
 
-OLDEST = (10, 1)  # the first with strong typing, BF16, INT64, and scratch memory of a known size
+OLDEST = (10, 1)  # the first version with strong typing, BF16, INT64, and scratch memory of a known size
 FULL = ("out of memory", "outofmemory", "failed_allocation", "mem_alloc", "insufficient memory")
 
 
 def bindings() -> Any:
-    """The module `tensorrt`; `EngineError` where it is missing, has no libraries, or is too old."""
+    """The module `tensorrt`. Raises `EngineError` if it is missing, has no libraries, or is too old."""
     try:
         import tensorrt
     except (ImportError, OSError) as e:
@@ -46,7 +46,7 @@ def bindings() -> Any:
 
 
 class Complaints:
-    """The last errors that TensorRT logged while this was open: its calls return only that they failed."""
+    """Collects the last errors that TensorRT logs, because its calls return only whether they failed."""
 
     def __init__(self, logger: trt.ILogger) -> None:
         self.trt_logger = logger
@@ -54,7 +54,7 @@ class Complaints:
         self.thread = threading.get_ident()
 
     def error(self, what: str, remedy: str, gpu: Gpu) -> EngineError:
-        """What went wrong, in one line."""
+        """The error for a failed call, with the logged reasons in one line."""
         reasons = "; ".join(self.lines) or "TensorRT gave no reason"
         if any(word in reasons.lower() for word in FULL):
             return out_of_memory(f"{what} ({reasons})", gpu.free_bytes())
@@ -62,10 +62,10 @@ class Complaints:
 
 
 class Router:
-    """Hands logged lines to those who wait for them; any thread may log."""
+    """Forwards logged lines to their listeners. Any thread may log."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # garbage that Python frees meanwhile may be TensorRT's, and log
+        self._lock = threading.RLock()  # reentrant: inside it Python may free objects of TensorRT, which then log
         self._open: list[Complaints] = []
 
     def open(self, complaints: Complaints) -> None:
@@ -77,7 +77,7 @@ class Router:
             self._open.remove(complaints)
 
     def hear(self, text: str) -> None:
-        """To the latest listener of this thread; from a thread of TensorRT's own, to all listeners."""
+        """Forward a line to this thread's latest listener, or from a thread without one (TensorRT's own) to all."""
         here = threading.get_ident()
         with self._lock:
             own = [c for c in self._open if c.thread == here]
@@ -87,7 +87,7 @@ class Router:
 
 @contextmanager
 def complaints() -> Iterator[Complaints]:
-    """Inside, TensorRT's errors are noted; its objects are made with `trt_logger`."""
+    """A context that collects TensorRT's errors. Make its objects with `trt_logger`."""
     logger, router = _logger(bindings())
     listening = Complaints(logger)
     router.open(listening)
@@ -97,7 +97,7 @@ def complaints() -> Iterator[Complaints]:
         router.close(listening)
 
 
-@cache  # and so it outlives all that TensorRT makes with it
+@cache  # so that it outlives all objects that TensorRT makes with it
 def _logger(trt: Any) -> tuple[trt.ILogger, Router]:
     router, bad = Router(), (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
@@ -113,5 +113,5 @@ def _logger(trt: Any) -> tuple[trt.ILogger, Router]:
 
 
 def line(text: str) -> str:
-    """Text in one line."""
+    """The text in one line."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""A recipe's plans: how they are compiled, and how they become an engine."""
+"""Compiling a recipe's plans, and opening an engine on them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .plans import Plan, build, spans
 from .quantize import TYPES, calibrate
 
 TIMINGS = "tensorrt-timings"
-NEEDS = {"bf16": (8, 0), "int8": (8, 0), "fp8": (8, 9)}  # compute capability; int8 is bf16 where it is not int8
+NEEDS = {"bf16": (8, 0), "int8": (8, 0), "fp8": (8, 9)}  # compute capability; int8's other layers are bf16
 
 
 def make(
     network: Sam2, recipe: Recipe, folder: Path, note: Callable[[str], None], pictures: Sequence[ImageU8] = ()
 ) -> dict[str, object]:
-    """Compile the plans of a recipe into `folder`, and return what they were made from.
+    """Compile the plans of a recipe into `folder`, and return the facts about them for the report.
 
-    `pictures` calibrate int8 and fp8. How fast each kernel was is kept beside the folder, for the next build. Raises
-    `EngineError`.
+    `pictures` calibrate int8 and fp8. The kernels' timings are kept beside the folder for the next build. Raises
+    `EngineError` if the GPU lacks the precision, or TensorRT fails.
     """
     trt, gpu = bindings(), _gpu(recipe)
     _check_precision(recipe.precision, gpu)
@@ -46,7 +46,7 @@ def make(
         with gpu.work():
             plan = build(path, shapes.max_objects, folder.parent / TIMINGS, gpu)
         path.with_suffix(".plan").write_bytes(plan)
-        path.unlink()  # as large as the plan, and never read again
+        path.unlink()  # it is as large as the plan, and not needed any more
     flags = {
         "strongly_typed": True, "tf32": False, "slots": list(shapes.slots), "pointers": shapes.pointers,
         "profiles": [list(span) for span in spans(shapes.max_objects)],
@@ -55,9 +55,9 @@ def make(
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> Engine:
-    """The engine of what `make` wrote to `built`, which the caller has found to be whole and made for this machine.
+    """Open the engine on the plans in `built`, which the caller has checked to be undamaged and made for this machine.
 
-    Raises `EngineError`.
+    Raises `EngineError` if there are none, or they do not load.
     """
     bindings()
     gpu = _gpu(recipe)
@@ -71,7 +71,7 @@ def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -
 
 
 def _gpu(recipe: Recipe) -> Gpu:
-    """The GPU of the recipe; "auto", which a recipe that was settled never says, is the current one."""
+    """The GPU of the recipe. "auto", which a settled recipe never has, is the current one."""
     return CudaGpu("cuda" if recipe.device == "auto" else recipe.device)
 
 

@@ -1,11 +1,10 @@
-"""The four verbs of a tracked frame as ONNX graphs: one file each, with every type written in the graph.
+"""The four verbs of a tracked step as ONNX graphs: one file each, with every dtype written in the graph.
 
-TensorRT 11 takes the types as they stand (10 does where it is told to), so precision is decided here: products and
-attention in the type of the recipe, and in fp32 what flows between the layers, norms, rotation and the heads that
-choose among masks. The number of objects b is the one dynamic axis; slots and pointers are padded to a fixed number and
-masked.
+TensorRT 11 follows the dtypes of the graph (10 does with a flag), so precision is decided here: products and attention
+are in the recipe's precision; activations between layers, norms, rotation and the heads that choose among masks are in
+fp32. The number of objects b is the only dynamic axis; slots and pointers are padded to a fixed number and masked.
 
-A tensor has one name wherever it goes in or comes out, so that a graph's output is the next one's input.
+A tensor has the same name as an output and as an input, so that a graph's output is the next one's input.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ PRODUCTS = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
-    "int8": torch.bfloat16,  # what is not quantised; bf16, because fp16 overflows where fp32 was trained
+    "int8": torch.bfloat16,  # of layers that are not quantised; fp16 would overflow in networks trained in fp32
     "fp8": torch.bfloat16,
 }
 MEMORY = ("keys_btlnd", "values_btnm", "slots_bt", "present_bt", "pointers_bpd", "ages_bp", "real_bp")
@@ -47,7 +46,7 @@ VERBS = {
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """What goes through one name: its shape (where `shared` is false: of one object), and its type."""
+    """An input or output: its dtype, and its shape, which is that of one object unless `shared`."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
@@ -60,10 +59,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """All that the shapes of the graphs depend on.
+    """Everything that the shapes of the graphs depend on.
 
-    `slots` are numbers of memory slots, each with an `attend` of its own: what an object prompted once has in the long
-    run, and, where that is more, what one can ever have.
+    `slots` are the numbers of memory slots, each with an `attend` of its own: how many memories an object prompted once
+    has in the long run, and the most that one can ever have, if that is more.
     """
 
     preset: Preset
@@ -75,7 +74,7 @@ class Shapes:
 
     @staticmethod
     def for_recipe(preset: Preset, recipe: Recipe) -> Shapes:
-        """The shapes that a recipe asks for."""
+        """The shapes for a recipe."""
         memory, window = recipe.memory, preset.num_maskmem
         slots = sorted({memory.full_bank(window), memory.most_slots(window)})
         products = PRODUCTS[recipe.precision]
@@ -83,12 +82,12 @@ class Shapes:
 
     @property
     def graphs(self) -> dict[str, tuple[str, int]]:
-        """Graphs by name: which verb each is, and with how many slots (0: it has none)."""
+        """The verb of each graph, and its number of slots (0: it has none), by the graph's name."""
         attends = {f"attend{t}": ("attend", t) for t in self.slots}
         return {"encode": ("encode", 0), **attends, "decode": ("decode", 0), "remember": ("remember", 0)}
 
     def ports(self, slots: int) -> dict[str, Port]:
-        """Every name that a graph with this many slots may use. g = S / 16, n = g * g."""
+        """All inputs and outputs of graphs with this many slots, by name. g = S / 16, n = g * g."""
         p, s, g, t = self.preset, self.image_size, self.image_size // 16, slots
         layers, n, d, m = p.attention_layers, (self.image_size // 16) ** 2, p.dim, p.memory_dim
         return {
@@ -115,13 +114,13 @@ class Shapes:
 
 
 def typed(network: Sam2, precision: str, peaks: Mapping[str, float] | None = None) -> StaticNetwork:
-    """The static network in the types of a precision; `peaks` are what `quantize.calibrate` found, for int8 and fp8."""
+    """The static network in the dtypes of a precision. `peaks`: what `quantize.calibrate` returns, for int8 and fp8."""
     products = PRODUCTS[precision]
-    # A copy: to move and widen a network is to change it, and this one is the caller's.
+    # A copy, because moving and converting would change the caller's network.
     static = StaticNetwork(copy.deepcopy(network).cpu().float(), TypedAttention(products))
     static.precise(products, torch.float32)
     for head in (static.decode.iou, static.decode.score, static.decode.pointer, static.decode.mixing):
-        head.float()  # they decide between masks, and cost nothing
+        head.float()  # these heads choose among masks, and cost almost nothing
     return static if peaks is None else quantized(static, peaks, precision)
 
 
@@ -140,7 +139,7 @@ class _Attend(nn.Module):
 
 
 class _Remember(nn.Module):
-    """Tokens, and their keys in the type that `attend` reads them in."""
+    """`remember`, with the keys of the tokens in the dtype that `attend` reads."""
 
     def __init__(self, static: StaticNetwork, keys: torch.dtype) -> None:
         super().__init__()
@@ -152,7 +151,7 @@ class _Remember(nn.Module):
 
 
 class _Float(nn.Module):
-    """A verb whose answers are fp32, whatever its last product was in."""
+    """A verb with fp32 outputs, whatever the dtype of its last product."""
 
     def __init__(self, verb: nn.Module) -> None:
         super().__init__()
@@ -166,7 +165,10 @@ class _Float(nn.Module):
 def export(
     static: StaticNetwork, shapes: Shapes, folder: Path, note: Callable[[str], None] = lambda _: None
 ) -> dict[str, Path]:
-    """Write each graph as `folder`/NAME.onnx; the same network and shapes give the same bytes. Raises `EngineError`."""
+    """Write each graph as `folder`/NAME.onnx, and return the paths by name. Raises `EngineError`, as `graph` does.
+
+    The same network and shapes give the same bytes.
+    """
     paths = {}
     for name in shapes.graphs:
         note(f"exporting {name}")
@@ -176,15 +178,15 @@ def export(
 
 
 def graph(static: StaticNetwork, shapes: Shapes, name: str) -> Any:
-    """One graph as a `ModelProto`, without anything of the machine that it was made on.
+    """One graph as a `ModelProto`, without traces of the machine that it was made on.
 
-    Raises `EngineError` if the exporter is missing, or if it made what TensorRT does not document.
+    Raises `EngineError` if the exporter is missing, or if the graph has something that TensorRT does not document.
     """
     _need_exporter()
     verb, slots = shapes.graphs[name]
     inputs, outputs = VERBS[verb]
     ports = shapes.ports(slots)
-    # Traced with two objects: the exporter takes an axis of length one for a constant.
+    # Traced with two objects, because the exporter makes an axis of length one a constant.
     examples = tuple(torch.zeros(ports[name].shape_for(2), dtype=ports[name].dtype) for name in inputs)
     objects = torch.export.Dim("objects", min=1, max=max(2, shapes.max_objects))
     axes = tuple({} if ports[name].shared else {0: objects} for name in inputs)
@@ -193,8 +195,8 @@ def graph(static: StaticNetwork, shapes: Shapes, name: str) -> Any:
             _module(static, shapes, verb), examples, dynamo=True, verbose=False, opset_version=OPSET,
             dynamic_shapes=axes, input_names=list(inputs), output_names=list(outputs),
         )  # fmt: skip
-    assert program is not None  # as it is where no file is named
-    model = program.model_proto  # made anew each time that it is asked for
+    assert program is not None  # it is None only if a file is named
+    model = program.model_proto  # the property makes a new one at each access
     _strip(model)
     found = [*_constant_axes(model, ports), *faults(model)]
     if found:
@@ -211,7 +213,7 @@ def _module(static: StaticNetwork, shapes: Shapes, verb: str) -> nn.Module:
 
 
 def _constant_axes(model: Any, ports: Mapping[str, Port]) -> list[str]:
-    """The exporter makes an axis a constant without a word, if the code takes its length as a number."""
+    """Inputs whose number of objects is fixed: the exporter fixes it silently if the code uses it as a number."""
     firsts = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input}
     return [
         f"{name} has a fixed number of objects" for name, axis in firsts.items() if not (axis or ports[name].shared)
@@ -219,7 +221,7 @@ def _constant_axes(model: Any, ports: Mapping[str, Port]) -> list[str]:
 
 
 def _strip(model: Any) -> None:
-    """Take out stack traces, paths and versions, which would make the same graph another file."""
+    """Remove stack traces, paths and versions, so that the same graph gives the same file."""
     model.ClearField("producer_version")
     for holder in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         holder.ClearField("metadata_props")

@@ -1,7 +1,7 @@
-"""What TensorRT's ONNX parser documents: the operators that the graphs of rtseg use, with their types and limits.
+"""The operators of rtseg's graphs, with the types and limits that TensorRT's ONNX parser documents.
 
 From the operator table of onnx-tensorrt for TensorRT 10.0 (opset 9 to 20); later versions only add to it. A graph that
-passes here is one that both 10 and 11 say they take.
+passes this check is documented as supported by 10 and 11.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FLOATS = frozenset({"FP32", "FP16", "BF16"})
 NUMBERS = FLOATS | {"INT32", "INT64"}
 ALL = NUMBERS | {"BOOL"}
 QUANTA = frozenset({"INT8", "FP8"})
-KNOWN = ALL | QUANTA | {"UINT8"}  # types of values that TensorRT has at all
+KNOWN = ALL | QUANTA | {"UINT8"}  # all types of values in TensorRT
 
 OPERATORS: dict[str, frozenset[str]] = {
     "Add": NUMBERS,
@@ -61,7 +61,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A node with what is known about its surroundings: types of values, and the constants."""
+    """A node, with the types of the graph's values and its constants."""
 
     node: Any
     types: Mapping[str, str]
@@ -74,7 +74,7 @@ class _Node:
         return (found[0].decode() if isinstance(found[0], bytes) else found[0]) if found else default
 
     def given(self, index: int) -> str:
-        """The name of an input, empty if it is left out."""
+        """The name of an input, "" if it is left out."""
         return self.node.input[index] if index < len(self.node.input) else ""
 
     def is_constant(self, index: int) -> bool:
@@ -125,7 +125,7 @@ LIMITS: dict[str, Callable[[_Node], str | None]] = {
 
 
 def faults(model: Any) -> list[str]:
-    """What in a `ModelProto` TensorRT does not say it takes, one line each; none if all is well."""
+    """What a `ModelProto` contains that TensorRT does not document as supported, one line each."""
     import onnx
 
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -146,8 +146,8 @@ def _of_node(n: _Node, model: Any) -> Iterator[str]:
         return
     versions = {opset.domain: opset.version for opset in model.opset_import}
     schema = onnx.defs.get_schema(kind, versions[""], "")
-    # The documented types are those of the first input, and of all that must have the same; the condition of Where and
-    # the result of Cast are documented beside them. Other values need only have a type that there is.
+    # The documented types are those of the first input, and of all values that must have the same type; for Where and
+    # Cast also those of condition and result. Any other value may have any type that TensorRT has.
     documented = {"Where": {"B", "T"}, "Cast": {"T1", "T2"}}.get(kind, {schema.inputs[0].type_str})
     for names, formals in ((n.node.input, schema.inputs), (n.node.output, schema.outputs)):
         for i, name in enumerate(names):

@@ -1,8 +1,8 @@
-"""TensorRT: an ONNX graph to a plan, and a plan to something that can be put on a stream.
+"""TensorRT plans: compiling an ONNX graph to a plan, and putting a plan on a stream.
 
-All that is called of `tensorrt` is called here and in library.py, and all of it is in the API of both 10.1 and 11.4; a
-test reads the calls out of the source and holds them to the list of 11.4. Everything here is for inside the GPU's
-`work`: TensorRT builds, loads and runs on the device that is current.
+Only this module and library.py call `tensorrt`, and only what is in the API of both 10.1 and 11.4; a test compares the
+calls in the source with the list of 11.4. Call everything here inside the GPU's `work`, because TensorRT builds, loads
+and runs on the current device.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .library import bindings, complaints, line
 if TYPE_CHECKING:
     import tensorrt as trt
 
-ALIGNED = 256  # bytes; TensorRT asks it of every address that it is given
+ALIGNED = 256  # bytes; TensorRT requires this alignment of every address
 
 
 def build(onnx: Path, most: int, timings: Path, gpu: Gpu) -> bytes:
-    """Compile a graph for 1 to `most` objects.
+    """Compile a graph for 1 to `most` objects, and return the plan. Raises `EngineError` if TensorRT fails.
 
-    `timings` is TensorRT's record of how fast its kernels are here: read if it fits, and brought up to date.
+    `timings` is the file of TensorRT's timing cache: it is read if it fits this GPU, and updated.
     """
     trt = bindings()
     with complaints() as log:
         builder = trt.Builder(log.trt_logger)
-        # 10 mixes precisions as it likes without this flag; 11 never does, and ignores it.
+        # Without this flag TensorRT 10 chooses precisions itself; 11 never does, and ignores the flag.
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log.trt_logger)
         if not parser.parse(onnx.read_bytes()):
@@ -43,7 +43,7 @@ def build(onnx: Path, most: int, timings: Path, gpu: Gpu) -> bytes:
             )
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, gpu.free_bytes() * 3 // 4)
-        config.clear_flag(trt.BuilderFlag.TF32)  # on by default; what is fp32 in the graph is meant
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default, but fp32 in the graph has to stay fp32
         if _dynamic(network):
             for least, largest in spans(most):
                 config.add_optimization_profile(_profile(builder, network, least, largest))
@@ -56,11 +56,11 @@ def build(onnx: Path, most: int, timings: Path, gpu: Gpu) -> bytes:
 
 
 def spans(most: int) -> list[tuple[int, int]]:
-    """Numbers of objects that share kernels: one object has its own, and so have all other numbers up to `most`.
+    """The optimization profiles, as (least, most) objects: one for a single object, one for all other numbers.
 
-    TensorRT chooses kernels at a profile's optimum, and they then run at every size of it. One object is the common
-    case, and a size that is fixed lets it use kernels that take no other; for more the optimum is what the recipe
-    expects, `max_objects`, where a frame takes longest.
+    TensorRT chooses kernels at a profile's optimum, and uses them for all its sizes. One object is the common case, and
+    its fixed size allows kernels that take no other size. For more objects the optimum is `max_objects`, where a frame
+    takes longest.
     """
     return [(1, 1), (2, most)] if most > 1 else [(1, 1)]
 
@@ -72,7 +72,7 @@ def _dynamic(network: trt.INetworkDefinition) -> bool:
 def _profile(
     builder: trt.Builder, network: trt.INetworkDefinition, least: int, largest: int
 ) -> trt.IOptimizationProfile:
-    """Any number of objects from `least` to `largest`; fastest at `largest`."""
+    """The profile for `least` to `largest` objects, with the optimum at `largest`."""
     profile = builder.create_optimization_profile()
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
@@ -82,7 +82,7 @@ def _profile(
 
 
 def _attach_timings(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache:
-    """The timing cache that the build fills; an empty one where the file is none, or another GPU's."""
+    """Attach and return the timing cache that the build fills; an empty one if the file is missing or does not fit."""
     stored = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(stored)
     if cache is None or not config.set_timing_cache(cache, False):
@@ -98,7 +98,7 @@ class Plan:
     _engine: trt.ICudaEngine
 
     def __init__(self, path: Path, gpu: Gpu) -> None:
-        """Raises `EngineError` if the file is no plan of this TensorRT on this GPU."""
+        """Load a plan. Raises `EngineError` if the file is no plan for this TensorRT and this GPU."""
         trt = bindings()
         self.path, self._gpu = path, gpu
         try:
@@ -114,14 +114,14 @@ class Plan:
 
     @property
     def scratch_bytes(self) -> int:
-        """Memory for what flows inside the graph, at any number of objects."""
+        """The bytes of memory for values inside the graph, enough for any number of objects."""
         return int(self._engine.device_memory_size_v2)
 
     def context(self, tensors: Mapping[str, Tensor], scratch: Tensor) -> Context:
-        """The plan with its inputs and outputs at these tensors, whose shapes and places stay as they are.
+        """The plan with these tensors as inputs and outputs, at their present shapes and addresses.
 
-        Contexts that run one after the other may share `scratch`. The kernels are those of the profile that these
-        shapes are in.
+        Contexts that run one after the other may share `scratch`. The kernels are those of the profile for these
+        shapes.
         """
         trt, engine = bindings(), self._engine
         with complaints() as log:
@@ -142,7 +142,7 @@ class Plan:
         return Context(self.path, context, [*used.values(), scratch], self._gpu)
 
     def _used(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those that the plan has a name for, all there and in its types."""
+        """The tensors that the plan uses. Raises `EngineError` if one is missing or has another dtype."""
         engine, used = self._engine, {}
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
@@ -155,7 +155,7 @@ class Plan:
         return used
 
     def _profile_of(self, used: Mapping[str, Tensor]) -> int:
-        """The profile whose spans hold these shapes."""
+        """The number of the profile for these shapes. Raises `EngineError` if there is none."""
         trt, engine, wrong = bindings(), self._engine, ""
         inputs = [name for name in used if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         open_ones = [name for name in inputs if -1 in tuple(engine.get_tensor_shape(name))]
@@ -204,7 +204,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all: another build may write the same file."""
+    """Write the file in one step, because another build may write the same file."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.write_bytes(data)
     part.replace(path)

@@ -1,13 +1,12 @@
 """Eight-bit products for TensorRT: QuantizeLinear and DequantizeLinear around the big linear layers.
 
-Those are the layers where the time goes: projections and MLPs of the trunk, MLPs of the memory attention. Symmetric,
-zero point 0, scales that are constants. Activations have one scale for the tensor: TensorRT documents scales by channel
-for weights alone. Int8 weights have one for each output channel. Fp8 weights have one for the tensor: TensorRT takes
-scales by channel there too, but its fp8 products are fused only where both scales are scalars, and anything else is
-dequantised to half precision first (measured with 11.x in NVIDIA/TensorRT-Model-Connect #1386). An fp8 number has an
-exponent of its own, so that a channel of small weights loses little by it. The scales of activations come from pictures
-that went through the network with its memory in the loop, because what attention reads is what the network itself
-wrote.
+These layers take most of the time: projections and MLPs of the trunk, MLPs of the memory attention. Quantisation is
+symmetric, with zero point 0 and constant scales. Activations have one scale for the tensor: TensorRT documents scales
+by channel only for weights. Int8 weights have one for each output channel. Fp8 weights have one for the tensor:
+TensorRT takes scales by channel there, too, but fuses fp8 products only if both scales are scalars, and otherwise
+dequantises to half precision first (measured with 11.x in NVIDIA/TensorRT-Model-Connect #1386). An fp8 number has its
+own exponent, so a channel of small weights loses little by this. The scales of activations come from tracking through
+pictures with memory, because attention reads what the network itself has written.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from ..static.parts import Linear
 TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 LARGEST = {"int8": 127.0, "fp8": 448.0}
 BY_CHANNEL = ("int8",)  # weights with a scale for each output channel
-# Int8 spends its few levels on what is common; fp8 has range enough for all there is.
+# The share of activations within the scale: int8 clips the rarest to spend its few levels on the others.
 KEPT = {"int8": 0.9999, "fp8": 1.0}
-CLICKS = ((0.5, 0.5), (0.3, 0.4), (0.7, 0.6))  # objects to follow while calibrating, as parts of the picture's side
+CLICKS = ((0.5, 0.5), (0.3, 0.4), (0.7, 0.6))  # clicks on objects to track for calibration, relative to the picture
 
 
 def big_layers(static: StaticNetwork) -> dict[str, Linear]:
@@ -58,7 +57,7 @@ def _replace(static: StaticNetwork, name: str, layer: nn.Module) -> None:
 
 
 class _Watched(Linear):
-    """A layer that notes the largest magnitude of what it is given, but for the rarest part."""
+    """A layer that records the largest magnitude of its inputs, except for a share of 1 - `kept`."""
 
     def __init__(self, layer: Linear, kept: float) -> None:
         super().__init__(layer.in_features, layer.out_features)
@@ -79,9 +78,9 @@ class _Watched(Linear):
 def calibrate(
     network: Sam2, slots: int, pointers: int, precision: str, pictures: Sequence[ImageU8], device: str = "cpu"
 ) -> dict[str, float]:
-    """How large the inputs of each big layer get on these pictures, one after the other, in fp32 on this device.
+    """The largest inputs of each big layer, by its name, on consecutive pictures, in fp32 on this device.
 
-    `slots` and `pointers` are how much each object may remember. `EngineError` if there are no pictures.
+    `slots` and `pointers` limit the memory of each object. Raises `EngineError` for fewer than two pictures.
     """
     if len(pictures) < 2:
         raise EngineError(
@@ -89,7 +88,7 @@ def calibrate(
             ' precision = "bf16"'
         )
     network = copy.deepcopy(network).cpu().float().eval()
-    static = StaticNetwork(network)  # made where its tables are made, on the CPU, and moved as a whole
+    static = StaticNetwork(network)  # made on the CPU, like its tables, and moved as a whole
     watched = {name: _Watched(layer, KEPT[precision]) for name, layer in big_layers(static).items()}
     for name, layer in watched.items():
         _replace(static, name, layer)
@@ -101,7 +100,7 @@ def calibrate(
 
 
 class _Loop:
-    """A few objects, clicked on the first picture and followed from there, with the newest memories kept."""
+    """Tracks a few objects from clicks on the first picture, with the newest memories."""
 
     def __init__(self, network: Sam2, static: StaticNetwork, slots: int, pointers: int) -> None:
         self.network, self.static = network, static
@@ -137,10 +136,10 @@ class _Loop:
 
 
 class _Quantized(nn.Module):
-    """A linear layer as the ONNX graph has it; it can be exported, and not be run in torch.
+    """A linear layer as in the ONNX graph. It can be exported, but not run in torch.
 
-    The scales are numbers that bf16 holds exactly, because they stand in the graph twice: in the type of what is
-    quantised, and in that of the product, to which it is dequantised.
+    The scales are exact in bf16, because the graph has them twice: in the dtype of the quantised values, and in that of
+    the product, to which they are dequantised.
     """
 
     def __init__(self, layer: Linear, peak: float, precision: str) -> None:
@@ -182,7 +181,7 @@ def _scale(peak: Tensor, largest: float) -> Tensor:
 
 
 def quantized(static: StaticNetwork, peaks: Mapping[str, float], precision: str) -> StaticNetwork:
-    """The same network with its big layers as they are to be exported."""
+    """The network with its big layers replaced by quantised ones for export. Raises `EngineError` before torch 2.8."""
     if not hasattr(torch.onnx, "ops"):
         raise EngineError(f'precision = "{precision}" needs torch 2.8 or newer, this is {torch.__version__}')
     for name, layer in big_layers(static).items():
