@@ -1,4 +1,4 @@
-"""How good masks are: data sets and their truth, protocols that drive the tracker, figures with their uncertainty."""
+"""How good masks are: protocols that drive the tracker over annotated data, and figures with their uncertainty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .run import evaluate
     from .settings import EvaluationSettings
 
-# The figures need neither torch nor an engine, so a name is imported when it is first used.
+# Names are imported on first use, because the figures need neither torch nor an engine.
 _HOMES = {
     "CORRUPTIONS": "corrupt",
     "PROMPTS": "prompting",

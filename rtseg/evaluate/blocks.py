@@ -2,16 +2,16 @@
 
 Fewer than five videos cannot tell how far they represent others (`bootstrap`). What can be estimated is how much a
 figure depends on which frames of these videos were annotated: as if more of the same scenes had been filmed. Frames
-close to each other are much alike, so blocks of them are drawn, anywhere in a video, until it has its length again (the
 close to each other are much alike, so blocks of them are drawn, anywhere in a video, until it is as long as before (the
-same blocks.
+moving block bootstrap; Künsch, Ann. Statist. 17, 1989). All objects of a video, and both runs of a comparison, are
+drawn with the same blocks.
 
-The block length minimises the squared error of the variance for an autoregressive series whose neighbours correlate by
-r, which is measured: (6 r^2 / (1 - r^2)^2)^(1/3) n^(1/3) for n frames (Politis and White, Econometric Reviews 23,
-2004). The series is what each frame adds to the figure, or to the difference of two runs, whose r may differ. The
-ends are widened as those over videos are, by the number of blocks; with fewer than five there is no interval. On series
-of 200 frames with r = 0.8 the interval holds the truth in 90 % of cases, and in 42 % if frames are drawn one by one;
-with r = 0.9 in 87 %, and above that it is too narrow: 200 such frames estimate r badly.
+The block length minimises the squared error of the variance for an autoregressive series with the measured correlation
+r of neighbours: (6 r^2 / (1 - r^2)^2)^(1/3) n^(1/3) for n frames (Politis and White, Econometric Reviews 23, 2004). The
+series is what each frame adds to the figure, or to the difference of two runs, whose r may differ. The ends are widened
+as those over videos, by the number of blocks; with fewer than five blocks there is no interval. On series of 200 frames
+with r = 0.8 the interval contains the truth in 90 % of cases, and in 42 % if frames are drawn one by one; with r = 0.9
+in 87 %. For a larger r it is too narrow, because 200 frames do not estimate such an r well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .bootstrap import CONFIDENCE, SEED, Floats, level
 WITHIN = "within these videos"
 DRAWS = 2000
 MIN_BLOCKS = 5
-AT_ONCE = 2_000_000  # blocks that are drawn at once
+AT_ONCE = 2_000_000  # blocks that are drawn at once, to bound the memory
 METHOD = {
     "resampled": "moving blocks of frames",
     "block": "(6 r^2 / (1 - r^2)^2)^(1/3) n^(1/3)",
@@ -37,15 +37,15 @@ METHOD = {
     "min_blocks": MIN_BLOCKS,
 }
 
-# Numerator and denominator that each frame of a sequence adds: a part of a figure is the ratio of their sums.
+# The numerator and denominator that each frame of a sequence adds. A part of a figure is the ratio of their sums.
 Part = Mapping[str, Mapping[int, tuple[float, float]]]
 Ends = tuple[float, float]
 
 
 def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> Ends | None:
-    """The interval of the mean over the parts; with `others`, of how much larger it is for them. None: too few frames.
+    """The interval of the mean over the parts; with `others`, that of their mean minus this one.
 
-    A frame whose denominator is 0 is left out, and so is a part that a resample does not contain.
+    None for too few frames. A frame with denominator 0 is left out, and so is a part that a resample does not contain.
     """
     runs = [(1.0, parts)] if others is None else [(-1.0, parts), (1.0, others)]
     runs = [(sign, [part for part in run if any(part.values())]) for sign, run in runs]
@@ -60,7 +60,7 @@ def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> End
         total_2p[:, own] += sums_2tp.sum(1)
     lengths = {name: _length(own, sums_2tp, total_2p, weight_p) for name, (own, sums_2tp) in series.items()}
     blocks = sum(sums_2tp.shape[1] / lengths[name] for name, (_, sums_2tp) in series.items())
-    if blocks < MIN_BLOCKS:  # checked before the drawing, which is slow: a data set may have 100,000 single images
+    if blocks < MIN_BLOCKS:  # checked first because drawing is slow: a data set may have 100,000 single images
         return None
     rng = np.random.default_rng(SEED)
     drawn_2rp = np.zeros((2, DRAWS, len(every)))
@@ -79,20 +79,20 @@ def interval(parts: Sequence[Part], others: Sequence[Part] | None = None) -> End
 
 
 def _length(own: list[int], sums_2tp: Floats, total_2p: Floats, weight_p: Floats) -> int:
-    """The block length of one sequence, from how far its frames' contributions differ from the expected ones."""
+    """The block length of one sequence, from how its frames' contributions differ from the expected ones."""
     expected_tp = sums_2tp[1] * (total_2p[0] / total_2p[1])[own]
     rest_tp = sums_2tp[0] - expected_tp
-    rest_tp[np.isclose(sums_2tp[0], expected_tp, rtol=1e-9, atol=0)] = 0  # rounding errors are no variation
+    rest_tp[np.isclose(sums_2tp[0], expected_tp, rtol=1e-9, atol=0)] = 0  # rounding errors must not count as variation
     return block_length(rest_tp @ (weight_p / total_2p[1])[own])
 
 
 def block_length(series_t: Floats) -> int:
-    """How many frames of a series, float64 [T], are drawn together: 1 to T."""
+    """How many frames of a series, float64 [T], form a block: 1 to T."""
     size = len(series_t)
     rest_t = series_t - series_t.mean()
     variance = float(rest_t @ rest_t)
     if size < 3 or not variance:
-        return 1  # no variation
+        return 1  # the series has no variation
     r = float(rest_t[1:] @ rest_t[:-1]) / variance
     r += (1 + 3 * r) / size  # a short series looks less correlated than it is (Kendall, Biometrika 41, 1954)
     if r <= 0:

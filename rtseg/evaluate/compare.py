@@ -1,4 +1,4 @@
-"""Compare two evaluations of the same objects: what changed, by how much, and whether that may be chance."""
+"""Compare two evaluations of the same objects: what changed, by how much, and whether it may be chance."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .result import Result, Row
 from .sheets import NONE, SMALLER, Document, Sheet, flat, intervals, number, short_names, titles
 from .summary import by_group, difference_of_pair, overall
 
-# Settings that have to be equal; corruption and engine may differ, and are listed.
+# Settings that have to be equal; corruption and engine may differ, and are listed if they do.
 ASKED = ("protocol", "prompt", "every", "clicks", "frames", "slices", "seed", "tolerance")
-CLEAR = 0.01  # of J&F: an object with a smaller difference is a draw
-MOST = 10  # sequences that are named
+CLEAR = 0.01  # J&F: an object with a smaller difference is a draw
+MOST = 10  # sequences that are listed
 
 Key = tuple[str, int]  # sequence and object
 Pairs = list[tuple[ObjectFigures, ObjectFigures]]
@@ -28,7 +28,7 @@ Pairs = list[tuple[ObjectFigures, ObjectFigures]]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A figure in both runs, and how much larger it is in the second, with the paired interval."""
+    """A figure in both runs, and the second minus the first, with its paired interval."""
 
     before: float
     after: float
@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """On how many objects the second run is better, worse, or within `CLEAR` of the first, by J&F."""
+    """The numbers of objects on which the second run is better, worse, or within `CLEAR` of the first, by J&F."""
 
     wins: int
     losses: int
@@ -46,10 +46,9 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A sequence's J&F, mean over its objects, and how much larger it is in the second run.
+    """A sequence's J&F in both runs, as the mean over its objects, and the second minus the first.
 
-    The paired interval is within the sequence: how much depends on which of its frames were annotated. None for too few
-    frames.
+    The paired interval is within the sequence: how much depends on which frames were annotated. None: too few frames.
     """
 
     sequence: str
@@ -60,11 +59,12 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`before` and `after` are the files. `groups` has figures by name: of all objects under "", and of each class.
+    """The comparison of the files `before` and `after`.
 
-    With those of `Summary` goes `ms`, of all objects: the median time of a frame, mean over sequences. `tallies` has
-    the same keys. `sequences` are those that changed most, most first; `differing` holds settings, versions and
-    whatever else made the two, with both values, where these are not the same.
+    `groups` has the figures by name, of all objects under "" and of each class under its name: those of `Summary`, and
+    for all objects `ms`, the median time of a frame as the mean over sequences. `tallies` has the same keys.
+    `sequences` are those that changed most, largest change first. `differing` has both values of each setting, version
+    and other fact that differs.
     """
 
     before: str
@@ -81,8 +81,8 @@ class Comparison:
 def compare(a: Path, b: Path) -> Comparison:
     """Compare evaluation `b` with `a`; each is an `eval.json`, or the folder that holds one.
 
-    A frame whose mask was given in one of them counts in neither. `ConfigError` in one line for a file that cannot be
-    read, and for two that cannot be paired: other data, objects, frames or settings.
+    A frame whose mask was given in one of them counts in neither. Raises `ConfigError` for a file that cannot be read,
+    and for two that cannot be paired because their data, objects, frames or settings differ.
     """
     before, after = (store.read(path, masks=False) for path in (a, b))
     unlike = _unlike(before, after)
@@ -108,7 +108,7 @@ def _unlike(before: Result, after: Result) -> str:
     """The first reason why two runs cannot be paired; "" if there is none."""
     for name in ASKED:
         values = before.settings.get(name), after.settings.get(name)
-        # A run whose prompts need no seed has one only for its corruption, which may differ.
+        # If prompts need no seed, a run has one only for its corruption, which may differ.
         if values[0] != values[1] and not (name == "seed" and None in values):
             return f"{name} {values[0]} and {values[1]}"
     first, second = (_by_object(result.rows) for result in (before, after))
@@ -138,7 +138,7 @@ def _unlike_object(first: Mapping[int, Row], second: Mapping[int, Row]) -> str:
 
 
 def _only(first: Collection[Any], second: Collection[Any]) -> str:
-    """What only one of the two has, as part of a line."""
+    """What only one of the two contains, as a part of a line."""
     parts = []
     for name, extra in (("first", set(first) - set(second)), ("second", set(second) - set(first))):
         if extra:
@@ -160,9 +160,9 @@ def _of_class(result: Result, category: str) -> Result:
 
 
 def _changes(before: Result, after: Result) -> dict[str, Change]:
-    """Each figure that both have; an object that lacks it in one of them counts in neither.
+    """The change of each figure that both runs have. An object without the figure in one run counts in neither.
 
-    Nor does a sequence whose classes only one of them has: where there is none, and the other drew none either.
+    The same holds for a sequence that has rows of classes in only one of them.
     """
     shared = {row.sequence for row in before.classes} & {row.sequence for row in after.classes}
     before, after = (
@@ -179,7 +179,7 @@ def _changes(before: Result, after: Result) -> dict[str, Change]:
 
 
 def _step_times(before: Result, after: Result) -> dict[str, Change]:
-    """Median ms of a frame, mean over the sequences that were timed in both."""
+    """The change of the median ms of a frame, as the mean over the sequences that were timed in both runs."""
     timed = [name for name in before.tracked.keys() & after.tracked.keys() if before.tracked[name].ms]
     timed = sorted(name for name in timed if after.tracked[name].ms)
     first, second = (
@@ -205,7 +205,7 @@ def _tally(pairs: Pairs) -> Tally:
 
 
 def _moved(before: Result, after: Result, pairs: Pairs) -> list[Moved]:
-    """Sequences by how much their J&F changed, most first; unchanged ones are left out."""
+    """The sequences whose J&F changed, largest change first, at most `MOST`."""
     of_sequence: dict[str, list[tuple[float, float]]] = {}
     for a, b in pairs:
         if a.jf is not None and b.jf is not None:
@@ -267,7 +267,7 @@ def _changes_sheet(changes: Mapping[str, Change], tally: Tally) -> Sheet:
 
 
 def _classes_sheet(comparison: Comparison) -> Sheet:
-    """The differences of each class, and on how many of its objects which run is better."""
+    """The differences of each class, and the numbers of its objects on which the second run is better or worse."""
     first, *others = names = short_names(comparison.groups.values())
     rows, called = [], titles(names)
     classes = {category: changes for category, changes in comparison.groups.items() if category}
@@ -283,7 +283,7 @@ def _classes_sheet(comparison: Comparison) -> Sheet:
 
 
 def _sequences_sheet(sequences: Sequence[Moved]) -> Sheet:
-    """The sequences that changed most; no star: of many sequences some change much by chance."""
+    """The sequences that changed most. They get no star, because of many sequences some change much by chance."""
     heading, between = intervals((("jf", m.difference) for m in sequences), "+")
     rows = tuple(
         (m.sequence, number("jf", m.before), number("jf", m.after), number("jf", m.difference.value, "+"), ends)
@@ -294,7 +294,7 @@ def _sequences_sheet(sequences: Sequence[Moved]) -> Sheet:
 
 
 def _signed(name: str, figure: Figure) -> str:
-    """A difference, with a star if its interval is without 0."""
+    """A difference, with a star if its interval does not contain 0."""
     low, high = figure.low, figure.high
     sure = low is not None and high is not None and (low > 0 or high < 0)
     return number(name, figure.value, "+") + ("*" if sure else " ")

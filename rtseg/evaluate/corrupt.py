@@ -1,9 +1,9 @@
-"""What spoils an endoscope's picture, at five levels: smoke, blood, blur, glare, compression, exposure.
+"""Corruptions of an endoscope's picture at five levels: smoke, blood, blur, glare, compression, exposure.
 
-Each is a pure function of (picture, kind, level, seed, frame): smoke drifts and boils from frame to frame, blood clings
-to the lens, glints sit on the wet tissue that has them, a shaken camera keeps its direction for a while. Sizes are
-fractions of the picture's height, so that a level means the same at 480p and at 1080p. A higher level of the same seed
-is more of the same: the smoke is thicker, not another cloud.
+Each is a pure function of (picture, kind, level, seed, frame). From frame to frame smoke drifts and changes, blood
+stays on the lens, glints stay on wet tissue, and camera shake keeps its direction for a while. Sizes are fractions of
+the picture's height, so that a level means the same at 480p and at 1080p. A higher level with the same seed is more of
+the same: thicker smoke, but not another cloud.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ Complex64 = npt.NDArray[np.complex64]
 
 SMOKE = (0.15, 0.30, 0.45, 0.60, 0.75)  # mean opacity
 SMOKE_RGB = (206, 204, 202)  # scattered xenon light: nearly white
-BLOOD = (0.07, 0.14, 0.23, 0.34, 0.46)  # of the picture that is covered
-BLOOD_ABSORBS = (0.8, 2.6, 2.4)  # of R, G and B, per unit of thickness: haemoglobin lets red through
-BLOOD_RGB = (58, 3, 4)  # what a thick layer scatters back
+BLOOD = (0.07, 0.14, 0.23, 0.34, 0.46)  # the share of the picture that is covered
+BLOOD_ABSORBS = (0.8, 2.6, 2.4)  # absorption of R, G and B per unit of thickness: haemoglobin lets red through
+BLOOD_RGB = (58, 3, 4)  # the light that a thick layer scatters back
 DEFOCUS = (0.003, 0.006, 0.010, 0.016, 0.024)  # radius of the circle of confusion
 SHAKE = (0.010, 0.020, 0.035, 0.055, 0.085)  # how far the picture moves while the shutter is open
-GLARE = (0.006, 0.014, 0.028, 0.050, 0.085)  # of the picture that is blown out, before bloom
+GLARE = (0.006, 0.014, 0.028, 0.050, 0.085)  # the share of the picture that is overexposed, before bloom
 JPEG = (25, 18, 15, 10, 7)  # quality, as in ImageNet-C (Hendrycks and Dietterich, 2019)
 DARK = (-0.7, -1.4, -2.1, -2.9, -3.8)  # exposure, in stops
 BRIGHT = (0.4, 0.8, 1.2, 1.7, 2.3)
-GAMMA = 2.2  # between a picture's values and light
-BLACK = 12  # what the stop hides is no brighter than this, in 255ths
-GRID = 96  # rows of the grid on which smoke and blood are made; they are smooth
+GAMMA = 2.2  # from a picture's values to light
+BLACK = 12  # the largest value, of 255, outside the endoscope's round view
+GRID = 96  # rows of the grid on which smoke and blood are made: they are smooth, so it can be coarse
 
 
 def corrupted(sequence: Sequence, kind: str, level: int, seed: int) -> Sequence:
-    """The sequence with its pictures spoilt as they are read; each sequence gets clouds and drops of its own.
+    """The sequence with its pictures corrupted when they are read. Each sequence has its own clouds and drops.
 
-    `ConfigError`: no such kind or level.
+    Raises `ConfigError` for an unknown kind or level.
     """
     _check(kind, level)
     own = zlib.crc32(f"{seed} {sequence.name}".encode())
@@ -52,7 +52,7 @@ def corrupted(sequence: Sequence, kind: str, level: int, seed: int) -> Sequence:
 
 
 def corrupt(image_hwc: ImageU8, kind: str, level: int, seed: int = 0, frame: int = 0) -> ImageU8:
-    """A picture uint8 [H, W, 3] RGB, spoilt; `kind` is one of `CORRUPTIONS`, `level` 1 to 5. `ConfigError`."""
+    """Corrupt a picture uint8 [H, W, 3] RGB. `ConfigError` unless `kind` is in `CORRUPTIONS` and `level` is 1 to 5."""
     _check(kind, level)
     return CORRUPTIONS[kind](image_hwc, level - 1, seed, frame)
 
@@ -65,12 +65,12 @@ def _check(kind: str, level: int) -> None:
 
 
 def _smoke(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
-    """A veil of drifting, boiling cloud: it takes light away, and is lit itself, most where the scope points."""
+    """A drifting, changing cloud. It absorbs light, and is lit itself, most in the middle of the view."""
     height, width = image_hwc.shape[:2]
     rows, columns = GRID, max(1, round(GRID * width / height))
     coarse_hw = _cloud(rows, columns, seed, frame, slope=1.7, drift=(0.35, -0.5), boil=0.05)
     fine_hw = _cloud(rows, columns, seed + 1, frame, slope=1.2, drift=(0.6, -0.9), boil=0.10)
-    density_hw = np.exp(0.45 * coarse_hw + 0.2 * fine_hw)  # of a fluid: never negative, with dense wisps
+    density_hw = np.exp(0.45 * coarse_hw + 0.2 * fine_hw)  # never negative, with dense wisps, like a fluid's
     depth = -math.log(1 - SMOKE[level])
     opacity_hw = 1 - np.exp(-depth * density_hw / density_hw.mean())
     light_hw = 0.72 + 0.28 * _spot(rows, columns)
@@ -82,7 +82,7 @@ def _smoke(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
 
 
 def _blood(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
-    """Smears and drops on the lens, out of focus: what is behind is blurred, and only red comes through."""
+    """Smears and drops on the lens, out of focus. The scene behind them is blurred, and only red gets through."""
     height, width = image_hwc.shape[:2]
     film_hw, through_hwc, glow_hwc = _film(height, width, level, seed)
     small_hwc = cv2.resize(image_hwc, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
@@ -106,7 +106,7 @@ def _motion(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
 
 
 def _specular(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
-    """Wet tissue that throws the light back: what stands out bright is blown out, with a glow around it."""
+    """Wet tissue that reflects the light: the brightest spots are overexposed, with a glow around them."""
     height, width = image_hwc.shape[:2]
     size = (max(1, width // 2), max(1, height // 2))
     light_hw = cv2.cvtColor(cv2.resize(image_hwc, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
@@ -115,7 +115,7 @@ def _specular(image_hwc: ImageU8, level: int, seed: int, frame: int) -> ImageU8:
     around_hw = cv2.blur(light_hw * view_hw, window) / np.maximum(cv2.blur(view_hw, window), 0.05)
     rows, columns = 2 * GRID, max(1, round(2 * GRID * width / height))
     ripple_hw = cv2.resize(_cloud(rows, columns, seed, frame, slope=0.9, drift=(0.05, 0.08), boil=0.12), size)
-    # Relief that faces the light is brighter than what is around it, and ripples on it move the glints about.
+    # Relief that faces the light is brighter than its surroundings; ripples move the glints on it.
     relief_hw = (light_hw - around_hw) / (12 + 0.35 * around_hw)
     glint_hw = np.where(view_hw * light_hw > 12, relief_hw + 0.22 * ripple_hw, -9).astype(np.float32)
     least = float(np.quantile(glint_hw[::4, ::4], 1 - GLARE[level]))
@@ -152,7 +152,7 @@ CORRUPTIONS: dict[str, Callable[[ImageU8, int, int, int], ImageU8]] = {
 
 
 def _expose(image_hwc: ImageU8, stops: float) -> ImageU8:
-    """So many stops more light: what is beyond white is lost, and what is below one step of 255 as well."""
+    """The picture with this many stops more light. Values above white, and below one step of 255, are lost."""
     light = (np.arange(256) / 255) ** GAMMA * 2**stops
     table = np.round(255 * np.clip(light, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
     return np.asarray(cv2.LUT(image_hwc, table), np.uint8)
@@ -165,10 +165,10 @@ def _to_u8(image_hwc: npt.NDArray[np.float32]) -> ImageU8:
 def _cloud(
     rows: int, columns: int, seed: int, frame: int, *, slope: float, drift: tuple[float, float], boil: float
 ) -> Float32:
-    """Smooth noise on a torus, float32 [rows, columns], unit variance, that moves on with the frame.
+    """Smooth noise on a torus, float32 [rows, columns] of unit variance, which changes with the frame.
 
-    `slope`: how fast the spectrum falls; `drift`: cells to the right and down in a frame; `boil`: by how many radians
-    a wave of one cell's frequency changes in a frame.
+    `slope`: how fast the spectrum falls; `drift`: motion in cells a frame, to the right and down; `boil`: the phase
+    change in radians a frame of a wave of one cell's frequency.
     """
     spectrum_hw, turn_hw, fy_h1, fx_w = _waves(rows, columns, seed, slope)
     phase_hw = frame * (boil * turn_hw - math.tau * (drift[0] * fx_w + drift[1] * fy_h1))
@@ -178,7 +178,7 @@ def _cloud(
 
 @lru_cache(maxsize=8)
 def _waves(rows: int, columns: int, seed: int, slope: float) -> tuple[Complex64, Float32, Float32, Float32]:
-    """Amplitudes [rows, columns // 2 + 1] and how each turns; the frequencies down [rows, 1] and across."""
+    """Amplitudes [rows, columns // 2 + 1] and the phase speed of each; frequencies down [rows, 1] and across."""
     rng = np.random.default_rng((seed, 1))
     fy_h1 = np.fft.fftfreq(rows)[:, None].astype(np.float32)
     fx_w = np.fft.rfftfreq(columns).astype(np.float32)
@@ -192,9 +192,9 @@ def _waves(rows: int, columns: int, seed: int, slope: float) -> tuple[Complex64,
 
 
 def _view(image_hwc: ImageU8) -> Float32:
-    """Where the endoscope sees anything, float32 [H, W], 1 down to 0: what its round stop hides stays black.
+    """The endoscope's round view, float32 [H, W] from 1 inside to 0 outside, where the picture stays black.
 
-    It is the convex hull of all that is not black, a little smaller, with a soft edge.
+    It is the convex hull of all pixels that are not black, a little smaller, with a soft edge.
     """
     height, width = image_hwc.shape[:2]
     size = (max(1, width // 4), max(1, height // 4))
@@ -209,7 +209,7 @@ def _view(image_hwc: ImageU8) -> Float32:
 
 
 def _spot(rows: int, columns: int) -> Float32:
-    """Light of the endoscope, 1 in the middle, falling off outward, float32 [rows, columns]."""
+    """The endoscope's light, float32 [rows, columns]: 1 in the middle, and less outward."""
     y, x = np.mgrid[:rows, :columns].astype(np.float32)
     reach_hw = np.hypot((x + 0.5) / columns - 0.5, (y + 0.5) / rows - 0.5)
     return np.asarray(np.exp(-3 * reach_hw**2), np.float32)
@@ -217,13 +217,13 @@ def _spot(rows: int, columns: int) -> Float32:
 
 @lru_cache(maxsize=2)
 def _film(height: int, width: int, level: int, seed: int) -> tuple[Float32, Float32, Float32]:
-    """Blood on the lens: how much of what is seen is behind it [H, W]; what it lets through and adds, [H, W, 3]."""
+    """Blood on the lens: its coverage [H, W], and the light that it lets through and that it adds, both [H, W, 3]."""
     rows, columns = 2 * GRID, max(1, round(2 * GRID * width / height))
     field_hw = _cloud(rows, columns, seed, 0, slope=1.9, drift=(0, 0), boil=0)
     field_hw += 0.12 * _cloud(rows, columns, seed + 1, 0, slope=1.0, drift=(0, 0), boil=0)  # ragged edges
     deep_hw = np.clip((field_hw - np.quantile(field_hw, 1 - BLOOD[level])) / 0.5, 0, None)
     deep_hw = cv2.resize(deep_hw.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    deep_hw = np.clip(cv2.GaussianBlur(deep_hw, (0, 0), 0.006 * height), 0, 2.5)  # it is nearer than the focus
+    deep_hw = np.clip(cv2.GaussianBlur(deep_hw, (0, 0), 0.006 * height), 0, 2.5)  # blurred, because it is out of focus
     through_hwc = np.exp(-deep_hw[..., None] * np.array(BLOOD_ABSORBS, np.float32))
     light_hw = cv2.resize(_spot(rows, columns), (width, height)) * (1 - np.exp(-1.5 * deep_hw))
     glow_hwc = light_hw[..., None] * np.array(BLOOD_RGB, np.float32)

@@ -1,4 +1,4 @@
-"""Figures as ratios of sums over frames: what each frame adds to each figure, for resampling frames (`blocks`)."""
+"""Figures as ratios of sums over frames: what each frame adds to a figure, for the resampling of frames (`blocks`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .bootstrap import Figure
 from .metrics import instruments
 from .result import ClassRow, Row
 
-Terms = Callable[[Row], tuple[float, float] | None]  # numerator and denominator; None where a row does not count
+Terms = Callable[[Row], tuple[float, float] | None]  # numerator and denominator; None if the row does not count
 Key = tuple[str, int]  # sequence and object
 
 
@@ -23,7 +23,7 @@ def _mean_of(name: str) -> Terms:
     return terms
 
 
-# Named as in `summary`; figures that are no mean over frames (clicks, returns, distances in 3-D) have no terms.
+# Names as in `summary`. Figures that are not means over frames (clicks, returns, distances in 3-D) have no terms.
 TERMS: Mapping[str, Terms] = {
     **{name: _mean_of(name) for name in ("iou", "boundary", "dice", "hd95", "surface")},
     "volume_dice": lambda row: (2.0 * row.overlap_area, float(row.truth_area + row.mask_area)),

@@ -1,4 +1,4 @@
-"""What judging masks needs beside rtseg itself, looked for before the work starts."""
+"""The libraries that an evaluation needs beside rtseg's own, checked before the work starts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from importlib import import_module
 
 from ..base.errors import ConfigError
 
-PARTS = ("scipy.spatial", "scipy.special")  # of scipy.stats the import alone takes seconds
+PARTS = ("scipy.spatial", "scipy.special")  # not scipy.stats, whose import alone takes seconds
 
 
 def require() -> None:
-    """`ConfigError` in one line where scipy is missing: to be called before hours of work, not after."""
+    """Raise `ConfigError` if scipy is missing. Call this before hours of work, not after."""
     for part in PARTS:
         try:
             import_module(part)

@@ -1,4 +1,4 @@
-"""What two evaluations have in common: the same objects on the same frames, and no mask that one of them was given."""
+"""What two evaluations have in common: the same objects on the same frames, without masks given in one of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Place = tuple[str, int, str]  # sequence, frame and class
 
 
 def paired(before: Result, after: Result) -> tuple[Result, Result]:
-    """Both evaluations with what can be compared: rows that both have, and classes that consist of the same objects.
+    """Both evaluations, reduced to rows that both have, and to classes of the same objects. It is idempotent.
 
-    A mask that was given in one of them counts as given in both, and its class on that frame in neither. HD95 stays
-    where both have it: else who draws nothing on the worst frame would have the better mean; `missed` says how often
-    that is. Distances of a volume stay where it was given the same slices in both. Of a pair that this made it makes
-    the same. `ConfigError` where they have no frame of an object in common.
+    A mask given in one of them counts as given in both, and its class on that frame counts in neither. HD95 is kept if
+    both have it; otherwise a run with an empty mask on its worst frame would have the better mean (`missed` is the
+    share of such frames). Distances of a volume are kept if the same slices were given in both. Raises `ConfigError` if
+    they have no frame of an object in common.
     """
     given = _given_in_either(before.rows, after.rows)
     if not given:
@@ -44,7 +44,7 @@ def paired(before: Result, after: Result) -> tuple[Result, Result]:
 
 
 def _given_by_object(result: Result) -> dict[tuple[str, int], frozenset[tuple[int, bool]]]:
-    """The frames of each object, and whether they were given."""
+    """The frames of each object, and whether their masks were given."""
     frames: dict[tuple[str, int], set[tuple[int, bool]]] = {}
     for row in result.rows:
         frames.setdefault((row.sequence, row.object), set()).add((row.frame, row.given))
@@ -66,12 +66,12 @@ def _given_in_either(rows: Iterable[Row], others: Iterable[Row]) -> dict[Key, bo
 
 
 def _with_distance(rows: Iterable[Row]) -> set[Key]:
-    """Where truth and mask both show the object."""
+    """The keys of rows with HD95: truth and mask both show the object."""
     return {_key(row) for row in rows if row.hd95 is not None}
 
 
 def _comparable(before: Result, after: Result) -> set[Place]:
-    """Where the same objects of a class are followed in both evaluations, or none, and none is given in either."""
+    """The places where both evaluations track the same objects of a class, or none, and neither was given a mask."""
     members: tuple[dict[Place, set[int]], ...] = ({}, {})
     given: set[Place] = set()
     for ids, result in zip(members, (before, after), strict=True):

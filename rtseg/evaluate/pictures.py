@@ -19,17 +19,17 @@ from ..publish.mask_state import Box
 from .result import Result, Row, Tracked, named
 
 TRUTH, PREDICTION = PALETTE[2], PALETTE[0]
-PANEL, GAP, LINE = 480, 6, 20  # sides of a panel at most, what lies between two, and the height of a line of text
-MOST, EACH = 12, 2  # pictures in all, and of one object
+PANEL, GAP, LINE = 480, 6, 20  # pixels: the longer side of a panel, the gap between two, the height of a line of text
+MOST, EACH = 12, 2  # the most pictures in all, and of one object
 OPACITY = 0.45
-NAMED = 12  # objects of a frame, the largest, that have their names on it
-NAME = 40  # letters of a name, so that there is room for the figures
-_PAPER: Rgb = (14, 16, 20)  # as the plates
+NAMED = 12  # how many objects of a frame, the largest, get their names drawn
+NAME = 40  # letters of a name at most, to leave room for the figures
+_PAPER: Rgb = (14, 16, 20)  # the colour of the labels' plates
 _TALL = 3 * LINE // 2
 
 
 def draw_worst(result: Result, dataset: Dataset, folder: Path) -> list[Path]:
-    """One PNG for each of the `worst` frames: the frame, the truth's outline, the prediction. Worst first by name."""
+    """Write one PNG for each of the `worst` frames: frame, truth, prediction. The names are numbered, worst first."""
     sequences = {sequence.name: sequence for sequence in dataset.sequences}
     paths = []
     for rank, row in enumerate(worst(result.rows), 1):
@@ -40,7 +40,7 @@ def draw_worst(result: Result, dataset: Dataset, folder: Path) -> list[Path]:
 
 
 def draw_sheets(result: Result, dataset: Dataset, folder: Path) -> list[Path]:
-    """A contact sheet of each sequence, as PNG."""
+    """Write a contact sheet of each sequence as PNG."""
     names = file_names([name for name, tracked in result.tracked.items() if tracked.masks])
     tracked = [sequence for sequence in dataset.sequences if sequence.name in names]
     paths = [folder / f"{names[sequence.name]}.png" for sequence in tracked]
@@ -50,11 +50,11 @@ def draw_sheets(result: Result, dataset: Dataset, folder: Path) -> list[Path]:
 
 
 def worst(rows: Iterable[Row], most: int = MOST, each: int = EACH) -> list[Row]:
-    """At most `most` rows by IoU, worst first, and of these at most `each` of one object, spread over its time.
+    """At most `most` rows with the least IoU, worst first, and at most `each` of one object, spread over its time.
 
-    Frames that the prompt gave, and those without a fault, are not among them. Every object's worst frame goes before
-    any object's second; between rows of equal IoU the one with more wrong pixels is the worse. Two of an object are
-    at least 1 / (2 `each`) of its annotated time apart.
+    Frames whose mask was given, or without an error, are left out. Every object's worst frame is chosen before any
+    object's second; of rows with equal IoU the one with more wrong pixels is the worse. Two frames of an object are at
+    least 1 / (2 `each`) of its annotated time apart.
     """
     by_object: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
@@ -80,7 +80,7 @@ def _spread(rows: list[Row], each: int) -> list[Row]:
 
 
 def comparison(sequence: Sequence, tracked: Tracked, row: Row) -> ImageU8:
-    """Frame, truth as an outline, prediction as a tint, side by side under a caption: uint8 [h, w, 3]."""
+    """The frame, the truth as an outline and the prediction as a tint, side by side with a caption: uint8 [h, w, 3]."""
     image_hwc = sequence.image(row.frame)
     truth_hw = (sequence.truth(row.frame) or {}).get(row.object)
     mask_hw = masks_of(tracked, row.frame, image_hwc).get(row.object)
@@ -103,8 +103,8 @@ def contact_sheet(
 ) -> ImageU8:
     """`count` evenly spaced frames of a sequence with every object's mask and name: uint8 [h, w, 3].
 
-    The first and the last tracked frame are among them; there are fewer where fewer were tracked. `width` is that of
-    one frame, in pixels.
+    They include the first and the last tracked frame, and are fewer if fewer were tracked. `width` is the longer side
+    of one frame in pixels.
     """
     frames = sorted(tracked.masks)
     if not frames:
@@ -122,14 +122,14 @@ def contact_sheet(
 
 
 def masks_of(tracked: Tracked, frame: int, image_hwc: ImageU8) -> dict[int, BoolMask]:
-    """The masks of one frame that have any pixel, bool [H, W]."""
+    """The masks of one frame that are not empty, bool [H, W], by object."""
     height, width = image_hwc.shape[:2]
     found = {id_: decode_rle(mask.counts, height, width) for id_, mask in tracked.masks.get(frame, {}).items()}
     return {id_: mask_hw for id_, mask_hw in found.items() if mask_hw.any()}
 
 
 def _draw_objects(tile_hwc: ImageU8, masks: dict[int, BoolMask], labels: dict[int, str]) -> None:
-    """Tints first, then names, so that no tint covers a name; of many objects the largest are named."""
+    """Draw tints first, then names, so that no tint covers a name. At most `NAMED` objects, the largest, get names."""
     taken: list[Box] = []
     for id_, mask_hw in masks.items():
         tint(tile_hwc, mask_hw, color_of(id_))
@@ -144,21 +144,21 @@ def _draw_objects(tile_hwc: ImageU8, masks: dict[int, BoolMask], labels: dict[in
 
 
 def tint(image_hwc: ImageU8, mask_hw: BoolMask, color: Rgb) -> None:
-    """Fill a mask on a picture of any size, in place_label, and line it."""
+    """Fill and outline a mask on a picture of any size, in place."""
     small_hw = _fitted(mask_hw, image_hwc)
     image_hwc[small_hw] = np.rint(image_hwc[small_hw] * (1 - OPACITY) + np.array(color) * OPACITY)
     outline(image_hwc, mask_hw, color)
 
 
 def outline(image_hwc: ImageU8, mask_hw: BoolMask, color: Rgb) -> None:
-    """Line a mask on a picture of any size, in place; a dark rim keeps the line in sight on any ground."""
+    """Outline a mask on a picture of any size, in place. A dark rim keeps the line visible on any background."""
     contours, _ = cv2.findContours(_fitted(mask_hw, image_hwc).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     for line, thickness in ((_PAPER, 4), (color, 2)):
         cv2.drawContours(image_hwc, contours, -1, line, thickness, cv2.LINE_AA)
 
 
 def _fitted(mask_hw: BoolMask, image_hwc: ImageU8) -> BoolMask:
-    """A mask at the size of a picture; what is seen of a pixel of it is seen, however much it is shrunk."""
+    """A mask at the size of a picture. A small mask does not vanish, however much it shrinks."""
     size = image_hwc.shape[1], image_hwc.shape[0]
     cover_hw = cv2.resize(mask_hw.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     found_hw = np.asarray(cover_hw >= 0.5, np.bool_)
@@ -174,7 +174,7 @@ def _shrunk(image_hwc: ImageU8, side: int) -> ImageU8:
 
 
 def _grid(tiles: list[ImageU8], columns: int) -> ImageU8:
-    """Pictures in rows of `columns`; the frames of a folder may differ in size, so each gets room for the largest."""
+    """Pictures in rows of `columns`. Each gets room for the largest, because frames of a folder may differ in size."""
     height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -193,7 +193,7 @@ def _corner(image_hwc: ImageU8, text: str, color: Rgb) -> None:
 
 
 def _captioned(image_hwc: ImageU8, text: str) -> ImageU8:
-    """The picture under a bar with a line of text."""
+    """The picture with a line of text in a bar above it."""
     bar_hwc = np.full((_TALL, image_hwc.shape[1], 3), _PAPER, np.uint8)
     label_hwc = render_label(text, _PAPER, _TALL)
     blend_label(bar_hwc, label_hwc, (0, 0, min(bar_hwc.shape[1], label_hwc.shape[1]), _TALL))
@@ -201,17 +201,17 @@ def _captioned(image_hwc: ImageU8, text: str) -> ImageU8:
 
 
 def short(text: str, letters: int) -> str:
-    """A text of at most so many letters."""
+    """The text, cut to at most this many letters."""
     return text if len(text) <= letters else text[: letters - 3] + "..."
 
 
 def file_name(name: str) -> str:
-    """A sequence's name as part of a file's: what no file system minds."""
+    """A sequence's name as a part of a file's name, in characters that every file system allows."""
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._") or "sequence"
 
 
 def file_names(names: Collection[str]) -> dict[str, str]:
-    """`file_name` of each, with a number behind those that would be the same."""
+    """`file_name` of each, with a number appended to those that would be equal."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
@@ -225,7 +225,7 @@ def file_names(names: Collection[str]) -> dict[str, str]:
 
 
 def write_png(path: Path, image_hwc: ImageU8) -> None:
-    """`OSError` where it cannot be written."""
+    """Write a picture as PNG. Raises `OSError` if it cannot be written."""
     from PIL import Image
 
     Image.fromarray(image_hwc).save(path, format="PNG", compress_level=3)

@@ -1,4 +1,4 @@
-"""A picture of each sequence: how well each object was segmented from its first prompt to the end."""
+"""Plots of each sequence: J and F of each object from its first prompt to the end."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes; J and F differ on grey paper by their lines, too.
+# Okabe and Ito's colours, which colour-blind people can tell apart; on grey paper J and F differ by their line styles.
 J_COLOR, F_COLOR, FALSE_COLOR, PROMPT_COLOR, ABSENT_COLOR = "#0072B2", "#E69F00", "#D55E00", "#000000", "#E4E4E4"
 TITLE = 80  # letters of a name that fit above a plot
-MOST = 16  # objects, each with its plot; those with the least J
-FEW = 60  # rows up to which each has its dot, and prompts up to which each has its line
+MOST = 16  # objects at most, each with its plot: those with the least J
+FEW = 60  # up to this many rows each gets a dot, and up to this many prompts each gets a line
 ABSENT = "no plots: matplotlib is not installed; pip install 'rtseg[eval]'"
 
 
 def draw(result: Result, folder: Path) -> list[Path]:
-    """Write one PNG a sequence that has rows; their paths. `ConfigError` where matplotlib is not installed."""
+    """Write one PNG for each sequence with rows, and return their paths. Raises `ConfigError` without matplotlib."""
     try:
         from matplotlib import rc_context
     except ImportError as e:
@@ -53,9 +53,9 @@ def prompted(tracked: Tracked) -> dict[int, list[int]]:
 
 
 def sequence(name: str, rows: Sequence[Row], prompts: Mapping[int, Sequence[int]]) -> Figure:
-    """J and F of each object over the frames of one sequence, one plot an object, all on one axis of frames.
+    """J and F of each object over the frames of one sequence: one plot for each object, with a common axis of frames.
 
-    `prompts` are the prompted frames of each object. Of more than `MOST` objects those with the least J are drawn.
+    `prompts` are the prompted frames of each object. Of more than `MOST` objects, those with the least J are drawn.
     """
     from matplotlib.figure import Figure
 
@@ -82,18 +82,18 @@ def sequence(name: str, rows: Sequence[Row], prompts: Mapping[int, Sequence[int]
 
 
 def _draw_object(axes: Axes, rows: Sequence[Row], prompts: Sequence[int]) -> None:
-    """One object's rows, in the order of frames."""
+    """Draw the plot of one object; `rows` are in the order of frames."""
     frames = np.array([row.frame for row in rows])
     present = np.array([row.truth_area > 0 for row in rows])
     for start, end in _spans(frames, ~present):
         axes.axvspan(start, end, color=ABSENT_COLOR, linewidth=0, zorder=0)
     dot = "." if len(rows) <= FEW else ""
-    # Figures of frames where the object is absent say only whether anything is drawn, which the crosses say.
+    # On frames without the object, J and F only say whether anything is drawn; the crosses show that.
     for figures, color, style in (("iou", J_COLOR, "-"), ("boundary", F_COLOR, "--")):
         values = np.where(present, [getattr(row, figures) for row in rows], np.nan)
         axes.plot(frames, values, style, color=color, linewidth=1.1, marker=dot, markersize=4)
     false = np.array([row.truth_area == 0 and row.mask_area > 0 for row in rows])
-    # Marks on the edge are not cut; an empty plot that is not cut would confuse the layout.
+    # Marks on the edge are drawn whole (clip_on=False); an empty plot with that setting would break the layout.
     for places, height, mark, color in ((frames[false], 0, "x", FALSE_COLOR), (prompts, 1.04, "v", PROMPT_COLOR)):
         if len(places):
             axes.plot(places, np.full(len(places), height), mark, color=color, markersize=5, clip_on=False)
@@ -105,7 +105,7 @@ def _draw_object(axes: Axes, rows: Sequence[Row], prompts: Sequence[int]) -> Non
 
 
 def _j(rows: Sequence[Row]) -> float:
-    """An object's J to sort by; where every mask was given it comes last."""
+    """An object's J as a sort key; an object of which every mask was given comes last."""
     own = [row.iou for row in rows if not row.given]
     return fmean(own) if own else 2.0
 
@@ -121,7 +121,7 @@ def _title(rows: Sequence[Row]) -> str:
 
 
 def _spans(frames: npt.NDArray[np.int_], taken: npt.NDArray[np.bool_]) -> Iterator[tuple[float, float]]:
-    """From where to where each run of `taken` frames goes, to the middle of the gap to its neighbours."""
+    """The start and end of each run of `taken` frames, in the middle of the gaps to its neighbours."""
     middles = (frames[1:] + frames[:-1]) / 2
     edges = np.r_[frames[0] - 0.5, middles, frames[-1] + 0.5]
     steps = np.diff(np.r_[False, taken, False].astype(np.int8))
@@ -130,7 +130,7 @@ def _spans(frames: npt.NDArray[np.int_], taken: npt.NDArray[np.bool_]) -> Iterat
 
 
 def _legend(figure: Figure, rows: Sequence[Row], prompted: bool) -> None:
-    """Of what there is in this sequence."""
+    """Draw a legend of the marks that this sequence has."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -1,10 +1,10 @@
 """The report of an evaluation: a folder with figures and pictures, and the tables that a terminal shows.
 
-OUT/eval.json, masks.json.gz   everything, see store.py
-OUT/report.md                  the tables and pictures below, for a reader
+OUT/eval.json, masks.json.gz   the whole result, see store.py
+OUT/report.md                  the tables and the pictures below
 OUT/plots/SEQUENCE.png         J and F of each object over the frames
 OUT/worst/*.png                the worst frames: frame, truth, prediction
-OUT/sheets/SEQUENCE.png        each sequence at a glance, with its masks
+OUT/sheets/SEQUENCE.png        a contact sheet of each sequence, with its masks
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .summary import Summary, summarise
 FILE = "report.md"
 PROMPTED = "frames on which the object was prompted do not count"
 REMEDY = "annotate another frame, or see --protocol (both: also before the prompted slice; image: prompts count)"
-SHOWN = 20  # sequences on a terminal; the report has them all
+SHOWN = 20  # sequences at most that a terminal shows; the report has them all
 
 
 def write_report(make: Callable[[], Result], dataset: Dataset, out: Path, force: bool = False) -> Document:
-    """Write the folder `out`, which appears when it is complete; returns what `--json` prints, without the rows.
+    """Write the folder `out`, which appears when it is complete. Returns what `--json` prints, without the rows.
 
-    `make` runs the evaluation, which may take hours: it is called once `out` is known to be writable.
-    `ConfigError` where `out` holds something, unless `force` is set and it is an earlier report; `OutputError` where
-    it cannot be written; `SourceError` where a picture of the data set can no longer be read.
+    `make` runs the evaluation, which may take hours, so it is called only after `out` was found to be writable. Raises
+    `ConfigError` if `out` is not empty, unless `force` is set and it is an earlier report; `OutputError` if it cannot
+    be written; `SourceError` if a picture of the data set can no longer be read.
     """
     with atomic_folder(out, force, store.FILE) as folder:
         report = fill(folder, make(), dataset)
@@ -77,13 +77,13 @@ def _document(result: Result, dataset: Dataset, summary: Summary, missing: Seque
 
 
 def _means(summary: Summary, dataset: Dataset) -> list[Sheet]:
-    """The tables of all objects and, where there are any, of the classes."""
+    """The tables of all objects and, if there are any, of the classes."""
     classes = [parts_sheet("classes", summary.classes)] if summary.classes else []
     return [overall_sheet(summary, _unit(dataset)), *classes]
 
 
 def _draw(folder: Path, result: Result, dataset: Dataset) -> tuple[dict[str, list[str]], list[str]]:
-    """All pictures, as paths in the folder by what they show; and a line on those that cannot be drawn here."""
+    """Draw all pictures. Returns their paths in the folder by kind, and a line for each kind that cannot be drawn."""
     dataset = _as_seen(dataset, result.settings)
     kinds: dict[str, Callable[[Path], list[Path]]] = {
         "plots": lambda path: plots.draw(result, path),
@@ -96,7 +96,7 @@ def _draw(folder: Path, result: Result, dataset: Dataset) -> tuple[dict[str, lis
         (folder / name).mkdir()
         try:
             drawn[name] = [f"{name}/{path.name}" for path in draw(folder / name)]
-        except ConfigError as e:  # matplotlib is missing; the rest is as useful without
+        except ConfigError as e:  # matplotlib is missing, but the rest is useful without it
             drawn[name] = []
             missing.append(str(e))
         if not drawn[name]:
@@ -105,7 +105,7 @@ def _draw(folder: Path, result: Result, dataset: Dataset) -> tuple[dict[str, lis
 
 
 def _as_seen(dataset: Dataset, settings: Mapping[str, Any]) -> Dataset:
-    """The data set with the pictures that the network saw: corrupted, if the settings say so."""
+    """The data set with the pictures that the network got: corrupted, if the settings say so."""
     kind = settings.get("corruption")
     if kind is None:
         return dataset
@@ -148,7 +148,7 @@ def _warnings(summary: Summary, result: Result, dataset: Dataset) -> Iterator[st
 
 
 def _counting(settings: Mapping[str, Any]) -> str:
-    """Which frames the figures are made of, as protocols/__init__.py defines it."""
+    """A line on which frames count, as protocols/__init__.py defines it."""
     protocol, prompt = settings.get("protocol"), settings.get("prompt")
     if protocol == "image":
         return "all annotated frames that show the object count"
@@ -172,7 +172,7 @@ def _heading(values: Mapping[str, Any]) -> list[str]:
 
 
 def _markdown(values: Mapping[str, Any], sheets: Sequence[Sheet], drawn: Mapping[str, Sequence[str]]) -> str:
-    """The whole report; its pictures lie beside it."""
+    """The whole report as Markdown, which refers to the pictures beside it."""
     data = values["data"]
     facts = [
         Sheet(name.replace("_", " "), "ll", ("", ""), tuple(flat(values[name]).items()))

@@ -1,4 +1,4 @@
-"""Run an engine over a data set by one protocol, and judge every mask."""
+"""Run an engine over a data set by one protocol, and score every mask."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def evaluate(
     settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  # it is frozen
     progress: Progress = lambda done, total: None,
 ) -> Result:
-    """Track the objects of every sequence, and judge each mask on each annotated frame.
+    """Track the objects of every sequence, and score each mask on each annotated frame.
 
-    Objects that the protocol never prompts are listed in `made_by["not_prompted"]`, by sequence; a sequence of which
-    that is true of all objects has no rows.
+    Objects that the protocol never prompts are listed by sequence in `made_by["not_prompted"]`. A sequence with no
+    other objects has no rows.
 
     Arguments:
         dataset: what `open_dataset` opens.
         engine: what `open_engine` opens.
         settings: the protocol, the prompts, the corruption, ...
-        progress: called with the frames done and the frames in all.
+        progress: called with the number of frames done, and of all frames.
 
     Returns:
         One row for each object and annotated frame, with its prompts and figures.
 
     Raises:
-        RtsegError: the first sequence that fails ends the evaluation, with an error that names it.
+        RtsegError: a sequence failed; it ends the evaluation, and the error names it.
         SourceError: no sequence has an object that the protocol prompts.
         ConfigError: the settings do not fit the data, or scipy is missing.
     """
@@ -87,7 +87,7 @@ def evaluate(
 def _evaluate_sequence(
     sequence: Sequence, watched: Sequence, engine: Engine, settings: EvaluationSettings, result: Result
 ) -> None:
-    """Follow the objects of a sequence and add the figures to `result`; `watched` reports progress as it is read."""
+    """Track the objects of a sequence and add the figures to `result`. `watched` reports progress when it is read."""
     chosen = schedule(survey(sequence), settings)
     missing = sorted({target.id for target in sequence.targets} - scheduled(chosen).keys())
     if missing:
@@ -105,12 +105,12 @@ def _evaluate_sequence(
 
 def _tracker(engine: Engine, policy: str | None, sequence: Sequence) -> Tracker:
     tracker = Tracker(engine, policy)
-    tracker.cuts = not sequence.volume  # neighbouring slices of a volume differ, but no scene begins between them
+    tracker.cuts = not sequence.volume  # neighbouring slices of a volume may differ, but are no scene cut
     return tracker
 
 
 def _check_slices(dataset: Dataset, settings: EvaluationSettings) -> None:
-    """`ConfigError` unless every volume has the slices that are to be prompted."""
+    """Raise `ConfigError` unless every volume has the slices that are to be prompted."""
     for sequence in dataset.sequences if settings.slices else ():
         outside = [t for t in settings.slices if not 0 <= t < sequence.count]
         if outside:
@@ -119,7 +119,7 @@ def _check_slices(dataset: Dataset, settings: EvaluationSettings) -> None:
 
 
 def schedule(areas: Areas, settings: EvaluationSettings) -> Schedule:
-    """When the protocol prompts which object, given where each is visible."""
+    """The frames on which the protocol prompts each object; `areas` says where each is visible."""
     match settings.protocol:
         case "video":
             return on_first_frame(areas)
@@ -139,7 +139,7 @@ def track(
     open_tracker: OpenTracker,
     prompts: Prompter | None = None,
 ) -> Tracked:
-    """One sequence by the protocol; `prompts` (default: derived from the truth) may give stored prompts again."""
+    """Track one sequence by the protocol. `prompts` may give stored prompts; by default they derive from the truth."""
     prompts = prompts or prompter(settings.prompt, settings.seed, sequence)
     if settings.corruption is not None:
         sequence = corrupted(sequence, settings.corruption, settings.level or LEVEL, settings.seed)
@@ -157,7 +157,7 @@ def track(
 
 
 def made_by(engine: Engine, settings: EvaluationSettings) -> dict[str, Any]:
-    """What a result depends on beside its settings, as plain values."""
+    """Everything that a result depends on beside its settings, as JSON values."""
     recipe = {key: value for key, value in asdict(engine.recipe).items() if key != "path"}
     return {
         "engine": engine.description,
@@ -171,7 +171,7 @@ def made_by(engine: Engine, settings: EvaluationSettings) -> dict[str, Any]:
 
 
 def _watched(sequence: Sequence, progress: Progress, before: int, frames: int) -> Sequence:
-    """The sequence, which reports progress as its pictures are first read; later passes over them do not count."""
+    """The sequence, but reporting progress when a picture is first read; later passes do not count."""
     read: set[int] = set()
 
     def image(t: int) -> ImageU8:
@@ -184,7 +184,7 @@ def _watched(sequence: Sequence, progress: Progress, before: int, frames: int) -
 
 @contextmanager
 def _named(sequence: Sequence) -> Iterator[None]:
-    """An error says in which sequence it was."""
+    """Put the name of the sequence in front of an error's text."""
     try:
         yield
     except RtsegError as e:

@@ -1,4 +1,4 @@
-"""The masks of one sequence beside its truth: a row for each object and for each class on each annotated frame."""
+"""Scoring the masks of one sequence: a row for each object and for each class on each annotated frame."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def score(
 ) -> tuple[list[Row], list[ClassRow]]:
     """Rows of the objects and of the classes, in the order of frames.
 
-    An object has a row on each frame on which it is annotated and has a mask, empty or not. A class has a row where
-    truth or mask have any of it: the truth of all its objects, of those that were never prompted as well, which have no
-    mask. So the IoUs of instruments are those that are published, for which every class in the truth of a frame counts.
-    Only an object that is prompted later in the pass is not yet there. Where the mask of one of its objects was given,
-    or nobody annotated it, a class has no row. Objects without a category are of no class.
+    An object has a row on each frame on which it is annotated and has a mask, empty or not. A class has a row on each
+    frame with truth or masks of it. Its truth includes objects that were never prompted, which have no mask: so the
+    IoUs of instruments are the published ones, in which every class in the truth counts. Only an object that is
+    prompted on a later frame is not included yet. A class has no row if the mask of one of its objects was given, or if
+    one is not annotated. Objects without a category belong to no class.
 
-    `tolerance` is that of the normalised surface Dice, in the unit of the distances: mm where the sequence has a
-    spacing, else pixels. `OutputError` for a mask of another size than the first picture, `SourceError` for such a
-    truth, or for a file that cannot be read; `ConfigError` where scipy is missing.
+    `tolerance` is that of the normalised surface Dice, in the unit of the distances: mm if the sequence has a spacing,
+    else pixels. Raises `OutputError` for a mask of another size than the first picture; `SourceError` for such a truth,
+    and for a file that cannot be read; `ConfigError` if scipy is missing.
     """
     height, width = sequence.image(0).shape[:2]
     clicks = {(entry["frame"], entry["id"]): len(entry.get("points", ())) for entry in tracked.prompts}
@@ -55,7 +55,7 @@ def score(
 
 
 def masks_of(sequence: Sequence, tracked: Tracked) -> Iterator[tuple[int, int, Pair]]:
-    """Frame, object, truth and mask, bool [H, W], of each mask on an annotated frame; frames ascend."""
+    """(frame, object, (truth, mask)) of each mask on an annotated frame, bool [H, W], in the order of frames."""
     height, width = sequence.image(0).shape[:2]
     for frame, found in sorted(tracked.masks.items()):
         truth, scored = sequence.truth(frame), found.keys() - sequence.unknown(frame)
@@ -72,7 +72,7 @@ def _pairs(
     found: Mapping[int, Prediction],
     size: tuple[int, int],
 ) -> Iterator[tuple[int, Pair]]:
-    """Truth and mask of each object on a frame, by its id; the mask is empty where there is none."""
+    """(id, (truth, mask)) of each object on a frame; the mask is empty if there is none."""
     absent_hw = np.zeros(size, bool)
     for target in targets:
         truth_hw = truth.get(target.id, absent_hw)
@@ -115,7 +115,7 @@ def _row(
 
 
 def _class_rows(name: str, frame: int, targets: Iterable[Target], pairs: Mapping[int, Pair]) -> Iterator[ClassRow]:
-    """The areas of each class: of all its objects' truths together, and of all their masks."""
+    """The areas of each class: of the union of its objects' truths, and of the union of their masks."""
     of_class: dict[str, list[Pair]] = {}
     for target in targets:
         of_class.setdefault(target.category, []).append(pairs[target.id])

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do: protocol, prompts, corruption, memory policy and tolerance."""
+"""The settings of an evaluation: protocol, prompts, corruption, memory policy and tolerance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .protocols import PROTOCOLS, Patience
 
 PATIENCE = Patience()
 EVERY, LEVEL = 25, 3  # defaults: frames between prompts, and the level of a corruption
-# Settings that make no sense with any other protocol.
+# Settings that are for these protocols only.
 ONLY = {
     "every": ("every",),
     "clicks": ("interactive", "image"),
@@ -32,14 +32,15 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """What an evaluation asks of an engine. `ConfigError` if that makes no sense.
+    """The settings of an evaluation. Raises `ConfigError` for values that are not valid or do not fit together.
 
-    `protocol` is one of `PROTOCOLS`, `prompt` one of `PROMPTS`. `every` is in frames (None: 25), for the protocol of
-    that name. `clicks` are those of each corrected frame, and `frames` how many are corrected, the first included
-    (`interactive`; None: as `Patience` has it); for `image`, `clicks` are those after the prompt (None: no further
-    ones). `slices` are those on which volumes are prompted; none: where each object is largest. `corruption` is one of
-    `CORRUPTIONS`, of `level` 1 to 5 (None: 3). `policy` None is the recipe's. `tolerance` is that of surface Dice, in
-    mm where a sequence knows its spacing, else in pixels. What does not apply to the protocol is refused, not ignored.
+    `protocol` is one of `PROTOCOLS`, `prompt` one of `PROMPTS`. `every` is a number of frames (None: 25), for the
+    protocol of that name. For `interactive`, `clicks` is their number on each corrected frame and `frames` the number
+    of frames that are prompted or corrected (None: as in `Patience`); for `image`, `clicks` is their number after the
+    prompt (None: 0). `slices` are the prompted slices of volumes; if empty, the one on which each object is largest.
+    `corruption` is one of `CORRUPTIONS`, with `level` 1 to 5 (None: 3). `policy` None is the recipe's. `tolerance` is
+    that of surface Dice, in mm if a sequence has a spacing, else in pixels. A setting that does not apply to the
+    protocol is an error.
     """
 
     protocol: str = "video"
@@ -79,7 +80,7 @@ class EvaluationSettings:
 
 
 def asked(settings: EvaluationSettings) -> dict[str, Any]:
-    """The settings that matter, as plain values: `every` to its protocol alone, a level to a corruption, and so on.
+    """The settings that apply, as JSON values: `every` only with its protocol, a level only with a corruption, etc.
 
     So two evaluations with the same meaning have equal values, however their settings were written.
     """
@@ -100,7 +101,7 @@ def asked(settings: EvaluationSettings) -> dict[str, Any]:
 
 
 def clicks_of(settings: EvaluationSettings) -> int:
-    """How many clicks a frame gets, also where the settings do not say."""
+    """How many clicks a frame gets, with the default of the protocol."""
     if settings.clicks is not None:
         return settings.clicks
     return PATIENCE.clicks if settings.protocol == "interactive" else 0

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as tables: one description of each, drawn for a terminal or written as Markdown."""
+"""The figures of an evaluation as tables, each drawn for a terminal or written as Markdown."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SMALLER = (
 ONE_DECIMAL = ("volume_hd95", "hd95", "missed", "false_frames", "reacquired", "reacquisition_frames", *EFFORT, "ms")
 DECIMALS = {**dict.fromkeys(ONE_DECIMAL, 1), "false_area": 2}
 VOLUME = ("volume_dice", "volume_hd95", "volume_surface")
-# What figures are called that are means over slices beside those of the volume.
+# The names of figures that are means over slices, in tables that also have those of the volume.
 SLICES = {"dice": "slice Dice", "hd95": "slice HD95", "surface": "slice NSD"}
 SHORT = ("jf", "iou", "boundary", "dice", "hd95", "missed", "surface", "false_area", "reacquired")
 OF_OBJECT = SHORT[:-1]
@@ -80,7 +80,7 @@ Cells = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table before it is drawn. `align` has one letter a column, l or r."""
+    """The content of a table. `align` has one letter for each column, l or r."""
 
     title: str
     align: str
@@ -89,7 +89,7 @@ class Sheet:
     note: str = ""
 
     def trimmed(self) -> Sheet:
-        """Without the columns that no row has anything in."""
+        """The sheet without columns that are empty in all rows."""
         kept = [i for i, cells in enumerate(zip(*self.rows, strict=True)) if any(cells)]
         align, columns = "".join(self.align[i] for i in kept), tuple(self.columns[i] for i in kept)
         return replace(self, align=align, columns=columns, rows=tuple(tuple(row[i] for i in kept) for row in self.rows))
@@ -99,7 +99,7 @@ class Sheet:
         for column, side in zip(self.columns, self.align, strict=True):
             table.add_column(column, justify="right" if side == "r" else "left", no_wrap=side == "r")
         for row in self.rows:
-            table.add_row(*map(Text, row))  # a label with brackets is no markup
+            table.add_row(*map(Text, row))  # as `Text`, because a label may have brackets, which are rich's markup
         return table
 
     def as_markdown(self) -> str:
@@ -129,7 +129,7 @@ class Document(dict[str, Any]):
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """A nested dictionary as a flat one of texts, its keys joined by points; None and empty values are `NONE`."""
+    """A nested dictionary as a flat one of texts, with keys joined by dots; None and empty values are `NONE`."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -148,7 +148,7 @@ def _plain(text: str) -> str:
 
 
 def number(name: str, value: float | None, sign: str = "") -> str:
-    """A figure as it is written; `sign` "+" for a difference."""
+    """A figure as text, with its decimals; `sign` is "+" for a difference."""
     if value is None:
         return NONE
     return f"{100 * value if name in PERCENT else value:{sign}.{DECIMALS.get(name, 3)}f}"
@@ -165,7 +165,7 @@ def interval(name: str, figure: Figure, sign: str = "") -> str:
 
 
 def intervals(figures: Iterable[tuple[str, Figure | None]], sign: str = "") -> tuple[str, list[str]]:
-    """The heading of a column of intervals, and its cells; a scope that all share is in the heading, once."""
+    """The heading and the cells of a column of intervals. A scope that all share is in the heading only."""
     figures = list(figures)
     scopes = {figure.scope for _, figure in figures if figure and figure.scope}
     heading = "\n".join(["95 % interval", *(scopes if len(scopes) == 1 else ())])
@@ -176,18 +176,18 @@ def intervals(figures: Iterable[tuple[str, Figure | None]], sign: str = "") -> t
 
 
 def short_names(groups: Iterable[Container[str]]) -> tuple[str, ...]:
-    """The figures of a table with a row a group: `SHORT`; before them, for volumes, theirs; and clicks, if any."""
+    """The figures of a table with a row for each group: `SHORT`, before them those of volumes, and clicks, if any."""
     there = {name for figures in groups for name in (*VOLUME, "clicks") if name in figures}
     return tuple(name for name in (*VOLUME, *SHORT, "clicks") if name in SHORT or name in there)
 
 
 def titles(figures: Container[str]) -> dict[str, str]:
-    """`NAMES` where there are these figures."""
+    """The names of figures for a table with these figures."""
     return NAMES | SLICES if "volume_dice" in figures else NAMES
 
 
 def overall_sheet(summary: Summary, unit: str) -> Sheet:
-    """All figures of all objects, with what they mean; `unit` is that of distances."""
+    """All figures of all objects, with their meanings; `unit` is that of distances."""
     rows: list[Cells] = []
     called = titles(summary.overall)
     ordered = sorted(summary.overall.items(), key=lambda item: list(NAMES).index(item[0]))
@@ -214,7 +214,7 @@ def _speed(speed: Speed | None) -> list[Cells]:
 
 
 def parts_sheet(title: str, parts: Mapping[str, Mapping[str, Figure]], most: int | None = None) -> Sheet:
-    """Classes or sequences, those with the least J&F (volumes: Dice) first; no more than `most`."""
+    """Classes or sequences, those with the least J&F (volumes: Dice) first, at most `most`."""
     first, *others = names = short_names(parts.values())
     ranked = sorted(parts.items(), key=lambda item: item[1][first].value if first in item[1] else 2)
     rows, called = [], titles(names)
@@ -230,7 +230,7 @@ def parts_sheet(title: str, parts: Mapping[str, Mapping[str, Figure]], most: int
 
 
 def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
-    """Every object, those with the least J&F (volumes: Dice) first, whose interval within its video is shown."""
+    """Every object, those with the least J&F (volumes: Dice) first, with the interval of that within its video."""
     effort = EFFORT if any(o.clicks is not None for o in objects) else ()
     whole = [name for name in VOLUME if any(getattr(o, name) is not None for o in objects)]
     names = (*whole, *OF_OBJECT)
@@ -257,5 +257,5 @@ def objects_sheet(objects: Sequence[ObjectFigures]) -> Sheet:
 
 
 def _least(value: float | None) -> float:
-    """A figure to sort by; what has none comes last."""
+    """A figure as a sort key; None comes last."""
     return 2 if value is None else value

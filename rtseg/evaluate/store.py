@@ -1,9 +1,9 @@
 """`eval.json` and `masks.json.gz`: an evaluation is written to disk and read back without loss.
 
-`eval.json` is one document, a line for each of its keys: `format` and `version`; `settings` and `made_by`; `summary`,
-for readers: programs compute it again from the rows; `tracks`, the objects; `rows`, `classes` and `volumes` by column,
-to keep the file small; `tracked`: prompts, given frames and times by sequence; and `masks`, the name and the hash of
-the second file, which holds every mask as COCO's compressed RLE. With the data set all figures can be computed again.
+`eval.json` is one document, with a line for each key: `format` and `version`; `settings` and `made_by`; `summary`, for
+people (programs compute it from the rows); `tracks`, the objects; `rows`, `classes` and `volumes` by column, to keep
+the file small; `tracked`: prompts, given frames and times by sequence; and `masks`, the name and the hash of the second
+file, which has every mask as COCO's compressed RLE. With the data set all figures can be computed again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DISTANCES: Columns = dict.fromkeys(("hd95", "surface"), _MAYBE)
 ROW: Columns = {"frame": (int,), "given": (bool,), **AREAS, **FIGURES, **DISTANCES, "clicks": (int,)}
 CLASS: Columns = {"sequence": (str,), "frame": (int,), "category": (str,), **AREAS}
 VOLUME: Columns = {"sequence": (str,), "object": (int,), **DISTANCES}
-SHARES = ("score", "dice", "iou", "boundary", "surface")  # 0 to 1; no other figure is below 0
+SHARES = ("score", "dice", "iou", "boundary", "surface")  # from 0 to 1; all other figures are 0 or more
 MASK: Columns = {"object": (int,), "counts": (str,), "score": _NUMBER}
 
 
@@ -46,7 +46,7 @@ class _DamageError(ValueError):
 def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> None:
     """Write both files into a folder. `settings`, `made_by`, prompts and `summary` have to be JSON values.
 
-    `OutputError` for a figure that is not finite: JSON has no NaN.
+    Raises `OutputError` for a figure that is not finite, because JSON has no NaN.
     """
     tracks: dict[tuple[Any, ...], int] = {}
     of_row = [tracks.setdefault(_values(row, TRACK), len(tracks)) for row in result.rows]
@@ -66,7 +66,7 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> None:
             "tracked": {name: _steps(tracked) for name, tracked in result.tracked.items()},
         }
         text = "{" + ",\n".join(f"{json.dumps(key)}: {_text(value)}" for key, value in document.items()) + "}\n"
-    except ValueError as e:  # json names neither the figure nor its place
+    except ValueError as e:  # json does not name the figure; `_culprit` does
         raise OutputError(
             f"{folder / FILE}: {_culprit(result)} is not a number; check the engine: rtseg build --force RECIPE"
         ) from e
@@ -75,10 +75,10 @@ def write(folder: Path, result: Result, summary: Mapping[str, Any]) -> None:
 
 
 def read(path: Path, *, masks: bool = True) -> Result:
-    """The evaluation that `write` stored: of an `eval.json`, or of the folder that holds one.
+    """The evaluation that `write` has stored in an `eval.json`, given by its path or its folder.
 
-    Without `masks` the second file is not opened and `Tracked.masks` stays empty. `ConfigError` in one line for a file
-    that is no evaluation, is damaged, or is of another version of rtseg.
+    Without `masks` the second file is not opened, and `Tracked.masks` stays empty. Raises `ConfigError` for a file that
+    is no evaluation, is damaged, or is of another version of rtseg.
     """
     path = path / FILE if path.is_dir() else path
     document = _document(path)
@@ -104,13 +104,13 @@ def _values(row: object, columns: Columns) -> tuple[Any, ...]:
 
 
 def _columns(rows: Sequence[object], columns: Columns) -> Json:
-    """Each figure of all rows, in their order; booleans as 0 or 1."""
+    """Each figure of all rows as a list, in the order of the rows; booleans as 0 or 1."""
     taken = {name: [getattr(row, name) for row in rows] for name in columns}
     return {name: list(map(int, taken[name])) if kinds == (bool,) else taken[name] for name, kinds in columns.items()}
 
 
 def _masks(tracked: Tracked) -> Json:
-    """Frames, how many objects each has, and then those objects' masks one after the other."""
+    """The frames, the number of objects on each, and the masks of these objects one after the other."""
     each = [(id_, mask) for of_frame in tracked.masks.values() for id_, mask in of_frame.items()]
     return {
         "frames": list(tracked.masks),
@@ -128,7 +128,7 @@ def _steps(tracked: Tracked) -> Json:
 
 
 def _packed(masks: Json) -> bytes:
-    """Compressed JSON; the same masks give the same bytes, whenever they are written."""
+    """Compressed JSON. The same masks always give the same bytes."""
     return gzip.compress(_text({"format": FORMAT, "version": VERSION, "sequences": masks}).encode("ascii"), mtime=0)
 
 
@@ -148,7 +148,7 @@ def _culprit(result: Result) -> str:
 
 
 def _document(path: Path) -> Json:
-    """The parsed file, known to be an evaluation that this rtseg can read."""
+    """The parsed file. Raises `ConfigError` unless it is an evaluation that this rtseg can read."""
     try:
         document = json.loads(path.read_text("utf-8"), parse_constant=_no_number)
     except OSError as e:
@@ -198,7 +198,7 @@ def _table(document: Json, key: str) -> Json:
 
 
 def _read_columns(table: Json, where: str, columns: Columns) -> list[tuple[Any, ...]]:
-    """Rows made of columns: each has to be a list of values of its kind and range, and all of one length."""
+    """Rows made of columns. Each column has to be a list of values of its type and range, and all of one length."""
     read = []
     for name, kinds in columns.items():
         column = table[name]

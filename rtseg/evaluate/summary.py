@@ -119,7 +119,7 @@ def difference_of_pair(before: Result, after: Result) -> dict[str, Figure]:
 
 
 def _parts(objects: Sequence[ObjectFigures], classes: Sequence[ClassRow], group: GroupOf) -> dict[str, list[Values]]:
-    """What each figure is the mean of the means of, by group."""
+    """The parts of each figure, whose means it is the mean of, each as values by group."""
     pairs = {name: [[(o.sequence, getattr(o, name)) for o in objects]] for name in BY_OBJECT}
     soon = [(o.sequence, float(presence.found_soon(time))) for o in objects for time in o.returns]
     by_frame = {
@@ -166,7 +166,7 @@ def _split(
     part: str, objects: Sequence[ObjectFigures], classes: Sequence[ClassRow]
 ) -> dict[str, tuple[list[ObjectFigures], list[ClassRow]]]:
     """The figures and rows of each sequence, or of each named category."""
-    own: dict[str, list[ObjectFigures]] = {}  # without classes that no object was tracked of
+    own: dict[str, list[ObjectFigures]] = {}  # without classes of which no object was tracked
     rows: dict[str, list[ClassRow]] = {}
     for figures in objects:
         own.setdefault(getattr(figures, part), []).append(figures)

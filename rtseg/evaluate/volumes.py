@@ -1,8 +1,9 @@
-"""The masks of a volume beside its truth in three dimensions: distances and surfaces, once for each object.
+"""Scoring the masks of a volume in three dimensions: distances and surfaces, once for each object.
 
-Those of a slice know nothing of the slices beside it, where the nearest surface often is, and give none where a slice
-lacks the object; papers on volumes report these. They are of all slices that were tracked and annotated, together. A
-slice whose mask was given is part of the body, so that no hole opens there, but its own surface is not measured.
+Distances within a slice ignore the neighbouring slices, where the nearest surface often is, and are not defined if a
+slice lacks the object. So papers on volumes report those in three dimensions, over all slices that were tracked and
+annotated. A slice whose mask was given is a part of the body, so that it leaves no hole, but its own surface is not
+measured.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .score import masks_of
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """Truth and mask on one slice, in the window that holds both."""
+    """The truth and the mask on one slice, in the smallest window that holds both."""
 
     number: int
     top: int
@@ -32,9 +33,9 @@ class _Slice:
 
 
 def score_volume(sequence: Sequence, tracked: Tracked, tolerance: float = surface.TOLERANCE) -> list[VolumeRow]:
-    """A row for each object of a volume that was tracked; none where nobody knows the size of its voxels.
+    """One row for each tracked object of a volume; none if the size of its voxels is unknown.
 
-    `tolerance` is in mm. Errors are those of `score`.
+    `tolerance` is in mm. Raises the errors of `score`.
     """
     if not sequence.volume or sequence.spacing_mm is None or sequence.slice_mm is None:
         return []
@@ -44,7 +45,7 @@ def score_volume(sequence: Sequence, tracked: Tracked, tolerance: float = surfac
         where = overlap.window(truth_hw, mask_hw)
         given = (frame, id_) in tracked.given
         top, left = (part.start for part in where)
-        # Copies: a view would keep the whole slice in memory.
+        # Copies, because a view would keep the whole slice in memory.
         cut = _Slice(frame, top, left, truth_hw[where].copy(), mask_hw[where].copy(), given)
         slices.setdefault(id_, []).append(cut)
     return [_row(sequence.name, id_, slices[id_], spacing, tolerance) for id_ in sorted(slices)]
@@ -61,7 +62,7 @@ def _row(
 
 
 def _bodies(slices: Series[_Slice]) -> tuple[BoolMask, BoolMask]:
-    """Truth and mask, bool [D, H, W], from the first slice to the last, in the window that holds them on all."""
+    """The truth and the mask as bool [D, H, W], from the first slice to the last, in the window of all slices."""
     first, top, left = (min(getattr(cut, name) for cut in slices) for name in ("number", "top", "left"))
     bottom = max(cut.top + cut.truth_hw.shape[0] for cut in slices)
     right = max(cut.left + cut.truth_hw.shape[1] for cut in slices)
@@ -76,7 +77,7 @@ def _bodies(slices: Series[_Slice]) -> tuple[BoolMask, BoolMask]:
 
 
 def _measured(slices: Series[_Slice]) -> BoolMask:
-    """Whether a slice's own surface counts, bool [D]."""
+    """Whether the surface in each slice is measured, bool [D]."""
     first, last = min(cut.number for cut in slices), max(cut.number for cut in slices)
     measured_d = np.zeros(last - first + 1, bool)
     measured_d[[cut.number - first for cut in slices if not cut.given]] = True

@@ -1,4 +1,4 @@
-"""What masks are worth, beside the truth: one file for each kind of figure, with the definition that it keeps.
+"""Figures of masks against the truth: one file for each kind of figure, with its definition.
 
 | file | figures | defined by |
 |---|---|---|
@@ -6,7 +6,7 @@
 | `boundary` | F | DAVIS 2017 |
 | `surface` | HD95, normalised surface Dice | MONAI's surfaces, distances and percentile |
 | `instruments` | challenge IoU, ISI-IoU, mcIoU | EndoVis 2017, ISINet |
-| `presence` | what is drawn while an object is absent, and how soon it is found again | here |
+| `presence` | masks drawn while an object is absent, and how soon it is found again | here |
 
-The first three judge one mask on one frame, the other two the rows of an evaluation.
+The first three are for one mask on one frame, the other two for the rows of an evaluation.
 """

@@ -1,8 +1,8 @@
-"""F of DAVIS: how well the contour of a mask follows the truth's, within a tolerance.
+"""F of DAVIS: the agreement of a mask's contour with the truth's, within a tolerance.
 
-Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016), as the
-toolkit of DAVIS 2017 computes it: a contour pixel is right if the other contour comes within the tolerance, a disk;
-precision is the share of the mask's contour that is right, recall the share of the truth's, F their harmonic mean.
+Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016), as computed
+by the toolkit of DAVIS 2017: a contour pixel is right if the other contour is within the tolerance, a disk. Precision
+is the share of the mask's contour that is right, recall that of the truth's contour, F their harmonic mean.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...base.types import BoolMask, ImageU8
 
-TOLERANCE = 0.008  # of the frame's diagonal
+TOLERANCE = 0.008  # times the frame's diagonal
 
 
 def tolerance_px(height: int, width: int) -> int:
@@ -25,8 +25,8 @@ def tolerance_px(height: int, width: int) -> int:
 def contour(mask_hw: BoolMask) -> ImageU8:
     """1 at each pixel that differs from the one to its right, below, or diagonally below and right; uint8 [H, W].
 
-    So a contour is one pixel wide and lies half a pixel up and left of the real border. Outside the frame everything
-    is as at its edge: an object that the frame cuts off has no contour there. (What DAVIS's `seg2bmap` gives.)
+    So a contour is one pixel wide and half a pixel up and left of the real border. The edge of the frame is repeated
+    outside: an object that the frame cuts off has no contour there. The same as DAVIS's `seg2bmap`.
     """
     square = np.ones((2, 2), np.uint8)
     picture = np.ascontiguousarray(mask_hw).view(np.uint8)
@@ -37,8 +37,8 @@ def contour(mask_hw: BoolMask) -> ImageU8:
 def boundary_f(truth_hw: BoolMask, mask_hw: BoolMask, radius: int) -> float:
     """F of a mask, bool [H, W], with a tolerance of `radius` pixels: 0 to 1.
 
-    Where only one of the two has a contour it is 0, where neither has one 1, as in DAVIS; no contour has what is empty,
-    and also what fills the whole frame.
+    If only one of the two has a contour, F is 0; if neither has one it is 1, as in DAVIS. A mask that is empty or fills
+    the whole frame has no contour.
     """
     truth_edge_hw, edge_hw = contour(truth_hw), contour(mask_hw)
     truth_length, length = int(np.count_nonzero(truth_edge_hw)), int(np.count_nonzero(edge_hw))
@@ -50,7 +50,7 @@ def boundary_f(truth_hw: BoolMask, mask_hw: BoolMask, radius: int) -> float:
 
 
 def _near(edge_hw: ImageU8, other_hw: ImageU8, radius: int) -> int:
-    """Pixels of a contour within `radius` of the other one."""
+    """The number of pixels of a contour within `radius` of the other one."""
     across = np.arange(-radius, radius + 1)
     disk = (across[:, None] ** 2 + across**2 <= radius**2).astype(np.uint8)
     return int(np.count_nonzero(np.asarray(cv2.dilate(other_hw, disk), np.uint8) & edge_hw))

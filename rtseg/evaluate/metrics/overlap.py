@@ -1,4 +1,4 @@
-"""How much of a mask and of the truth is the same: areas, and what follows from them."""
+"""The overlap of a mask with the truth: areas, Dice and IoU."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ...base.types import BoolMask
 
 
 def areas(truth_hw: BoolMask, mask_hw: BoolMask) -> tuple[int, int, int]:
-    """Pixels of the truth, of the mask, and of both at once. The masks are bool [H, W], of one size."""
+    """The number of pixels of the truth, of the mask, and of both at once. Both are bool [H, W]."""
     both = np.count_nonzero(truth_hw & mask_hw)
     return int(np.count_nonzero(truth_hw)), int(np.count_nonzero(mask_hw)), int(both)
 
 
 def dice(truth_area: int, mask_area: int, overlap_area: int) -> float:
-    """2 |A and B| / (|A| + |B|); 1 where both are empty."""
+    """2 |A and B| / (|A| + |B|); 1 if both are empty."""
     total = truth_area + mask_area
     return 2 * overlap_area / total if total else 1.0
 
 
 def iou(truth_area: int, mask_area: int, overlap_area: int) -> float:
-    """|A and B| / |A or B|, the Jaccard index, J of DAVIS; 1 where both are empty."""
+    """|A and B| / |A or B|, the Jaccard index, J of DAVIS; 1 if both are empty."""
     union = truth_area + mask_area - overlap_area
     return overlap_area / union if union else 1.0
 
 
 def window(truth_hw: BoolMask, mask_hw: BoolMask) -> tuple[slice, slice]:
-    """Rows and columns of the smallest window that holds both masks and, inside the frame, one pixel around them.
+    """The rows and columns of the smallest window with both masks and, inside the frame, one pixel around them.
 
-    Every figure of this folder is the same in this window as on the whole frame, and sooner there.
+    Every figure of this folder is the same in this window as on the whole frame, and computed sooner.
     """
     height, width = truth_hw.shape
     x, y, w, h = cv2.boundingRect((truth_hw | mask_hw).view(np.uint8))

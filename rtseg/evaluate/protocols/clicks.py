@@ -1,8 +1,8 @@
-"""Simulated clicks: the next one goes where the error is largest, up to a given number.
+"""Protocols with simulated clicks: each next click is where the error is largest, up to a given number.
 
 `interactive` is SAM 2's online interactive evaluation (arXiv 2408.00714, appendix "Interactive offline and online
-evaluation details"): one pass, paused where a mask's IoU with the truth is below 0.75; 3 clicks on each of at most 8
-frames, the first one included; each object on its own. `alone` is single-image segmentation.
+evaluation details"): one pass, paused when a mask's IoU with the truth is below 0.75, with 3 clicks on each of at most
+8 frames, including the first; each object on its own. `alone` is single-image segmentation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .schedule import Schedule, passes
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How much is done for one object: `clicks` on each of at most `frames` frames, where the IoU is `below`."""
+    """What a simulated user does for one object: `clicks` on each of at most `frames` frames with an IoU `below`."""
 
     clicks: int = 3
     frames: int = 8
@@ -35,12 +35,12 @@ def interactive(
     prompter: Prompter,
     patience: Patience = Patience(),
 ) -> Tracked:
-    """Follow each object from its first prompt on, and correct what was just drawn where it is bad.
+    """Track each object from its first prompt on, and correct a bad mask before the next frame.
 
-    A first prompt by points is made up to `clicks` clicks; a box or a mask stays as it is. Later, the clicks of a
-    corrected frame replace its mask, and affect later frames only. Frames without an annotation of the object, or where
-    it is not visible, are never corrected. Only a frame prompted by a mask counts as given: elsewhere the mask after
-    the clicks is judged.
+    Clicks are added to a first prompt by points up to `clicks`; a box or a mask stays as it is. Later, the clicks of a
+    corrected frame replace its mask, and affect only later frames. A frame without an annotation of the object, or on
+    which it is not visible, is never corrected. Only frames prompted by a mask count as given; on others the mask after
+    the clicks is scored.
     """
     tracked, times = Tracked(), Times()
     for part in passes(schedule, range(sequence.count), limit_of(open_tracker)):
@@ -53,9 +53,9 @@ def interactive(
 def alone(
     sequence: Sequence, schedule: Schedule, open_tracker: OpenTracker, prompter: Prompter, clicks: int = 0
 ) -> Tracked:
-    """Each scheduled frame as if there were no other, with `clicks` further clicks for each object.
+    """Segment each scheduled frame alone, with `clicks` further clicks for each object.
 
-    Nothing counts as given: the answer to the prompt is what is judged.
+    No mask counts as given, because the answer to the prompt is what is scored.
     """
     tracked, times, limit = Tracked(), Times(), limit_of(open_tracker)
     targets = {target.id: target for target in sequence.targets}
@@ -77,7 +77,7 @@ def alone(
 
 
 class _Session:
-    """One pass of `interactive`: a tracker, and how many frames of each object were prompted or corrected."""
+    """One pass of `interactive`: a tracker, and the number of frames on which each object was prompted or corrected."""
 
     def __init__(
         self,
@@ -91,14 +91,14 @@ class _Session:
         self._sequence, self._tracker, self._prompter = sequence, tracker, prompter
         self._patience, self._tracked, self._times = patience, tracked, times
         self._targets = {target.id: target for target in sequence.targets}
-        self._frames: dict[int, int] = {}  # on which each object was prompted
+        self._frames: dict[int, int] = {}  # the number of frames on which each object was prompted
 
     def step(self, t: int, new: Frames[int]) -> None:
-        """Take frame t, on which these objects are new."""
+        """Track frame t, on which the objects `new` are prompted first."""
         if not new and not self._tracker.ids:
             return
         frame, truth = Frame(self._sequence.image(t), seq=t), self._sequence.truth(t) or {}
-        # A correction of this frame starts from the memories before it.
+        # A correction of this frame starts from the memories of earlier frames.
         before = self._tracker.fork(self._tracker.ids, t)
         prompts = {i: self._prompter(self._targets[i], t, truth[i]) for i in new}
         for given in prompts.values():
@@ -121,7 +121,7 @@ class _Session:
                 self._tracked.prompts.append(to_entry(t, prompt))
 
     def _clicks(self, i: int, prompt: Prompt | None, truth_hw: BoolMask, masks: Masks) -> int:
-        """How many clicks an object gets now; `prompt` is its first one, None on a later frame."""
+        """How many clicks an object gets on this frame. `prompt` is its first one, None on a later frame."""
         if prompt is not None:
             return max(0, self._patience.clicks - len(prompt.points)) if prompt.points else 0
         bad = _iou(truth_hw, masks.mask(i)) < self._patience.below
@@ -139,10 +139,10 @@ def _correct(
     before: Tracker, frame: Frame, i: int, truth_hw: BoolMask, prompt: Prompt | None, masks: Masks, clicks: int,
     times: Times,
 ) -> _Corrected | None:  # fmt: skip
-    """Add clicks to a prompt, each where the mask so far is most wrong; None where there is nothing to add.
+    """Add clicks to a prompt, each at the largest error of the mask so far; None if there is nothing to add.
 
-    After each click the frame is tracked again, with all clicks, by a fork of the tracker `before` it. So the result
-    depends on the last prompt alone, which can be stored and given again.
+    After each click a fork of the tracker `before` this frame tracks it again, with all clicks. So the result depends
+    only on the last prompt, which can be stored and given again.
     """
     found = None
     for _ in range(clicks):

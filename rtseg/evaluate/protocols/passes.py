@@ -1,7 +1,7 @@
-"""An object is prompted once or several times, and followed: forward, backward, or both ways and merged.
+"""Protocols that prompt an object once or several times, and track it: forward, backward, or both ways and merged.
 
-Objects are tracked as if each were alone, so those beyond what the engine takes at once are followed in a further
-pass, and the masks are the same. A pass reads each frame once, from its first prompt on, and keeps masks as RLE.
+Each object gets the masks that it would have alone. So objects beyond the engine's `max_objects` are tracked in a
+further pass, with the same masks. A pass reads each frame once, from its first prompt on, and keeps masks as RLE.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def follow(
     prompter: Prompter,
     order: Frames[int] | None = None,
 ) -> Tracked:
-    """Follow each object from its first prompt to the end of `order` (default: forward); later prompts correct it.
+    """Track each object from its first prompt to the end of `order` (default: forward). Later prompts correct it.
 
-    Every prompted frame counts as given, whatever the prompt was.
+    Every prompted frame counts as given, whatever the prompt.
     """
     order = range(sequence.count) if order is None else order
     tracked, times = Tracked(), Times()
@@ -47,18 +47,18 @@ def follow(
 
 
 def both_ways(sequence: Sequence, schedule: Schedule, open_tracker: OpenTracker, prompter: Prompter) -> Tracked:
-    """Follow each object from its prompted slices to both ends, and merge the two: see `merged`."""
+    """Track each object from its prompted slices to both ends, and merge the two by `merged`."""
     forward = follow(sequence, schedule, open_tracker, prompter)
     backward = follow(sequence, schedule, open_tracker, prompter, range(sequence.count)[::-1])
     return merged(forward, backward, schedule)
 
 
 def merged(forward: Tracked, backward: Tracked, schedule: Schedule) -> Tracked:
-    """Each slice from the direction whose last prompt is nearer; the forward one where both are equally near.
+    """Take each slice from the pass with the nearer prompt; from the forward pass if both are equally near.
 
-    Before an object's first prompted slice that is the backward pass, after its last one the forward pass. Between
-    two it is the forward pass up to the middle and the backward one beyond; the two are not blended, so that each mask
-    is one that the network gave.
+    This is the backward pass before an object's first prompted slice, and the forward pass after the last. Between two
+    prompts it is the forward pass up to the middle, and then the backward one. Masks are not blended, so that each is
+    one of the network's.
     """
     tracked, times = Tracked(given=forward.given | backward.given, prompts=forward.prompts), Times()
     for one_way in (forward, backward):
@@ -73,14 +73,14 @@ def merged(forward: Tracked, backward: Tracked, schedule: Schedule) -> Tracked:
 
 
 def limit_of(open_tracker: OpenTracker) -> int:
-    """How many objects a tracker takes at once."""
+    """How many objects a tracker can track at once."""
     return open_tracker().engine.recipe.max_objects
 
 
 def prompt(
     tracker: Tracker, sequence: Sequence, t: int, ids: Iterable[int], prompter: Prompter, tracked: Tracked
 ) -> tuple[int, ...]:
-    """Prompt these objects on frame t, and record the prompts; returns the objects."""
+    """Prompt these objects on frame t and record the prompts. Returns the objects' ids."""
     targets = {target.id: target for target in sequence.targets}
     truth = (sequence.truth(t) or {}) if ids else {}
     for i in ids:
@@ -91,7 +91,7 @@ def prompt(
 
 
 def timed_step(tracker: Tracker, frame: Frame, t: int, times: Times) -> Masks:
-    """One step, its time added to that of frame t: a user waits for all steps of a frame."""
+    """One step, whose time is added to that of frame t, because a user waits for all steps of a frame."""
     start_ns = now_ns()
     masks = tracker.step(frame)
     times[t] = times.get(t, 0.0) + (now_ns() - start_ns) / 1e6
@@ -99,13 +99,13 @@ def timed_step(tracker: Tracker, frame: Frame, t: int, times: Times) -> Masks:
 
 
 def record(tracked: Tracked, t: int, masks: Masks, ids: Iterable[int] | None = None) -> None:
-    """Record the masks of frame t, of all objects or of these."""
+    """Record the masks of frame t, of all objects or only of `ids`."""
     for i in masks.ids if ids is None else ids:
         tracked.masks.setdefault(t, {})[i] = Prediction(encode_rle(masks.mask(i)), masks.score(i))
 
 
 def in_order(tracked: Tracked, times: Times) -> Tracked:
-    """The same with everything sorted by frame, then object, however many passes there were."""
+    """Sort everything by frame, then object, and set the times, however many passes there were."""
     tracked.masks = {t: dict(sorted(masks.items())) for t, masks in sorted(tracked.masks.items())}
     tracked.ms = [ms for _, ms in sorted(times.items())]
     tracked.prompts.sort(key=lambda entry: (entry["frame"], entry["id"]))

@@ -1,4 +1,4 @@
-"""On which frames each object is prompted: pure functions of where the truth shows it."""
+"""The frames on which each object is prompted, as pure functions of where the truth shows it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Sequence as Frames
 
 from ...data.dataset import Sequence
 
-Areas = Mapping[int, Mapping[int, int]]  # by object, then annotated frame that shows it: pixels; frames ascend
-Schedule = dict[int, tuple[int, ...]]  # the objects that are prompted on a frame
+Areas = Mapping[int, Mapping[int, int]]  # object to annotated frame that shows it to pixels; frames ascend
+Schedule = dict[int, tuple[int, ...]]  # frame to the objects that are prompted on it
 
 
 def survey(sequence: Sequence) -> dict[int, dict[int, int]]:
-    """Where each target is visible, and how large; targets that never are have no entry. Reads every truth once."""
+    """The frames on which each target is visible, with its area. A target that never is has no entry.
+
+    Reads every truth once.
+    """
     areas: dict[int, dict[int, int]] = {}
     known = {target.id for target in sequence.targets}
     for t in range(sequence.count):
@@ -23,18 +26,18 @@ def survey(sequence: Sequence) -> dict[int, dict[int, int]]:
 
 
 def on_first_frame(areas: Areas) -> Schedule:
-    """Once, on the first annotated frame that shows any target; what appears later is not followed."""
+    """Prompt once, on the first annotated frame that shows any target; objects that appear later are not tracked."""
     first = min((min(frames) for frames in areas.values()), default=-1)
     return _by_frame({i: [first] for i, frames in areas.items() if first in frames})
 
 
 def on_entry(areas: Areas) -> Schedule:
-    """Each object once, on the first annotated frame that shows it."""
+    """Prompt each object once, on the first annotated frame that shows it."""
     return _by_frame({i: [min(frames)] for i, frames in areas.items()})
 
 
 def every(areas: Areas, k: int) -> Schedule:
-    """Each object as it enters, and again k frames after its latest prompt, or when it is next visible after that."""
+    """Prompt each object when it enters, and again k frames after its latest prompt, or when it is next visible."""
     chosen: dict[int, list[int]] = {}
     for i, frames in areas.items():
         for t in sorted(frames):
@@ -44,12 +47,12 @@ def every(areas: Areas, k: int) -> Schedule:
 
 
 def on_all(areas: Areas) -> Schedule:
-    """Each object on every annotated frame that shows it."""
+    """Prompt each object on every annotated frame that shows it."""
     return _by_frame({i: list(frames) for i, frames in areas.items()})
 
 
 def on_slices(areas: Areas, slices: Iterable[int] = ()) -> Schedule:
-    """Each object on those of the slices that show it; without slices, on the one where it is largest, the first such.
+    """Prompt each object on those slices that show it; without `slices`, on the first slice on which it is largest.
 
     An object that none of the slices shows is not prompted.
     """
@@ -69,9 +72,9 @@ def scheduled(schedule: Schedule) -> dict[int, list[int]]:
 
 
 def passes(schedule: Schedule, order: Frames[int], limit: int) -> list[Schedule]:
-    """The schedule in parts of at most `limit` objects, which a tracker follows at once.
+    """Split the schedule into parts of at most `limit` objects, which one tracker can track at once.
 
-    Objects that are prompted early in `order` go together, so that the later parts have fewer frames to look at.
+    Objects that are prompted early in `order` are together, so that the later parts have fewer frames to track.
     """
     place = {t: position for position, t in enumerate(order)}
     frames = scheduled(schedule)

@@ -1,4 +1,4 @@
-"""Engines take turns in blocks of frames until every ratio is known well enough, or time is up."""
+"""Engines take turns in blocks of frames until every ratio is precise enough, or time is up."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 from .budget import Budget, Deadline
 from .statistics import median_interval, medians, ratios
 
-TIGHT = 0.03  # half the width of a ratio's 95% interval that is narrow enough
-BLOCK_MS = 600.0  # length of a block, where there is time for all
-# Frames after a change of engines that are not counted, in all no longer than this: caches hold the other's data.
+TIGHT = 0.03  # half the relative width of a ratio's 95% interval that is precise enough
+BLOCK_MS = 600.0  # length of a block, if there is time for all
+# Frames after a change of engines that do not count, because caches hold the other's data; and their ms at most.
 SETTLE, SETTLE_MS = 2, 250.0
 
 
 class Timed(Protocol):
-    """What takes turns: its blocks so far, in ms of each frame, and how long a frame is expected to take."""
+    """A runner that takes turns: its blocks so far, in ms of each frame, and the expected time of a frame."""
 
     @property
     def blocks_ms(self) -> Sequence[Sequence[float]]: ...
@@ -26,7 +26,7 @@ class Timed(Protocol):
 
 
 def settling(step_ms: float) -> int:
-    """How many frames to skip at the start of a block; fewer where steps are long, which fill the caches sooner."""
+    """How many frames to skip at the start of a block. Fewer for long steps, which fill the caches sooner."""
     return min(SETTLE, int(SETTLE_MS / max(step_ms, 1e-6)))
 
 
@@ -34,11 +34,11 @@ def take_turns(
     runners: Sequence[Timed], pairs: Sequence[tuple[Timed, Timed]],
     budget: Budget, deadline: Deadline, frames: int, rounds: int, most: float = math.inf,
 ) -> None:  # fmt: skip
-    """Time a block of each in turn, round after round, so that noise affects them alike.
+    """Time a block of each runner in turn, round after round, so that noise affects them alike.
 
     It ends when each has `frames` frames in `rounds` blocks or more, and the ratio of each pair is known to 3%; after
-    `most` rounds; or when time is up. A slow engine's blocks last as long as a fast one's. The first round always has
-    all of them.
+    `most` rounds; or when time is up. A slow engine's blocks last as long as a fast one's. The first round is always
+    complete.
     """
     share_ms = deadline.left_ms / (rounds * len(runners))
     sizes = [block_frames(r.step_ms, share_ms, -(-frames // rounds)) for r in runners]
@@ -54,19 +54,19 @@ def take_turns(
 
 
 def block_frames(step_ms: float, share_ms: float, most: int) -> int:
-    """Frames of a block that is to take no longer than its share of the time; one at least."""
+    """The number of frames of a block that takes no longer than its share of the time; at least one."""
     whole = int(min(BLOCK_MS, share_ms) / max(step_ms, 1e-6)) - settling(step_ms)
     return max(1, min(most, whole))
 
 
 def enough(runners: Sequence[Timed], pairs: Sequence[tuple[Timed, Timed]], frames: int, rounds: int) -> bool:
-    """Whether all have enough frames, and all ratios are known well enough."""
+    """Whether all runners have enough frames, and all ratios are precise enough."""
     counts = all(len(r.blocks_ms) >= rounds and sum(map(len, r.blocks_ms)) >= frames for r in runners)
     return counts and uncertainty(pairs) <= TIGHT
 
 
 def uncertainty(pairs: Sequence[tuple[Timed, Timed]]) -> float:
-    """The widest half interval among the ratios of these pairs; 0 where there is nothing to compare."""
+    """Half the widest interval among the ratios of these pairs, relative; 0 without pairs."""
     known = [median_interval(ratios(medians(a.blocks_ms), medians(b.blocks_ms))) for a, b in pairs]
     return max((math.log(found[1] / found[0]) / 2 if found else math.inf for found in known), default=0.0)
 

@@ -1,4 +1,4 @@
-"""`rtseg bench`: open engines, measure them in turn, and put the figures into a document."""
+"""`rtseg bench`: opens engines, measures them in turn, and puts the figures into a document."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .figures import BenchmarkedEngine, cautions, comparable, engine_figures, en
 from .looped_clip import LoopedClip, load_clip
 from .timed_run import StagedRun, TimedRun
 
-SECONDS = 140.0  # that a benchmark takes at most, give or take a round
-# Shares of the remaining time: for starts in their own process, for the warm-up, and for all after the rounds.
+SECONDS = 140.0  # the time of a benchmark at most, give or take a round
+# Shares of the remaining time: for starts in separate processes, for the warm-up, and for everything after the rounds.
 COLD, WARM, REST = 0.25, 0.3, 0.3
 STAGED = 50  # frames at most whose stages are timed
 
@@ -48,14 +48,14 @@ def bench(
     seconds: float = SECONDS,
     progress: Report = no_report,
 ) -> Document:
-    """Measure engines side by side; returns the document that `out`/bench.json also holds, with plots beside it.
+    """Measure engines side by side. Returns the document, which is also written to `out`/bench.json, beside plots.
 
     `objects` are numbers of objects (None: those of 1, 2 and 4 that every recipe allows; with `runtimes`, 1). Engines
     take turns in blocks of frames until each has `frames` frames in `rounds` blocks and every ratio is known to 3%, or
     until most of `seconds` is spent: the warnings say what was not reached. `compare` adds variants of each recipe,
     "policy" or "image_size"; `runtimes` ("all", or names) measures each recipe on these instead. `progress` is called
-    with (what is done, seconds spent, seconds in all as far as is known). An engine that cannot be opened is skipped
-    with its reason; `ok` is false if none is left. Any other mistake raises an `RtsegError`.
+    with (what is done, seconds spent, estimated seconds in all). An engine that cannot be opened is skipped and listed
+    with the reason; `ok` is false if none is left. Any other mistake raises an `RtsegError`.
     """
     budget = Budget(seconds, progress)
     cases, comparisons = benchmark_cases(recipes, compare, runtimes)
@@ -76,7 +76,7 @@ def _measured_document(
     settings: dict[str, Any],
     budget: Budget,
 ) -> Document:
-    """Open the engines, measure them, and put the figures together; `settings` are part of the document."""
+    """Open the engines, measure them, and put the figures together. `settings` become a part of the document."""
     load = Load()
     found, skipped = _open_all(cases, clip, settings["objects"], budget)
     _measure(found, comparisons, settings["frames"], settings["rounds"], budget)
@@ -96,7 +96,7 @@ def _measured_document(
 
 
 def _circumstances(clip: LoopedClip, load: dict[str, Any], device: str) -> dict[str, Any]:
-    """Date, commit, versions, machine and clip of a measurement."""
+    """The date, commit, versions, machine and clip of a measurement."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -109,7 +109,7 @@ def _circumstances(clip: LoopedClip, load: dict[str, Any], device: str) -> dict[
 def _open_all(
     cases: Sequence[BenchmarkCase], clip: LoopedClip, numbers: Sequence[int], budget: Budget
 ) -> tuple[list[BenchmarkedEngine], list[dict[str, str]]]:
-    """Open each engine, then start each in its own process; returns those that work, and the others with the reason."""
+    """Open each engine, then start each in its own process. Returns those that work, and the others with reasons."""
     found: list[BenchmarkedEngine] = []
     skipped: list[dict[str, str]] = []
     for case in cases:
@@ -141,7 +141,7 @@ def _open_all(
 
 
 def _foresee(case: BenchmarkCase, clip: LoopedClip) -> dict[str, Any] | None:
-    """Report how much memory an engine will take, before any is allocated; with "auto", for the likely runtime."""
+    """Print and return the memory estimate of an engine before it is opened; with "auto", for the likely runtime."""
     first = clip.frames[0]
     try:
         needs = estimate_memory(settle(case.recipe), first.height, first.width)
@@ -155,7 +155,7 @@ def _foresee(case: BenchmarkCase, clip: LoopedClip) -> dict[str, Any] | None:
 def _measure(
     found: Sequence[BenchmarkedEngine], comparisons: Sequence[Comparison], frames: int, rounds: int, budget: Budget
 ) -> None:
-    """Time whole steps in turn; then the stages of other steps, which the clocks between stages slow down."""
+    """Time whole steps in turn; then the stages of further steps, because the clocks between stages slow steps down."""
     _warm_up(found, budget)
     alike = [(a, b) for comparison, a, b in engine_pairs(found, comparisons) if comparable(comparison, a, b)]
     pairs = [pair for a, b in alike for pair in zip(a.runs, b.runs, strict=False)]
@@ -174,7 +174,7 @@ def _measure(
 
 
 def _warm_up(found: Sequence[BenchmarkedEngine], budget: Budget) -> None:
-    """Warm up every engine, with the fewest objects first; runs that time does not reach are left out, never all."""
+    """Warm up every engine, with the fewest objects first. Runs are left out if time is up, but never an engine."""
     deadline = budget.until(WARM)
     most = len(found[0].runs) if found else 0
     runs = [(subject, subject.runs[n]) for n in range(most) for subject in found]
@@ -205,7 +205,7 @@ def _about(clip: LoopedClip) -> dict[str, Any]:
 
 
 def _make_folder(out: Path) -> None:
-    """Make the folder before the measurement: an error after it would lose hours."""
+    """Make the folder before the measurement, because an error afterwards would lose its results."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):

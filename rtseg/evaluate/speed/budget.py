@@ -1,4 +1,4 @@
-"""The time that a benchmark may take: what is spent, what is left, and reports of progress."""
+"""The time budget of a benchmark: time spent, time left, and reports of progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def no_report(what: str, spent_s: float, total_s: float) -> None:
 
 
 class Budget:
-    """A number of seconds from now; `report` is called with what is done, the seconds spent, and an estimate of all."""
+    """A number of seconds from now. `report` is called with the present work, the seconds spent, and all estimated."""
 
     def __init__(self, seconds: float, report: Report = no_report, clock: Callable[[], int] = now_ns) -> None:
         self.seconds, self._report, self._clock, self._start_ns = seconds, report, clock, clock()
@@ -32,7 +32,7 @@ class Budget:
         return Deadline(self._clock, self._clock() + max(0, int(share * self.left * 1e9)))
 
     def say(self, what: str, more_s: float | None = None) -> None:
-        """Report what is done now; `more_s` is the expected time from here (None: all that is left)."""
+        """Report the present work; `more_s` is the expected time from here (None: all that is left)."""
         spent = self.spent
         total = self.seconds if more_s is None else min(self.seconds, spent + more_s)
         self._report(what, spent, max(spent, total))

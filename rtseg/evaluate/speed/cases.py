@@ -1,4 +1,4 @@
-"""Which engines a benchmark measures, and which of them it compares."""
+"""The engines that a benchmark measures, and the comparisons among them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ISA = "RTSEG_ISA"  # restricts the kernels of the `cpu` runtime when an engine i
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkCase:
-    """One engine to be measured, with a name for people: a recipe, perhaps with something changed.
+    """One engine to be measured, with a name for people: a recipe, perhaps a variant of one.
 
-    `isa`: the only instruction set that our kernels may use; "" does not restrict them. `unable`: why it is not opened
-    here; "" for one that is.
+    `isa`: the value of `RTSEG_ISA`, which limits the instruction sets of our kernels; "" does not. `unable`: why the
+    engine is not opened here; "" if it is.
     """
 
     name: str
@@ -32,7 +32,7 @@ class BenchmarkCase:
 
     @contextmanager
     def restricted(self) -> Iterator[None]:
-        """Inside, engines and processes are opened with this instruction set."""
+        """A context in which engines and processes are opened with this instruction set."""
         before = os.environ.get(ISA)
         if self.isa:
             os.environ[ISA] = self.isa
@@ -47,9 +47,9 @@ class BenchmarkCase:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Engines to be compared, `names[0]` with each of the others; `about` says what differs between them.
+    """Engines to be compared, `names[0]` with each of the others. `about` says how they differ.
 
-    `alike`: they have to run on the same kind of engine, else the ratio would not be due to what differs.
+    `alike`: they have to be the same kind of engine, or else the ratio would have another reason.
     """
 
     about: str
@@ -60,9 +60,9 @@ class Comparison:
 def benchmark_cases(
     recipes: Sequence[str | Path], compare: Sequence[str] = (), runtimes: Sequence[str] = ()
 ) -> tuple[list[BenchmarkCase], list[Comparison]]:
-    """All engines to be measured, each once, and the comparisons among them. Raises `ConfigError`.
+    """All engines to be measured, each once, and the comparisons among them. Raises `ConfigError` for a mistake.
 
-    With `runtimes` ("all", or names) each recipe is measured on each of these in each precision, not as it stands.
+    With `runtimes` ("all", or names) each recipe is measured on each of these in each precision, instead of as it is.
     """
     cases: dict[tuple[Recipe, str], BenchmarkCase] = {}
 
@@ -106,9 +106,9 @@ def on_runtimes(name: str, recipe: Recipe, wanted: Sequence[str]) -> Iterator[Be
 
 
 def isas(recipe: Recipe) -> dict[str, str]:
-    """Each instruction set on which our kernels can run a recipe here, with the value of `ISA` that selects it.
+    """Each instruction set that our kernels can use for a recipe here, with the value of `RTSEG_ISA` that selects it.
 
-    For a recipe that does not use them: "" alone.
+    Only "" for a recipe that does not use the kernels.
     """
     from ...engine.runtimes import has_torch
 
@@ -125,7 +125,7 @@ def isas(recipe: Recipe) -> dict[str, str]:
 
 
 def unable(recipe: Recipe) -> str:
-    """Why a recipe is not worth measuring here, where opening it would give no error; "" if it is."""
+    """Why a recipe is not worth measuring here, although it can be opened; "" if it is."""
     from ...engine.runtimes import device_of, has_torch
 
     if recipe.precision != "fp16" or recipe.runtime != "torch" or not has_torch():
@@ -137,11 +137,11 @@ def unable(recipe: Recipe) -> str:
 
 
 def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
-    """Variants of a recipe that differ in one thing, the baseline first."""
+    """The variants of a recipe that differ in `about`, the baseline first."""
     if about == "policy":
         compared = [policy.name for policy in POLICIES.values() if policy.compared]
         return {policy: load_recipe(recipe, policy=policy) for policy in compared}
-    half = recipe.image_size // 64 * 32  # as near as an image size may be
+    half = recipe.image_size // 64 * 32  # rounded down to a valid image size
     if half < 64:
         size = f"{recipe.path or 'the recipe'} has {recipe.image_size} px"
         raise ConfigError(f"--compare image_size: {size}, and half of that is below 64; leave it out")
@@ -150,9 +150,9 @@ def _variants(about: str, recipe: Recipe) -> dict[str, Recipe]:
 
 
 def choose_objects(wanted: Sequence[int] | None, cases: Sequence[BenchmarkCase], few: bool = False) -> tuple[int, ...]:
-    """The numbers of objects to measure with, least first; `ConfigError` where a recipe does not allow so many.
+    """The numbers of objects to measure with, least first. Raises `ConfigError` if a recipe does not allow so many.
 
-    None: those of 1, 2 and 4 that every recipe allows; with `few`, 1 alone.
+    None: those of 1, 2 and 4 that every recipe allows; with `few` only 1.
     """
     least = min(cases, key=lambda case: case.recipe.max_objects)
     limit = least.recipe.max_objects

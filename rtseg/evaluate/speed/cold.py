@@ -1,9 +1,10 @@
-"""An engine in a process of its own: how long it takes to start, and how much memory it holds.
+"""An engine in a process of its own: its time to start, and its memory.
 
     python -m rtseg.evaluate.speed.cold < request
 
-The benchmark's own process cannot measure either: many engines share it, and what the first one loads is loaded for
-the second. The request is pickled by `cold_start`; the answer is one JSON document, the last line of stdout.
+The benchmark's own process cannot measure them, because many engines share it, and the libraries that the first one
+loads are loaded for the second. `cold_start` pickles the request; the answer is one JSON document, the last line of
+stdout.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
     from ...engine.recipe import Recipe
     from .looped_clip import LoopedClip
 
-ROOT = Path(__file__).parents[3]  # of the modules: a checkout, or site-packages
-FRAMES = 8  # of the clip that the process is given
+ROOT = Path(__file__).parents[3]  # the folder of the package: a checkout, or site-packages
+FRAMES = 8  # how many frames of the clip the process gets
 TRACKED = 30  # frames after which the bank has been full for a while
 
 
 def cold_start(recipe: Recipe, clip: LoopedClip, most_ms: float = 10_000.0) -> dict[str, Any]:
-    """Open an engine in a new process and track one object; times in ms and memory in MiB.
+    """Open an engine in a new process and track one object. Returns times in ms and memory in MiB.
 
     `first_mask_ms` is from the start of the process to its first mask, without the transfer of the clip. 30 frames are
-    tracked, fewer where that takes longer than `most_ms`, but at least three.
-    `EngineError` if the engine cannot be opened or the process dies; the text is the error's own.
+    tracked; fewer, but at least three, if that takes longer than `most_ms`. Raises `EngineError`, with the text of the
+    process's error, if the engine cannot be opened or the process dies.
     """
     little = replace(clip, frames=clip.frames[:FRAMES])
     parts = [pickle.dumps(part) for part in (recipe, little, most_ms)]
@@ -44,7 +45,7 @@ def cold_start(recipe: Recipe, clip: LoopedClip, most_ms: float = 10_000.0) -> d
 
 
 def in_process(module: str, request: bytes, root: Path, arguments: Sequence[str] = ()) -> dict[str, Any]:
-    """Run a module in a new process, with the time of its start as last argument; returns its JSON answer."""
+    """Run a module in a new process, with the start time (ns) as the last argument, and return its JSON answer."""
     places = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments, str(now_ns())],
@@ -61,7 +62,7 @@ def in_process(module: str, request: bytes, root: Path, arguments: Sequence[str]
 
 
 def answer(start_ns: int, request: Any) -> dict[str, Any]:
-    """Answer a request in the new process; `request` is the stream that `cold_start` pickles."""
+    """Answer a request in the new process. `request` is the stream that `cold_start` has pickled."""
     from ...engine import open_engine
     from .timed_run import TimedRun
 
@@ -91,7 +92,7 @@ def _mib(size: int) -> float:
 
 
 def _cuda_mib(device: str) -> dict[str, float] | None:
-    """What torch holds on the engine's GPU, and what the whole device has in use, by others too."""
+    """The MiB that torch uses on the engine's GPU, and those in use on the whole device, by others, too."""
     torch = sys.modules.get("torch")  # loaded only by an engine that needs it
     if torch is None or not device.startswith("cuda") or not torch.cuda.is_initialized():
         return None

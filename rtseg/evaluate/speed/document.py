@@ -1,4 +1,4 @@
-"""What a benchmark found, as a document, and how it looks on a terminal."""
+"""The document of a benchmark, and its tables for a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 class Document(dict[str, Any]):
-    """What `rtseg bench` found, as the JSON document that it prints and saves; drawn as tables where a person reads."""
+    """The JSON document that `rtseg bench` prints and saves. A terminal shows it as tables."""
 
     def __rich_console__(self, console: object, options: object) -> Iterator[Table | Text]:
         yield Text("\n".join(_heading(self)))
@@ -60,7 +60,7 @@ def _table(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _steps(engines: Sequence[Row]) -> Table:
-    """One row for each engine and number of objects; the fit stands on the engine's last row."""
+    """One row for each engine and number of objects. The fit of E and M is in the engine's last row."""
     columns = ("objects", "p50", "p90", "p95", "p99", "max", "jitter", "frames/s", "click", "IoU", "E", "M", "M/E")
     table = _table("a whole step, picture to masks, ms", ("engine",), columns)
     for engine in engines:
@@ -112,7 +112,7 @@ def _starts(engines: Sequence[Row]) -> Table:
 
 
 def _speedups(rows: Sequence[Row]) -> Table:
-    """With the least and the largest number of objects; the document has them all."""
+    """The ratios for the least and the largest number of objects; the document has them all."""
     title = "times faster than the baseline: median over the rounds, and its 95% interval"
     table = _table(title, ("about", "baseline", "engine"), ("objects", "faster", "low", "high", "rounds"))
     ends = {min(row["objects"] for row in rows), max(row["objects"] for row in rows)}
@@ -123,7 +123,7 @@ def _speedups(rows: Sequence[Row]) -> Table:
 
 
 def _ms(value: float | None) -> str:
-    """Three figures, or all before the point."""
+    """A time with three significant digits, or as a whole number from 100 ms on."""
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

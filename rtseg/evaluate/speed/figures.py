@@ -1,4 +1,4 @@
-"""The figures of a benchmark's document: those of each engine, the ratios, and the warnings."""
+"""The figures of a benchmark's document: of each engine, the ratios between engines, and the warnings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNEVEN = 1.25  # a larger ratio between the medians of an engine's blocks is wor
 
 @dataclass(slots=True, eq=False)
 class BenchmarkedEngine:
-    """An engine that could be opened, and what was measured of it; `missed` lists what no time was left for."""
+    """An engine that could be opened, and its measurements. `missed` lists those for which no time was left."""
 
     case: BenchmarkCase
     engine: Engine
@@ -39,7 +39,7 @@ class BenchmarkedEngine:
 
 
 def engine_figures(subject: BenchmarkedEngine, clip: LoopedClip, deadline: Deadline) -> dict[str, Any]:
-    """An engine's figures; clicks, first frames and accuracy are measured here, until time is up."""
+    """The figures of an engine. Clicks, first frames and accuracy are measured here, until time is up."""
     engine, runs = subject.engine, subject.runs
     recipe = {k: v for k, v in asdict(engine.recipe).items() if k != "path"}
     # The weights have their own hash; their path makes no difference.
@@ -89,10 +89,10 @@ def _run_figures(run: TimedRun, staged: StagedRun | None, deadline: Deadline) ->
 
 
 def accuracy(engine: Engine, clip: LoopedClip, deadline: Deadline | None = None) -> tuple[float | None, int]:
-    """Mean IoU over objects and frames after the prompted one, all objects together, and how many frames these are.
+    """The mean IoU over all objects and all frames after the prompted one, and the number of these frames.
 
-    None without a truth. A frame on which mask and truth are both empty counts as 1. It ends when time is up, after at
-    least one frame.
+    The IoU is None without a truth, and 1 on a frame on which mask and truth are both empty. It ends when time is up,
+    after at least one frame.
     """
     if not clip.knows_truth or len(clip.frames) < 2:
         return None, 0
@@ -123,10 +123,10 @@ def engine_pairs(
 
 
 def comparable(comparison: Comparison, a: BenchmarkedEngine, b: BenchmarkedEngine) -> bool:
-    """Whether the ratio of the two engines shows what the comparison is about.
+    """Whether the ratio of two engines shows what the comparison is about.
 
-    Variants of one recipe that run on different kinds of engine (built kernels and torch, say) are not compared: the
-    ratio would not be due to the policy or the image size.
+    Variants of one recipe are not compared if they run on different kinds of engine (on kernels and in torch, for
+    example): then the ratio is not due to the policy or the image size.
     """
     return not comparison.alike or _kind(a.engine) == _kind(b.engine)
 
@@ -134,7 +134,7 @@ def comparable(comparison: Comparison, a: BenchmarkedEngine, b: BenchmarkedEngin
 def speedups(
     found: Sequence[BenchmarkedEngine], comparisons: Sequence[Comparison]
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """The ratios of each comparison for each number of objects; and the pairs without one, with the reason."""
+    """The ratios of each comparison for each number of objects; and the pairs without a ratio, with the reason."""
     rows, unlike = [], []
     for comparison, base, other in engine_pairs(found, comparisons):
         if not comparable(comparison, base, other):
@@ -176,7 +176,7 @@ def many(number: int) -> str:
 
 
 def _time_cautions(run: TimedRun, frames: int) -> list[str]:
-    """What is uncertain about the times of a run."""
+    """The warnings about the times of a run."""
     count, notes = sum(map(len, run.blocks_ms)), list[str]()
     if count < frames or thin(count):
         much = f"; so few give no {' or '.join(thin(count))}" if thin(count) else ""

@@ -1,7 +1,7 @@
-"""`rtseg bench --loopback`: how long a picture takes from leaving its source to being whole at a subscriber.
+"""`rtseg bench --loopback`: the time from a picture's release by its source to its complete arrival at a subscriber.
 
-A live feed plays coded pictures: each shows its own number, and the source notes when it released each. A subscriber
-reads the number from the pixels that arrive, so neither a header nor a queue can make a picture younger than it is.
+A live feed plays coded frames: each picture shows its own number, and the source records when it released each. A
+subscriber reads the number from the pixels, so no header or queue can make a picture younger than it is.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from ...synthetic.coded import CodedSource, disc_box, read, read_stamps
 _TOPICS: tuple[Topic, ...] = ("video", "overlay")
 _PERCENTS = (50, 95, 99)
 _MOST_S = 3600
-_DRAWS = 1000  # of the bootstrap
-_BLOCK_S = 1.0  # what happens within a second is not independent: it is drawn together
+_DRAWS = 1000  # resamples of the bootstrap
+_BLOCK_S = 1.0  # the length of a block: times within a second are not independent, and are drawn together
 Ready = Callable[[Any, str], None]
 
 
@@ -40,7 +40,7 @@ class _Play(Protocol):
 
 @dataclass(slots=True)
 class Received:
-    """What arrived on one topic, in order: the number in each picture (None: unreadable), its header, and when."""
+    """The messages of one topic, in order: the number in each picture (None: unreadable), its header and arrival."""
 
     numbers: list[int | None] = field(default_factory=list)
     seqs: list[int] = field(default_factory=list)
@@ -57,12 +57,12 @@ def loopback(
     height: int = 720,
     play: _Play | None = None,
 ) -> dict[str, Any]:
-    """Play coded pictures through a live feed for `seconds`, and measure each picture that arrives.
+    """Play coded frames through a live feed for `seconds`, and measure each picture that arrives.
 
-    `profile` gives the engine, rates, overlay, objects (all put on one disc) and transport (None: the defaults, over
-    ipc); the feed is published on a free address, without keys. `play` runs it (None: `run_live`). Returns for `video`
-    and `overlay` the latencies in ms with 95% confidence intervals, and what was missing or wrong; `ok` is false if a
-    header was wrong, the feed failed, or nothing arrived.
+    `profile` gives the engine, rates, overlay, objects (all on one disc) and transport (None: the defaults, over ipc).
+    The feed publishes on a free address, without keys. `play` runs it (None: `run_live`). Returns for `video` and
+    `overlay` the latencies in ms with 95% confidence intervals, and the numbers of missing and wrong pictures. `ok` is
+    false if a header was wrong, the feed failed, or nothing arrived.
     """
     if play is None:
         from ...live import run_live
@@ -88,7 +88,7 @@ def loopback(
 def _summary(
     profile: StreamProfile, report: dict[str, Any], received: dict[Topic, Received], stamps_ns: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
-    """The result of a loopback: the figures of each topic beside what the feed reports of itself."""
+    """The result of a loopback: the figures of each topic, and the feed's own report."""
     topics = {kind: figures(received[kind], stamps_ns, profile.target_fps) for kind in _TOPICS}
     return {
         "ok": bool(report.get("ok")) and all(t["seen"] and not t["wrong"] for t in topics.values()),
@@ -105,15 +105,15 @@ def _summary(
 
 
 def _coded(profile: StreamProfile, folder: Path, seconds: float, width: int, height: int) -> StreamProfile:
-    """The profile with a coded source and an address of its own; it records nothing.
+    """The profile with a coded source and a new address, without recording.
 
-    A source with stamps keeps its own time: pacing it once more would delay every picture by as much as the first.
+    The source keeps its own time. To pace it once more would delay every picture by as much as the first.
     """
     keys = {"seconds": f"{seconds:g}", "fps": f"{profile.target_fps:g}", "width": width, "height": height}
     source = "coded:?" + urlencode({**keys, "stamps": str(folder / "stamps")}, safe="/")
     ipc = profile.publish.bind.startswith("ipc:")
     publish = Publish(f"ipc://{folder}/loopback" if ipc else "tcp://127.0.0.1:*")
-    CodedSource(source)  # before the disc: a picture that cannot be says so itself
+    CodedSource(source)  # before `disc_box`, because it raises the better error for a size that is not valid
     box = disc_box(height, width)
     objects = tuple(Prompt(p.id, box=box, label=p.label) for p in profile.objects)
     return replace(
@@ -123,7 +123,7 @@ def _coded(profile: StreamProfile, folder: Path, seconds: float, width: int, hei
 
 
 class _Listener:
-    """One subscriber and one thread for each topic, from the moment the feed publishes."""
+    """One subscriber and one thread for each topic, started when the feed publishes."""
 
     def __init__(self) -> None:
         self.endpoint = ""
@@ -162,10 +162,10 @@ class _Listener:
 
 
 def figures(received: Received, stamps_ns: npt.NDArray[np.int64], fps: float) -> dict[str, Any]:
-    """Latencies of one topic in ms, and what became of the pictures; `stamps_ns[number]` is when each was released.
+    """The latencies of one topic in ms, and counts of its pictures. `stamps_ns[number]` is when each was released.
 
-    `missing`: between the first and the last that were seen. `wrong`: the header's `seq` is not the picture's number,
-    or it claims a capture before the picture's release; `unread`: no clear number; `again`: seen before.
+    `missing`: not seen, between the first and the last seen. `wrong`: the header's `seq` is not the picture's number,
+    or its capture time is before the picture's release; `unread`: no readable number; `again`: seen before.
     """
     rows = list(zip(received.numbers, received.seqs, received.captured_ns, received.arrived_ns, strict=True))
     read_rows = [(number, *rest) for number, *rest in rows if number is not None]
@@ -184,16 +184,16 @@ def figures(received: Received, stamps_ns: npt.NDArray[np.int64], fps: float) ->
     if len(distinct):
         ms = (arrived_ns - released_ns)[first] / 1e6
         result["ms"] = {**_percentiles(ms, max(1, round(fps * _BLOCK_S))), "max": round(float(ms.max()), 3)}
-        late_ms = (captured_ns - released_ns)[first] / 1e6  # by so much a header's age is less than the truth
+        late_ms = (captured_ns - released_ns)[first] / 1e6  # an age by the header is too small by this
         result["header_late_ms"] = {"p50": round(float(np.median(late_ms)), 3), "max": round(float(late_ms.max()), 3)}
     return result
 
 
 def _percentiles(ms_n: npt.NDArray[np.float64], block: int) -> dict[str, Any]:
-    """p50, p95 and p99 of times in order, each with its 95% interval; None for it where there are too few.
+    """p50, p95 and p99 of times in order, each with its 95% interval (None for too few times).
 
-    The intervals come from a bootstrap of blocks in time. That for p99 of a few hundred frames rests on the few
-    slowest of them, and its upper end may be too low.
+    The intervals come from a bootstrap of blocks in time. For a few hundred frames that of p99 depends on the few
+    slowest, and its upper end may be too low.
     """
     points = np.percentile(ms_n, _PERCENTS)
     result: dict[str, Any] = {f"p{p}": round(float(v), 3) for p, v in zip(_PERCENTS, points, strict=True)}
@@ -212,7 +212,7 @@ def _percentiles(ms_n: npt.NDArray[np.float64], block: int) -> dict[str, Any]:
 
 
 def _uncertainty(received: dict[Topic, Received]) -> dict[str, Any]:
-    """What the figures include, what they leave out, and how far they can be off."""
+    """What the figures include and leave out, and their possible errors."""
     read_ms = [ms for topic in received.values() for ms in topic.read_ms]
     return {
         "clock_ns": round(time.get_clock_info("monotonic").resolution * 1e9),

@@ -1,4 +1,4 @@
-"""The frames of a benchmark, in memory before the clock starts, and the prompts on the first one."""
+"""The frames of a benchmark, read into memory before the clock starts, and the prompts on the first one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ...grab import Source, open_source
 from ...synthetic import HELD_OUT_SEED
 
 SYNTHETIC = f"synthetic:laparoscopy?seed={HELD_OUT_SEED + 10}"
-MOST_FRAMES = 64  # in memory: 230 MB at 720p; a longer benchmark plays them forwards and backwards
+MOST_FRAMES = 64  # frames in memory at most: 230 MB at 720p; a longer benchmark plays them forwards and backwards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoopedClip:
     """Frames in memory, played forwards and backwards without end, and a prompt for each object on the first one.
 
-    `knows_truth`: the prompts are true masks, and every frame's `truth_hw` says where their objects are.
+    `knows_truth`: the prompts are true masks, and every frame has the truth of their objects in `truth_hw`.
     """
 
     source: str
@@ -34,19 +34,19 @@ class LoopedClip:
     knows_truth: bool = False
 
     def frame(self, step: int) -> Frame:
-        """The frame of a step: to the end of the clip, back to its beginning, and so on, without a jump."""
+        """The frame of a step. Steps go to the end of the clip, back to its beginning, and so on, without a jump."""
         last = len(self.frames) - 1
         return self.frames[last - abs(last - step % (2 * last))] if last else self.frames[0]
 
     def prompt(self, object_id: int) -> Prompt:
-        """The prompt of object 1, 2, ...; where there are more objects than prompts, several share one.
+        """The prompt of object 1, 2, ... If there are more objects than prompts, several share one.
 
-        The time of a frame does not depend on where its objects are.
+        This is allowed, because the time of a frame does not depend on where its objects are.
         """
         return replace(self.prompts[(object_id - 1) % len(self.prompts)], id=object_id)
 
     def click(self, object_id: int, step: int) -> tuple[float, float, int]:
-        """Where a person would click on this object on the frame of this step."""
+        """A click on this object, as a person would place it, on the frame of this step."""
         prompt, truth_hw = self.prompts[(object_id - 1) % len(self.prompts)], self.frame(step).truth_hw
         if self.knows_truth and truth_hw is not None and (truth_hw == prompt.id).any():
             return _thickest(truth_hw == prompt.id)
@@ -61,8 +61,8 @@ class LoopedClip:
 def load_clip(uri: str | None, prompts: Path | None = None, most: int = MOST_FRAMES) -> LoopedClip:
     """The first frames of a source (None: a synthetic endoscope), with prompts for its first frame.
 
-    These are the true masks where the source knows them, else those of the prompts file, else one box amid the
-    picture. Raises `SourceError`, `ConfigError` or `PromptError`.
+    The prompts are those of the file `prompts`, if it is given; else the true masks, if the source has them; else one
+    box in the middle of the picture. Raises `SourceError`, `ConfigError` or `PromptError`.
     """
     uri = uri or SYNTHETIC
     with closing(_open(uri)) as source:
@@ -90,7 +90,7 @@ def _given(path: Path, first: Frame) -> Iterator[Prompt]:
 
 
 def _found(uri: str, first: Frame) -> Iterator[Prompt]:
-    """The true masks of a frame or, where they are unknown, a box of half its size in its middle."""
+    """The true masks of a frame or, if they are unknown, a box of half its size in the middle."""
     if first.truth_hw is None:
         width, height = first.width, first.height
         yield Prompt(1, box=(width / 4, height / 4, 3 * width / 4, 3 * height / 4))
@@ -103,7 +103,7 @@ def _found(uri: str, first: Frame) -> Iterator[Prompt]:
 
 
 def _thickest(mask_hw: BoolMask) -> tuple[float, float, int]:
-    """A click where the mask is thickest."""
+    """A click at the point of the mask that is farthest from its edge."""
     depth_hw = cv2.distanceTransform(np.pad(mask_hw, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = divmod(int(np.argmax(depth_hw)), mask_hw.shape[1])
     return float(x), float(y), 1

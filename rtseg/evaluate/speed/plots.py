@@ -1,4 +1,4 @@
-"""Three pictures of a benchmark's document: latency over time, over the number of objects, and beside accuracy."""
+"""Three plots of a benchmark's document: latency over time, over the number of objects, and against accuracy."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-# Okabe and Ito's colours, told apart by colour-blind eyes and on grey paper; with markers for more than eight.
+# Okabe and Ito's colours, which colour-blind people can tell apart, also on grey paper; markers for more than eight.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6BB1")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#555555"
-LEAST_IOU_SPAN = 0.1  # else a difference that means nothing would fill the plot
+LEAST_IOU_SPAN = 0.1  # of the axis, so that an insignificant difference does not fill the plot
 TITLE = 100  # letters that fit above a plot
 ABSENT = "no plots: matplotlib is not installed; pip install 'rtseg[bench]'"
 
 
 def draw(document: Row, folder: Path) -> tuple[list[Path], str | None]:
-    """Write what can be drawn as PNG files into a folder; their paths and, where matplotlib is absent, a line on it."""
+    """Write the plots as PNG files into a folder. Returns their paths, and a line if matplotlib is not installed."""
     try:
         from matplotlib import rc_context
     except ImportError:
@@ -47,7 +47,7 @@ def draw(document: Row, folder: Path) -> tuple[list[Path], str | None]:
 
 
 def latency(engines: Sequence[Row]) -> Figure:
-    """Each engine's frames in the order in which they were measured, with its p50 and p99; the least objects."""
+    """The times of each engine's frames, in the order of measuring, with p50 and p99, for the fewest objects."""
     figure = _figure(7.2, 0.75 + 1.55 * len(engines))
     rows = figure.subplots(len(engines), 1, sharex=True, squeeze=False)[:, 0]
     for axes, engine, (color, _) in zip(rows, engines, _looks(engines), strict=True):
@@ -69,7 +69,7 @@ def latency(engines: Sequence[Row]) -> Figure:
 
 
 def _percentiles(axes: Axes, times: Row, end: int) -> None:
-    """Lines at p50 and p99, named beside the plot; where they are close, the names keep apart."""
+    """Draw lines at p50 and p99, with names beside the plot that do not overlap."""
     top = 1.12 * times["max"]
     axes.set_ylim(0, top)
     low = min(times["p50"], times["p99"] - 0.13 * top)
@@ -80,12 +80,12 @@ def _percentiles(axes: Axes, times: Row, end: int) -> None:
 
 
 def objects(engines: Sequence[Row]) -> Figure:
-    """Median time over the number of objects, from the fastest to the slowest block, with the line E + M n."""
+    """The median time over the number of objects, with bars from the fastest to the slowest block, and E + M n."""
     figure = _figure(7.2, 4.0)
     axes = figure.subplots()
     for i, (engine, (color, marker)) in enumerate(zip(engines, _looks(engines), strict=True)):
         numbers = np.array([row["objects"] for row in engine["by_objects"]])
-        aside = 0.05 * (i - (len(engines) - 1) / 2)  # so that one engine's bar does not hide another's
+        aside = 0.05 * (i - (len(engines) - 1) / 2)  # a shift, so that one engine's bar does not hide another's
         p50 = [row["end_to_end_ms"]["p50"] for row in engine["by_objects"]]
         ends = np.array([[row["block_medians_ms"][key] for row in engine["by_objects"]] for key in ("min", "max")])
         reach = np.maximum(0, [p50 - ends[0], ends[1] - p50])
@@ -104,7 +104,7 @@ def objects(engines: Sequence[Row]) -> Figure:
 
 
 def accuracy(engines: Sequence[Row]) -> Figure:
-    """IoU against time, upper left is best; bars reach to p95."""
+    """IoU against time, with bars to p95. The best place is the upper left."""
     figure = _figure(7.2, 4.0)
     axes = figure.subplots()
     for engine, (color, marker) in zip(engines, _looks(engines), strict=True):
@@ -127,14 +127,14 @@ def accuracy(engines: Sequence[Row]) -> Figure:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Of inches; drawn without a screen, and without pyplot's global state."""
+    """A figure of this size in inches. It needs neither a screen nor pyplot's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _legend(figure: Figure) -> None:
-    """Beside the axes, where no point can lie under it."""
+    """Draw the legend beside the axes, where it hides no point."""
     figure.legend(loc="outside right upper", frameon=False)
 
 

@@ -1,4 +1,4 @@
-"""From raw times to figures: percentiles, jitter, what one more object costs, and ratios with their spread."""
+"""Figures of raw times: percentiles, jitter, the cost of one more object, and ratios with their intervals."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ PERCENTS = (50, 90, 95, 99)
 
 
 def summary(samples_ms: Sequence[float]) -> dict[str, float]:
-    """Percentiles of raw samples in ms (numpy's, linear between samples), with mean, max and count."""
+    """The percentiles of raw samples in ms (numpy's, linear between samples), with mean, max and count."""
     values = {f"p{p}": round(float(v), 4) for p, v in zip(PERCENTS, np.percentile(samples_ms, PERCENTS), strict=True)}
     mean, longest = float(np.mean(samples_ms)), float(np.max(samples_ms))
     return {**values, "max": round(longest, 4), "mean": round(mean, 4), "count": len(samples_ms)}
 
 
 def thin(count: int) -> list[str]:
-    """Percentiles that so few samples cannot give: they lie between the two largest."""
+    """The percentiles that this many samples cannot give, because they are between the two largest."""
     return [f"p{percent}" for percent in PERCENTS if count * (100 - percent) < 100]
 
 
 def jitter(blocks_ms: Sequence[Sequence[float]]) -> float | None:
-    """Mean difference in ms between a frame and the one before it; across the gap between two blocks none is taken."""
+    """The mean difference in ms between consecutive frames of a block."""
     steps = [np.abs(np.diff(block)) for block in blocks_ms if len(block) > 1]
     return round(float(np.mean(np.concatenate(steps))), 4) if steps else None
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and largest of one value a block."""
+    """The median, least and largest of values, one for each block."""
     return {"median": round(float(np.median(values)), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
 def medians(blocks_ms: Sequence[Sequence[float]]) -> list[float]:
-    """One value a block."""
+    """The median of each block."""
     return [float(np.median(block)) for block in blocks_ms]
 
 
@@ -45,9 +45,9 @@ def ratios(baseline: Sequence[float], other: Sequence[float]) -> list[float]:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Between which of the values the median of all that could be drawn lies, with 95% or more; None of fewer than six.
+    """The interval that contains the true median with a confidence of 95% or more; None for fewer than six values.
 
-    By the sign test: nothing is supposed of how they are distributed, and a few that are far off change nothing.
+    It is that of the sign test, which assumes no distribution, and which a few outliers do not change.
     """
     n, drop = len(values), 0
     while 2 * sum(math.comb(n, k) for k in range(drop + 1)) <= 0.05 * 2**n:
@@ -57,10 +57,10 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """How many times faster `other_ms` is: the ratio of medians within each pair of neighbouring blocks, its spread.
+    """How many times faster `other_ms` is: the spread of the ratios of medians of neighbouring blocks.
 
     Above 1 the other is faster. Blocks are paired in order, so a machine that slows down slows both of a pair. `low`
-    and `high` are the 95% interval of the median ratio; None where there were fewer than six rounds.
+    and `high` are the 95% interval of the median ratio; None for fewer than six rounds.
     """
     found = ratios(medians(baseline_ms), medians(other_ms))
     low, high = median_interval(found) or (None, None)
@@ -68,23 +68,23 @@ def speedup(baseline_ms: Sequence[Sequence[float]], other_ms: Sequence[Sequence[
 
 
 def fit(objects: Sequence[int], ms: Sequence[float]) -> dict[str, float | None] | None:
-    """Least squares of ms = E + M * objects: `e_ms`, `m_ms`, their ratio, and the root mean square of what is left.
+    """The least-squares fit of ms = E + M * objects: `e_ms`, `m_ms`, their ratio, and the residual's root mean square.
 
-    None where fewer than two numbers of objects were measured; with two the residual is 0, whatever the truth is.
+    None for fewer than two numbers of objects. With two the residual is always 0.
     """
     if len(set(objects)) < 2:
         return None
     columns = np.stack([np.ones(len(objects)), np.asarray(objects, float)], axis=1)
     (e, m), *_ = np.linalg.lstsq(columns, np.asarray(ms, float), rcond=None)
     residual = float(np.sqrt(np.mean((columns @ (e, m) - ms) ** 2)))
-    share = round(float(m / e), 4) if e > 0 else None  # noise can put the line through less than nothing
+    share = round(float(m / e), 4) if e > 0 else None  # noise can make E negative
     return {"e_ms": round(float(e), 4), "m_ms": round(float(m), 4), "m_over_e": share, "rms_ms": round(residual, 4)}
 
 
 def fit_blocks(objects: Sequence[int], blocks_ms: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any] | None:
-    """`fit` to the medians of all samples, and the spread of M/E over fits to each round alone.
+    """`fit` to the medians of all samples, and the spread of M/E over separate fits to each round.
 
-    `blocks_ms[i]` are the blocks measured with `objects[i]` objects; the last round may not have all.
+    `blocks_ms[i]` are the blocks with `objects[i]` objects; the last round may be incomplete.
     """
     whole = fit(objects, [float(np.median(np.concatenate(list(blocks)))) for blocks in blocks_ms])
     if whole is None:

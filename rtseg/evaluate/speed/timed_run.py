@@ -1,4 +1,4 @@
-"""One engine that tracks a number of objects through a clip, timed in blocks of frames, whole or stage by stage."""
+"""Timing of one engine that tracks a number of objects through a clip, in blocks of frames or stage by stage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STAGES = ("to_input", "encode_image", "attend", "decode", "remember", "bank", "m
 
 @dataclass(slots=True)
 class Block:
-    """Consecutive frames: the time of each until its masks were there, and of all until the device was idle."""
+    """Consecutive frames: the time of each until its masks are on the host, and of all until the device is idle."""
 
     frames_ms: list[float]
     wall_ms: float
@@ -53,14 +53,14 @@ class TimedRun:
         return Tracker(self.engine)
 
     def first_frame(self) -> float:
-        """Prompt every object and track the clip's first frame; ms until its masks are there."""
+        """Prompt every object and track the clip's first frame. Returns the ms until its masks are on the host."""
         self._tracker, self._steps = self._make_tracker(), 0
         for i in range(1, self.objects + 1):
             self._tracker.give(self.clip.prompt(i))
         return self.step()
 
     def step(self) -> float:
-        """Track the next frame; ms until its masks are there."""
+        """Track the next frame. Returns the ms until its masks are on the host."""
         frame = self.clip.frame(self._steps)
         self._steps += 1
         start_ns = now_ns()
@@ -71,7 +71,7 @@ class TimedRun:
         return self._tracker.step(frame)
 
     def warm_up(self, deadline: Deadline) -> None:
-        """Step until the bank is full and the times have settled, or until they are unlikely to; or time is up.
+        """Step until the bank is full and times have settled, at most `MOST_WARM_UP` frames later, or until time is up.
 
         At least two frames are tracked, so that the time of one is known.
         """
@@ -95,7 +95,7 @@ class TimedRun:
         self.blocks.append(Block(frames_ms, (now_ns() - start_ns) / 1e6))
 
     def click(self) -> float:
-        """Correct an object with a click on the next frame; ms from the click to its mask."""
+        """Correct an object with a click on the next frame. Returns the ms from the click to its mask."""
         self.step()
         point = self.clip.click(1, self._steps)
         start_ns = now_ns()
@@ -105,7 +105,7 @@ class TimedRun:
 
 
 def has_settled(times_ms: Sequence[float]) -> bool:
-    """Whether the median of the last few frames is close to that of the few before them."""
+    """Whether the median of the last few times is close to that of the few before."""
     if len(times_ms) < 2 * SETTLED_FRAMES:
         return False
     before, last = (float(np.median(part)) for part in np.split(np.array(times_ms[-2 * SETTLED_FRAMES :]), 2))
@@ -113,7 +113,7 @@ def has_settled(times_ms: Sequence[float]) -> bool:
 
 
 class StagedTracker(Tracker):
-    """A tracker that times its own work: `bank` is the memory bank with its policy, before and after the network.
+    """A tracker that times its own stages: `bank` is the memory bank with its policy, before and after the network.
 
     `masks_to_host` is the time from the network's answer to the masks in host memory.
     """
@@ -139,13 +139,13 @@ class StagedTracker(Tracker):
 
 
 class StagedRun(TimedRun):
-    """A run that times each stage of a frame, drawing it included; its clocks slow the whole step down.
+    """A run that times each stage of a frame, including the overlay. Its clocks slow the whole step down.
 
-    `to_input` is the conversion of the picture to the network's input; 0 for an engine that does not offer it apart.
+    `to_input` is the conversion of the picture to the network's input; 0 for an engine that cannot do it separately.
     """
 
     def __init__(self, run: TimedRun) -> None:
-        """Continue from another run: at its frame, with its memories."""
+        """Continue another run, from its frame and with its memories."""
         self._clock = StageClock(run.engine.recipe.device)
         self.measured: list[dict[str, float]] = []
         super().__init__(run.engine, run.clip, run.objects)
@@ -157,7 +157,7 @@ class StagedRun(TimedRun):
 
     def _frame(self, frame: Frame) -> Masks:
         self._clock.next_frame()
-        if isinstance(self.engine, Prepares):  # in addition: `encode_image` does it again
+        if isinstance(self.engine, Prepares):  # only for its time, because `encode_image` does it again
             with self._clock.time("to_input"):
                 self.engine.prepare(frame.image_hwc)
         masks = super()._frame(frame)
@@ -171,5 +171,5 @@ class StagedRun(TimedRun):
         self._clock.frames.clear()
 
     def stages_ms(self) -> dict[str, list[float]]:
-        """Times of each stage on the frames of all blocks, in the order of a frame."""
+        """The times of each stage on the frames of all blocks, with the stages in their order within a frame."""
         return {stage: [frame.get(stage, 0.0) for frame in self.measured] for stage in STAGES}
