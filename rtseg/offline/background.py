@@ -1,6 +1,6 @@
 """Reading ahead and writing behind, each in a thread with a short queue, so that decoding, network and files overlap.
 
-The order stays, at most a few items wait at any time, and an error in such a thread is raised in the caller's thread.
+Items stay in order, a queue has at most `DEPTH` of them, and an error in a thread is raised in the caller's thread.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Generic, Self, TypeVar
 
 _T = TypeVar("_T")
 DEPTH = 4  # items that a queue holds
-PATIENCE_S = 3.0  # for a source to end
+PATIENCE_S = 3.0  # how long a source may take to end
 
 
 class Prefetch(Generic[_T]):
-    """The items of `source`, made ahead in a thread; a context manager, which ends the thread and the source.
+    """Iterates over the items of `source`, read ahead in a thread. A context manager, which ends thread and source.
 
-    After an error in the caller, `stop` asks the source to end. A source that does not end within `PATIENCE_S`, such as
-    a pipe without a writer, is left to the end of the process.
+    After an error in the caller, `stop` asks the source to end. If it does not end within `PATIENCE_S`, like a pipe
+    without a writer, the daemon thread is left running.
     """
 
     def __init__(self, source: Iterable[_T], stop: Callable[[], None] = lambda: None) -> None:
@@ -71,10 +71,10 @@ class Prefetch(Generic[_T]):
 
 
 class WriteBehind(Generic[_T]):
-    """Calls `work` with each added item, in a thread; a context manager, which waits for the last item.
+    """Calls `work` with each added item, in a thread. A context manager, which waits for the last item.
 
-    After an error in `work` the items that wait are dropped. The next `add`, or the end, raises that error, even in
-    place of an error of the caller, which is about a later item.
+    After an error in `work` the waiting items are dropped. The next `add`, or the end, raises that error, even instead
+    of an error of the caller, which is about a later item.
     """
 
     def __init__(self, work: Callable[[_T], None]) -> None:
@@ -109,7 +109,7 @@ class WriteBehind(Generic[_T]):
     ) -> None:
         hurried = error is not None and not isinstance(error, Exception)
         if hurried and self._error is None:
-            self._error = error  # interrupted: the items that wait are dropped
+            self._error = error  # an interrupt: the waiting items are dropped
         self._queue.put(None)
         self._thread.join()
         if self._error is not None and not hurried and self._error is not error:

@@ -1,4 +1,4 @@
-"""Mistakes in prompts: those that are known before the first frame is segmented, and those known after the last."""
+"""Mistakes in prompts: those found before the first frame is segmented, and those found after the last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PromptsByFrame = Mapping[int, Sequence[Prompt]]
 
 @contextmanager
 def on_frame(frame: int) -> Iterator[None]:
-    """Name the frame in an error about a prompt."""
+    """Put the frame's number in front of an error about a prompt."""
     try:
         yield
     except PromptError as e:
@@ -26,7 +26,7 @@ def on_frame(frame: int) -> Iterator[None]:
 
 
 def check_prompts(prompts: PromptsByFrame, source: Source, max_objects: int) -> None:
-    """`PromptError` for prompts that do not fit the source, or are for more objects than the recipe allows."""
+    """Raise `PromptError` for prompts that do not fit the source, or are for more objects than the recipe allows."""
     if not prompts:
         raise PromptError(f"{source.uri}: no prompts; expected at least one")
     beyond = beyond_end(prompts, source.account.count, source.uri)
@@ -46,7 +46,7 @@ def check_prompts(prompts: PromptsByFrame, source: Source, max_objects: int) -> 
 
 
 def beyond_end(prompts: PromptsByFrame, count: int | None, uri: str) -> str:
-    """The line about a prompt on a frame that does not exist; "" if there is none, or the count is unknown."""
+    """The line about a prompt on a frame that does not exist; "" if there is none, or `count` is unknown."""
     last = max(prompts)
     if count is None or last < count:
         return ""
@@ -54,7 +54,7 @@ def beyond_end(prompts: PromptsByFrame, count: int | None, uri: str) -> str:
 
 
 def shifted(frame: Frame, account: Account) -> str:
-    """The line about a prompt after frames that were left out: other programs number its frame otherwise; else ""."""
+    """The line about a prompt after left-out frames, whose frame other programs number differently; else ""."""
     missing = account.leading + sum(gap.lost or 1 for gap in account.gaps if gap.before <= frame.seq)
     if not missing:
         return ""
@@ -65,7 +65,7 @@ def shifted(frame: Frame, account: Account) -> str:
 
 
 def hash_of(prompts: PromptsByFrame) -> str:
-    """The SHA-256 of the prompts' values: it does not depend on how their file was written."""
+    """The SHA-256 of the prompts' values, which does not depend on how their file was written."""
     digest = sha256()
     for frame, given in sorted(prompts.items()):
         for prompt in sorted(given, key=lambda prompt: prompt.id):

@@ -11,7 +11,7 @@ from ..base.errors import ConfigError, PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
 from .settings import DECODERS, Reading
 
-OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # of the recipe
+OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # options that override the recipe
 
 
 def _segment(args: argparse.Namespace) -> Result:

@@ -1,4 +1,4 @@
-"""Pictures that a GPU decodes (`--decoder nvdec`), from there to its network and to the overlay."""
+"""Pictures that a GPU decodes (`--decoder nvdec`), and that stay there for the network and the overlay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..track.cut_detector import SAMPLED
 
 
 def open_gpu(recipe: Recipe) -> OnGpu:
-    """The GPU that the recipe's engine runs on; `EngineError` in one line where there is none, or it runs elsewhere."""
+    """The GPU that the recipe's engine runs on. Raises `EngineError` if there is none, or the engine uses none."""
     try:
         settled = settle(recipe)
         if settled.runtime not in ON_GPU:
@@ -26,7 +26,10 @@ def open_gpu(recipe: Recipe) -> OnGpu:
 
 
 def painter(gpu: OnGpu) -> DrawMasks:
-    """`DrawMasks` for pictures on that GPU: they are drawn there, and come down once. It ends a frame's picture."""
+    """A `DrawMasks` for pictures on that GPU: it draws there, and copies the result to the host once.
+
+    It draws in place: the original picture is lost.
+    """
 
     def paint(frame: Frame, masks: Masks | None, found: MeasuredMasks, opacity: float) -> ImageU8:
         picture: object = frame.image_hwc

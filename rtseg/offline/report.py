@@ -1,4 +1,4 @@
-"""`run.json`: what was read, by what it was segmented, and how that ended."""
+"""`run.json`: what was read, with which engine it was segmented, and how the run ended."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .check import PromptsByFrame, hash_of
 from .settings import Reading, files_of
 
 FILE = "run.json"
-SAME = ("source", "reading", "engine", "recipe", "fine", "prompts_sha256")  # of two runs that make the same
+SAME = ("source", "reading", "engine", "recipe", "fine", "prompts_sha256")  # equal keys mean the same result
 UNENDED = "killed: this run did not come to its end"
 
 
 class Report:
-    """The document of a run. It is on the disk from the beginning: a killed run cannot say how it ended."""
+    """The document of a run. It is written at the beginning, too, because a killed run cannot write it at the end."""
 
     def __init__(
         self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading,
         source: Source, engine: Engine, prompts: PromptsByFrame, stages: Stages,
         *, fine: bool,
     ) -> None:  # fmt: skip
-        """`files` are those of the source, as they were before it was opened."""
+        """`files`: what `files_of` returned before the source was opened."""
         self._uris, self._files, self._source, self._stages = list(uris), files, source, stages
         self._prompts, self._weights = hash_of(prompts), engine.weights_hash
         self.document: dict[str, Any] = {
@@ -43,23 +43,23 @@ class Report:
         }
 
     def begin(self, folder: Path) -> None:
-        """Write what is known before the first frame; `OutputError`."""
+        """Write what is known before the first frame. Raises `OutputError` if that fails."""
         _write(folder / FILE, {"complete": False, "ended": UNENDED, **self.document, "prompts_sha256": self._prompts})
 
     def changed(self) -> str:
-        """The line about a file of the source that is no longer what it was when it was opened, "" if all are."""
+        """The line about a file of the source that has changed since it was opened; "" if none has."""
         now = {file["uri"]: file for file in files_of([file["uri"] for file in self._files])}
         for before in self._files:
-            after = now.get(before["uri"], before)  # one that was moved away was still read to its end
+            after = now.get(before["uri"], before)  # a file that was moved away was still read to its end
             if after != before:
-                sizes = before.get("bytes"), after.get("bytes")  # none of a folder
+                sizes = before.get("bytes"), after.get("bytes")  # both None for a folder
                 grown = f" from {sizes[0]} to {sizes[1]} bytes" if sizes[0] != sizes[1] else ""
                 return f"{before['uri']}: changed{grown} while it was read; run again when nobody writes to it"
         return ""
 
     def end(self, folder: Path, count: int, ending: Ending, warnings: Sequence[str], cuts: Sequence[int] = ()) -> None:
-        """Write all of it; `count` frames are whole, `warnings` are about prompts, and another scene begins with each
-        of `cuts`. `OutputError`.
+        """Write the whole document. `count` frames are complete, `warnings` are about prompts, and `cuts` are the first
+        frames of new scenes. Raises `OutputError` if that fails.
         """
         hashes = [None if ending.interrupted else _hash_of(Path(uri)) for uri in self._uris]
         account = self._source.account
@@ -85,13 +85,13 @@ class Report:
         _write(folder / FILE, self.document)
 
     def same_as(self, other: dict[str, Any]) -> bool:
-        """Whether the run of another document makes the same result."""
+        """Whether the run of another document gives the same result."""
         ours = json.loads(json.dumps({**self.document, "prompts_sha256": self._prompts}, default=str))
         return all(ours[key] == other.get(key) for key in SAME)
 
 
 def leftover_of(folder: Path, report: Report) -> tuple[int, bool]:
-    """What a killed run left in a folder: how many masks, and whether the run of `report` makes the same."""
+    """What a killed run left in a folder: the number of masks, and whether the run of `report` gives the same."""
     masks = len(list((folder / "masks").glob("*.png")))
     try:
         document = json.loads((folder / FILE).read_text("utf-8"))
@@ -101,7 +101,7 @@ def leftover_of(folder: Path, report: Report) -> tuple[int, bool]:
 
 
 def _hash_of(path: Path) -> str | None:
-    """The SHA-256 of a file; None for anything else, and after Ctrl-C: large files take long."""
+    """The SHA-256 of a file; None for anything else, and after Ctrl-C, because large files take long."""
     try:
         return file_sha256(path) if path.is_file() else None
     except (OSError, ValueError, KeyboardInterrupt):
@@ -109,6 +109,6 @@ def _hash_of(path: Path) -> str | None:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    """All of it or nothing: what was there before is kept until it is written."""
+    """Write all of it or nothing: an earlier file is kept until this one is complete."""
     with atomic_path(path) as part:
         part.write_text(json.dumps(document, indent=2, default=str) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""The files of a result, written frame by frame, so that at any time the whole frames can be closed and kept."""
+"""The files of a result, written frame by frame, so that the complete frames can be kept at any time."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ..publish.coco import CocoWriter
 from ..publish.frame_names import FrameNames
 from ..publish.overlay import DrawMasks, draw_masks
 
-RESERVE = 1 << 20  # bytes that are freed before files are closed: a full disk does not spoil them
+RESERVE = 1 << 20  # bytes that are freed before files are closed, so that a full disk does not damage them
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 class Results:
-    """Writes frames into an empty folder. `count` is how many are whole there: mask, annotations and picture."""
+    """Writes frames into an empty folder. `count` is the number of complete ones: mask, annotations and picture."""
 
     def __init__(
         self, folder: Path, source: Source, stages: Stages, pictures: str | None, fine: bool = False,
         draw_masks: DrawMasks = draw_masks,
     ) -> None:  # fmt: skip
-        """`pictures`: the format in which the frames themselves are written, None for not. `fine`: masks with edges
-        at the picture's resolution. `draw_masks`: the function that draws the masks. `OutputError`.
+        """`pictures`: the format in which the frames themselves are written; None: they are not. `fine`: masks have
+        edges at the picture's resolution. `draw_masks` draws the masks. Raises `OutputError` if nothing can be written.
         """
         self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
         self._fine, self._paint = fine, draw_masks
@@ -64,7 +64,7 @@ class Results:
             raise
 
     def add(self, done: tuple[Frame, Masks]) -> None:
-        """Write a frame and its masks; `OutputError` if they do not fit, and then no mask of it is there."""
+        """Write a frame and its masks. Raises `OutputError` if that fails, and then removes the frame's mask."""
         with self._lock:
             if self._open:
                 self._add(*done)
@@ -93,7 +93,7 @@ class Results:
         self.count += 1
 
     def close(self) -> list[str]:
-        """Finish every file with the frames that it has; a line for each that could not be finished."""
+        """Finish every file with its frames. Returns a line for each that could not be finished."""
         faults = []
         with self._lock:
             self._open = False
@@ -106,7 +106,7 @@ class Results:
         return faults
 
     def abort(self) -> None:
-        """Close every file without finishing it; the folder is not worth keeping."""
+        """Close every file without finishing it, for a folder that is not kept."""
         with self._lock:
             self._open = False
             self._coco.abort()
@@ -114,7 +114,7 @@ class Results:
 
 
 def write_picture(path: Path, image_hwc: ImageU8) -> None:
-    """Write a frame, uint8 RGB [H, W, 3], in the format of the path's suffix; `OutputError` if it cannot be."""
+    """Write a frame, uint8 RGB [H, W, 3], in the format of the path's suffix. Raises `OutputError` if that fails."""
     options = JPEG if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
     try:
         _, coded = cv2.imencode(path.suffix, image_hwc[..., ::-1], options)

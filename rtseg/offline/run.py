@@ -1,6 +1,7 @@
-"""The run of `rtseg segment`: reading, the network and writing at the same time, each in a thread, frames in order.
+"""The run of `rtseg segment`: reading, network and writing at the same time, each in a thread, with frames in order.
 
-The network leaves the other threads a core: where they take one of its own, all threads of a product wait for it.
+The network leaves a core to the other threads: if they used one of its cores, all threads of a matrix product would
+wait for that one.
 """
 
 from __future__ import annotations
@@ -59,15 +60,15 @@ def segment(
         frames: "jpg" or "png" writes the frames themselves, too.
         fine: masks have their edges at the picture's resolution (`Masks.on`).
         force: replace an earlier result.
-        progress: called with the frames done, and the frames in all or None.
-        say: called with each line that a user has to know.
+        progress: called with the number of frames done, and of all frames or None.
+        say: called with each line for the user.
 
     Returns:
         The content of `run.json`.
 
     Raises:
         IncompleteError: the run ended early; the frames until then are kept, and the error says where.
-        RtsegError: anything else; `out` is as it was.
+        RtsegError: any other failure; `out` is unchanged.
     """
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
@@ -87,7 +88,7 @@ def segment(
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """The arguments of `segment`, read."""
+    """The arguments of `segment`, as values of one type each."""
 
     uris: list[str]
     prompts: PromptsByFrame
@@ -101,15 +102,15 @@ class _Request:
 
 
 def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
-    """Segment the source into the folder `part`; the run, which knows how it ended, and its report."""
+    """Segment the source into the folder `part`. Returns the run, which knows how it ended, and its report."""
     recipe, reading, say = request.recipe, request.reading, request.say
-    files = files_of(request.uris)  # before the source is opened: a change from now on is noticed
+    files = files_of(request.uris)  # before the source is opened, so that any later change is noticed
     gpu, painter = _decoder(recipe, reading, request.frames, request.fine)
     with _opened(request.uris, reading, gpu) as source:
         check_prompts(request.prompts, source, recipe.max_objects)
         with spare_core():
             tracker = Tracker(open_engine(recipe))
-        stages = Stages("grab", "segment", "overlay", "write")  # each is one thread's
+        stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
         report = Report(
             request.uris, files, reading, source, tracker.engine, request.prompts, stages, fine=request.fine
         )
@@ -125,7 +126,7 @@ def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
 
 
 def _decoder(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) -> tuple[Gpu | None, DrawMasks]:
-    """The GPU that decodes and holds the pictures (None: the CPU does), and the function that draws on them."""
+    """The GPU that decodes and holds the pictures (None: the CPU), and the function that draws on them."""
     if reading.decoder not in DECODERS:
         raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
     if reading.decoder == "cpu":
@@ -149,7 +150,7 @@ def _opened(uris: Sequence[str], reading: Reading, gpu: Gpu | None) -> Source:
 
 
 class _Run:
-    """One pass over a source, and how it ended; `cause` is the error that ended it early."""
+    """One pass over a source, and how it ended. `cause` is the error that ended it early, if any."""
 
     def __init__(
         self, source: Source, tracker: Tracker, prompts: PromptsByFrame, results: Results,
@@ -157,13 +158,13 @@ class _Run:
     ) -> None:  # fmt: skip
         self.source, self.results, self.ending = source, results, Ending()
         self.cause: BaseException | None = None
-        self.cuts: list[int] = []  # frames with which another scene begins
+        self.cuts: list[int] = []  # the first frames of new scenes
         self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
         self.warnings: list[str] = []  # about prompts
         self._say, self._warned_of_shift = say, False
 
     def attempt(self, begin: Callable[[], None]) -> None:
-        """Segment the source to its end, or to whatever ends it earlier; raises that where no frame is whole."""
+        """Segment the source to its end, or to an error, which is recorded; raised if no frame is complete yet."""
         try:
             begin()
             self._follow()
@@ -175,7 +176,7 @@ class _Run:
 
     def _follow(self) -> None:
         count, total = 0, self.source.account.count
-        # They exit in this order: reading stops, then what is done is written, then it is counted.
+        # They exit in this order: first reading stops, then the finished frames are written.
         with WriteBehind(self.results.add) as writing, Prefetch(self._read(), self.source.close) as frames:
             for frame in frames:
                 with self._stages.time("segment"), on_frame(frame.seq):
@@ -186,7 +187,7 @@ class _Run:
                 self.cuts += [frame.seq] if masks.cut else []
                 writing.add((frame, masks))
                 count += 1
-                if self.source.account.count != total:  # the source has found out meanwhile
+                if self.source.account.count != total:  # the source has found its true count meanwhile
                     total = self.source.account.count
                     self._check_end(total)
                 self._progress(count, total)
@@ -207,7 +208,7 @@ class _Run:
             self._warn(line)
 
     def _warn(self, line: str) -> None:
-        """Say a line now, and write it to `run.json`."""
+        """Show a line to the user, and record it for `run.json`."""
         self.warnings.append(line)
         self._say(line)
 
@@ -232,7 +233,7 @@ class _Run:
 
 
 def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
-    """Close the files and write the report; a failure from here on leaves everything where it is."""
+    """Close the files and write the report. After a failure from here on, the folder is kept as it is."""
     part.keep = True
     for fault in run.results.close():
         run.ending.wrong(fault)
@@ -241,7 +242,7 @@ def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
         run.ending.wrong(changed)
     account = run.source.account
     for line in account.lines():
-        if not (account.ended and account.ended in line):  # the last line says that
+        if not (account.ended and account.ended in line):  # the last line, of the ending, has this already
             say(f"{run.source.uri}: {line}")
     run.ending.faults = [fault.replace(str(part.path), str(out)) for fault in run.ending.faults]
     if run.cuts:
@@ -257,7 +258,7 @@ def _cuts_line(uri: str, cuts: list[int]) -> str:
 
 
 def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Path]:
-    """Say where the masks of killed runs lie; returns the folders that this run replaces, if it completes."""
+    """Tell the user where the masks of killed runs are. Returns the folders that this run replaces when complete."""
     same = []
     for path in part.left:
         masks, is_same = leftover_of(path, report)
@@ -268,7 +269,7 @@ def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Pat
 
 
 def _incomplete(run: _Run, reading: Reading, document: dict[str, Any]) -> IncompleteError:
-    """The one line about a run that ended early: why, what is whole and where, and how to go on."""
+    """The error of a run that ended early: why, how many frames are complete, where they are, and how to continue."""
     line = f"{run.ending.line}; {run.results.count} frames are whole, and lie in {document['out']}"
     if reading.damaged == "stop" and isinstance(run.cause, SourceError):
         line += "; to go on past the damage, run with --damaged skip"

@@ -1,4 +1,4 @@
-"""Which source a run reads, and how: as it is written to run.json."""
+"""The source of a run and the settings for reading it, as they are written to run.json."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 from ..base.errors import ConfigError
 
 Uri = str | Path
-PICTURES = ("jpg", "png")  # formats in which frames are written
+PICTURES = ("jpg", "png")  # the formats of written frames
 DECODERS = ("cpu", "nvdec")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a source is read: the keywords of `open_source`, as it explains them; and by which decoder."""
+    """How a source is read: the keywords of `open_source`, which documents them, and the decoder."""
 
     fps: float | None = None
     deinterlace: Literal["off", "auto", "on"] | None = None
@@ -26,7 +26,7 @@ class Reading:
 
 
 def uris_of(source: Uri | Sequence[Uri]) -> list[str]:
-    """The parts of a recording, in order; `ConfigError` where there are none."""
+    """The parts of a recording, in order. Raises `ConfigError` if there are none."""
     uris = [str(source)] if isinstance(source, (str, Path)) else [str(uri) for uri in source]
     if not uris:
         raise ConfigError("no source; expected a video file, a folder of images, or synthetic:...")
@@ -34,7 +34,7 @@ def uris_of(source: Uri | Sequence[Uri]) -> list[str]:
 
 
 def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
-    """The parts that are files or folders: path, and of a file its size in bytes and the time of its last change."""
+    """The parts that are files or folders: the path, and for a file its size in bytes and time of last change (ns)."""
     found = []
     for uri in uris:
         path = Path(uri)
@@ -45,6 +45,6 @@ def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
                 found.append({"uri": uri, "path": str(path.resolve()), **told})
             elif uri and path.is_dir():
                 found.append({"uri": uri, "path": str(path.resolve())})
-        except (OSError, ValueError):  # a uri, which is no path
+        except (OSError, ValueError):  # a uri that is no path
             continue
     return found
