@@ -62,7 +62,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """List every clip. `SourceError` if a file is not as expected."""
+    """List every clip. Raises `SourceError` if a file is not as expected."""
     return Listing(tuple(_sequence(clip) for clip in _clips(path)))
 
 

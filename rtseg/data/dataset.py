@@ -12,7 +12,7 @@ Truth = Mapping[int, BoolMask]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One object of a sequence; `category` is its class in the data set, "" where the data set has none."""
+    """One object of a sequence. `category` is its class in the data set, "" if the data set has none."""
 
     id: int
     label: str
@@ -25,7 +25,7 @@ class Sequence:
 
     - `image(t)`: uint8 [H, W, 3] RGB.
     - `truth(t)`: the mask of each target that is visible on frame t by its id, bool [H, W], never empty. A target that
-      is missing in the map is not visible. None: the frame is not annotated; it is tracked, and not scored.
+      is missing in the map is not visible. None: the frame is not annotated; it is tracked, but not scored.
     - `unknown(t)`: targets without an annotation on a frame that is otherwise annotated; they are not scored on it.
     - `spacing_mm`, `slice_mm`: the size of a pixel (down, across) and the distance of two slices, if known.
     - `group`: sequences of one group show the same operation or patient, so they are not independent samples. A

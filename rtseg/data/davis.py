@@ -68,7 +68,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """List every sequence with a map. `SourceError` if a file is not as expected."""
+    """List every sequence with a map. Raises `SourceError` if a file is not as expected."""
     roots = _roots(path)
     sequences = [sequence for prefix, root in roots.items() for sequence in _read(root, prefix)]
     there = [f"{prefix}{folder.name}" for prefix, root in roots.items() for folder in folders(root.places()[0])]

@@ -57,9 +57,9 @@ TYPES = (
 )  # 1 to 7, as instrument_type_mapping.json of the release numbers them
 FOLDS = {"fold0": (1, 3), "fold1": (2, 5), "fold2": (4, 8), "fold3": (6, 7)}
 TESTED = ("TypeSegmentation", "gt/TypeSegmentation")
-TYPE_FOLDERS = {**dict.fromkeys(TESTED, 1), "instruments_masks": 32}  # and the factor that a type is multiplied by
+TYPE_FOLDERS = {**dict.fromkeys(TESTED, 1), "instruments_masks": 32}  # folder to the factor of a type in its maps
 KINDS = ("ground_truth", "gt", "BinarySegmentation", "PartsSegmentation", *TYPE_FOLDERS)  # folders of annotations
-ANSWERS = "instrument_2017_test"  # the archive of the test videos' maps, which may lie in a folder of the same name
+ANSWERS = "instrument_2017_test"  # the archive of the test videos' maps, which may be in a folder of the same name
 FRAMES = "instrument_*_testing"  # the archives of the test videos' frames
 OTHER, UNNAMED = 7, 8  # types
 FULL, CROP = (1080, 1920), (slice(28, 28 + 1024), slice(320, 320 + 1280))
@@ -70,7 +70,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """List every annotated video. `SourceError` if a file is not as expected."""
+    """List every annotated video. Raises `SourceError` if a file is not as expected."""
     videos = _videos(path)
     annotated = [video for video in videos if not _is_bare(video)]
     pictures = {video: _pictures(video) for video in annotated}
@@ -81,7 +81,7 @@ def read(path: Path) -> Listing:
             f"{unpaired[0]}: frames without maps; there is no ground_truth in it, and no "
             f"{ANSWERS}/{unpaired[0].name}/{TESTED[0]} in {path}; expected the folder that holds both archives"
         )
-    alike = len({video.name for video in annotated}) < len(annotated)  # as in the archives of train and test
+    alike = len({video.name for video in annotated}) < len(annotated)  # train and test have videos of the same names
     names = {video: video.relative_to(path).as_posix() if alike else video.name for video in annotated}
     sequences = tuple(_sequence(names[video], video, frames) for video, frames in pictures.items())
     trained = [video for video in annotated if not any((video / kind).is_dir() for kind in TESTED)]
@@ -109,7 +109,7 @@ def _is_bare(video: Path) -> bool:
 
 
 def _pictures(video: Path) -> list[Path]:
-    """The frames of a video: its own, or for a test video those in the other archive."""
+    """The frames of a video: those in its folder, or for a test video those in the other archive."""
     own, apart = (video / "left_frames", video / "images"), f"{FRAMES}/{video.name}/left_frames"
     tested = not (video / "ground_truth").is_dir()
     others = [folder for place in video.parents[:3] for folder in place.glob(apart)] if tested else []
@@ -184,7 +184,7 @@ def _read_cropped(path: Path) -> ImageU8:
 
 
 def _type(folder: str) -> str | None:
-    """The instrument type in a folder's name, "Bipolar Forceps" of "Maryland_Bipolar_Forceps_labels"; None if none."""
+    """The type in a folder's name, "Bipolar Forceps" in "Maryland_Bipolar_Forceps_labels"; None if it has none."""
     return next((kind for kind in TYPES if kind.replace(" ", "_") in folder), None)
 
 

@@ -31,9 +31,9 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """List every annotated video. `SourceError` if a file is not as expected."""
+    """List every annotated video. Raises `SourceError` if a file is not as expected."""
     videos = _videos(path)
-    alike = len({video.name for video in videos}) < len(videos)  # seq_1 is also one of the test release
+    alike = len({video.name for video in videos}) < len(videos)  # the test release has a seq_1, too
     named = {(video.relative_to(path).as_posix() if alike else video.name): video for video in videos}
     splits = {
         split: tuple(name for name, video in named.items() if video.name in own and "test" not in name)

@@ -1,4 +1,4 @@
-"""Shared by all readers: listing folders, reading images and label maps, and converting label maps to masks."""
+"""Functions for all readers: listing folders, reading images and label maps, converting label maps to masks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def names_in(folder: Path) -> Iterator[str]:
-    """The names of a folder's entries, without hidden files, one by one and unsorted: for folders of millions."""
+    """The names of a folder's entries, without hidden files, one by one and unsorted, for folders with millions."""
     try:
         with os.scandir(folder) as found:
             for entry in found:
@@ -62,12 +62,12 @@ def files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def frames(folder: Path) -> list[Path]:
-    """The images that a folder has as a source of frames, in order; empty if the folder does not exist."""
+    """The images that a folder has as a recording, in order; empty if the folder does not exist."""
     return frames_in([Path(entry.path) for entry in entries(folder)])[0] if folder.is_dir() else []
 
 
 def find_folders(folder: Path, depth: int, wanted: Callable[[Path], bool]) -> list[Path]:
-    """The folder and those up to `depth` levels below it that are `wanted`; a wanted folder is not searched further."""
+    """The `wanted` ones among the folder and those up to `depth` levels below it. A wanted one is not searched."""
     if wanted(folder):
         return [folder]
     children = folders(folder) if depth and folder.name not in CROWDED else []
@@ -79,7 +79,7 @@ def _stem(path: Path) -> str:
 
 
 def match_maps(pictures: Iterable[Path], maps: Iterable[Path], key: Callable[[Path], str] = _stem) -> dict[int, Path]:
-    """Each label map by the index of the image with the same key; `SourceError` for a map without an image."""
+    """The label maps by the index of the image with the same key. Raises `SourceError` for a map without an image."""
     numbers = {key(path): t for t, path in enumerate(pictures)}
     paired: dict[int, Path] = {}
     for path in maps:
@@ -90,7 +90,7 @@ def match_maps(pictures: Iterable[Path], maps: Iterable[Path], key: Callable[[Pa
 
 
 def read_json(path: Path, *expected: type) -> Any:
-    """The value in a JSON file; `SourceError` unless it has one of the `expected` types."""
+    """The value in a JSON file. Raises `SourceError` unless it has one of the `expected` types."""
     try:
         value = json.loads(path.read_bytes())  # UTF-8, 16 or 32
     except OSError as e:
@@ -106,7 +106,8 @@ def read_json(path: Path, *expected: type) -> Any:
 def read_map(path: Path) -> npt.NDArray[Any]:
     """The numbers of a label map, integers [H, W]: a palette's indices or grey values, which may be stored as RGB.
 
-    `SourceError` if it cannot be read, or is a color image. Read by Pillow, because OpenCV gives a palette's colors.
+    Raises `SourceError` if it cannot be read, or is a color image. Pillow reads it, because OpenCV returns a palette's
+    colors.
     """
     values = read_pixels(path)
     if values.ndim == 3:
@@ -121,7 +122,7 @@ def read_map(path: Path) -> npt.NDArray[Any]:
 
 
 def read_pixels(path: Path) -> npt.NDArray[Any]:
-    """The pixels of a label map as stored, [H, W] or [H, W, channels]; `SourceError` if it cannot be read."""
+    """The pixels of a label map as stored, [H, W] or [H, W, channels]. Raises `SourceError` if it cannot be read."""
     try:
         with Image.open(path) as image:
             return np.asarray(image)
@@ -131,7 +132,7 @@ def read_pixels(path: Path) -> npt.NDArray[Any]:
 
 
 def read_colors(path: Path) -> npt.NDArray[np.int32]:
-    """The colors of a label map, int32 [H, W], each as `color_number`; `SourceError` if it is not a color image."""
+    """The colors of a label map as `color_number`, int32 [H, W]. Raises `SourceError` if it is not a color image."""
     pixels = read_pixels(path)
     if pixels.ndim != 3 or pixels.shape[2] < 3:
         raise SourceError(f"{path}: not a color image; expected one whose colors are classes")
@@ -146,7 +147,7 @@ def color_number(color: Sequence[int]) -> int:
 
 
 def as_ids(values_hw: npt.NDArray[Any], path: Path) -> ImageU8:
-    """Integers as ids, uint8 [H, W]; `SourceError` for a number that is not an id."""
+    """Integers as ids, uint8 [H, W]. Raises `SourceError` for a number that is not an id."""
     if values_hw.dtype != np.uint8 and values_hw.size:
         low, high = int(values_hw.min()), int(values_hw.max())
         if low < 0 or high > MAX_ID:
@@ -163,11 +164,11 @@ def masks_by_id(ids_hw: ImageU8) -> dict[int, BoolMask]:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image as `read_image` gives it, read from the header."""
+    """The (height, width) that `read_image` would return for an image, from its header."""
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Not for PNG: Pillow would decode all of it to find an orientation. The size of a TIFF is turned already.
+            # Not for PNG: Pillow decodes all of it to find an orientation. Nor for TIFF, whose size is turned already.
             turned = (
                 image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ExifTags.Base.Orientation) in TURNED
             )
@@ -177,7 +178,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def check_size(shape: tuple[int, ...], path: Path, picture: Path) -> None:
-    """`SourceError` unless a mask of this shape, read from `path`, has the size of its image."""
+    """Raise `SourceError` unless a mask of this shape, read from `path`, has the size of its image."""
     height, width = picture_size(picture)
     if shape[:2] != (height, width):
         size = f"{shape[1]}x{shape[0]}"

@@ -13,12 +13,12 @@ from ..base.types import Frame, ImageU8
 from ..grab import Source, open_source
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm")
-CACHED = 8  # frames, so that a protocol can go back a little; 48 MB at 1080p
+CACHED = 8  # frames in the cache, so that a protocol can go back a little; 48 MB at 1080p
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The files, or another source, of one recording; `options` are keywords of `open_source`."""
+    """The files of one recording, or another source. `options` are keywords of `open_source`."""
 
     uris: tuple[str, ...]
     options: tuple[tuple[str, Any], ...] = ()
@@ -31,9 +31,9 @@ VideoInput = Path | Recording
 
 
 class FrameReader:
-    """Reads one video at a time, for all sequences of a data set: so one video is open, and its frames are cached.
+    """Reads the videos of all sequences of a data set, one at a time: only one is open, and only its frames are cached.
 
-    Going forward decodes the frames between. Going back beyond the cache decodes the video from its start.
+    To go forward decodes the frames between. To go back beyond the cache decodes the video from its start.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class FrameReader:
         self._cached: OrderedDict[int, ImageU8] = OrderedDict()
 
     def image(self, video: VideoInput, t: int) -> ImageU8:
-        """Frame t of a video, uint8 [H, W, 3]; `SourceError` if it cannot be read, or has fewer frames."""
+        """Frame t of a video, uint8 [H, W, 3]. Raises `SourceError` if it cannot be read, or has fewer frames."""
         if video != self._current or (t < self._next and t not in self._cached):
             self._start(video)
         while t >= self._next:
@@ -80,14 +80,14 @@ class FrameReader:
 
 
 def open_video(video: VideoInput) -> Source:
-    """Open a video with its options; `SourceError` if it cannot be opened."""
+    """Open a video with its options. Raises `SourceError` if it cannot be opened."""
     if isinstance(video, Recording):
         return open_source(video.uris if len(video.uris) > 1 else video.uris[0], **dict(video.options))
     return open_source(video)
 
 
 def frame_count(video: VideoInput) -> int:
-    """The number of frames of a video: as its source counts them, or else by decoding it."""
+    """The number of frames of a video, as its source counts them, or else by decoding it."""
     with open_video(video) as source:
         return source.account.count or sum(1 for _ in source)
 

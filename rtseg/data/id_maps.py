@@ -15,8 +15,8 @@ from ..base.types import BoolMask, ImageU8
 from .dataset import Truth
 from .files import as_ids, check_size, masks_by_id, read_map
 
-MAX_IDS = 64  # in one frame: annotators draw fewer objects, and a smoothed edge has more grey values
-THIN = 0.1  # of smoothed edges, at most this share of the grey pixels has only equal neighbours
+MAX_IDS = 64  # ids in one frame: annotators draw fewer objects, and a smoothed edge has more grey values
+THIN = 0.1  # in smoothed edges, at most this share of the grey pixels has only equal neighbours
 
 Check = Callable[
     [int, tuple[int, ...], Path], None
@@ -24,12 +24,12 @@ Check = Callable[
 
 
 def read_ids(path: Path) -> ImageU8:
-    """A map of ids, uint8 [H, W]; `SourceError` unless each is 0 to 255."""
+    """A map of ids, uint8 [H, W]. Raises `SourceError` unless each is from 0 to 255."""
     return as_ids(read_map(path), path)
 
 
 def read_binary(path: Path, picture: Path) -> BoolMask:
-    """The mask, bool [H, W], where a map is not 0; `SourceError` unless it has the size of its image."""
+    """The mask, bool [H, W], where a map is not 0. Raises `SourceError` unless it has the size of its image."""
     values_hw = read_map(path)
     check_size(values_hw.shape, path, picture)
     return np.asarray(values_hw > 0, np.bool_)
@@ -77,7 +77,7 @@ class IdMaps:
 
 
 def _check_ids(ids_hw: ImageU8, ids: Collection[int], path: Path) -> None:
-    """`SourceError` for a white object with smoothed edges, whose grey values would be taken for objects."""
+    """Raise `SourceError` for a white object with smoothed edges, whose grey values would be read as objects."""
     if len(ids) > MAX_IDS or (MAX_ID in ids and any(MAX_IDS < i < MAX_ID for i in ids) and _thin(ids_hw)):
         raise SourceError(
             f"{path}: holds {len(ids)} different numbers, which look like smoothed edges; expected "

@@ -52,7 +52,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """Every sequence of every split. `SourceError` where a file is not as expected."""
+    """List every sequence of every split. Raises `SourceError` if a file is not as expected."""
     sequences = []
     for prefix, root in _roots(path).items():
         types = _types(root)

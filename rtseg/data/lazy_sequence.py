@@ -29,7 +29,7 @@ class Listing:
 
 
 class LazySequence(Sequence):
-    """A sequence whose count, targets and spacing are computed on first use.
+    """A sequence whose count, targets, spacing and slice distance are computed on first use.
 
     Each of them is given as a value or as a function that returns it. So a data set of a thousand sequences opens
     without reading a mask.

@@ -1,9 +1,8 @@
 """Volumes in NIfTI with their labels: slices as frames, modalities as channels.
 
-    imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json    nnU-Net: one file per modality, with a number of
-    four digits imagesTr/CASE.nii.gz, labelsTr/CASE.nii.gz, dataset.json         Medical Decathlon: 3-D, or 4-D with
-    modalities last image.nii.gz, label.nii.gz                                       or in folders CASE/; also
-    image_0000.nii.gz, ...
+    imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json    nnU-Net: one file for each modality (four digits)
+    imagesTr/CASE.nii.gz, labelsTr/CASE.nii.gz, dataset.json         Medical Decathlon: 3-D, or 4-D, modalities last
+    image.nii.gz, label.nii.gz                                       or in folders CASE/; also image_0000.nii.gz, ...
 
 nnU-Net: github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md; Decathlon: medicaldecathlon.com. Names of labels
 are those in dataset.json, in either of its two forms; nnU-Net's label `ignore` counts as background. An object is a
@@ -60,7 +59,7 @@ class Options:
 
     @classmethod
     def parse(cls, text: str) -> Options:
-        """Parse options; `ConfigError` for an unknown window, or numbers that are not one to three modalities."""
+        """Parse options. Raises `ConfigError` for an unknown window, and for other than one to three modalities."""
         words = text.split(":") if text else []
         choices = [word for word in words if word[:1].isdecimal()]
         windows = [word for word in words if word not in choices]
@@ -86,7 +85,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, options: str = "") -> Listing:
-    """List every case with labels. `ConfigError` for an unknown option, `SourceError` if a file is not as expected."""
+    """List every case with labels. `ConfigError` for an unknown option; `SourceError` if a file is not as expected."""
     wanted = Options.parse(options)
     about = path / "dataset.json"
     try:
@@ -191,7 +190,7 @@ class Case:
 
     @cached_property
     def modalities(self) -> list[tuple[Path, int]]:
-        """The file of each modality, and its index in it. `SourceError` if its grid is not that of the labels."""
+        """The file of each modality, and its index in the file. `SourceError` if its grid is not that of the labels."""
         every = []
         for path in self.files.images:
             image, label = read_header(path), self._header
@@ -237,7 +236,7 @@ class Case:
         return np.dstack([shown[i % len(shown)] for i in range(CHANNELS)])
 
     def labels(self, t: int) -> ImageU8:
-        """The labels of slice t, uint8 [H, W]; `SourceError` for one that is not a whole number from 0 to 255."""
+        """The labels of slice t, uint8 [H, W]. Raises `SourceError` unless they are whole numbers from 0 to 255."""
         values_hw = self._load(self.files.label).slice(t, self._header.axis)
         labels_hw = np.clip(values_hw, 0, MAX_ID).astype(np.uint8)
         if (labels_hw != values_hw).any():

@@ -1,4 +1,4 @@
-"""Frames of video files by number: each file is read from its start, and the frames just passed are kept."""
+"""Frames of video files by number: a file is decoded from its start, and the latest frames are cached."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..base.types import Frame, ImageU8
 from ..grab import Source, open_source
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm")
-KEPT = 8  # frames, so that a protocol may look back a little; 48 MB at 1080p
+KEPT = 8  # frames in the cache, so that a protocol can go back a little; 48 MB at 1080p
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """Files, or another source, that are one recording, and how they are read: keywords of `open_source`."""
+    """The files of one recording, or another source. `options` are keywords of `open_source`."""
 
     uris: tuple[str, ...]
     options: tuple[tuple[str, Any], ...] = ()
@@ -31,9 +31,9 @@ Played = Path | Video
 
 
 class Player:
-    """Plays one video at a time, whoever asks: a data set of many keeps one open, and the frames of one.
+    """Reads the videos of a data set, one at a time: only one is open, and only its frames are cached.
 
-    Going forward costs what decoding costs; going back beyond what is kept starts the video again.
+    To go forward decodes the frames between. To go back beyond the cache decodes the video from its start.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Player:
         self._kept: OrderedDict[int, ImageU8] = OrderedDict()
 
     def image(self, played: Played, t: int) -> ImageU8:
-        """Frame t of a video, uint8 [H, W, 3]; `SourceError` if it cannot be read or is shorter."""
+        """Frame t of a video, uint8 [H, W, 3]. Raises `SourceError` if it cannot be read, or has fewer frames."""
         if played != self._played or (t < self._next and t not in self._kept):
             self._start(played)
         while t >= self._next:
@@ -70,7 +70,7 @@ class Player:
         self._played = played
 
     def close(self) -> None:
-        """Let go of the video that was played last."""
+        """Close the current video."""
         if isinstance(self._frames, Generator):
             self._frames.close()
         if self._source is not None:
@@ -80,14 +80,14 @@ class Player:
 
 
 def opened(played: Played) -> Source:
-    """Open a video as it is to be read; `SourceError`."""
+    """Open a video with its options. Raises `SourceError` if it cannot be opened."""
     if isinstance(played, Video):
         return open_source(played.uris if len(played.uris) > 1 else played.uris[0], **dict(played.options))
     return open_source(played)
 
 
 def frame_count(played: Played) -> int:
-    """How many frames a video shows: what is known of it, or where that is nothing, what can be decoded."""
+    """The number of frames of a video, as its source counts them, or else by decoding it."""
     with opened(played) as source:
         return source.account.count or sum(1 for _ in source)
 

@@ -46,7 +46,7 @@ def matches(path: Path) -> bool:
     images, masks = path / "images", path / "masks"
     if not images.is_dir() or not masks.is_dir():
         return False
-    with os.scandir(images) as listed:  # of which there may be millions
+    with os.scandir(images) as listed:  # the folder may have millions of entries
         return any(entry.name.count("--") == 3 for entry in islice(listed, 8))
 
 
@@ -79,10 +79,10 @@ def _labels(mapping: Path) -> dict[str, dict[int, str]]:
 
 
 class Scan:
-    """What the two folders hold, by case: `slices` of pictures ("0040"), and `drawn`, masks ("0040--0003_000").
+    """The content of the two folders by case: `slices`, its images ("0040"), and `drawn`, its masks ("0040--0003_000").
 
-    Of cases that are not `wanted`, where some are, only the name is kept, in `others`. Names that do not fit are
-    counted in `odd`; `first` is one of them.
+    If some cases are `wanted`, only the names of all others are kept, in `others`. `unexpected` counts names that do
+    not fit; `first` is one of them.
     """
 
     def __init__(self, wanted: Collection[str]) -> None:
@@ -164,7 +164,7 @@ class Case:
         return self.root / "images" / f"{self.name}_{self.slices[t]}.png"
 
     def _instances(self) -> Iterator[tuple[str, str]]:
-        """The slice of each mask, and its class and instance as in its name."""
+        """The slice of each mask, and its class and instance as in the file's name."""
         for mask in self.drawn:
             number, _, instance = mask.partition("--")
             yield number, instance

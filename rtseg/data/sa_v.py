@@ -45,7 +45,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """List every annotated video. `SourceError` if a file is not as expected."""
+    """List every annotated video. Raises `SourceError` if a file is not as expected."""
     if (path / "JPEGImages_24fps").is_dir():
         videos = folders(path / "Annotations_6fps")
         return Listing(tuple(_folder_sequence(path / "JPEGImages_24fps" / video.name, video) for video in videos))
@@ -111,7 +111,7 @@ class Masklets:
 
     @property
     def count(self) -> int:
-        """Frames of the video."""
+        """The number of frames of the video."""
         return int(self._get("video_frame_count"))
 
     @cached_property
@@ -126,7 +126,7 @@ class Masklets:
         return tuple(Target(i, f"object {i}") for i in self._ids)
 
     def truth(self, t: int, size: tuple[int, int]) -> Truth | None:
-        """The masks of frame t by id, None if it is not annotated; `size` is (height, width) of the video."""
+        """The masks of frame t by id; None if it is not annotated. `size` is the video's (height, width)."""
         row = self._row(t)
         if row is None:
             return None
@@ -134,7 +134,7 @@ class Masklets:
         return {i: mask_hw for i, mask_hw in drawn.items() if mask_hw.any()}
 
     def unknown(self, t: int) -> frozenset[int]:
-        """The objects that have null on frame t."""
+        """The objects with null instead of a mask on frame t."""
         return frozenset(i for i, rle in (self._row(t) or {}).items() if rle is None)
 
     def _row(self, t: int) -> dict[int, Any] | None:
@@ -168,7 +168,7 @@ class Masklets:
 def _fill(runs: list[int], height: int, width: int) -> BoolMask:
     """The mask, bool [height, width], of COCO's uncompressed counts: alternating runs of 0 and 1, down the columns.
 
-    `ValueError` or `OverflowError` if they are not whole numbers that fill the mask exactly.
+    Raises `ValueError` or `OverflowError` unless they are whole numbers that fill the mask exactly.
     """
     if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
         raise ValueError("the runs do not fill the mask")

@@ -1,7 +1,8 @@
-"""The output folder of `rtseg segment`: run.json records the source and its options, masks.json the frame of each mask.
+"""The output folder of `rtseg segment` as a recording with maps.
 
-The source is opened again with the recorded options, so that frame t is the same image. If the source is gone, as after
-a pipe, the images that segment wrote on request (frames/) replace it.
+run.json records the source and its options, masks.json the frame of each mask. The source is opened again with the
+recorded options, so that frame t is the same image. If the source is gone, as after a pipe, the images that segment
+wrote on request (frames/) replace it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class SegmentResult:
         there = {path.name: path for path in files(self.folder / MASKS, MAPS)}
         named = {}
         for image in self._images:
-            # In earlier versions of masks.json, `file_name` was the mask's.
+            # In earlier versions of masks.json, `file_name` was the name of the mask's file.
             name = Path(str(image.get("mask_file", image.get("file_name", "")))).name
             if isinstance(image.get("id"), int) and name in there:
                 named[image["id"]] = there[name]
@@ -51,7 +52,7 @@ class SegmentResult:
         return found if found and all(path.is_file() for path in found) else []
 
     def video(self) -> Recording | None:
-        """The source with the recorded options; None if it is gone, `SourceError` if it is another file now."""
+        """The source with the recorded options; None if it is gone. Raises `SourceError` if it is another file now."""
         source = self.run.get("source", "")
         uris = [str(uri) for uri in source] if isinstance(source, list) else [str(source)]
         known = {file.get("uri"): file for file in self.run.get("files", []) if isinstance(file, dict)}
@@ -59,7 +60,7 @@ class SegmentResult:
         if not all(found):
             return None
         reading = self.run.get("reading", {})
-        # The CPU decodes it now, whichever decoder was used then.
+        # Without `decoder`, because the CPU decodes it now, whichever decoder was used then.
         options = {
             key: value
             for key, value in reading.items()
@@ -95,7 +96,7 @@ SKIP = ("damaged", "skip")  # the default, which run.json records too
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a path is a file or a folder, which can be read again; a pipe cannot."""
+    """Whether a path is a file or a folder, which can be read again, unlike a pipe."""
     try:
         return path.is_file() or path.is_dir()
     except OSError:
@@ -109,5 +110,5 @@ def _number(path: Path) -> int:
 
 
 def numbered(maps: Series[Path]) -> dict[int, Path]:
-    """Label maps by the frame number in their name; `SourceError` for a name that is not a number."""
+    """Label maps by the frame number in their name. Raises `SourceError` for a name that is not a number."""
     return {_number(path): path for path in maps}

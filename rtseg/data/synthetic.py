@@ -23,7 +23,7 @@ CACHED = 8  # frames of each sequence
 
 
 def read(uri: str) -> tuple[Sequence, ...]:
-    """The sequences of a URI. `ConfigError` for an invalid range of seeds, `SourceError` for any other mistake."""
+    """The sequences of a URI. Raises `ConfigError` for an invalid range of seeds, `SourceError` for other mistakes."""
     found = SEED.search(uri)
     if found is None:
         return (_sequence(uri, uri.removeprefix(PREFIX)),)

@@ -33,14 +33,14 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """Every video and folder of frames with maps. `SourceError` where a file is not as expected."""
+    """List every video and folder of frames with maps. Raises `SourceError` if a file is not as expected."""
     reader = FrameReader()
     played = [_of_maps(name, source, maps, reader) for name, (source, maps) in _videos(path).items()]
     return Listing((*played, *(_of_frames(folder.name, folder) for folder in _folders_of_frames(path))))
 
 
 def _videos(path: Path) -> dict[str, tuple[Path, Path]]:
-    """Each video with maps, and the folder of its maps, by name."""
+    """Each video with maps and the folder of its maps, by the sequence's name."""
     if (path / RUN).is_file() and (path / "masks").is_dir():
         return {path.name: (path, path / "masks")}
     videos = [file for file in files(path, VIDEOS) if file.name != DRAWN]

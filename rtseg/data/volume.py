@@ -48,10 +48,10 @@ class Volume:
     def slice(self, number: int, axis: int, modality: int = 0) -> npt.NDArray[np.float32]:
         """The values of slice `number` across `axis`, float32 [down, across].
 
-        The patient's left is to the right, or the back where the slice is sagittal; the back or the feet are below.
+        The patient's left is to the right, or in a sagittal slice the back; the back or the feet are below.
         """
         stored_hw = np.moveaxis(self.stored_lpsm[..., modality], axis, 0)[number].T
-        # What goes down is P in an axial slice, and S, which points up, in the others.
+        # Rows go along P in an axial slice, and otherwise along S, which points up and is flipped.
         return self.values(stored_hw if axis == 2 else stored_hw[::-1])
 
     def values(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -63,14 +63,14 @@ class Volume:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a file; `SourceError` if it is not a 3-D or 4-D NIfTI."""
+    """Read the header of a file. Raises `SourceError` if it is not a 3-D or 4-D NIfTI."""
     return _header(_open(path), path)
 
 
 def load_volume(path: Path) -> Volume:
     """Read a whole file. Voxels keep their stored type: a CT takes a quarter of a gigabyte, and in floats twice that.
 
-    `SourceError` if it cannot be read.
+    Raises `SourceError` if it cannot be read.
     """
     image = _open(path)
     header = _header(image, path)

@@ -24,22 +24,22 @@ WINDOWS = {
 }  # width and level
 PERCENTILE = "percentile"
 PART = (0.5, 99.5)
-AIR = -500.0  # a volume with lower values is in Hounsfield units: magnitudes are not negative
+AIR = -500.0  # a volume with lower values is in Hounsfield units, because other modalities have no negative values
 SAMPLES = 1_000_000  # voxels that percentiles are computed from
 
 Limits = tuple[float, float]
 
 
 def check_window(name: str) -> None:
-    """`ConfigError` unless there is a window of this name; "" is valid, and lets the modality decide."""
+    """Raise `ConfigError` unless there is a window of this name. "" is valid, and lets the modality decide."""
     if name not in ("", PERCENTILE, *WINDOWS):
         raise ConfigError(f"window {name!r}: unknown; {did_you_mean(name, (*WINDOWS, PERCENTILE))}")
 
 
 def limits(volume: Volume, modality: int, name: str, is_ct: bool | None) -> Limits:
-    """The values shown as black and as white in the window `name`; if "", in "abdomen" for CT, else by percentiles.
+    """The values shown as black and as white in the window `name`. "" means "abdomen" for CT, else percentiles.
 
-    `is_ct` is whether the modality is CT; None: decided by the values.
+    `is_ct` is whether the modality is CT; None: the values decide.
     """
     stored_lps = volume.stored_lpsm[..., modality]
     step = max(1, round((stored_lps.size / SAMPLES) ** (1 / 3)))
