@@ -36,7 +36,7 @@ class Appearance:
 
 
 def sample_appearance(rng: Rng, length: int, color_only: bool = False) -> Appearance:
-    """A random appearance for `length` frames; `color_only` leaves out what light and camera do to a whole image."""
+    """A random appearance for `length` frames. `color_only` leaves out the effects of light and camera."""
     gain = np.exp(rng.normal(0, 0.12, 3)) * np.exp(rng.normal(0, 0.15))
     saturation = 0.0 if rng.random() < 0.25 else float(np.exp(rng.normal(0, 0.3)))
     mix = saturation * np.eye(3) + (1 - saturation) * np.array([LUMA] * 3)

@@ -49,7 +49,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A source of training videos: `draw` gives a random one, `share` is its weight among all sources."""
+    """A source of training videos: `draw` returns a random one, `share` is the source's weight among all."""
 
     name: str
     share: float
@@ -98,7 +98,7 @@ class BatchSampler:
 class Prefetcher:
     """Makes the next batch in another thread while the current one is trained on, so that a GPU does not wait.
 
-    A batch depends on its step alone, so prefetching does not change it. Call `close` to end the thread.
+    A batch depends only on its step, so prefetching does not change it. Call `close` to end the thread.
     """
 
     def __init__(self, sampler: BatchSampler) -> None:
@@ -107,7 +107,7 @@ class Prefetcher:
         self._next: Future[Batch] | None = None
 
     def batch(self, step: int, clips: int, length: int, size: int, objects: int) -> Batch:
-        """As `BatchSampler.batch`; then starts on the batch of the next step with the same sizes."""
+        """Like `BatchSampler.batch`. It also starts the batch of the next step with the same sizes."""
         prefetched = self._next if self._expected == (step, clips, length, size, objects) else None
         batch = prefetched.result() if prefetched else self._sampler.batch(step, clips, length, size, objects)
         self._expected = (step + 1, clips, length, size, objects)
@@ -115,7 +115,7 @@ class Prefetcher:
         return batch
 
     def close(self) -> None:
-        """Discard the batch that was started, and end the thread; may be called again."""
+        """Discard the batch that was started, and end the thread. It may be called again."""
         self._next, self._expected = None, ()
         self._thread.shutdown(cancel_futures=True)
 

@@ -18,8 +18,8 @@ from ..sam2 import Preset, Sam2, save_weights
 class WeightAverage:
     """An exponential moving average of a network's weights.
 
-    Its decay is lower at first, so that the initial weights are soon forgotten. That starts again with each phase, so
-    the average after a phase with a falling learning rate holds no weights of the phase before.
+    Its decay is lower at first, so that the initial weights are soon forgotten. This starts again with each phase, so
+    the average after a phase with a falling learning rate has no weights of the phase before.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -41,7 +41,7 @@ class WeightAverage:
 class Checkpoint:
     """The state after `step` steps and `elapsed` seconds of the training with the fingerprint `config`.
 
-    There is no random state, because a batch depends on (seed, step) alone. `at_once` is the micro-batch size of each
+    There is no random state, because a batch depends only on (seed, step). `at_once` is the micro-batch size of each
     phase in clips, by the phase's first step. The field names are the keys in the file.
     """
 
@@ -56,7 +56,7 @@ class Checkpoint:
     at_once: dict[int, int] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Write the file; after a kill it is the old one or the new one. `OSError` if it cannot be written."""
+        """Write the file. After a kill it is the old one or the new one. Raises `OSError` if it cannot be written."""
         with atomic_path(path) as part:
             try:
                 torch.save(vars(self), part)
@@ -65,7 +65,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Read a checkpoint; `WeightsError` if there is none, or it is damaged."""
+        """Read a checkpoint. Raises `WeightsError` if there is none, or it is damaged."""
         if not path.exists():
             raise WeightsError(f"{path}: there is no checkpoint; expected one that rtseg train wrote")
         try:
@@ -77,7 +77,7 @@ class Checkpoint:
 def export(checkpoint: Path, path: Path, preset: Preset, metadata: dict[str, str]) -> None:
     """Write the averaged weights of a checkpoint to a weights file (fp16 safetensors) with this metadata.
 
-    `EngineError` if a weight is not finite.
+    Raises `EngineError` if a weight is not finite.
     """
     state = Checkpoint.read(checkpoint)
     wrong = [name for name, weight in state.average.items() if not torch.isfinite(weight).all()]

@@ -1,8 +1,8 @@
 """The random specification of a training clip, sampled with numpy from a seed; `render_clips` turns it into pixels.
 
 A clip is a moving view of a video with objects pasted over it (copy-paste augmentation): cut-outs of other videos, and
-random outlines filled with their texture. Objects of the video and pasted objects are alike for training: either may be
-tracked.
+random outlines filled with their texture. The training does not distinguish objects of the video from pasted ones: both
+are tracked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .outlines import Outline, sample_outline
 from .training_video import TrainingVideo
 
 MIN_AREA = 0.004  # share of the image: an object that is smaller on the first frame is not prompted
-MAX_PASTED = 4  # objects that are pasted over one clip
+MAX_PASTED = 4  # objects pasted over one clip at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def sample_clip(
 
 
 def _frames(rng: Rng, count: int, length: int) -> np.ndarray:
-    """The numbers of the frames: at a random stride, forward or backward; sometimes one frame throughout."""
+    """The numbers of the frames, at a random stride, forward or backward. Sometimes all are the same frame."""
     stride = 0 if rng.random() < 0.2 else int(rng.integers(1, 5))
     stride = min(stride, (count - 1) // max(length - 1, 1))
     start = int(rng.integers(0, count - stride * (length - 1)))
@@ -151,7 +151,7 @@ def _pasted(
     leave: float,
     motion: Motion,
 ) -> PastedObject:
-    """A pasted object on its path; a copy of the region and the appearance of `original`, if that is given."""
+    """A pasted object on its path. If `original` is given, it has the same region and appearance."""
     video, frame, object_id, outline, center, radius = (
         (original.video, original.frame, original.object_id, original.outline, original.center_xy, original.radius)
         if original

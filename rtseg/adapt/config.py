@@ -78,7 +78,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One training; it starts from `weights` (a path or "package:NAME"), or from random ones if that is None."""
+    """One training. It starts from `weights` (a path or "package:NAME"), or from random ones if that is None."""
 
     phases: tuple[Phase, ...]
     videos: tuple[Material, ...] = ()
@@ -111,7 +111,7 @@ class TrainConfig:
         """A hash of all settings that the first `step` steps depend on.
 
         Later phases may still be changed, and so may the length of the current phase if its learning rate is constant.
-        It hashes the names of classes and fields here: renaming one makes all checkpoints those of other trainings.
+        The names of classes and fields are hashed, too: after renaming one, no earlier checkpoint can be resumed.
         """
         phases, begin = [], 0
         for phase in self.phases:
@@ -168,7 +168,7 @@ class _File(Struct, frozen=True, kw_only=True):
 
 
 def read_config(path: str | Path) -> TrainConfig:
-    """Read a configuration file; `ConfigError`, in one line, names the file, the key and what was expected."""
+    """Read a configuration file. Raises `ConfigError`, which names the file, the key and what was expected."""
     path = as_path(path)
     file = convert(read_toml(path), _File, str(path))
     textures = (Material(t.path, share=t.share, every=t.every) for t in file.texture)

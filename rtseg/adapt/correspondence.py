@@ -32,7 +32,7 @@ def correspondence_loss(top_nchw: Tensor, other_nchw: Tensor, surface_ngg4: Tens
     apart_npq = apart_npq / there[:, None, :, 3].clamp(min=1e-3)  # cells of unknown surfaces have no width
     weight_npq = torch.exp(-((apart_npq / NEAR) ** 2) / 2) * (same_npq & (apart_npq < FAR))
     total_np = weight_npq.sum(-1)
-    with torch.autocast(a.device.type, enabled=False):  # in bf16 the logits are off by 0.06
+    with torch.autocast(a.device.type, enabled=False):  # in bf16 the logits have errors of 0.06
         logits_npq = torch.bmm(a.transpose(1, 2), b) / TEMPERATURE
     logits_npq = logits_npq.masked_fill(there[:, None, :, 0] == DUPLICATED, -1e4)
     cost_np = -(weight_npq * logits_npq.log_softmax(-1)).sum(-1) / total_np.clamp(min=1e-6)

@@ -1,8 +1,8 @@
 """Distillation: a smaller network takes over a larger one's weights, and learns its image features.
 
 A network with the same `dim` and `memory_dim` can use the memory and the decoder of the larger one. So all weights but
-those of the image encoder are copied, and where a layer has fewer hidden units, the ones with the largest weights stay.
-Then a phase with `loss = "features"` trains the new encoder on the teacher's features (FitNets, arXiv 1412.6550).
+those of the image encoder are copied. If a layer has fewer hidden units, those with the largest weights are kept. Then
+a phase with `loss = "features"` trains the new encoder on the teacher's features (FitNets, arXiv 1412.6550).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ State = dict[str, Tensor]
 def copy_weights(student: Sam2, teacher: Sam2) -> None:
     """Copy all weights of the teacher but those of its image encoder to the student.
 
-    `ConfigError` if the two differ in more than the image encoder and the number of hidden units.
+    Raises `ConfigError` if the two differ in more than the image encoder and the number of hidden units.
     """
     own, given = student.state_dict(), _pruned(teacher.state_dict(), student.state_dict())
     for name, tensor in own.items():

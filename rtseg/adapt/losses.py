@@ -50,7 +50,7 @@ def dice_loss(logits_bkhw: Tensor, target_bkhw: Tensor) -> Tensor:
 
 
 def hard_iou(logits_bkhw: Tensor, target_bkhw: Tensor) -> Tensor:
-    """IoU of the masks (logit > 0 against target > 0.5), [B, K]; 1 where both are empty."""
+    """The IoU of the masks (logit > 0 against target > 0.5), [B, K]; 1 if both are empty."""
     mask, truth = logits_bkhw > 0, target_bkhw > 0.5
     both = (mask & truth).sum((-2, -1)).float()
     either = (mask | truth).sum((-2, -1)).float()

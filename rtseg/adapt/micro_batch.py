@@ -1,7 +1,7 @@
-"""The micro-batch size: how many clips a GPU's memory takes at once, measured with a few clips.
+"""The micro-batch size: how many clips fit into a GPU's memory at once, measured with a few clips.
 
-A step always sees as many clips as its phase says. If they do not fit at once, they are split into micro-batches and
-their gradients are accumulated, so learning rates mean the same on every GPU.
+A step always has as many clips as its phase says. If they do not fit at once, they are split into micro-batches and
+their gradients are accumulated, so that learning rates mean the same on every GPU.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Protocol
 import torch
 
 MEASURED = (2, 4)  # clips in the two measurements
-MARGIN = 0.85  # usable share of the memory: the next batch is rendered meanwhile, and some have more objects
+MARGIN = 0.85  # usable share of the memory: the next batch is rendered meanwhile, and some batches have more objects
 
 
 class MemoryMeter(Protocol):
     """A device's memory, as seen by the training process."""
 
     def available(self) -> int:
-        """Bytes that this process can use, including those it uses already."""
+        """The bytes that this process can use, including those that it uses already."""
 
     def peak(self, work: Callable[[], object]) -> int:
-        """The peak of the bytes in use during `work()`. `torch.OutOfMemoryError` if the memory is too small."""
+        """The peak of the bytes in use during `work()`. Raises `torch.OutOfMemoryError` if the memory is too small."""
 
     def release(self) -> None:
         """Release memory that is cached for later use."""
@@ -51,8 +51,8 @@ class GpuMemoryMeter:
 def largest_micro_batch(clips: int, peak_of: Callable[[int], int], available: int, reserved: int = 0) -> int:
     """The size of the fewest, nearly equal micro-batches of `clips` clips that fit into memory; at least 1.
 
-    `peak_of(n)` measures the peak with n clips; it is called with small n only, and the peak grows linearly with n.
-    `available`: bytes of memory. `reserved`: bytes that a step needs and the measurement does not.
+    `peak_of(n)` measures the peak with n clips. It is called only with small n; the peak is assumed to be linear in n.
+    `available`: bytes of memory. `reserved`: bytes that a step needs but the measurement does not.
     """
     first, second = (min(n, clips) for n in MEASURED)
     if first == second:
@@ -70,6 +70,6 @@ def largest_micro_batch(clips: int, peak_of: Callable[[int], int], available: in
 
 
 def even_size(clips: int, most: int) -> int:
-    """The size of nearly equal micro-batches: as many as are needed with at most `most` clips each."""
+    """The size of nearly equal micro-batches: the fewest with at most `most` clips each."""
     parts = -(-clips // most)
     return -(-clips // parts)

@@ -32,13 +32,13 @@ MAX_CLICKS = 2
 
 
 def normalized(image_nchw: Tensor) -> Tensor:
-    """Images uint8 [..., 3, S, S] as the network takes them: float, by ImageNet's mean and standard deviation."""
+    """The network's input for images uint8 [..., 3, S, S]: float, normalised by ImageNet's mean and deviation."""
     mean_c11, std_c11 = (torch.tensor(v, device=image_nchw.device).reshape(3, 1, 1) for v in (MEAN, STD))
     return (image_nchw.float() / 255 - mean_c11) / std_c11
 
 
 def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The loss terms, as means over all predictions, and the mean IoU of tracked frames and of each kind of prompt."""
+    """The loss terms, as means over all predictions; and the mean IoU of tracked frames and of each kind of prompt."""
     losses: list[dict[str, Tensor]] = []
     ious: dict[str, list[Tensor]] = {}
     frames = _encoded(net, batch.image_ntchw)
@@ -59,10 +59,10 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
 
 
 def _predictions(net: Sam2, batch: Batch, frames: list[Features], rng: Rng) -> Iterator[tuple[str, Predicted, Tensor]]:
-    """Every prediction of a batch: its kind, which names it in the log, the prediction, and the true masks."""
+    """Every prediction of a batch: its kind for the log, the prediction, and the true masks."""
     device, length = batch.image_ntchw.device, len(frames)
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-    # Uneven times train all temporal slots with clips that are shorter than the memory.
+    # Uneven times, so that clips shorter than the memory train all temporal slots.
     times = np.cumsum(rng.integers(1, 4, length)).tolist()
     rollout = Rollout(net, fifo if rng.random() < 0.5 else random_subset(rng))
     corrected = int(rng.integers(1, length)) if rng.random() < CORRECT_LATER else 0
@@ -99,8 +99,8 @@ def _first_frame(
 ) -> Generator[tuple[str, Predicted, Tensor], None, Predicted]:
     """Prompt the first frame: some objects with a mask, the others with a box or points. Returns what is remembered.
 
-    Objects with a mask are also predicted from a box and from a point, for more training at little cost: the frame is
-    already encoded.
+    Objects with a mask are also predicted from a box and from a point: more training at little cost, because the frame
+    is encoded already.
     """
     objects = len(truth_bhw)
     order = torch.from_numpy(rng.permutation(objects)).to(truth_bhw.device)

@@ -16,7 +16,7 @@ from ..base.types import Float32
 from .motion import Rng
 
 WAVES = 6  # a blob's radius is constant plus this many cosines of the angle
-SIDES = 8  # of a polygon, at most
+SIDES = 8  # sides of a polygon at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Outline:
 
 
 def sample_outline(rng: Rng) -> Outline:
-    """A blob (with probability 0.5), a polygon, or a bar, which is what instruments look like from a distance."""
+    """A blob (with probability 0.5), a polygon, or a bar, which looks like an instrument from a distance."""
     kind = rng.random()
     if kind < 0.5:
         angle_s, reach_s = np.zeros(SIDES), np.full(SIDES, 9.0)

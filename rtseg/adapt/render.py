@@ -164,7 +164,7 @@ def _sample(views: Sequence[tuple[TrainingVideo, int]], at_khw2: Tensor) -> tupl
 
 
 def _alpha(pasted: Sequence[PastedObject], ids_khw: Tensor, at_khw2: Tensor, scale_k: Float32) -> Tensor:
-    """How much of each pixel the pasted object covers, 0..1, [k, S, S]."""
+    """The share of each pixel that the pasted object covers, 0..1, [k, S, S]."""
     device, alpha_khw = at_khw2.device, torch.empty_like(at_khw2[..., 0])
     cut_out = [k for k, one in enumerate(pasted) if one.outline is None]
     if cut_out:
@@ -184,7 +184,7 @@ def _alpha(pasted: Sequence[PastedObject], ids_khw: Tensor, at_khw2: Tensor, sca
 
 
 def _is_inside(videos: Sequence[TrainingVideo], at_khw2: Tensor) -> Tensor:
-    """Whether each point lies inside its video's frame, not in a reflection of it."""
+    """Whether each point is inside its video's frame, and not in a reflection of it."""
     last = torch.tensor([video.size_wh for video in videos], device=at_khw2.device)[:, None, None] - 1
     return ((at_khw2 >= 0) & (at_khw2 <= last)).all(-1)
 

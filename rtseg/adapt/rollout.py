@@ -37,7 +37,7 @@ class Predicted:
 
     @staticmethod
     def merge(parts: list[Predicted], rows: list[Tensor]) -> Predicted:
-        """The chosen masks of all objects, of predictions for some of them; `rows` are the objects of each part."""
+        """The chosen masks of all objects, merged from parts for some of them. `rows`: the objects of each part."""
         order = torch.cat(rows).argsort()
         return Predicted(
             *(torch.cat([getattr(p, name) for p in parts])[order] for name in ("logits_b1hw", "score_b", "pointer_bd"))
@@ -57,7 +57,7 @@ def fifo(times: list[int], now: int) -> list[tuple[int, int]]:
 
 
 def random_subset(rng: Rng) -> SelectMemories:
-    """The newest memory and a random few others, as a pruned memory bank may hold; slots by rank, or random."""
+    """A selection of the newest memory and a few random others, like a pruned bank; slots by rank, or random."""
 
     def select(times: list[int], _now: int) -> list[tuple[int, int]]:
         if not times:
@@ -101,7 +101,7 @@ class Rollout:
         return Predicted(chosen.logits_b1hw, found.score_b, chosen.pointer_bc, found.logits_bkhw, found.iou_bk)
 
     def remember(self, own: Features, predicted: Predicted, now: int, prompted: bool) -> None:
-        """Store the memory of this frame. A prompted one is a conditioning memory, which is always attended to."""
+        """Store the memory of this frame. A prompted frame's is a conditioning memory, which attention always reads."""
         full_b1hw = upsample(predicted.logits_b1hw, self.net.image_size)
         full_b1hw = certain(full_b1hw) if prompted else full_b1hw
         memory = _Memory(now, self.net.remember(own, full_b1hw, predicted.score_b), predicted.pointer_bd)
@@ -111,7 +111,7 @@ class Rollout:
             self._recent = [*self._recent, memory][-POINTERS:]
 
     def _tokens(self, now: int) -> MemoryTokens:
-        """The memory tokens of all objects. They remember the same frames, so positions are made once, unpadded."""
+        """The memory tokens of all objects. All have memories of the same frames, so positions are computed once."""
         net = self.net
         selected = self.select([m.time for m in self._recent], now)
         memories = [*self._conditioning, *(self._recent[i] for i, _ in selected)]

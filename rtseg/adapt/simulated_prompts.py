@@ -1,4 +1,4 @@
-"""Simulated prompts, made from the true masks: masks, boxes, points, and clicks where the network is wrong.
+"""Simulated prompts, derived from the true masks: masks, boxes, points, and clicks where the network is wrong.
 
 All functions work on the device, for B objects at once; `generator` draws the random numbers.
 """
@@ -57,7 +57,7 @@ def corrected_prompts(
 ) -> PromptBatch:
     """`before` plus `clicks` clicks where the predicted mask (logits [b, 1, 4g, 4g]) differs from the true one.
 
-    A click is labelled as the true mask is there. If the masks do not differ, it is inside the object.
+    A click's label is the true mask's value there. If the masks do not differ, the click is inside the object.
     """
     scale = mask_bhw.shape[-1] // logits_b1hw.shape[-1]
     truth_bhw = F.avg_pool2d(mask_bhw[:, None].float(), scale)[:, 0] > 0.5
@@ -78,7 +78,7 @@ def corrected_prompts(
 def _random_pixel(mask_bhw: Tensor, generator: torch.Generator) -> Tensor:
     """A random pixel (x, y) of each mask, [b, 2]; of the whole image if a mask is empty."""
     width = mask_bhw.shape[-1]
-    # The pixel with the largest random number, negated outside the mask: one draw, and no wait for the device.
+    # The pixel with the largest random number, negated outside the mask: one draw, without waiting for the device.
     draw_bhw = torch.rand(mask_bhw.shape, generator=generator, device=mask_bhw.device)
     pick_b = torch.where(mask_bhw.bool(), draw_bhw, -draw_bhw).flatten(1).argmax(1)
     return torch.stack((pick_b % width, pick_b // width), 1).float()

@@ -35,11 +35,11 @@ Record = dict[str, Any]
 
 
 def train(config: TrainConfig, data: Path, out: Path, device: str = "auto", threads: int | None = None) -> Record:
-    """Train to the end; returns the last loss and the result of the validation.
+    """Train to the end. Returns the path of the weights, the last loss and the result of the validation.
 
-    Paths in `config` are relative to `data`. The training resumes if `out` holds a checkpoint. `device` is auto, cpu,
-    cuda, or cuda:N; `threads` are those of the CPU (None: torch's choice). `ConfigError` if the configuration, the data
-    or the checkpoint do not fit, `EngineError` if the device cannot be used.
+    Paths in `config` are relative to `data`. The training resumes if `out` has a checkpoint. `device` is auto, cpu,
+    cuda, or cuda:N; `threads` are those of the CPU (None: torch's choice). Raises `ConfigError` if the configuration,
+    the data or the checkpoint do not fit together, `EngineError` if the device cannot be used.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,9 +62,9 @@ def train(config: TrainConfig, data: Path, out: Path, device: str = "auto", thre
 
 
 def run(trainer: Trainer, out: Path, validation: Validate) -> Record:
-    """Train to the end of the last phase; `validation` is called with the averaged network at intervals and at the end.
+    """Train to the end of the last phase. `validation` is called with the averaged network at intervals and at the end.
 
-    A signal or an error leaves a checkpoint of the last complete step.
+    After a signal or an error there is a checkpoint of the last complete step.
     """
     with _log(out / "log.jsonl", trainer.step) as log:
 
@@ -88,7 +88,7 @@ def run(trainer: Trainer, out: Path, validation: Validate) -> Record:
 
 
 def _loop(trainer: Trainer, write: Callable[[Record], None], run_validation: Callable[[], object]) -> Record:
-    """Run all remaining steps; returns the last loss, if there is one."""
+    """Run all remaining steps. Returns the last loss, if there is one."""
     records: list[dict[str, float]] = []
     saved, steps, last = trainer.elapsed, trainer.config.steps, {}
     interval = max(1, steps // VALIDATIONS)
@@ -129,7 +129,7 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Lock the folder; `ConfigError` if another training holds it, `OutputError` if it cannot be written."""
+    """Lock the folder. Raises `ConfigError` if another training uses it, `OutputError` if it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
@@ -145,7 +145,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _log(path: Path, step: int) -> Iterator[TextIO]:
-    """The log file, without incomplete lines and without records of steps after `step`, which a kill may have left."""
+    """Open the log file, and remove incomplete lines and records of steps after `step`, which a kill may have left."""
     try:
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         path.write_text("".join(line for line in lines if line.endswith("\n") and _step(line) <= step), "utf-8")

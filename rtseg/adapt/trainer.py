@@ -36,16 +36,16 @@ MakeSampler = Callable[[Phase], BatchSampler]  # the sampler of a phase: its ima
 
 
 class Trainer:
-    """A network in training, with its optimizer, weight average and step. Owns the folder `out`."""
+    """A network in training, with its optimizer, weight average and step. It alone writes to the folder `out`."""
 
     def __init__(
         self, config: TrainConfig, make_sampler: MakeSampler, out: Path, device: torch.device, bf16: bool = True,
         meter: MemoryMeter | None = None,
     ) -> None:  # fmt: skip
-        """Start a training, or resume it if `out` holds a checkpoint.
+        """Start a training, or resume it if `out` has a checkpoint.
 
-        `make_sampler` gives the batches of a phase. `meter` measures the device's memory (None: as a GPU's, on a GPU).
-        `ConfigError` if the checkpoint is of another training, `WeightsError` if it is damaged.
+        `make_sampler` makes the sampler of a phase. `meter` measures the device's memory (None: only that of a GPU).
+        Raises `ConfigError` if the checkpoint is of another training, `WeightsError` if it is damaged.
         """
         torch.manual_seed(config.seed)
         self._meter = GpuMemoryMeter(device) if meter is None and device.type == "cuda" else meter
@@ -79,7 +79,7 @@ class Trainer:
         return net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _teacher_of(self, phase: Phase) -> Sam2 | None:
-        """The network whose features this phase trains on, or None."""
+        """The teacher, if this phase trains on its features; else None."""
         teacher = self.config.teacher if phase.loss == FEATURES else None
         return None if teacher is None else self._load_teacher(teacher, phase.image_size)
 
@@ -161,15 +161,16 @@ class Trainer:
         return features_loss(self.net.encode_image(image_nchw), target), {}
 
     def _gradients(self, batch: Batch, micro_batch: int) -> dict[str, Tensor]:
-        """Accumulate the gradients of a batch over micro-batches of this many clips; returns the means to log.
+        """Accumulate the gradients of a batch over micro-batches of this many clips. Returns the means to log.
 
-        A micro-batch is weighted by its objects, or by its clips if features are trained: its loss is their mean.
+        The loss of a micro-batch is the mean over its objects, or over its clips if features are trained: so it is
+        weighted by their number.
         """
         self.optimizer.zero_grad()
         self.net.train()
         parts, totals = batch.split(micro_batch), dict[str, Tensor]()
         counts = [len(p.image_ntchw) if self.teacher else len(p.clip_b) for p in parts]
-        weights: dict[str, float] = {}  # objects, or clips, that each logged total is over
+        weights: dict[str, float] = {}  # the number of objects, or clips, in each logged total
         for k, (part, count) in enumerate(zip(parts, counts, strict=True)):
             if not count:
                 continue
@@ -185,7 +186,7 @@ class Trainer:
         return {name: total / weights[name] for name, total in totals.items()}
 
     def _gradients_in_memory(self, batch: Batch) -> dict[str, Tensor]:
-        """`_gradients` with the largest micro-batch that fits into the device's memory; halved if it does not fit."""
+        """`_gradients` with the largest micro-batch that fits into the device's memory; halved if memory is full."""
         first_step, count = self.step - self.config.at(self.step)[1], len(batch.image_ntchw)
         if self._meter is None:
             return self._gradients(batch, count)
@@ -201,11 +202,11 @@ class Trainer:
                         f"step {self.step}: out of GPU memory with one clip of {self.phase.length} frames at"
                         f" {self.phase.image_size} pixels; lower length, objects or image_size"
                     ) from e
-            # Outside the handler, because the exception holds tensors of the failed step.
+            # Outside the handler, because the exception keeps tensors of the failed step alive.
             self._set_micro_batch(first_step, even_size(count, clips // 2), count, "out of memory")
 
     def _measure(self, first_step: int, batch: Batch) -> None:
-        """Choose the micro-batch size by measuring a few clips of a batch; the weights do not change."""
+        """Choose the micro-batch size by measuring a few clips of a batch. The weights do not change."""
         meter, count = self._meter, len(batch.image_ntchw)
         assert meter is not None
 
@@ -226,7 +227,10 @@ class Trainer:
         self.log({"step": self.step, "clips": clips, "at once": micro_batch, "why": why})
 
     def run_step(self) -> dict[str, float]:
-        """Run one optimization step; returns its log record. `EngineError` after too many steps without numbers."""
+        """Run one optimization step and return its log record.
+
+        Raises `EngineError` after too many steps with gradients that are not finite.
+        """
         begin, config = time.perf_counter(), self.config
         phase, age = config.at(self.step)
         if phase is not self.phase:
@@ -255,7 +259,7 @@ class Trainer:
         }
 
     def _update(self, norm: Tensor, rate: float, age: int) -> None:
-        """Update weights and average, in step `age` of the phase; the weights stay if the gradients are not finite."""
+        """Update weights and average in step `age` of the phase. Weights are kept if the gradients are not finite."""
         self.consistent = False
         finite = bool(torch.isfinite(norm))  # waits for the GPU
         if finite:

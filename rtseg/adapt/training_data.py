@@ -28,13 +28,13 @@ PARTS = 0.2  # probability that shaft, wrist and jaws of a tool are separate obj
 LEAVES = 0.5  # probability that a clip shows an instrument leaving the image, and mostly coming back
 ASPECT, LONG_S = 1.33, 120.0
 POOL, POOL_LENGTH = 800, 12  # videos that a GPU renders in advance, and frames of each: 4 GB at 320 pixels
-PASTED_FROM = 8  # synthetic videos that pasted objects are cut from
+PASTED_FROM = 8  # how many synthetic videos pasted objects are cut from
 
 
 class TrainingData:
-    """Reads the training data of a configuration for its phases; paths in it are relative to `data`.
+    """Reads the training data of a configuration for its phases. Paths in it are relative to `data`.
 
-    `ConfigError` if the configuration asks for synthetic scenes that are held out for evaluation.
+    Raises `ConfigError` if the configuration asks for synthetic scenes that are held out for evaluation.
     """
 
     def __init__(self, config: TrainConfig, data: Path, device: torch.device) -> None:
@@ -81,7 +81,7 @@ class TrainingData:
 
 
 def open_material(material: Material, data: Path) -> Dataset:
-    """Open the sequences that an entry of a configuration names; `ConfigError` or `SourceError`."""
+    """Open the sequences that an entry of a configuration names. Raises what `open_dataset` raises."""
     path = material.path if material.path.startswith("synthetic:") else data / material.path
     return open_dataset(path, material.layout, material.sequences)
 
@@ -102,7 +102,7 @@ class SyntheticScenes:
         return TrainingVideo(f"endoscope-{seed}", image_t3hw, _object_ids(ids_thw, parts_thw, parts))
 
     def pool(self, rng: Rng, videos: int, length: int, device: torch.device) -> list[TrainingVideo]:
-        """Render longer videos on a GPU once: during training, the CPU could not render them fast enough."""
+        """Render longer videos on a GPU once, because the CPU cannot render them fast enough during training."""
         render = BatchRenderer(device)
         samples = [self._sample_times(rng, length) for _ in range(videos)]
         with ThreadPoolExecutor() as threads:  # a scene is painted by OpenCV, which releases the interpreter's lock

@@ -1,6 +1,6 @@
-"""Videos that training clips are made of: tensors in memory, read once, from any layout that `rtseg eval` reads.
+"""Videos for training clips: tensors in memory, read once, from any layout that `rtseg eval` reads.
 
-Only the sequences that a configuration names are read. Videos without labels are used too: as background, and as
+Only the sequences that a configuration names are read. Videos without labels are used, too, as background and as
 texture for pasted objects.
 """
 
@@ -21,7 +21,7 @@ from ..base.types import ImageU8
 from ..data.dataset import Sequence
 from ..grab import open_source
 
-FIRST_PASTED_ID = 200  # of the objects that are pasted over a video; its own objects have lower ids
+FIRST_PASTED_ID = 200  # the first id of objects pasted over a video; the video's own objects have lower ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class TrainingVideo:
 def read_video(sequence: Sequence, short_side: int, every: int = 1) -> TrainingVideo:
     """Read every `every`-th frame of a sequence onto the CPU, if all its objects are annotated there.
 
-    Frames are downscaled to `short_side` pixels. Where objects overlap, the one with the higher id is in front.
+    Frames are downscaled to `short_side` pixels. Where objects overlap, the one with the higher id is in front. Raises
     `ConfigError` if there is no such frame, or an id of `FIRST_PASTED_ID` or more.
     """
     images, ids = [], []

@@ -17,13 +17,13 @@ from ..sam2 import Sam2
 from .config import Material, TrainConfig
 from .training_data import open_material
 
-SEED = re.compile(r"[?&]seed=(\d+)")  # the first seed of a uri
+SEED = re.compile(r"[?&]seed=(\d+)")  # finds the first seed of a uri
 
 
 def held_out(config: TrainConfig, data: Path) -> dict[str, Dataset]:
-    """The validation data sets, by name; `ConfigError` if the training uses one of their sequences.
+    """The validation data sets, by name. Raises `ConfigError` if the training uses one of their sequences.
 
-    That includes synthetic scenes, and videos used for texture only.
+    This includes synthetic scenes, and videos that are used only for texture.
     """
     require()
     used = {place for material in config.videos for place in _places(material, data)}
@@ -50,7 +50,7 @@ def _used_scene(config: TrainConfig, material: Material) -> set[tuple[str, str]]
 
 
 def _used_texture(config: TrainConfig, material: Material, data: Path) -> set[tuple[str, str]]:
-    """The validation sequences whose folder is, holds, or lies in a texture's folder."""
+    """The validation sequences whose folder is a texture's folder, contains one, or is in one."""
     folder = (data / material.path).resolve()
     found: set[tuple[str, str]] = set()
     for texture in ((data / texture.path).resolve() for texture in config.textures):
@@ -63,7 +63,7 @@ def _used_texture(config: TrainConfig, material: Material, data: Path) -> set[tu
 
 
 def _places(material: Material, data: Path) -> set[tuple[str, str]]:
-    """Folder and name of each sequence of an entry."""
+    """The folder and the name of each sequence of an entry."""
     folder = str((data / material.path).resolve())
     return {(folder, sequence.name) for sequence in open_material(material, data).sequences}
 
@@ -73,7 +73,7 @@ def _annotated(sequence: Sequence) -> int:
 
 
 def _numbered(datasets: list[Dataset]) -> list[tuple[int, Dataset]]:
-    """Each data set, and how many before it have the same name."""
+    """Each data set with the number of those before it that have the same name."""
     names = [dataset.name for dataset in datasets]
     return [(names[:k].count(dataset.name), dataset) for k, dataset in enumerate(datasets)]
 
