@@ -1,9 +1,9 @@
-"""`rtseg VERB`: reads the words, runs the verb's function, and shows what it returned.
+"""`rtseg VERB`: parses the command line, runs the verb's function, and shows the result.
 
-Each package with verbs lists them in its `commands.py`, as `base.verb.Verb` values: a verb's help, options, example and
-function stand together there. This file only collects them, and turns every ending into an exit code and a last line:
-0 done; 2 a mistake of the user's (one line on stderr says which); 1 a failure, of ours or of what was read; 130 Ctrl-C.
-With `--json` the last line of stdout is one JSON document, also for an error. Progress goes to stderr.
+Each package with verbs lists them in its `commands.py` as `base.verb.Verb` values, with help, options, example and
+function together. This file only collects them, and gives every run an exit code and a last line: 0 success; 2 a
+mistake of the user (one line on stderr names it); 1 a failure of rtseg or of the input; 130 Ctrl-C. With `--json` the
+last line of stdout is one JSON document, also for an error. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VERBS = (*live.VERBS, *offline.VERBS, *publish.VERBS, *build.VERBS, *evaluate.VE
 
 
 def make_parser() -> Parser:
-    """The parser of all verbs; its result has `run`, the verb's function."""
+    """The parser of all verbs. Its result has the verb's function as `run`."""
     parser = Parser(
         prog="rtseg",
         description="SAM 2 masks on surgical video, live and offline. For research only; not a medical device.",
@@ -49,11 +49,11 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run one verb and return the exit code. `argv`: the words after `rtseg`; None: those of the process."""
     open_standard_streams()
     argv = [_not_option(word) for word in (sys.argv[1:] if argv is None else argv)]
     as_json = "--json" in argv
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads share cores with our others
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # set before torch starts: its threads share cores with others
     fail = partial(_fail, " ".join(["rtseg", *argv[:1]]), as_json)
     stop_on_signals()
     atexit.register(gc.freeze)  # a last garbage collection over all of torch's objects would take 0.35 s
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def stop_on_signals() -> None:
-    """Have SIGTERM and SIGHUP, by which a service manager stops us, end the verb as Ctrl-C does: it cleans up."""
+    """Make SIGTERM and SIGHUP, which service managers send, end the verb like Ctrl-C, so that it cleans up."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -93,7 +93,7 @@ def stop_on_signals() -> None:
 
 
 def _not_option(word: str) -> str:
-    """A word that names an existing file like `-a.mp4`, written so that no parser takes it for an option."""
+    """A word; if it names an existing file like `-a.mp4`, with `./` in front so that it is not parsed as an option."""
     return f"./{word}" if word.startswith("-") and "." in word and is_there(Path(word)) else word
 
 
@@ -121,7 +121,7 @@ def _fail(
         print(f"{name}: {line}", file=sys.stderr)
     if as_json and error is not None:
         with suppress(OSError):
-            line = getattr(error, "public", line)  # some advice is for the terminal alone: a password is in it
+            line = getattr(error, "public", line)  # some texts are only for the terminal, because they show a password
             document = {**(report or {}), "ok": False, "error": line, "kind": type(error).__name__}
             print(json.dumps(document, default=str), flush=True)
     return code
