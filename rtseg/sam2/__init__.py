@@ -1,6 +1,6 @@
-"""What the network is: SAM 2 in plain torch modules, its presets, its weights. Knows nothing above it.
+"""The network: SAM 2 in plain torch modules, its presets and its weights. Imports nothing from the layers above it.
 
-Presets and values need no torch. What needs it is imported when it is first used.
+Presets and values need no torch. Modules that need torch are imported on first use.
 """
 
 from __future__ import annotations

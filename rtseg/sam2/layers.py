@@ -92,7 +92,7 @@ class Attention(nn.Module):
 
 
 def uploaded(x: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on a device, to a GPU through pinned memory, which torch reuses, so that the host does not wait."""
+    """A tensor on a device. To a GPU it goes through pinned memory, which torch reuses: the host does not wait."""
     device = torch.device(device)
     if device.type != "cuda" or x.device == device:
         return x.to(device)

@@ -96,7 +96,7 @@ class MemoryTokenizer:
         maps = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)  # [t, g * g, M]
         rows = torch.stack([slot_table[slot] for slot in recall.slots]).view(
             -1, 1, p.memory_dim
-        )  # no index list to upload
+        )  # no index list, which would have to be uploaded
         cells = self.cells.to(maps)
         pointers = recall.pointers_pc.reshape(-1, p.memory_dim)
         ages = pointers.new_zeros(len(recall.ages), p.memory_dim)

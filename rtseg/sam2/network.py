@@ -1,4 +1,4 @@
-"""SAM 2 (arXiv 2408.00714) as four verbs, and the choices that its video predictor makes between them.
+"""SAM 2 (arXiv 2408.00714) as four verbs, and the choices that its video predictor makes between the verbs.
 
 Attribute names are those of the published checkpoints, which therefore load without renaming.
 """
@@ -40,7 +40,7 @@ class Sam2(nn.Module):
         self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim) if preset.pointer_time else None
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(preset.num_maskmem, 1, 1, memory_dim))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, dim))
-        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, dim))  # in every checkpoint, used by none
+        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, dim))  # in every checkpoint, but unused
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
         if preset.no_object_in_memory:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
@@ -52,7 +52,7 @@ class Sam2(nn.Module):
 
     @torch.no_grad()
     def bake(self) -> Sam2:
-        """Compute once what depends on the weights alone, for inference: later changes of the weights are ignored."""
+        """For inference, compute once what depends only on the weights. Later changes of the weights are ignored."""
         self.image_encoder.trunk.baked = self.image_encoder.trunk.positions(self.image_size // 4)
         self.baked_grid = self.sam_prompt_encoder.pe_layer.grid(self.grid)
         self.tokenizer.cells = self.tokenizer.cells.to(self.maskmem_tpos_enc)
@@ -77,7 +77,7 @@ class Sam2(nn.Module):
         if len(known) == len(recalls):
             every_bchw: Tensor = self.memory_attention(top_bchw, tokens)
             return every_bchw
-        # One by one: an index list would be uploaded to a GPU, and the host would wait for that.
+        # One by one: an index list would be uploaded to the GPU, and the host would wait for the upload.
         attended = iter(self.memory_attention(torch.stack([top_bchw[i] for i in known]), tokens))
         return torch.stack([fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)])
 
@@ -94,9 +94,9 @@ class Sam2(nn.Module):
         return found
 
     def decode(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
-        """One mask for each object. Where the object score says absent, the mask is empty and the pointer says so.
+        """One mask for each object. If the object score means absent, the mask is empty and the pointer means absence.
 
-        A mask prompt is the answer itself, whatever is remembered: `conditioned_bchw` is not read then.
+        A mask prompt is itself the answer, whatever the memories: `conditioned_bchw` is then not read.
         """
         if prompts.answer_b1hw is not None:
             return self.from_mask(features, prompts.answer_b1hw)
@@ -115,7 +115,7 @@ class Sam2(nn.Module):
         )
 
     def pointer(self, tokens_bc: Tensor, score_b: Tensor) -> Tensor:
-        """Object pointers [b, D] from mask tokens; an absent object has the one pointer that means absence."""
+        """Object pointers [b, D] from mask tokens; an absent object gets the pointer that means absence."""
         pointer_bc: Tensor = self.obj_ptr_proj(tokens_bc)
         return pointer_bc.where(score_b[:, None] > 0, self.no_obj_ptr.to(pointer_bc))
 
@@ -138,7 +138,7 @@ class Sam2(nn.Module):
         return score_b, self.pointer(candidates.tokens_bkc[:, 0], decoded_score_b)
 
     def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor) -> Tensor:
-        """Memories [b, M, g, g] of masks [b, 1, S, S]; those of prompted objects have gone through `certain`."""
+        """Memories [b, M, g, g] of masks [b, 1, S, S]; masks of prompted objects must come from `certain`."""
         memory_bchw: Tensor = self.memory_encoder(features.top, mask_logits_b1hw.sigmoid() * 20 - 10)
         if not self.preset.no_object_in_memory:
             return memory_bchw
@@ -157,12 +157,12 @@ def downsampled(logits_b1hw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def certain(logits_b1hw: Tensor) -> Tensor:
-    """Logits far from 0: SAM 2 remembers a prompted mask as 0 or 1, a tracked one as it is."""
+    """Logits far from 0: SAM 2 remembers a prompted mask as 0 or 1, and a tracked mask unchanged."""
     return torch.where(logits_b1hw > 0, 100.0, -100.0).to(logits_b1hw)
 
 
 def _picked(x_bk: Tensor, index_b: Tensor) -> Tensor:
-    """`x_bk[i, index_b[i]]` for each i; whatever axes follow stay."""
+    """`x_bk[i, index_b[i]]` for each i; all later axes are kept."""
     index_b1 = index_b.view(-1, *(1,) * (x_bk.ndim - 1)).expand(-1, 1, *x_bk.shape[2:])
     return x_bk.gather(1, index_b1)[:, 0]
 

@@ -16,7 +16,7 @@ from ..base.documents import read_toml
 from ..base.errors import ConfigError, did_you_mean
 from ..base.schema import Text, convert, mistake
 
-MAX_SIZE = 8192  # of any number of a network: with a larger one its weights fit into no machine
+MAX_SIZE = 8192  # of any number in a preset: with a larger one the weights would fit into no machine
 
 Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
 Index = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
@@ -51,7 +51,7 @@ class Preset:
     pointer_time: bool = True  # 2.1: object pointers carry their age
 
     def __post_init__(self) -> None:
-        """Raise for the first number with which the layers would not fit together."""
+        """Raise an error for the first number that makes the layers incompatible."""
         blocks = sum(self.stages)
         for key, fits, expected in (
             ("heads", self.embed_dim % self.heads == 0, "a divisor of embed_dim"),

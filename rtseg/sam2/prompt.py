@@ -13,7 +13,7 @@ from .values import PromptBatch
 
 
 def on_device(prompts: PromptBatch, device: torch.device | str) -> PromptBatch:
-    """The same prompts as tensors on a device."""
+    """The prompts as tensors on a device."""
     given = (prompts.points_bpc, prompts.labels_bp, prompts.mask_b1hw, prompts.answer_b1hw)
     return PromptBatch(*(None if array is None else uploaded(torch.as_tensor(array), device) for array in given))
 
@@ -40,7 +40,7 @@ class RandomPositions(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Sparse tokens [b, p + 1, D] and a dense map [b, D, g, g] (or [1, D, 1, 1] where no mask is given)."""
+    """Sparse tokens [b, p + 1, D] and a dense map [b, D, g, g] (or [1, D, 1, 1] without a mask)."""
 
     def __init__(self, preset: Preset, image_size: int) -> None:
         super().__init__()

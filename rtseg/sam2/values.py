@@ -1,6 +1,6 @@
 """What the four verbs take and return: named arrays of the engine's own library, torch or numpy.
 
-Only `PromptBatch` come from outside, as numpy; an engine makes of them what it needs.
+Only `PromptBatch` comes from the caller, as numpy; an engine converts it to what it needs.
 
 Axes: n images, b objects, t memories, p points or pointers, k masks of one object, c channels, h and w cells.
 g = image_size / 16; D and M are the preset's `dim` and `memory_dim`.
@@ -18,7 +18,7 @@ Array = Any
 """A `torch.Tensor` or a `numpy.ndarray`, depending on the engine."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
-ABSENT_LOGIT = -1024.0  # every pixel of an object that is not there
+ABSENT_LOGIT = -1024.0  # of every pixel of an absent object
 CLAMP_LOGIT = 32.0  # bounds an earlier mask that is fed back with a correction
 
 
@@ -40,7 +40,7 @@ class Remembered:
     """One frame of one object, as `remember` wrote it: the memory `map_chw` [M, g, g].
 
     `keys_lnd` [layers, g * g, D] are its keys for each attention layer, projected and rotated, if the engine computes
-    them only once. Nobody but the engine reads them.
+    them only once. Only the engine reads them.
     """
 
     map_chw: Array
@@ -49,7 +49,7 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recall:
-    """What attention reads of one object's bank on one frame.
+    """The part of one object's memory bank that attention reads on one frame.
 
     `memories` are t spatial memories; `slots[t]` is the row of the temporal position table of each
     (`num_maskmem - 1` for a conditioning memory, 0 for the newest other one, 1 for the one before it, ...).
@@ -63,7 +63,7 @@ class Recall:
 
     @staticmethod
     def from_maps(maps_tchw: Array, slots: tuple[int, ...], pointers_pc: Array, ages: tuple[int, ...]) -> Recall:
-        """A recall of spatial memories that are given as maps [t, M, g, g]."""
+        """A recall of spatial memories, given as maps [t, M, g, g]."""
         return Recall([Remembered(m) for m in maps_tchw], slots, pointers_pc, ages)
 
 
@@ -73,7 +73,7 @@ class PromptBatch:
 
     `points_bpc` [b, p, 2] are (x, y) in pixels of the network's image, `labels_bp` [b, p]: 1 object, 0 background,
     2 and 3 the corners of a box. `mask_b1hw` [b, 1, 4g, 4g] are logits of an earlier mask to correct, or None.
-    `answer_b1hw` [b, 1, S, S], 0 or 1, is a mask prompt, which is the answer itself, or None.
+    `answer_b1hw` [b, 1, S, S], 0 or 1, is a mask prompt, which is itself the answer, or None.
     """
 
     points_bpc: Array

@@ -18,7 +18,7 @@ from ..base.errors import OutputError, WeightsError
 State = dict[str, Tensor]
 
 _HEAD = r"(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head)|object_pointer_proj)"
-# transformers' names to Meta's. The rules apply in this order, each to what the ones before it left.
+# transformers' names to Meta's. The rules apply in this order, each to the result of the previous ones.
 _RENAMES = [(re.compile(old), new) for old, new in (
     (_HEAD + r"\.layers\.0\.", r"\1.layers.1."),
     (_HEAD + r"\.proj_in\.", r"\1.layers.0."),
@@ -95,7 +95,7 @@ def read_state(path: Path) -> State:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # a damaged pickle can fail in any way, by an IndexError for one
+    except Exception as e:  # a damaged pickle can raise any exception, for example IndexError
         kind = "safetensors file" if path.suffix == ".safetensors" else "weights file"
         raise WeightsError(f"{path}: not a readable {kind}; expected SAM 2 weights as .pt or .safetensors") from e
     if isinstance(state, dict) and "average" in state:
@@ -110,7 +110,7 @@ def read_state(path: Path) -> State:
 def save_weights(
     network: nn.Module, path: str | Path, *, half: bool = True, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write safetensors under Meta's names, in fp16 if `half`; complete or not at all. `OutputError` if it cannot."""
+    """Write safetensors under Meta's names, in fp16 if `half`; no partial file is left. `OutputError` if it fails."""
     from safetensors.torch import save
 
     path = Path(path)
@@ -118,7 +118,7 @@ def save_weights(
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in network.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(save(state, metadata))  # `save_file` would make it readable by its owner alone
+        partial.write_bytes(save(state, metadata))  # with `save_file` only its owner could read it
         partial.replace(path)
     except OSError as e:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The `onnx` runtime: the network as ONNX graphs in ONNX Runtime. No compiler and no torch where the graphs are there.
+"""The `onnx` runtime: the network as ONNX graphs in ONNX Runtime. Installed graphs need no compiler and no torch.
 
 `runtime = "onnx"` runs on the CPU; "onnx:cuda", "onnx:openvino", ... on another execution provider of ONNX Runtime.
 """

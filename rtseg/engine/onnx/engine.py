@@ -1,6 +1,6 @@
-"""The engine: numpy in and out, every verb a graph. No torch.
+"""The engine: numpy in and out, one graph for each verb, no torch.
 
-Maps are kept channels last, as the graphs give and take them, and shown to others as views with channels first.
+Maps are stored channels last, as the graphs take and return them; callers get views with channels first.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..static.engine import StaticEngine
 from .ports import TRACKED
 from .session import Graph, version
 
-NO_POINT = -1  # the label of a point that is none: SAM 2 gives one where nobody prompts
+NO_POINT = -1  # the label of the empty point that SAM 2 takes when nothing is prompted
 FILLED = 5  # a provider other than the CPU's compiles for fixed shapes: objects come in as many slots as there can be
 
 
 class OnnxEngine(StaticEngine):
-    """The graphs of one folder in ONNX Runtime. Those of every frame are opened at once, the others on first use."""
+    """The graphs of one folder in ONNX Runtime. Graphs of tracked frames are opened at once, others on first use."""
 
     def __init__(
         self, folder: Path, preset: Preset, recipe: Recipe, weights_hash: str, provider: str, threads: int
@@ -41,7 +41,7 @@ class OnnxEngine(StaticEngine):
         for name in TRACKED:
             self._graph(name)
         plan = recipe.memory
-        # Padding costs the CPU its work; others compile a graph anew for every new shape.
+        # On the CPU padding costs time; other providers compile a graph anew for every new shape.
         self._slots, self._pointers = 0, 1
         if provider != "cpu":
             self._slots, self._pointers = plan.most_slots(preset.num_maskmem), max(1, plan.most_pointers())
@@ -79,7 +79,7 @@ class OnnxEngine(StaticEngine):
             top_1hwd=_last(features.top), logits_b1hw=_float(logits_b1hw), score_b=_float(score_b),
             certain_b=np.array(prompted, bool),
         )  # fmt: skip
-        if len(tokens_bnm) > 1:  # copies: a view would keep the whole batch alive while any one object remembers it
+        if len(tokens_bnm) > 1:  # copies: one object's view would keep the memory of the whole batch alive
             return [self._remembered(t.copy(), k.copy()) for t, k in zip(tokens_bnm, keys_blnd, strict=True)]
         return [self._remembered(tokens_bnm[0], keys_blnd[0])]
 
@@ -91,7 +91,7 @@ class OnnxEngine(StaticEngine):
         return True
 
     def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Float32:
-        """Objects together, each padded to the one that remembers most; what is padded is masked, and so exact."""
+        """All objects in one run, padded to the most memories of any. The padding is masked: the result is exact."""
         p, n = self.preset, (self.image_size // 16) ** 2
         b, layers = len(recalls), p.attention_layers
         t = max(self._slots, *(len(r.slots) for r in recalls), 1)
@@ -113,7 +113,7 @@ class OnnxEngine(StaticEngine):
         return _first(found[0])
 
     def _prompt_inputs(self, prompts: PromptBatch) -> dict[str, npt.NDArray[np.generic]]:
-        """Points and an earlier mask as the graph takes them; it always takes both, and is told what is none."""
+        """Points and an earlier mask. The graph always takes both; a label and a flag mark those that are absent."""
         points_bp2, labels_bp = _float(prompts.points_bpc), np.asarray(prompts.labels_bp, np.int64)
         b, side = len(points_bp2), self.image_size // 4
         if not points_bp2.shape[1]:
@@ -136,7 +136,7 @@ def _float(x: Array) -> Float32:
 
 
 def _last(x_bchw: Array) -> Float32:
-    """Channels last, as a graph takes them: no copy of what a graph gave."""
+    """A map with channels last, as a graph takes it: no copy if it came from a graph."""
     return np.ascontiguousarray(np.moveaxis(np.asarray(x_bchw, np.float32), -3, -1))
 
 

@@ -1,6 +1,6 @@
-"""Graphs made from a network: exported, simplified, and written as one folder. Needs torch and onnx; a second or two.
+"""Exports a network as graphs, simplifies them and writes them as one folder, in a second or two. Needs torch and onnx.
 
-`python -m rtseg.engine.onnx.export` writes those that the package ships.
+`python -m rtseg.engine.onnx.export` writes the graphs that the package ships.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 def make_graphs(network: Sam2, folder: Path, progress: Progress = lambda done, of: None) -> None:
     """Write the graphs of a network into an existing folder. `ImportError` if a package is missing."""
-    import onnx  # noqa: F401  # the exporter's own word for its absence is longer
+    import onnx  # noqa: F401  # without it the exporter would raise a longer error
 
     from .graphs import Exporter
 
@@ -41,7 +41,7 @@ def make_graphs(network: Sam2, folder: Path, progress: Progress = lambda done, o
 
 
 def _simplified(graph: bytes) -> Any:
-    """The graph with its constants computed, and nothing in it of the machine that it was made on."""
+    """The graph with its constants computed, and without paths or names of the machine that made it."""
     import tempfile
 
     import onnx
@@ -64,14 +64,14 @@ def _simplified(graph: bytes) -> Any:
 
 
 class _Store:
-    """The constants of all graphs, each once; halves where that loses nothing, as in the weights' own file."""
+    """The constants of all graphs, each once; in fp16 where that is exact, as in the weights file."""
 
     def __init__(self) -> None:
         self.data = bytearray()
         self._places: dict[bytes, int] = {}
 
     def take(self, model: Any) -> None:
-        """Move the constants of a graph here."""
+        """Move the constants of a graph into this store."""
         import onnx
 
         widened = []

@@ -1,13 +1,13 @@
-"""Where the graphs of a network lie: in the package, or in a cache; and what they were made of.
+"""The folders of a network's graphs, in the package or in a cache, and a record of what the graphs were made from.
 
     rtseg/sam2/shipped/onnx/micro-224/          shipped
-    ~/.cache/rtseg/onnx/micro-256-1a2b3c4d/  made at the first opening; $RTSEG_CACHE or $XDG_CACHE_HOME say where else
-        graphs.json                        what it was made of, and the hash of every file; written last
-        encode.onnx ...                    one graph a verb
-        weights.bin                        the constants of them all
+    ~/.cache/rtseg/onnx/micro-256-1a2b3c4d/  made on first use; $RTSEG_CACHE or $XDG_CACHE_HOME change the place
+        graphs.json                        what they were made from, and the hash of every file; written last
+        encode.onnx ...                    one graph for each verb
+        weights.bin                        the constants of all graphs
 
-A folder is used only where everything is what it was. Of what is shipped, the format and the hashes say so; of what is
-cached, the hash of our own sources too.
+A folder is used only if it matches the network and is undamaged. For shipped graphs the format and the hashes of
+preset, weights and files are compared; for cached graphs also the hash of the sources that define them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ...base.files import file_sha256, install_folder
 from ...sam2 import Preset
 from ..recipe import SHIPPED
 
-FORMAT = 1  # of the graphs' ports and files: another number, and none made before is used
+FORMAT = 1  # of the graphs' ports and files; graphs with another number are not used
 SIDECAR, WEIGHTS = "graphs.json", "weights.bin"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What graphs are made of; they are used for nothing else."""
+    """What graphs were made from; they are used only for an equal identity."""
 
     format: int
     network: str  # hash of the preset
@@ -43,18 +43,18 @@ class Identity:
 
 
 def shipped_folder(name: str, image_size: int) -> Path:
-    """Where the package holds the graphs of its own weights, if it has them at this size."""
+    """The package's folder for graphs of its own weights; it may not exist at this size."""
     return SHIPPED / "onnx" / f"{name}-{image_size}"
 
 
 def cached_folder(root: Path, preset: Preset, expected: Identity) -> Path:
-    """Where a cache holds such graphs; other sources of ours have another folder."""
+    """The cache folder of such graphs; other versions of rtseg's sources use another folder."""
     key = hashlib.sha256(f"{sorted(asdict(expected).items())} {sources_hash()}".encode()).hexdigest()
     return root / "onnx" / f"{preset.name}-{expected.image_size}-{key[:12]}"
 
 
 def cache_root() -> Path:
-    """The user's cache."""
+    """The user's cache folder."""
     if given := os.environ.get("RTSEG_CACHE"):
         return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtseg"
@@ -62,7 +62,7 @@ def cache_root() -> Path:
 
 @cache
 def sources_hash() -> str:
-    """The hash of the sources that say what the graphs are."""
+    """The hash of the sources that define the graphs."""
     package, digest = Path(__file__).parents[2], hashlib.sha256()
     folders = ("sam2", "engine/static", "engine/onnx")
     for path in sorted(p for folder in folders for p in (package / folder).glob("*.py")):
@@ -76,7 +76,7 @@ def write_sidecar(folder: Path, identity: Identity) -> None:
 
 
 def check(folder: Path, expected: Identity) -> None:
-    """`EngineError` that names the first thing that is not as expected."""
+    """Raise `EngineError` that names the first difference from `expected`, or the first damaged file."""
     path = folder / SIDECAR
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -98,7 +98,7 @@ def check(folder: Path, expected: Identity) -> None:
 
 
 def install(part: Path, final: Path) -> Path:
-    """Put a complete folder in its place, instead of a damaged one; who comes second takes the first one's."""
+    """Rename a complete folder to `final`, replacing a damaged one. If another process was first, use its folder."""
     if final.is_dir() and not _sound(final):
         install_folder(part, final)
         return final

@@ -1,7 +1,7 @@
-"""The network as ONNX graphs, exported from torch: the only file here that needs it.
+"""The network as ONNX graphs, exported from torch.
 
 A tracked frame is `rtseg.engine.static`; prompts go through `Sam2` as it is written. Maps are channels
-last at every border, as they are inside: transposing them is left to numpy, where it costs nothing.
+last, also as inputs and outputs: numpy transposes them at no cost.
 
 Products are written plainly (scale after the product, no masked fill), in the forms that ONNX Runtime fuses.
 """
@@ -26,7 +26,7 @@ from ..static.network import StaticNetwork
 from ..static.parts import Attention
 from .ports import VERBS, open_axes
 
-OPSET = 20  # the first with Gelu, and the newest that torch's quick exporter knows
+OPSET = 20  # the first with Gelu, and the newest that torch's fast exporter supports
 
 
 class PlainAttention(Attention):
@@ -86,7 +86,7 @@ class Decode(nn.Module):
 
 
 class Remember(nn.Module):
-    """Tokens, and their keys."""
+    """Masks to memory tokens and their keys."""
 
     def __init__(self, static: StaticNetwork) -> None:
         super().__init__()
@@ -129,14 +129,14 @@ class Prompt(nn.Module):
 
 
 class Answer(nn.Module):
-    """A mask that is taken as it is. Its IoU is 1, and nobody draws it: the finer maps are not read."""
+    """A mask prompt as the answer. Its IoU is 1; nothing is decoded, so the finer maps are not read."""
 
     rows: Tensor
 
     def __init__(self, net: Sam2) -> None:
         super().__init__()
         self.net, side = net, 4 * net.grid
-        # Shrinking is linear along each axis: as a product it is exact, which ONNX Runtime's own is not.
+        # Downsampling is linear along each axis. As a product it is exact; ONNX Runtime's resize is not.
         self.register_buffer("rows", downsampled(torch.eye(net.image_size)[None, None], (side, net.image_size))[0, 0])
         unread = (torch.zeros(1, net.preset.dim // by, by * net.grid // 2, by * net.grid // 2) for by in (4, 8))
         self.unread = tuple(unread)
@@ -147,7 +147,7 @@ class Answer(nn.Module):
 
 
 class Rivals(nn.Module):
-    """The two of the three competing masks that lose where nobody prompts."""
+    """The two of the three masks that are not chosen when nothing is prompted."""
 
     def __init__(self, net: Sam2) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Exporter:
         self.static = StaticNetwork(net, PlainAttention())
 
     def examples(self) -> dict[str, Tensor]:
-        """One of every input, for two objects; the exporter looks at types and shapes."""
+        """An example of every input, for two objects; the exporter reads only types and shapes."""
         p, s, g = self.net.preset, self.net.image_size, self.net.grid
         b, t, k, points, n, layers = 2, 3, 4, 5, g * g, p.attention_layers
         yes = torch.ones
@@ -217,11 +217,11 @@ class Exporter:
         return made[name]()
 
     def graph(self, name: str) -> bytes:
-        """One graph, a serialised `ModelProto`."""
+        """One graph as a serialised `ModelProto`."""
         inputs, outputs = VERBS[name]
         examples = self.examples()
         axes = {port: open_axes(port) for port in (*inputs, *outputs)}
-        into: Any = io.BytesIO()  # which the exporter takes, and its annotation does not name
+        into: Any = io.BytesIO()  # the exporter accepts it, but its annotation does not list it
         with quiet_exporter(), torch.no_grad():
             torch.onnx.export(
                 self.module(name), tuple(examples[i] for i in inputs), into, dynamo=False, opset_version=OPSET,
@@ -232,7 +232,7 @@ class Exporter:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """torch's exporter without its warnings: of its future, of packages not needed, of shapes constant on purpose."""
+    """torch's exporter without warnings about deprecation, unneeded packages and intentionally constant shapes."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

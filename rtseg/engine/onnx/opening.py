@@ -1,4 +1,4 @@
-"""From a recipe to its graphs: those in the package, or in the cache, or made now."""
+"""Finds the graphs of a recipe in the package or in the cache, or makes them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 Network = Callable[[], "Sam2"]
 Note = Callable[[str], None]
 
-_TEMPORARY: dict[Path, TemporaryDirectory[str]] = {}  # what no cache would take, until this process ends
+_TEMPORARY: dict[Path, TemporaryDirectory[str]] = {}  # graphs that no cache could hold, until this process ends
 
 
 def open(network: Network, recipe: Recipe, weights_hash: str, built: Path | None) -> OnnxEngine:
-    """The engine of a recipe. `network` makes the network in torch, where there are no graphs yet."""
+    """The engine of a recipe. `network` makes the network in torch; it is called only if there are no graphs yet."""
     provider = provider_of(recipe.runtime)
     need(provider)
     preset = get_preset(recipe.model)
@@ -38,7 +38,7 @@ def open(network: Network, recipe: Recipe, weights_hash: str, built: Path | None
 
 
 def make(network: Sam2, recipe: Recipe, folder: Path, note: Note, pictures: Sequence[ImageU8]) -> dict[str, object]:
-    """The graphs of a network in `folder`."""
+    """Write the graphs of a network into `folder`; the result lists their names."""
     need(provider_of(recipe.runtime))
     from .export import make_graphs
 
@@ -48,7 +48,7 @@ def make(network: Sam2, recipe: Recipe, folder: Path, note: Note, pictures: Sequ
 
 
 def find_graphs(network: Network, recipe: Recipe, preset: Preset, weights_hash: str) -> Path:
-    """The folder with the graphs of a recipe; they are made if there are none. `EngineError` if they cannot be."""
+    """The folder with the graphs of a recipe; missing graphs are made. `EngineError` if that fails."""
     expected = Identity.for_network(preset, recipe.image_size, weights_hash)
     why = f"no graphs of {recipe.model} at {recipe.image_size} px with {recipe.weights} are there"
     folders = [cached_folder(cache_root(), preset, expected)]
@@ -64,7 +64,7 @@ def find_graphs(network: Network, recipe: Recipe, preset: Preset, weights_hash: 
 
 
 def _made_now(network: Network, final: Path, expected: Identity, why: str) -> Path:
-    """Make graphs in the cache; where none can be written, in a folder that ends with this process."""
+    """Make graphs in the cache, or, if it cannot be written, in a folder that is deleted when this process ends."""
     if final in _TEMPORARY:
         return Path(_TEMPORARY[final].name)
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def _fill(network: Network, part: Path, expected: Identity, why: str, kept: str)
 
 
 def _progress(done: int, of: int) -> None:
-    """A bar for who sits there, and nothing in a log."""
+    """Show a progress bar in a terminal; print nothing to a log."""
     if sys.stderr.isatty():
         bar = "#" * (20 * done // of)
         print(f"\r[{bar:<20}] {done} of {of} graphs", end="\n" if done == of else "", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Copies of many small tensors in few launches."""
+"""Copies many small tensors with few kernel launches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def copy_all(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Copy (to, from) pairs, all of one type in one launch."""
+    """Copy (to, from) pairs; one launch for all pairs of one type."""
     by_type: defaultdict[torch.dtype, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     for to, source in pairs:
         if to.numel():

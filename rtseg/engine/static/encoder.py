@@ -48,7 +48,7 @@ class Block(nn.Module):
     def windows(self, x_1hwc: Tensor, side: int) -> Tensor:
         """Queries, keys and values by window, [windows, side, side, 3 c].
 
-        SAM 2 fills the last windows with zeros and projects them; that gives the bias, which is put there directly.
+        SAM 2 pads the last windows with zeros and projects them. The result is the bias, which is inserted directly.
         """
         h, w, _ = sizes(x_1hwc)
         if h % side == 0 and w % side == 0:
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
         low = self.c32(stride32)
         high = self.c16(stride16)
         h, w, c = sizes(low)
-        # Each cell of stride 32 lies on four of stride 16: nearest-neighbour upsampling, without a copy.
+        # Each cell of stride 32 covers four of stride 16: nearest-neighbour upsampling, without a copy.
         top = (high.view(1, h, 2, w, 2, c) + low.view(1, h, 1, w, 1, c)).view(1, 2 * h, 2 * w, c)
         top, mid, fine = (t.permute(0, 3, 1, 2) for t in (top, self.mid(stride8), self.fine(stride4)))
         return top, mid, fine

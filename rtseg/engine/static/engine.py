@@ -1,6 +1,6 @@
-"""What every engine with a fixed-shape step does alike: which prompts take the step, and which the plain network.
+"""Common to all engines with a fixed-shape step: which prompts take the step, and which the plain network.
 
-The engine of a runtime says how its step attends and decodes. It works in numpy or in torch; nothing here needs torch.
+The engine of a runtime implements the step, in numpy or in torch; this file does not need torch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from ...sam2 import Array, Decoded, Features, PromptBatch, Recall
 from ..arrays import namespace
 from ..base import Verbs
 
-SPARE = (
-    3  # memories of an object that an engine has memory for beside those that attention reads: the new, and a fork's
-)
+SPARE = 3  # slots of an object beyond the memories that attention reads: for the new memory, and for those of a fork
 
 
 def is_prompted(prompts: PromptBatch) -> bool:
-    """Whether anything was prompted: a point, a box, an earlier mask, or a mask that is the answer."""
+    """Whether anything is prompted: a point, a box, an earlier mask, or a mask that is itself the answer."""
     return bool(prompts.points_bpc.shape[1]) or prompts.mask_b1hw is not None or prompts.answer_b1hw is not None
 
 
@@ -31,7 +29,7 @@ class StaticEngine(Verbs, ABC):
     """
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
-        """As in `Engine`: objects with memories by the step, those without by `_fresh`, merged in order."""
+        """As in `Engine`. The step serves objects with memories, `_fresh` those without; the order is kept."""
         with self._call():
             known = [recall for recall in recalls if recall is not None]
             if not self._takes(features, known):
@@ -44,14 +42,14 @@ class StaticEngine(Verbs, ABC):
             return namespace(fresh_dhw).stack([fresh_dhw if recall is None else next(rows) for recall in recalls])
 
     def decode(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:
-        """As in `Engine`: the step decodes where nothing is prompted, the plain network where something is."""
+        """As in `Engine`. The step decodes if nothing is prompted, otherwise the plain network does."""
         with self._call():
             if is_prompted(prompts) or len(features.top) > 1:
                 return self._decode_prompted(conditioned_bchw, features, prompts)
             return self._decode_tracked(conditioned_bchw, features)
 
     def _call(self) -> AbstractContextManager[object]:
-        """What holds while a verb runs: an engine whose threads share buffers takes turns here."""
+        """A context around each verb: an engine whose threads share buffers takes its lock here."""
         return nullcontext()
 
     def _takes(self, features: Features, known: Sequence[Recall]) -> bool:
@@ -59,7 +57,7 @@ class StaticEngine(Verbs, ABC):
         return len(features.top) == 1
 
     def _attend_plainly(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
-        """`attend` of what the step does not take."""
+        """`attend` for inputs that the step does not accept."""
         raise NotImplementedError
 
     @abstractmethod
@@ -72,7 +70,7 @@ class StaticEngine(Verbs, ABC):
 
     @abstractmethod
     def _decode_tracked(self, conditioned_bchw: Array, features: Features) -> Decoded:
-        """The step's decoder, which no prompt enters."""
+        """The step's decoder, which takes no prompts."""
 
     @abstractmethod
     def _decode_prompted(self, conditioned_bchw: Array, features: Features, prompts: PromptBatch) -> Decoded:

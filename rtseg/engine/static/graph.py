@@ -1,4 +1,4 @@
-"""A step over fixed buffers: run as it is, or captured once as a CUDA graph and replayed."""
+"""A step over fixed buffers: run directly, or captured once as a CUDA graph and replayed."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from torch import Tensor
 from ...base.errors import EngineError
 
 Step = Callable[[], Sequence[Tensor]]
-"""Reads its fixed input buffers and answers with tensors; these are valid until the next step of the engine."""
+"""Reads its fixed input buffers and returns tensors, which are valid until the next step of the engine."""
 
 Disturb = Callable[[], None]
-"""Puts something else into the input buffers."""
+"""Changes the contents of the input buffers."""
 
-WARM_UPS = 3  # libraries choose kernels, and take their workspaces, in the first runs
+WARM_UPS = 3  # in the first runs, libraries choose kernels and allocate workspaces
 
 _ONE_AT_A_TIME = RLock()
 
 
 @contextmanager
 def capture(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -> Iterator[None]:
-    """Inside, what is put on `stream`, which is the current one, goes into the graph.
+    """Inside the context, `stream` is the current stream, and work queued on it is captured into the graph.
 
-    One thread of the process at a time: before a capture torch waits for the whole device and returns memory to it,
-    and both are errors, of either thread, while another captures, in whatever mode.
+    One thread of the process captures at a time. Before a capture torch waits for the device and frees memory; while
+    another thread captures, in any mode, both are errors in either thread.
     """
-    # The stream is made current here, too: where the end of a capture fails, torch leaves it so. What torch makes for
-    # its random numbers at the first capture of a process could in inference mode be used in no other mode, by anyone.
-    # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
+    # The stream is also made current here: if the end of a capture fails, torch does not restore the previous one.
+    # Inference mode is off around the capture: the random state that torch creates at the first capture of a process
+    # would otherwise work only in inference mode, for every thread.
+    # thread_local: CUDA calls of other threads do not fail this capture.
     inside = torch.is_inference_mode_enabled()
     with (
         _ONE_AT_A_TIME,
@@ -48,7 +49,7 @@ def capture(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Inside, Python's garbage collector is off: freeing a graph or a Triton kernel would invalidate the capture."""
+    """Switch off Python's garbage collector: freeing a graph or a Triton kernel would invalidate the capture."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -66,8 +67,8 @@ def plain(step: Step, disturb: Disturb) -> Step:
 def captured(step: Step, disturb: Disturb, pool: Any = None, stream: torch.cuda.Stream | None = None) -> Step:
     """The step as one CUDA graph, checked to depend on its inputs; `EngineError` if it does not.
 
-    `pool` is shared by the graphs of an engine: they run one at a time, and their answers are copied out at once, so
-    that all may work in the same memory.
+    The graphs of an engine share `pool`: they run one at a time, and their results are copied out at once, so all can
+    use the same memory.
     """
     graph = Captured(step, pool, stream)
     prove(graph, disturb)
@@ -77,11 +78,11 @@ def captured(step: Step, disturb: Disturb, pool: Any = None, stream: torch.cuda.
 class Captured:
     """A step's work as one CUDA graph: one launch from the host, whatever the number of kernels.
 
-    It does not keep alive what the step reads; that is the caller's. `stream`: where it is captured; None: a new one.
+    The caller keeps alive what the step reads. `stream`: where the step is captured (None: a new stream).
     """
 
     def __init__(self, step: Step, pool: Any, stream: torch.cuda.Stream | None = None) -> None:
-        # torch's own stream for captures is of whichever device was current when it was first used.
+        # torch's default capture stream belongs to the device that was current at its first use.
         side = stream or torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -100,8 +101,8 @@ class Captured:
 def prove(graph: Step, disturb: Disturb) -> None:
     """`EngineError` unless the graph's outputs depend on its inputs: an empty graph is captured without an error.
 
-    The last answer is looked at, which depends on all before it; others may be constants (an absent object's mask).
-    All are to be numbers: two answers of NaN are never equal.
+    The last output is compared, because it depends on all others; those may be constant (an absent object's mask). All
+    outputs must be finite: two NaN are never equal, and would pass as different.
     """
     before = graph()[-1].clone()
     disturb()

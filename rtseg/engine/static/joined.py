@@ -1,14 +1,14 @@
-"""The same function in fewer and larger kernels, for devices where each kernel has its price: a GPU.
+"""The same function in fewer and larger kernels, for GPUs, where each launch costs time.
 
-On top of what the package does, and exact as that is:
+In addition to the rewrites of the package, and as exact:
 
-- Linear maps that read the same are one product: queries and keys of the self-attention over the image; in the decoder
-  the image's keys and queries, and all that a token is asked for after it has changed. `[x + pos | x]` with the weights
+- Linear maps of the same input are one product: queries and keys of the self-attention over the image; in the decoder
+  the image's keys and queries, and all projections of a changed token. `[x + pos | x]` with the weights
   side by side gives maps of either in one product.
 - The tokens' queries of their first cross-attention are a constant.
-- The heads (IoU, score, mixes, pointers of all three candidates) are one chain of three batched products; the winner
-  is taken afterwards, by comparisons that join the kernel before.
-- The mask is drawn by a sum over channels and not a product with one column: it joins the kernel before.
+- The heads (IoU, score, mixes, pointers of all three candidates) are one chain of three batched products. Then
+  comparisons choose the best candidate; they fuse with the preceding kernel.
+- The mask is a sum over channels, not a product with one column: a sum fuses with the preceding kernel.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class JoinedLayer(nn.Module):
 
 
 class Stacked(nn.Module):
-    """k linear maps of the same width at once: [k, b, D] to [k, b, D]; what is narrower is filled up with zeros."""
+    """k linear maps of the same width at once: [k, b, D] to [k, b, D]; narrower maps are padded with zeros."""
 
     def __init__(self, layers: Sequence[Linear], width: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Stacked(nn.Module):
 
 
 class Heads(nn.Module):
-    """Tokens [b, t, D] to the answers [k, b, D] of the heads in `ROWS`."""
+    """Tokens [b, t, D] to the outputs [k, b, D] of the heads in `ROWS`."""
 
     rows: Tensor
 
@@ -82,7 +82,7 @@ class Heads(nn.Module):
 
 
 class Look(nn.Module):
-    """Cross-attention between tokens and image in both directions; `after`: what else reads the resulting tokens."""
+    """Cross-attention between tokens and image in both directions; `after`: other layers that read the new tokens."""
 
     def __init__(self, plain: Any, after: Sequence[tuple[Linear, bool]]) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class JoinedDecode(nn.Module):
     def drawn(
         self, conditioned_bdhw: Tensor, mid: Tensor, fine: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """And what was drawn of objects that are absent too."""
+        """As `forward`, and last the masks without the blanking of absent objects."""
         tokens, image = self.transform(conditioned_bdhw)
         mix_bc, iou_b, score_b, pointer_bc = self.answers(tokens)
         drawn_bhw = self.draw(image, mid, fine, mix_bc, int(conditioned_bdhw.shape[2]))
@@ -160,7 +160,7 @@ class JoinedDecode(nn.Module):
         return self.last_norm(tokens + seen), image
 
     def either(self, look: Any, tokens: Tensor) -> tuple[Tensor, ...]:
-        """All that reads the tokens, with their positions or without."""
+        """All layers that read the tokens, with or without their positions."""
         found: tuple[Tensor, ...] = look.token(torch.cat((tokens + self.token_pos, tokens), dim=2)).split(
             look.widths, dim=2
         )
@@ -172,7 +172,7 @@ class JoinedDecode(nn.Module):
         return out
 
     def answers(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `Decode.answers`. Of equals the first wins, as argmax has it."""
+        """As `Decode.answers`. Of equal candidates the first is chosen, as in argmax."""
         found_kbd = self.answering(tokens)
         iou_b3, score_b = found_kbd[0, :, 1 : 1 + CANDIDATES].float().sigmoid(), found_kbd[1, :, 0].float()
         one, two, three = iou_b3.unbind(1)
@@ -199,7 +199,7 @@ def copy_of(layer: Linear) -> Linear:
 
 
 def beside(layers: Sequence[Linear]) -> Linear:
-    """Layers that read the same, as one."""
+    """Layers with the same input, merged into one."""
     return linear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
 
 

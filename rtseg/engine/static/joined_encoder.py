@@ -1,9 +1,9 @@
 """The image encoder in fewer kernels, for a GPU: exact as `Encoder` is, and over the same weights.
 
-- Where windows divide the map, tokens lie window by window through the whole stage, and nothing is sorted around
-  attention: all else looks at one token at a time. Pooling keeps that order: half a window of the map is a window of
-  half the map.
-- Where windows are padded, their answers are projected before the padding is cut off, which the next kernel does.
+- Where windows divide the map, tokens stay in window order through the whole stage, without reordering around
+  attention: all other layers process tokens one by one. Pooling keeps the order: half a window of the map is a window
+  of half the map.
+- Padded windows are projected before the padding is cut off; the next kernel cuts it.
 - A pooled block's shortcut is one product with its queries, keys and values.
 """
 
@@ -29,7 +29,7 @@ class JoinedBlock(nn.Module):
         self.window = plain.window or side
         self.sorted = plain.window > 0 and side % plain.window == 0
         self.widened = plain.shortcut is not None
-        # The shortcut is pooled with the queries, so it stands beside them.
+        # The shortcut is pooled with the queries, so it is placed beside them.
         self.first = plain.qkv if plain.shortcut is None else beside([plain.shortcut, plain.qkv])
         self.width = plain.proj.out_features
 
@@ -111,14 +111,14 @@ class JoinedEncoder(nn.Module):
                 maps.append(in_order(layers[len(maps)](x), order, 0, side))
         fine, mid, high, low = maps
         h, w, c = sizes(low)
-        # Each cell of stride 32 lies on four of stride 16: nearest-neighbour upsampling, without a copy.
+        # Each cell of stride 32 covers four of stride 16: nearest-neighbour upsampling, without a copy.
         top = (high.view(1, h, 2, w, 2, c) + low.view(1, h, 1, w, 1, c)).view(1, 2 * h, 2 * w, c)
         top, mid, fine = (t.permute(0, 3, 1, 2) for t in (top, mid, fine))
         return top, mid, fine
 
 
 def pooled(x_nhwc: Tensor) -> Tensor:
-    """2x2 max pooling of [n, h, w, c] maps, as a maximum that a compiler joins with what follows."""
+    """2x2 max pooling of [n, h, w, c] maps, as a maximum that a compiler fuses with the next operation."""
     _, h, w, c = (int(size) for size in x_nhwc.shape)
     return x_nhwc.reshape(-1, h // 2, 2, w // 2, 2, c).amax(dim=(2, 4))
 
@@ -138,6 +138,6 @@ def to_windows(x_1hwc: Tensor, side: int) -> Tensor:
 
 
 def to_map(x_wssc: Tensor, rows: int, cols: int) -> Tensor:
-    """The inverse of `to_windows`, for so many rows and columns of windows."""
+    """The inverse of `to_windows`, for `rows` by `cols` windows."""
     side, _, c = sizes(x_wssc)
     return x_wssc.reshape(rows, cols, side, side, c).transpose(1, 2).reshape(1, rows * side, cols * side, c)

@@ -1,4 +1,4 @@
-"""The mask decoder where nobody prompts: its tokens are constants, and only the winning mask is drawn."""
+"""The mask decoder without prompts: its tokens are constants, and only the chosen mask is computed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class TokenAttention(nn.Module):
         return out
 
     def split(self, x_bnc: Tensor) -> Tensor:
-        """[b, heads, n, c / heads]; all but b are plain numbers, which an exporter takes for constants."""
+        """[b, heads, n, c / heads]; all sizes but b are plain numbers, which an exporter treats as constants."""
         n, c = int(x_bnc.shape[1]), int(x_bnc.shape[2])
         return x_bnc.reshape(-1, n, self.heads, c // self.heads).transpose(1, 2)
 
 
 class Decode(nn.Module):
-    """The mask of each object where nobody prompts: [b, D, g, g] to logits, IoU, object score and pointer."""
+    """The mask of each object without prompts: [b, D, g, g] to logits, IoU, object score and pointer."""
 
     token_pos: Tensor
     tokens: Tensor
@@ -81,10 +81,10 @@ class Decode(nn.Module):
         return logits_bhw[:, None], iou_b, score_b, pointer_bc
 
     def answers(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the tokens [b, t, D] say: the mix [b, c] that draws the mask, its IoU, the object score, the pointer."""
+        """From tokens [b, t, D]: the channel weights [b, c] of the mask, its IoU, the object score and the pointer."""
         iou_bk = self.iou(tokens[:, 1]).float().sigmoid()[:, 1:]
         score_b = self.score(tokens[:, 0])[:, 0].float()
-        # Three masks compete where nothing was prompted; only the winner is drawn.
+        # Without a prompt the best of three masks is chosen; only that one is computed.
         best_b11 = iou_bk.argmax(dim=1)[:, None, None]
         mixes = torch.stack([mix(tokens[:, 3 + i]) for i, mix in enumerate(self.mixing)], dim=1)
         mix_bc = mixes.gather(1, best_b11.expand(-1, 1, mixes.shape[2]))[:, 0]

@@ -1,4 +1,4 @@
-"""Memory: the attention that reads it, in its own few channels, and the encoder that writes it."""
+"""Memory attention, which reads memories in their own few channels, and the encoder that writes them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Rotation(nn.Module):
 
 
 class ReadLayer(nn.Module):
-    """One layer of memory attention on [1 or b, n, D]; how the memory is read is the caller's."""
+    """One layer of memory attention on [1 or b, n, D]; the caller determines how the memory is read."""
 
     def __init__(self, layer: Any, attention: Attention) -> None:
         super().__init__()
@@ -120,9 +120,9 @@ class PaddedRead:
     """Memories in a fixed number of slots, all objects together: what one captured graph can read.
 
     `keys_btlnd` [b, t, L, n, D] (as `Attend.keys_of` made them), `values_btnm` [b, t, n, M], `slots_bt` rows of the
-    temporal table, `present_bt` which slots hold anything; `pointers_bpd`, `ages_bp`, `real_bp` likewise. What is
-    absent is masked exactly, and must be finite. `whole`: nothing is absent, so there is no mask, and attention may be
-    of a kind that takes none.
+    temporal table, `present_bt` which slots are used; `pointers_bpd`, `ages_bp`, `real_bp` likewise. Unused
+    slots are masked exactly, and must be finite. `whole`: all slots are used, so there is no mask, and attention may be
+    of a kind that accepts none.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class PaddedRead:
         self.attention, self.objects = attend.attention, b
 
     def mask(self, attend: Attend, present_bt: Tensor, real_bp: Tensor, n: int, whole: bool) -> None:
-        """Keep attention from what is absent."""
+        """The attention mask of the unused slots."""
         self.bias: Tensor | None = None
         if not whole:
             split = attend.preset.pointer_tokens

@@ -17,10 +17,10 @@ from .parts import Attention, Linear
 
 
 class StaticNetwork(nn.Module):
-    """The four verbs of a tracked frame, made once from a network with its weights; it lies where that lies.
+    """The four verbs of a tracked frame, made once from a network with its weights; on the same device.
 
-    The tables are made on the CPU, from a copy of the weights if they are elsewhere: no table ever meets a weight on
-    another device, and all are the same whatever the device.
+    The tables are made on the CPU, from a copy of the weights if these are elsewhere: so tables and weights are on one
+    device while they are combined, and the tables do not depend on the device.
     """
 
     def __init__(self, net: Sam2, attention: Attention | None = None) -> None:
@@ -38,7 +38,7 @@ class StaticNetwork(nn.Module):
         self.eval().requires_grad_(False).to(device)
 
     def join(self) -> StaticNetwork:
-        """Fewer and larger kernels, for a GPU (joined.py, joined_encoder.py); before `precise`, for it makes tables."""
+        """Fewer and larger kernels, for a GPU (joined.py, joined_encoder.py). Before `precise`: it makes tables."""
         layers: Any = self.attend.layers
         with torch.no_grad():
             self.attend.layers = nn.ModuleList(JoinedLayer(layer) for layer in layers)
@@ -48,10 +48,10 @@ class StaticNetwork(nn.Module):
         return self
 
     def precise(self, products: torch.dtype, stream: torch.dtype) -> StaticNetwork:
-        """Products in one type; norms, tables and what flows between the layers in another; joined heads in fp32."""
+        """Products in one type; norms, tables and activations in another; joined heads stay in fp32."""
         exact = [(m, m.weight.data, m.bias.data) for m in self.modules() if isinstance(m, Stacked)]
         self.to(stream)
-        for stacked, weight, bias in exact:  # they decide between masks, and cost nothing
+        for stacked, weight, bias in exact:  # they choose between masks, and cost almost nothing
             stacked.weight.data, stacked.bias.data = weight, bias
         for module in self.modules():
             if isinstance(module, Linear | nn.Conv2d):

@@ -1,4 +1,4 @@
-"""The parts that all verbs are made of: linear maps of fixed type, folding two into one, attention."""
+"""The parts of all verbs: linear maps of fixed type, merging two into one, attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """A linear map in the type of its weights, whatever comes in."""
+    """A linear map in the type of its weights, for inputs of any type."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
@@ -53,7 +53,7 @@ def copied(layer: nn.Module) -> Linear:
 
 
 def chained(first: nn.Module, then: nn.Module) -> Linear:
-    """Two layers without anything between, as one; multiplied in float64, for the product is made once."""
+    """Two successive linear layers as one; multiplied in float64, because the product is made only once."""
     a, b = copied(first), copied(then)
     weight = b.weight.double() @ a.weight.double()
     bias = b.weight.double() @ a.bias.double() + b.bias.double()
@@ -61,7 +61,7 @@ def chained(first: nn.Module, then: nn.Module) -> Linear:
 
 
 def sizes(x_bhwc: Tensor) -> tuple[int, int, int]:
-    """All sizes but the first as plain numbers, which an exporter takes for the constants that they are."""
+    """All sizes but the first as plain numbers, which an exporter treats as constants."""
     return int(x_bhwc.shape[1]), int(x_bhwc.shape[2]), int(x_bhwc.shape[3])
 
 
@@ -72,7 +72,7 @@ def norm_of(layer: nn.LayerNorm) -> nn.LayerNorm:
 
 
 def chain_of(mlp: Any) -> nn.Sequential:
-    """SAM's small ReLU heads."""
+    """One of SAM's small ReLU heads, as a sequence of layers."""
     layers: list[nn.Module] = []
     for layer in mlp.layers:
         layers += [copied(layer), nn.ReLU()]

@@ -4,13 +4,13 @@ A step gathers what each object recalls and writes the new memory into a free sl
 memory is a value: `Remembered` with views of its slot. The slot is free again when the last reference to the memory's
 `map_chw` is dropped. A view of that tensor does not count, and must not outlive it.
 
-A slot that the host frees may still be read by work that is queued on the device. It is written again only by work
-that is queued after that on the same stream, so no order is lost; the engine has its streams wait for one another
-where a caller changes them. On two streams at once this would not be safe.
+A slot that the host frees may still be read by work that is queued on the device. Only work that is
+queued later on the same stream writes it again, so the order is kept. If a caller changes streams, the engine makes the
+new one wait for the old. Using two streams at once would not be safe.
 
-Slot 0 is blank: all zeros, and read wherever an object has fewer memories than slots (masked values must be finite).
-The next slots, one for each object, are where a step writes when no slot is free; from there it is copied out. The
-first of these also holds the noise by which a graph is checked.
+Slot 0 is all zeros; it is read where an object has fewer memories than slots (masked values must be finite). The next
+slots, one for each object, are scratch: a step writes there if no slot is free, and the memory is then copied out. The
+first of them also holds the noise for checking a graph.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLANK, SCRATCH = 0, 1
 class Pool:
     """Keys `keys_slnd` [slots, L, n, D] in the type of the products, and values `values_snm` [slots, n, M] in fp32.
 
-    fp32, because policies compare the values and the verbs answer in it.
+    Values are fp32, because policies compare them and the verbs return fp32.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Pool:
         return len(self._free)
 
     def fresh(self, objects: int) -> tuple[list[int], list[Remembered | None]]:
-        """For each object a slot to write to, and the memory that will be there; None: it is to be copied out."""
+        """For each object a slot to write to, and its future memory (None: `written` copies it out)."""
         slots, memories = [], []
         for i in range(objects):
             slot = self._take()
@@ -63,7 +63,7 @@ class Pool:
         return slots, memories
 
     def written(self, slots: Sequence[int], memories: Sequence[Remembered | None]) -> list[Remembered]:
-        """What a step wrote to these slots; copies of what has no slot of its own."""
+        """The memories that a step wrote to these slots; copies of those in scratch slots."""
         lacking = [slot for slot, memory in zip(slots, memories, strict=True) if memory is None]
         values = copies([self.values_snm[slot] for slot in lacking])
         keys = copies([self.keys_slnd[slot] for slot in lacking])
@@ -71,14 +71,14 @@ class Pool:
         return [next(copied) if memory is None else memory for memory in memories]
 
     def slot_of(self, memory: Remembered) -> int | None:
-        """Where a memory lies; None: not here."""
+        """The slot of a memory; None if it is not in this pool."""
         map_chw: Tensor = memory.map_chw
         if map_chw.untyped_storage()._cdata == self._storage:
             return map_chw.storage_offset() // self.values_snm[0].numel()
         return self._guests.get(id(map_chw))
 
     def take_in(self, memory: Remembered, keys_lnd: Tensor) -> int | None:
-        """Copy in a memory from elsewhere; it keeps its slot as long as it lives. None: no slot is free."""
+        """Copy a memory from elsewhere into a slot, for as long as it exists. None: no slot is free."""
         slot, map_chw = self._take(), memory.map_chw
         if slot is None:
             return None
@@ -89,19 +89,19 @@ class Pool:
         return slot
 
     def write(self, slots_b: Tensor, tokens_bnm: Tensor, keys_blnd: Tensor) -> None:
-        """Put new memories into these slots, which the device alone knows."""
+        """Write new memories into these slots, whose numbers are a tensor on the device."""
         self.values_snm.index_copy_(0, slots_b, tokens_bnm.float())
         self.keys_slnd.index_copy_(0, slots_b, keys_blnd.to(self.keys_slnd.dtype))
 
     def put(self, tokens_bnm: Tensor, keys_blnd: Tensor) -> list[Remembered]:
-        """New memories as values, in slots of their own as far as there are any."""
+        """Store new memories in free slots; those that find none are copies outside the pool."""
         slots, memories = self.fresh(len(tokens_bnm))
         pairs = [(self.values_snm[slot], tokens) for slot, tokens in zip(slots, tokens_bnm, strict=True)]
         copy_all(pairs + [(self.keys_slnd[slot], keys) for slot, keys in zip(slots, keys_blnd, strict=True)])
         return self.written(slots, memories)
 
     def view(self, slot: int) -> Remembered:
-        """What lies in a slot."""
+        """The memory in a slot, as views."""
         return self._remembered(self.values_snm[slot], self.keys_slnd[slot])
 
     def _remembered(self, values_nm: Tensor, keys_lnd: Tensor) -> Remembered:
@@ -114,10 +114,10 @@ class Pool:
             return None
 
     def _until_dropped(self, memory: Remembered, slot: int) -> None:
-        # From whatever thread drops it last: appending to a deque needs no lock.
+        # Runs in the thread that drops it last; appending to a deque needs no lock.
         weakref.finalize(memory.map_chw, self._free.append, slot).atexit = False
 
 
 def forget(guests: dict[int, int], free: deque[int], identity: int) -> None:
-    """A guest is gone."""
+    """Free the slot of a memory from elsewhere that no longer exists."""
     free.append(guests.pop(identity))

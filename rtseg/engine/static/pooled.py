@@ -16,16 +16,16 @@ from .torch_engine import StaticTorchEngine
 
 
 class PooledEngine(StaticTorchEngine):
-    """`track` as one step over memories that stay where they are: the step is told in which slots of the pool.
+    """`track` as one step that reads memories in place, by the numbers of their slots in the pool.
 
-    Answers are copies, for the next frame overwrites the buffers; memories are views of their slots. A frame that the
-    step does not take goes through the verbs.
+    Results are copies, because the next frame overwrites the buffers; memories are views of their slots. A frame that
+    the step does not accept goes through the verbs.
     """
 
     _pool: Pool
 
     def track(self, image_hwc: ImageU8, recalls: Sequence[Recall]) -> tuple[Decoded, list[Remembered]]:
-        """As in `Engine`. Nothing here waits for the device, but on the first frame of another size."""
+        """As in `Engine`. The host waits for the device only on the first frame of a new size."""
         with self._call():
             slots = self._pool_slots(recalls) if self._step_takes(recalls) else None
             if slots is None:
@@ -35,7 +35,7 @@ class PooledEngine(StaticTorchEngine):
             return Decoded(*copies(answers)), self._pool.written(own, memories)
 
     def _pool_slots(self, recalls: Sequence[Recall]) -> list[list[int]] | None:
-        """Where in the pool each object's memories lie; those from elsewhere are copied in. None: the pool is full."""
+        """The slots of each object's memories; memories from elsewhere are copied in. None: the pool is full."""
         slots: list[list[int]] = []
         for recall in recalls:
             found = [self._slot(memory) for memory in recall.memories]
@@ -61,4 +61,4 @@ class PooledEngine(StaticTorchEngine):
     def _run_step(
         self, image_hwc: ImageU8, recalls: Sequence[Recall], slots: Sequence[Sequence[int]], own: Sequence[int]
     ) -> Sequence[Tensor]:
-        """Run it: logits, IoU, score and pointer, valid until the next step; the new memories go to slots `own`."""
+        """Run the step: logits, IoU, score and pointer, valid until the next step; new memories go to slots `own`."""

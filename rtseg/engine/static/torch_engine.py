@@ -1,4 +1,4 @@
-"""A fixed-shape engine in torch: what the step does not take goes through the plain network beside it."""
+"""A fixed-shape engine in torch: inputs that the step does not accept go through the plain network."""
 
 from __future__ import annotations
 
