@@ -361,7 +361,7 @@ def test_home_folders_are_found_in_every_path(
         printed = capsys.readouterr().err
         assert str(tmp_path / missing) in printed and "~" not in printed
     assert main(["live", "~nobody-here/s.toml"]) == 2
-    assert "expected a home folder that is there" in capsys.readouterr().err
+    assert "expected an existing home folder" in capsys.readouterr().err
 
 
 def test_stdin_is_not_both_the_recording_and_the_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,12 +22,12 @@ def _device(text: str) -> str:
 
 TRAIN = Verb(
     "train",
-    "make weights, or go on from given ones; resumes after a stop",
+    "train weights, from scratch or from given ones; resumes after a stop",
     example="rtseg train engines/training/nano.toml --data data --out out/nano",
     run=_train,
     options=(
         option("config", type=path, metavar="TRAINING.toml", help="what to train, on what, in which phases"),
-        option("--data", type=path, required=True, help="what the paths in the file are relative to"),
+        option("--data", type=path, required=True, help="folder that the paths in the file are relative to"),
         option("--out", type=path, required=True, help="folder for the checkpoint, the log and the weights"),
         option("--device", type=_device, default="auto", help="auto (a GPU, if any), cpu, cuda, cuda:1, ..."),
         option("--threads", type=whole(1), help="of the CPU (default: torch's)"),

@@ -34,7 +34,7 @@ def expanded(text: str, name: str, error: type[RtsegError] = ConfigError) -> Pat
     try:
         return Path(text).expanduser()
     except RuntimeError as e:  # ~NAME of a user without a home folder on this machine
-        raise error(f"{name} = {short(text)}; expected a home folder that is there: write the path in full") from e
+        raise error(f"{name} = {short(text)}; expected an existing home folder: write the path in full") from e
 
 
 def is_file(path: Path) -> bool:

@@ -25,7 +25,7 @@ def exclusive(final: Path, note: Callable[[str], None]) -> Iterator[None]:
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / f".{final.name}.lock").open("w") as file:
         if lock(file.fileno()) == "held":
-            note(f"{final}: another build is at it; waiting")
+            note(f"{final}: another process is building it; waiting")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -149,7 +149,7 @@ def _advice(values_hw: Values) -> str:
         return "; save it as a hard PNG"
     ids = np.unique(values_hw)
     if len(ids) > 64 or (len(ids) > SHOWN and ids[-1] == 255):
-        return "; soft edges? save it hard: black below half, white above"
+        return "; soft edges? threshold them at half, and save a PNG"
     one = next(int(value) for value in ids if value != 0)
     return f'; for one object of an id map say which: "value": {one}'
 

@@ -48,6 +48,6 @@ def decode_rle(counts: bytes, height: int, width: int) -> BoolMask:
         if lengths.min() < 0 or int(lengths.sum()) != height * width or lengths.max() > height * width:
             raise ValueError("the runs do not fill it")
     except ValueError as e:
-        raise OutputError(f"mask: not an RLE of {width}x{height} pixels ({e}); is its publisher sound?") from e
+        raise OutputError(f"mask: not an RLE of {width}x{height} pixels ({e}); check the program that sent it") from e
     value = np.arange(lengths.size) % 2 == 1
     return np.ascontiguousarray(np.repeat(value, lengths).reshape(width, height).T)

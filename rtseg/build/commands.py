@@ -14,7 +14,7 @@ def _build(args: argparse.Namespace) -> Result:
     from .build import build_all
 
     options = {name: getattr(args, name) for name in ("clip", "prompts", "force")}
-    with progress_bar("frames proved") as progress:
+    with progress_bar("frames checked") as progress:
         return build_all(args.recipes, **options, note=partial(print, file=sys.stderr), progress=progress)
 
 
@@ -32,22 +32,24 @@ def _doctor(args: argparse.Namespace) -> Result:
 
 BUILD = Verb(
     "build",
-    "compile an engine, prove that its masks are the reference's, install it in built/ beside the recipe",
+    "compile an engine, check its masks against the reference, install it in built/ beside the recipe",
     example="rtseg build engines/nano-cpu.toml",
     run=_build,
     options=(
         option("recipes", type=path, nargs="+", metavar="RECIPE.toml", help="engine recipes"),
         option(
-            "--clip", type=path_or_uri, help="prove it on this too: a video file, a folder of images, or synthetic:..."
+            "--clip",
+            type=path_or_uri,
+            help="check it on this clip too: a video file, a folder of images, or synthetic:...",
         ),
         option("--prompts", type=path, help="what to follow in the clip: a JSON file, as for segment"),
-        option("--force", action="store_true", help="build again what is there and fits"),
+        option("--force", action="store_true", help="rebuild even if a fitting engine is installed"),
     ),
 )
 
 DOCTOR = Verb(
     "doctor",
-    "what this machine has, and what to do about what it has not",
+    "what works on this machine, and remedies for what does not",
     example="rtseg doctor",
     run=_doctor,
     options=(

@@ -17,7 +17,7 @@ from ..engine.identity import identity
 from ..engine.memory_estimate import check as check_room
 from ..engine.recipe import Recipe
 from ..engine.reference import TorchEngine
-from ..engine.refusal import forgive, refusal, refuse
+from ..engine.refusal import clear_refusal, refusal, refuse
 from ..engine.runtimes import WITHOUT_TORCH, device_of, family, runtime_module
 from ..sam2 import Sam2, get_preset, load_weights
 from .clips import Clip, calibration_images
@@ -67,7 +67,7 @@ class BuildJob:
             if failed:
                 refuse(final, folder, self.identity, failed)
                 left = "what was there stays" if final.exists() else "nothing was installed"
-                return report | {"said": f"not the reference's masks: {failed}; {left}", "parity": checks}
+                return report | {"said": f"the masks differ from the reference's: {failed}; {left}", "parity": checks}
             self.note("timing")
             facts = {
                 "engine": engine.description,
@@ -78,7 +78,7 @@ class BuildJob:
             }
             sidecar = write(folder, self.identity, facts)
             install_folder(folder, final)
-            forgive(final)
+            clear_refusal(final)
         return report | {"said": f"installed in {final}", "built": str(final), **sidecar}
 
     def facts(self, folder: Path, clips: Sequence[Clip], expected: Sequence[Sequence[Masks]]) -> Report:

@@ -108,7 +108,7 @@ def explain(report: dict[str, Any]) -> str:
     first, limits = report["first_failure"], report["limits"]
     if report["drifted"] is None:
         return (
-            f"{report['clip']}: proves nothing: the reference sees nothing on it, each tracked mask is empty or full;"
+            f"{report['clip']}: cannot be checked on this clip: every tracked mask of the reference is empty or full;"
             " expected weights, prompts and a clip that go together"
         )
     if first is not None:
@@ -117,11 +117,11 @@ def explain(report: dict[str, Any]) -> str:
     elif report["mean"] < limits["mean"]:
         what = f"mean IoU {report['mean']:.4f}; expected {limits['mean']:g} or more"
     else:
-        what = f"the masks agree (IoU {report['least']:.3f} or more), the verbs do not"
+        what = f"the masks agree (IoU {report['least']:.3f} or more), but intermediate results do not"
     name = report["drifted"]
     verb = report["verbs"][name]
     name = "the fused step" if name == FUSED else name
-    size = "no number" if verb["worst"] is None else f"off by {verb['worst']:.2g}"
+    size = "not finite" if verb["worst"] is None else f"off by {verb['worst']:.2g}"
     blame = f"{name} drifted: {size} on frame {verb['frame']}, its limit is {verb['limit']:.2g}"
     if verb["worst"] is not None and verb["worst"] <= verb["limit"]:
         blame = f"no verb alone drifted; nearest to it is {name}: {size}, its limit is {verb['limit']:.2g}"

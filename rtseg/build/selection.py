@@ -23,7 +23,7 @@ from ..base.types import Masks
 from ..engine import Engine
 from ..engine.artifact import write
 from ..engine.opening import in_one_line
-from ..engine.refusal import forgive
+from ..engine.refusal import clear_refusal
 from ..engine.threads import at_most
 from .clips import Clip
 from .job import BuildJob, Report
@@ -72,7 +72,7 @@ def build_fastest(jobs: Sequence[BuildJob], final: Path, clips: Sequence[Clip]) 
         passed = [candidate for candidate in candidates if candidate.ok]
         if not passed:
             failures = "; ".join(f"{candidate.name}: {candidate.failure}" for candidate in candidates)
-            text = f"nothing that can run here gives the reference's masks: {failures}"
+            text = f"no engine that runs here gives the reference's masks: {failures}"
             return {"ok": False, "recipe": recipe, "said": text}
         time_candidates(passed, clips[0], note)
         best = fastest(passed)
@@ -84,7 +84,7 @@ def build_fastest(jobs: Sequence[BuildJob], final: Path, clips: Sequence[Clip]) 
         }
         sidecar = write(folders[chosen], jobs[chosen].identity, facts)
         install_folder(folders[chosen], final)
-        forgive(final)
+        clear_refusal(final)
     text = f"{best.name} is the fastest of {len(passed)} that passed; installed in {final}"
     return {"ok": True, "recipe": recipe, "said": text, "built": str(final), **sidecar}
 

@@ -79,7 +79,7 @@ def _landed(x: Array) -> Float32:
     return host
 
 
-def bring(arrays: Sequence[Array]) -> list[Float32]:
+def copy_to_host(arrays: Sequence[Array]) -> list[Float32]:
     """Copy arrays to new fp32 numpy arrays. All arrays of a GPU are copied at once, so that the host waits once."""
     here = [on_host(x) for x in arrays]
     host: list[Float32] = [to_host(x).copy() if own else _NONE for x, own in zip(arrays, here, strict=True)]

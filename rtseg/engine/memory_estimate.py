@@ -160,11 +160,11 @@ def check(recipe: Recipe, device: str, height: int = HD[0], width: int = HD[1]) 
         return
     size, objects = largest(recipe, lambda r: estimate_memory(r, height, width, on_gpu=True).sure <= free)
     ways = [f"image_size = {size}"] * bool(size) + [f"max_objects = {objects}"] * bool(objects)
-    remedy = f"{' or '.join(ways)} would fit" if ways else "nothing of it would fit"
+    remedy = f"{' or '.join(ways)} would fit" if ways else "neither a smaller size nor fewer objects would fit"
     asked = f"image_size = {recipe.image_size}, max_objects = {recipe.max_objects}"
     raise EngineError(
         f"{recipe.path or 'recipe'}: {asked} needs {needed.sure // MIB} MiB on {device} at least, and {free // MIB} MiB"
-        f" are free; {remedy}, or close what else uses the GPU"
+        f" are free; {remedy}; or close what else uses the GPU"
     )
 
 

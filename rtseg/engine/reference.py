@@ -63,7 +63,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def obey(most: int | None) -> None:
+def limit_threads(most: int | None) -> None:
     """Limit torch's threads, in the whole process, to `most`; None: no limit."""
     if most is not None:
         torch.set_num_threads(min(most, torch.get_num_threads()))
@@ -78,7 +78,7 @@ class TorchEngine(Verbs):
     def __init__(self, network: Sam2, recipe: Recipe, weights_hash: str, device: str) -> None:
         self.recipe, self.preset, self.image_size = recipe, network.preset, network.image_size
         self.weights_hash = weights_hash
-        obey(most_threads())
+        limit_threads(most_threads())
         self.device = torch.device(device)
         self.description = f"torch {torch.__version__}, {recipe.precision}, {device}"
         self._network = network.to(self.device).eval().bake()

@@ -37,7 +37,7 @@ def refuse(folder: Path, part: Path, expected: Identity, reason: str) -> None:
     record.replace(_record(folder))
 
 
-def forgive(folder: Path) -> None:
+def clear_refusal(folder: Path) -> None:
     """Remove the record, after a build that succeeded."""
     _record(folder).unlink(missing_ok=True)
 

@@ -107,7 +107,7 @@ _DATA = (
     option(
         "--layout",
         help="davis, endovis2017, endovis2018, isinet, cholecseg8k, sa-med2d, sa-v,\n"
-        "nifti[:WINDOW][:MODALITIES], video (default: what lies there)",
+        "nifti[:WINDOW][:MODALITIES], video (default: detected from the files)",
     ),
     option(
         "--sequences", type=words, default=(), metavar="NAME,...", help="of the data set, or its splits (default: all)"
@@ -130,8 +130,8 @@ _PROTOCOL = (
     option("--prompt", default="mask", help="mask (default), box, points-1, points-3 or points-5"),
     option("--every", type=int, metavar="FRAMES", help="between prompts, for --protocol every (default: 25)"),
     option("--clicks", type=int, help="on each corrected frame (interactive: 3), or after the prompt (image: 0)"),
-    option("--frames", type=int, help="that interactive prompts at most, for each object (default: 8)"),
-    option("--slices", type=_whole_numbers, default=(), metavar="N,...", help="of a volume that are prompted"),
+    option("--frames", type=int, help="most frames that interactive prompts, for each object (default: 8)"),
+    option("--slices", type=_whole_numbers, default=(), metavar="N,...", help="slices of a volume to prompt"),
     option("--corruption", help="smoke, blood, defocus, motion, specular, jpeg, dark or bright"),
     option("--level", type=int, help="of the corruption, 1 to 5 (default: 3)"),
     option("--seed", type=int, default=0, help="of points-3, points-5 and corruptions (default: 0)"),
@@ -179,7 +179,7 @@ BENCH = Verb(
             "--clip", type=path_or_uri, help="a video file, a folder of images, or synthetic:... (default: synthetic)"
         ),
         option("--prompts", type=path, help="what to follow from the first frame: a JSON file, as for segment"),
-        option("--objects", type=_counts, metavar="N,N", help="with how many objects (default: 1,2,4)"),
+        option("--objects", type=_counts, metavar="N,N", help="numbers of objects to time (default: 1,2,4)"),
         option("--frames", type=whole(1), default=200, help="of each engine and number of objects, or more"),
         option("--rounds", type=whole(1), default=6, help="in so many blocks or more, engines taking turns"),
         option(

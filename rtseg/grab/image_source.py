@@ -63,7 +63,7 @@ class FolderSource(ImageSource):
         if missing := missing_in(paths):
             self.account.assumed["numbers"] = f"none are missing, though there is no {missing}"
         if left_out:
-            self.account.assumed["pictures"] = f"{left_out} are no frames, and were left out"
+            self.account.assumed["pictures"] = f"{left_out} are not frames and were left out"
 
 
 def image_file_source(path: Path, rate: Fraction | None, bits: int | None) -> ImageSource:

@@ -53,7 +53,7 @@ class StreamSource(Source):
     """One connection to a live input; `SourceError` when it cannot be made, and when it is lost.
 
     Iterating again makes a new connection, with a new session: a live feed has no first frame to go back to.
-    `frame.interlaced` says how the feed is coded, also after deinterlacing.
+    `frame.interlaced` says show the status coded, also after deinterlacing.
     """
 
     def __init__(self, uri: str, *, deinterlace: Mode = "auto", damaged: Damaged = "skip") -> None:

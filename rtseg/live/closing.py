@@ -37,7 +37,7 @@ def cut_short(state: FeedState) -> None:
     """Kill the remaining workers, after a second Ctrl-C."""
     for role, worker in state.workers.items():
         if worker.pid is not None:
-            worker.kill("its end was not waited for")
+            worker.kill("killed by a second Ctrl-C")
             state.fault(role, _consequence(role, worker.abandon()))
     _count_undecided(state)
 
@@ -59,7 +59,7 @@ def _note_why_nothing_came(state: FeedState) -> None:
     why = str(state.source.facts.get("why") or "")
     if not state.began_ns:
         why = f"ended before the first picture, while it waited for {state.waits_for}" + (f" ({why})" if why else "")
-    state.fault("grab", why or f"{state.source.facts['uri']}: no picture came; is it sent?")
+    state.fault("grab", why or f"{state.source.facts['uri']}: no picture arrived; check that the sender is running")
 
 
 def _stop(state: FeedState, worker: WorkerProcess) -> None:

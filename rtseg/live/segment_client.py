@@ -15,7 +15,7 @@ Then = Callable[[str | None], None]  # called with the outcome: an error, or Non
 
 PROVED_NS = 1_000_000_000  # masks of a frame so long after a prompt prove that the worker survives it
 NOT_LISTENING = "the segment worker does not listen at the moment; try again"
-ENDED = "the segment worker ended while it did this; look at the feed, and try again"
+ENDED = "the segment worker ended before it answered; check the status, and try again"
 
 
 class SegmentClient:
@@ -58,18 +58,18 @@ class SegmentClient:
             then(error)
 
         together = self.history.prompts_on(picture, [prompt.id for prompt in prompts])
-        self._order(answered, lambda ticket: self._send_prompts(picture, together, ticket))
+        self._send_request(answered, lambda ticket: self._send_prompts(picture, together, ticket))
 
     def remove(self, object_id: int, then: Then) -> None:
         """Remove an object; `PromptError` if it does not exist."""
         self.history.require(object_id)
-        if self._order(then, lambda ticket: self._worker.send(RemoveObject(ticket, object_id))):
+        if self._send_request(then, lambda ticket: self._worker.send(RemoveObject(ticket, object_id))):
             self.history.remove(object_id)
 
     def rename(self, object_id: int, label: str, then: Then) -> None:
         """Give an object another label; `PromptError` if it does not exist."""
         self.history.require(object_id)
-        if self._order(then, lambda ticket: self._worker.send(RenameObject(ticket, object_id, label))):
+        if self._send_request(then, lambda ticket: self._worker.send(RenameObject(ticket, object_id, label))):
             self.history.rename(object_id, label)
 
     def pause(self, on: bool) -> None:
@@ -117,10 +117,12 @@ class SegmentClient:
         for picture, prompts in unproved:
             self.history.discard(picture, prompts)
         return (
-            f"the last prompts of object {', '.join(map(str, ids))}: the network did not survive them" if ids else None
+            f"the last prompts of object {', '.join(map(str, ids))}: the segment worker crashed on them"
+            if ids
+            else None
         )
 
-    def _order(self, then: Then, send: Callable[[Ticket], bool]) -> bool:
+    def _send_request(self, then: Then, send: Callable[[Ticket], bool]) -> bool:
         """Send a request, whose answer goes to `then`. Without a process it succeeds: the history is replayed later.
 
         Returns False if it cannot be sent; the history must then stay as it is.

@@ -171,7 +171,7 @@ class FeedState:
     def pause(self, on: bool) -> None:
         """Pause or resume the network."""
         self.segmenter.pause(on)
-        self.note("paused" if on else "resumed", "segment", "by order")
+        self.note("paused" if on else "resumed", "segment", "by a control request")
 
     def change_settings(self, **changes: float) -> None:
         """Change how masks are drawn; `OutputError`, and no change, if the publisher does not listen."""

@@ -24,7 +24,7 @@ from .ipc.board import ROLES
 from .ipc.messages import Begin, PublishStatus
 from .ipc.shared_memory import SharedMemory
 from .opening import check_folder, give_first_prompts, may_begin
-from .orders import Orders
+from .requests import RequestHandler
 from .state import FeedState
 from .statement import Statement
 from .watch import serve
@@ -47,7 +47,7 @@ class Supervisor:
         self._state, self._command, self._on_ready = state, command, on_ready
         self._poller = zmq.Poller()
         self._turns = threading.Lock()  # held while the state changes
-        self._orders: Orders | None = None
+        self._requests: RequestHandler | None = None
 
     def open(self, stack: ExitStack) -> None:
         """Make the shared memory and the sockets, and start the workers; `stack` closes memory and sockets."""
@@ -62,9 +62,9 @@ class Supervisor:
         if profile.control is not None:
             server = stack.enter_context(ControlServer(profile.control, profile.keys))
             state.control = server.endpoint
-            log.info("orders at %s", state.control)
+            log.info("control at %s", state.control)
             self._poller.register(server.socket, zmq.POLLIN)
-            self._orders = Orders(state, self._statement, server)
+            self._requests = RequestHandler(state, self._statement, server)
         if profile.metrics is not None:
             endpoint = stack.enter_context(serve(profile.metrics, self.snapshot))
             log.info("metrics at %s", endpoint.address)
@@ -96,8 +96,8 @@ class Supervisor:
         if may_begin(state):
             self._begin()
         give_first_prompts(state)
-        if self._orders is not None:
-            self._orders.turn()
+        if self._requests is not None:
+            self._requests.turn()
         state.update_conditions()
         control_delay(state)
         state.check_recovery()

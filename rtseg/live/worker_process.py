@@ -152,7 +152,7 @@ class WorkerProcess:
         limit_s = self.silent_s if self.up else START_S[self.role]
         if now_ns() - max(beat_ns, self._since_ns) <= limit_s * 1e9:
             return None
-        return f"no sign of life for {limit_s:g} s" if self.up else f"not ready within {limit_s:g} s"
+        return f"no heartbeat for {limit_s:g} s" if self.up else f"not ready within {limit_s:g} s"
 
     def _why_stuck_preparing(self, monitor: ActivityMonitor, beat_ns: int) -> str | None:
         now = now_ns()
@@ -227,7 +227,7 @@ class WorkerProcess:
         """
         self.do_not_restart()
         if self._process is None:
-            return self.last_end if self._failures else "it was not there at the end"
+            return self.last_end if self._failures else "it was not running when the feed ended"
         loading = (not self.up or bool(self.preparing)) and self.role != "record"
         if loading:  # it has no open files yet; a recorder, however, may still have frames to write
             self._process.kill()
@@ -259,7 +259,11 @@ class WorkerProcess:
         assert self._process is not None
         code = self._process.returncode
         if loading:
-            return f"{self.last_end}, and it was not back" if self._failures else "it was not ready at the end"
+            return (
+                f"{self.last_end}, and it had not restarted when the feed ended"
+                if self._failures
+                else "it was not ready when the feed ended"
+            )
         if self.error is None and not why and self.finished:
             return ""
         return self._how(-int(signal.SIGKILL) if code is None else code)

@@ -19,7 +19,7 @@ from .settings import Reading, files_of
 
 FILE = "run.json"
 SAME = ("source", "reading", "engine", "recipe", "fine", "prompts_sha256")  # equal keys mean the same result
-UNENDED = "killed: this run did not come to its end"
+UNENDED = "killed: this run did not finish"
 
 
 class Report:

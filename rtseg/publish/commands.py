@@ -46,7 +46,7 @@ VIEW = Verb(
     run=_view,
     options=(
         option("address", nargs="?", default="tcp://127.0.0.1:5555", help="where the feed is published"),
-        option("--headless", action="store_true", help="no window: count, and say what came"),
+        option("--headless", action="store_true", help="no window: only count the pictures"),
         option("--save", type=path, metavar="FOLDER", help="write each picture as a PNG"),
         option("--seconds", type=positive, help="stop after so long; without it, at Esc, q or Ctrl-C"),
         option("--frames", type=whole(1), help="stop after so many pictures"),
@@ -59,7 +59,7 @@ VIEW = Verb(
 
 VERIFY = Verb(
     "verify",
-    "prove that nobody changed a recording: its log, and its pictures",
+    "verify that a recording is unchanged: its log, and its pictures",
     example="rtseg verify recordings/room1-20260101-090000",
     run=_verify,
     options=(option("folder", type=path, help="of one run"),),
@@ -82,7 +82,7 @@ KEYS = Verb(
         ),
         Verb(
             "allow",
-            "let a key in",
+            "add a key to the allow list",
             example="rtseg keys allow anna.key",
             run=_allow_key,
             options=(
@@ -90,7 +90,7 @@ KEYS = Verb(
                 _FOLDER,
             ),
         ),
-        Verb("list", "which keys there are", example="rtseg keys list", run=_list_keys, options=(_FOLDER,)),
+        Verb("list", "list the keys", example="rtseg keys list", run=_list_keys, options=(_FOLDER,)),
     ),
 )
 

@@ -123,7 +123,7 @@ class Recording:
                 if event["event"] == "end":
                     how = f"has ended ({event['error']})" if event["error"] else "has ended"
                     raise OutputError(
-                        f"{self.folder}: this recording {how}; expected one that broke off; begin another"
+                        f"{self.folder}: this recording {how}; expected an interrupted one; begin another"
                     )
                 logged += event["event"] == "frame"
                 if event["event"] == "seal":

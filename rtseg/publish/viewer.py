@@ -142,7 +142,7 @@ def _make(folder: Path) -> None:
 
 def _nothing_came(endpoint: str, seconds: float, bad: int) -> str:
     if bad:
-        return f"{endpoint}: {bad} messages in {seconds:.0f} s, and no picture in them; is it the feed of an rtseg?"
+        return f"{endpoint}: {bad} messages in {seconds:.0f} s, and no picture in them; is it an rtseg feed?"
     came = f"nothing came from {endpoint} in {seconds:.0f} s"
     return f"{came}: is a feed published there, and is [publish] its port?"
 

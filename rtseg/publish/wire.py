@@ -104,7 +104,9 @@ class Message:
         except cv2.error:
             image_hwc = None
         if image_hwc is None or image_hwc.shape != (height, width, 3):
-            raise OutputError(f"{self.topic} {self.seq}: not a JPEG of {width}x{height}; is its publisher sound?")
+            raise OutputError(
+                f"{self.topic} {self.seq}: not a JPEG of {width}x{height}; check the program that sent it"
+            )
         return np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_BGR2RGB), np.uint8)
 
     def masks(self) -> dict[int, BoolMask]:
@@ -235,31 +237,37 @@ def _unpack_map(packed: bytes, what: str) -> dict[str, Any]:
 
 def _check_keys(thing: Any, keys: Mapping[str, tuple[type, ...]], what: str) -> None:
     if not isinstance(thing, dict):
-        raise OutputError(f"{what}: a {type(thing).__name__}; expected a map; is its publisher sound?")
+        raise OutputError(f"{what}: a {type(thing).__name__}; expected a map; check the program that sent it")
     for key, kinds in keys.items():
         if key not in thing:
-            raise OutputError(f"{what}: no {key!r}; expected all keys of version {VERSION}; is its publisher sound?")
+            raise OutputError(
+                f"{what}: no {key!r}; expected all keys of version {VERSION}; check the program that sent it"
+            )
         value, count = thing[key], _COUNTS.get(key)
         if type(value) not in kinds or (count and value is not None and [type(n) for n in value] != [int] * count):
             wanted = f"{count} integers" if count else " or ".join(kind.__name__ for kind in kinds)
-            raise OutputError(f"{what}: {key} is {value!r:.40}; expected {wanted}; is its publisher sound?")
+            raise OutputError(f"{what}: {key} is {value!r:.40}; expected {wanted}; check the program that sent it")
 
 
 def _check_sizes(kind: Topic, header: dict[str, Any], sizes: Sequence[int], what: str) -> None:
     """Check that the payload has the number of parts and bytes that the header states."""
     parts = len(header["objects"]) if kind == "masks" else 1
     if len(sizes) != parts:
-        raise OutputError(f"{what}: {len(sizes)} payload parts; expected {parts}; is its publisher sound?")
+        raise OutputError(f"{what}: {len(sizes)} payload parts; expected {parts}; check the program that sent it")
     if kind == "status":
         return
     width, height = header["width"], header["height"]
     if not all(type(side) is int and 0 < side <= _MAX_SIDE for side in (width, height)):
-        raise OutputError(f"{what}: size {width}x{height}; expected 1 to {_MAX_SIDE} a side; is its publisher sound?")
+        raise OutputError(
+            f"{what}: size {width}x{height}; expected 1 to {_MAX_SIDE} a side; check the program that sent it"
+        )
     known = ("rle",) if kind == "masks" else ("rgb24", "jpeg")
     if header["pixfmt"] not in known:
         raise OutputError(f"{what}: pixfmt {header['pixfmt']!r:.40}; expected {' or '.join(known)}; update rtseg?")
     if header["pixfmt"] == "rgb24" and sizes[0] != width * height * 3:
-        raise OutputError(f"{what}: {sizes[0]} bytes of pixels; expected {width * height * 3}; is its publisher sound?")
+        raise OutputError(
+            f"{what}: {sizes[0]} bytes of pixels; expected {width * height * 3}; check the program that sent it"
+        )
 
 
 def decode(parts: Sequence[bytes | memoryview]) -> Message:

@@ -10,7 +10,7 @@ import numpy as np
 from ..base.errors import AnswerError
 from ..base.types import Float32
 from ..engine import ABSENT_LOGIT, Array, Decoded, Remembered
-from ..engine.arrays import bring, namespace, on_host, sigmoid, to_host
+from ..engine.arrays import copy_to_host, namespace, on_host, sigmoid, to_host
 from ..engine.recipe import Recipe
 
 
@@ -47,7 +47,7 @@ def read_answer(
     score_b = decoded.score_b
     parts = [decoded.logits_b1hw, score_b, decoded.iou_b, decoded.pointer_bc, _sums(written)]
     # All arrays come in one copy: on a GPU this is the one place where the host waits for the frame.
-    logits_b1hw, scores_b, ious_b, pointer_bc, sums_b, *others = bring([*parts, *extra])
+    logits_b1hw, scores_b, ious_b, pointer_bc, sums_b, *others = copy_to_host([*parts, *extra])
     named = {
         "object scores": scores_b, "predicted IoUs": ious_b, "masks": logits_b1hw, "pointers": pointer_bc,
         "memories": sums_b,

@@ -88,7 +88,7 @@ def test_phases_follow_one_another_and_rates_are_lines() -> None:
             "steps = 9\nimage_size = 1000000000",
             "image_size = 1000000000; expected a whole number, 64 to 4096",
         ),
-        ('path = "tools"', 'path = "~nobody-here/x"', "expected a home folder that is there"),
+        ('path = "tools"', 'path = "~nobody-here/x"', "expected an existing home folder"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, old: str, new: str, says: str) -> None:

@@ -346,7 +346,7 @@ def test_auto_is_the_fastest_of_what_passes(
     assert "is there and fits" in build(recipe)["said"]
     kinds |= {"fp32": Wrong, "int16": Wrong}
     report = build(recipe, force=True)
-    assert not report["ok"] and "nothing that can run here gives the reference's masks: cpu, fp32: " in report["said"]
+    assert not report["ok"] and "no engine that runs here gives the reference's masks: cpu, fp32: " in report["said"]
     assert (recipe.parent / "built" / "small" / SIDECAR).exists()
 
 
@@ -451,7 +451,7 @@ def test_two_builds_at_once_make_one_engine(recipe: Path) -> None:
         assert process.wait(90) == 0, process.communicate()
     assert first.communicate()[0].count("installed in") == 1
     out, err = second.communicate()
-    assert "another build is at it; waiting" in err and "is there and fits" in out
+    assert "another process is building it; waiting" in err and "is there and fits" in out
     assert (recipe.parent.parent / "made").read_text() == "x"
     assert set(contents(recipe)) == {"small/engine.json", "small/plan.bin"}
 

@@ -21,7 +21,7 @@ from rtseg.engine import identity as identities
 from rtseg.engine.artifact import SIDECAR, find, locate, write
 from rtseg.engine.identity import identity
 from rtseg.engine.recipe import MemorySettings, Recipe
-from rtseg.engine.refusal import folder_of, forgive, refuse
+from rtseg.engine.refusal import clear_refusal, folder_of, refuse
 from rtseg.engine.refusal import refusal as refusal_of
 from rtseg.sam2 import get_preset
 
@@ -192,7 +192,7 @@ def test_what_was_refused_stays_so_until_a_build_succeeds(recipe: Recipe, runtim
         assert refusal_of(replace(recipe, **other), identity(replace(recipe, **other), NANO, WEIGHTS)) == ""
     edit(folder.with_name(".fast.refused"), lambda record: record.pop("sources"))  # of an earlier version of rtseg
     assert locate(recipe, NANO, WEIGHTS) == (folder, "")
-    forgive(folder)
+    clear_refusal(folder)
     assert locate(recipe, NANO, WEIGHTS) == (folder, "")
 
 
@@ -289,4 +289,4 @@ def test_one_build_at_a_time(recipe: Recipe) -> None:
         order.append("first")
     other.join()
     assert order == ["first", "second"]
-    assert len(notes) == 1 and "another build is at it; waiting" in notes[0]
+    assert len(notes) == 1 and "another process is building it; waiting" in notes[0]

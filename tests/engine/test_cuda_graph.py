@@ -46,7 +46,9 @@ def test_a_replay_is_one_launch_and_reads_what_came_before(gpu: Pretended) -> No
     assert (gpu.launches - launches, gpu.replays - replays, gpu.waits) == (2, 1, [])
 
 
-@pytest.mark.parametrize(("finite", "same", "said"), [(False, False, "no number"), (True, True, "does not answer")])
+@pytest.mark.parametrize(
+    ("finite", "same", "said"), [(False, False, "NaN or infinity"), (True, True, "does not answer")]
+)
 def test_an_answer_that_proves_nothing_is_refused(gpu: Pretended, finite: bool, same: bool, said: str) -> None:
     source = torch.zeros(4, device="cuda")
 

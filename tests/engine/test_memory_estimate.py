@@ -234,7 +234,7 @@ def test_an_engine_that_does_not_fit_says_what_does(monkeypatch: pytest.MonkeyPa
         with pytest.raises(EngineError, match="900 MiB are free"):
             check(one_more, "cuda:1")
     Card(monkeypatch, 10)
-    with pytest.raises(EngineError, match="10 MiB are free; nothing of it would fit, or close"):
+    with pytest.raises(EngineError, match="10 MiB are free; neither a smaller size nor fewer objects would fit"):
         check(recipe, "cuda:1")
 
 

@@ -270,7 +270,7 @@ def test_plans_that_give_no_numbers_are_noticed(engine: Any, monkeypatch: pytest
         score.fill_(torch.nan)
 
     monkeypatch.setattr(stand_in._Context, "launch", broken)
-    with pytest.raises(EngineError, match=r"the plans give what is no number \(score_b.*\); use another precision"):
+    with pytest.raises(EngineError, match=r"the plans return NaN or infinity \(score_b.*\); use another precision"):
         engine.track(FRAMES[0][0], recalls)
 
 

@@ -84,7 +84,7 @@ def test_pictures_that_are_not_read_are_said_and_others_are_not(tmp_path: Path) 
     (tmp_path / "7.png").mkdir()
     source = open_source(tmp_path)
     assert [frame.name for frame in source] == ["1.png", "2.PNG", "3.WebP"]
-    assert source.account.assumed["pictures"] == "1 .avif, 1 .gif, 1 .heic are no frames, and were left out"
+    assert source.account.assumed["pictures"] == "1 .avif, 1 .gif, 1 .heic are not frames and were left out"
 
 
 def test_a_plain_folder_says_nothing_of_its_pictures(tmp_path: Path) -> None:

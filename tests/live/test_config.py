@@ -241,7 +241,7 @@ def test_addresses_that_are_right_are_taken(tmp_path: Path) -> None:
         ("control = 5", "control: found 5; expected a table of: bind"),
         ("[object]\nid = 1", "object = {'id': 1}; expected tables headed [[object]]"),
         ("object = [1]", "object 1: found 1; expected a table of: id, label"),
-        ('engine = "~nobody-here/e.toml"', "expected a home folder that is there"),
+        ('engine = "~nobody-here/e.toml"', "expected an existing home folder"),
         ('engine = "a\\u0000b"', "expected a text without NUL"),
         ('record = { folder = "" }', "record: folder = ''; expected a text"),
     ],

@@ -150,7 +150,7 @@ def test_an_end_that_is_not_waited_for_is_said(
     monkeypatch.setattr("rtseg.live.supervisor.close", interrupt)
     feed = Feed(replace(profile, source=SOURCE.format(0.4), record=tmp_path), WORKER)
     report = feed.run()
-    assert "its end was not waited for; it was killed; the recording is not closed" in report["faults"]["record"]
+    assert "killed by a second Ctrl-C; it was killed; the recording is not closed" in report["faults"]["record"]
     assert set(report["faults"]) == set(feed.state.workers) and accounted(report)
     assert all(worker.pid is None and worker.link is None for worker in feed.state.workers.values())
 

@@ -273,7 +273,7 @@ BOUND = SimpleNamespace(index=0, current=nullcontext)
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_driver_ffmpeg_says_so_in_one_line(clip: Path) -> None:
-    with pytest.raises(SourceError, match=r"clip.mp4: NVDEC cannot be had \(.*\); see rtseg doctor, or leave out"):
+    with pytest.raises(SourceError, match=r"clip.mp4: NVDEC is not available \(.*\); see rtseg doctor, or leave out"):
         open_on_gpu([str(clip)], BOUND, None, None, "skip", None)
 
 

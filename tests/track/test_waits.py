@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rtseg.engine import Decoded, Features, PromptBatch, Recall, Remembered
-from rtseg.engine.arrays import bring, to_host
+from rtseg.engine.arrays import copy_to_host, to_host
 from rtseg.engine.recipe import Recipe
 from rtseg.sam2 import get_preset
 from rtseg.track import POLICIES, Tracker
@@ -186,7 +186,7 @@ def test_what_comes_in_one_copy_is_told_apart(gpu: Pretended) -> None:
         torch.ones((), device="cuda"),
     ]
     here = [np.full(3, 7, np.float32), torch.full((2,), 8.0)]
-    first, numbers, second, tensor, scalar = bring([away[0], here[0], away[1], here[1], away[2]])
+    first, numbers, second, tensor, scalar = copy_to_host([away[0], here[0], away[1], here[1], away[2]])
     assert len(gpu.waits) == 1
     assert first.tolist() == [[0, 1, 2], [3, 4, 5]] and second.tolist() == [6, 7, 8, 9] and scalar == 10
     assert numbers.tolist() == [7, 7, 7] and tensor.tolist() == [8, 8]

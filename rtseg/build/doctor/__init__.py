@@ -109,9 +109,7 @@ def _gpu() -> Finding:
 
 
 def _untried() -> Finding:
-    text = (
-        "runtimes cuda and tensorrt, and the CUDA frame kernels, have run on no GPU yet: their parts are tested on CPUs"
-    )
+    text = "runtimes cuda and tensorrt, and the CUDA frame kernels, have not run on a GPU yet: they are tested on CPUs"
     return Finding("untried", None, text, "on a GPU: rtseg build RECIPE checks them there")
 
 

@@ -173,7 +173,7 @@ def nvdec() -> Finding:
         ctypes.CDLL("libnvcuvid.so.1")
     except ImportError:
         return Finding(
-            name, None, "this PyAV knows no hardware decoding; video is decoded on the CPU", "pip install -U av"
+            name, None, "this PyAV has no hardware decoding; video is decoded on the CPU", "pip install -U av"
         )
     except OSError:
         text = "PyAV is built for it, the driver's libnvcuvid is not here; video is decoded on the CPU"

@@ -20,7 +20,6 @@ from .ports import TRACKED
 from .session import Graph, version
 
 NO_POINT = -1  # the label of the empty point that SAM 2 takes when nothing is prompted
-FILLED = 5  # a provider other than the CPU's compiles for fixed shapes: objects come in as many slots as there can be
 
 
 class OnnxEngine(StaticEngine):

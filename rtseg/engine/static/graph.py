@@ -108,6 +108,6 @@ def prove(graph: Step, disturb: Disturb) -> None:
     disturb()
     answers = graph()
     if not all(bool(torch.isfinite(t).all()) for t in (before, *answers)):
-        raise EngineError('a captured CUDA graph gives what is no number; use runtime = "torch", and report it')
+        raise EngineError('a captured CUDA graph returns NaN or infinity; use runtime = "torch", and report it')
     if torch.equal(before, answers[-1]):
         raise EngineError('a captured CUDA graph does not answer to its inputs; use runtime = "torch", and report it')

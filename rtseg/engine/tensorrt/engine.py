@@ -229,7 +229,7 @@ class TensorRTEngine(PooledEngine):
             seen.append(copies([b[name] for name in MOVES]))
         wrong = [name for name, *both in zip(MOVES, *seen, strict=True) if not all(map(finite, both))]
         if wrong:  # checked first, because two results of NaN are never equal
-            raise EngineError(f"the plans give what is no number ({', '.join(wrong)}); use another precision")
+            raise EngineError(f"the plans return NaN or infinity ({', '.join(wrong)}); use another precision")
         same = [name for name, one, two in zip(MOVES, *seen, strict=True) if torch.equal(one, two)]
         if same:
             raise EngineError(

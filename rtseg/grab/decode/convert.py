@@ -45,7 +45,7 @@ class Converter:
             _add(self._account.assumed, "colours", assumed(picture, color))
         whole = self._whole(picture)
         if whole is not picture:
-            self._account.repaired["interlacing"] = "each picture made whole of its newer field"
+            self._account.repaired["interlacing"] = "each picture deinterlaced from its newer field"
         elif picture.interlaced_frame:
             self._account.assumed["interlacing"] = "none, though marked as interlaced; --deinterlace auto removes it"
         return self._image(whole, color), color

@@ -48,7 +48,7 @@ class Demuxer:
             self._check_stopped()
             why = getattr(e, "strerror", None) or e
             if hardware is not None and not isinstance(e, av.InvalidDataError):
-                raise SourceError(f"{name}: NVDEC cannot be had ({why}); see rtseg doctor, or {INSTEAD}") from e
+                raise SourceError(f"{name}: NVDEC is not available ({why}); see rtseg doctor, or {INSTEAD}") from e
             raise SourceError(f"{name}: not a readable video ({why}); expected MP4, MKV, AVI, ...") from e
         assert isinstance(container, InputContainer)
         self.container = self._stack.enter_context(container)

@@ -271,7 +271,7 @@ def _prompt(sent: _Fields, where: str) -> Prompt:
     try:
         mask_hw = decode_rle(sent.mask.rle, height, width)
     except OutputError as e:
-        raise PromptError(f"{where}: not an RLE of {width}x{height} pixels; is its sender sound?") from e
+        raise PromptError(f"{where}: not an RLE of {width}x{height} pixels; check the program that sent it") from e
     return Prompt.from_fields(sent, as_mask(mask_hw, where, PromptError))
 
 

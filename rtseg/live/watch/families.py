@@ -62,10 +62,10 @@ def _states(snapshot: Snapshot) -> Iterator[Metric]:
 
 _PROCESS = (  # of each process: the key, the metric, the factor to its unit, and its help text
     ("up", "rtseg_process_up", 1, "1 if the process runs."),
-    ("beat_age_ms", "rtseg_process_beat_age_seconds", 1e-3, "Time since the process last went round its loop."),
+    ("beat_age_ms", "rtseg_process_beat_age_seconds", 1e-3, "Time since the last heartbeat."),
     ("rss_bytes", "rtseg_process_resident_memory_bytes", 1, "Memory of the process, what it shares included."),
     ("open_files", "rtseg_process_open_fds", 1, "Open file descriptors of the process."),
-    ("pid", "rtseg_process_pid", 1, "Its id, to find it by."),
+    ("pid", "rtseg_process_pid", 1, "Process id."),
 )
 
 
@@ -94,7 +94,7 @@ def _published(published: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     sent = {(topic,): p["sent"] for topic, p in published.items() if "sent" in p}
     dropped = {(topic, cause): n for topic, p in published.items() for cause, n in (p.get("dropped") or {}).items()}
     yield from _counter("rtseg_messages_sent", "Messages that were sent to a subscriber.", ("topic",), sent)
-    yield from _counter("rtseg_messages_dropped", "Messages that were not, by cause.", ("topic", "cause"), dropped)
+    yield from _counter("rtseg_messages_dropped", "Messages that were dropped, by cause.", ("topic", "cause"), dropped)
 
 
 def _times(snapshot: Snapshot) -> Iterator[Metric]:
@@ -109,8 +109,8 @@ def _now(snapshot: Snapshot) -> Iterator[Metric]:
     for key in ("frame", "mask"):
         age = {"": ages.get(f"{key}_ms")}
         yield from _gauge(f"rtseg_{key}_age_seconds", f"Time since the capture of the newest {key}.", "", age, 1e-3)
-    yield from _gauge("rtseg_queue_length", "What waits, by queue.", "queue", snapshot.get("queues") or {})
-    yield from _gauge("rtseg_objects", "Objects that are followed.", "", {"": snapshot.get("objects")})
+    yield from _gauge("rtseg_queue_length", "Length of each queue.", "queue", snapshot.get("queues") or {})
+    yield from _gauge("rtseg_objects", "Tracked objects.", "", {"": snapshot.get("objects")})
     text = "Frames a second lately: in, shown, segmented."
     yield from _gauge("rtseg_frames_per_second", text, "kind", snapshot.get("fps") or {})
 

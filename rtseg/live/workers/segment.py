@@ -40,7 +40,7 @@ from .step_schedule import StepSchedule
 
 CATCH_UP, CATCH_UP_S = 8, 0.3  # limits, in frames and seconds, of tracking from a click in the past to now
 
-Order = GivePrompts | RemoveObject | RenameObject | Pause
+SegmentRequest = GivePrompts | RemoveObject | RenameObject | Pause
 
 
 def work(context: WorkerContext) -> None:
@@ -155,15 +155,15 @@ class _Segmenter:
                 self._known_size = size
                 self._prepare_for_size()
                 self._context.send(SizeReady(None))
-            case GivePrompts() | RemoveObject() | RenameObject() | Pause() as order:
-                self._answer(order, received.fds)
+            case GivePrompts() | RemoveObject() | RenameObject() | Pause() as request:
+                self._answer(request, received.fds)
 
-    def _answer(self, order: Order, fds: list[int]) -> None:
+    def _answer(self, request: SegmentRequest, fds: list[int]) -> None:
         """Carry out a request, and report its outcome."""
         self._prepare_for_size()
         warnings: tuple[str, ...] = ()
         try:
-            match order:
+            match request:
                 case GivePrompts(_, prompts, frame_id):
                     warnings = self._prompt(_frame_in(fds[0], frame_id), prompts)
                 case RemoveObject(_, object_id):
@@ -173,11 +173,11 @@ class _Segmenter:
                 case Pause(_, on):
                     self._paused = on
         except (PromptError, AnswerError) as e:
-            if isinstance(e, AnswerError) and not order.ticket:  # a replayed prompt, whose answer has no reader
+            if isinstance(e, AnswerError) and not request.ticket:  # a replayed prompt, whose answer has no reader
                 raise RuntimeError(str(e)) from e
-            self._context.send(Answer(order.ticket, str(e)))
+            self._context.send(Answer(request.ticket, str(e)))
         else:
-            self._context.send(Answer(order.ticket, None, warnings))
+            self._context.send(Answer(request.ticket, None, warnings))
         finally:
             for fd in fds:
                 os.close(fd)

@@ -38,7 +38,7 @@ def secure(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], f
     except zmq.ZMQError as e:
         handler.close(linger=0)
         if e.errno != zmq.EADDRINUSE:  # in use: another socket of this context started the handler
-            raise OutputError(f"keys: the allow list cannot be served ({e}); nobody would be let in") from e
+            raise OutputError(f"keys: the allow list cannot be served ({e}); every client would be refused") from e
     else:
         threading.Thread(target=_serve, args=(handler,), name="allow-list", daemon=True).start()
     socket.setsockopt(zmq.CURVE_SERVER, 1)

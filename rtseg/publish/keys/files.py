@@ -35,7 +35,7 @@ def new(folder: str | Path, name: str) -> dict[str, Any]:
         _write(folder / f"{name}.key", public)
     except OSError as e:
         raise _unwritable(folder, e) from e
-    then = "rtseg keys new NAME, once for each who may connect" if name == SERVER else f"rtseg keys allow {name}"
+    then = "rtseg keys new NAME, once for each client" if name == SERVER else f"rtseg keys allow {name}"
     return {"name": name, "public_key": public.decode(), "file": str(folder / f"{name}.key"), "next": then}
 
 

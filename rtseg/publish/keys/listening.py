@@ -75,7 +75,7 @@ def _checked_path(bind: str) -> str:
         raise OutputError(f"bind address {bind}: a path of over {_MAX_PATH} bytes; expected a shorter one")
     path = Path(name)
     if not path.parent.is_dir():
-        raise OutputError(f"bind address {bind}: no folder {path.parent}; expected one that is there; make it")
+        raise OutputError(f"bind address {bind}: no folder {path.parent}; expected an existing folder; create it")
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise OutputError(f"bind address {bind}: {path} is another kind of file; expected a free name")

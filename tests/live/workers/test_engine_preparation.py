@@ -208,7 +208,7 @@ def test_who_gets_on_has_time_and_who_does_not_has_less(
     watched._why_killed, watched.silent_s = "", 4.0
     assert watched.why_hung(clock.ns) is None and watched.preparing == ""
     clock.ns += 5 * 10**9
-    assert watched.why_hung(0) == "no sign of life for 4 s"
+    assert watched.why_hung(0) == "no heartbeat for 4 s"
 
 
 def test_parts_that_follow_one_another_have_one_limit_in_all(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,4 +344,6 @@ def test_a_feed_that_ends_while_its_network_prepares_does_not_wait_for_it(
     run.until(lambda: run.state.workers["segment"].preparing.startswith("making ready"))
     worker = run.state.workers["segment"]
     run.finish()
-    assert worker.pid is None and run.state.faults["segment"] == "it was not ready at the end", "and not that it hung"
+    assert worker.pid is None and run.state.faults["segment"] == "it was not ready when the feed ended", (
+        "and not that it hung"
+    )

@@ -65,7 +65,7 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Run
         client.correct(1, points=[(3, 3, 1)])
         client.correct(1, points=[(3, 3, 1)], seq=run.state.frames.head - 15)
 
-    for order, why in [
+    for request, why in [
         (lambda: client.add(1, points=[(3, 3, 1)]), "tracked already"),
         (lambda: client.correct(9, points=[(3, 3, 1)]), "no object 9"),
         (lambda: client.add(2, points=[(999, 3, 1)]), "outside the 160x120 frame"),
@@ -75,10 +75,10 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_changes(run: Run
         (correct_the_past, "it has a prompt on frame"),
     ]:
         with pytest.raises(PromptError, match=why):
-            order()
-    for order, why in [(lambda: client.remove(9), "no object 9"), (lambda: client.rename(9, "x"), "no object 9")]:
+            request()
+    for request, why in [(lambda: client.remove(9), "no object 9"), (lambda: client.rename(9, "x"), "no object 9")]:
         with pytest.raises(OutputError, match=why):
-            order()
+            request()
     assert [o["id"] for o in client.status()["objects"]] == [1] and run.state.segmenter.history.ids == (1,)
 
 

@@ -1,4 +1,4 @@
-"""Control requests ("orders"): each is checked, carried out, and answered when its outcome is known."""
+"""Control requests: each is checked, carried out, and answered when its outcome is known."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from .statement import Statement
 
 log = logging.getLogger("rtseg.live")
 
-QUESTIONS = (m.Get, m.Status, m.TakeSnapshot)
+READ_ONLY = (m.Get, m.Status, m.TakeSnapshot)
 Result = dict[str, Any] | None  # None: the answer comes later
 
 
-def describe(order: Any) -> str:
+def describe(request: Any) -> str:
     """A control request in words, for the log and the recording."""
-    words = [m.verb_of(order)]
-    if isinstance(order, m.PROMPTED):
-        prompt = order.prompt
+    words = [m.verb_of(request)]
+    if isinstance(request, m.PROMPTED):
+        prompt = request.prompt
         words += [f"object {prompt.id}", f"{prompt.label!r}" if prompt.label else ""]
         words += [f"points {list(map(list, prompt.points))}" if prompt.points else ""]
         words += [f"box {list(prompt.box)}" if prompt.box else ""]
         words += [f"mask of {int(prompt.mask.sum())} pixels" if prompt.mask is not None else ""]
-        words += [f"on frame {order.seq}" if order.seq is not None else ""]
+        words += [f"on frame {request.seq}" if request.seq is not None else ""]
     else:
-        words += [f"{name} {value}" for name, value in asdict(order).items() if value is not None]
+        words += [f"{name} {value}" for name, value in asdict(request).items() if value is not None]
     return " ".join(filter(None, words))
 
 
-class Orders:
+class RequestHandler:
     """The control requests to one feed; the supervisor calls `turn` once in each round."""
 
     def __init__(self, state: FeedState, statement: Statement, server: ControlServer) -> None:
@@ -44,46 +44,46 @@ class Orders:
 
     def turn(self) -> None:
         """Carry out all requests that have arrived."""
-        for ticket, order in self._server.receive():
+        for ticket, request in self._server.receive():
             self._ticket = ticket
             try:
-                result = self._carry_out(order)
+                result = self._carry_out(request)
             except RtsegError as e:
                 self._server.refuse(ticket, str(e))
             except Exception as e:  # no request may end a feed by an exception
-                log.exception("%s", type(order).__name__)
+                log.exception("%s", type(request).__name__)
                 self._server.refuse(ticket, f"{type(e).__name__}: {e} (a bug, or this machine)")
             else:
                 if result is not None:
                     self._server.reply(ticket, result)
-                if not isinstance(order, QUESTIONS):
-                    self._state.note("order", "control", describe(order))
+                if not isinstance(request, READ_ONLY):
+                    self._state.note("order", "control", describe(request))
 
     @singledispatchmethod
-    def _carry_out(self, order: Any) -> Result:
-        raise TypeError(f"{order!r}")  # a request of messages.py that is not registered here
+    def _carry_out(self, request: Any) -> Result:
+        raise TypeError(f"{request!r}")  # a request of messages.py that is not registered here
 
     @_carry_out.register(m.Add)
     @_carry_out.register(m.Correct)
-    def _prompt(self, order: m.Add | m.Correct) -> Result:
-        frame, state = self._frame(order.seq), self._state
-        state.segmenter.history.check(order.prompt, frame, new=isinstance(order, m.Add))
-        state.segmenter.prompt(frame, [order.prompt], self._later({"id": order.prompt.id, "seq": frame.seq}))
+    def _prompt(self, request: m.Add | m.Correct) -> Result:
+        frame, state = self._frame(request.seq), self._state
+        state.segmenter.history.check(request.prompt, frame, new=isinstance(request, m.Add))
+        state.segmenter.prompt(frame, [request.prompt], self._later({"id": request.prompt.id, "seq": frame.seq}))
         return None
 
     @_carry_out.register
-    def _remove(self, order: m.Remove) -> Result:
-        self._state.segmenter.remove(order.id, self._later({"id": order.id}))
+    def _remove(self, request: m.Remove) -> Result:
+        self._state.segmenter.remove(request.id, self._later({"id": request.id}))
         return None
 
     @_carry_out.register
-    def _rename(self, order: m.Rename) -> Result:
-        result = {"id": order.id, "label": order.label}
-        self._state.segmenter.rename(order.id, order.label, self._later(result))
+    def _rename(self, request: m.Rename) -> Result:
+        result = {"id": request.id, "label": request.label}
+        self._state.segmenter.rename(request.id, request.label, self._later(result))
         return None
 
     @_carry_out.register
-    def _reset(self, order: m.Reset) -> Result:
+    def _reset(self, request: m.Reset) -> Result:
         removed, refused = self._state.segmenter.history.ids, list[str]()
         for i in removed:
             self._state.segmenter.remove(i, lambda error: refused.append(error) if error else None)
@@ -93,14 +93,14 @@ class Orders:
 
     @_carry_out.register(m.Pause)
     @_carry_out.register(m.Resume)
-    def _pause(self, order: m.Pause | m.Resume) -> Result:
-        on = isinstance(order, m.Pause)
+    def _pause(self, request: m.Pause | m.Resume) -> Result:
+        on = isinstance(request, m.Pause)
         self._state.pause(on)
         return {"paused": on}
 
     @_carry_out.register
-    def _snapshot(self, order: m.TakeSnapshot) -> Result:
-        frame, masks = self._frame(order.seq), self._state.masks
+    def _snapshot(self, request: m.TakeSnapshot) -> Result:
+        frame, masks = self._frame(request.seq), self._state.masks
         for index in range(masks.head - 1, max(-1, masks.head - masks.entries), -1):
             found = masks.get(index)
             if found is not None and found.seq <= frame.seq:
@@ -108,21 +108,21 @@ class Orders:
         return snapshot_result(frame, None)
 
     @_carry_out.register
-    def _get(self, order: m.Get) -> Result:
+    def _get(self, request: m.Get) -> Result:
         return dict(self._state.settings)
 
     @_carry_out.register
-    def _set(self, order: m.Set) -> Result:
-        given = {"opacity": order.opacity, "budget_ms": order.budget_ms}
+    def _set(self, request: m.Set) -> Result:
+        given = {"opacity": request.opacity, "budget_ms": request.budget_ms}
         self._state.change_settings(**{key: value for key, value in given.items() if value is not None})
         return dict(self._state.settings)
 
     @_carry_out.register
-    def _status(self, order: m.Status) -> Result:
+    def _status(self, request: m.Status) -> Result:
         return self._statement.status()
 
     @_carry_out.register
-    def _shutdown(self, order: m.Shutdown) -> Result:
+    def _shutdown(self, request: m.Shutdown) -> Result:
         self._state.stop()
         return {"state": "ending"}
 
