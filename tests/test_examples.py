@@ -70,6 +70,7 @@ def test_track_file(tmp_path: Path) -> None:
     assert np.mean(overlaps) > 0.5
 
 
+@pytest.mark.slow
 def test_export_masks(tmp_path: Path) -> None:
     if find_spec("supervision") is None:
         pytest.skip("SKIPPED: supervision is not installed; examples/export_masks.py was not run")
@@ -90,6 +91,7 @@ def test_export_masks(tmp_path: Path) -> None:
         assert changed_hw[mask_hw].mean() > 3 * changed_hw[~mask_hw].mean()
 
 
+@pytest.mark.slow
 def test_memory_policy() -> None:
     longer = CLIP.replace("0.16", "0.6")  # 15 frames
     ious = [float(iou) for iou in re.findall(r"agrees with fifo: IoU ([\d.]+)", run("memory_policy", longer, click()))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from pathlib import Path
 
@@ -47,8 +48,9 @@ def test_a_containers_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lim
 
 def test_memory_that_is_filled_is_seen() -> None:
     before = memory.resident_bytes()
-    ballast = bytearray(64 << 20)
-    ballast[::4096] = b"x" * len(ballast[::4096])
+    ballast = mmap.mmap(-1, 64 << 20)  # new pages; malloc may have some that are filled already
+    for page in range(0, len(ballast), mmap.PAGESIZE):
+        ballast[page] = 1
     assert memory.resident_bytes() - before > 48 << 20
     assert memory.peak_resident_bytes() >= memory.resident_bytes() - (16 << 20)
     assert 0 < memory.available_bytes() < memory.total_bytes()

@@ -117,6 +117,7 @@ def test_a_cut_feed_comes_back_in_a_session_of_its_own(camera: Camera) -> None:
     assert [f.seq for f in reader.frames if f.session == sessions[1]][:3] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_damage_a_jump_a_rush_and_another_size_are_counted_and_no_loss(camera: Camera) -> None:
     with Reader(camera.url) as reader:
         camera.say("corrupt 0.4")

@@ -60,6 +60,7 @@ def same(images: Images, clean: Images) -> None:
         np.testing.assert_array_equal(image_hwc, clean[time], err_msg=f"at {time} s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
 def test_after_any_lost_packet_what_is_shown_is_whole_and_what_is_missing_is_said(tmp_path: Path, codec: str) -> None:
     whole = recording(tmp_path / "whole.ts", codec)

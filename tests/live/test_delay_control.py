@@ -46,6 +46,7 @@ def test_a_feed_that_is_behind_says_so_and_takes_the_smaller_picture_that_it_may
     assert any(m.header.get("carried") is True or m.header["state"] == "fresh" for m in run.watcher.got["overlay"])
 
 
+@pytest.mark.slow
 def test_a_network_that_is_known_to_be_too_slow_begins_with_the_smaller_picture(
     profile: StreamProfile, faults: Faults, running: Start
 ) -> None:

@@ -53,6 +53,7 @@ def test_the_video_topic_is_the_source_bit_by_bit(profile: StreamProfile, faults
     assert any((m.image_hwc() != truth[m.seq]).any() for m in drawn)
 
 
+@pytest.mark.slow
 def test_latest_never_waits_for_a_mask_and_says_how_old_it_is(profile: StreamProfile, faults: Faults) -> None:
     faults(slow=0.8)
     report, _ = watch(replace(profile, source=SOURCE.format(2)))
@@ -73,6 +74,7 @@ def test_sync_waits_and_shows_each_frame_with_its_own_mask(profile: StreamProfil
     assert all(m.header["mask_seq"] == m.seq for m in with_masks)
 
 
+@pytest.mark.slow
 def test_sync_goes_on_without_masks_when_none_come(
     profile: StreamProfile, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:

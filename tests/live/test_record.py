@@ -147,6 +147,7 @@ def test_a_full_disk_stops_the_recorder_loudly_and_nothing_else(
     assert verify(folder)["unchanged"]
 
 
+@pytest.mark.slow
 def test_a_recorder_that_never_works_leaves_the_feed_what_it_is(
     profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_recorder_that_never_works_leaves_the_feed_what_it_is(
     assert not report["ok"] and "a bug" in report["faults"]["record"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_disappears_is_said_once_and_what_is_not_recorded_is_counted(
     profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
 ) -> None:

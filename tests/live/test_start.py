@@ -37,6 +37,7 @@ def gate(tmp_path: Path, faults: Faults) -> Callable[[], None]:
     return (tmp_path / "gate").touch
 
 
+@pytest.mark.slow
 def test_a_network_that_dies_before_it_is_ready_takes_no_object_with_it(
     profile: StreamProfile, faults: Faults, running: Start, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_through_h264(tmp_path: Path) -> None:
         assert [read(frame.to_ndarray(format="rgb24")) for frame in box.decode(video=0)] == list(range(15))
 
 
+@pytest.mark.slow
 def test_no_wrong_number_of_10000_wrong_pictures() -> None:
     rng = np.random.default_rng(2)
     height, width = plate_box(120, 160)

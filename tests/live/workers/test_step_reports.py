@@ -20,6 +20,7 @@ Start = Callable[[StreamProfile], Running]
 Faults = Callable[..., None]
 
 
+@pytest.mark.slow
 def test_a_cut_is_told_to_everybody(profile: StreamProfile, faults: Faults) -> None:
     faults(lost=[5, 45])
     report, got = watch(replace(profile, overlay="sync", source=SOURCE.format(3)))
@@ -38,6 +39,7 @@ def test_a_cut_is_told_to_everybody(profile: StreamProfile, faults: Faults) -> N
     assert any(event.startswith("segment found: object 1 again, on frame ") for event in told)
 
 
+@pytest.mark.slow
 def test_without_a_cut_nothing_is_said(profile: StreamProfile, faults: Faults) -> None:
     """Negative control of the test above, and of the next."""
     report, got = watch(profile)
