@@ -135,7 +135,7 @@ def test_white_everywhere_and_black_everywhere_say_nothing(tmp_path: Path) -> No
 def test_soft_edges_are_refused_where_they_might_be_ids(tmp_path: Path) -> None:
     soft = Image.fromarray(MASK_HW.astype(np.uint8) * 255).resize((W * 2 + 7, H * 2 + 3), Image.Resampling.LANCZOS)
     save(tmp_path, soft)
-    assert "soft edges? save it hard" in refused(tmp_path)
+    assert "soft edges? threshold them at half" in refused(tmp_path)
     save(tmp_path, Image.fromarray(MASK_HW * np.uint8(128)))
     assert 'with 0, 128; expected bool, 0/1 or 0/255; for one object of an id map say which: "value": 128' in refused(
         tmp_path

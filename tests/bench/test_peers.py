@@ -328,6 +328,7 @@ def test_edgetam_runs() -> None:
         edgetam.EdgeTam("EdgeTAM", field.make_task("nano", 64, None, 2))
 
 
+@pytest.mark.slow
 @has_transformers
 def test_their_network_has_our_weights(task: contenders.Task) -> None:
     state = contenders.transformers_model(task.network).state_dict()

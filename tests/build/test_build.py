@@ -149,6 +149,7 @@ def test_what_fits_is_kept_and_what_does_not_is_built_again(recipe: Path, use: C
     assert build(recipe)["ok"] and contents(recipe)["small/plan.bin"] == b"fourth"
 
 
+@pytest.mark.slow
 def test_a_clip_of_the_users_is_proved_on_too(recipe: Path, use: Callable[..., Runtime], tmp_path: Path) -> None:
     use()
     said = tmp_path / "p.json"

@@ -154,6 +154,7 @@ def test_a_gpu_that_is_lost_is_not_asked_again(
     assert engine.description.count(lost_text) == 2
 
 
+@pytest.mark.slow
 def test_the_memory_of_what_failed_is_free_before_the_next_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     class Big:
         living = 0

@@ -90,6 +90,7 @@ def test_a_live_feed_brings_what_the_camera_sees(camera: Camera) -> None:
     assert not any(n for name, n in reader.counters.items() if name not in ("frames", "connections"))
 
 
+@pytest.mark.slow
 def test_stall_and_freeze_are_seen_and_outlived_without_a_loss(camera: Camera) -> None:
     with Reader(camera.url) as reader:
         camera.say("stall 0.9")  # a camera that is silent for 2 s is lost
@@ -103,6 +104,7 @@ def test_stall_and_freeze_are_seen_and_outlived_without_a_loss(camera: Camera) -
     assert len({frame.session for frame in reader.frames}) == 1
 
 
+@pytest.mark.slow
 def test_a_cut_feed_comes_back_in_a_session_of_its_own(camera: Camera) -> None:
     with Reader(camera.url) as reader:
         camera.say("cut 1.2")

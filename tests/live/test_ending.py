@@ -119,6 +119,7 @@ def test_a_feed_of_which_nothing_came_is_no_success(profile: StreamProfile, faul
     assert report["faults"].keys() == {"grab"} and "waited for" in report["why"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("account", "line"), [("gap", "skipped 3 damaged frames"), ("ended", "ended early: cut off 1 s"), ("", "")]
 )

@@ -55,6 +55,7 @@ def test_nothing_is_written_unless_the_profile_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_recorder_that_is_killed_goes_on_with_the_same_chain(
     profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_recorder_that_is_killed_goes_on_with_the_same_chain(
     assert not gone or f"{gone} frames that were shown are not in the recording" in report["why"]
 
 
+@pytest.mark.slow
 def test_what_a_recorder_left_open_that_was_killed_just_before_the_end_is_closed(
     profile: StreamProfile, running: Start, faults: Faults, tmp_path: Path
 ) -> None:

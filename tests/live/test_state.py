@@ -84,6 +84,7 @@ def test_every_report_of_a_worker_is_handled(kind: type[Any]) -> None:
     dispatch(state, worker, message)
 
 
+@pytest.mark.slow
 def test_what_was_published_and_what_happened_to_the_source_outlives_their_processes(
     profile: StreamProfile, running: Start, faults: Faults
 ) -> None:

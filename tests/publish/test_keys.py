@@ -196,6 +196,7 @@ def test_the_allow_list_may_change_while_it_is_used(folder):
         assert not _status(publisher.endpoint, 0.5, keys=folder / "anna.key_secret")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ipc", [False, True])
 def test_who_is_taken_off_the_list_is_out_and_nobody_else(folder, tmp_path, monkeypatch, ipc):
     keys.allow(folder, "bert")

@@ -114,6 +114,7 @@ def test_one_object(tracked_pair: SimpleNamespace, video: np.ndarray, said: Said
     assert far(uncorrected, theirs) > 1e-2
 
 
+@pytest.mark.slow
 def test_three_objects_with_a_late_one(tracked_pair: SimpleNamespace, video: np.ndarray) -> None:
     objects = {1: POINT, 2: MASK, 3: LATE}
     theirs = {i: their_masks(tracked_pair.theirs, video, said) for i, said in objects.items()}
