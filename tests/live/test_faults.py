@@ -76,7 +76,7 @@ def test_a_network_that_always_raises_never_takes_the_picture_with_it(profile: S
     assert accounted(report) and max(m.seq for m in got["video"]) > 100 and report["mask_states"]["fresh"] == 0
     assert got["status"][-2].header["state"] in ("running", "ended") and not report["ok"]
     assert 1 <= report["restarts"]["segment"] < 50
-    assert "did not survive" in report["faults"]["prompts"]  # so it is not tried for ever
+    assert "crashed on them" in report["faults"]["prompts"]  # so it is not tried for ever
 
 
 @pytest.mark.slow
