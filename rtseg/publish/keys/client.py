@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from .files import client_pair, server_public
 
@@ -33,6 +32,8 @@ class HandshakeMonitor:
     def read(self) -> None:
         """Read the events that happened since the last call."""
         while self.socket.poll(0):
+            from zmq.utils.monitor import recv_monitor_message  # brings asyncio: 20 ms, which a publisher does without
+
             event = recv_monitor_message(self.socket)["event"]
             self._broken = self._broken + 1 if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL else 0
             self.refused = self._why(event)
