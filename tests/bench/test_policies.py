@@ -51,6 +51,7 @@ def squares(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return dataset
 
 
+@pytest.mark.slow
 def test_the_command(
     recipe: Path,
     squares: Dataset,

@@ -7,6 +7,7 @@ import pytest
 from bench.refusals import MISTAKES, WITHIN_S, play
 
 
+@pytest.mark.slow
 def test_the_cause_is_the_last_line() -> None:
     rows = play(["bind without keys", "box outside"], count=2, note=print)
     assert [row["ok"] for row in rows] == [True, True], rows

@@ -134,6 +134,7 @@ def test_an_engine_is_built_proved_and_installed(recipe: Path, use: Callable[...
     assert find(settle(load_recipe(recipe)), get_preset(load_recipe(recipe).model), weights) == folder
 
 
+@pytest.mark.slow
 def test_what_fits_is_kept_and_what_does_not_is_built_again(recipe: Path, use: Callable[..., Runtime]) -> None:
     use(content=b"first")
     build(recipe)

@@ -196,6 +196,7 @@ def test_a_warm_up_is_let_go(gpu: Pretended) -> None:
     assert gpu.allocated[0].live - before < 2 * 90 * 70 * 3
 
 
+@pytest.mark.slow
 def test_an_engine_on_the_second_gpu(gpu: Pretended, captures: list[str]) -> None:
     engine = opened(device="cuda:1")
     before = gpu.allocated[0].peak
@@ -244,6 +245,7 @@ def test_what_is_compiled_is_so_before_it_is_captured(gpu: Pretended, captures: 
 # Streams
 
 
+@pytest.mark.slow
 def test_two_callers_on_streams_of_their_own(gpu: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot that the host gave back, and every buffer, is written again only after those who still read it."""
     engine = opened()

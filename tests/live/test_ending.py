@@ -70,6 +70,7 @@ def test_a_feed_that_ends_in_order_says_nothing(endless: StreamProfile, running:
     assert report["recording"] == {"folder": str(folder), "frames": verify(folder)["frames"], "missed": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("close", "why"),
     [("work", ""), pytest.param("hang", "did not end within", marks=SLOW), ("full", "no space left")],

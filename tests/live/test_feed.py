@@ -87,6 +87,7 @@ def test_sync_goes_on_without_masks_when_none_come(
     assert report["restarts"] == {} and report["mask_states"]["fresh"] <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", ["latest", "sync"])
 def test_a_slower_target_drops_frames_by_name(profile: StreamProfile, faults: Faults, overlay: str) -> None:
     report, _ = watch(replace(profile, target_fps=10, overlay=overlay))

@@ -49,6 +49,7 @@ def test_without_a_cut_nothing_is_said(profile: StreamProfile, faults: Faults) -
     assert status["cuts"] == {"count": 0, "last": None, "lost": []} and status["unanswered"] == 0
 
 
+@pytest.mark.slow
 def test_a_frame_without_an_answer_is_skipped_counted_and_told(profile: StreamProfile, faults: Faults) -> None:
     faults(unanswered=[6, 7, 12])
     report, got = watch(replace(profile, overlay="sync"))
