@@ -1,4 +1,4 @@
-"""Image encoder: the Hiera trunk (arXiv 2306.00989; windowed absolute positions of 2311.05613) and its FPN neck."""
+"""The Hiera trunk (arXiv 2306.00989; windowed absolute positions of 2311.05613)."""
 
 from __future__ import annotations
 
@@ -129,44 +129,4 @@ class Hiera(nn.Module):
             x = block(x)
             if i in self.stage_ends:
                 maps.append(x.permute(0, 3, 1, 2))
-        return maps
-
-
-class LateralConv(nn.Module):
-    """A 1x1 convolution, under the name that published checkpoints give it."""
-
-    def __init__(self, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(dim_in, dim_out, kernel_size=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return out
-
-
-class FpnNeck(nn.Module):
-    """Brings the stages to one width; only stride 16 receives the stride-32 map from above (as SAM 2 was trained)."""
-
-    def __init__(self, preset: Preset) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(LateralConv(dim, preset.dim) for dim in reversed(preset.stage_dims))
-
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of the four stages, finest first, to the maps at stride 4, 8 and 16."""
-        stride4, stride8, stride16, stride32 = maps
-        c32, c16, c8, c4 = self.convs
-        top = c16(stride16) + F.interpolate(c32(stride32), scale_factor=2.0, mode="nearest")
-        return c4(stride4), c8(stride8), top
-
-
-class ImageEncoder(nn.Module):
-    """Trunk and neck."""
-
-    def __init__(self, preset: Preset) -> None:
-        super().__init__()
-        self.trunk = Hiera(preset)
-        self.neck = FpnNeck(preset)
-
-    def forward(self, image_nchw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        maps: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(image_nchw))
         return maps

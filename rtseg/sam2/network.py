@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..base.errors import ConfigError
 from .decoder import MaskDecoder, choose
-from .hiera import Hiera, ImageEncoder
+from .encoder import ImageEncoder
+from .hiera import Hiera
 from .layers import Mlp
 from .memory import MemoryAttention, MemoryEncoder, MemoryTokenizer
 from .presets import Preset
@@ -53,7 +54,8 @@ class Sam2(nn.Module):
     @torch.no_grad()
     def bake(self) -> Sam2:
         """For inference, compute once what depends only on the weights. Later changes of the weights are ignored."""
-        self.image_encoder.trunk.baked = self.image_encoder.trunk.positions(self.image_size // 4)
+        if isinstance(self.image_encoder.trunk, Hiera):
+            self.image_encoder.trunk.baked = self.image_encoder.trunk.positions(self.image_size // 4)
         self.baked_grid = self.sam_prompt_encoder.pe_layer.grid(self.grid)
         self.tokenizer.cells = self.tokenizer.cells.to(self.maskmem_tpos_enc)
         return self

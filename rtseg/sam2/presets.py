@@ -1,7 +1,8 @@
 """Presets: the sizes of every SAM 2 network that rtseg can build.
 
 The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` and `micro` are ours. A preset of
-a user's own is a TOML file with the fields of `Preset`.
+a user's own is a TOML file with the fields of `Preset`. The trunk is either Hiera, whose sizes a preset states, or a
+convolutional network of fixed sizes.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from msgspec import Meta
 
 from ..base.documents import read_toml
 from ..base.errors import ConfigError, did_you_mean
-from ..base.schema import Text, convert, mistake
+from ..base.schema import Text, convert, mistake, one_of
 
 MAX_SIZE = 8192  # of any number in a preset: with a larger one the weights would fit into no machine
 
+Rule = tuple[str, bool, str]  # a key, whether its value is right, and what is expected
 Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
 Index = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
+HIERA = "hiera"
+FIXED_TRUNKS = {  # channels of the maps at stride 4, 8, 16 and 32
+    "efficientnet-lite0": (24, 40, 112, 192),
+    "efficientnet-lite1": (24, 40, 112, 192),
+    "efficientnet-lite2": (24, 48, 120, 208),
+}
 FourIndexes = Annotated[tuple[Index, Index, Index, Index], Meta(description=f"four whole numbers, 0 to {MAX_SIZE}")]
 
 
@@ -27,18 +35,20 @@ FourIndexes = Annotated[tuple[Index, Index, Index, Index], Meta(description=f"fo
 class Preset:
     """The sizes of one network, under the names of Meta's configuration files where these have one.
 
-    `stages`: Hiera blocks in each stage. `windows`: side of the attention window in each stage, in tokens.
-    `global_blocks`: blocks that attend globally. `background`: side of the coarse position embedding that is resized
-    to the image. `num_maskmem`: spatial memories that the network was trained to attend to.
+    `embed_dim` to `background` are Hiera's; a preset with another trunk leaves them out. `stages`: blocks in each
+    stage. `windows`: side of the attention window in each stage, in tokens. `global_blocks`: blocks that attend
+    globally. `background`: side of the coarse position embedding that is resized to the image.
+    `levels`: the maps of the trunk that are used, finest first; with 3 there is none at stride 32.
+    `num_maskmem`: spatial memories that the network was trained to attend to.
     """
 
     name: Text
-    embed_dim: Size
-    heads: Size
-    stages: FourIndexes
-    global_blocks: Annotated[tuple[Index, ...], Meta(description=f"a list of whole numbers, 0 to {MAX_SIZE}")]
-    windows: FourIndexes
-    background: Size
+    embed_dim: Index = 0
+    heads: Index = 0
+    stages: FourIndexes = (0, 0, 0, 0)
+    global_blocks: Annotated[tuple[Index, ...], Meta(description=f"a list of whole numbers, 0 to {MAX_SIZE}")] = ()
+    windows: FourIndexes = (0, 0, 0, 0)
+    background: Index = 0
     dim: Size = 256
     memory_dim: Size = 64
     attention_layers: Size = 4
@@ -49,15 +59,13 @@ class Preset:
     max_pointers: Size = 16
     no_object_in_memory: bool = True  # 2.1: an absent object marks its memory
     pointer_time: bool = True  # 2.1: object pointers carry their age
+    trunk: Annotated[str, one_of((HIERA, *FIXED_TRUNKS))] = HIERA
+    levels: Annotated[int, Meta(ge=3, le=4)] = 4
 
     def __post_init__(self) -> None:
         """Raise an error for the first number that makes the layers incompatible."""
-        blocks = sum(self.stages)
         for key, fits, expected in (
-            ("heads", self.embed_dim % self.heads == 0, "a divisor of embed_dim"),
-            ("stages", all(self.stages), "at least one block in each"),
-            ("windows", self.windows[0] in (1, 2, 4, 8) and all(self.windows), "1, 2, 4 or 8 first, and no 0"),
-            ("global_blocks", all(b < blocks for b in self.global_blocks), f"blocks from 0 to {blocks - 1}"),
+            *(self._hiera_rules() if self.trunk == HIERA else self._fixed_trunk_rules()),
             ("dim", self.dim % 8 == 0, "a multiple of 8"),
             ("memory_dim", self.memory_dim % 4 == 0 and self.dim % self.memory_dim == 0,
              "a multiple of 4 that divides dim"),
@@ -66,10 +74,30 @@ class Preset:
             if not fits:
                 raise mistake(key, getattr(self, key), expected)
 
+    def _hiera_rules(self) -> list[Rule]:
+        blocks = sum(self.stages)
+        return [
+            ("embed_dim", self.embed_dim > 0, f"a whole number, 1 to {MAX_SIZE}"),
+            ("heads", self.heads > 0 and self.embed_dim % self.heads == 0, "a divisor of embed_dim"),
+            ("stages", all(self.stages), "at least one block in each"),
+            ("windows", self.windows[0] in (1, 2, 4, 8) and all(self.windows), "1, 2, 4 or 8 first, and no 0"),
+            ("global_blocks", all(b < blocks for b in self.global_blocks), f"blocks from 0 to {blocks - 1}"),
+            ("background", self.background > 0, f"a whole number, 1 to {MAX_SIZE}"),
+            ("levels", self.levels == 4, "4 with this trunk"),
+        ]
+
+    def _fixed_trunk_rules(self) -> list[Rule]:
+        keys = ("embed_dim", "heads", "stages", "global_blocks", "windows", "background")
+        absent = f"nothing: {self.trunk} has fixed sizes"
+        return [(key, not (any(value) if isinstance(value := getattr(self, key), tuple) else value), absent)
+                for key in keys]  # fmt: skip
+
     @property
     def stage_dims(self) -> tuple[int, ...]:
-        """Channels of each Hiera stage, finest first."""
-        return tuple(self.embed_dim * 2**i for i in range(len(self.stages)))
+        """Channels of each map of the trunk, finest first."""
+        if self.trunk == HIERA:
+            return tuple(self.embed_dim * 2**i for i in range(len(self.stages)))
+        return FIXED_TRUNKS[self.trunk][: self.levels]
 
     @property
     def pointer_tokens(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from rtseg.base.errors import ConfigError
 from rtseg.engine.cpu.isa import unfit
-from rtseg.sam2 import PRESETS, Sam2, get_preset
+from rtseg.sam2 import PRESETS, Preset, Sam2, get_preset
 
 # Millions of parameters, from the table of the SAM 2 release; 2.0 and 2.1 are given as the same.
 PUBLISHED = {"tiny": 38.9, "small": 46.0, "base+": 80.8, "large": 224.4}
@@ -83,9 +84,8 @@ def test_a_preset_from_a_file(own: Path) -> None:
 def test_a_file_can_say_what_a_shipped_preset_says(tmp_path: Path) -> None:
     for preset in PRESETS.values():
         values = {f.name: getattr(preset, f.name) for f in fields(preset)}
-        lines = [f"{k} = {str(list(v) if isinstance(v, tuple) else v).lower()}" for k, v in values.items()]
-        text = "\n".join(line for line in lines if not line.startswith("name")) + f'\nname = "{preset.name}"'
-        (tmp_path / "same.toml").write_text(text)
+        lines = [f"{k} = {json.dumps(v)}" for k, v in values.items()]
+        (tmp_path / "same.toml").write_text("\n".join(lines))
         assert get_preset(str(tmp_path / "same.toml")) == preset
 
 
@@ -109,7 +109,7 @@ def test_a_name_like_no_other_lists_them_all() -> None:
     ("old", "new", "said"),
     [
         ("embed_dim", "embed_dims", "unknown key 'embed_dims'; did you mean 'embed_dim'"),
-        ("heads = 2", "", "'heads' is missing; expected a whole number, 1 to 8192"),
+        ("heads = 2", "", "heads = 0; expected a divisor of embed_dim"),
         ("heads = 2", "heads = 2\nnum_maskmem = 1", "num_maskmem = 1; expected a whole number, 2 to 8192"),
         ("heads = 2", "heads = ", "not TOML"),
         ("heads = 2", 'heads = "two"', "heads"),
@@ -136,3 +136,13 @@ def test_a_file_that_is_no_preset(tmp_path: Path) -> None:
     for name in ("absent.toml", "picture.toml", "."):
         with pytest.raises(ConfigError, match="cannot be read|not TOML|not text|no such preset"):
             get_preset(str(tmp_path / name))
+
+
+def test_a_convolutional_trunk_has_fixed_sizes() -> None:
+    preset = Preset("lite", trunk="efficientnet-lite0")
+    assert preset.stage_dims == (24, 40, 112, 192)
+    assert replace(preset, levels=3).stage_dims == (24, 40, 112)
+    with pytest.raises(ValueError, match="embed_dim = 48; expected nothing: efficientnet-lite0 has fixed sizes"):
+        replace(preset, embed_dim=48)
+    with pytest.raises(ValueError, match="levels = 3; expected 4"):
+        replace(get_preset("nano"), levels=3)
