@@ -63,7 +63,8 @@ class Phase:
     """`steps` steps on `clips` clips of `length` frames with up to `objects` objects each.
 
     The learning rate changes linearly from `lr[0]` to `lr[1]`. `clips_cuda` replaces `clips` on a GPU, which takes them
-    in micro-batches if they do not fit into its memory at once.
+    in micro-batches if they do not fit into its memory at once. The trunk's learning rate is `trunk_rate` times that of
+    the rest; with 0 the trunk is frozen, and steps are faster.
     """
 
     steps: Count
@@ -73,12 +74,16 @@ class Phase:
     clips: Annotated[int, Meta(ge=1, le=4096)] = 6
     clips_cuda: Annotated[int, Meta(ge=1, le=4096)] = 96
     lr: Annotated[tuple[Unit, Unit], Meta(description=RATES)] = (8e-4, 8e-4)
+    trunk_rate: Unit = 1.0
     loss: Annotated[str, one_of((*LOSSES, FEATURES))] = "from-scratch"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One training. It starts from `weights` (a path or "package:NAME"), or from random ones if that is None."""
+    """One training. It starts from `weights` (a path or "package:NAME"), or from random ones if that is None.
+
+    With `trunk` "imagenet" a convolutional trunk starts from its ImageNet weights.
+    """
 
     phases: tuple[Phase, ...]
     videos: tuple[Material, ...] = ()
@@ -87,6 +92,7 @@ class TrainConfig:
     validation: tuple[Material, ...] = ()
     preset: str = "nano"
     weights: str | None = None
+    trunk: str | None = None
     teacher: Teacher | None = None
     seed: int = 0
     optimizer: str = "muon"
@@ -148,6 +154,7 @@ class _File(Struct, frozen=True, kw_only=True):
 
     preset: Text = "nano"
     weights: Text | None = None
+    trunk: Annotated[str, one_of(("imagenet",))] | None = None
     teacher: Teacher | None = None
     seed: Annotated[int, Meta(ge=0, le=MOST)] = 0
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = "muon"
@@ -182,6 +189,7 @@ def read_config(path: str | Path) -> TrainConfig:
         validation=_materials(validation, path),
         preset=_relative(file.preset, path) if file.preset.endswith(".toml") else file.preset,
         weights=None if file.weights is None else _relative(file.weights, path),
+        trunk=file.trunk,
         teacher=teacher,
         seed=file.seed,
         optimizer=file.optimizer,

@@ -1,8 +1,9 @@
 """Distillation: a smaller network takes over a larger one's weights, and learns its image features.
 
 A network with the same `dim` and `memory_dim` can use the memory and the decoder of the larger one. So all weights but
-those of the image encoder are copied. If a layer has fewer hidden units, those with the largest weights are kept. Then
-a phase with `loss = "features"` trains the new encoder on the teacher's features (FitNets, arXiv 1412.6550).
+those of the image encoder (and of `Match`, which the teacher may lack) are copied. If a layer has fewer hidden units,
+those with the largest weights are kept. Then a phase with `loss = "features"` trains the new encoder on the teacher's
+features (FitNets, arXiv 1412.6550).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..base.errors import ConfigError
 from ..sam2 import Features, Sam2
 
-ENCODER = "image_encoder."
+ENCODER, MATCH = "image_encoder.", "match."
 FIRST_LINEAR = re.compile(r"(.*)(mlp\.layers\.0|linear1)\.weight$")  # the layer whose outputs are hidden units
 SECOND_LINEAR = {"mlp.layers.0": "mlp.layers.1", "linear1": "linear2"}
 State = dict[str, Tensor]
@@ -27,7 +28,7 @@ def copy_weights(student: Sam2, teacher: Sam2) -> None:
     """
     own, given = student.state_dict(), _pruned(teacher.state_dict(), student.state_dict())
     for name, tensor in own.items():
-        if name.startswith(ENCODER):
+        if name.startswith((ENCODER, MATCH)):
             continue
         if name not in given or given[name].shape != tensor.shape:
             raise ConfigError(

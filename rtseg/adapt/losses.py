@@ -25,6 +25,7 @@ class LossWeights:
     gamma: float = 2.0
     alpha: float = 0.25
     match: float = 0.0  # of `correspondence_loss`
+    copied: float = 0.5  # of `copied_loss`
 
 
 FINE_TUNING = LossWeights()
@@ -55,6 +56,12 @@ def hard_iou(logits_bkhw: Tensor, target_bkhw: Tensor) -> Tensor:
     both = (mask & truth).sum((-2, -1)).float()
     either = (mask | truth).sum((-2, -1)).float()
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+
+
+def copied_loss(copied_bgg: Tensor, target_bhw: Tensor) -> Tensor:
+    """The cross-entropy of copied masks (`Match`), 0 to 1, as a scalar."""
+    target_bgg = F.adaptive_avg_pool2d(target_bhw[:, None].float(), (copied_bgg.shape[1], copied_bgg.shape[2]))[:, 0]
+    return F.binary_cross_entropy(copied_bgg.float().clamp(1e-3, 1 - 1e-3), target_bgg)
 
 
 def frame_loss(

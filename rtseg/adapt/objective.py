@@ -18,7 +18,7 @@ from ..sam2 import MEAN, STD, Features, PromptBatch, Sam2, on_device
 from . import simulated_prompts
 from .batches import Batch
 from .correspondence import correspondence_loss
-from .losses import LossWeights, frame_loss, hard_iou
+from .losses import LossWeights, copied_loss, frame_loss, hard_iou
 from .motion import Rng
 from .rollout import Predicted, Rollout, fifo, random_subset
 
@@ -48,9 +48,12 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
         losses.append(
             frame_loss(predicted.all_logits_bkhw, predicted.all_iou_bk, predicted.score_b, target_bhw, weights)
         )
+        if name == "tracked" and predicted.copied_bgg is not None:
+            losses[-1]["copied"] = weights.copied * copied_loss(predicted.copied_bgg, target_bhw)
         small_b1hw = F.adaptive_avg_pool2d(target_bhw[:, None].float(), 4 * net.grid)
         ious.setdefault(name, []).append(hard_iou(predicted.logits_b1hw.detach(), small_b1hw).mean())
-    terms = {k: torch.stack([one[k] for one in losses]).mean() for k in losses[0]}
+    names = {name for one in losses for name in one}
+    terms = {name: torch.stack([one[name] for one in losses if name in one]).mean() for name in sorted(names)}
     if weights.match:
         a, b = rng.choice(len(frames), 2, replace=False)
         surfaces = (batch.surface_ntgg4[:, a], batch.surface_ntgg4[:, b])

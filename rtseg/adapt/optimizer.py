@@ -11,27 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+TRUNK = "image_encoder.trunk."
+
 
 class Optimizer:
     """One or two torch optimizers that are stepped together; `name` is "muon" or "adamw"."""
 
     def __init__(self, net: nn.Module, name: str, weight_decay: float) -> None:
         # Embeddings have the shape of matrices, but are added or looked up, not multiplied: they go to AdamW.
+        trunk = {id(p) for key, p in net.named_parameters() if key.startswith(TRUNK)}
         matrices = [m.weight for m in net.modules() if isinstance(m, nn.Linear)] if name == "muon" else []
         own = {id(p) for p in matrices}
-        others = [p for p in net.parameters() if id(p) not in own]
-        decayed = [p for p in others if p.ndim > 1]
-        plain = [p for p in others if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=(0.9, 0.98))]
+        adamw = [self._group(net, own, trunk, inside, weight_decay * decays, decays)
+                 for inside in (False, True) for decays in (True, False)]  # fmt: skip
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw, betas=(0.9, 0.98))]
         if matrices:
-            self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            muon = [{"params": [p for p in matrices if (id(p) in trunk) == inside], "trunk": inside}
+                    for inside in (False, True)]  # fmt: skip
+            muon = [group for group in muon if group["params"]]
+            self._parts.append(torch.optim.Muon(muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
 
-    def step(self, rate: float) -> None:
-        """Update all parameters with this learning rate."""
+    @staticmethod
+    def _group(
+        net: nn.Module, muon: set[int], trunk: set[int], inside: bool, weight_decay: float, decays: bool
+    ) -> dict[str, Any]:
+        """The parameters of AdamW inside or outside of the trunk; only those with two or more axes decay."""
+        params = [p for p in net.parameters()
+                  if id(p) not in muon and (id(p) in trunk) == inside and (p.ndim > 1) == decays]  # fmt: skip
+        return {"params": params, "weight_decay": weight_decay, "trunk": inside}
+
+    def step(self, rate: float, trunk_rate: float = 1.0) -> None:
+        """Update all parameters with this learning rate; those of the trunk with `trunk_rate` times it."""
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * trunk_rate if group["trunk"] else rate
             part.step()
 
     def zero_grad(self) -> None:

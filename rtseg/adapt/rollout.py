@@ -34,6 +34,7 @@ class Predicted:
     pointer_bd: Tensor
     all_logits_bkhw: Tensor | None = None
     all_iou_bk: Tensor | None = None
+    copied_bgg: Tensor | None = None  # the mask that `Match` copied for this frame, 0 to 1
 
     @staticmethod
     def merge(parts: list[Predicted], rows: list[Tensor]) -> Predicted:
@@ -49,6 +50,7 @@ class _Memory:
     time: int
     map_bmhw: Tensor
     pointer_bd: Tensor
+    cells_bcgg: Tensor | None = None
 
 
 def fifo(times: list[int], now: int) -> list[tuple[int, int]]:
@@ -76,6 +78,7 @@ class Rollout:
 
     net: Sam2
     select: SelectMemories
+    copied_b2gg: Tensor | None = None  # what `Match` copied for the latest `attend`
     _conditioning: list[_Memory] = field(default_factory=list)  # of prompted frames
     _recent: list[_Memory] = field(default_factory=list)
 
@@ -84,7 +87,11 @@ class Rollout:
         if not self._conditioning:
             return self.net.attend(own, [None] * len(own.top))
         conditioned: Tensor = self.net.memory_attention(own.top, self._tokens(now))
-        return conditioned
+        match, cells_bcgg = self.net.match, self._conditioning[-1].cells_bcgg
+        if match is None or cells_bcgg is None:
+            return conditioned
+        self.copied_b2gg = match.copy(match.embed(own), cells_bcgg)
+        return conditioned + match.prior(self.copied_b2gg)
 
     def from_mask(self, own: Features, mask_b1hw: Tensor) -> Predicted:
         """The prediction that a mask prompt, 0/1 [B, 1, S, S], gives: that mask."""
@@ -98,13 +105,21 @@ class Rollout:
             own = Features(own.top.float(), own.mid.float(), own.fine.float())
             found = self.net.predict_masks(conditioned_bdhw.float(), own, prompts)
             chosen = self.net.answer(found, prompts.multimask)
-        return Predicted(chosen.logits_b1hw, found.score_b, chosen.pointer_bc, found.logits_bkhw, found.iou_bk)
+        copied_bgg = None if self.copied_b2gg is None else self.copied_b2gg[:, 0]
+        return Predicted(
+            chosen.logits_b1hw, found.score_b, chosen.pointer_bc, found.logits_bkhw, found.iou_bk, copied_bgg
+        )
 
     def remember(self, own: Features, predicted: Predicted, now: int, prompted: bool) -> None:
         """Store the memory of this frame. A prompted frame's is a conditioning memory, which attention always reads."""
         full_b1hw = upsample(predicted.logits_b1hw, self.net.image_size)
         full_b1hw = certain(full_b1hw) if prompted else full_b1hw
-        memory = _Memory(now, self.net.remember(own, full_b1hw, predicted.score_b), predicted.pointer_bd)
+        memory = _Memory(
+            now,
+            self.net.remember(own, full_b1hw, predicted.score_b),
+            predicted.pointer_bd,
+            self.net.match.remember(own, predicted.logits_b1hw) if prompted and self.net.match else None,
+        )
         if prompted:
             self._conditioning.append(memory)
         else:

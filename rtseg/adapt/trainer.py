@@ -24,6 +24,7 @@ from .batches import Batch, BatchSampler, Prefetcher
 from .checkpoint import Checkpoint, WeightAverage, export
 from .config import FEATURES, Phase, Teacher, TrainConfig
 from .distillation import copy_weights, features_loss
+from .imagenet import load_imagenet
 from .losses import LOSSES
 from .micro_batch import GpuMemoryMeter, MemoryMeter, even_size, largest_micro_batch
 from .motion import Rng
@@ -68,6 +69,8 @@ class Trainer:
 
     def _load_initial_weights(self) -> None:
         """Load the weights that the configuration starts from, and copy those of a teacher."""
+        if self.config.trunk is not None:
+            load_imagenet(self.net)
         if self.config.weights is not None:
             load_weights(self.net, find_weights(self.config.weights))
         if self.config.teacher is not None:
@@ -168,6 +171,7 @@ class Trainer:
         """
         self.optimizer.zero_grad()
         self.net.train()
+        self.net.image_encoder.trunk.requires_grad_(self.phase.trunk_rate > 0)
         parts, totals = batch.split(micro_batch), dict[str, Tensor]()
         counts = [len(p.image_ntchw) if self.teacher else len(p.clip_b) for p in parts]
         weights: dict[str, float] = {}  # the number of objects, or clips, in each logged total
@@ -263,7 +267,7 @@ class Trainer:
         self.consistent = False
         finite = bool(torch.isfinite(norm))  # waits for the GPU
         if finite:
-            self.optimizer.step(rate)
+            self.optimizer.step(rate, self.phase.trunk_rate)
         self._skipped = 0 if finite else self._skipped + 1
         if self._skipped > MAX_SKIPPED:
             raise EngineError(

@@ -150,8 +150,18 @@ class TorchEngine(Verbs):
             full_b1hw[i] = certain(full_b1hw[i])
         with self._arithmetic():
             maps_bchw = self._network.remember(features, full_b1hw, score_b).float()
+            cells = self._cells(features, logits_b1hw, prompted)
         # Copies, because a view would keep the whole batch alive for as long as any object remembers it.
-        return [Remembered(map_chw.clone()) for map_chw in maps_bchw]
+        return [Remembered(map_chw.clone(), cells_cgg=own) for map_chw, own in zip(maps_bchw, cells, strict=True)]
+
+    def _cells(self, features: Features, logits_b1hw: Tensor, prompted: Sequence[bool]) -> list[Tensor | None]:
+        """What later frames are compared with, of each prompted object."""
+        match = self._network.match
+        if match is None:
+            return [None] * len(prompted)
+        rows = (features if len(features.top) == 1 else features.select(slice(i, i + 1)) for i in range(len(prompted)))
+        return [match.remember(image, logits_b1hw[i : i + 1])[0].float().clone() if given else None
+                for i, (image, given) in enumerate(zip(rows, prompted, strict=True))]  # fmt: skip
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> TorchEngine:

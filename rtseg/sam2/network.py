@@ -16,6 +16,7 @@ from .decoder import MaskDecoder, choose
 from .encoder import ImageEncoder
 from .hiera import Hiera
 from .layers import Mlp
+from .match import Match
 from .memory import MemoryAttention, MemoryEncoder, MemoryTokenizer
 from .presets import Preset
 from .prompt import PromptEncoder
@@ -45,6 +46,7 @@ class Sam2(nn.Module):
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
         if preset.no_object_in_memory:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
+        self.match = Match(preset) if preset.match_dim else None
         self.tokenizer = MemoryTokenizer(preset, self.grid)
         self.baked_grid: Tensor | None = None  # the encoding of every cell, computed once for inference
         self.image_encoder.apply(_init)
@@ -77,11 +79,22 @@ class Sam2(nn.Module):
             return fresh_bchw
         tokens = self.tokenizer.batch([r for r in recalls if r], self.maskmem_tpos_enc, self.obj_ptr_tpos_proj)
         if len(known) == len(recalls):
-            every_bchw: Tensor = self.memory_attention(top_bchw, tokens)
-            return every_bchw
+            return self._matched(self.memory_attention(top_bchw, tokens), features, recalls)
         # One by one: an index list would be uploaded to the GPU, and the host would wait for the upload.
         attended = iter(self.memory_attention(torch.stack([top_bchw[i] for i in known]), tokens))
-        return torch.stack([fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)])
+        rows = [fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)]
+        return self._matched(torch.stack(rows), features, recalls)
+
+    def _matched(self, conditioned_bchw: Tensor, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+        """With the comparison with each object's newest conditioning frame added, where there is one."""
+        cells = [None if r is None or self.match is None else r.cells_cgg for r in recalls]
+        if self.match is None or all(c is None for c in cells):
+            return conditioned_bchw
+        rows = []
+        for i, (row, own) in enumerate(zip(conditioned_bchw, cells, strict=True)):
+            image = features if len(features.top) == 1 else features.select(slice(i, i + 1))
+            rows.append(row if own is None else row + self.match(image, own[None])[0])
+        return torch.stack(rows)
 
     def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Candidates:
         """All four candidate masks of each object, before any choice."""

@@ -39,7 +39,8 @@ class Preset:
     stage. `windows`: side of the attention window in each stage, in tokens. `global_blocks`: blocks that attend
     globally. `background`: side of the coarse position embedding that is resized to the image.
     `levels`: the maps of the trunk that are used, finest first; with 3 there is none at stride 32.
-    `num_maskmem`: spatial memories that the network was trained to attend to.
+    `num_maskmem`: spatial memories that the network was trained to attend to. `match_dim`: channels of the embeddings
+    that are compared with the newest conditioning frame (`Match`); 0, as in all published networks: without.
     """
 
     name: Text
@@ -61,6 +62,7 @@ class Preset:
     pointer_time: bool = True  # 2.1: object pointers carry their age
     trunk: Annotated[str, one_of((HIERA, *FIXED_TRUNKS))] = HIERA
     levels: Annotated[int, Meta(ge=3, le=4)] = 4
+    match_dim: Index = 0
 
     def __post_init__(self) -> None:
         """Raise an error for the first number that makes the layers incompatible."""

@@ -40,11 +40,13 @@ class Remembered:
     """One frame of one object, as `remember` wrote it: the memory `map_chw` [M, g, g].
 
     `keys_lnd` [layers, g * g, D] are its keys for each attention layer, projected and rotated, if the engine computes
-    them only once. Only the engine reads them.
+    them only once. `cells_cgg` [C + 1, 2g, 2g] are the embeddings and the mask of a prompted frame, if the network
+    compares frames with it (`Match`). Only the engine reads them.
     """
 
     map_chw: Array
     keys_lnd: Array | None = None
+    cells_cgg: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +62,11 @@ class Recall:
     slots: tuple[int, ...]
     pointers_pc: Array
     ages: tuple[int, ...]
+
+    @property
+    def cells_cgg(self) -> Array | None:
+        """The cells that the frame is compared with: those of the newest conditioning memory that has any."""
+        return next((m.cells_cgg for m in reversed(self.memories) if m.cells_cgg is not None), None)
 
     @staticmethod
     def from_maps(maps_tchw: Array, slots: tuple[int, ...], pointers_pc: Array, ages: tuple[int, ...]) -> Recall:

@@ -1,0 +1,65 @@
+"""Dense matching with the newest conditioning frame, as a prior for the decoder. SAM 2 has no such part.
+
+Memory attention sees a grid of stride 16, and learns slowly where an object went. Features alone know much of it: the
+mask of the prompted frame, copied to the cells of stride 8 that look alike, follows an object without any training
+(space-time correspondences: arXiv 1904.07846; as a prior for a decoder: STM, arXiv 1904.00607). So a small embedding of
+each cell is compared with those of the newest conditioning frame. The mask that is copied and the largest similarity
+are added to the conditioned features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .presets import Preset
+from .values import Features
+
+HIDDEN = 32  # channels between the copied mask and the features
+SCALE = 30.0  # of cosine similarities before the softmax, where training starts
+
+
+class Match(nn.Module):
+    """The embedding of cells, the comparison, and the embedding of its result. G = 2g is the side at stride 8."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        dim = preset.dim
+        self.mid = nn.Conv2d(dim // 4, preset.match_dim, kernel_size=1)
+        self.top = nn.Conv2d(dim, preset.match_dim, kernel_size=1, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self.prior = nn.Sequential(
+            nn.Conv2d(2, HIDDEN, kernel_size=4, stride=2, padding=1), nn.GELU(), nn.Conv2d(HIDDEN, dim, kernel_size=1)
+        )
+
+    def embed(self, features: Features) -> Tensor:
+        """Unit vectors of the cells of each image, [n, C, G, G]."""
+        top = F.interpolate(self.top(features.top), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return F.normalize(self.mid(features.mid) + top, dim=1)
+
+    def remember(self, features: Features, logits_b1hw: Tensor) -> Tensor:
+        """What is compared with later: embeddings and the mask (0 to 1) of each cell, [b, C + 1, G, G].
+
+        `logits_b1hw` [b, 1, 2G, 2G] are the mask's, as the decoder gives them.
+        """
+        cells_ncgg = self.embed(features)
+        mask_b1gg = F.avg_pool2d(logits_b1hw.sigmoid(), 2)
+        return torch.cat((cells_ncgg.expand(len(mask_b1gg), -1, -1, -1), mask_b1gg.to(cells_ncgg)), dim=1)
+
+    def copy(self, cells_ncgg: Tensor, remembered_bcgg: Tensor) -> Tensor:
+        """The copied mask and the largest similarity of each cell, [b, 2, G, G]; n is 1 or b."""
+        with torch.autocast(cells_ncgg.device.type, enabled=False):  # in bf16 the logits would have errors of 0.1
+            remembered = remembered_bcgg.float()
+            keys_bcm, mask_bm1 = remembered[:, :-1].flatten(2), remembered[:, -1].flatten(1)[:, :, None]
+            similar_bnm = cells_ncgg.float().flatten(2).transpose(1, 2) @ keys_bcm
+            copied_bn1 = (similar_bnm * self.log_scale.exp()).softmax(dim=2) @ mask_bm1
+            both_bn2 = torch.cat((copied_bn1, similar_bnm.amax(dim=2, keepdim=True)), dim=2)
+        return both_bn2.transpose(1, 2).unflatten(2, cells_ncgg.shape[-2:])
+
+    def forward(self, features: Features, remembered_bcgg: Tensor) -> Tensor:
+        """What is added to the conditioned features, [b, D, g, g]; `features` of one image or of each object's."""
+        added: Tensor = self.prior(self.copy(self.embed(features), remembered_bcgg))
+        return added
