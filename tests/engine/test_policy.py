@@ -61,11 +61,10 @@ def slow_efp_window(memories: list[Memory]) -> dict[int, int]:
     candidates = {m.step: 6 for m in memories if m.conditioning}
     for back in range(6, 0, -1):
         candidates.update({m.step: back - 1 for m in memories if m.step == now - back and not m.conditioning})
-    if len(candidates) >= 7:
-        newest = memories[-1]
-        free = [m for m in memories if m.step in candidates and not m.conditioning and m is not newest]
-        for m in sorted(free, key=lambda m: -slow_similarity(m, newest))[:2]:
-            del candidates[m.step]
+    newest = memories[-1]
+    free = [m for m in memories if m.step in candidates and not m.conditioning and m is not newest]
+    for m in sorted(free, key=lambda m: -slow_similarity(m, newest))[: min(max(len(candidates) - 5, 0), 2)]:
+        del candidates[m.step]
     return candidates
 
 

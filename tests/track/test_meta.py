@@ -117,7 +117,7 @@ class Track:
 @contextmanager
 def session(model: Any, video: np.ndarray) -> Iterator[Any]:
     """Their session on frames of ours instead of on a folder of pictures, with memories in fp32."""
-    pixels = torch.cat([to_input(frame, SIZE) for frame in video])
+    pixels = torch.cat([to_input(frame, model.image_size) for frame in video])
     loaded = mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=(pixels, *video.shape[1:3]))
     with loaded, mock.patch.object(torch, "bfloat16", torch.float32):
         yield model.init_state("")
@@ -150,8 +150,8 @@ def their_tracks(model: Any, video: np.ndarray, objects: dict[int, Said]) -> dic
     return tracks
 
 
-def our_tracks(engine: Any, video: np.ndarray, objects: dict[int, Said]) -> dict[int, Track]:
-    tracker = Tracker(engine, policy="fifo")
+def our_tracks(engine: Any, video: np.ndarray, objects: dict[int, Said], policy: str = "fifo") -> dict[int, Track]:
+    tracker = Tracker(engine, policy)
     tracks = {i: Track() for i in objects}
     for t, frame in enumerate(video):
         for i, said in objects.items():

@@ -43,14 +43,16 @@ def _efp_window_warning(size: BankSize) -> str:
     "efp-window", full_bank=_efp_window_full, needs_similarity=True, compared=True, warning=_efp_window_warning
 )
 def efp_window(memories: Sequence[Memory], size: BankSize) -> Choice:
-    """Like `fifo`, but the next frame does not attend to the `window - spatial` most redundant memories of a full
-    window. The others keep their slots, and all memories stay in the bank.
+    """Like `fifo`, but the next frame attends to at most `spatial` of the last frames' memories and the prompted one.
+
+    The most redundant are left out, at most `window - spatial` of them. The others keep their slots, and all memories
+    stay in the bank. With one prompt this is Surgical SAM 2's public code for SAM 2.1; that for SAM 2 leaves nothing
+    out before the window is full, which is one frame later. Of several prompted memories, that code protects the first
+    alone.
     """
     choice = fifo(memories, size)
-    if len(choice.attend) < size.window:
-        return choice
     candidates = [i for i, _ in choice.attend[:-1] if not memories[i].conditioning]
-    dropped = _redundant(memories, candidates, size.window - size.spatial)
+    dropped = _redundant(memories, candidates, min(len(choice.attend), size.window) - size.spatial)
     return Choice(choice.keep, tuple((i, slot) for i, slot in choice.attend if i not in dropped))
 
 
