@@ -1,5 +1,7 @@
 """Reading and writing weights: Meta's `.pt`, transformers' safetensors, our own safetensors (Meta's names, fp16).
 
+A checkpoint of a training that started from them is read, too: its optimiser and all else beside the tensors is left.
+
 Reading executes nothing (`weights_only=True`; safetensors holds no code) and guesses nothing: every tensor of the file
 is used, every tensor of the network comes from the file, and shapes agree.
 """
@@ -61,6 +63,9 @@ _RENAMES = [(re.compile(old), new) for old, new in (
 )]  # fmt: skip
 _DOWNSAMPLER = re.compile(r"^memory_encoder\.mask_downsampler\.layers\.(\d)\.(conv|layer_norm)\.")
 _POINTS = "prompt_encoder.point_embed.weight"
+_TABLES = ("model", "state_dict", "model_state_dict", "module")  # where trainings keep the network in a checkpoint
+_OF_EVERY_NETWORK = ("no_mem_embed", "no_memory_embedding")  # Meta's and transformers' name of one tensor
+_OBJECT = re.compile(r"GLOBAL ([\w.]+)")  # what torch says of an object that it does not unpickle
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -85,7 +90,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a weights file under Meta's names."""
+    """The tensors of a weights file under Meta's names, without the prefix that all names may share."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected weights as .pt or .safetensors")
     try:
@@ -97,14 +102,32 @@ def read_state(path: Path) -> State:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a damaged pickle can raise any exception, for example IndexError
         kind = "safetensors file" if path.suffix == ".safetensors" else "weights file"
-        raise WeightsError(f"{path}: not a readable {kind}; expected SAM 2 weights as .pt or .safetensors") from e
+        expected = "expected SAM 2 weights as .pt or .safetensors"
+        if found := _OBJECT.search(str(e)):
+            expected = (
+                f"it holds {found[1]}, which may run code when it is read; expected tensors alone. If you trust the "
+                'file: torch.save({"model": torch.load(FILE, weights_only=False)["model"]}, "tensors.pt")'
+            )
+        raise WeightsError(f"{path}: not a readable {kind}; {expected}") from e
     if isinstance(state, dict) and "average" in state:
         raise WeightsError(f"{path}: a checkpoint of a training; expected the weights.safetensors beside it")
-    if isinstance(state, dict) and "model" in state:
-        state = state["model"]
+    while isinstance(state, dict) and (key := next((k for k in _TABLES if isinstance(state.get(k), dict)), "")):
+        state = state[key]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items()):
         raise WeightsError(f"{path}: holds no table of tensors; expected SAM 2 weights as .pt or .safetensors")
+    state = _without_prefix(path, state)
     return _from_transformers(path, state) if _POINTS in state else state
+
+
+def _without_prefix(path: Path, state: State) -> State:
+    """The tensors without what a wrapper of the network puts before their names, such as "module."."""
+    wrapped = (name.removesuffix(end) for name in state for end in _OF_EVERY_NETWORK if name.endswith(end))
+    prefixes = sorted({prefix for prefix in wrapped if prefix == "" or prefix.endswith(".")})
+    if len(prefixes) > 1:
+        found = ", ".join(f"{prefix}*" for prefix in prefixes)
+        raise WeightsError(f"{path}: holds {len(prefixes)} networks ({found}); expected one: save it alone")
+    prefix = prefixes[0] if prefixes else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def save_weights(
