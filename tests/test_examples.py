@@ -100,6 +100,24 @@ def test_memory_policy() -> None:
     assert min(ious) < 1  # by other memories
 
 
+@pytest.mark.slow
+def test_volume(tmp_path: Path) -> None:
+    """A ball in noise, from a box on its middle slice; and from a box beside it."""
+    z, y, x = np.mgrid[:9, :160, :160]
+    truth_dhw = (x - 70) ** 2 + (y - 90) ** 2 + (14 * (z - 4)) ** 2 < 60**2
+    noise = np.random.default_rng(0).normal(0, 1, truth_dhw.shape)
+    tissue = np.stack([cv2.GaussianBlur(noise_hw, (0, 0), 6) for noise_hw in noise])
+    imgs = np.clip(70 + 15 * tissue / tissue.std() + 110 * truth_dhw, 0, 255).astype(np.uint8)
+    np.savez(tmp_path / "volume.npz", imgs=imgs)
+    dice = []
+    for box in ("8,28,132,152", "135,5,158,40"):
+        run("volume", tmp_path / "volume.npz", 4, box, tmp_path / "masks.npz", ROOT / "engines/nano-cpu.toml")
+        masks_dhw = np.load(tmp_path / "masks.npz")["segs"] > 0
+        dice.append(2 * (masks_dhw & truth_dhw).sum((1, 2)) / (masks_dhw.sum((1, 2)) + truth_dhw.sum((1, 2))))
+    assert dice[0][1:8].min() > 0.9  # on both sides of the slice with the box
+    assert dice[1].max() < 0.1
+
+
 PROFILE = """
 source = "synthetic:laparoscopy?seconds=600&seed=7&width=320&height=240"
 engine = "{root}/engines/micro-cpu.toml"
