@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from ctypes import addressof, byref
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .binding import DepthwiseStruct, LinearStruct, SourceStruct
+from .binding import DepthwiseStruct, SourceStruct
 from .isa import LANES
 from .kernels import F32, NONE, RELU6, Kernels, Packed, output_struct, rows
 
