@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..sam2 import Preset
+from ..sam2.presets import HIERA
 
 CHANNELS = (1, 4, 16, 64, 256)  # of the memory encoder's convolutions from the mask to the grid
+CONV_TRUNKS = {  # weights of a trunk with 3 levels and with 4
+    "efficientnet-lite0": (692_688, 2_336_304),
+    "efficientnet-lite1": (977_872, 3_095_152),
+    "efficientnet-lite2": (1_149_128, 3_617_224),
+}
+LITE_PEAK = 232  # numbers for each pixel at stride 2 that EfficientNet-Lite holds at once: 96 channels, padded beside, ...
 
 
 def _linear(a: int, b: int) -> int:
@@ -23,6 +30,11 @@ def parameters(p: Preset) -> int:
 
 
 def _trunk(p: Preset) -> int:
+    trunk = _hiera(p) if p.trunk == HIERA else CONV_TRUNKS[p.trunk][p.levels - 3]
+    return trunk + sum(_linear(dim, p.dim) for dim in p.stage_dims)
+
+
+def _hiera(p: Preset) -> int:
     c = p.embed_dim
     count = 3 * c * 49 + c + c * p.background**2 + c * p.windows[0] ** 2
     for stage, depth in enumerate(p.stages):
@@ -32,7 +44,7 @@ def _trunk(p: Preset) -> int:
             count += 2 * before + _linear(before, 3 * dim) + _linear(dim, dim) + 2 * dim
             count += _linear(dim, 4 * dim) + _linear(4 * dim, dim)
             count += _linear(before, dim) if before != dim else 0
-    return count + sum(_linear(dim, p.dim) for dim in p.stage_dims)
+    return count
 
 
 def _prompts(p: Preset) -> int:
@@ -115,7 +127,11 @@ class Sizes:
         return 4 * (parameters(p) + n * (4 * p.dim + p.memory_dim + 16 * p.embed_dim))
 
     def encode(self) -> int:
-        """Queries, keys and values at stride 4, and their copy by windows, in the block that doubles the channels."""
+        """Queries, keys and values at stride 4, and their copy by windows, in the block that doubles the channels; or
+        what a convolutional trunk holds at stride 2.
+        """
+        if self.preset.trunk != HIERA:
+            return 64 * self.cells * LITE_PEAK * self.product
         side, window = self.image_size // 4, self.preset.windows[0]
         filled = (-(-side // window) * window) ** 2 / side**2
         unit = 16 * self.cells * self.preset.embed_dim
@@ -152,5 +168,5 @@ class Sizes:
         """The same for the plain network, which is fp32 between its products and projects all keys in every layer."""
         p, bn = self.preset, self.objects * self.cells
         seen = self.objects * (self.slots * self.cells + self.pointers * p.pointer_tokens)
-        encode = 13 * 16 * self.cells * p.embed_dim
+        encode = 13 * 16 * self.cells * p.embed_dim if p.trunk == HIERA else 64 * self.cells * LITE_PEAK
         return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, 13 * bn * p.dim + 256 * bn))

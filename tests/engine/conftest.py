@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from rtseg.sam2 import Preset, Sam2, get_preset
+
+LITE = Preset(  # nano with a trunk of convolutions
+    "lite", trunk="efficientnet-lite0", dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512,
+    decoder_heads=4,
+)  # fmt: skip
+LITE_3 = replace(LITE, name="lite-3", trunk="efficientnet-lite2", levels=3)  # and no map at stride 32
 
 
 def random_network(preset: str | Preset, size: int, seed: int = 0) -> Sam2:

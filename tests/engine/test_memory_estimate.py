@@ -23,7 +23,9 @@ from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.static.memory import PaddedRead
 from rtseg.engine.static.network import StaticNetwork
 from rtseg.engine.static.parts import Attention
-from rtseg.sam2 import PRESETS, Recall, Remembered, Sam2, get_preset
+from rtseg.sam2 import PRESETS, Preset, Recall, Remembered, Sam2, get_preset
+from rtseg.sam2.presets import FIXED_TRUNKS
+from tests.engine.conftest import LITE
 
 
 @pytest.fixture(autouse=True)
@@ -119,11 +121,14 @@ def measured(sizes: Sizes, precision: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_weights_of_each_network(name: str) -> None:
+OTHERS = [replace(LITE, name=f"{name}, {levels} levels", trunk=name, levels=levels) for name in FIXED_TRUNKS for levels in (3, 4)]
+
+
+@pytest.mark.parametrize("preset", [*PRESETS.values(), *OTHERS], ids=lambda preset: preset.name)
+def test_the_weights_of_each_network(preset: Preset) -> None:
     with torch.device("meta"):
-        net = Sam2(get_preset(name), 64)
-    assert parameters(get_preset(name)) == sum(x.numel() for x in net.parameters())
+        net = Sam2(preset, 64)
+    assert parameters(preset) == sum(x.numel() for x in net.parameters())
 
 
 WITHIN = 0.25
@@ -139,31 +144,39 @@ CASES = [
     ("sam2.1-tiny", 1024, 8, "bf16"),
     ("sam2.1-small", 1024, 3, "fp16"),
     ("nano", 320, 4, "bf16"),
+    (LITE, 320, 4, "bf16"),
+    (LITE, 512, 1, "fp32"),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
 ]
 
 
-@pytest.mark.parametrize(("name", "size", "objects", "precision"), CASES)
-def test_what_the_network_holds(name: str, size: int, objects: int, precision: str) -> None:
+@pytest.mark.parametrize(("network", "size", "objects", "precision"), CASES)
+def test_what_the_network_holds(network: str | Preset, size: int, objects: int, precision: str) -> None:
     products, stream = (t.itemsize for t in TYPES[precision])
-    sizes = Sizes(get_preset(name), size, objects, 5, 19, products, stream)
+    preset = get_preset(network) if isinstance(network, str) else network
+    sizes = Sizes(preset, size, objects, 5, 19, products, stream)
     found = measured(sizes, precision)
     said = {k: v() if callable(v) else v for k in found for v in (getattr(sizes, k),)}
     off = {k: round(said[k] / found[k] - 1, 3) for k in found}
     assert all(abs(v) < WITHIN for v in off.values()), off
     # One object more, or a network of another kind, is not within it: the measure can tell.
-    more = Sizes(get_preset(name), size, objects + max(2, objects), 5, 19, products, stream)
+    more = Sizes(preset, size, objects + max(2, objects), 5, 19, products, stream)
     assert more.attend() / found["attend"] - 1 > WITHIN
-    assert Sizes(get_preset(name), size * 2, objects, 5, 19, products, stream).encode() / found["encode"] > 3
+    assert Sizes(preset, size * 2, objects, 5, 19, products, stream).encode() / found["encode"] > 3
     assert found.keys() >= PARTS
 
 
-@pytest.mark.parametrize(("name", "size", "objects"), [("sam2.1-tiny", 1024, 3), ("nano", 320, 4)])
-def test_what_the_plain_network_holds(name: str, size: int, objects: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("preset", "size", "objects"),
+    [(get_preset("sam2.1-tiny"), 1024, 3), (get_preset("nano"), 320, 4), (LITE, 320, 4), (LITE, 512, 1)],
+)
+def test_what_the_plain_network_holds(
+    preset: Preset, size: int, objects: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v, attn_mask=None: q.new_empty(q.shape)
     )
-    sizes = Sizes(get_preset(name), size, objects, 5, 19, 4, 4)
+    sizes = Sizes(preset, size, objects, 5, 19, 4, 4)
     with torch.device("meta"), torch.inference_mode():
         net = Sam2(sizes.preset, size).eval().bake()
         net.tokenizer.cells = net.tokenizer.cells.to("meta")

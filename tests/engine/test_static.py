@@ -14,6 +14,7 @@ from rtseg.engine.static.memory import PaddedRead, Rotation, paired
 from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import PromptBatch, Recall, Sam2, certain, upsample
 from rtseg.sam2.layers import rope_tables, rotate
+from tests.engine.conftest import LITE, LITE_3
 
 SIZE = 128  # every window of the trunk is padded as at full size
 CLOSE = 1e-5  # of the largest value; fp32, in another order
@@ -25,7 +26,10 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max() / b.detach().abs().max())
 
 
-@pytest.fixture(scope="module", params=["sam2.1-tiny", "nano", "sam2-small"])
+NETWORKS = ["sam2.1-tiny", "nano", "sam2-small", pytest.param(LITE, id="lite"), pytest.param(LITE_3, id="lite-3")]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def both(request: pytest.FixtureRequest, make_network: Callable[..., Sam2]) -> SimpleNamespace:
     """The reference, the rewritten one, an image, its features, and two objects that remember unequally much."""
     net: Sam2 = make_network(request.param, SIZE)

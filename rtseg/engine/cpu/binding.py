@@ -35,6 +35,20 @@ class OutputStruct(Structure):
     )  # fmt: skip
 
 
+class DepthwiseStruct(Structure):
+    _fields_ = (
+        ("weight", c_void_p), ("bias", c_void_p), ("c", c_int), ("side", c_int), ("stride", c_int), ("before", c_int),
+        ("activation", c_int),
+    )  # fmt: skip
+
+
+class SourceStruct(Structure):
+    _fields_ = (
+        ("x", c_void_p), ("ld", c_long), ("layer", c_void_p),
+        *((name, c_int) for name in ("stem", "before", "activation", "k", "side")),
+    )  # fmt: skip
+
+
 class AttentionStruct(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("q", "k", "v", "absent_k", "absent_v", "out", "q_index", "k_index")),
@@ -64,7 +78,11 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "mask": (_P, _I, _I, _P),
     "mask_stem": (_P, _I, _P, _P, POINTER(NormStruct), _P),
     "convolution": (POINTER(LinearStruct), _P, _I, _I, POINTER(NormStruct), _P),
-    "depthwise": (_P, _I, _I, _P, _P, _P),
+    "stem": (POINTER(LinearStruct), _P, _I, _I, POINTER(OutputStruct)),
+    "depthwise": (POINTER(SourceStruct), POINTER(DepthwiseStruct), _I, _P),
+    "inverted": (
+        POINTER(SourceStruct), POINTER(DepthwiseStruct), POINTER(LinearStruct), _I, POINTER(OutputStruct),
+    ),
     "upscale": (_P, _I, _I, _P, POINTER(NormStruct), _P, _P),
 }  # fmt: skip
 

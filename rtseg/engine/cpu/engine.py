@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +18,15 @@ from ..picture.cpu_kernel import CpuPicture
 from ..picture.tensors import to_input
 from ..recipe import Recipe
 from ..reference import DTYPES
+from ..static.encoder import HieraEncoder
 from ..static.memory import PaddedRead
 from ..static.network import StaticNetwork
 from ..static.torch_engine import StaticTorchEngine
 from .isa import isa_for, lacks
 from .kernels import Kernels
+from .lite import CpuLite
 from .mask import CpuDecode, CpuRemember
-from .network import CpuAttend, CpuEncoder, Packer
+from .network import CpuAttend, CpuHiera, Packer
 
 IN_TORCH = ("fp32", "bf16")  # precisions that also work without kernels
 
@@ -120,7 +123,9 @@ class KernelVerbs:
         pack = Packer(kernels)
         self._kernels = kernels
         self.picture = CpuPicture(kernels, static.image_size)
-        self.encode = CpuEncoder(pack, static.encoder, static.image_size)
+        encoder: Any = static.encoder
+        hiera = isinstance(encoder, HieraEncoder)
+        self.encode = CpuHiera(pack, encoder, static.image_size) if hiera else CpuLite(pack, encoder)
         self.attend = CpuAttend(pack, static.attend, static.grid)
         self.keys_of = self.attend.keys_of
         self.decode = CpuDecode(pack, static.decode)

@@ -93,7 +93,7 @@ def lacks(preset: Preset) -> str | None:
 
 def unfit(p: Preset) -> str | None:
     """Why the kernels cannot run a network of these sizes, or None."""
-    sizes = {
+    sizes = {  # of the trunk only Hiera's: the channels of convolutions are filled up
         "embed_dim": p.embed_dim, "memory_dim": p.memory_dim, "dim / 8": p.dim // 8, "attention_ffn": p.attention_ffn,
         "decoder_ffn": p.decoder_ffn, "dim / 2 / decoder_heads": p.dim // 2 // p.decoder_heads,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from ...base.errors import EngineError
 from .binding import AttentionStruct, InputStruct, LinearStruct, NormStruct, OutputStruct, declared
 from .isa import LANES, library
 
-NONE, RELU, GELU = 0, 1, 2
+NONE, RELU, GELU, RELU6 = range(4)
 F32, BF16, INT16, INT8 = range(4)  # the types that a product multiplies
 GROUPS = {F32: 1, BF16: 2, INT16: 2, INT8: 4}  # how many numbers fit in four bytes
 HALVES = {2: torch.bfloat16, 4: torch.float32}
@@ -22,13 +22,19 @@ KINDS = {torch.float32: 0, torch.bfloat16: 1}
 
 
 class Packed:
-    """A linear layer for the kernels, whose weights [n, k] are packed once. `exact`: never in eight bits."""
+    """A linear layer for the kernels, whose weights [n, k] are packed once. `exact`: never in eight bits.
 
-    def __init__(self, kernels: Kernels, weight_nk: Tensor, bias_n: Tensor | None, exact: bool = False) -> None:
+    `kind` is the type of its product; by default, that of the kernels' precision.
+    """
+
+    def __init__(
+        self, kernels: Kernels, weight_nk: Tensor, bias_n: Tensor | None, exact: bool = False, kind: int | None = None
+    ) -> None:
         self.n, self.inputs = weight_nk.shape
         if self.n % LANES:
             raise EngineError(f"a layer of {self.inputs} to {self.n}: the CPU kernels want multiples of {LANES}")
-        kind = kernels.exact if exact or self.inputs % LANES else kernels.kind
+        if kind is None:
+            kind = kernels.exact if exact or self.inputs % LANES else kernels.kind
         padded = -(-self.inputs // GROUPS[kind]) * GROUPS[kind]
         weight = weight_nk.detach().float().contiguous()
         self.weight = rows(self.n * padded * 4 // GROUPS[kind], dtype=torch.uint8)
@@ -106,14 +112,14 @@ class Kernels:
         """
         if out is None:
             out = rows(*x.shape[:-1], layer.n, dtype=self.half if half else torch.float32)
-        given, to = _input(x, norm), _output(out, activation, added)
+        given, to = _input(x, norm), output_struct(out, activation, added)
         self.call("linear", byref(layer.c), x.shape[:-1].numel(), byref(given), byref(to))
         return out
 
     def patches(self, layer: Packed, image_chw: Tensor, position: Tensor) -> Tensor:
         """Overlapping 7x7 patches at stride 4 of a float32 image [3, S, S], plus `position`: [S * S / 16, n]."""
         out = rows(*position.shape)
-        to = _output(out, NONE, position)
+        to = output_struct(out, NONE, position)
         self.call("patches", byref(layer.c), image_chw.data_ptr(), image_chw.shape[-1], byref(to))
         return out
 
@@ -122,7 +128,7 @@ class Kernels:
     ) -> Tensor:
         """last(activation(first(norm(x)))) + added, float32. If `added` is given, the result overwrites it."""
         out = rows(*x.shape[:-1], last.n) if added is None else added
-        given, to = _input(x, norm), _output(out, NONE, added)
+        given, to = _input(x, norm), output_struct(out, NONE, added)
         n = x.shape[:-1].numel()
         self.call("mlp", byref(first.c), byref(last.c), activation, n, byref(given), byref(to))
         return out
@@ -246,13 +252,6 @@ class Kernels:
         self.call("convolution", byref(layer.c), x_hwc.data_ptr(), side, c, byref(norm.c), out.data_ptr())
         return out
 
-    def depthwise(self, x_hwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A 7x7 depthwise convolution of float32 [side, side, c] with weight [49, c]."""
-        out = rows(*x_hwc.shape)
-        side, _, c = x_hwc.shape
-        self.call("depthwise", x_hwc.data_ptr(), side, c, weight.data_ptr(), bias.data_ptr(), out.data_ptr())
-        return out
-
     def upscale(self, x: Tensor, side: int, added: Tensor, norm: Normed | None, mix: Tensor | None = None) -> Tensor:
         """gelu(norm(x + added)), with the 2 x 2 x c numbers of each cell as four pixels: `half` [4 n, c].
 
@@ -271,6 +270,6 @@ def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
     return (c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
 
 
-def _output(out: Tensor, activation: int, added: Tensor | None) -> OutputStruct:
+def output_struct(out: Tensor, activation: int, added: Tensor | None) -> OutputStruct:
     table = (None, 0, 0) if added is None else (added.data_ptr(), added.stride(-2), added.shape[:-1].numel())
     return OutputStruct(out.data_ptr(), out.stride(-2), _bytes(out), activation, *table)

@@ -15,6 +15,7 @@ from ...sam2 import ABSENT_LOGIT
 from ..static.mask import Decode, TokenAttention
 from ..static.memory import Remember
 from ..static.parts import Linear
+from .convolutions import Depthwise, depthwise
 from .isa import LANES
 from .kernels import NONE, Kernels, Normed, Packed
 from .network import Packer, as_rows
@@ -139,7 +140,7 @@ class CpuRemember:
         self.norms = [Normed(norm) for norm in norms]
         self.last, self.image = pack(remember.last, exact=True), pack(remember.image, exact=True)
         mixers: Any = remember.mixers
-        self.mixers = [(m.weight.flatten(1).T.contiguous(), m.bias.contiguous()) for m in mixers]
+        self.mixers = [Depthwise(m.weight, m.bias) for m in mixers]
         mix_norms: Any = remember.mix_norms
         self.mix_norms = [Normed(norm) for norm in mix_norms]
         mlps: Any = remember.mlps
@@ -153,14 +154,13 @@ class CpuRemember:
         return torch.where((score_b <= 0)[:, None, None], memory_bnm + self.absent, memory_bnm)
 
     def one(self, image_nd: Tensor, logits_hw: Tensor, certain: bool) -> Tensor:
-        k, side = self.kernels, int(len(image_nd) ** 0.5)
+        k = self.kernels
         x = k.mask_stem(k.mask(logits_hw, certain), *self.stem, self.norms[0])
         for conv, norm in zip(self.convs, self.norms[1:], strict=True):
             x = k.convolution(conv, x, norm)
         x = k.linear(self.last, x.flatten(0, 1), added=image_nd)
         for mixer, norm, (one, two, activation) in zip(self.mixers, self.mix_norms, self.mlps, strict=True):
-            mixed = k.depthwise(x.unflatten(0, (side, side)), *mixer).flatten(0, 1)
-            x = k.mlp(one, two, mixed, norm, activation, added=x)
+            x = k.mlp(one, two, depthwise(k, mixer, x), norm, activation, added=x)
         return k.linear(self.out, x, activation=NONE)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...sam2 import Recall
-from ..static.encoder import Block, Encoder
+from ..static.encoder import Block, HieraEncoder
 from ..static.memory import Attend, ReadLayer, Rotation
 from ..static.parts import Linear, Mlp, linear
 from .isa import LANES
@@ -101,10 +101,10 @@ class CpuBlock:
         return self.kernels.pool(x.unflatten(0, (self.h, self.w))).flatten(0, 1)
 
 
-class CpuEncoder:
+class CpuHiera:
     """Normalised image [1, 3, S, S] to `top`, `mid` and `fine`, float32."""
 
-    def __init__(self, pack: Packer, encoder: Encoder, size: int) -> None:
+    def __init__(self, pack: Packer, encoder: HieraEncoder, size: int) -> None:
         self.kernels, self.ends = pack.kernels, encoder.ends
         self.patches = Packed(pack.kernels, encoder.patches.weight.flatten(1), encoder.patches.bias, exact=True)
         self.position = encoder.position[0].flatten(0, 1).contiguous()
@@ -129,10 +129,15 @@ class CpuEncoder:
                 # The next block overwrites this map, so the neck's projection is computed now.
                 found.append(k.linear((self.fine, self.mid, self.c16)[len(found)], x))
         fine, mid, high = found
-        low = k.linear(self.c32, x)
-        g = int(len(high) ** 0.5)
-        top = high.view(g // 2, 2, g // 2, 2, -1) + low.view(g // 2, 1, g // 2, 1, -1)
-        return as_map(top.view(g * g, -1), g), as_map(mid, 2 * g), as_map(fine, 4 * g)
+        return as_features(high, k.linear(self.c32, x), mid, fine)
+
+
+def as_features(high: Tensor, low: Tensor | None, mid: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows at stride 16 plus those at stride 32 (None: nothing), at stride 8 and at 4, as `top`, `mid` and `fine`."""
+    g = int(len(high) ** 0.5)
+    if low is not None:
+        high = high.view(g // 2, 2, g // 2, 2, -1) + low.view(g // 2, 1, g // 2, 1, -1)
+    return as_map(high.view(g * g, -1), g), as_map(mid, 2 * g), as_map(fine, 4 * g)
 
 
 def as_map(rows_nc: Tensor, side: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The image encoder: Hiera's blocks without projecting padding, and a neck folded into the decoder's convolutions."""
+"""The image encoder, with a neck folded into the decoder's convolutions; Hiera's blocks do not project padding."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...sam2 import Sam2
+from ...sam2.presets import HIERA
 from .parts import Attention, Mlp, chained, copied, norm_of, sizes
 
 
@@ -67,6 +68,13 @@ def pool(x_nhwc: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """Normalised image [1, 3, S, S] to `top` [1, D, g, g], `mid` [1, D/4, 2g, 2g], `fine` [1, D/8, 4g, 4g]."""
 
+    def forward(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class HieraEncoder(Encoder):
+    """`Encoder` with Hiera as its trunk."""
+
     position: Tensor
 
     def __init__(self, net: Sam2, attention: Attention) -> None:
@@ -98,3 +106,38 @@ class Encoder(nn.Module):
         top = (high.view(1, h, 2, w, 2, c) + low.view(1, h, 1, w, 1, c)).view(1, 2 * h, 2 * w, c)
         top, mid, fine = (t.permute(0, 3, 1, 2) for t in (top, self.mid(stride8), self.fine(stride4)))
         return top, mid, fine
+
+
+class ConvEncoder(Encoder):
+    """`Encoder` with a trunk of convolutions, which is taken as it is; everything is [1, c, h, w]."""
+
+    def __init__(self, net: Sam2) -> None:
+        super().__init__()
+        neck: Any = net.image_encoder.neck
+        self.trunk = copy.deepcopy(net.image_encoder.trunk)
+        *coarser, c8, c4 = (c.conv for c in neck.convs)
+        self.c16 = copy.deepcopy(coarser[-1])
+        self.c32 = copy.deepcopy(coarser[0]) if len(coarser) > 1 else None
+        self.mid = as_conv(chained(c8, net.sam_mask_decoder.conv_s1))
+        self.fine = as_conv(chained(c4, net.sam_mask_decoder.conv_s0))
+
+    def forward(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        stride4, stride8, stride16, *rest = self.trunk(image_1chw.to(self.c16.weight.dtype))
+        top = self.c16(stride16)
+        if self.c32 is not None:
+            low = self.c32(rest[0])
+            c, h, w = sizes(low)
+            top = (top.view(1, c, h, 2, w, 2) + low.view(1, c, h, 1, w, 1)).view(1, c, 2 * h, 2 * w)
+        return top, self.mid(stride8), self.fine(stride4)
+
+
+def as_conv(layer: nn.Linear) -> nn.Conv2d:
+    """A linear map as a 1x1 convolution."""
+    conv = nn.Conv2d(layer.in_features, layer.out_features, 1)
+    conv.weight.data, conv.bias = layer.weight.data[:, :, None, None].clone(), layer.bias
+    return conv
+
+
+def encoder_of(net: Sam2, attention: Attention) -> Encoder:
+    """The encoder of a network."""
+    return HieraEncoder(net, attention) if net.preset.trunk == HIERA else ConvEncoder(net)

@@ -1,4 +1,4 @@
-"""The image encoder in fewer kernels, for a GPU: exact as `Encoder` is, and over the same weights.
+"""The image encoder in fewer kernels, for a GPU: exact as `HieraEncoder` is, and over the same weights.
 
 - Where windows divide the map, tokens stay in window order through the whole stage, without reordering around
   attention: all other layers process tokens one by one. Pooling keeps the order: half a window of the map is a window
@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import Block, Encoder
+from .encoder import Block, HieraEncoder
 from .joined import beside
 from .parts import sizes
 
@@ -79,11 +79,11 @@ class JoinedBlock(nn.Module):
 
 
 class JoinedEncoder(nn.Module):
-    """As `Encoder`: normalised image [1, 3, S, S] to `top`, `mid` and `fine`."""
+    """As `HieraEncoder`: normalised image [1, 3, S, S] to `top`, `mid` and `fine`."""
 
     position: Tensor
 
-    def __init__(self, plain: Encoder) -> None:
+    def __init__(self, plain: HieraEncoder) -> None:
         super().__init__()
         self.patches, self.ends = plain.patches, plain.ends
         self.register_buffer("position", plain.position)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...sam2 import Preset, Sam2
-from .encoder import Encoder
+from .encoder import HieraEncoder, encoder_of
 from .joined import JoinedDecode, JoinedLayer, Stacked
 from .joined_encoder import JoinedEncoder
 from .mask import Decode
@@ -33,7 +33,7 @@ class StaticNetwork(nn.Module):
         self.preset: Preset = net.preset
         self.image_size, self.grid = net.image_size, net.grid
         with torch.no_grad():
-            self.encoder, self.attend = Encoder(net, attention), Attend(net, attention)
+            self.encoder, self.attend = encoder_of(net, attention), Attend(net, attention)
             self.decode, self.remember = Decode(net, attention), Remember(net)
         self.eval().requires_grad_(False).to(device)
 
@@ -43,7 +43,10 @@ class StaticNetwork(nn.Module):
         with torch.no_grad():
             self.attend.layers = nn.ModuleList(JoinedLayer(layer) for layer in layers)
             self.add_module("decode", JoinedDecode(self.decode))
-            self.add_module("encoder", JoinedEncoder(self.encoder))
+            if isinstance(self.encoder, HieraEncoder):
+                self.add_module("encoder", JoinedEncoder(self.encoder))
+            else:  # cuDNN is fastest with channels last, above all in half precision
+                self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.eval().requires_grad_(False)
         return self
 

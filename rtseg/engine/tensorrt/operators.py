@@ -20,6 +20,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Add": NUMBERS,
     "ArgMax": NUMBERS,
     "Cast": ALL | {"UINT8"},
+    "Clip": FLOATS,
     "Concat": ALL,
     "Conv": FLOATS,
     "Cos": FLOATS,

@@ -28,6 +28,20 @@ constexpr int bytes_of(int kind) { return 4 / group_of(kind); }
 // The largest int16 with which no sum of k products can overflow 32 bits.
 inline int levels_of(int k) { return std::min(32767, int(std::sqrt(2147483647.0 / std::max(1, k)))); }
 
+// Where the groups of a row of A lie: one behind the other, or at listed distances, as a convolution's do.
+struct InOrder {
+    const char* a;
+    InOrder at(long bytes) const { return {a + bytes}; }
+    const char* next() { return a += 4, a - 4; }
+};
+
+struct Listed {
+    const char* a;
+    const int* distance;  // bytes
+    Listed at(long bytes) const { return {a + bytes, distance}; }
+    const char* next() { return a + *distance++; }
+};
+
 #if RT_AVX512
 
 inline I group_at(const char* a) {
@@ -66,16 +80,17 @@ struct Int8Dot {
 };
 #endif
 
-template <class Dot, int MR, int NV, class Out>
-inline void tile(const char* a, long stride, const char* panel, int steps, int row, int col, Out& out) {
+template <class Dot, int MR, int NV, class From, class Out>
+inline void tile(From a, long stride, const char* panel, int steps, int row, int col, Out& out) {
     typename Dot::Sum c[MR][NV];
     for (int r = 0; r < MR; r++)
         for (int v = 0; v < NV; v++) c[r][v] = Dot::zero();
-    for (int step = 0; step < steps; step++, a += 4, panel += NV * 64) {
+    for (int step = 0; step < steps; step++, panel += NV * 64) {
+        const char* group = a.next();
         I b[NV];
         for (int v = 0; v < NV; v++) b[v] = iload(panel + v * 64);
         for (int r = 0; r < MR; r++)
-            for (int v = 0; v < NV; v++) c[r][v] = Dot::add(c[r][v], a + r * stride, b[v]);
+            for (int v = 0; v < NV; v++) c[r][v] = Dot::add(c[r][v], group + r * stride, b[v]);
     }
     for (int r = 0; r < MR; r++)
         for (int v = 0; v < NV; v++) out(row + r, col + v * LANES, c[r][v]);
@@ -124,16 +139,17 @@ struct Int8Dot {  // with unsigned weights, as above
 
 // A function of its own, and its sums to memory by asm: within a larger one GCC runs out of registers, and keeps the sums
 // in memory at every step.
-template <class Dot, int MR, int NV, class Out>
-__attribute__((noinline)) void tile(const char* a, long stride, const char* panel, int steps, int row, int col, Out& out) {
+template <class Dot, int MR, int NV, class From, class Out>
+__attribute__((noinline)) void tile(From a, long stride, const char* panel, int steps, int row, int col, Out& out) {
     static_assert(NV == 1, "the sums of one panel of 16 columns fill the registers");
     __m256i c0[MR], c1[MR];
 #pragma GCC unroll 6
     for (int r = 0; r < MR; r++) c0[r] = c1[r] = _mm256_setzero_si256();
-    for (int step = 0; step < steps; step++, a += 4, panel += 64) {
+    for (int step = 0; step < steps; step++, panel += 64) {
+        const char* group = a.next();
         const __m256i b0 = _mm256_loadu_si256((const __m256i*)panel), b1 = _mm256_loadu_si256((const __m256i*)panel + 1);
 #pragma GCC unroll 6
-        for (int r = 0; r < MR; r++) Dot::add(c0[r], c1[r], a + r * stride, b0, b1);
+        for (int r = 0; r < MR; r++) Dot::add(c0[r], c1[r], group + r * stride, b0, b1);
     }
     alignas(64) __m256i kept[MR][2];
 #pragma GCC unroll 6
@@ -155,25 +171,26 @@ using HalfDot = F32Dot;
 using Int8Dot = Int16Dot;  // never asked for: Packed takes int16 where the CPU has no byte products
 #endif
 
-template <class Dot, int NV, class Out>
-inline void panel_product(const char* a, long stride, const char* b, int rows, int steps, int col, Out& out) {
+template <class Dot, int NV, class From, class Out>
+inline void panel_product(From a, long stride, const char* b, int rows, int steps, int col, Out& out) {
     int r = 0;
-    for (; r + ROWS <= rows; r += ROWS) tile<Dot, ROWS, NV>(a + r * stride, stride, b, steps, r, col, out);
+    for (; r + ROWS <= rows; r += ROWS) tile<Dot, ROWS, NV>(a.at(r * stride), stride, b, steps, r, col, out);
+    a = a.at(r * stride);
     switch (rows - r) {
-        case 5: tile<Dot, 5, NV>(a + r * stride, stride, b, steps, r, col, out); break;
-        case 4: tile<Dot, 4, NV>(a + r * stride, stride, b, steps, r, col, out); break;
-        case 3: tile<Dot, 3, NV>(a + r * stride, stride, b, steps, r, col, out); break;
-        case 2: tile<Dot, 2, NV>(a + r * stride, stride, b, steps, r, col, out); break;
-        case 1: tile<Dot, 1, NV>(a + r * stride, stride, b, steps, r, col, out); break;
+        case 5: tile<Dot, 5, NV>(a, stride, b, steps, r, col, out); break;
+        case 4: tile<Dot, 4, NV>(a, stride, b, steps, r, col, out); break;
+        case 3: tile<Dot, 3, NV>(a, stride, b, steps, r, col, out); break;
+        case 2: tile<Dot, 2, NV>(a, stride, b, steps, r, col, out); break;
+        case 1: tile<Dot, 1, NV>(a, stride, b, steps, r, col, out); break;
         default: break;
     }
 }
 
 // A, rows of `stride` bytes, by packed B of n columns (a multiple of 16), `steps` groups of four bytes deep;
 // `out(row, column, 16 sums)` takes the results.
-template <class Dot, class Out>
-inline void gemm(const void* a, long stride, const void* b, int rows, int n, int steps, Out out) {
-    const char *from = (const char*)a, *panel = (const char*)b;
+template <class Dot, class From, class Out>
+inline void gemm_from(From from, long stride, const void* b, int rows, int n, int steps, Out out) {
+    const char* panel = (const char*)b;
     for (int col = 0; col < n; col += PANEL * LANES, panel += long(PANEL) * LANES * steps * 4) {
 #if RT_AVX512
         switch (std::min(PANEL, (n - col) / LANES)) {
@@ -186,6 +203,11 @@ inline void gemm(const void* a, long stride, const void* b, int rows, int n, int
         panel_product<Dot, 1>(from, stride, panel, rows, steps, col, out);
 #endif
     }
+}
+
+template <class Dot, class Out>
+inline void gemm(const void* a, long stride, const void* b, int rows, int n, int steps, Out out) {
+    gemm_from<Dot>(InOrder{(const char*)a}, stride, b, rows, n, steps, out);
 }
 
 // Where element (column, i) of a B with `k` rows lies: panels of columns, in them groups of `group` along k.

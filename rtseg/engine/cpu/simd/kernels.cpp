@@ -11,6 +11,7 @@
 #include "layers.h"
 #include "mask.h"
 #include "picture.h"
+#include "trunk.h"
 
 extern "C" {
 

@@ -228,10 +228,11 @@ inline F gelu(F x) {
     return mul(x, fma(p, c, set(0.5f)));
 }
 
-enum Activation { NONE = 0, RELU = 1, GELU = 2 };
+enum Activation { NONE = 0, RELU = 1, GELU = 2, RELU6 = 3 };
 
 inline F activate(F x, int activation) {
     if (activation == GELU) return gelu(x);
+    if (activation == RELU6) return least(most(x, set(0.f)), set(6.f));
     return activation == RELU ? most(x, set(0.f)) : x;
 }
 

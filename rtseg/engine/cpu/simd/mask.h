@@ -99,21 +99,6 @@ void RT(convolution)(const Linear* l, const half* x, int side, int c, const Norm
     });
 }
 
-// A 7x7 depthwise convolution with padding 3 on [side, side, c]; weights [49, c].
-void RT(depthwise)(const float* x, int side, int c, const float* weight, const float* bias, float* out) {
-    rt::parallel(side, [&](int y) {
-        for (int z = 0; z < side; z++)
-            for (int i = 0; i < c; i += LANES) {
-                F sum = load(bias + i);
-                for (int v = std::max(0, y - 3); v <= std::min(side - 1, y + 3); v++)
-                    for (int h = std::max(0, z - 3); h <= std::min(side - 1, z + 3); h++)
-                        sum = fma(load(x + (long(v) * side + h) * c + i),
-                                  load(weight + long((v - y + 3) * 7 + h - z + 3) * c + i), sum);
-                store(out + (long(y) * side + z) * c + i, sum);
-            }
-    });
-}
-
 // gelu(norm(x spread to four pixels a cell + added)): x [side, side, 2 * 2 * c], added [2 side, 2 side, c]. As half
 // rows; or, with `mix` [c], as its product with them: float [2 side, 2 side].
 void RT(upscale)(const float* x, int side, int c, const float* added, const Norm* norm, const float* mix, void* out) {
