@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clip_spec import MIN_AREA, Augmentation, ClipSpec, sample_clip
+from .clip_spec import Augmentation, ClipSpec, sample_clip
 from .motion import Rng
+from .pasted import MIN_AREA
 from .render import render_clips
-from .training_video import TrainingVideo
-
-DrawVideo = Callable[[Rng, int], TrainingVideo]  # a random video for a clip of that many frames
+from .training_video import DrawVideo, TrainingVideo
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +56,17 @@ class VideoSource:
 
 
 class BatchSampler:
-    """Samples batches of given sizes. Pasted objects are cut from the videos in `others`."""
+    """Samples batches of given sizes. Pasted objects are cut from videos that `others` draws."""
 
     def __init__(
         self,
         sources: Sequence[VideoSource],
-        others: Sequence[TrainingVideo],
+        others: DrawVideo,
         seed: int,
         device: torch.device,
         probability: Augmentation | None = None,
     ) -> None:
-        self._sources, self._others, self._seed, self._device = tuple(sources), tuple(others), seed, device
+        self._sources, self._others, self._seed, self._device = tuple(sources), others, seed, device
         self._probability = probability or Augmentation()
         shares = np.array([source.share for source in sources])
         self._shares = shares / shares.sum()
@@ -98,19 +97,20 @@ class BatchSampler:
 class Prefetcher:
     """Makes the next batch in another thread while the current one is trained on, so that a GPU does not wait.
 
-    A batch depends only on its step, so prefetching does not change it. Call `close` to end the thread.
+    A batch depends only on its step and sizes, so prefetching does not change it. `sizes_of` gives a step's clips and
+    length. Call `close` to end the thread.
     """
 
-    def __init__(self, sampler: BatchSampler) -> None:
-        self._sampler, self._thread = sampler, ThreadPoolExecutor(1)
+    def __init__(self, sampler: BatchSampler, sizes_of: Callable[[int], tuple[int, int]]) -> None:
+        self._sampler, self._sizes_of, self._thread = sampler, sizes_of, ThreadPoolExecutor(1)
         self._expected: tuple[int, ...] = ()
         self._next: Future[Batch] | None = None
 
     def batch(self, step: int, clips: int, length: int, size: int, objects: int) -> Batch:
-        """Like `BatchSampler.batch`. It also starts the batch of the next step with the same sizes."""
+        """Like `BatchSampler.batch`. It also starts the batch of the next step."""
         prefetched = self._next if self._expected == (step, clips, length, size, objects) else None
         batch = prefetched.result() if prefetched else self._sampler.batch(step, clips, length, size, objects)
-        self._expected = (step + 1, clips, length, size, objects)
+        self._expected = (step + 1, *self._sizes_of(step + 1), size, objects)
         self._next = self._thread.submit(self._sampler.batch, *self._expected)
         return batch
 
@@ -135,5 +135,18 @@ def _choose_objects(rng: Rng, id_nhw: Tensor, objects: int) -> tuple[list[int], 
 
 
 def uniform(videos: Sequence[TrainingVideo]) -> DrawVideo:
-    """A function that draws one of these videos, all with the same probability."""
-    return lambda rng, _length: videos[int(rng.integers(len(videos)))]
+    """A function that draws one of these videos, all with the same probability; stills count by their pictures."""
+    weights = np.array([len(video) if video.stills else 1.0 for video in videos])
+    upto = (weights / weights.sum()).cumsum()
+    return lambda rng, _length: videos[min(int(np.searchsorted(upto, rng.random(), "right")), len(videos) - 1)]
+
+
+def mixed(sources: Sequence[VideoSource]) -> DrawVideo:
+    """A function that draws from these sources by their shares."""
+    upto = np.array([source.share for source in sources]).cumsum()
+
+    def draw(rng: Rng, length: int) -> TrainingVideo:
+        k = int(np.searchsorted(upto, rng.random() * upto[-1], "right"))
+        return sources[min(k, len(sources) - 1)].draw(rng, length)
+
+    return draw

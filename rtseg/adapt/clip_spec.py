@@ -1,18 +1,18 @@
 """The random specification of a training clip, sampled with numpy from a seed; `render_clips` turns it into pixels.
 
 A clip is a moving view of a video with objects pasted over it (copy-paste augmentation): cut-outs of other videos, and
-random outlines filled with their texture. The training does not distinguish objects of the video from pasted ones: both
-are tracked.
+random outlines filled with their texture. Where all frames show the same picture, its own objects may move, too. The
+training does not distinguish objects of the video from pasted ones: both are tracked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..base.types import Float32
+from .animation import animate
 from .appearance import Appearance, sample_appearance
 from .motion import (
     FAST,
@@ -21,36 +21,14 @@ from .motion import (
     STATIC,
     Motion,
     Rng,
-    affine_path,
     camera_path,
     deformation,
     invert,
 )
-from .outlines import Outline, sample_outline
-from .training_video import TrainingVideo
+from .pasted import PastedObject, sample_pasted
+from .training_video import DrawVideo, TrainingVideo
 
-MIN_AREA = 0.004  # share of the image: an object that is smaller on the first frame is not prompted
 MAX_PASTED = 4  # objects pasted over one clip at most
-
-
-@dataclass(frozen=True, slots=True)
-class PastedObject:
-    """A region of a frame of a video: the pixels of one of its objects, or those inside an outline.
-
-    `map_t23` maps output pixels to the video's pixels. A point of the outline is (pixel - `center_xy`) / `radius`.
-    """
-
-    video: TrainingVideo
-    frame: int
-    object_id: int | None
-    outline: Outline | None
-    center_xy: tuple[float, float]
-    radius: float
-    map_t23: Float32
-    deformation_t2hw: Float32
-    visible_t: np.ndarray
-    appearance: Appearance
-    duplicated: bool = False  # the clip shows a copy of the same region
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,30 +64,32 @@ class Augmentation:
     leave: float = 0.15  # a pasted object is out of the image for some frames
     duplicate: float = 0.25  # a pasted object is a copy of the one before it
     low_frame_rate: float = 0.2
+    animated: float = 0.6  # objects move by themselves where all frames show the same picture
 
 
 def sample_clip(
-    rng: Rng, video: TrainingVideo, others: Sequence[TrainingVideo], length: int, size: int, probability: Augmentation
+    rng: Rng, video: TrainingVideo, others: DrawVideo, length: int, size: int, probability: Augmentation
 ) -> ClipSpec:
     """Specify one clip of `length` frames, `size` pixels square, over `video`.
 
     Pasted objects and the frame after a scene cut come from `others`.
     """
-    frames_t = _frames(rng, len(video), length)
+    frames_t = np.full(length, rng.integers(len(video))) if video.stills else _frames(rng, len(video), length)
     frozen = bool(length > 1 and frames_t[0] == frames_t[-1])
-    low_rate = bool(rng.random() < probability.low_frame_rate)
-    fast = LOW_FRAME_RATE if low_rate else FAST
-    motion = fast if frozen else (HANDHELD if rng.random() < 0.7 else STATIC)
+    fast = LOW_FRAME_RATE if rng.random() < probability.low_frame_rate else FAST
+    animated = frozen and rng.random() < probability.animated
+    still_camera = STATIC if rng.random() < 0.3 else HANDHELD
+    motion = fast if frozen and not animated else still_camera
     view_t23 = camera_path(rng, video.size_wh, length, size, motion, _focus(rng, video, int(frames_t[0])))
-    spread = rng.choice([0.0, 0.004, 0.012]) if frozen else rng.choice([0.0, 0.0, 0.004])
+    spread = rng.choice([0.0, 0.004, 0.012]) if frozen and not animated else rng.choice([0.0, 0.0, 0.004])
     pasted: list[PastedObject] = []
-    if not video.ids or rng.random() < probability.pasted:
-        for _ in range(int(rng.integers(1, MAX_PASTED + 1))):
-            original = pasted[-1] if pasted and rng.random() < probability.duplicate else None
-            pasted.append(_pasted(rng, original, others, length, size, probability.leave, fast))
-            if original:
-                pasted[-2:] = (replace(one, duplicated=True) for one in pasted[-2:])
-    elsewhere = others[int(rng.integers(len(others)))]
+    shows = bool(video.areas_ti[frames_t[0], 1:].any())
+    if animated:
+        video, pasted = animate(rng, video, int(frames_t[0]), view_t23, probability.leave, fast)
+        frames_t = np.zeros_like(frames_t) if pasted else frames_t
+    if not shows or rng.random() < probability.pasted:
+        pasted += _pasted(rng, others, length, size, probability, fast)
+    elsewhere = others(rng, length)
     cut = length > 2 and rng.random() < probability.scene_cut
     return ClipSpec(
         video,
@@ -121,6 +101,19 @@ def sample_clip(
         _field_of_view(rng, length) if rng.random() < probability.field_of_view else None,
         (elsewhere, int(rng.integers(len(elsewhere)))) if cut else None,
     )
+
+
+def _pasted(
+    rng: Rng, others: DrawVideo, length: int, size: int, probability: Augmentation, motion: Motion
+) -> list[PastedObject]:
+    """Some objects to paste; at times, one is a copy of the one before it."""
+    pasted: list[PastedObject] = []
+    for _ in range(int(rng.integers(1, MAX_PASTED + 1))):
+        original = pasted[-1] if pasted and rng.random() < probability.duplicate else None
+        pasted.append(sample_pasted(rng, original, others, length, size, probability.leave, motion))
+        if original:
+            pasted[-2:] = (replace(one, duplicated=True) for one in pasted[-2:])
+    return pasted
 
 
 def _frames(rng: Rng, count: int, length: int) -> np.ndarray:
@@ -140,54 +133,6 @@ def _focus(rng: Rng, video: TrainingVideo, frame: int) -> tuple[float, float]:
         return width / 2, height / 2
     box = video.box(frame, int(rng.choice(visible)))
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-
-
-def _pasted(
-    rng: Rng,
-    original: PastedObject | None,
-    others: Sequence[TrainingVideo],
-    length: int,
-    size: int,
-    leave: float,
-    motion: Motion,
-) -> PastedObject:
-    """A pasted object on its path. If `original` is given, it has the same region and appearance."""
-    video, frame, object_id, outline, center, radius = (
-        (original.video, original.frame, original.object_id, original.outline, original.center_xy, original.radius)
-        if original
-        else _region(rng, others)
-    )
-    scale = float(np.exp(rng.uniform(np.log(0.1), np.log(0.42)))) * size / radius
-    target = rng.uniform(0.1, 0.9, 2) * size
-    flip = rng.choice([-1.0, 1.0])
-    angle = float(rng.uniform(-np.pi, np.pi) if outline or rng.random() < 0.3 else rng.normal(0, 0.3))
-    path_t23 = affine_path(rng, length, size, center, (target[0], target[1]), (flip * scale, scale), angle, motion)
-    visible_t = np.ones(length, bool)
-    if length > 1 and rng.random() < leave:
-        begin = int(rng.integers(1, length))
-        visible_t[begin : begin + int(rng.integers(1, length))] = False
-    spread = float(rng.choice([0.0, 0.01, 0.04])) * radius
-    return PastedObject(
-        video, frame, object_id, outline, center, radius, invert(path_t23), deformation(rng, length, spread), visible_t,
-        original.appearance if original else sample_appearance(rng, length, color_only=True),
-    )  # fmt: skip
-
-
-def _region(
-    rng: Rng, others: Sequence[TrainingVideo]
-) -> tuple[TrainingVideo, int, int | None, Outline | None, tuple[float, float], float]:
-    """A region to paste: video, frame, id of one of its objects or else an outline, center (x, y) and radius."""
-    video = others[int(rng.integers(len(others)))]
-    frame = int(rng.integers(len(video)))
-    large = [i for i in video.ids if video.areas_ti[frame, i] > MIN_AREA]
-    if large and rng.random() < 0.5:
-        object_id = int(rng.choice(large))
-        x0, y0, x1, y1 = video.box(frame, object_id)
-        return video, frame, object_id, None, ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
-    width, height = video.size_wh
-    radius = float(rng.uniform(0.15, 0.5)) * min(width, height)
-    center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
-    return video, frame, None, sample_outline(rng), center, radius
 
 
 def _field_of_view(rng: Rng, length: int) -> Float32:

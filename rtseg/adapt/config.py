@@ -6,7 +6,7 @@ Paths of data are relative to `--data`. The file and the data together determine
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,8 @@ MOST = 2**31 - 1  # the largest count or seed
 FEATURES = "features"  # the loss of a phase that trains the image encoder on a teacher's features
 RATES = "two learning rates from 0 to 1: at the start and at the end of the phase"
 
+LATER = {"later": True}  # a field that came later: at its default, it is not part of a fingerprint
+
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1e6)]
 Unit = Annotated[float, Meta(ge=0, le=1)]
@@ -32,7 +34,8 @@ Unit = Annotated[float, Meta(ge=0, le=1)]
 class Material:
     """Sequences of the data set at `path`: those named (all, if `sequences` is empty), every `every`-th frame.
 
-    `share` is how often they are drawn, relative to the other entries.
+    `share` is how often they are drawn, relative to the other entries. With `stills`, pictures of a sequence have
+    nothing to do with one another: a clip shows one of them, and makes its camera and its objects move.
     """
 
     path: Text
@@ -40,6 +43,7 @@ class Material:
     sequences: tuple[Text, ...] = ()
     share: Share = 1.0
     every: Count = 1
+    stills: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,22 @@ class Phase:
 
     steps: Count
     image_size: ImageSize = 256
-    length: Annotated[int, Meta(ge=2, le=64)] = 4
+    length: Annotated[int, Meta(ge=1, le=64)] = 4
     objects: Annotated[int, Meta(ge=1, le=64)] = 3
     clips: Annotated[int, Meta(ge=1, le=4096)] = 6
     clips_cuda: Annotated[int, Meta(ge=1, le=4096)] = 96
     lr: Annotated[tuple[Unit, Unit], Meta(description=RATES)] = (8e-4, 8e-4)
     trunk_rate: Unit = 1.0
     loss: Annotated[str, one_of((*LOSSES, FEATURES))] = "from-scratch"
+    singles: Unit = field(default=0.0, metadata=LATER)
+
+    def batch_size(self, step: int, clips: int) -> tuple[int, int]:
+        """(clips, frames of each) of a step that has `clips` clips of `length` frames, or as many single pictures.
+
+        Steps of single pictures are spread evenly; `step` counts from the beginning of the training.
+        """
+        single = int((step + 1) * self.singles) > int(step * self.singles)
+        return (clips * self.length, 1) if single else (clips, self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +140,7 @@ class TrainConfig:
                 break
         if phases[-1].lr[0] == phases[-1].lr[1]:
             phases[-1] = replace(phases[-1], steps=step - (begin - phases[-1].steps))
-        text = repr((replace(self, preset="", phases=tuple(phases), path=None), get_preset(self.preset)))
+        text = _described((replace(self, preset="", phases=tuple(phases), path=None), get_preset(self.preset)))
         return sha256(text.encode()).hexdigest()
 
     def rate(self, step: int) -> float:
@@ -137,10 +150,25 @@ class TrainConfig:
         return min(1.0, (step + 1) / self.warm_up) * (begin + (end - begin) * min(1.0, own / phase.steps))
 
 
+def _described(value: object) -> str:
+    """`repr` without the fields of data classes that came later and have their default."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_described, value))}{',' * (len(value) == 1)})"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    parts = [
+        f"{f.name}={_described(given)}"
+        for f in fields(value)
+        if (given := getattr(value, f.name)) != f.default or "later" not in f.metadata
+    ]
+    return f"{type(value).__qualname__}({', '.join(parts)})"
+
+
 class _Texture(Struct, frozen=True):
     path: Text
     share: Share = 1.0
     every: Count = 1
+    stills: bool = False
 
 
 class _Validate(Struct, frozen=True):
@@ -178,7 +206,7 @@ def read_config(path: str | Path) -> TrainConfig:
     """Read a configuration file. Raises `ConfigError`, which names the file, the key and what was expected."""
     path = as_path(path)
     file = convert(read_toml(path), _File, str(path))
-    textures = (Material(t.path, share=t.share, every=t.every) for t in file.texture)
+    textures = (Material(t.path, share=t.share, every=t.every, stills=t.stills) for t in file.texture)
     validation = (Material(v.path, v.layout, v.sequences) for v in file.validate)
     teacher = file.teacher and replace(file.teacher, weights=_relative(file.teacher.weights, path))
     return TrainConfig(

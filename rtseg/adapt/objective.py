@@ -54,7 +54,7 @@ def clip_loss(net: Sam2, batch: Batch, rng: Rng, weights: LossWeights) -> tuple[
         ious.setdefault(name, []).append(hard_iou(predicted.logits_b1hw.detach(), small_b1hw).mean())
     names = {name for one in losses for name in one}
     terms = {name: torch.stack([one[name] for one in losses if name in one]).mean() for name in sorted(names)}
-    if weights.match:
+    if weights.match and len(frames) > 1:
         a, b = rng.choice(len(frames), 2, replace=False)
         surfaces = (batch.surface_ntgg4[:, a], batch.surface_ntgg4[:, b])
         terms["match"] = weights.match * correspondence_loss(frames[a].top, frames[b].top, *surfaces)
@@ -68,7 +68,7 @@ def _predictions(net: Sam2, batch: Batch, frames: list[Features], rng: Rng) -> I
     # Uneven times, so that clips shorter than the memory train all temporal slots.
     times = np.cumsum(rng.integers(1, 4, length)).tolist()
     rollout = Rollout(net, fifo if rng.random() < 0.5 else random_subset(rng))
-    corrected = int(rng.integers(1, length)) if rng.random() < CORRECT_LATER else 0
+    corrected = int(rng.integers(1, length)) if length > 1 and rng.random() < CORRECT_LATER else 0
     for t, feats in enumerate(frames):
         own, truth_bhw = _rows(feats, batch.clip_b), batch.mask_bthw[:, t]
         conditioned = rollout.attend(own, times[t])

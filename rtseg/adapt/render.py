@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..base.types import Float32
 from .appearance import apply_color, apply_optics
-from .clip_spec import ClipSpec, PastedObject
+from .clip_spec import ClipSpec
 from .correspondence import CELL, DUPLICATED, UNKNOWN
 from .outlines import signed_distance
+from .pasted import PastedObject
 from .training_video import FIRST_PASTED_ID, TrainingVideo
 
 

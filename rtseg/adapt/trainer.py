@@ -50,7 +50,7 @@ class Trainer:
         """
         torch.manual_seed(config.seed)
         self._meter = GpuMemoryMeter(device) if meter is None and device.type == "cuda" else meter
-        self.micro_batch: dict[int, int] = {}  # clips, by the first step of each phase that was measured
+        self.micro_batch: dict[int, int] = {}  # clips, by `_measured_as`
         self.log: Callable[[Record], None] = lambda record: None
         self.config, self.path, self.device = config, out / "last.pt", device
         self._make_sampler, self._bf16 = make_sampler, bf16
@@ -136,7 +136,12 @@ class Trainer:
 
     def _batches(self, phase: Phase) -> BatchSampler | Prefetcher:
         sampler = self._make_sampler(phase)
-        return Prefetcher(sampler) if self.device.type == "cuda" else sampler
+        return Prefetcher(sampler, self._sizes) if self.device.type == "cuda" else sampler
+
+    def _sizes(self, step: int) -> tuple[int, int]:
+        """The clips of a step, and the frames of each."""
+        phase, _ = self.config.at(step)
+        return phase.batch_size(step, phase.clips if self._meter is None else phase.clips_cuda)
 
     def close(self) -> None:
         """End prefetching; call it after the last step, or a failed one."""
@@ -189,15 +194,21 @@ class Trainer:
                 weights[name] = weights.get(name, 0.0) + count
         return {name: total / weights[name] for name, total in totals.items()}
 
+    def _measured_as(self) -> int:
+        """The key of this step's micro-batch: the first step of its phase; of single pictures, -1 - that step."""
+        phase, age = self.config.at(self.step)
+        first, (_, length) = self.step - age, self._sizes(self.step)
+        return first if length == phase.length else -1 - first
+
     def _gradients_in_memory(self, batch: Batch) -> dict[str, Tensor]:
         """`_gradients` with the largest micro-batch that fits into the device's memory; halved if memory is full."""
-        first_step, count = self.step - self.config.at(self.step)[1], len(batch.image_ntchw)
+        key, count = self._measured_as(), len(batch.image_ntchw)
         if self._meter is None:
             return self._gradients(batch, count)
-        if first_step not in self.micro_batch:
-            self._measure(first_step, batch)
+        if key not in self.micro_batch:
+            self._measure(key, batch)
         while True:
-            clips = min(self.micro_batch[first_step], count)
+            clips = min(self.micro_batch[key], count)
             try:
                 return self._gradients(batch, clips)
             except torch.OutOfMemoryError as e:
@@ -207,9 +218,9 @@ class Trainer:
                         f" {self.phase.image_size} pixels; lower length, objects or image_size"
                     ) from e
             # Outside the handler, because the exception keeps tensors of the failed step alive.
-            self._set_micro_batch(first_step, even_size(count, clips // 2), count, "out of memory")
+            self._set_micro_batch(key, even_size(count, clips // 2), count, "out of memory")
 
-    def _measure(self, first_step: int, batch: Batch) -> None:
+    def _measure(self, key: int, batch: Batch) -> None:
         """Choose the micro-batch size by measuring a few clips of a batch. The weights do not change."""
         meter, count = self._meter, len(batch.image_ntchw)
         assert meter is not None
@@ -221,13 +232,13 @@ class Trainer:
         moments = 2 * sum(p.numel() * p.element_size() for p in self.net.parameters())
         reserved = 0 if self.optimizer.has_moments else moments
         fits = largest_micro_batch(count, peak_of, meter.available(), reserved)
-        self._set_micro_batch(first_step, fits, count, "measured")
+        self._set_micro_batch(key, fits, count, "measured")
 
-    def _set_micro_batch(self, first_step: int, micro_batch: int, clips: int, why: str) -> None:
+    def _set_micro_batch(self, key: int, micro_batch: int, clips: int, why: str) -> None:
         assert self._meter is not None
         self.optimizer.zero_grad()
         self._meter.release()
-        self.micro_batch[first_step] = micro_batch
+        self.micro_batch[key] = micro_batch
         self.log({"step": self.step, "clips": clips, "at once": micro_batch, "why": why})
 
     def run_step(self) -> dict[str, float]:
@@ -239,8 +250,8 @@ class Trainer:
         phase, age = config.at(self.step)
         if phase is not self.phase:
             self._enter(phase)
-        count = phase.clips if self._meter is None else phase.clips_cuda
-        batch = self.batches.batch(self.step, count, phase.length, phase.image_size, phase.objects)
+        (clips, length), key = self._sizes(self.step), self._measured_as()
+        batch = self.batches.batch(self.step, clips, length, phase.image_size, phase.objects)
         sampled = time.perf_counter()
         means = self._gradients_in_memory(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.tensors, 1.0)
@@ -256,8 +267,8 @@ class Trainer:
             "skipped": float(self._skipped > 0),
             "lr": rate,
             "objects": len(batch.clip_b),
-            **({} if self._meter is None else {"at_once": float(self.micro_batch[self.step - 1 - age])}),
-            "frames_s": count * phase.length / (done - begin),
+            **({} if self._meter is None else {"at_once": float(self.micro_batch[key])}),
+            "frames_s": clips * length / (done - begin),
             "data_s": sampled - begin,
             "step_s": done - begin,
         }

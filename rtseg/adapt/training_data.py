@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from ..synthetic import HELD_OUT_SEED, Part, Scene
 from ..synthetic.batch import BatchRenderer
 from ..synthetic.moves import LEAVING, period_of
 from ..synthetic.options import Options
-from .batches import BatchSampler, VideoSource, uniform
+from .batches import BatchSampler, VideoSource, mixed, uniform
 from .config import Material, Phase, TrainConfig
 from .motion import Rng
-from .training_video import TrainingVideo, read_texture, read_video
+from .training_video import TrainingVideo, read_stills, read_texture, read_video
 
 MARGIN = 1.25  # videos are stored larger than the network's image by this factor, because views zoom in
 CACHED_SCENES = 256
@@ -45,15 +46,11 @@ class TrainingData:
     def sampler(self, phase: Phase) -> BatchSampler:
         """The sampler of this phase's batches. Reads all videos into memory, which takes a while."""
         config, side = self._config, round(MARGIN * phase.image_size)
-        sources, others = [], []
-        for material in config.videos:
-            videos = self._videos(material, side)
-            sources.append(VideoSource(material.path, material.share, uniform(videos)))
-            others += videos
-        for material in config.textures:
-            texture = self._on_device(read_texture(self._data / material.path, side, material.every))
-            sources.append(VideoSource(material.path, material.share, uniform([texture])))
-            others.append(texture)
+        sources = [VideoSource(m.path, m.share, uniform(self._videos(m, side))) for m in config.videos]
+        for m in config.textures:
+            textures = read_texture(self._data / m.path, side, m.every, m.stills)
+            sources.append(VideoSource(m.path, m.share, uniform([self._on_device(video) for video in textures])))
+        others = list(sources)
         if config.endoscope.share:
             scenes = SyntheticScenes(config.endoscope.scenes, side)
             rng = np.random.default_rng((config.seed, 2))
@@ -61,23 +58,28 @@ class TrainingData:
                 videos = scenes.pool(rng, POOL, POOL_LENGTH, self._device)
                 sources.append(VideoSource("endoscope", config.endoscope.share, uniform(videos)))
             else:
-                videos = [scenes.video(rng, 4) for _ in range(8)]
+                videos = [scenes.video(rng, 4) for _ in range(PASTED_FROM)]
                 sources.append(VideoSource("endoscope", config.endoscope.share, scenes.video))
-            others += videos[:PASTED_FROM]
-        return BatchSampler(sources, others, config.seed, self._device)
+            others.append(VideoSource("endoscope", config.endoscope.share, uniform(videos[:PASTED_FROM])))
+        return BatchSampler(sources, mixed(others), config.seed, self._device)
 
     def _videos(self, material: Material, side: int) -> list[TrainingVideo]:
-        dataset = open_material(material, self._data)
-        videos = [self._on_device(read_video(sequence, side, material.every)) for sequence in dataset.sequences]
-        blank = next((video.name for video in videos if not video.ids), None)
-        if blank is not None:
-            raise ConfigError(
-                f"{material.path}: {blank} shows no object; expected masks in a [[video]]: name it as a [[texture]]"
-            )
+        videos = []
+        for sequence in open_material(material, self._data).sequences:
+            if material.stills:
+                found = read_stills(sequence, side, material.every)
+            else:
+                found = [read_video(sequence, side, material.every)]
+            if not any(video.ids for video in found):
+                raise ConfigError(
+                    f"{material.path}: {sequence.name} shows no object; expected masks in a [[video]]: "
+                    "name it as a [[texture]]"
+                )
+            videos += [self._on_device(video) for video in found]
         return videos
 
     def _on_device(self, video: TrainingVideo) -> TrainingVideo:
-        return TrainingVideo(video.name, video.image_t3hw.to(self._device), video.ids_thw.to(self._device))
+        return replace(video, image_t3hw=video.image_t3hw.to(self._device), ids_thw=video.ids_thw.to(self._device))
 
 
 def open_material(material: Material, data: Path) -> Dataset:

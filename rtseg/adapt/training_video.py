@@ -6,6 +6,7 @@ texture for pasted objects.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +22,21 @@ from ..base.types import ImageU8
 from ..data.dataset import Sequence
 from ..grab import open_source
 
+STILL_AREAS = 0.004, 0.5  # the smallest and the largest share of a still that a region covers to be an object
 FIRST_PASTED_ID = 200  # the first id of objects pasted over a video; the video's own objects have lower ids
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingVideo:
-    """`image_t3hw` uint8 RGB [T, 3, H, W] and `ids_thw` uint8 [T, H, W], 0 for the background; on one device."""
+    """`image_t3hw` uint8 RGB [T, 3, H, W] and `ids_thw` uint8 [T, H, W], 0 for the background; on one device.
+
+    With `stills`, the frames are pictures that have nothing to do with one another, ids included.
+    """
 
     name: str
     image_t3hw: Tensor
     ids_thw: Tensor
+    stills: bool = False
 
     def __len__(self) -> int:
         return len(self.image_t3hw)
@@ -46,10 +52,12 @@ class TrainingVideo:
     @cached_property
     def areas_ti(self) -> np.ndarray:
         """The share of the image that each id covers on each frame, float [T, 256]."""
-        flat_tn = self.ids_thw.flatten(1).long()
-        offset_t1 = 256 * torch.arange(len(self), device=flat_tn.device)[:, None]
-        count = torch.bincount((flat_tn + offset_t1).flatten(), minlength=256 * len(self))
-        return (count.view(-1, 256).float() / flat_tn.shape[1]).cpu().numpy()
+        count_t256 = [torch.bincount(ids_hw.flatten(), minlength=256) for ids_hw in self.ids_thw]
+        return (torch.stack(count_t256).float() / self.ids_thw[0].numel()).cpu().numpy()
+
+    def host(self, frame: int) -> ImageU8:
+        """The ids of one frame, uint8 [H, W], as a numpy array."""
+        return self._host_thw[frame]
 
     def box(self, frame: int, object_id: int) -> tuple[int, int, int, int]:
         """The bounding box (x0, y0, x1, y1) of an object that is visible on this frame."""
@@ -63,12 +71,33 @@ class TrainingVideo:
         return tuple(int(i) for i in np.flatnonzero(self.areas_ti.sum(0)) if i)
 
 
+DrawVideo = Callable[[np.random.Generator, int], TrainingVideo]  # a random video for a clip of that many frames
+
+
 def read_video(sequence: Sequence, short_side: int, every: int = 1) -> TrainingVideo:
     """Read every `every`-th frame of a sequence onto the CPU, if all its objects are annotated there.
 
     Frames are downscaled to `short_side` pixels. Where objects overlap, the one with the higher id is in front. Raises
     `ConfigError` if there is no such frame, or an id of `FIRST_PASTED_ID` or more.
     """
+    images, ids = _read(sequence, short_side, every)
+    return _video(sequence.name, images, ids)
+
+
+def read_stills(sequence: Sequence, short_side: int, every: int = 1) -> list[TrainingVideo]:
+    """Like `read_video`, but of pictures that have nothing to do with one another: a video for each size of them.
+
+    Regions that are too small to prompt, or cover most of a picture, become background.
+    """
+    images, ids = _read(sequence, short_side, every)
+    for ids_hw in ids:
+        area_i = np.bincount(ids_hw.ravel(), minlength=256) / ids_hw.size
+        ids_hw[((area_i < STILL_AREAS[0]) | (area_i > STILL_AREAS[1]))[ids_hw]] = 0
+    return _by_size(sequence.name, images, ids)
+
+
+def _read(sequence: Sequence, short_side: int, every: int) -> tuple[list[ImageU8], list[ImageU8]]:
+    """The pictures and maps of ids of the annotated frames."""
     images, ids = [], []
     for t in range(0, sequence.count, every):
         truth = sequence.truth(t)
@@ -86,21 +115,29 @@ def read_video(sequence: Sequence, short_side: int, every: int = 1) -> TrainingV
         ids.append(_downscaled(ids_hw, short_side, cv2.INTER_NEAREST_EXACT))
     if not images:
         raise ConfigError(f"{sequence.name}: no annotated frame; expected at least one to train on")
-    return _video(sequence.name, images, ids)
+    return images, ids
 
 
-def read_texture(path: Path, short_side: int, every: int = 1) -> TrainingVideo:
-    """Read every `every`-th frame of a video without annotations."""
+def read_texture(path: Path, short_side: int, every: int = 1, stills: bool = False) -> list[TrainingVideo]:
+    """Read every `every`-th frame of a video without annotations; of stills, a video for each size of them."""
     with closing(open_source(path)) as source:
         images = [
             _downscaled(frame.image_hwc, short_side, cv2.INTER_AREA) for frame in source if frame.seq % every == 0
         ]
-    return _video(path.name, images, [np.zeros(image.shape[:2], np.uint8) for image in images])
+    ids = [np.zeros(image.shape[:2], np.uint8) for image in images]
+    return _by_size(path.name, images, ids) if stills else [_video(path.name, images, ids)]
 
 
-def _video(name: str, images: list[ImageU8], ids: list[ImageU8]) -> TrainingVideo:
+def _by_size(name: str, images: list[ImageU8], ids: list[ImageU8]) -> list[TrainingVideo]:
+    """Stills as a video for each size of them."""
+    sizes = [ids_hw.shape for ids_hw in ids]
+    rows = [[k for k, own in enumerate(sizes) if own == size] for size in dict.fromkeys(sizes)]
+    return [_video(name, [images[k] for k in row], [ids[k] for k in row], stills=True) for row in rows]
+
+
+def _video(name: str, images: list[ImageU8], ids: list[ImageU8], stills: bool = False) -> TrainingVideo:
     image_t3hw = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return TrainingVideo(name, image_t3hw, torch.from_numpy(np.stack(ids)))
+    return TrainingVideo(name, image_t3hw, torch.from_numpy(np.stack(ids)), stills)
 
 
 def _downscaled(image: ImageU8, short_side: int, interpolation: int) -> ImageU8:

@@ -15,7 +15,8 @@ from ..base.types import BoolMask, ImageU8
 from .dataset import Truth
 from .files import as_ids, check_size, masks_by_id, read_map
 
-MAX_IDS = 64  # ids in one frame: annotators draw fewer objects, and a smoothed edge has more grey values
+MAX_IDS = 128  # ids in one frame: annotators draw fewer objects, and a smoothed edge mostly has more grey values
+MANY_IDS = 64  # of more than these, a map is looked at
 THIN = 0.1  # in smoothed edges, at most this share of the grey pixels has only equal neighbours
 
 Check = Callable[
@@ -78,7 +79,8 @@ class IdMaps:
 
 def _check_ids(ids_hw: ImageU8, ids: Collection[int], path: Path) -> None:
     """Raise `SourceError` for a white object with smoothed edges, whose grey values would be read as objects."""
-    if len(ids) > MAX_IDS or (MAX_ID in ids and any(MAX_IDS < i < MAX_ID for i in ids) and _thin(ids_hw)):
+    many = len(ids) > MANY_IDS or (MAX_ID in ids and any(MANY_IDS < i < MAX_ID for i in ids))
+    if len(ids) > MAX_IDS or (many and _thin(ids_hw)):
         raise SourceError(
             f"{path}: holds {len(ids)} different numbers, which look like smoothed edges; expected "
             f"one for each object, at most {MAX_IDS}: threshold the masks, and save them as PNG without smoothing"

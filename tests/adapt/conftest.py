@@ -53,4 +53,4 @@ def squares(seed: int, frames: int = 8) -> TrainingVideo:
 @pytest.fixture
 def clips() -> BatchSampler:
     videos = [squares(0), squares(1)]
-    return BatchSampler([VideoSource("squares", 1.0, uniform(videos))], videos, seed=5, device=CPU)
+    return BatchSampler([VideoSource("squares", 1.0, uniform(videos))], uniform(videos), seed=5, device=CPU)

@@ -12,16 +12,19 @@ import torch
 
 from rtseg.adapt.appearance import Appearance
 from rtseg.adapt.batches import BatchSampler, Prefetcher, VideoSource, uniform
-from rtseg.adapt.clip_spec import MIN_AREA, Augmentation, ClipSpec, sample_clip
+from rtseg.adapt.clip_spec import Augmentation, ClipSpec, sample_clip
 from rtseg.adapt.motion import affine, invert
 from rtseg.adapt.outlines import sample_outline, signed_distance
+from rtseg.adapt.pasted import MIN_AREA
 from rtseg.adapt.render import _sample, _source_points, render_clips
 from rtseg.adapt.training_video import TrainingVideo
 
 from .conftest import CPU, squares
 
 NOISE = torch.Generator(CPU)
-QUIET = Augmentation(pasted=0.0, field_of_view=0.0, scene_cut=0.0, leave=0.0, duplicate=0.0, low_frame_rate=0.0)
+QUIET = Augmentation(
+    pasted=0.0, field_of_view=0.0, scene_cut=0.0, leave=0.0, duplicate=0.0, low_frame_rate=0.0, animated=0.0
+)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(clips: BatchSampler) -> None:
@@ -56,7 +59,7 @@ def test_objects_of_a_clip_do_not_overlap_and_some_leave(clips: BatchSampler) ->
 
 def test_each_source_has_its_share() -> None:
     sources = [VideoSource("often", 0.75, uniform([squares(0)])), VideoSource("seldom", 0.25, uniform([squares(1)]))]
-    sampler = BatchSampler(sources, [squares(2)], 0, CPU)
+    sampler = BatchSampler(sources, uniform([squares(2)]), 0, CPU)
     for step in range(5):
         names = [p.video.name for p in sampler.specs(np.random.default_rng(step), 8, 2, 64)]
         assert names.count("squares-0") == 6
@@ -67,7 +70,7 @@ def test_the_image_of_an_object_is_where_its_mask_is() -> None:
     video = squares(3)
     rng = np.random.default_rng(1)
     for _ in range(8):
-        made = render_clips([_plain(sample_clip(rng, video, [video], 3, 96, QUIET))], 96, NOISE)
+        made = render_clips([_plain(sample_clip(rng, video, uniform([video]), 3, 96, QUIET))], 96, NOISE)
         bright_thw = made.image_nt3hw[0, :, 0] > 170
         own_thw = made.id_nthw[0] > 0
         union = (bright_thw | own_thw).sum()
@@ -100,7 +103,7 @@ def test_small_and_large_sources_share_a_batch() -> None:
     small, large = squares(0), squares(1)
     large = TrainingVideo("large", large.image_t3hw.repeat(1, 1, 2, 2), large.ids_thw.repeat(1, 2, 2))
     rng = np.random.default_rng(0)
-    specs = [_plain(sample_clip(rng, v, [small, large], 2, 64, QUIET)) for v in (small, large)]
+    specs = [_plain(sample_clip(rng, v, uniform([small, large]), 2, 64, QUIET)) for v in (small, large)]
     together, alone = render_clips(specs, 64, NOISE), render_clips(specs[:1], 64, NOISE)
     assert (together.image_nt3hw[0].int() - alone.image_nt3hw[0].int()).abs().max() <= 1
     assert torch.equal(together.id_nthw[0], alone.id_nthw[0])
@@ -109,7 +112,7 @@ def test_small_and_large_sources_share_a_batch() -> None:
 def test_a_field_of_view_hides_objects_and_image() -> None:
     video = squares(0)
     rng = np.random.default_rng(1)
-    spec = sample_clip(rng, video, [video], 3, 64, replace(QUIET, field_of_view=1.0))
+    spec = sample_clip(rng, video, uniform([video]), 3, 64, replace(QUIET, field_of_view=1.0))
     made = render_clips([spec], 64, NOISE)
     dark_thw = made.image_nt3hw[0].amax(1) <= 6
     assert 0.05 < dark_thw.float().mean() < 0.9
@@ -130,7 +133,7 @@ def test_outlines_cover_some_but_not_all_of_the_image() -> None:
 
 def test_a_video_without_objects_gets_some() -> None:
     blank = TrainingVideo("blank", squares(0).image_t3hw, torch.zeros(8, 80, 100, dtype=torch.uint8))
-    sampler = BatchSampler([VideoSource("blank", 1.0, uniform([blank]))], [blank], 0, CPU)
+    sampler = BatchSampler([VideoSource("blank", 1.0, uniform([blank]))], uniform([blank]), 0, CPU)
     batch = sampler.batch(0, 4, 2, 64, 2)
     assert len(batch.clip_b) > 0
 
@@ -139,16 +142,17 @@ def test_a_video_without_objects_gets_some() -> None:
 def test_a_gpu_makes_the_same_clips() -> None:
     videos = [squares(0)]
     there = [TrainingVideo(v.name, v.image_t3hw.cuda(), v.ids_thw.cuda()) for v in videos]
-    specs = [sample_clip(np.random.default_rng(k), videos[0], videos, 3, 64, QUIET) for k in range(3)]
-    others = [sample_clip(np.random.default_rng(k), there[0], there, 3, 64, QUIET) for k in range(3)]
+    specs = [sample_clip(np.random.default_rng(k), videos[0], uniform(videos), 3, 64, QUIET) for k in range(3)]
+    others = [sample_clip(np.random.default_rng(k), there[0], uniform(there), 3, 64, QUIET) for k in range(3)]
     one, two = render_clips(specs, 64, NOISE), render_clips(others, 64, torch.Generator("cuda"))
     assert (one.id_nthw == two.id_nthw.cpu()).float().mean() > 0.995
 
 
 def test_prefetched_batches_are_the_same(clips: BatchSampler) -> None:
-    prefetcher = Prefetcher(clips)
+    sizes = [(2, 2), (4, 1)]
+    prefetcher = Prefetcher(clips, lambda step: sizes[step % 2])
     for step in (0, 1, 2, 7, 8):
-        made, wanted = prefetcher.batch(step, 2, 2, 64, 1), clips.batch(step, 2, 2, 64, 1)
+        made, wanted = (maker.batch(step, *sizes[step % 2], 64, 1) for maker in (prefetcher, clips))
         assert torch.equal(made.image_ntchw, wanted.image_ntchw) and torch.equal(made.mask_bthw, wanted.mask_bthw)
     assert prefetcher.batch(9, 1, 3, 64, 1).image_ntchw.shape == (1, 3, 3, 64, 64)
     prefetcher.close()
@@ -156,7 +160,7 @@ def test_prefetched_batches_are_the_same(clips: BatchSampler) -> None:
 
 def test_close_ends_the_prefetching_thread(clips: BatchSampler) -> None:
     before = threading.active_count()
-    prefetcher = Prefetcher(clips)
+    prefetcher = Prefetcher(clips, lambda step: (2, 2))
     prefetcher.batch(0, 2, 2, 64, 1)
     assert threading.active_count() == before + 1
     prefetcher.close()

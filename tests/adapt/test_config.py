@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rtseg.adapt.config import Phase, TrainConfig, read_config
+from rtseg.adapt.config import Material, Phase, TrainConfig, read_config
 from rtseg.base.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,21 @@ def test_phases_follow_one_another_and_rates_are_lines() -> None:
     assert rates[10] == 0.5
     assert rates[30] == 0
     assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_later_settings_count_where_they_are_used() -> None:
+    plain = TrainConfig((Phase(10),), (Material("a"),))
+    stills = TrainConfig((Phase(10),), (Material("a", stills=True),))
+    singles = TrainConfig((Phase(10, singles=0.5),), (Material("a"),))
+    assert len({one.fingerprint(5) for one in (plain, stills, singles)}) == 3
+
+
+def test_steps_of_single_pictures_are_spread_evenly() -> None:
+    phase = Phase(100, length=4, singles=0.25)
+    sizes = [phase.batch_size(step, 6) for step in range(100)]
+    assert sizes.count((24, 1)) == 25 and sizes.count((6, 4)) == 75
+    assert [sizes.index((24, 1), 4 * k) - 4 * k for k in range(25)] == [3] * 25
+    assert Phase(1, length=4).batch_size(3, 6) == (6, 4)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from rtseg.adapt.batches import uniform
 from rtseg.adapt.clip_spec import Augmentation, sample_clip
 from rtseg.adapt.correspondence import CELL, correspondence_loss
 from rtseg.adapt.render import RenderedClips, render_clips
@@ -24,7 +25,7 @@ def frozen_clips(count: int, **probability: float) -> RenderedClips:
     image = F.interpolate(torch.rand(1, 3, 12, 15), size=(80, 100), mode="bicubic").clamp(0, 1)  # something to match
     video.image_t3hw[:] = (255 * image).to(torch.uint8)
     augmentation = replace(QUIET, **probability)
-    specs = [_plain(sample_clip(rng, video, [video], 2, SIZE, augmentation)) for _ in range(count)]
+    specs = [_plain(sample_clip(rng, video, uniform([video]), 2, SIZE, augmentation)) for _ in range(count)]
     return render_clips(specs, SIZE, torch.Generator(CPU))
 
 
@@ -56,7 +57,7 @@ def test_features_of_the_surface_point_have_the_lowest_loss() -> None:
 
 def test_moving_and_duplicated_surfaces_have_no_match() -> None:
     video, rng = squares(0), np.random.default_rng(0)
-    specs = [sample_clip(rng, video, [video], 2, SIZE, Augmentation(pasted=0)) for _ in range(20)]
+    specs = [sample_clip(rng, video, uniform([video]), 2, SIZE, Augmentation(pasted=0)) for _ in range(20)]
     moving = [spec for spec in specs if not spec.frozen]
     surface = render_clips(moving, SIZE, torch.Generator(CPU)).surface_ntgg4
     assert (surface[..., 0] == 0).all()

@@ -55,7 +55,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
 
 def videos(device: torch.device) -> MakeSampler:
     there = [TrainingVideo(v.name, v.image_t3hw.to(device), v.ids_thw.to(device)) for v in (squares(0), squares(1))]
-    return lambda phase: BatchSampler([VideoSource("squares", 1.0, uniform(there))], there, seed=5, device=device)
+    return lambda phase: BatchSampler(
+        [VideoSource("squares", 1.0, uniform(there))], uniform(there), seed=5, device=device
+    )
 
 
 def stepped(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:

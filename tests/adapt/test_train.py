@@ -346,7 +346,7 @@ STEPS = 12
 def in_bf16(folder: Path, out: Path) -> Trainer:
     """As on the command line: bf16, and all that a step needs is in files."""
     videos = [squares(0), squares(1)]
-    clips = BatchSampler([VideoSource("squares", 1.0, uniform(videos))], videos, seed=5, device=CPU)
+    clips = BatchSampler([VideoSource("squares", 1.0, uniform(videos))], uniform(videos), seed=5, device=CPU)
     config = TrainConfig((replace(PHASE, steps=STEPS),), preset=str(folder / "tiny.toml"), warm_up=2)
     return Trainer(config, lambda _: clips, out, CPU)
 
@@ -359,7 +359,7 @@ def _train(folder: Path) -> None:
 @pytest.mark.parametrize("stops", [True, False])
 def test_prefetching_ends_with_the_training(tiny: str, clips: BatchSampler, tmp_path: Path, stops: bool) -> None:
     made = trainer(tmp_path, tiny, clips, replace(PHASE, steps=1))
-    made.batches = Prefetcher(clips)
+    made.batches = Prefetcher(clips, made._sizes)
     made.batches.batch(0, 2, 3, 64, 2)
     if stops:
         made.run_step = lambda: (_ for _ in ()).throw(RuntimeError("stop"))  # type: ignore[method-assign]

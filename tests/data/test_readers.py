@@ -126,13 +126,13 @@ def test_smoothed_masks_are_not_taken_for_hundreds_of_objects(tmp_path: Path, si
 def test_many_objects_and_objects_in_greys_are_not_taken_for_smoothed_edges(tmp_path: Path) -> None:
     davis(tmp_path, left=1)
     ids_hw = np.zeros((H, W), np.uint8)
-    ids_hw[:8, :8] = np.arange(64).reshape(8, 8) % 63
+    ids_hw[:8, :16] = np.arange(128).reshape(8, 16) % 127
     ids_hw[10:], ids_hw[9] = 200, 255  # void, around an object of a high number
     file = save(tmp_path / "Annotations/bear/00000.png", ids_hw)
-    assert len(one(tmp_path).targets) == 63
-    ids_hw[0, 10] = 64
+    assert len(one(tmp_path).targets) == 127
+    ids_hw[0, 18] = 128
     save(file, ids_hw)
-    with pytest.raises(SourceError, match="holds 65 different numbers, .* one for each object, at most 64"):
+    with pytest.raises(SourceError, match="holds 129 different numbers, .* one for each object, at most 128"):
         _ = one(tmp_path).targets
 
 

@@ -1,0 +1,40 @@
+"""What may have been behind an object that moves away: colour from around the hole, detail from elsewhere.
+
+The colour is the normalised average over ever larger squares (push and pull, Gortler et al. 1996). It is smooth, which
+tissue is not: so the detail of another part of the picture is added. Cheap enough to be done for each clip.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MARGIN = 5  # pixels around the hole that are left out, because edges of masks are never exact
+DETAIL = 9  # side of the square whose average is taken from a picture to get its detail
+
+
+def filled(image_3hw: Tensor, hole_hw: Tensor, shift: tuple[int, int]) -> Tensor:
+    """The picture (uint8 [3, H, W]) with its hole (bool [H, W]) filled, uint8 [3, H, W].
+
+    `shift` (down, across) is from where the detail comes, in pixels; there, too, the hole has none.
+    """
+    hole_11hw = F.max_pool2d(hole_hw[None, None].float(), 2 * MARGIN + 1, 1, MARGIN)
+    image_13hw = image_3hw[None].float()
+    color = _pull(image_13hw * (1 - hole_11hw), 1 - hole_11hw)
+    detail = image_13hw - F.avg_pool2d(image_13hw, DETAIL, 1, DETAIL // 2, count_include_pad=False)
+    detail = (detail * (1 - F.max_pool2d(hole_11hw, DETAIL, 1, DETAIL // 2))).roll(shift, (2, 3))
+    soft_11hw = F.avg_pool2d(hole_11hw, MARGIN, 1, MARGIN // 2, count_include_pad=False)
+    mixed = torch.lerp(image_13hw, color + detail, soft_11hw)
+    return mixed[0].clamp_(0, 255).to(torch.uint8)
+
+
+def _pull(sum_13hw: Tensor, weight_11hw: Tensor) -> Tensor:
+    """Values where the weight is 1, and averages from around elsewhere. `sum_13hw`: values times weight."""
+    height, width = weight_11hw.shape[-2:]
+    known = sum_13hw / weight_11hw.clamp(min=1e-6)
+    if height == width == 1:
+        return known
+    half_sum, half_weight = (F.avg_pool2d(t, 2, ceil_mode=True) for t in (sum_13hw, weight_11hw))
+    coarse = F.interpolate(_pull(half_sum, half_weight), size=(height, width), mode="bilinear", align_corners=False)
+    return torch.lerp(coarse, known, weight_11hw)
