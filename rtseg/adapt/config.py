@@ -23,7 +23,8 @@ MOST = 2**31 - 1  # the largest count or seed
 FEATURES = "features"  # the loss of a phase that trains the image encoder on a teacher's features
 RATES = "two learning rates from 0 to 1: at the start and at the end of the phase"
 
-LATER = {"later": True}  # a field that came later: at its default, it is not part of a fingerprint
+# The last field that each class had at first. Later ones are part of a fingerprint where they are not at their default.
+LAST_AT_FIRST = {"Preset": "pointer_time", "Material": "every", "Phase": "loss"}
 
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1e6)]
@@ -43,7 +44,7 @@ class Material:
     sequences: tuple[Text, ...] = ()
     share: Share = 1.0
     every: Count = 1
-    stills: bool = field(default=False, metadata=LATER)
+    stills: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Phase:
     lr: Annotated[tuple[Unit, Unit], Meta(description=RATES)] = (8e-4, 8e-4)
     trunk_rate: Unit = 1.0
     loss: Annotated[str, one_of((*LOSSES, FEATURES))] = "from-scratch"
-    singles: Unit = field(default=0.0, metadata=LATER)
+    singles: Unit = 0.0
 
     def batch_size(self, step: int, clips: int) -> tuple[int, int]:
         """(clips, frames of each) of a step that has `clips` clips of `length` frames, or as many single pictures.
@@ -151,16 +152,17 @@ class TrainConfig:
 
 
 def _described(value: object) -> str:
-    """`repr` without the fields of data classes that came later and have their default."""
+    """`repr` without the later fields of data classes that have their default: see `LAST_AT_FIRST`."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_described, value))}{',' * (len(value) == 1)})"
     if not is_dataclass(value) or isinstance(value, type):
         return repr(value)
-    parts = [
-        f"{f.name}={_described(given)}"
-        for f in fields(value)
-        if (given := getattr(value, f.name)) != f.default or "later" not in f.metadata
-    ]
+    parts, later = [], False
+    for one in fields(value):
+        given = getattr(value, one.name)
+        if not later or given != one.default:
+            parts.append(f"{one.name}={_described(given)}")
+        later = later or one.name == LAST_AT_FIRST.get(type(value).__name__)
     return f"{type(value).__qualname__}({', '.join(parts)})"
 
 
