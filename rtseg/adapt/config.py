@@ -177,6 +177,7 @@ class _Validate(Struct, frozen=True):
     path: Text
     layout: Text | None = None
     sequences: tuple[Text, ...] = ()
+    stills: bool = False
 
 
 class _File(Struct, frozen=True, kw_only=True):
@@ -209,7 +210,7 @@ def read_config(path: str | Path) -> TrainConfig:
     path = as_path(path)
     file = convert(read_toml(path), _File, str(path))
     textures = (Material(t.path, share=t.share, every=t.every, stills=t.stills) for t in file.texture)
-    validation = (Material(v.path, v.layout, v.sequences) for v in file.validate)
+    validation = (Material(v.path, v.layout, v.sequences, stills=v.stills) for v in file.validate)
     teacher = file.teacher and replace(file.teacher, weights=_relative(file.teacher.weights, path))
     return TrainConfig(
         phases=file.phase,
