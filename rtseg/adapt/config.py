@@ -23,8 +23,8 @@ MOST = 2**31 - 1  # the largest count or seed
 FEATURES = "features"  # the loss of a phase that trains the image encoder on a teacher's features
 RATES = "two learning rates from 0 to 1: at the start and at the end of the phase"
 
-# The last field that each class had at first. Later ones are part of a fingerprint where they are not at their default.
-LAST_AT_FIRST = {"Preset": "pointer_time", "Material": "every", "Phase": "loss", "TrainConfig": "path"}
+# Fields that came after the first networks were trained: part of a fingerprint where they are not at their default.
+LATER = {"trunk", "levels", "match_dim", "perceiver", "trunk_rate", "singles", "stills"}
 
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1e6)]
@@ -152,17 +152,13 @@ class TrainConfig:
 
 
 def _described(value: object) -> str:
-    """`repr` without the later fields of data classes that have their default: see `LAST_AT_FIRST`."""
+    """`repr` without the fields of data classes that are `LATER` and have their default."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_described, value))}{',' * (len(value) == 1)})"
     if not is_dataclass(value) or isinstance(value, type):
         return repr(value)
-    parts, later = [], False
-    for one in fields(value):
-        given = getattr(value, one.name)
-        if not later or given != one.default:
-            parts.append(f"{one.name}={_described(given)}")
-        later = later or one.name == LAST_AT_FIRST.get(type(value).__name__)
+    given = [(one, getattr(value, one.name)) for one in fields(value)]
+    parts = (f"{one.name}={_described(v)}" for one, v in given if one.name not in LATER or v != one.default)
     return f"{type(value).__qualname__}({', '.join(parts)})"
 
 
@@ -177,6 +173,7 @@ class _Validate(Struct, frozen=True):
     path: Text
     layout: Text | None = None
     sequences: tuple[Text, ...] = ()
+    stills: bool = False
 
 
 class _File(Struct, frozen=True, kw_only=True):
@@ -209,7 +206,7 @@ def read_config(path: str | Path) -> TrainConfig:
     path = as_path(path)
     file = convert(read_toml(path), _File, str(path))
     textures = (Material(t.path, share=t.share, every=t.every, stills=t.stills) for t in file.texture)
-    validation = (Material(v.path, v.layout, v.sequences) for v in file.validate)
+    validation = (Material(v.path, v.layout, v.sequences, stills=v.stills) for v in file.validate)
     teacher = file.teacher and replace(file.teacher, weights=_relative(file.teacher.weights, path))
     return TrainConfig(
         phases=file.phase,

@@ -53,12 +53,12 @@ def train(config: TrainConfig, data: Path, out: Path, device: str = "auto", thre
         )
     if threads:
         torch.set_num_threads(threads)
-    datasets = held_out(config, data)
+    judges = held_out(config, data)
     if device == "cpu":
         _keep_freed_memory()
     with _locked(out):
         trainer = Trainer(config, TrainingData(config, data, on).sampler, out, on)
-        return run(trainer, out, lambda net: validate(net, datasets, on))
+        return run(trainer, out, lambda net: validate(net, judges, on))
 
 
 def run(trainer: Trainer, out: Path, validation: Validate) -> Record:
@@ -84,7 +84,7 @@ def run(trainer: Trainer, out: Path, validation: Validate) -> Record:
             if trainer.consistent:
                 trainer.save()
         trainer.export(out / "weights.safetensors")
-        return {"weights": str(out / "weights.safetensors"), **last, "mean J from one mask": run_validation()}
+        return {"weights": str(out / "weights.safetensors"), **last, "mean J": run_validation()}
 
 
 def _loop(trainer: Trainer, write: Callable[[Record], None], run_validation: Callable[[], object]) -> Record:

@@ -1,14 +1,16 @@
-"""Validation of a network in training: one prompt per object, on sequences that the training does not use."""
+"""Validation of a network in training, on sequences that it does not use: videos from one mask, stills from others."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..base.errors import ConfigError
 from ..data.dataset import Dataset, Sequence
+from ..data.lazy_sequence import single_pictures
 from ..engine.recipe import Recipe
 from ..engine.reference import TorchEngine
 from ..evaluate import EvaluationSettings, evaluate, require
@@ -20,8 +22,19 @@ from .training_data import open_material
 SEED = re.compile(r"[?&]seed=(\d+)")  # finds the first seed of a uri
 
 
-def held_out(config: TrainConfig, data: Path) -> dict[str, Dataset]:
-    """The validation data sets, by name. Raises `ConfigError` if the training uses one of their sequences.
+STILLS_PROMPTS = ("box", "points-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A data set of the validation, and how it is evaluated: a video from the first mask, a still from each prompt."""
+
+    dataset: Dataset
+    settings: tuple[EvaluationSettings, ...]
+
+
+def held_out(config: TrainConfig, data: Path) -> dict[str, Group]:
+    """The groups of the validation, by name. Raises `ConfigError` if the training uses one of their sequences.
 
     This includes synthetic scenes, and videos that are used only for texture.
     """
@@ -31,13 +44,28 @@ def held_out(config: TrainConfig, data: Path) -> dict[str, Dataset]:
         both = used & _places(material, data) or _used_scene(config, material) or _used_texture(config, material, data)
         if both:
             raise ConfigError(f"{config.path}: {min(both)[1]} is both trained and validated on; choose one")
-    opened = [open_material(material, data) for material in config.validation]
-    for dataset in opened:
-        if not any(_annotated(sequence) > 1 for sequence in dataset.sequences):
-            raise ConfigError(
-                f"{config.path}: {dataset.name}: too few annotated frames; expected a sequence with two or more"
-            )
-    return {f"{dataset.name}-{k}" if k else dataset.name: dataset for k, dataset in _numbered(opened)}
+    return groups(config, data)
+
+
+def groups(config: TrainConfig, data: Path) -> dict[str, Group]:
+    """The groups of the validation, by name, without a look at what the training uses."""
+    opened = [_group(config, material, data) for material in config.validation]
+    names = [group.dataset.name for group in opened]
+    counted = [(name, names[:k].count(name)) for k, name in enumerate(names)]
+    return {f"{name}-{k}" if k else name: group for (name, k), group in zip(counted, opened, strict=True)}
+
+
+def _group(config: TrainConfig, material: Material, data: Path) -> Group:
+    dataset = open_material(material, data)
+    if material.stills:
+        alone = (EvaluationSettings(protocol="image", prompt=prompt) for prompt in STILLS_PROMPTS)
+        return Group(single_pictures(dataset), tuple(alone))
+    if not any(_annotated(sequence) > 1 for sequence in dataset.sequences):
+        raise ConfigError(
+            f"{config.path}: {dataset.name}: too few annotated frames; expected a sequence with two or more, "
+            "or stills = true"
+        )
+    return Group(dataset, (EvaluationSettings(),))
 
 
 def _used_scene(config: TrainConfig, material: Material) -> set[tuple[str, str]]:
@@ -72,14 +100,14 @@ def _annotated(sequence: Sequence) -> int:
     return sum(sequence.truth(t) is not None for t in range(sequence.count))
 
 
-def _numbered(datasets: list[Dataset]) -> list[tuple[int, Dataset]]:
-    """Each data set with the number of those before it that have the same name."""
-    names = [dataset.name for dataset in datasets]
-    return [(names[:k].count(dataset.name), dataset) for k, dataset in enumerate(datasets)]
-
-
-def validate(net: Sam2, datasets: dict[str, Dataset], device: torch.device) -> dict[str, float]:
-    """The mean IoU of each data set's objects, each prompted with a mask on its first frame."""
+def validate(net: Sam2, groups: dict[str, Group], device: torch.device) -> dict[str, float]:
+    """The mean IoU of each group's objects: "NAME" from a mask on the first frame, "NAME box" of stills from a box."""
     engine = TorchEngine(net, Recipe(image_size=net.image_size), "", str(device))
-    summaries = {name: summarise(evaluate(dataset, engine, EvaluationSettings())) for name, dataset in datasets.items()}
-    return {name: round(s.overall["iou"].value, 4) for name, s in summaries.items() if "iou" in s.overall}
+    found: dict[str, float] = {}
+    for name, group in groups.items():
+        for settings in group.settings:
+            figures = summarise(evaluate(group.dataset, engine, settings)).overall
+            if "iou" in figures:
+                key = name if settings.prompt == "mask" else f"{name} {settings.prompt}"
+                found[key] = round(figures["iou"].value, 4)
+    return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from ..base.types import ImageU8
-from .dataset import Sequence, Target, Truth
+from .dataset import Dataset, Sequence, Target, Truth
 from .files import read_image
 
 Spacing = tuple[float, float] | None
@@ -96,4 +96,31 @@ def image_sequence(
         truth,
         volume=volume,
         group=group,
+    )
+
+
+def single_pictures(dataset: Dataset) -> Dataset:
+    """The same data set with each annotated picture as a sequence of its own, called "SEQ/00000", in the group SEQ.
+
+    For pictures that have nothing to do with one another: their figures are then means over all objects of all of them.
+    """
+    pictures = (
+        _one_picture(sequence, t)
+        for sequence in dataset.sequences
+        for t in range(sequence.count)
+        if sequence.truth(t) is not None
+    )
+    return replace(dataset, sequences=tuple(pictures))
+
+
+def _one_picture(sequence: Sequence, t: int) -> Sequence:
+    return LazySequence(
+        f"{sequence.name}/{t:05d}",
+        1,
+        lambda: tuple(target for target in sequence.targets if target.id in (sequence.truth(t) or ())),
+        lambda _: sequence.image(t),
+        lambda _: sequence.truth(t),
+        sequence.spacing_mm,
+        group=sequence.group or sequence.name,
+        unknown=lambda _: sequence.unknown(t),
     )

@@ -17,7 +17,8 @@ CONV_TRUNKS = {  # weights of a trunk with 3 levels and with 4
     "efficientnet-lite1": (977_872, 3_095_152),
     "efficientnet-lite2": (1_149_128, 3_617_224),
 }
-LITE_PEAK = 232  # numbers for each pixel at stride 2 that EfficientNet-Lite holds at once: 96 channels, padded beside, ...
+# Numbers for each pixel at stride 2 that EfficientNet-Lite holds at once: 96 channels, and their padded copy.
+LITE_PEAK = 232
 
 
 def _linear(a: int, b: int) -> int:

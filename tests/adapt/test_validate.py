@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from rtseg.adapt.config import Endoscope, Material, Phase, TrainConfig
-from rtseg.adapt.validate import held_out
+from rtseg.adapt.validate import held_out, validate
 from rtseg.base.errors import ConfigError
+from rtseg.sam2 import Sam2, get_preset
 
 PHASES = (Phase(1, image_size=64),)
 HELD = Material("tools", sequences=("held",))
@@ -38,7 +41,7 @@ def test_what_is_apart_judges(data: Path) -> None:
     synthetic = Material("synthetic:laparoscopy?seed=10000-10001&seconds=1&width=80&height=64")
     mine = Material("tools/JPEGImages/mine")  # a texture
     said = held_out(config(HELD, synthetic, textures=(mine,), endoscope=Endoscope(1.0, 5)), data)
-    assert [len(dataset.sequences) for dataset in said.values()] == [1, 2]
+    assert [len(group.dataset.sequences) for group in said.values()] == [1, 2]
 
 
 @pytest.mark.parametrize("path", ["tools/JPEGImages/held", "tools/JPEGImages", "tools"])
@@ -58,3 +61,11 @@ def test_a_scene_that_judges_is_refused(data: Path) -> None:
         held_out(config(scene, endoscope=Endoscope(1.0, 5)), data)
     assert held_out(config(scene, endoscope=Endoscope(1.0, 4)), data)
     assert held_out(config(scene), data)
+
+
+def test_stills_are_judged_one_by_one_from_a_box_and_a_point(data: Path) -> None:
+    said = held_out(config(replace(HELD, stills=True)), data)["tools"]
+    assert [sequence.name for sequence in said.dataset.sequences] == ["held/00000", "held/00001", "held/00002"]
+    assert [(s.protocol, s.prompt) for s in said.settings] == [("image", "box"), ("image", "points-1")]
+    found = validate(Sam2(get_preset("nano"), 64).eval(), {"tools": said}, torch.device("cpu"))
+    assert set(found) == {"tools box", "tools points-1"}

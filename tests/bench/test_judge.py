@@ -22,7 +22,7 @@ _SPEC.loader.exec_module(judge)
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a command: a training with one held-out sequence, an engine, and folders."""
-    for name in ("mine", "held"):
+    for name in ("mine", "held", "stills"):
         for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
             (tmp_path / "tools" / kind / name).mkdir(parents=True)
             for t in range(4):
@@ -32,7 +32,8 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     training = tmp_path / "tiny.toml"
     training.write_text(
         '[[video]]\npath = "tools"\nsequences = ["mine"]\n'
-        '[[validate]]\npath = "tools"\nsequences = ["held"]\n[[phase]]\nsteps = 5\n'
+        '[[validate]]\npath = "tools"\nsequences = ["held"]\n'
+        '[[validate]]\npath = "tools"\nsequences = ["stills"]\nstills = true\n[[phase]]\nsteps = 5\n'
     )
     training.with_suffix(".md").write_text("\n## Beware\nof squares.\n")
     (tmp_path / "log").mkdir()
@@ -51,7 +52,7 @@ def test_every_group_is_judged_once_and_the_card_says_so(
     assert judge.main([*case, "--prompt", "mask", "points-1"]) == 0
     said = capsys.readouterr().err
     assert [line for line in said.splitlines() if "," in line] == [
-        "tools, mask", "tools, points-1", "synthetic, mask", "synthetic, points-1",
+        "tools, mask", "tools, points-1", "tools-1, box", "tools-1, points-1", "synthetic, mask", "synthetic, points-1",
     ]  # fmt: skip
     card = (tmp_path / "card.md").read_text()
     figures = json.loads((tmp_path / "out" / "tools-mask" / "eval.json").read_text())["summary"]["overall"]
@@ -60,6 +61,18 @@ def test_every_group_is_judged_once_and_the_card_says_so(
     assert card.endswith("of squares.\n")
     assert judge.main([*case, "--prompt", "mask", "points-1"]) == 0
     assert "tools, mask" not in capsys.readouterr().err  # it is there already
+
+
+def test_a_group_alone_and_what_is_asked_of_it(
+    case: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {("tools", "mask", "iou"): 0.0, ("tools", "mask", "jf"): 1.1, ("synthetic", "mask", "iou"): 0.5}
+    monkeypatch.setattr(judge, "ASKED", asked)
+    assert judge.main([*case, "--prompt", "mask", "--group", "tools"]) == 0
+    printed, said = capsys.readouterr()
+    assert said.splitlines()[-1] == "tools, mask"
+    last = [line.split() for line in printed.splitlines()[-2:]]
+    assert [(row[2], *row[-3:]) for row in last] == [("J", ">=", "0.000", "yes"), ("J&F", ">=", "1.100", "no")]
 
 
 def test_what_is_wrong_is_one_line(case: list[str], capsys: pytest.CaptureFixture[str]) -> None:

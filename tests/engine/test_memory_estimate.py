@@ -121,7 +121,11 @@ def measured(sizes: Sizes, precision: str) -> dict[str, int]:
     return found
 
 
-OTHERS = [replace(LITE, name=f"{name}, {levels} levels", trunk=name, levels=levels) for name in FIXED_TRUNKS for levels in (3, 4)]
+OTHERS = [
+    replace(LITE, name=f"{name}, {levels} levels", trunk=name, levels=levels)
+    for name in FIXED_TRUNKS
+    for levels in (3, 4)
+]
 
 
 @pytest.mark.parametrize("preset", [*PRESETS.values(), *OTHERS], ids=lambda preset: preset.name)
@@ -170,9 +174,7 @@ def test_what_the_network_holds(network: str | Preset, size: int, objects: int, 
     ("preset", "size", "objects"),
     [(get_preset("sam2.1-tiny"), 1024, 3), (get_preset("nano"), 320, 4), (LITE, 320, 4), (LITE, 512, 1)],
 )
-def test_what_the_plain_network_holds(
-    preset: Preset, size: int, objects: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_plain_network_holds(preset: Preset, size: int, objects: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v, attn_mask=None: q.new_empty(q.shape)
     )

@@ -30,12 +30,12 @@ class CpuLite:
         neck = [encoder.fine, encoder.mid, encoder.c16] + ([encoder.c32] if encoder.c32 is not None else [])
         self.neck = [self.pointwise(conv) for conv in neck]
 
-    def pointwise(self, conv: nn.Conv2d) -> Packed:
+    def pointwise(self, conv: Any) -> Packed:
         """A 1x1 convolution, with its channels filled up."""
         return Packed(self.kernels, filled(conv.weight.flatten(1), 0, 1), filled(conv.bias, 0))
 
     def block(self, first: Packed, block: Any, stem_before: int | None = None) -> Inverted:
-        conv: nn.Conv2d = block.depthwise
+        conv: Any = block.depthwise
         size, stride = conv.kernel_size[0], conv.stride[0]
         mixing = Depthwise(conv.weight, conv.bias, stride, (size - stride) // 2, RELU6)
         last = self.pointwise(block.project)
