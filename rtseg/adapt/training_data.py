@@ -123,7 +123,7 @@ class SyntheticScenes:
         if rng.random() < LEAVES:
             period = period_of(Options.draw(seed))
             begin = (int(begin / period) + LEAVING[0] + rng.uniform(-0.15, 0.05)) * period
-            step = rng.uniform(0.1, LEAVING[1] - LEAVING[0] + 0.1) * period / (length - 1)
+            step = rng.uniform(0.1, LEAVING[1] - LEAVING[0] + 0.1) * period / max(length - 1, 1)
         return seed, parts, (begin + np.arange(length) * step).tolist()
 
 
