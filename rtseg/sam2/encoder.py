@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .efficientnet_lite import EfficientNetLite
 from .hiera import Hiera
 from .presets import HIERA, Preset
+from .repvit import RepVit
 
 
 class LateralConv(nn.Module):
@@ -55,4 +56,6 @@ def make_trunk(preset: Preset) -> nn.Module:
     """The trunk of a preset: a module from images [n, 3, S, S] to one map for each level, finest first."""
     if preset.trunk == HIERA:
         return Hiera(preset)
+    if preset.trunk == "repvit-m1":
+        return RepVit(preset.levels)
     return EfficientNetLite(preset.trunk, preset.levels)

@@ -10,6 +10,24 @@ from .layers import Attention, LayerNorm2d, attention, rope_tables, rotate, sine
 from .presets import Preset
 from .values import Recall
 
+Rope = tuple[Tensor, Tensor]
+"""Tables of `rotate`, each [n, D]."""
+
+
+def memory_cells(preset: Preset, grid: int) -> Tensor:
+    """The position of each token of a memory, [n, M]: that of its cell, of its window, or 0 for a global latent."""
+    side = preset.perceiver or grid
+    cells_nm = sine_2d(preset.memory_dim, side).flatten(2).transpose(1, 2)[0]
+    return torch.cat((torch.zeros_like(cells_nm), cells_nm)) if preset.perceiver else cells_nm
+
+
+def memory_rope(preset: Preset, grid: int) -> Rope:
+    """Rotation tables for the tokens of a memory, each [n, D]. Those of global latents change nothing."""
+    cos, sin = rope_tables(preset.dim, preset.perceiver or grid)
+    if not preset.perceiver:
+        return cos, sin
+    return torch.cat((torch.ones_like(cos), cos)), torch.cat((torch.zeros_like(sin), sin))
+
 
 class RopeAttention(Attention):
     """Single-head attention whose queries and spatial keys carry axial RoPE; other keys (pointers) do not."""
@@ -47,15 +65,15 @@ class MemoryAttentionLayer(nn.Module):
         self.linear2 = nn.Linear(preset.attention_ffn, dim)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
 
-    def forward(self, x_bnc: Tensor, memory: MemoryTokens, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x_bnc: Tensor, memory: MemoryTokens, rope: Rope, memory_rope: Rope) -> Tensor:
         own, cross = self.self_attn, self.cross_attn_image
         x = self.norm1(x_bnc)
-        q, k = rotate(own.q_proj(x), cos, sin), rotate(own.k_proj(x), cos, sin)
+        q, k = rotate(own.q_proj(x), *rope), rotate(own.k_proj(x), *rope)
         x_bnc = x_bnc + own.attend(q, k, own.v_proj(x))
-        q = rotate(cross.q_proj(self.norm2(x_bnc)), cos, sin)
+        q = rotate(cross.q_proj(self.norm2(x_bnc)), *rope)
         keys = cross.k_proj(memory.keys_bnc)
-        maps = keys[:, : memory.spatial].unflatten(1, (-1, len(cos)))
-        keys = torch.cat((rotate(maps, cos, sin).flatten(1, 2), keys[:, memory.spatial :]), dim=1)
+        maps = keys[:, : memory.spatial].unflatten(1, (-1, len(memory_rope[0])))
+        keys = torch.cat((rotate(maps, *memory_rope).flatten(1, 2), keys[:, memory.spatial :]), dim=1)
         x_bnc = x_bnc + cross.attend(q, keys, cross.v_proj(memory.values_bnc), memory.mask_b1n)
         out: Tensor = x_bnc + self.linear2(F.relu(self.linear1(self.norm3(x_bnc))))
         return out
@@ -75,11 +93,20 @@ class MemoryAttention(nn.Module):
         self.cos: Tensor
         self.sin: Tensor
         self.position: Tensor
+        self.latents = bool(preset.perceiver)
+        if self.latents:
+            cos, sin = memory_rope(preset, grid)
+            self.register_buffer("memory_cos", cos, persistent=False)
+            self.register_buffer("memory_sin", sin, persistent=False)
+            self.memory_cos: Tensor
+            self.memory_sin: Tensor
 
     def forward(self, image_bchw: Tensor, memory: MemoryTokens) -> Tensor:
         x = (image_bchw + 0.1 * self.position).flatten(2).transpose(1, 2)
+        rope = self.cos, self.sin
+        memory_rope = (self.memory_cos, self.memory_sin) if self.latents else rope
         for layer in self.layers:
-            x = layer(x, memory, self.cos, self.sin)
+            x = layer(x, memory, rope, memory_rope)
         return self.norm(x).transpose(1, 2).unflatten(2, image_bchw.shape[2:])
 
 
@@ -88,12 +115,12 @@ class MemoryTokenizer:
 
     def __init__(self, preset: Preset, grid: int) -> None:
         self.preset = preset
-        self.cells = sine_2d(preset.memory_dim, grid).flatten(2).transpose(1, 2)[0]  # [g * g, M]
+        self.cells = memory_cells(preset, grid)  # [n, M]
 
     def one(self, recall: Recall, slot_table: Tensor, age_code: nn.Module | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Values of the maps [t * g * g, M], values of the pointers [p * splits, M], and positions of both."""
+        """Values of the maps [t * n, M], values of the pointers [p * splits, M], and positions of both."""
         p = self.preset
-        maps = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)  # [t, g * g, M]
+        maps = torch.stack([m.map_chw for m in recall.memories]).flatten(2).transpose(1, 2)  # [t, n, M]
         rows = torch.stack([slot_table[slot] for slot in recall.slots]).view(
             -1, 1, p.memory_dim
         )  # no index list, which would have to be uploaded

@@ -18,6 +18,7 @@ from .hiera import Hiera
 from .layers import Mlp
 from .match import Match
 from .memory import MemoryAttention, MemoryEncoder, MemoryTokenizer
+from .perceiver import Perceiver
 from .presets import Preset
 from .prompt import PromptEncoder
 from .values import ABSENT_LOGIT, Candidates, Decoded, Features, PromptBatch, Recall
@@ -30,6 +31,9 @@ class Sam2(nn.Module):
         super().__init__()
         if image_size % 32 or image_size < 64:
             raise ConfigError(f"image_size {image_size}: expected a multiple of 32, at least 64")
+        if preset.perceiver and image_size % (16 * preset.perceiver):
+            whole = f"a multiple of {16 * preset.perceiver}, because {preset.name} divides it into windows"
+            raise ConfigError(f"image_size {image_size}: expected {whole}")
         self.preset, self.image_size, self.grid = preset, image_size, image_size // 16
         dim, memory_dim = preset.dim, preset.memory_dim
         self.image_encoder = ImageEncoder(preset)
@@ -37,6 +41,7 @@ class Sam2(nn.Module):
         self.sam_mask_decoder = MaskDecoder(preset)
         self.memory_attention = MemoryAttention(preset, self.grid)
         self.memory_encoder = MemoryEncoder(preset)
+        self.spatial_perceiver = Perceiver(preset, self.grid) if preset.perceiver else None
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.obj_ptr_proj = Mlp(dim, dim, dim, dim)
         self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim) if preset.pointer_time else None
@@ -153,12 +158,15 @@ class Sam2(nn.Module):
         return score_b, self.pointer(candidates.tokens_bkc[:, 0], decoded_score_b)
 
     def remember(self, features: Features, mask_logits_b1hw: Tensor, score_b: Tensor) -> Tensor:
-        """Memories [b, M, g, g] of masks [b, 1, S, S]; masks of prompted objects must come from `certain`."""
+        """Memories [b, M, g, g] of masks [b, 1, S, S]; masks of prompted objects must come from `certain`.
+
+        With a perceiver they are its latents, [b, M, 2p, p].
+        """
         memory_bchw: Tensor = self.memory_encoder(features.top, mask_logits_b1hw.sigmoid() * 20 - 10)
-        if not self.preset.no_object_in_memory:
-            return memory_bchw
-        absent_b111 = (score_b <= 0).to(memory_bchw).view(-1, 1, 1, 1)
-        return memory_bchw + absent_b111 * self.no_obj_embed_spatial.view(1, -1, 1, 1)
+        if self.preset.no_object_in_memory:
+            absent_b111 = (score_b <= 0).to(memory_bchw).view(-1, 1, 1, 1)
+            memory_bchw = memory_bchw + absent_b111 * self.no_obj_embed_spatial.view(1, -1, 1, 1)
+        return memory_bchw if self.spatial_perceiver is None else self.spatial_perceiver(memory_bchw)
 
 
 def upsample(logits_b1hw: Tensor, size: int) -> Tensor:

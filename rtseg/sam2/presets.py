@@ -1,8 +1,8 @@
 """Presets: the sizes of every SAM 2 network that rtseg can build.
 
-The published ones are Meta's (arXiv 2408.00714, and the released checkpoints); `nano` and `micro` are ours. A preset of
-a user's own is a TOML file with the fields of `Preset`. The trunk is either Hiera, whose sizes a preset states, or a
-convolutional network of fixed sizes.
+The published ones are Meta's (SAM 2, arXiv 2408.00714; EdgeTAM, arXiv 2501.07256); `nano` and `micro` are ours. A
+preset of a user's own is a TOML file with the fields of `Preset`. The trunk is either Hiera, whose sizes a preset
+states, or a convolutional network of fixed sizes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ FIXED_TRUNKS = {  # channels of the maps at stride 4, 8, 16 and 32
     "efficientnet-lite0": (24, 40, 112, 192),
     "efficientnet-lite1": (24, 40, 112, 192),
     "efficientnet-lite2": (24, 48, 120, 208),
+    "repvit-m1": (48, 96, 192, 384),
 }
 FourIndexes = Annotated[tuple[Index, Index, Index, Index], Meta(description=f"four whole numbers, 0 to {MAX_SIZE}")]
 
@@ -41,6 +42,8 @@ class Preset:
     `levels`: the maps of the trunk that are used, finest first; with 3 there is none at stride 32.
     `num_maskmem`: spatial memories that the network was trained to attend to. `match_dim`: channels of the embeddings
     that are compared with the newest conditioning frame (`Match`); 0, as in all published networks: without.
+    `perceiver`: side p of the windows' grid where a memory is not a map but p * p latents of the whole map and one for
+    each of p x p windows; 0: it is the map.
     """
 
     name: Text
@@ -63,6 +66,7 @@ class Preset:
     trunk: Annotated[str, one_of((HIERA, *FIXED_TRUNKS))] = HIERA
     levels: Annotated[int, Meta(ge=3, le=4)] = 4
     match_dim: Index = 0
+    perceiver: Index = 0
 
     def __post_init__(self) -> None:
         """Raise an error for the first number that makes the layers incompatible."""
@@ -106,6 +110,15 @@ class Preset:
         """Attention tokens that one object pointer is split into."""
         return self.dim // self.memory_dim
 
+    def memory_shape(self, grid: int) -> tuple[int, int]:
+        """Rows and columns of a memory [M, rows, columns] where the image has grid x grid cells."""
+        return (2 * self.perceiver, self.perceiver) if self.perceiver else (grid, grid)
+
+    def memory_tokens(self, grid: int) -> int:
+        """Attention tokens of one memory where the image has grid x grid cells."""
+        rows, columns = self.memory_shape(grid)
+        return rows * columns
+
 
 _TINY = Preset("sam2.1-tiny", 96, 1, (1, 2, 7, 2), (5, 7, 9), (8, 4, 14, 7), 7)
 _V21 = (
@@ -123,7 +136,10 @@ _MICRO = Preset(
     "micro", 32, 1, (1, 2, 3, 1), (5,), (8, 4, 14, 7), 7,
     dim=128, memory_dim=64, attention_layers=2, attention_ffn=192, decoder_ffn=128, decoder_heads=4,
 )  # fmt: skip
-PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _NANO, _MICRO)}
+_EDGETAM = Preset(
+    "edgetam", trunk="repvit-m1", attention_layers=2, no_object_in_memory=False, pointer_time=False, perceiver=16
+)
+PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _EDGETAM, _NANO, _MICRO)}
 
 
 def get_preset(name: str) -> Preset:

@@ -107,12 +107,15 @@ class Stem(nn.Module):
 
 
 class RepVit(nn.Module):
-    """The trunk: an image [n, 3, S, S] to maps at strides 4, 8, 16 and 32, with `DIMS` channels, finest first."""
+    """The trunk: an image [n, 3, S, S] to maps at strides 4, 8, 16 and 32, with `DIMS` channels, finest first.
 
-    def __init__(self) -> None:
+    With fewer `levels` the coarsest are left out.
+    """
+
+    def __init__(self, levels: int = len(DIMS)) -> None:
         super().__init__()
         self.stem = Stem()
-        self.stages = nn.ModuleList(Stage(i) for i in range(len(DIMS)))
+        self.stages = nn.ModuleList(Stage(i) for i in range(levels))
 
     def forward(self, image_nchw: Tensor) -> list[Tensor]:
         x, maps = self.stem(image_nchw), []

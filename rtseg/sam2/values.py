@@ -39,9 +39,10 @@ class Features:
 class Remembered:
     """One frame of one object, as `remember` wrote it: the memory `map_chw` [M, g, g].
 
-    `keys_lnd` [layers, g * g, D] are its keys for each attention layer, projected and rotated, if the engine computes
-    them only once. `cells_cgg` [C + 1, 2g, 2g] are the embeddings and the mask of a prompted frame, if the network
-    compares frames with it (`Match`). Only the engine reads them.
+    With a perceiver it is [M, 2p, p]: the first p rows are its global latents, the others those of p x p windows.
+    `keys_lnd` [layers, n, D], for n tokens, are its keys for each attention layer, projected and rotated, if the engine
+    computes them only once. `cells_cgg` [C + 1, 2g, 2g] are the embeddings and the mask of a prompted frame, if the
+    network compares frames with it (`Match`). Only the engine reads them.
     """
 
     map_chw: Array
@@ -70,7 +71,7 @@ class Recall:
 
     @staticmethod
     def from_maps(maps_tchw: Array, slots: tuple[int, ...], pointers_pc: Array, ages: tuple[int, ...]) -> Recall:
-        """A recall of spatial memories, given as maps [t, M, g, g]."""
+        """A recall of spatial memories, given as maps [t, M, g, g] or latents [t, M, 2p, p]."""
         return Recall([Remembered(m) for m in maps_tchw], slots, pointers_pc, ages)
 
 

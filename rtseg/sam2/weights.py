@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import OutputError, WeightsError
+from .repvit import fold
 
 State = dict[str, Tensor]
 
@@ -25,6 +26,20 @@ _RENAMES = [(re.compile(old), new) for old, new in (
     (_HEAD + r"\.layers\.0\.", r"\1.layers.1."),
     (_HEAD + r"\.proj_in\.", r"\1.layers.0."),
     (_HEAD + r"\.proj_out\.", r"\1.layers.2."),
+    (r"^memory_attention\.layers\.(\d)\.mlp\.up_proj\.", r"memory_attention.layers.\1.linear1."),
+    (r"^memory_attention\.layers\.(\d)\.mlp\.down_proj\.", r"memory_attention.layers.\1.linear2."),
+    (r"^(spatial_perceiver\.layers\.\d)\.layer_norm_input\.", r"\1.attn.norm_x."),
+    (r"^(spatial_perceiver\.layers\.\d)\.layer_norm_latents\.", r"\1.attn.norm_latents."),
+    (r"^(spatial_perceiver\.layers\.\d)\.layer_norm_self\.", r"\1.self_attn.norm."),
+    (r"^(spatial_perceiver\.layers\.\d)\.cross_attention\.", r"\1.attn."),
+    (r"^(spatial_perceiver\.layers\.\d)\.self_attention\.", r"\1.self_attn."),
+    (r"^(spatial_perceiver\.layers\.\d\.\w+)\.q_proj\.", r"\1.to_q."),
+    (r"^(spatial_perceiver\.layers\.\d\.\w+)\.o_proj\.", r"\1.to_out."),
+    (r"^(spatial_perceiver\.layers\.\d)\.(self_)?mlp\.layer_norm\.", r"\1.\2ff.0."),
+    (r"^(spatial_perceiver\.layers\.\d)\.(self_)?mlp\.up_proj\.", r"\1.\2ff.1."),
+    (r"^(spatial_perceiver\.layers\.\d)\.(self_)?mlp\.down_proj\.", r"\1.\2ff.3."),
+    (r"^spatial_perceiver\.layer_norm\.", "spatial_perceiver.norm."),
+    (r"^spatial_perceiver\.latents_1d$", "spatial_perceiver.latents"),
     (r"\.proj_in\.", ".layers.0."),
     (r"\.proj_out\.", ".layers.1."),
     (r"\.o_proj\.", ".out_proj."),
@@ -66,6 +81,9 @@ _POINTS = "prompt_encoder.point_embed.weight"
 _TABLES = ("model", "state_dict", "model_state_dict", "module")  # where trainings keep the network in a checkpoint
 _OF_EVERY_NETWORK = ("no_mem_embed", "no_memory_embedding")  # Meta's and transformers' name of one tensor
 _OBJECT = re.compile(r"GLOBAL ([\w.]+)")  # what torch says of an object that it does not unpickle
+# EdgeTAM's trunk has the names that timm gives it, below the module that holds it.
+_TIMM = re.compile(r"^image_encoder\.trunk\.(?:body|timm_model)\.(?:stages_(\d)|(stem))\.")
+_KEY = re.compile(r"^(spatial_perceiver\.layers\.\d\.\w+)\.k_proj\.weight$")
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -115,8 +133,19 @@ def read_state(path: Path) -> State:
         state = state[key]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in state.items()):
         raise WeightsError(f"{path}: holds no table of tensors; expected SAM 2 weights as .pt or .safetensors")
-    state = _without_prefix(path, state)
-    return _from_transformers(path, state) if _POINTS in state else state
+    return renamed(path, _without_prefix(path, state))
+
+
+def renamed(path: Path, state: State) -> State:
+    """Tensors under Meta's names, or under transformers', as those of the network. EdgeTAM's trunk is folded."""
+    if _POINTS in state:
+        state = _from_transformers(path, state)
+    if not any(map(_TIMM.match, state)):
+        return state
+    try:
+        return fold({_TIMM.sub(_untimm, name): tensor for name, tensor in state.items()})
+    except RuntimeError as e:
+        raise WeightsError(f"{path}: shapes in image_encoder.trunk do not fit together; the file is damaged") from e
 
 
 def _without_prefix(path: Path, state: State) -> State:
@@ -159,7 +188,15 @@ def _from_transformers(path: Path, state: State) -> State:
         if known in out and not torch.equal(out[known], tensor):
             raise WeightsError(f"{path}: {name} differs from the other copy of {known}; the file is damaged")
         out[known] = tensor
+    for name in [name for name in out if _KEY.match(name)]:
+        value = name.replace("k_proj", "v_proj")
+        if value in out:
+            out[name.replace("k_proj", "to_kv")] = torch.cat((out.pop(name), out.pop(value)))
     return out
+
+
+def _untimm(match: re.Match[str]) -> str:
+    return f"image_encoder.trunk.{match[2] or f'stages.{match[1]}'}."
 
 
 def _rename(name: str) -> str:

@@ -92,7 +92,7 @@ def test_a_published_checkpoint_fits_no_other_preset(name: str, tmp_path: Path) 
     torch.save({"model": checkpoint(PUBLISHED[name])}, tmp_path / "official.pt")
     for other in PRESETS.keys() - {name}:
         with torch.device("meta"):
-            network = Sam2(PRESETS[other], 64)
+            network = Sam2(PRESETS[other], 256)
         with pytest.raises(WeightsError, match="is `model` in the recipe the preset of this file"):
             load_weights(network, tmp_path / "official.pt")
 
