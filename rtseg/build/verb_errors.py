@@ -101,7 +101,7 @@ class ErrorProbe(Verbs):
 
         self._compare("remember", (_maps(expected),), answer)
         return (
-            [PairedMemory(e.map_chw, e.keys_lnd, f) for e, f in zip(expected, found, strict=True)]
+            [PairedMemory(e.map_chw, e.keys_lnd, e.cells_cgg, f) for e, f in zip(expected, found, strict=True)]
             if found
             else expected
         )

@@ -103,7 +103,10 @@ def sigmoid(x: Array) -> Array:
 
 
 def cosine_similarity(maps_tchw: Array, one_chw: Array) -> Float32:
-    """The similarity of each map with `one_chw`, [t]: the cosine over the channels of each cell, averaged."""
+    """The similarity of each memory with `one_chw`, [t]: the cosine over the channels of each cell, averaged.
+
+    A perceiver's latents are compared in the same way, each with the same latent of the other memory.
+    """
     if not on_host(one_chw):
         return to_host(cosine_similarities(namespace(one_chw).concat([maps_tchw, one_chw[None]])[None]))[0]
     # On the host with numpy: torch takes seven times as long for maps of this size.

@@ -48,7 +48,7 @@ class AttentionShape:
 def attention_shapes(preset: Preset, image_size: int, slots: int, pointers: int) -> list[AttentionShape]:
     """All attention of a tracked frame with this many spatial memories (`slots`) and pointers."""
     p, n = preset, (image_size // 16) ** 2
-    remembered = slots * n + pointers * p.pointer_tokens
+    remembered = slots * p.memory_tokens(image_size // 16) + pointers * p.pointer_tokens
     own = AttentionShape("attend", 1, 1, n, n, p.dim, p.dim)
     cross = AttentionShape("attend", 1, 1, n, remembered, p.dim, p.memory_dim)
     heads, inner = p.decoder_heads, p.dim // 2

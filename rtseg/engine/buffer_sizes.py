@@ -94,15 +94,20 @@ class Sizes:
         return (self.image_size // 16) ** 2
 
     @property
+    def tokens(self) -> int:
+        """Tokens of one memory."""
+        return self.preset.memory_tokens(self.image_size // 16)
+
+    @property
     def keys(self) -> int:
         """The keys of all memories that attention reads, [b, t, L, n, D]."""
         p = self.preset
-        return self.objects * self.slots * p.attention_layers * self.cells * p.dim * self.product
+        return self.objects * self.slots * p.attention_layers * self.tokens * p.dim * self.product
 
     @property
     def values(self) -> int:
         """The values of all memories that attention reads, in fp32, [b, t, n, M]."""
-        return self.objects * self.slots * self.cells * self.preset.memory_dim * 4
+        return self.objects * self.slots * self.tokens * self.preset.memory_dim * 4
 
     @property
     def features(self) -> int:

@@ -4,7 +4,6 @@ and the digests of our own sources.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import re
@@ -37,7 +36,7 @@ def identity(recipe: Recipe, preset: Preset, weights_hash: str) -> Identity:
         keys |= {"image_size": recipe.image_size}
     return {
         "recipe": keys,
-        "network": hashlib.sha256(repr(preset).encode()).hexdigest(),
+        "network": preset.fingerprint,
         "weights": weights_hash,
         "versions": _versions(recipe.runtime),
         "device": _gpu(recipe.device) if recipe.runtime in ON_GPU else _cpu() | _isa(recipe),

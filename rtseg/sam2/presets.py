@@ -7,7 +7,8 @@ states, or a convolutional network of fixed sizes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -104,6 +105,16 @@ class Preset:
         if self.trunk == HIERA:
             return tuple(self.embed_dim * 2**i for i in range(len(self.stages)))
         return FIXED_TRUNKS[self.trunk][: self.levels]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all fields; of those that came after `pointer_time`, of those that are not at their default."""
+        later, said = False, []
+        for one in fields(self):
+            if not later or getattr(self, one.name) != one.default:
+                said.append(f"{one.name}={getattr(self, one.name)!r}")
+            later = later or one.name == "pointer_time"
+        return hashlib.sha256(f"Preset({', '.join(said)})".encode()).hexdigest()
 
     @property
     def pointer_tokens(self) -> int:

@@ -67,9 +67,13 @@ def _sums(written: Sequence[Remembered]) -> Array:
     return library.stack([one.map_chw for one in written]).sum((1, 2, 3), dtype=library.float32)
 
 
-def check_shapes(decoded: Decoded, written: Sequence[Remembered], objects: int, frame: int, side: int) -> None:
-    """Raise `AnswerError` unless the answer fits this many objects, with masks of `side` x `side` pixels."""
-    g = side // 4
+def check_shapes(
+    decoded: Decoded, written: Sequence[Remembered], objects: int, frame: int, side: int, memory: tuple[int, int]
+) -> None:
+    """Raise `AnswerError` unless the answer fits this many objects, with masks of `side` x `side` pixels.
+
+    `memory`: the rows and columns of a memory.
+    """
     parts = {"masks": decoded.logits_b1hw, "object scores": decoded.score_b, "predicted IoUs": decoded.iou_b}
     found = [(name, tuple(x.shape)) for name, x in parts.items()]
     found += [
@@ -77,7 +81,7 @@ def check_shapes(decoded: Decoded, written: Sequence[Remembered], objects: int, 
         ("number of memories", (len(written),)),
         *(("memories", tuple(one.map_chw.shape[1:])) for one in written),
     ]
-    wanted = {"masks": (objects, 1, side, side), "memories": (g, g)}
+    wanted = {"masks": (objects, 1, side, side), "memories": memory}
     for name, shape in found:
         expected = wanted.get(name, (objects,))
         if shape != expected:

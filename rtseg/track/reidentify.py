@@ -4,7 +4,7 @@ The network follows whatever resembles an object most, and is as confident of a 
 object score, predicted IoU, pointers, appearance within the mask and tracking back to the prompted frame all confirm
 the mistake (`python -m bench.cuts`). Only the rest of the picture tells the two apart, and a memory is a map of the
 whole picture. So the memory of the new frame is compared with the memories in the bank: each of its cells with the
-most similar cell anywhere.
+most similar cell anywhere. Where a memory is a perceiver's latents, its cells are the latents of the windows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SceneMatcher:
         self.pending = []
 
     def similarity(self, map_chw: Float32, mask_hw: Float32) -> float:
-        """The mean cosine, at most 1, of a new memory [M, g, g] around its mask (logits [h, w]) with the known ones."""
+        """The mean cosine, at most 1, of a new memory around its mask (logits [h, w]) with the known ones."""
         cells_mn = _cells(map_chw)
         side = round(cells_mn.shape[1] ** 0.5)
         covered_hw = cv2.resize((mask_hw > 0).astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
@@ -92,8 +92,12 @@ def _similarity(known_tm: Float32, new_mn: Float32) -> float:
 
 
 def coarse(map_chw: Array) -> Array:
-    """A map [M, g, g] averaged to at most `MAX_CELLS` cells a side."""
-    channels, side = map_chw.shape[0], map_chw.shape[1]
+    """The cells of a memory, [M, h, h]: a map [M, g, g] averaged to at most `MAX_CELLS` cells a side.
+
+    Of a perceiver's latents [M, 2p, p], those of the windows: the global ones, in the first p rows, have no place.
+    """
+    channels, rows, side = map_chw.shape
+    map_chw = map_chw[:, rows - side :]
     step = -(-side // MAX_CELLS)
     if step == 1:
         return map_chw
@@ -103,6 +107,6 @@ def coarse(map_chw: Array) -> Array:
 
 
 def _cells(map_chw: Float32) -> Float32:
-    """A map [M, g, g] as cells [M, n], at most `MAX_CELLS` a side."""
+    """A memory as cells [M, n], at most `MAX_CELLS` a side."""
     map_chw = coarse(map_chw)
     return np.ascontiguousarray(map_chw.reshape(len(map_chw), -1))

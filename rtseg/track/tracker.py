@@ -230,8 +230,8 @@ class Tracker:
         self, decoded: Decoded, written: list[Remembered], rivals: Array | None, objects: list[Object], seq: int
     ) -> tuple[Answer, HostCopy]:
         """Copy the answer, and everything else that the step needs, to the host at once."""
-        side = self.engine.image_size // 4
-        check_shapes(decoded, written, len(objects), seq, side)
+        grid = self.engine.image_size // 16
+        check_shapes(decoded, written, len(objects), seq, 4 * grid, self.engine.preset.memory_shape(grid))
         matchers = [o.lost.matcher if o.lost else None for o in objects]
         banks = [o.bank.memories for o in objects]
         copy = HostCopy(banks, written, matchers, rivals, self._policy.needs_similarity)

@@ -16,6 +16,9 @@ LITE = Preset(  # nano with a trunk of convolutions
     "lite", trunk="efficientnet-lite0", dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512,
     decoder_heads=4,
 )  # fmt: skip
+EDGE = replace(  # nano with EdgeTAM's trunk and perceiver
+    LITE, name="edge", trunk="repvit-m1", perceiver=4, no_object_in_memory=False, pointer_time=False
+)
 LITE_3 = replace(LITE, name="lite-3", trunk="efficientnet-lite2", levels=3)  # and no map at stride 32
 
 

@@ -14,7 +14,7 @@ from rtseg.engine.static.memory import PaddedRead, Rotation, paired
 from rtseg.engine.static.network import StaticNetwork
 from rtseg.sam2 import PromptBatch, Recall, Sam2, certain, upsample
 from rtseg.sam2.layers import rope_tables, rotate
-from tests.engine.conftest import LITE, LITE_3
+from tests.engine.conftest import EDGE, LITE, LITE_3
 
 SIZE = 128  # every window of the trunk is padded as at full size
 CLOSE = 1e-5  # of the largest value; fp32, in another order
@@ -26,7 +26,7 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max() / b.detach().abs().max())
 
 
-NETWORKS = ["sam2.1-tiny", "nano", "sam2-small", pytest.param(LITE, id="lite"), pytest.param(LITE_3, id="lite-3")]
+NETWORKS = ["sam2.1-tiny", "nano", "sam2-small", pytest.param(LITE, id="lite"), pytest.param(LITE_3, id="lite-3"), pytest.param(EDGE, id="edge")]
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -51,7 +51,7 @@ def both(request: pytest.FixtureRequest, make_network: Callable[..., Sam2]) -> S
 def maps_and_pointers(net: Sam2, maps: int, pointers: int, g: torch.Generator) -> dict[str, Tensor]:
     p = net.preset
     return {
-        "maps_tchw": torch.randn(maps, p.memory_dim, net.grid, net.grid, generator=g),
+        "maps_tchw": torch.randn(maps, p.memory_dim, *p.memory_shape(net.grid), generator=g),
         "pointers_pc": torch.randn(pointers, p.dim, generator=g),
     }
 
@@ -69,7 +69,7 @@ def test_encode(both: SimpleNamespace, form: str) -> None:
 def padded(both: SimpleNamespace, filler: float = 0.0, slots: int = 0, ages: float = 0) -> PaddedRead:
     """The memories in fixed slots. What is absent holds `filler`; `slots` and `ages` are added, to make mistakes."""
     net, attend = both.net, both.static.attend
-    p, n, b = net.preset, net.grid**2, len(both.recalls)
+    p, n, b = net.preset, net.preset.memory_tokens(net.grid), len(both.recalls)
     values = torch.full((b, SLOTS, n, p.memory_dim), filler)
     keys = torch.full((b, SLOTS, p.attention_layers, n, p.dim), filler)
     rows, present = torch.zeros(b, SLOTS, dtype=torch.int64), torch.zeros(b, SLOTS, dtype=torch.bool)
@@ -169,7 +169,7 @@ def test_rotation_by_halves_is_rotation_by_pairs() -> None:
     with torch.inference_mode():
         cos, sin = rope_tables(64, 4)
         q, k = (rotate(layer(t), cos, sin) for t in x)
-        turn = Rotation(64, 4)
+        turn = Rotation(rope_tables(64, 4))
         p, r = (turn(paired(layer)(t)) for t in x)
     assert difference(p @ r.T, q @ k.T) < CLOSE
     assert difference(p @ r.T, layer(x[0]) @ layer(x[1]).T) > 1000 * CLOSE

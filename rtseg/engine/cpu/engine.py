@@ -66,19 +66,19 @@ class CpuEngine(StaticTorchEngine):
     def remember(
         self, features: Features, logits_b1hw: Tensor, score_b: Tensor, prompted: Sequence[bool]
     ) -> list[Remembered]:
-        side = self.image_size // 16
+        shape = self.preset.memory_shape(self.image_size // 16)
         with self._verbs.at_work():
             tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
             # Copies, because a view would keep the whole batch alive for as long as any object remembers it.
             return [
-                remembered(tokens_nm, self._verbs.keys_of(tokens_nm), side)
+                remembered(tokens_nm, self._verbs.keys_of(tokens_nm), shape)
                 for tokens_nm in map(torch.clone, tokens_bnm)
             ]
 
 
-def remembered(tokens_nm: Tensor, keys_lnd: Tensor, side: int) -> Remembered:
-    """A memory whose map is a view of its tokens [n, M] as [M, g, g]."""
-    return Remembered(tokens_nm.T.unflatten(1, (side, side)), keys_lnd)
+def remembered(tokens_nm: Tensor, keys_lnd: Tensor, shape: tuple[int, int]) -> Remembered:
+    """A memory whose map is a view of its tokens [n, M] in rows and columns."""
+    return Remembered(tokens_nm.T.unflatten(1, shape), keys_lnd)
 
 
 class TorchVerbs:

@@ -131,7 +131,7 @@ class CpuRemember:
 
     def __init__(self, pack: Packer, remember: Remember) -> None:
         k = self.kernels = pack.kernels
-        self.absent = remember.absent
+        self.absent, self.perceiver = remember.absent, remember.perceiver
         convs: Any = remember.convs
         first, *others = convs
         self.stem = first.weight.flatten(1).contiguous(), first.bias.contiguous()
@@ -151,7 +151,8 @@ class CpuRemember:
         image = self.kernels.linear(self.image, as_rows(top))  # the same for all objects
         masks = zip(logits_b1hw[:, 0].float().contiguous(), certain_b.tolist(), strict=True)
         memory_bnm = torch.stack([self.one(image, logits_hw, certain) for logits_hw, certain in masks])
-        return torch.where((score_b <= 0)[:, None, None], memory_bnm + self.absent, memory_bnm)
+        memory_bnm = torch.where((score_b <= 0)[:, None, None], memory_bnm + self.absent, memory_bnm)
+        return memory_bnm if self.perceiver is None else self.perceiver(memory_bnm)
 
     def one(self, image_nd: Tensor, logits_hw: Tensor, certain: bool) -> Tensor:
         k = self.kernels

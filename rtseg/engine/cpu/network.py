@@ -209,7 +209,8 @@ class CpuAttend:
         self.keys, self.cells = pack(attend.keys, exact=True), attend.cells.contiguous()
         self.slots = [self.pack_layers(rows.to(self.kernels.half)) for rows in attend.slots]
         half = self.preset.dim // 2
-        self.tables = attend.rotate.cos[:, :half].contiguous(), attend.rotate.sin[:, half:].contiguous()
+        rope = attend.rotate_memory
+        self.tables = rope.cos[:, :half].contiguous(), rope.sin[:, half:].contiguous()
 
     def pack_layers(self, keys_lnd: Tensor) -> Tensor:
         return torch.stack([self.kernels.pack_keys(keys) for keys in keys_lnd.contiguous()])

@@ -83,15 +83,14 @@ class OnnxEngine(StaticEngine):
         return [self._remembered(tokens_bnm[0], keys_blnd[0])]
 
     def _remembered(self, tokens_nm: Float32, keys_lnd: Float32) -> Remembered:
-        side = self.image_size // 16
-        return Remembered(tokens_nm.T.reshape(-1, side, side), keys_lnd)
+        return Remembered(tokens_nm.T.reshape(-1, *self.preset.memory_shape(self.image_size // 16)), keys_lnd)
 
     def _takes(self, features: Features, known: Sequence[Recall]) -> bool:
         return True
 
     def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Float32:
         """All objects in one run, padded to the most memories of any. The padding is masked: the result is exact."""
-        p, n = self.preset, (self.image_size // 16) ** 2
+        p, n = self.preset, self.preset.memory_tokens(self.image_size // 16)
         b, layers = len(recalls), p.attention_layers
         t = max(self._slots, *(len(r.slots) for r in recalls), 1)
         k = max(self._pointers, *(len(r.ages) for r in recalls), 1)

@@ -39,7 +39,7 @@ class Identity:
 
     @staticmethod
     def for_network(preset: Preset, image_size: int, weights_hash: str) -> Identity:
-        return Identity(FORMAT, hashlib.sha256(repr(preset).encode()).hexdigest(), image_size, weights_hash)
+        return Identity(FORMAT, preset.fingerprint, image_size, weights_hash)
 
 
 def shipped_folder(name: str, image_size: int) -> Path:

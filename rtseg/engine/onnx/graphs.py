@@ -181,7 +181,7 @@ class Exporter:
     def examples(self) -> dict[str, Tensor]:
         """An example of every input, for two objects; the exporter reads only types and shapes."""
         p, s, g = self.net.preset, self.net.image_size, self.net.grid
-        b, t, k, points, n, layers = 2, 3, 4, 5, g * g, p.attention_layers
+        b, t, k, points, n, layers = 2, 3, 4, 5, p.memory_tokens(g), p.attention_layers
         yes = torch.ones
         return {
             "image_1chw": torch.zeros(1, 3, s, s),

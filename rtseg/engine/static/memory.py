@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from ...sam2 import Sam2, upsample
 from ...sam2.layers import rope_tables, sine_1d, sine_2d
+from ...sam2.memory import Rope, memory_cells, memory_rope
 from .parts import Attention, Linear, Mlp, chained, copied, linear, norm_of, sizes
+from .perceive import Perceive
 
 Read = Callable[[int, Tensor], Tensor]
 """(layer, rotated queries [1 or b, n, D]) -> what each object's memory answers [b, n, M]."""
@@ -30,9 +32,9 @@ class Rotation(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, dim: int, grid: int) -> None:
+    def __init__(self, rope: Rope) -> None:
         super().__init__()
-        cos, sin = rope_tables(dim, grid)
+        cos, sin = rope
         self.register_buffer("cos", torch.cat((cos[:, 0::2], cos[:, 1::2]), dim=1))
         self.register_buffer("sin", torch.cat((sin[:, 0::2], sin[:, 1::2]), dim=1))
 
@@ -76,7 +78,8 @@ class Attend(nn.Module):
         p, grid = net.preset, net.grid
         layers: Any = net.memory_attention.layers
         self.preset, self.attention = p, attention
-        self.rotate = Rotation(p.dim, grid)
+        self.rotate = Rotation(rope_tables(p.dim, grid))
+        self.rotate_memory = Rotation(memory_rope(p, grid)) if p.perceiver else self.rotate
         self.layers = nn.ModuleList(ReadLayer(layer, attention) for layer in layers)
         self.norm = norm_of(net.memory_attention.norm)
         self.register_buffer("position", 0.1 * sine_2d(p.dim, grid).permute(0, 2, 3, 1).flatten(1, 2))
@@ -84,17 +87,17 @@ class Attend(nn.Module):
         self.keys = linear(torch.cat([k.weight for k in keys]), torch.cat([k.bias for k in keys]))  # of all layers
         self.ages = copied(net.obj_ptr_tpos_proj) if net.obj_ptr_tpos_proj is not None else None
         self.register_buffer("fresh", net.no_mem_embed.detach().view(1, -1, 1, 1))
-        cells_nm = sine_2d(p.memory_dim, grid).flatten(2).transpose(1, 2)[0]
-        self.register_buffer("cells", self.keys(cells_nm) - self.keys.bias)  # [n, L * D], not yet rotated
+        cells_nd = self.keys(memory_cells(p, grid)) - self.keys.bias
+        self.register_buffer("cells", cells_nd)  # [n, L * D], not yet rotated
         rows_tm = net.maskmem_tpos_enc.detach().view(p.num_maskmem, p.memory_dim)
         rows_tld = (self.keys(rows_tm) - self.keys.bias).view(p.num_maskmem, p.attention_layers, 1, p.dim)
-        self.register_buffer("slots", self.rotate(rows_tld))  # [num_maskmem, L, n, D]
+        self.register_buffer("slots", self.rotate_memory(rows_tld))  # [num_maskmem, L, n, D]
 
     def keys_of(self, values_bnm: Tensor) -> Tensor:
         """The keys [b, L, n, D] of memories as tokens, without their temporal slots."""
         p, n = self.preset, int(values_bnm.shape[1])
         keys = (self.keys(values_bnm) + self.cells).reshape(-1, n, p.attention_layers, p.dim)
-        turned: Tensor = self.rotate(keys.transpose(1, 2))
+        turned: Tensor = self.rotate_memory(keys.transpose(1, 2))
         return turned
 
     def pointer_tokens(self, pointers_bpd: Tensor, ages_bp: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,11 +156,14 @@ class PaddedRead:
 
 
 class Remember(nn.Module):
-    """Masks to memories: logits [b, 1, 4g, 4g], scores [b] and which are `certain_b` to tokens [b, n, M]."""
+    """Masks to memories: logits [b, 1, 4g, 4g], scores [b] and which are `certain_b` to tokens [b, n, M].
+
+    With a perceiver the tokens are its latents, else the cells of a map.
+    """
 
     absent: Tensor
 
-    def __init__(self, net: Sam2) -> None:
+    def __init__(self, net: Sam2, attention: Attention) -> None:
         super().__init__()
         encoder: Any = net.memory_encoder
         self.size = net.image_size
@@ -174,6 +180,7 @@ class Remember(nn.Module):
         self.out = copied(encoder.out_proj)
         absent = net.no_obj_embed_spatial if net.preset.no_object_in_memory else torch.zeros(1, net.preset.memory_dim)
         self.register_buffer("absent", absent.detach().clone())
+        self.perceiver = None if net.spatial_perceiver is None else Perceive(net.spatial_perceiver, attention)
 
     def forward(self, top: Tensor, logits_b1hw: Tensor, score_b: Tensor, certain_b: Tensor) -> Tensor:
         full = upsample(logits_b1hw.float(), self.size)
@@ -190,4 +197,5 @@ class Remember(nn.Module):
             x = x + mlp(norm(mixed.to(norm.weight.dtype)))
         h, w, c = sizes(x)
         memory = self.out(x.reshape(-1, h * w, c)).float()
-        return torch.where((score_b <= 0)[:, None, None], memory + self.absent.float(), memory)
+        memory = torch.where((score_b <= 0)[:, None, None], memory + self.absent.float(), memory)
+        return memory if self.perceiver is None else self.perceiver(memory)

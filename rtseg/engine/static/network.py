@@ -34,7 +34,7 @@ class StaticNetwork(nn.Module):
         self.image_size, self.grid = net.image_size, net.grid
         with torch.no_grad():
             self.encoder, self.attend = encoder_of(net, attention), Attend(net, attention)
-            self.decode, self.remember = Decode(net, attention), Remember(net)
+            self.decode, self.remember = Decode(net, attention), Remember(net, attention)
         self.eval().requires_grad_(False).to(device)
 
     def join(self) -> StaticNetwork:

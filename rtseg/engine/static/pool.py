@@ -38,9 +38,10 @@ class Pool:
         self, preset: Preset, grid: int, objects: int, kept: int, products: torch.dtype, device: torch.device
     ) -> None:
         """`kept`: how many memories may be kept at once without a copy."""
-        slots, self._grid, p = 1 + objects + kept, grid, preset
-        self.keys_slnd = torch.zeros(slots, p.attention_layers, grid**2, p.dim, dtype=products, device=device)
-        self.values_snm = torch.zeros(slots, grid**2, p.memory_dim, device=device)
+        slots, p, n = 1 + objects + kept, preset, preset.memory_tokens(grid)
+        self._shape = p.memory_shape(grid)
+        self.keys_slnd = torch.zeros(slots, p.attention_layers, n, p.dim, dtype=products, device=device)
+        self.values_snm = torch.zeros(slots, n, p.memory_dim, device=device)
         self._storage = self.values_snm.untyped_storage()._cdata
         self._free = deque(range(slots - kept, slots))
         self._guests: dict[int, int] = {}  # slots of memories from elsewhere, by the identity of their map
@@ -105,7 +106,7 @@ class Pool:
         return self._remembered(self.values_snm[slot], self.keys_slnd[slot])
 
     def _remembered(self, values_nm: Tensor, keys_lnd: Tensor) -> Remembered:
-        return Remembered(values_nm.T.unflatten(1, (self._grid, self._grid)), keys_lnd)
+        return Remembered(values_nm.T.unflatten(1, self._shape), keys_lnd)
 
     def _take(self) -> int | None:
         try:

@@ -87,9 +87,9 @@ class Shapes:
         return {"encode": ("encode", 0), **attends, "decode": ("decode", 0), "remember": ("remember", 0)}
 
     def ports(self, slots: int) -> dict[str, Port]:
-        """All inputs and outputs of graphs with this many slots, by name. g = S / 16, n = g * g."""
+        """All inputs and outputs of graphs with this many slots, by name. g = S / 16, n tokens of a memory."""
         p, s, g, t = self.preset, self.image_size, self.image_size // 16, slots
-        layers, n, d, m = p.attention_layers, (self.image_size // 16) ** 2, p.dim, p.memory_dim
+        layers, n, d, m = p.attention_layers, p.memory_tokens(g), p.dim, p.memory_dim
         return {
             "image_1chw": Port((1, 3, s, s), shared=True),
             "top": Port((1, d, g, g), shared=True),
