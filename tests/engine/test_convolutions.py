@@ -5,10 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from rtseg.engine.cpu.convolutions import Depthwise, Inverted, depthwise, filled, stem, stem_layer
+from rtseg.engine.cpu import isa as isas
+from rtseg.engine.cpu.convolutions import (
+    Depthwise,
+    Inverted,
+    TwoConvolutions,
+    depthwise,
+    filled,
+    mixed,
+    stem,
+    stem_layer,
+)
 from rtseg.engine.cpu.kernels import GELU, NONE, RELU, RELU6, Kernels, Packed
+from rtseg.engine.cpu.repvit import seen_by_taps
 from tests.engine.test_cpu import error, kernels, limit_of, random  # noqa: F401
 
 ACTIVATIONS = {NONE: lambda x: x, RELU: F.relu, GELU: F.gelu, RELU6: F.relu6}
@@ -96,6 +107,46 @@ def test_the_stem_and_its_block_at_once(kernels: Kernels, threads: int) -> None:
     assert error(Inverted(kernels, *packed, False, stem_before=0)(image), expected) < limit_of(kernels)
     assert error(Inverted(kernels, *packed, False, stem_before=1)(image), expected) > 0.1
     kernels.use(1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("side", "channels", "size"), [(40, 48, 3), (10, 192, 3), (9, 32, 7)])
+def test_a_block_that_mixes(kernels: Kernels, threads: int, side: int, channels: int, size: int) -> None:  # noqa: F811
+    x, weight, bias = random(side * side, channels), random(channels, 1, size, size, seed=1) / size, random(channels)
+    one, two = (
+        random(*shape, seed=2) / channels**0.5 for shape in ((2 * channels, channels), (channels, 2 * channels))
+    )
+    y = convolved(x, weight, bias, 1, size // 2)
+    expected = y + F.linear(F.gelu(F.linear(y, one, one[:, 0])), two, two[:, 0])
+    given = Depthwise(weight, bias), Packed(kernels, one, one[:, 0]), Packed(kernels, two, two[:, 0])
+    kernels.use(threads)
+    assert error(mixed(kernels, *given, x), expected) < limit_of(kernels)
+    assert error(mixed(kernels, *given, x, RELU), expected) > limit_of(kernels)
+    kernels.use(1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_two_convolutions_of_a_picture(kernels: Kernels, threads: int) -> None:  # noqa: F811
+    first, last = nn.Conv2d(3, 24, 3, 2, 1).requires_grad_(False), nn.Conv2d(24, 48, 3, 2, 1).requires_grad_(False)
+    first.weight.copy_(random(24, 3, 3, 3) / 5), last.weight.copy_(random(48, 24, 3, 3, seed=1) / 15)
+    image = random(3, 96, 96, seed=2)
+    expected = as_rows(last(F.gelu(first(image[None]))))
+    kernels.use(threads)
+    assert error(TwoConvolutions(kernels, first, last)(image), expected) < limit_of(kernels)
+    assert error(TwoConvolutions(kernels, first, last, RELU6)(image), expected) > 2 * limit_of(kernels)
+    kernels.use(1)
+
+
+def test_the_means_of_a_convolution_follow_from_sums() -> None:
+    """So squeeze-excite knows its factors before the convolution is done, and these go into its weights."""
+    x, weight, bias, factors = random(49, 32), random(32, 1, 3, 3, seed=1), random(32, seed=2), random(32, seed=3)
+    y = convolved(x, weight, bias, 1, 1)
+    means = (weight[:, 0].permute(1, 2, 0) * seen_by_taps(x)).sum((0, 1)) / 49 + bias
+    assert error(means, y.mean(0)) < 1e-5
+    assert error(seen_by_taps(x.flip(0)), seen_by_taps(x)) > 0.1
+    if isas.why_not() is None:
+        conv = Depthwise(weight, bias).scaled(factors)
+        assert error(depthwise(Kernels("avx2", "fp32"), conv, x), y * factors) < 1e-5
 
 
 def test_zeros_fill_up() -> None:

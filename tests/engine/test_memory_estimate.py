@@ -128,7 +128,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("preset", [*PRESETS.values(), *OTHERS], ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", [*PRESETS.values(), *OTHERS], ids=lambda preset: str(preset.name))
 def test_the_weights_of_each_network(preset: Preset) -> None:
     with torch.device("meta"):
         net = Sam2(preset, 64)

@@ -29,7 +29,7 @@ SIZE = 128
 RECIPE = Recipe(image_size=SIZE, precision="fp32", max_objects=3)
 TRUNKS = [pytest.param(preset, id=preset.name) for preset in (LITE, LITE_3)]
 PICTURE = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-Masks = dict[tuple[int, int], np.ndarray]
+Logits = dict[tuple[int, int], np.ndarray]
 
 
 def network(preset: Preset, size: int = SIZE) -> Sam2:
@@ -40,23 +40,32 @@ def frames() -> list[rtseg.Frame]:
     return list(rtseg.open_source("synthetic:laparoscopy?seconds=0.48&seed=10049&width=320&height=240"))
 
 
-def follow(engine: Engine, ids: tuple[int, int] = (1, 2)) -> Masks:
-    """Two tools; the second joins late, the first is corrected."""
+def follow(engine: Engine, mirrored: bool = False) -> Logits:
+    """The mask logits of two tools on frames that nobody prompts; the second joins late, the first is corrected.
+
+    Random weights make little of memories: what heads do with them is tested with trained weights, elsewhere.
+    """
     tracker, found = rtseg.Tracker(engine), {}
     for t, frame in enumerate(frames()):
         assert frame.truth_hw is not None
         if t in (0, 7):
-            tracker.prompt(1, mask=frame.truth_hw == ids[0])
+            tracker.prompt(1, mask=frame.truth_hw == 1)
         if t == 4:
-            tracker.prompt(2, mask=frame.truth_hw == ids[1])
-        masks = tracker.step(frame)
-        found |= {(t, i): masks.mask(i) for i in masks.ids}
+            tracker.prompt(2, mask=frame.truth_hw == 2)
+        masks = tracker.step(np.flip(frame.image_hwc, 1) if mirrored else frame)
+        if t not in (0, 4, 7):
+            found |= {(t, i): np.asarray(masks.logits(i), np.float32) for i in masks.ids}
     return found
 
 
-def overlap(a: Masks, b: Masks) -> np.ndarray:
+def apart(a: Logits, b: Logits) -> float:
+    """The largest relative difference of a mask. Random weights draw masks with a large mean, which says nothing."""
     assert a.keys() == b.keys()
-    return np.array([(a[k] & b[k]).sum() / max(1, (a[k] | b[k]).sum()) if (a[k] | b[k]).any() else 1.0 for k in a])
+    return max(float(np.linalg.norm(centred(a[k]) - centred(b[k])) / np.linalg.norm(centred(b[k]))) for k in b)
+
+
+def centred(logits_hw: np.ndarray) -> np.ndarray:
+    return logits_hw - logits_hw.mean()
 
 
 @pytest.fixture(scope="module", params=TRUNKS)
@@ -65,15 +74,13 @@ def preset(request: pytest.FixtureRequest) -> Preset:
 
 
 @pytest.fixture(scope="module")
-def expected(preset: Preset) -> Masks:
-    found = follow(TorchEngine(network(preset), RECIPE, "", "cpu"))
-    assert np.mean([0.01 < mask.mean() < 0.99 for mask in found.values()]) > 0.7
-    return found
+def expected(preset: Preset) -> Logits:
+    return follow(TorchEngine(network(preset), RECIPE, "", "cpu"))
 
 
-def is_the_references(engine: Engine, expected: Masks, least: float) -> None:
-    assert overlap(follow(engine), expected).min() > least
-    assert overlap(follow(engine, (2, 1)), expected).mean() < 0.9
+def is_the_references(engine: Engine, expected: Logits, most: float) -> None:
+    assert apart(follow(engine), expected) < most
+    assert apart(follow(engine, mirrored=True), expected) > max(0.1, 3 * most)
 
 
 @pytest.mark.parametrize("pair", pairs())
@@ -88,18 +95,19 @@ def test_each_map_on_the_kernels(pair: tuple[str, str], preset: Preset) -> None:
 
 
 @pytest.mark.parametrize("pair", pairs("fp32", "int16"))
-def test_a_clip_on_the_kernels(pair: tuple[str, str], preset: Preset, expected: Masks) -> None:
+def test_a_clip_on_the_kernels(pair: tuple[str, str], preset: Preset, expected: Logits) -> None:
     engine = cpu.CpuEngine(network(preset), replace(RECIPE, precision=pair[1]), "", Kernels(*pair))
-    is_the_references(engine, expected, 0.999 if pair[1] == "fp32" else 0.97)
+    is_the_references(engine, expected, 1e-3 if pair[1] == "fp32" else 0.02)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_clip_in_torch_with_fixed_shapes(precision: str, preset: Preset, expected: Masks) -> None:
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_a_clip_in_torch_with_fixed_shapes(precision: str, preset: Preset, expected: Logits) -> None:
     engine = cpu.CpuEngine(network(preset), replace(RECIPE, precision=precision), "", None)
-    is_the_references(engine, expected, 0.999 if precision == "fp32" else 0.9)
+    is_the_references(engine, expected, 1e-3 if precision == "fp32" else 0.05)
 
 
-def test_a_clip_by_onnx_runtime(preset: Preset, expected: Masks, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_clip_by_onnx_runtime(preset: Preset, expected: Logits, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the exporter needs it")
     pytest.importorskip("onnxruntime", reason="the graphs are run by ONNX Runtime")
     from rtseg.engine.onnx.engine import OnnxEngine
@@ -107,16 +115,16 @@ def test_a_clip_by_onnx_runtime(preset: Preset, expected: Masks, tmp_path: Path)
 
     make_graphs(network(preset), tmp_path)
     engine = OnnxEngine(tmp_path, preset, RECIPE, "", "cpu", 1)
-    is_the_references(engine, expected, 0.999)
+    is_the_references(engine, expected, 1e-3)
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-def test_a_clip_by_the_cuda_engine(precision: str, preset: Preset, expected: Masks) -> None:
+def test_a_clip_by_the_cuda_engine(precision: str, preset: Preset, expected: Logits) -> None:
     """Its step without a graph, on the CPU."""
     engine = CudaEngine(network(preset), replace(RECIPE, precision=precision), "", "cpu")
     first: Any = engine._static.encoder
     assert first.trunk.stem.weight.is_contiguous(memory_format=torch.channels_last)
-    is_the_references(engine, expected, 0.999 if precision == "fp32" else 0.9)
+    is_the_references(engine, expected, 1e-3 if precision == "fp32" else 0.05)
 
 
 @pytest.mark.slow
@@ -177,7 +185,7 @@ def test_what_is_quantised_is_the_heads(preset: Preset) -> None:
 
 
 def test_no_attention_in_the_trunk(preset: Preset) -> None:
-    assert {shape.verb for shape in attention_shapes(preset, 512, 7, 16)} == {"attend", "decode"}
+    assert {shape.graph for shape in attention_shapes(preset, 512, 7, 16)} == {"attend", "decode"}
 
 
 def test_the_kernels_take_every_trunk(preset: Preset) -> None:

@@ -83,6 +83,13 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "inverted": (
         POINTER(SourceStruct), POINTER(DepthwiseStruct), POINTER(LinearStruct), _I, POINTER(OutputStruct),
     ),
+    "mixed": (
+        POINTER(SourceStruct), POINTER(DepthwiseStruct), POINTER(LinearStruct), POINTER(LinearStruct), _I, _I,
+        POINTER(OutputStruct),
+    ),
+    "dense": (
+        POINTER(SourceStruct), POINTER(DepthwiseStruct), POINTER(LinearStruct), _I, _I, POINTER(OutputStruct),
+    ),
     "upscale": (_P, _I, _I, _P, POINTER(NormStruct), _P, _P),
 }  # fmt: skip
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from ...base.errors import EngineError
 from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, Recall, Remembered, Sam2
+from ...sam2.presets import HIERA
 from ..picture.cpu_kernel import CpuPicture
 from ..picture.tensors import to_input
 from ..recipe import Recipe
 from ..reference import DTYPES
-from ..static.encoder import HieraEncoder
 from ..static.memory import PaddedRead
 from ..static.network import StaticNetwork
 from ..static.torch_engine import StaticTorchEngine
@@ -27,6 +27,7 @@ from .kernels import Kernels
 from .lite import CpuLite
 from .mask import CpuDecode, CpuRemember
 from .network import CpuAttend, CpuHiera, Packer
+from .repvit import CpuRepVit
 
 IN_TORCH = ("fp32", "bf16")  # precisions that also work without kernels
 
@@ -116,6 +117,14 @@ def exact_read(net: StaticNetwork, recall: Recall) -> PaddedRead:
     return PaddedRead(net.attend, *stacked, slots, present[0], recall.pointers_pc[None].float(), ages, present[1])
 
 
+def encoder_of(pack: Packer, static: StaticNetwork) -> CpuHiera | CpuLite | CpuRepVit:
+    """The encoder on kernels for the trunk of a network."""
+    encoder: Any = static.encoder
+    if static.preset.trunk == HIERA:
+        return CpuHiera(pack, encoder, static.image_size)
+    return CpuRepVit(pack, encoder) if static.preset.trunk.startswith("repvit") else CpuLite(pack, encoder)
+
+
 class KernelVerbs:
     """The verbs of a tracked step on compiled kernels."""
 
@@ -123,9 +132,7 @@ class KernelVerbs:
         pack = Packer(kernels)
         self._kernels = kernels
         self.picture = CpuPicture(kernels, static.image_size)
-        encoder: Any = static.encoder
-        hiera = isinstance(encoder, HieraEncoder)
-        self.encode = CpuHiera(pack, encoder, static.image_size) if hiera else CpuLite(pack, encoder)
+        self.encode = encoder_of(pack, static)
         self.attend = CpuAttend(pack, static.attend, static.grid)
         self.keys_of = self.attend.keys_of
         self.decode = CpuDecode(pack, static.decode)

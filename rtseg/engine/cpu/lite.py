@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..static.encoder import ConvEncoder
-from .convolutions import Depthwise, Inverted, filled, stem_layer
+from .convolutions import Depthwise, Inverted, pointwise, stem_layer
 from .kernels import RELU6, Packed
 from .network import Packer, as_features
 
@@ -25,20 +25,15 @@ class CpuLite:
         stem = stem_layer(pack.kernels, trunk.stem.weight, trunk.stem.bias)
         # The first block does not expand: the stem takes the place of its first layer.
         self.blocks = [self.block(stem, first, stem_before(trunk.stem))]
-        self.blocks += [self.block(self.pointwise(block.expand), block) for block in others]
+        self.blocks += [self.block(pointwise(self.kernels, block.expand), block) for block in others]
         self.ends = trunk.stage_ends
-        neck = [encoder.fine, encoder.mid, encoder.c16] + ([encoder.c32] if encoder.c32 is not None else [])
-        self.neck = [self.pointwise(conv) for conv in neck]
-
-    def pointwise(self, conv: Any) -> Packed:
-        """A 1x1 convolution, with its channels filled up."""
-        return Packed(self.kernels, filled(conv.weight.flatten(1), 0, 1), filled(conv.bias, 0))
+        self.neck = [pointwise(self.kernels, conv) for conv in encoder.laterals()]
 
     def block(self, first: Packed, block: Any, stem_before: int | None = None) -> Inverted:
         conv: Any = block.depthwise
         size, stride = conv.kernel_size[0], conv.stride[0]
         mixing = Depthwise(conv.weight, conv.bias, stride, (size - stride) // 2, RELU6)
-        last = self.pointwise(block.project)
+        last = pointwise(self.kernels, block.project)
         return Inverted(self.kernels, first, mixing, last, block.residual, RELU6, stem_before)
 
     def __call__(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -121,6 +121,10 @@ class ConvEncoder(Encoder):
         self.mid = as_conv(chained(c8, net.sam_mask_decoder.conv_s1))
         self.fine = as_conv(chained(c4, net.sam_mask_decoder.conv_s0))
 
+    def laterals(self) -> list[nn.Conv2d]:
+        """The neck's convolution of each map of the trunk, finest first."""
+        return [self.fine, self.mid, self.c16] + ([] if self.c32 is None else [self.c32])
+
     def forward(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         stride4, stride8, stride16, *rest = self.trunk(image_1chw.to(self.c16.weight.dtype))
         top = self.c16(stride16)

@@ -97,30 +97,9 @@ void RT(patches)(const Linear* l, const float* image, int size, const Output* o)
 // out = last(activation(first(norm(x)))) + added; what is between stays in the cache
 void RT(mlp)(const Linear* one, const Linear* two, int activation, int rows, const Input* in, const Output* o) {
     by_chunks(rows, [&](int first, int n) {
-        static thread_local Rows a, b;
-        static thread_local std::vector<float> hidden;
+        static thread_local Rows a;
         take_rows(*in, first, n, *one, a);
-        b.fit(n, two->k, two->kind);
-        if (two->kind == F32 || two->kind == BF16) {
-            char* to = b.data.data();
-            product(a, n, *one, [&](int r, int c, F v) {
-                v = activate(v, activation);
-#if RT_BF16
-                store((bf16*)to + size_t(r) * two->k + c, v);
-#else
-                store((float*)to + size_t(r) * two->k + c, v);
-#endif
-            });
-        } else {
-            hidden.resize(size_t(n) * one->n);
-            float* to = hidden.data();  // a thread's own variable is looked up by a call at every use
-            const int width = one->n;
-            product(a, n, *one, [=](int r, int c, F v) { store(to + size_t(r) * width + c, activate(v, activation)); });
-            const int levels = two->levels();
-            for (int r = 0; r < n; r++)
-                round_row(to + size_t(r) * width, width, two->k, two->kind, levels, b, r);
-        }
-        product(b, n, *two, [&](int r, int c, F v) { put(*o, first + r, c, v); });
+        two_products(a, n, *one, *two, activation, [&](int r, int c, F v) { put(*o, first + r, c, v); });
     });
 }
 

@@ -129,6 +129,33 @@ inline void product(const Rows& a, int rows, const Linear& l, Store store) {
                   [&](int r, int c, I sum) { unscaled(r, c, isub(sum, iset(a.offset[r]))); });
 }
 
+// last(activation(first(a))) of some rows
+template <class Store>
+inline void two_products(const Rows& a, int rows, const Linear& one, const Linear& two, int activation, Store store_) {
+    static thread_local Rows b;
+    static thread_local std::vector<float> hidden;
+    b.fit(rows, two.k, two.kind);
+    if (two.kind == F32 || two.kind == BF16) {
+        char* to = b.data.data();  // a thread's own variable is looked up by a call at every use
+        const int width = two.k;
+        product(a, rows, one, [=](int r, int c, F v) {
+            v = activate(v, activation);
+#if RT_BF16
+            store((bf16*)to + size_t(r) * width + c, v);
+#else
+            store((float*)to + size_t(r) * width + c, v);
+#endif
+        });
+    } else {
+        hidden.resize(size_t(rows) * one.n);
+        float* to = hidden.data();
+        const int width = one.n, levels = two.levels();
+        product(a, rows, one, [=](int r, int c, F v) { store(to + size_t(r) * width + c, activate(v, activation)); });
+        for (int r = 0; r < rows; r++) round_row(to + size_t(r) * width, width, two.k, two.kind, levels, b, r);
+    }
+    product(b, rows, two, store_);
+}
+
 struct Output {
     void* out;
     long ld;

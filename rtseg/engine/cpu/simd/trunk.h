@@ -142,16 +142,13 @@ inline void fill_rows(const Source& s, int first, int last, Kept& kept) {
     product(a, rows, *s.layer, [=](int r, int c, F v) { store(to[r] + c, activate(v, activation)); });
 }
 
-// The results of a depthwise convolution of a map to [low, low, c], shared out in bands among the threads, and in each some
-// rows at a time: `begin(rows)`, `take(first row, row, pixel, n, numbers [n, c])` for up to PIXELS, `end(first row, rows)`.
-template <class Begin, class Take, class End>
-inline void by_rows(const Source& s, const Depthwise& d, int low, Begin begin, Take take, End end) {
+// The rows of a convolution's result [low, low, ..], shared out in bands among the threads, and in each some rows at a
+// time: `work(first row, rows, kept)`, where `kept` has the rows that these are made of.
+template <class Work>
+inline void by_rows(const Source& s, const Depthwise& d, int low, Work work) {
     const int bands = std::min(rt::threads(), low);
     rt::parallel(bands, [&](int band) {
         static thread_local Kept kept;
-        static thread_local std::vector<float> held;
-        held.resize(size_t(PIXELS) * d.c);
-        float* numbers = held.data();
         const int top = low * band / bands, bottom = low * (band + 1) / bands;
         const long row = long(s.side + d.side) * d.c * sizeof(float);
         const int fit = (int(KEPT / row) - d.side + d.stride) / d.stride;
@@ -161,25 +158,27 @@ inline void by_rows(const Source& s, const Depthwise& d, int low, Begin begin, T
         for (int y = top; y < bottom; y += some) {
             const int n = std::min(some, bottom - y), needed = std::min(s.side, (y + n - 1) * d.stride - d.before + d.side);
             if (needed > ready) fill_rows(s, ready, needed, kept), ready = needed;
-            begin(n);
-            for (int r = 0; r < n; r++) {
-                const float* rows[7];
-                for (int v = 0; v < d.side; v++) rows[v] = kept.row((y + r) * d.stride - d.before + v);
-                for (int z = 0; z < low; z += PIXELS) {
-                    const int pixels = std::min(PIXELS, low - z);
-                    convolve(d, rows, z, pixels, numbers);
-                    take(y, r, z, pixels, numbers);
-                }
-            }
-            end(y, n);
+            work(y, n, static_cast<const Kept&>(kept));
         }
     });
 }
 
-// What a thread rounds for a product.
-inline Rows& own_rows() {
-    static thread_local Rows rows;
-    return rows;
+// The results of a depthwise convolution in `n` rows from `y` on; `take(pixel, pixels, numbers [pixels, c])`, the pixels
+// counted from the first of these rows.
+template <class Take>
+inline void mixed_rows(const Depthwise& d, const Kept& kept, int y, int n, int low, Take take) {
+    static thread_local std::vector<float> held;
+    held.resize(size_t(PIXELS) * d.c);
+    float* numbers = held.data();
+    for (int r = 0; r < n; r++) {
+        const float* rows[7];
+        for (int v = 0; v < d.side; v++) rows[v] = kept.row((y + r) * d.stride - d.before + v);
+        for (int z = 0; z < low; z += PIXELS) {
+            const int pixels = std::min(PIXELS, low - z);
+            convolve(d, rows, z, pixels, numbers);
+            take(r * low + z, pixels, numbers);
+        }
+    }
 }
 
 }  // namespace
@@ -196,28 +195,66 @@ void RT(stem)(const Linear* l, const float* image, int size, int before, const O
 
 // A depthwise convolution of what `s` gives: rows [low * low, c].
 void RT(depthwise)(const Source* s, const Depthwise* d, int low, float* out) {
-    const long c = d->c;
-    by_rows(
-        *s, *d, low, [](int) {},
-        [=](int y, int r, int z, int n, const float* numbers) {
-            std::memcpy(out + (long(y + r) * low + z) * c, numbers, sizeof(float) * n * c);
-        },
-        [](int, int) {});
+    by_rows(*s, *d, low, [=](int y, int n, const Kept& kept) {
+        float* to = out + long(y) * low * d->c;
+        mixed_rows(*d, kept, y, n, low, [=](int at, int pixels, const float* numbers) {
+            std::memcpy(to + long(at) * d->c, numbers, sizeof(float) * pixels * d->c);
+        });
+    });
 }
 
 // layer(depthwise(what `s` gives)) + added: an inverted residual block.
 void RT(inverted)(const Source* s, const Depthwise* d, const Linear* l, int low, const Output* o) {
-    const int levels = l->levels(), c = d->c;
-    by_rows(
-        *s, *d, low, [=](int rows) { own_rows().fit(rows * low, l->k, l->kind); },
-        [=](int, int r, int z, int n, const float* numbers) {
-            Rows& a = own_rows();
-            for (int j = 0; j < n; j++)
-                round_row(numbers + long(j) * c, c, l->k, l->kind, levels, a, r * low + z + j);
-        },
-        [=](int y, int rows) {
-            product(own_rows(), rows * low, *l, [=](int r, int col, F v) { put(*o, long(y) * low + r, col, v); });
+    by_rows(*s, *d, low, [=](int y, int n, const Kept& kept) {
+        static thread_local Rows own;
+        Rows& a = own;
+        const int levels = l->levels(), c = d->c;
+        a.fit(n * low, l->k, l->kind);
+        mixed_rows(*d, kept, y, n, low, [&](int at, int pixels, const float* numbers) {
+            for (int j = 0; j < pixels; j++) round_row(numbers + long(j) * c, c, l->k, l->kind, levels, a, at + j);
         });
+        product(a, n * low, *l, [=](int r, int col, F v) { put(*o, long(y) * low + r, col, v); });
+    });
+}
+
+// x + two(activation(one(x))) with x = depthwise(what `s` gives): a block of RepViT (arXiv 2307.09283).
+void RT(mixed)(const Source* s, const Depthwise* d, const Linear* one, const Linear* two, int activation, int low,
+               const Output* o) {
+    by_rows(*s, *d, low, [=](int y, int n, const Kept& kept) {
+        static thread_local Rows a;
+        static thread_local std::vector<float> own;
+        const long c = d->c;
+        own.resize(size_t(n) * low * c);
+        float* x = own.data();
+        mixed_rows(*d, kept, y, n, low, [=](int at, int pixels, const float* numbers) {
+            std::memcpy(x + at * c, numbers, sizeof(float) * pixels * c);
+        });
+        take_rows(Input{x, c, 0, int(c), {}}, 0, n * low, *one, a);
+        two_products(a, n * low, *one, *two, activation, [=](int r, int col, F v) {
+            put(*o, long(y) * low + r, col, add(v, load(x + r * c + col)));
+        });
+    });
+}
+
+// A 3x3 convolution of stride 2 of what `s` gives, `k` of its channels, with as many zeros before as `d` says: rows
+// [low * low, n]. Weights [n, 9 * k], packed; tap by tap.
+void RT(dense)(const Source* s, const Depthwise* d, const Linear* l, int k, int low, const Output* o) {
+    by_rows(*s, *d, low, [=](int y, int n, const Kept& kept) {
+        static thread_local Rows own;
+        static thread_local std::vector<float> taps;
+        Rows& a = own;
+        const int levels = l->levels();
+        a.fit(n * low, l->k, l->kind);
+        taps.resize(size_t(9) * k);
+        for (int i = 0; i < n * low; i++) {
+            for (int tap = 0; tap < 9; tap++) {
+                const float* row = kept.row((y + i / low) * d->stride - d->before + tap / 3);
+                std::memcpy(&taps[size_t(tap) * k], row + long(i % low * d->stride + tap % 3) * d->c, sizeof(float) * k);
+            }
+            round_row(taps.data(), 9 * k, l->k, l->kind, levels, a, i);
+        }
+        product(a, n * low, *l, [=](int r, int col, F v) { put(*o, long(y) * low + r, col, v); });
+    });
 }
 
 }  // extern "C"
