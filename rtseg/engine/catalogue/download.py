@@ -24,7 +24,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from ...base.errors import OutputError, WeightsError
 from ...base.files import discard, unwritable
 from ...base.schema import convert
-from .failure import STALL_S, FetchError, explain
+from .failure import STALL_S, FetchError, check_proxy, explain
 
 Progress = Callable[[int, int | None], None]  # bytes so far, and of all
 
@@ -78,6 +78,7 @@ def discard_part(part: Path) -> None:
 
 def _request(address: str, part: Path, wanted: Wanted, progress: Progress) -> None:
     """One request: the whole file, or the rest of it. Raises `FetchError` if not all of it comes."""
+    check_proxy(address)
     start, headers = _resumed(part, wanted)
     request = Request(address, headers={"User-Agent": "rtseg", **headers})
     with _errors_explained(address, part), build_opener(_SafeRedirects).open(request, timeout=STALL_S) as answer:
@@ -93,7 +94,7 @@ def _request(address: str, part: Path, wanted: Wanted, progress: Progress) -> No
 def _resumed(part: Path, wanted: Wanted) -> tuple[int, dict[str, str]]:
     """With which byte to go on, and the headers that ask for the rest of the same version."""
     size, version = _size(part), _read_version(part)
-    if not size or version is None or size > version.bytes or not (version.mark or wanted.hashed):
+    if not size or version is None or not (version.mark or wanted.hashed):
         return 0, {}
     if size == version.bytes:
         size -= 1  # all of it is there, and was not checked: asking for no bytes is an error

@@ -7,7 +7,7 @@ import socket
 import ssl
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 STALL_S = 30.0  # without a byte
@@ -61,8 +61,18 @@ def _status(code: int, reason: str, address: str) -> FetchError:
 
 def proxy_for(address: str) -> str:
     """The proxy that the environment names for this address, as HOST:PORT without its password, or ""."""
+    return _proxy(address).netloc.rpartition("@")[2]
+
+
+def check_proxy(address: str) -> None:
+    """Raise `FetchError` for a proxy that does not speak HTTP: the standard library knows no other."""
+    if (scheme := _proxy(address).scheme) not in ("", "http", "https"):
+        raise FetchError(f"the proxy {proxy_for(address)} is {scheme}; expected an HTTP proxy in https_proxy")
+
+
+def _proxy(address: str) -> SplitResult:
     parts = urlsplit(address)
     named = getproxies().get(parts.scheme, "")
     if not named or proxy_bypass(parts.netloc):
-        return ""
-    return urlsplit(named if "//" in named else f"//{named}").netloc.rpartition("@")[2]
+        return urlsplit("")
+    return urlsplit(named if "//" in named else f"//{named}")

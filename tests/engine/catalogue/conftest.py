@@ -28,6 +28,7 @@ class Server:
     cut: int = 0  # bytes after which a connection breaks
     failing: int = 0  # answers that are yet to be a 503
     ended: threading.Event = field(default_factory=threading.Event)
+    http: ThreadingHTTPServer | None = None
 
     def address(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}/{path}"
@@ -96,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[:1000])
             self.wfile.flush()
             self.server_ref.ended.wait()
+            self.wfile.write(data[1000:])
         else:
             self.wfile.write(data[: cut or len(data)])
 
@@ -112,7 +114,7 @@ def server() -> Iterator[Server]:
     made = Server()
     handler = type("Handler", (_Handler,), {"server_ref": made})
     with _Quiet(("127.0.0.1", 0), handler) as http:
-        made.port = http.server_address[1]
+        made.http, made.port = http, http.server_address[1]
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield made

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -61,6 +63,17 @@ def test_a_cut_connection_goes_on_where_it_ended(server: Server, shelf: Shelf) -
     server.cut = 600_000
     assert fetch("w").read_bytes() == WHOLE
     assert [asked for _, asked in server.asked] == [None, "bytes=600000-", "bytes=1200000-", "bytes=1800000-"]
+
+
+def test_tries_are_counted_again_after_enough_came(
+    server: Server, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.add("w", server.address("ranges-cut"))
+    server.cut = 200_000
+    refusal()
+    monkeypatch.setattr(download, "ENOUGH", 150_000)
+    assert fetch("w").read_bytes() == WHOLE
+    assert len(server.asked) > 2 * download.TRIES
 
 
 def test_without_ranges_it_starts_again(server: Server, shelf: Shelf) -> None:
@@ -225,6 +238,8 @@ def test_a_proxy_that_refuses_is_named_without_its_password(
         assert refusal() == f"w: not fetched: {host}: {why}; {BY_HAND}"
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     assert "b.example: the proxy 127.0.0.1:9 cannot be reached (connection refused)" in refusal()
+    monkeypatch.setenv("https_proxy", "socks5h://127.0.0.1:9")
+    assert "the proxy 127.0.0.1:9 is socks5h; expected an HTTP proxy in https_proxy" in refusal()
 
 
 def test_an_address_that_needs_no_proxy_goes_by_it(
@@ -234,6 +249,8 @@ def test_an_address_that_needs_no_proxy_goes_by_it(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert fetch("w").read_bytes() == WHOLE
+    shelf.add("v", "http://127.0.0.1:9/v.pt")
+    assert "127.0.0.1:9: cannot be reached (connection refused)" in refusal("v")
 
 
 def test_offline_nothing_is_asked(server: Server, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +262,30 @@ def test_offline_nothing_is_asked(server: Server, shelf: Shelf, monkeypatch: pyt
     fetch("w")
     monkeypatch.setenv("RTSEG_OFFLINE", "1")
     assert fetch("w") == shelf.folder / "w.pt"
+
+
+def test_a_certificate_that_is_not_trusted_is_named(
+    server: Server, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a proxy opens TLS. With the certificate in SSL_CERT_FILE the same address works."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    assert server.http is not None
+    server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+    shelf.add("w", server.address("ranges").replace("http://", "https://"))
+    line = refusal()
+    assert "its certificate is not trusted (self-signed certificate)" in line
+    assert "; if this network opens TLS, SSL_CERT_FILE has to name its certificate; " in line
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert fetch("w").read_bytes() == WHOLE
 
 
 def test_https_is_never_left_for_http() -> None:
@@ -397,7 +438,9 @@ def test_what_a_stopped_process_has_fetched_is_used(server: Server, shelf: Shelf
     assert server.asked[-1][1] == "bytes=1000-"
 
 
-def test_two_processes_fetch_once(server: Server, shelf: Shelf) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_two_processes_fetch_once(server: Server, shelf: Shelf, killed: bool) -> None:
+    """If the one that fetches is killed, the one that waits goes on with its part."""
     first = start(server, "ranges-stall")
     wait_for(lambda: server.asked, "it was not asked")
     notes: list[str] = []
@@ -407,7 +450,11 @@ def test_two_processes_fetch_once(server: Server, shelf: Shelf) -> None:
     wait_for(lambda: notes, "nobody waits")
     assert notes == [f"{shelf.folder}/w.pt: another process is fetching it; waiting"]
     assert len(server.asked) == 1
-    first.kill()
+    if killed:
+        first.kill()
+    else:
+        server.ended.set()
     first.communicate(timeout=60)
     thread.join(timeout=60)
     assert (shelf.folder / "w.pt").read_bytes() == WHOLE
+    assert [asked for _, asked in server.asked] == [None] + ["bytes=1000-"] * killed
