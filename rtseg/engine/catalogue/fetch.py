@@ -100,11 +100,13 @@ def _download(entry: Entry, part: Path, note: Note, progress: Progress) -> tuple
     wanted = Wanted(entry.bytes, bool(entry.sha256 or record))
     failures = []
     for address in entry.addresses:
+        host = urlsplit(address).netloc
+        note(f"{entry.name}: fetching{f' {entry.bytes / 1e6:.1f} MB' if entry.bytes else ''} from {host}")
         try:
             download(address, part, wanted, progress)
             return address, _checked_part(entry, part)
         except FetchError as e:
-            failures.append(f"{urlsplit(address).netloc}: {e}")
+            failures.append(f"{host}: {e}")
         except KeyboardInterrupt:
             if is_file(part):
                 note(f"{entry.name}: {part.stat().st_size / 1e6:.1f} MB are kept; the same command goes on from there")

@@ -9,6 +9,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from ...base.documents import is_file
 from ...base.errors import WeightsError
 from ...base.files import file_sha256
-from ...sam2 import PRESETS, Sam2
+from ...sam2 import PRESETS, Preset, Sam2
 from ...sam2.weights import read_state
 from .table import read_table
 
@@ -71,9 +72,14 @@ def recognise(path: Path) -> Recognised:
     return Recognised(path, sha256, known[0] if known else "", presets, len(state), count)
 
 
-def _fit(name: str, shapes: Shapes) -> _Fit:
+@cache
+def _shapes(preset: Preset) -> Shapes:
     with torch.device("meta"):
-        own = {key: tuple(tensor.shape) for key, tensor in Sam2(PRESETS[name], 64).state_dict().items()}
+        return {key: tuple(tensor.shape) for key, tensor in Sam2(preset, 64).state_dict().items()}
+
+
+def _fit(name: str, shapes: Shapes) -> _Fit:
+    own = _shapes(PRESETS[name])
     fitting = sum(shapes.get(key) == shape for key, shape in own.items())
     missing, extra = sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys())
     other = [key for key, shape in own.items() if key in shapes and shapes[key] != shape]

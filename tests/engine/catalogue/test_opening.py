@@ -105,13 +105,16 @@ def test_the_command_line(published: Shelf, server: Server, tmp_path: Path, caps
 
     assert main(["weights", "get", "other"]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert errors[-1].startswith("rtseg weights: other: not fetched: 127.0.0.1:") and len(errors) == 1
+    assert errors[-1].startswith("rtseg weights: other: not fetched: 127.0.0.1:") and len(errors) == 2
     (tmp_path / "mine.pt").write_bytes(WHOLE)
     assert main(["weights", "get", "other", "--from", str(tmp_path / "mine.pt")]) == 0
     assert main(["weights", "get", "other", "--from", "x", "--force"]) == 2
 
 
-def test_a_process_without_a_terminal_says_how_far_it_is(published: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_process_without_a_terminal_says_how_far_it_is(
+    published: Shelf, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["weights", "get", "w"]) == 0
-    lines = capsys.readouterr().err.splitlines()
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == f"rtseg weights: w: fetching {len(server.content) / 1e6:.1f} MB from 127.0.0.1:{server.port}"
     assert 9 <= len(lines) <= 10 and all(line.startswith("w: ") and line.endswith(" MB") for line in lines)
