@@ -20,7 +20,7 @@ from rtseg.cli import main
 from rtseg.live.profile import StreamProfile
 from rtseg.offline import Reading
 
-VERBS = ("demo", "live", "segment", "view", "build", "bench", "train", "doctor")
+VERBS = ("demo", "live", "segment", "view", "build", "weights", "bench", "train", "doctor")
 
 
 class Room(types.ModuleType):

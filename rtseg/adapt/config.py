@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from ..base.documents import as_path, expanded, read_toml
 from ..base.schema import ImageSize, Text, convert, one_of
+from ..engine.catalogue import read_table
 from ..sam2 import get_preset
 from .losses import LOSSES
 
@@ -57,7 +58,7 @@ class Endoscope:
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A larger network to learn from; `weights` is a path or "package:NAME", as in a recipe."""
+    """A larger network to learn from; `weights` is named as in a recipe."""
 
     preset: Text
     weights: Text
@@ -94,7 +95,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One training. It starts from `weights` (a path or "package:NAME"), or from random ones if that is None.
+    """One training. It starts from `weights` (named as in a recipe), or from random ones if that is None.
 
     With `trunk` "imagenet" a convolutional trunk starts from its ImageNet weights.
     """
@@ -228,8 +229,9 @@ def read_config(path: str | Path) -> TrainConfig:
 
 
 def _relative(text: str, path: Path) -> str:
-    """The path, taken relative to the configuration file."""
-    return text if text.startswith("package:") else str(path.parent / expanded(text, str(path)))
+    """A path, taken relative to the configuration file; `package:NAME` and a name of published weights as they are."""
+    is_name = text.startswith("package:") or text in read_table().entries
+    return text if is_name else str(path.parent / expanded(text, str(path)))
 
 
 def _materials(found: Iterable[Material], path: Path) -> tuple[Material, ...]:

@@ -17,15 +17,15 @@ LockState = Literal["held", "free", "unknown"]
 
 
 @contextmanager
-def exclusive(final: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Build `final` in one process at a time; if another process builds it, tell `note` and wait.
+def exclusive(final: Path, note: Callable[[str], None], doing: str = "building") -> Iterator[None]:
+    """Make `final` in one process at a time; if another process makes it, tell `note` what it is doing, and wait.
 
     The lock file `.NAME.lock` is kept. If it were removed, a new process and a waiting one would lock different files.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / f".{final.name}.lock").open("w") as file:
         if lock(file.fileno()) == "held":
-            note(f"{final}: another process is building it; waiting")
+            note(f"{final}: another process is {doing} it; waiting")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

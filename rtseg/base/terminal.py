@@ -8,13 +8,22 @@ from typing import Any
 
 from rich.abc import RichRenderable
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 Advance = Callable[[int, int | None], None]
 WIDE = 150  # columns of the widest table
 # Sections for files only, not printed here; warnings were printed when they arose.
-FOR_FILES = ("files", "reading", "fine", "source_account", "warnings")
+FOR_FILES = ("files", "reading", "fine", "source_account", "warnings", "licences")
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
 
@@ -39,6 +48,10 @@ def show(result: dict[str, Any], to_stderr: bool = False) -> None:
             console.print(_memory(value))
         elif key == "stages_ms":
             console.print(_stages(value))
+        elif key == "weights":
+            if not console.is_terminal:
+                console.width = WIDE
+            console.print(_weights(value))
         elif isinstance(value, dict):
             _plain(console, f"{key}: {_line(value)}")
         elif key != "ok":
@@ -53,6 +66,31 @@ def progress_bar(what: str) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def bytes_bar(what: str) -> Iterator[Advance]:
+    """A progress bar of a download on stderr, as a function of (bytes so far, of all or None).
+
+    If stderr is not a terminal, it prints a line for each tenth of it instead. Nothing is shown before it is called.
+    """
+    console, tenths = Console(stderr=True), [0]
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+
+    def line(done: int, total: int | None) -> None:
+        if total and 10 * done // total > tenths[0]:
+            tenths[0] = 10 * done // total
+            _plain(console, f"{what}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+
+        def show(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield show if console.is_terminal else line
 
 
 @contextmanager
@@ -90,6 +128,19 @@ def _memory(rows: list[dict[str, Any]]) -> Table:
         table.add_column(name, justify="left" if name == "model" else "right")
     for row in rows:
         table.add_row(*map(str, row.values()))
+    return table
+
+
+def _weights(rows: list[dict[str, Any]]) -> Table:
+    """Published weights: a row for each."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("weights", "MB", "px", "preset", "licence", "paper", "here"):
+        table.add_column(name, justify="right" if name in ("MB", "px") else "left", no_wrap=True)
+    for row in rows:
+        size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:.0f}"
+        here = "yes" if row["path"] else ("" if row["addresses"] else "by hand")
+        licence = row["licence"] + " *" * row["accept_licence"]
+        table.add_row(row["name"], size, str(row["image_size"]), row["preset"], licence, row["paper"], here)
     return table
 
 

@@ -1,4 +1,4 @@
-"""The verbs about engines and this machine: `rtseg build` and `doctor`."""
+"""The verbs about engines, weights and this machine: `rtseg build`, `weights` and `doctor`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,24 @@ def _doctor(args: argparse.Namespace) -> Result:
         return memory_table(args.memory)
     findings = examine()
     return {"ok": all(f.ok is not False for f in findings), "findings": [asdict(f) for f in findings]}
+
+
+def _list_weights(args: argparse.Namespace) -> Result:
+    from .weights import list_weights
+
+    return list_weights()
+
+
+def _get_weights(args: argparse.Namespace) -> Result:
+    from .weights import get_weights
+
+    return get_weights(args.name, args.source, args.accept_licence or "", args.force)
+
+
+def _check_weights(args: argparse.Namespace) -> Result:
+    from .weights import check_weights
+
+    return check_weights(args.file)
 
 
 BUILD = Verb(
@@ -62,4 +80,33 @@ DOCTOR = Verb(
     ),
 )
 
-VERBS = (BUILD, DOCTOR)
+WEIGHTS = Verb(
+    "weights",
+    "published weights: what there is, fetching them, and what a file of weights is",
+    example="rtseg weights get edgetam",
+    run=_list_weights,
+    requests=(
+        Verb("list", "the published weights, and which of them are here", "rtseg weights list", _list_weights),
+        Verb(
+            "get",
+            "fetch weights into the cache; what was cut goes on where it ended",
+            example="rtseg weights get edgetam",
+            run=_get_weights,
+            options=(
+                option("name", metavar="NAME", help="as rtseg weights list has it"),
+                option("--accept-licence", metavar="LICENCE", help="the licence that you accept, where one has to be"),
+                option("--from", dest="source", type=path, metavar="FILE", help="take this file, fetched elsewhere"),
+                option("--force", action="store_true", help="fetch it again although it is here"),
+            ),
+        ),
+        Verb(
+            "check",
+            "what network a file of weights is of, and whether it is whole",
+            example="rtseg weights check edgetam.pt",
+            run=_check_weights,
+            options=(option("file", type=path, metavar="FILE", help="a .pt or .safetensors"),),
+        ),
+    ),
+)
+
+VERBS = (BUILD, WEIGHTS, DOCTOR)

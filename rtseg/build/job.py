@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import EngineError
-from ..base.files import file_sha256, install_folder, part_folder
+from ..base.files import install_folder, part_folder
 from ..base.types import ImageU8, Masks
 from ..engine import Engine, find_weights
 from ..engine.artifact import check, write
@@ -19,6 +19,7 @@ from ..engine.recipe import Recipe
 from ..engine.reference import TorchEngine
 from ..engine.refusal import clear_refusal, refusal, refuse
 from ..engine.runtimes import WITHOUT_TORCH, device_of, family, runtime_module
+from ..engine.weights import hash_weights
 from ..sam2 import Sam2, get_preset, load_weights
 from .clips import Clip, calibration_images
 from .parity import check_parity, explain
@@ -40,7 +41,7 @@ class BuildJob:
         self.network = Sam2(get_preset(recipe.model), recipe.image_size)
         weights = find_weights(recipe.weights)
         load_weights(self.network, weights)
-        self.weights_hash = file_sha256(weights)
+        self.weights_hash = hash_weights(recipe.weights, weights)
         self.identity = identity(recipe, self.network.preset, self.weights_hash)
         # The reference runs on the engine's device; for ONNX Runtime, whose arrays are on the host, on the CPU.
         self.device = device_of(recipe.runtime, recipe.device)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
-from ..base.files import file_sha256
 from ..base.forks import ADVICE, disable_after_fork, disable_methods, was_forked
 from ..sam2 import Preset, get_preset
 from .artifact import fastest, locate, stamp
@@ -22,7 +21,7 @@ from .memory_estimate import check as check_room
 from .recipe import Recipe, load_recipe
 from .refusal import folder_of
 from .runtimes import ON_GPU, WITHOUT_TORCH, driver_alone, family, ladder, runtime_module, settle, where
-from .weights import find_weights, load_network
+from .weights import fetch_weights, find_weights, hash_weights, load_network
 
 VERBS = ("prepare", "encode_image", "attend", "decode", "remember", "track", "rivals")  # of an engine
 WITH_GPU = (*ON_GPU, "torch")  # candidates for `runtime = "auto"` that use a GPU
@@ -32,7 +31,7 @@ log = logging.getLogger("rtseg.engine")
 _warned: set[str] = set()  # lines that this process has logged: each once
 
 
-def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Engine:
+def open_engine(recipe: str | Path | Recipe | None = None, *, fetch: bool = False, **overrides: Any) -> Engine:
     """Open the engine of a recipe.
 
     It uses what `rtseg build` installed, if that fits. With `runtime = "auto"` it opens the best runtime that it can,
@@ -40,7 +39,9 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     An engine belongs to the process that opened it: in a child forked later its methods raise `EngineError`.
 
     Arguments:
-        recipe: the recipe file, or a recipe that was read; None is the shipped `nano`.
+        recipe: the recipe file, a recipe that was read, or the name of published weights, such as "edgetam"; None is
+            the shipped `nano`.
+        fetch: fetch published weights that are not on this machine yet, as `rtseg weights get` does.
         overrides: keys of the recipe and their values: `weights=`, `runtime=`, `precision=`, `image_size=`,
             `max_objects=`, `device=`, `policy=` (for `memory.policy`), ...
 
@@ -49,10 +50,12 @@ def open_engine(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
 
     Raises:
         ConfigError: the recipe is malformed.
-        WeightsError: the weights do not fit the network.
+        WeightsError: the weights do not fit the network, or are not on this machine.
         EngineError: the engine cannot be opened on this machine.
     """
     recipe = load_recipe(recipe, **overrides)
+    if fetch:
+        fetch_weights(recipe.weights, log.warning)
     if was_forked() and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # else OpenMP waits for the parent's threads, which do not exist here
     engine = _open_whole(recipe)
@@ -88,7 +91,7 @@ def open_one(recipe: Recipe) -> Engine:
     """The engine of a recipe that names its runtime. Raises `ConfigError`, `WeightsError` or `EngineError`."""
     preset, path = get_preset(recipe.model), find_weights(recipe.weights)
     try:
-        return _open(recipe, preset, path, file_sha256(path))
+        return _open(recipe, preset, path, hash_weights(recipe.weights, path))
     except RtsegError:
         raise
     except (RuntimeError, MemoryError) as e:  # torch's errors for a GPU that is full or broken
@@ -103,7 +106,7 @@ def open_best(recipe: Recipe) -> Engine:
     opens.
     """
     preset, path = get_preset(recipe.model), find_weights(recipe.weights)
-    weights_hash = file_sha256(path)
+    weights_hash = hash_weights(recipe.weights, path)
     failed: dict[str, str] = {}
     lost = ""
     for candidate, note in _candidates(recipe, preset, weights_hash, failed):

@@ -15,11 +15,12 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from ..base.documents import as_path, expanded, read_toml
-from ..base.errors import ConfigError, short
+from ..base.documents import as_path, expanded, is_file, read_toml
+from ..base.errors import ConfigError, did_you_mean, short
 from ..base.prompt_schema import MAX_ID
 from ..base.schema import ImageSize, Text, convert, convert_value, one_of
 from ..sam2 import get_preset
+from .catalogue import find_entry, read_table
 from .policy import MAX_CONDITIONING, POLICIES, BankSize, get_policy
 
 RUNTIMES = (
@@ -72,7 +73,8 @@ class MemorySettings:
 class Recipe:
     """An engine recipe: which network runs, with which weights, and how.
 
-    `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or a name; `image_size` is
+    `model` is a preset or the path of a .toml preset; `weights` is "package:NAME", a path or the name of published
+    weights; `image_size` is
     the side in pixels of the square that the network sees; "auto" as `runtime` or `precision` is the fastest that
     `rtseg build` found here, or else the best that needs no build; `device` is "auto", "cpu", "cuda" (the first GPU
     that this process sees) or "cuda:1"; `path` is the recipe's own file.
@@ -92,12 +94,18 @@ class Recipe:
 def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Recipe:
     """Read a recipe file, or take a recipe that was read (None: the defaults), and override its keys by keyword.
 
+    The name of published weights, such as "edgetam", is a recipe too: these weights as they were published.
     `policy` stands for `memory.policy`. Raises `ConfigError` for a mistake. Settings with which the memory policy acts
     like another one give a warning in the log.
     """
     if not isinstance(recipe, Recipe):
         path = None if recipe is None else as_path(recipe)
-        recipe = Recipe() if path is None else _recipe(read_toml(path), str(path), path.parent, path)
+        if path is None:
+            recipe = Recipe()
+        elif is_published(path):
+            recipe = _published(str(path))
+        else:
+            recipe = _recipe(read_toml(path), str(path), path.parent, path)
     values = {key: value for key, value in asdict(recipe).items() if key != "path"}
     policy = {"policy": overrides.pop("policy")} if "policy" in overrides else {}
     for key, value in overrides.items():
@@ -108,6 +116,24 @@ def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     with suppress(ConfigError):  # a missing preset is reported when the engine is opened
         warn_once(made.memory, get_preset(made.model).num_maskmem, recipe.path or "recipe")
     return made
+
+
+def is_published(name: str | Path) -> bool:
+    """Whether this names published weights, and no file. Raises `ConfigError` for a name that is neither."""
+    text = str(name)
+    if "/" in text or text.endswith(FILE_SUFFIXES) or not text.strip() or is_file(Path(text)):
+        return False
+    entries = read_table().entries
+    if text not in entries:
+        near = did_you_mean(text, entries)
+        raise ConfigError(f"engine {short(text)}: no such recipe file, and no published weights of this name; {near}")
+    return True
+
+
+def _published(name: str) -> Recipe:
+    entry = find_entry(name)
+    values = {"model": entry.preset, "weights": name, "image_size": entry.image_size, "memory": entry.memory}
+    return _recipe(values, name, Path(), None)
 
 
 def warn_once(settings: MemorySettings, window: int, where: object) -> None:

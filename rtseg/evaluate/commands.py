@@ -112,7 +112,12 @@ _DATA = (
     option(
         "--sequences", type=words, default=(), metavar="NAME,...", help="of the data set, or its splits (default: all)"
     ),
-    option("--engine", type=path, metavar="RECIPE.toml", help="an engine recipe (default: the shipped network)"),
+    option(
+        "--engine",
+        type=path,
+        metavar="RECIPE.toml",
+        help="an engine recipe, or the name of published weights (default: the shipped network)",
+    ),
 )
 _PROTOCOL = (
     option(

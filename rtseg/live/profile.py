@@ -145,7 +145,7 @@ def load_stream(path: str | Path) -> StreamProfile:
     """Read a stream profile and the engine recipe that it names. Raises `ConfigError`."""
     path = as_path(path)
     file = convert(read_toml(path), StreamFile, str(path))
-    engine = Recipe() if file.engine is None else load_recipe(_path(file.engine, path, "engine"))
+    engine = Recipe() if file.engine is None else load_recipe(_engine(file.engine, path))
     keys = None if file.security is None else _path(file.security.keys, path, "security: keys")
     _check_binds(file, path, is_private=keys is not None)
     return StreamProfile(
@@ -174,6 +174,12 @@ def load_stream(path: str | Path) -> StreamProfile:
 def _path(text: str, path: Path, key: str) -> Path:
     """A path in the file, which is relative to the folder that holds it."""
     return path.parent / expanded(text, f"{path}: {key}")
+
+
+def _engine(text: str, path: Path) -> str | Path:
+    """The recipe's path, or the name of published weights."""
+    beside = _path(text, path, "engine")
+    return beside if is_there(beside) or "/" in text or text.endswith(".toml") else text
 
 
 def _source(text: str, path: Path) -> str:

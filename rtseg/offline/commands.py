@@ -28,6 +28,12 @@ def _segment(args: argparse.Namespace) -> Result:
         raise PromptError("prompts = '-': stdin is the recording already; expected a file, or a pipe: <(command)")
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
     recipe, prompts = load_recipe(args.engine, **given), load_prompts(args.prompts)
+    if args.fetch:
+        from ..base.terminal import bytes_bar
+        from ..engine.weights import fetch_weights
+
+        with bytes_bar(recipe.weights) as fetched:
+            fetch_weights(recipe.weights, _say, fetched)
     reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.decoder)
     source = args.source if len(args.source) > 1 else args.source[0]
     with progress_bar("segment") as progress:
@@ -97,7 +103,13 @@ _WRITING = (
     option("--fine", action="store_true", help="edges of masks at the picture's resolution, not the network's; slower"),
 )
 _ENGINE = (
-    option("--engine", type=path, metavar="RECIPE.toml", help="an engine recipe; else nano on the CPU"),
+    option(
+        "--engine",
+        type=path,
+        metavar="RECIPE.toml",
+        help="an engine recipe, or the name of published weights (rtseg weights list); else nano on the CPU",
+    ),
+    option("--fetch", action="store_true", help="fetch published weights that are not on this machine yet"),
     option("--weights", type=path_or_uri, help="instead of the recipe's weights"),
     *(option(f"--{key}", help=f"instead of the recipe's {key}") for key in OVERRIDES[1:-1]),
     option("--max-objects", type=whole(1, 255), metavar="N", help="instead of the recipe's max_objects"),

@@ -118,3 +118,12 @@ def test_a_mistake_is_one_line(tmp_path: Path, old: str, new: str, says: str) ->
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "absent.toml")
+
+
+def test_published_weights_keep_their_name(tmp_path: Path) -> None:
+    for named, found in (
+        ("sam2.1-tiny", "sam2.1-tiny"),
+        ("package:nano", "package:nano"),
+        ("own.safetensors", str(tmp_path / "own.safetensors")),
+    ):
+        assert read_config(write(tmp_path, f'weights = "{named}"\n{WORKS}')).weights == found

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -51,13 +50,6 @@ def cached_folder(root: Path, preset: Preset, expected: Identity) -> Path:
     """The cache folder of such graphs; other versions of rtseg's sources use another folder."""
     key = hashlib.sha256(f"{sorted(asdict(expected).items())} {sources_hash()}".encode()).hexdigest()
     return root / "onnx" / f"{preset.name}-{expected.image_size}-{key[:12]}"
-
-
-def cache_root() -> Path:
-    """The user's cache folder."""
-    if given := os.environ.get("RTSEG_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtseg"
 
 
 @cache

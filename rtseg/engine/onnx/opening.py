@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from ...base.cache import cache_root
 from ...base.errors import EngineError
 from ...base.files import part_folder
 from ...base.types import ImageU8
@@ -16,7 +17,7 @@ from ...sam2 import Preset, get_preset
 from ..recipe import Recipe
 from ..threads import threads
 from .engine import OnnxEngine
-from .folder import Identity, cache_root, cached_folder, check, install, shipped_folder, write_sidecar
+from .folder import Identity, cached_folder, check, install, shipped_folder, write_sidecar
 from .session import need, provider_of
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ def benchmark_cases(
     def name_of(case: BenchmarkCase) -> str:
         return cases.setdefault((case.recipe, case.isa), case).name
 
-    stems = [Path(path).stem for path in recipes]
+    stems = [Path(path).name.removesuffix(".toml") for path in recipes]  # "sam2.1-tiny" is a name, too
     given = [
         (stem if stems.count(stem) == 1 else str(path), load_recipe(path))
         for path, stem in zip(recipes, stems, strict=True)
