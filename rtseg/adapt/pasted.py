@@ -12,6 +12,7 @@ from .motion import Motion, Rng, affine_path, deformation, invert
 from .outlines import Outline, sample_outline
 from .training_video import DrawVideo, TrainingVideo
 
+DARK = 0.08  # mean brightness: parts of a picture that are darker are seldom pasted
 MIN_AREA = 0.004  # share of the image: an object that is smaller on the first frame is not prompted
 
 
@@ -82,5 +83,9 @@ def _region(
         return video, frame, object_id, None, ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
     width, height = video.size_wh
     radius = float(rng.uniform(0.15, 0.5)) * min(width, height)
-    center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
+    for _ in range(4):
+        u, v = rng.random(2)
+        if video.bright_tgg[frame, int(8 * v), int(8 * u)] > DARK:
+            break
+    center = (float(u * width), float(v * height))
     return video, frame, None, sample_outline(rng), center, radius

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ..base.types import Float32
 from .appearance import apply_color, apply_optics
+from .camera_faults import apply_faults
 from .clip_spec import ClipSpec
 from .correspondence import CELL, DUPLICATED, UNKNOWN
 from .outlines import signed_distance
 from .pasted import PastedObject
 from .training_video import FIRST_PASTED_ID, TrainingVideo
+from .veils import apply_veils
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,11 @@ def render_clips(specs: Sequence[ClipSpec], size: int, generator: torch.Generato
     canvas.cut_scenes()
     frames = [t for _ in specs for t in range(length)]
     appearances = [spec.appearance for spec in specs for _ in range(length)]
-    colored = apply_color(canvas.image_k3hw, appearances, frames)
-    canvas.image_k3hw = apply_optics(colored, appearances, generator)
+    image_k3hw = apply_color(canvas.image_k3hw, appearances, frames)
+    image_k3hw = apply_veils(image_k3hw, [spec.veils for spec in specs for _ in range(length)], frames)
+    canvas.image_k3hw = apply_optics(image_k3hw, appearances, generator)
     canvas.limit_field_of_view()
+    canvas.image_k3hw = apply_faults(canvas.image_k3hw, [spec.faults for spec in specs for _ in range(length)], frames)
     image_k3hw = (canvas.image_k3hw * 255).round_().to(torch.uint8)
     shape = (len(specs), length)
     return RenderedClips(*(t.unflatten(0, shape) for t in (image_k3hw, canvas.id_khw, canvas.surface_kgg4)))

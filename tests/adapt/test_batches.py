@@ -23,8 +23,9 @@ from .conftest import CPU, squares
 
 NOISE = torch.Generator(CPU)
 QUIET = Augmentation(
-    pasted=0.0, field_of_view=0.0, scene_cut=0.0, leave=0.0, duplicate=0.0, low_frame_rate=0.0, animated=0.0
-)
+    pasted=0.0, field_of_view=0.0, scene_cut=0.0, leave=0.0, duplicate=0.0, low_frame_rate=0.0, animated=0.0,
+    highlights=0.0, smoke=0.0, faults=0.0,
+)  # fmt: skip
 
 
 def test_a_batch_depends_on_seed_and_step_alone(clips: BatchSampler) -> None:
