@@ -14,6 +14,7 @@ from ..base.types import Float32
 from .motion import Rng
 
 LUMA = (0.299, 0.587, 0.114)
+GREY = 0.3  # probability that a clip is grey, as some endoscopes' recordings are
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,24 @@ class Appearance:
 
 def sample_appearance(rng: Rng, length: int, color_only: bool = False) -> Appearance:
     """A random appearance for `length` frames. `color_only` leaves out the effects of light and camera."""
-    gain = np.exp(rng.normal(0, 0.12, 3)) * np.exp(rng.normal(0, 0.15))
-    saturation = 0.0 if rng.random() < 0.25 else float(np.exp(rng.normal(0, 0.3)))
-    mix = saturation * np.eye(3) + (1 - saturation) * np.array([LUMA] * 3)
-    if not saturation and rng.random() < 0.7:
-        gain[:] = gain.mean()
-    elif rng.random() < 0.15:
-        mix = mix[rng.permutation(3)]
+    gain = np.exp(rng.normal(0, 0.12, 3)) * np.exp(rng.normal(0, 0.18))
+    kind = rng.random()
+    if kind < GREY:
+        mix = np.array([rng.dirichlet(20 * np.array(LUMA))] * 3)  # a camera's own idea of grey
+        if rng.random() < 0.7:
+            gain[:] = gain.mean()
+    else:
+        saturation = float(np.exp(rng.normal(0, 0.4)))
+        mix = saturation * np.eye(3) + (1 - saturation) * np.array([LUMA] * 3)
+        if kind < GREY + 0.12:
+            mix = mix[rng.permutation(3)]
+        elif kind < GREY + 0.3:
+            mix = _hue_turned(float(rng.uniform(-1, 1))) @ mix
+        elif kind < GREY + 0.5:
+            mix = mix + rng.normal(0, 0.12, (3, 3))
+            mix /= mix.sum(1, keepdims=True)
     color = (gain[:, None] * mix).astype(np.float32)
-    gamma = float(np.exp(rng.normal(0, 0.2 if color_only else 0.25)))
+    gamma = float(np.exp(rng.normal(0, 0.2 if color_only else 0.3)))
     if color_only:
         return Appearance(color, gamma, np.ones(length, np.float32))
     return Appearance(
@@ -54,9 +64,17 @@ def sample_appearance(rng: Rng, length: int, color_only: bool = False) -> Appear
         np.exp(rng.normal(0, 0.03, length)).astype(np.float32),
         (float(rng.uniform(0, 1)), float(rng.uniform(0, 1)), float(max(0.0, rng.normal(0.1, 0.3)))),
         float(max(0.0, rng.normal(-0.15, 0.2))),
-        float(rng.uniform(0.5, 1.3)) if rng.random() < 0.2 else 0.0,
+        float(rng.uniform(0.5, 2.0)) if rng.random() < 0.25 else 0.0,
         float(abs(rng.normal(0, 0.015))) if rng.random() < 0.5 else 0.0,
     )
+
+
+def _hue_turned(angle: float) -> np.ndarray:
+    """The matrix [3, 3] that turns colours about the grey axis by `angle` radians (Rodrigues)."""
+    axis = np.full(3, 3**-0.5)
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    turned = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return np.asarray(turned, np.float64)
 
 
 def apply_color(image_k3hw: Tensor, appearances: Sequence[Appearance], frame_k: Sequence[int]) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from ..base.types import Float32
 from .animation import animate
 from .appearance import Appearance, sample_appearance
+from .camera_faults import CameraFaults, sample_faults
 from .motion import (
     FAST,
     HANDHELD,
@@ -27,6 +28,7 @@ from .motion import (
 )
 from .pasted import PastedObject, sample_pasted
 from .training_video import DrawVideo, TrainingVideo
+from .veils import Veil, sample_highlights, sample_smoke
 
 MAX_PASTED = 4  # objects pasted over one clip at most
 
@@ -37,6 +39,7 @@ class ClipSpec:
 
     `view_t23` maps output pixels to the video's pixels. `field_of_view_t4`: center and radii of an endoscope's round
     image, in output widths; None without one. `scene_cut`: the video and frame that the last frame shows instead.
+    `veils`: smoke and highlights, from the back to the front. `faults`: those of the camera.
     """
 
     video: TrainingVideo
@@ -47,6 +50,8 @@ class ClipSpec:
     appearance: Appearance
     field_of_view_t4: Float32 | None
     scene_cut: tuple[TrainingVideo, int] | None
+    veils: tuple[Veil, ...]
+    faults: CameraFaults
 
     @property
     def frozen(self) -> bool:
@@ -64,6 +69,11 @@ class Augmentation:
     leave: float = 0.15  # a pasted object is out of the image for some frames
     duplicate: float = 0.25  # a pasted object is a copy of the one before it
     low_frame_rate: float = 0.2
+    highlights: float = 0.25
+    smoke: float = 0.12
+    faults: float = (
+        0.5  # motion blur, few pixels, interlacing or JPEG's blocks are drawn, each with its own probability
+    )
     animated: float = 0.6  # objects move by themselves where all frames show the same picture
 
 
@@ -100,7 +110,14 @@ def sample_clip(
         sample_appearance(rng, length),
         _field_of_view(rng, length) if rng.random() < probability.field_of_view else None,
         (elsewhere, int(rng.integers(len(elsewhere)))) if cut else None,
+        _veils(rng, length, probability),
+        sample_faults(rng, length) if rng.random() < probability.faults else CameraFaults(np.zeros((length, 2))),
     )
+
+
+def _veils(rng: Rng, length: int, probability: Augmentation) -> tuple[Veil, ...]:
+    veils = (sample_highlights(rng, length),) if rng.random() < probability.highlights else ()
+    return (*veils, sample_smoke(rng, length)) if rng.random() < probability.smoke else veils
 
 
 def _pasted(

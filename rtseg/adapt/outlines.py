@@ -16,6 +16,7 @@ from ..base.types import Float32
 from .motion import Rng
 
 WAVES = 6  # a blob's radius is constant plus this many cosines of the angle
+LEAST = 0.25  # the smallest radius of a blob in any direction
 SIDES = 8  # sides of a polygon at most
 
 
@@ -34,6 +35,19 @@ class Outline:
     wave_w: Float32
     phase_w: Float32
     aspect: float
+
+    @property
+    def reach(self) -> float:
+        """No point of the outline is farther from the center than this, along u or along v."""
+        angle_n = np.linspace(0, 2 * np.pi, 256, endpoint=False)
+        if self.blob:
+            waves_nw = np.arange(1, WAVES + 1) * angle_n[:, None] + self.phase_w
+            radius_n = np.maximum(1 + (self.wave_w * np.cos(waves_nw)).sum(1), LEAST)
+        else:  # along each direction, the nearest of the sides that are crossed
+            along_ns = np.stack([np.cos(angle_n), np.sin(angle_n)], 1) @ self.normal_s2.T
+            radius_n = np.where(along_ns > 1e-6, self.reach_s / np.maximum(along_ns, 1e-6), np.inf).min(1)
+        at_n2 = radius_n[:, None] * np.stack([np.cos(angle_n), np.sin(angle_n) / self.aspect], 1)
+        return 1.02 * float(np.abs(at_n2).max())
 
 
 def sample_outline(rng: Rng) -> Outline:
@@ -87,7 +101,7 @@ def _blob(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:
     radius_nhw = torch.ones_like(angle_nhw)
     for w in range(WAVES):
         radius_nhw += wave_nw[:, w, None, None] * torch.cos((w + 1) * angle_nhw + phase_nw[:, w, None, None])
-    return torch.linalg.vector_norm(uv_nhw2, dim=-1) - radius_nhw.clamp(min=0.25)
+    return torch.linalg.vector_norm(uv_nhw2, dim=-1) - radius_nhw.clamp(min=LEAST)
 
 
 def _polygon(outlines: list[Outline], uv_nhw2: Tensor) -> Tensor:

@@ -12,7 +12,13 @@ from .motion import Motion, Rng, affine_path, deformation, invert
 from .outlines import Outline, sample_outline
 from .training_video import DrawVideo, TrainingVideo
 
+DARK = 0.08  # mean brightness: parts of a picture that are darker are seldom pasted
+SOFT = 2  # pixels around an object that its soft edge may reach
+SPLINE_OVERSHOOT = 1.3  # a bicubic curve leaves the range of its values by less than this
 MIN_AREA = 0.004  # share of the image: an object that is smaller on the first frame is not prompted
+
+
+Window = tuple[slice, slice]  # rows and columns of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,28 @@ def sample_visible(rng: Rng, length: int, leave: float) -> np.ndarray:
     return visible_t
 
 
+def whole(size: int) -> Window:
+    """The window of the whole output."""
+    return slice(0, size), slice(0, size)
+
+
+def window_of(one: PastedObject, times: np.ndarray, size: int) -> Window | None:
+    """The rows and columns of the output that the object may cover on these frames; None if there are none.
+
+    `size` is the side of the output.
+    """
+    if not len(times):
+        return None
+    reach = one.radius * (one.outline.reach if one.outline else 1.0)
+    reach += SPLINE_OVERSHOOT * float(np.abs(one.deformation_t2hw[times]).max())
+    corner_n2 = np.array(one.center_xy) + reach * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    path_t23 = invert(one.map_t23[times])
+    out_tn2 = corner_n2 @ path_t23[:, :, :2].transpose(0, 2, 1) + path_t23[:, None, :, 2]
+    low, high = np.floor(out_tn2.min((0, 1))) - SOFT, np.ceil(out_tn2.max((0, 1))) + SOFT + 1
+    (x0, y0), (x1, y1) = (np.clip(ends, 0, size).astype(int).tolist() for ends in (low, high))
+    return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
+
+
 def _region(
     rng: Rng, others: DrawVideo
 ) -> tuple[TrainingVideo, int, int | None, Outline | None, tuple[float, float], float]:
@@ -82,5 +110,9 @@ def _region(
         return video, frame, object_id, None, ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
     width, height = video.size_wh
     radius = float(rng.uniform(0.15, 0.5)) * min(width, height)
-    center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
+    for _ in range(4):
+        u, v = rng.random(2)
+        if video.bright_tgg[frame, int(8 * v), int(8 * u)] > DARK:
+            break
+    center = (float(u * width), float(v * height))
     return video, frame, None, sample_outline(rng), center, radius

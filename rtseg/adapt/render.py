@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from ..base.types import Float32
 from .appearance import apply_color, apply_optics
+from .camera_faults import apply_faults
 from .clip_spec import ClipSpec
 from .correspondence import CELL, DUPLICATED, UNKNOWN
 from .outlines import signed_distance
-from .pasted import PastedObject
+from .pasted import PastedObject, Window, whole, window_of
 from .training_video import FIRST_PASTED_ID, TrainingVideo
+from .veils import apply_veils
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,17 @@ def render_clips(specs: Sequence[ClipSpec], size: int, generator: torch.Generato
     """Render clips of one length, `size` pixels square, on the device of `generator`, which draws the noise."""
     length = len(specs[0].frames_t)
     canvas = _Canvas(specs, size, generator.device)
-    for depth in range(max(len(spec.pasted) for spec in specs)):
-        canvas.paste(depth)
+    for n, spec in enumerate(specs):
+        for depth in range(len(spec.pasted)):
+            canvas.paste(n, depth)
     canvas.cut_scenes()
     frames = [t for _ in specs for t in range(length)]
     appearances = [spec.appearance for spec in specs for _ in range(length)]
-    colored = apply_color(canvas.image_k3hw, appearances, frames)
-    canvas.image_k3hw = apply_optics(colored, appearances, generator)
+    image_k3hw = apply_color(canvas.image_k3hw, appearances, frames)
+    image_k3hw = apply_veils(image_k3hw, [spec.veils for spec in specs for _ in range(length)], frames)
+    canvas.image_k3hw = apply_optics(image_k3hw, appearances, generator)
     canvas.limit_field_of_view()
+    canvas.image_k3hw = apply_faults(canvas.image_k3hw, [spec.faults for spec in specs for _ in range(length)], frames)
     image_k3hw = (canvas.image_k3hw * 255).round_().to(torch.uint8)
     shape = (len(specs), length)
     return RenderedClips(*(t.unflatten(0, shape) for t in (image_k3hw, canvas.id_khw, canvas.surface_kgg4)))
@@ -58,39 +64,54 @@ class _Canvas:
 
     def __init__(self, specs: Sequence[ClipSpec], size: int, device: torch.device) -> None:
         self.specs, self.size, self.length = specs, size, len(specs[0].frames_t)
-        view_k23 = np.concatenate([spec.view_t23 for spec in specs])
-        at_khw2 = _source_points(view_k23, np.concatenate([spec.deformation_t2hw for spec in specs]), size, device)
-        videos = [spec.video for spec in specs for _ in spec.frames_t]
-        frames = [int(t) for spec in specs for t in spec.frames_t]
-        self.image_k3hw, self.id_khw = _sample(list(zip(videos, frames, strict=True)), at_khw2)
-        frozen_k = torch.tensor([float(spec.frozen) for spec in specs for _ in spec.frames_t], device=device)
-        known_khw = _is_inside(videos, at_khw2) * frozen_k[:, None, None]
-        self.surface_kgg4 = _surface(known_khw, at_khw2, view_k23)
+        count, cells = len(specs) * self.length, len(range(CELL // 2, size, CELL))
+        self.image_k3hw = torch.empty(count, 3, size, size, device=device)
+        self.id_khw = torch.empty(count, size, size, device=device, dtype=torch.uint8)
+        self.surface_kgg4 = torch.empty(count, cells, cells, 4, device=device)
+        for n, spec in enumerate(specs):
+            self._paint(slice(n * self.length, (n + 1) * self.length), spec)
 
-    def paste(self, depth: int) -> None:
-        """Paste the object at one depth of each clip over its frames, with soft edges."""
-        rows = [
-            (n * self.length + t, spec.pasted[depth], t)
-            for n, spec in enumerate(self.specs)
-            if depth < len(spec.pasted)
-            for t in np.flatnonzero(spec.pasted[depth].visible_t).tolist()
-        ]
-        if not rows:
+    def _paint(self, rows: slice, spec: ClipSpec) -> None:
+        """Paint the frames of a clip's video."""
+        at_khw2 = _source_points(spec.view_t23, spec.deformation_t2hw, whole(self.size), self.size, self.id_khw.device)
+        if spec.frozen:
+            self.image_k3hw[rows], self.id_khw[rows] = _sample(spec.video, int(spec.frames_t[0]), at_khw2)
+        else:
+            for k, t, at_hw2 in zip(range(rows.start, rows.stop), spec.frames_t.tolist(), at_khw2, strict=True):
+                image, ids = _sample(spec.video, t, at_hw2[None])
+                self.image_k3hw[k], self.id_khw[k] = image[0], ids[0]
+        at_kgg2 = _cell_centers(at_khw2)
+        known_kgg = _is_inside(spec.video, at_kgg2) & spec.frozen
+        self.surface_kgg4[rows] = _surface(known_kgg, at_kgg2, spec.view_t23)
+
+    def paste(self, n: int, depth: int) -> None:
+        """Paste one object of a clip over its frames, with soft edges."""
+        one, device = self.specs[n].pasted[depth], self.id_khw.device
+        times = np.flatnonzero(one.visible_t)
+        window = window_of(one, times, self.size)
+        if window is None:
             return
-        picks, pasted, times = [k for k, _, _ in rows], [one for _, one, _ in rows], [t for _, _, t in rows]
-        map_k23 = np.stack([one.map_t23[t] for one, t in zip(pasted, times, strict=True)])
-        deformation_k2hw = np.stack([one.deformation_t2hw[t] for one, t in zip(pasted, times, strict=True)])
-        at_khw2 = _source_points(map_k23, deformation_k2hw, self.size, self.image_k3hw.device)
-        image, ids = _sample([(one.video, one.frame) for one in pasted], at_khw2)
-        image = apply_color(image, [one.appearance for one in pasted], times)
-        alpha_khw = _alpha(pasted, ids, at_khw2, _scales(map_k23))
+        rows, down, across = torch.from_numpy(times + n * self.length).to(device), *window
+        map_k23 = one.map_t23[times]
+        at_khw2 = _source_points(map_k23, one.deformation_t2hw[times], window, self.size, device)
+        image, ids = _sample(one.video, one.frame, at_khw2)
+        image = apply_color(image, [one.appearance] * len(times), times.tolist())
+        alpha_khw = _alpha(one, ids, at_khw2, _scales(map_k23))
         visible_khw = alpha_khw > 0.5
-        self.image_k3hw[picks] = torch.lerp(self.image_k3hw[picks], image, alpha_khw[:, None])
-        self.id_khw[picks] = torch.where(visible_khw, torch.full_like(ids, FIRST_PASTED_ID + depth), self.id_khw[picks])
-        code_k = torch.tensor([DUPLICATED if one.duplicated else 2.0 + depth for one in pasted], device=at_khw2.device)
-        surface_kgg4 = _surface(code_k[:, None, None].expand_as(alpha_khw), at_khw2, map_k23)
-        at_center_kgg1 = _cell_centers(visible_khw)[..., None]
-        self.surface_kgg4[picks] = torch.where(at_center_kgg1, surface_kgg4, self.surface_kgg4[picks])
+        self.image_k3hw[rows, :, down, across] = torch.lerp(
+            self.image_k3hw[rows, :, down, across], image, alpha_khw[:, None]
+        )
+        self.id_khw[rows, down, across] = self.id_khw[rows, down, across].masked_fill(
+            visible_khw, FIRST_PASTED_ID + depth
+        )
+        code = DUPLICATED if one.duplicated else 2.0 + depth
+        at_kgg2, visible_kgg = (_cell_centers(t_khw, (down.start, across.start)) for t_khw in (at_khw2, visible_khw))
+        surface = _surface(torch.full_like(at_kgg2[..., 0], code), at_kgg2, map_k23)
+        y, x = (-(-(side.start - CELL // 2) // CELL) for side in (down, across))
+        cells = np.s_[:, max(y, 0) : max(y, 0) + surface.shape[1], max(x, 0) : max(x, 0) + surface.shape[2]]
+        own = self.surface_kgg4[rows]
+        own[cells] = torch.where(visible_kgg[..., None], surface, own[cells])
+        self.surface_kgg4[rows] = own
 
     def cut_scenes(self) -> None:
         """Replace the last frame of the clips that have a scene cut."""
@@ -116,9 +137,10 @@ class _Canvas:
         self.surface_kgg4[rows] *= _cell_centers(inside_khw)[..., None]
 
 
-def _cell_centers(t_khw: Tensor) -> Tensor:
-    """The values at the center of each cell of the encoder's top map."""
-    return t_khw[:, CELL // 2 :: CELL, CELL // 2 :: CELL]
+def _cell_centers(t_khw: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
+    """The values at the center of each cell of the encoder's top map; `corner` (y, x) is where the window begins."""
+    first_y, first_x = ((CELL // 2 - begin) % CELL for begin in corner)
+    return t_khw[:, first_y::CELL, first_x::CELL]
 
 
 def _scales(map_k23: Float32) -> Float32:
@@ -126,68 +148,62 @@ def _scales(map_k23: Float32) -> Float32:
     return np.sqrt(np.abs(np.linalg.det(map_k23[:, :, :2]))).astype(np.float32)
 
 
-def _surface(code_khw: Tensor, at_khw2: Tensor, map_k23: Float32) -> Tensor:
+def _surface(code_kgg: Tensor, at_kgg2: Tensor, map_k23: Float32) -> Tensor:
     """The surface point at the center of each cell: surface code, x and y in its texture, texture pixels per cell."""
-    code, at = _cell_centers(code_khw), _cell_centers(at_khw2)
-    wide_k = torch.from_numpy(_scales(map_k23) * CELL).to(at)
-    return torch.stack((code.to(at), at[..., 0], at[..., 1], wide_k[:, None, None].expand_as(code)), -1)
+    wide_k = torch.from_numpy(_scales(map_k23) * CELL).to(at_kgg2)
+    wide_kgg = wide_k[:, None, None].expand_as(code_kgg)
+    return torch.stack((code_kgg.to(at_kgg2), at_kgg2[..., 0], at_kgg2[..., 1], wide_kgg), -1)
 
 
-def _source_points(map_k23: Float32, deformation_k2hw: Float32, size: int, device: torch.device) -> Tensor:
-    """The point (x, y) of the source, in pixels, that each output pixel shows: [k, S, S, 2]."""
-    map_k23t, shifts = torch.from_numpy(map_k23).to(device), torch.from_numpy(deformation_k2hw).to(device)
-    y_hw, x_hw = torch.meshgrid(*2 * [torch.arange(size, device=device, dtype=torch.float32)], indexing="ij")
-    xy1_n3 = torch.stack((x_hw, y_hw, torch.ones_like(x_hw)), -1).view(1, -1, 3)
-    at_khw2 = (xy1_n3 @ map_k23t.transpose(1, 2)).view(len(map_k23t), size, size, 2)
-    deformed = [k for k in range(len(deformation_k2hw)) if deformation_k2hw[k].any()]
-    if deformed:
-        shift = F.interpolate(shifts[deformed], size=(size, size), mode="bicubic", align_corners=True)
-        at_khw2[deformed] += shift.permute(0, 2, 3, 1)
-    return at_khw2
+def _source_points(
+    map_k23: Float32, deformation_k2gg: Float32, window: Window, size: int, device: torch.device
+) -> Tensor:
+    """The point (x, y) of the source, in pixels, that each output pixel of a window shows: [k, h, w, 2]."""
+    map_k23t = torch.from_numpy(map_k23).to(device)
+    y_h, x_w = (torch.arange(side.start, side.stop, device=device, dtype=torch.float32) for side in window)
+    of_row_k2h = map_k23t[:, :, 1, None] * y_h + map_k23t[:, :, 2, None]
+    at_k2hw = (map_k23t[:, :, 0, None] * x_w)[:, :, None] + of_row_k2h[..., None]
+    if deformation_k2gg.any():
+        weight_sg = _spline(size, deformation_k2gg.shape[-1]).to(device)
+        shift_k2gg = torch.from_numpy(deformation_k2gg).to(device)
+        at_k2hw = at_k2hw + weight_sg[window[0]] @ shift_k2gg @ weight_sg[window[1]].T
+    return at_k2hw.permute(0, 2, 3, 1)
 
 
-def _sample(views: Sequence[tuple[TrainingVideo, int]], at_khw2: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample one frame of a video per row at its points: images [k, 3, S, S] in 0..1, and ids uint8 [k, S, S]."""
-    sizes = torch.tensor([v.size_wh for v, _ in views], device=at_khw2.device, dtype=torch.float32)
-    width, height = (max(v.size_wh[axis] for v, _ in views) for axis in (0, 1))
-    source_k4hw = at_khw2.new_zeros(len(views), 4, height, width)
-    for k, (video, t) in enumerate(views):
-        w, h = video.size_wh
-        source_k4hw[k, :3, :h, :w] = video.image_t3hw[t]
-        source_k4hw[k, 3, :h, :w] = video.ids_thw[t]
-    last_k112 = (sizes - 1)[:, None, None]
+@lru_cache(16)
+def _spline(size: int, cells: int) -> Tensor:
+    """The weights [size, cells] that interpolate a row of `cells` values to `size` places, as bicubic interpolation."""
+    return F.interpolate(torch.eye(cells)[None, None], size=(size, cells), mode="bicubic", align_corners=True)[0, 0]
+
+
+def _sample(video: TrainingVideo, frame: int, at_khw2: Tensor) -> tuple[Tensor, Tensor]:
+    """One frame of a video, sampled at the points of k pictures: images [k, 3, h, w] in 0..1, and ids [k, h, w]."""
+    count, height, width = at_khw2.shape[:3]
+    last_2 = torch.tensor(video.size_wh, device=at_khw2.device, dtype=torch.float32) - 1
     # Reflection has the period 2 * last; folding maps every coordinate into 0..last.
-    folded = last_k112 - (at_khw2.abs() % (2 * last_k112) - last_k112).abs()
-    grid_khw2 = folded / torch.tensor([width - 1, height - 1], device=at_khw2.device) * 2 - 1
-    image = F.grid_sample(source_k4hw[:, :3], grid_khw2, mode="bilinear", align_corners=True)
-    ids = F.grid_sample(source_k4hw[:, 3:], grid_khw2, mode="nearest", align_corners=True)
-    return image.mul_(1 / 255), ids[:, 0].to(torch.uint8)
+    folded = last_2 - (at_khw2.abs() % (2 * last_2) - last_2).abs()
+    grid_1nw2 = (folded * (2 / last_2) - 1).reshape(1, count * height, width, 2)
+    source_13hw = video.image_t3hw[frame][None].float() / 255
+    image_13nw = F.grid_sample(source_13hw, grid_1nw2, mode="bilinear", align_corners=True)
+    x_khw, y_khw = folded.round_().long().unbind(-1)
+    return image_13nw[0].unflatten(1, (count, height)).transpose(0, 1), video.ids_thw[frame][y_khw, x_khw]
 
 
-def _alpha(pasted: Sequence[PastedObject], ids_khw: Tensor, at_khw2: Tensor, scale_k: Float32) -> Tensor:
-    """The share of each pixel that the pasted object covers, 0..1, [k, S, S]."""
-    device, alpha_khw = at_khw2.device, torch.empty_like(at_khw2[..., 0])
-    cut_out = [k for k, one in enumerate(pasted) if one.outline is None]
-    if cut_out:
-        id_k = torch.tensor([pasted[k].object_id for k in cut_out], device=device)
-        in_video_khw = _is_inside([pasted[k].video for k in cut_out], at_khw2[cut_out])
-        inside_khw = (ids_khw[cut_out] == id_k[:, None, None]) & in_video_khw
-        alpha_khw[cut_out] = F.avg_pool2d(inside_khw.float(), 3, 1, 1)
-    outlined = [k for k, one in enumerate(pasted) if one.outline is not None]
-    if outlined:
-        center = torch.tensor([pasted[k].center_xy for k in outlined], device=device)[:, None, None]
-        radius = torch.tensor([pasted[k].radius for k in outlined], device=device)[:, None, None]
-        outlines = [o for k in outlined if (o := pasted[k].outline)]
-        distance = signed_distance(outlines, (at_khw2[outlined] - center) / radius[..., None])
-        pixels_per_unit = radius / torch.from_numpy(scale_k[outlined]).to(device)[:, None, None]
-        alpha_khw[outlined] = (0.5 - distance * pixels_per_unit).clamp(0, 1)
-    return alpha_khw
+def _alpha(one: PastedObject, ids_khw: Tensor, at_khw2: Tensor, scale_k: Float32) -> Tensor:
+    """The share of each pixel that the pasted object covers, 0..1, [k, h, w]."""
+    if one.outline is None:
+        inside_khw = (ids_khw == one.object_id) & _is_inside(one.video, at_khw2)
+        return F.avg_pool2d(inside_khw[:, None].float(), 3, 1, 1)[:, 0]
+    center_2 = torch.tensor(one.center_xy, device=at_khw2.device)
+    distance_khw = signed_distance([one.outline] * len(at_khw2), (at_khw2 - center_2) / one.radius)
+    pixels_per_unit_k = torch.from_numpy(one.radius / scale_k).to(at_khw2.device)
+    return (0.5 - distance_khw * pixels_per_unit_k[:, None, None]).clamp(0, 1)
 
 
-def _is_inside(videos: Sequence[TrainingVideo], at_khw2: Tensor) -> Tensor:
-    """Whether each point is inside its video's frame, and not in a reflection of it."""
-    last = torch.tensor([video.size_wh for video in videos], device=at_khw2.device)[:, None, None] - 1
-    return ((at_khw2 >= 0) & (at_khw2 <= last)).all(-1)
+def _is_inside(video: TrainingVideo, at_khw2: Tensor) -> Tensor:
+    """Whether each point is inside the video's frame, and not in a reflection of it."""
+    last_2 = torch.tensor(video.size_wh, device=at_khw2.device) - 1
+    return ((at_khw2 >= 0) & (at_khw2 <= last_2)).all(-1)
 
 
 def _whole_frame(video: TrainingVideo, frame: int, size: int) -> Tensor:

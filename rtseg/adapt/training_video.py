@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.errors import ConfigError
@@ -23,6 +24,7 @@ from ..data.dataset import Sequence
 from ..grab import open_source
 
 STILL_AREAS = 0.004, 0.5  # the smallest and the largest share of a still that a region covers to be an object
+BLACK = 20  # grey levels: the mean of what is no part of an endoscope's picture is lower
 FIRST_PASTED_ID = 200  # the first id of objects pasted over a video; the video's own objects have lower ids
 
 
@@ -54,6 +56,12 @@ class TrainingVideo:
         """The share of the image that each id covers on each frame, float [T, 256]."""
         count_t256 = [torch.bincount(ids_hw.flatten(), minlength=256) for ids_hw in self.ids_thw]
         return (torch.stack(count_t256).float() / self.ids_thw[0].numel()).cpu().numpy()
+
+    @cached_property
+    def bright_tgg(self) -> np.ndarray:
+        """The mean brightness in cells of the picture, 0 to 1, [T, 8, 8]."""
+        cells = [F.adaptive_avg_pool2d(image_3hw.float().mean(0)[None], 8)[0] for image_3hw in self.image_t3hw]
+        return (torch.stack(cells) / 255).cpu().numpy()
 
     def host(self, frame: int) -> ImageU8:
         """The ids of one frame, uint8 [H, W], as a numpy array."""
@@ -124,6 +132,10 @@ def read_texture(path: Path, short_side: int, every: int = 1, stills: bool = Fal
         images = [
             _downscaled(frame.image_hwc, short_side, cv2.INTER_AREA) for frame in source if frame.seq % every == 0
         ]
+    if stills:
+        images = [image for image in images if image.mean() > BLACK]
+    if not images:
+        raise ConfigError(f"{path}: every picture is black; expected some to show something")
     ids = [np.zeros(image.shape[:2], np.uint8) for image in images]
     return _by_size(path.name, images, ids) if stills else [_video(path.name, images, ids)]
 
@@ -131,8 +143,21 @@ def read_texture(path: Path, short_side: int, every: int = 1, stills: bool = Fal
 def _by_size(name: str, images: list[ImageU8], ids: list[ImageU8]) -> list[TrainingVideo]:
     """Stills as a video for each size of them."""
     sizes = [ids_hw.shape for ids_hw in ids]
-    rows = [[k for k, own in enumerate(sizes) if own == size] for size in dict.fromkeys(sizes)]
-    return [_video(name, [images[k] for k in row], [ids[k] for k in row], stills=True) for row in rows]
+    made = []
+    for size in dict.fromkeys(sizes):
+        own = [k for k, other in enumerate(sizes) if other == size]
+        seen = _without_frame([images[k] for k in own])
+        made.append(_video(name, [images[k][seen] for k in own], [ids[k][seen] for k in own], stills=True))
+    return made
+
+
+def _without_frame(images: list[ImageU8]) -> tuple[slice, slice]:
+    """The rows and columns without the black frame that all of these pictures have, if they have one."""
+    bright_hw = np.stack(images).mean((0, 3)) > BLACK
+    rows, columns = (np.flatnonzero(bright_hw.mean(axis) > 0.5) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return np.s_[:], np.s_[:]
+    return np.s_[rows[0] : rows[-1] + 1], np.s_[columns[0] : columns[-1] + 1]
 
 
 def _video(name: str, images: list[ImageU8], ids: list[ImageU8], stills: bool = False) -> TrainingVideo:

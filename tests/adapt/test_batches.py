@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from rtseg.adapt import render
 from rtseg.adapt.appearance import Appearance
 from rtseg.adapt.batches import BatchSampler, Prefetcher, VideoSource, uniform
 from rtseg.adapt.clip_spec import Augmentation, ClipSpec, sample_clip
 from rtseg.adapt.motion import affine, invert
 from rtseg.adapt.outlines import sample_outline, signed_distance
-from rtseg.adapt.pasted import MIN_AREA
+from rtseg.adapt.pasted import MIN_AREA, whole, window_of
 from rtseg.adapt.render import _sample, _source_points, render_clips
 from rtseg.adapt.training_video import TrainingVideo
 
@@ -23,8 +24,9 @@ from .conftest import CPU, squares
 
 NOISE = torch.Generator(CPU)
 QUIET = Augmentation(
-    pasted=0.0, field_of_view=0.0, scene_cut=0.0, leave=0.0, duplicate=0.0, low_frame_rate=0.0, animated=0.0
-)
+    pasted=0.0, field_of_view=0.0, scene_cut=0.0, leave=0.0, duplicate=0.0, low_frame_rate=0.0, animated=0.0,
+    highlights=0.0, smoke=0.0, faults=0.0,
+)  # fmt: skip
 
 
 def test_a_batch_depends_on_seed_and_step_alone(clips: BatchSampler) -> None:
@@ -88,8 +90,8 @@ def test_sampling_agrees_with_opencv() -> None:
     """The same warp by `cv2.warpAffine`, reflection beyond the edge included."""
     video = squares(0)
     map_23 = affine((50, 40), (30, 36), (0.55, 0.6), 0.3)
-    at_khw2 = _source_points(invert(map_23[None]), np.zeros((1, 2, 5, 5), np.float32), 64, CPU)
-    picture, ids = _sample([(video, 0)], at_khw2)
+    at_khw2 = _source_points(invert(map_23[None]), np.zeros((1, 2, 5, 5), np.float32), whole(64), 64, CPU)
+    picture, ids = _sample(video, 0, at_khw2)
     image_hwc = np.ascontiguousarray(video.image_t3hw[0].permute(1, 2, 0).numpy())
     expected = cv2.warpAffine(image_hwc, map_23, (64, 64), borderMode=cv2.BORDER_REFLECT_101)
     got = (picture[0] * 255).permute(1, 2, 0).numpy()
@@ -107,6 +109,22 @@ def test_small_and_large_sources_share_a_batch() -> None:
     together, alone = render_clips(specs, 64, NOISE), render_clips(specs[:1], 64, NOISE)
     assert (together.image_nt3hw[0].int() - alone.image_nt3hw[0].int()).abs().max() <= 1
     assert torch.equal(together.id_nthw[0], alone.id_nthw[0])
+
+
+def test_only_the_window_of_a_pasted_object_is_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is smaller than the picture, and nothing of the object is outside of it."""
+    video, rng = squares(0), np.random.default_rng(2)
+    specs = [sample_clip(rng, video, uniform([squares(1)]), 3, 96, replace(QUIET, pasted=1.0)) for _ in range(12)]
+    windows = [window_of(one, np.arange(3), 96) for spec in specs for one in spec.pasted]
+    shares = [(y.stop - y.start) * (x.stop - x.start) / 96**2 for y, x in filter(None, windows)]
+    assert np.mean(shares) < 0.6
+    made = render_clips(specs, 96, NOISE)
+    monkeypatch.setattr(render, "window_of", lambda one, times, size: whole(size))
+    full = render_clips(specs, 96, NOISE)
+    assert torch.equal(made.id_nthw, full.id_nthw)
+    assert (made.surface_ntgg4 - full.surface_ntgg4).abs().max() < 1e-2
+    monkeypatch.setattr(render, "window_of", lambda one, times, size: (slice(0, 20), slice(0, 20)))
+    assert not torch.equal(render_clips(specs, 96, NOISE).id_nthw, full.id_nthw)
 
 
 def test_a_field_of_view_hides_objects_and_image() -> None:
