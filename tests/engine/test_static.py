@@ -26,7 +26,14 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max() / b.detach().abs().max())
 
 
-NETWORKS = ["sam2.1-tiny", "nano", "sam2-small", pytest.param(LITE, id="lite"), pytest.param(LITE_3, id="lite-3"), pytest.param(EDGE, id="edge")]
+NETWORKS = [
+    "sam2.1-tiny",
+    "nano",
+    "sam2-small",
+    pytest.param(LITE, id="lite"),
+    pytest.param(LITE_3, id="lite-3"),
+    pytest.param(EDGE, id="edge"),
+]
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
