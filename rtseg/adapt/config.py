@@ -25,7 +25,7 @@ FEATURES = "features"  # the loss of a phase that trains the image encoder on a 
 RATES = "two learning rates from 0 to 1: at the start and at the end of the phase"
 
 # Fields that came after the first networks were trained: part of a fingerprint where they are not at their default.
-LATER = {"trunk", "levels", "match_dim", "perceiver", "trunk_rate", "singles", "stills"}
+LATER = {"trunk", "levels", "match_dim", "perceiver", "trunk_rate", "coarse_only", "singles", "stills"}
 
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1e6)]
@@ -70,7 +70,8 @@ class Phase:
 
     The learning rate changes linearly from `lr[0]` to `lr[1]`. `clips_cuda` replaces `clips` on a GPU, which takes them
     in micro-batches if they do not fit into its memory at once. The trunk's learning rate is `trunk_rate` times that of
-    the rest; with 0 the trunk is frozen, and steps are faster.
+    the rest; with 0 the trunk is frozen, and steps are faster. With `coarse_only` only its blocks at stride 16 and 32
+    learn (of a convolutional trunk), which is nearly as fast.
     """
 
     steps: Count
@@ -83,6 +84,7 @@ class Phase:
     loss: Annotated[str, one_of((*LOSSES, FEATURES))] = "from-scratch"
     singles: Unit = 0.0
     trunk_rate: Unit = 1.0
+    coarse_only: bool = False
 
     def batch_size(self, step: int, clips: int) -> tuple[int, int]:
         """(clips, frames of each) of a step that has `clips` clips of `length` frames, or as many single pictures.

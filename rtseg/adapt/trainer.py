@@ -20,6 +20,7 @@ from ..base.errors import ConfigError, EngineError
 from ..base.files import file_sha256
 from ..engine import find_weights
 from ..sam2 import Sam2, get_preset, load_weights
+from ..sam2.efficientnet_lite import EfficientNetLite
 from .batches import Batch, BatchSampler, Prefetcher
 from .checkpoint import Checkpoint, WeightAverage, export
 from .config import FEATURES, Phase, Teacher, TrainConfig
@@ -168,6 +169,14 @@ class Trainer:
             target = self.teacher.encode_image(image_nchw)
         return features_loss(self.net.encode_image(image_nchw), target), {}
 
+    def _freeze_trunk(self) -> None:
+        """Let the blocks of the trunk learn that the phase asks for."""
+        trunk, phase = self.net.image_encoder.trunk, self.phase
+        trunk.requires_grad_(phase.trunk_rate > 0)
+        if phase.coarse_only and isinstance(trunk, EfficientNetLite):
+            trunk.stem.requires_grad_(False)
+            trunk.blocks[: trunk.stage_ends[1] + 1].requires_grad_(False)
+
     def _gradients(self, batch: Batch, micro_batch: int) -> dict[str, Tensor]:
         """Accumulate the gradients of a batch over micro-batches of this many clips. Returns the means to log.
 
@@ -176,7 +185,7 @@ class Trainer:
         """
         self.optimizer.zero_grad()
         self.net.train()
-        self.net.image_encoder.trunk.requires_grad_(self.phase.trunk_rate > 0)
+        self._freeze_trunk()
         parts, totals = batch.split(micro_batch), dict[str, Tensor]()
         counts = [len(p.image_ntchw) if self.teacher else len(p.clip_b) for p in parts]
         weights: dict[str, float] = {}  # the number of objects, or clips, in each logged total
