@@ -191,5 +191,5 @@ class Sizes:
         p, bn = self.preset, self.objects * self.cells
         seen = self.objects * (self.slots * self.tokens + self.pointers * p.pointer_tokens)
         encode = 13 * 16 * self.cells * p.embed_dim if p.trunk == HIERA else self._conv_peak()
-        layer = bn * (2 * p.attention_ffn + 4 * p.dim)
+        layer = bn * (2 * p.attention_ffn + 8 * p.dim) + 2 * seen * p.dim
         return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, layer, 13 * bn * p.dim + 256 * bn))
