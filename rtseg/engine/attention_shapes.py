@@ -56,7 +56,16 @@ def attention_shapes(preset: Preset, image_size: int, slots: int, pointers: int)
     among = AttentionShape("decode", 1, heads, TOKENS, TOKENS, p.dim // heads, p.dim // heads)
     see = AttentionShape("decode", 1, heads, TOKENS, n, narrow, narrow)
     tell = AttentionShape("decode", 1, heads, n, TOKENS, narrow, narrow)
-    return [*_encoder(p, image_size), *(own, cross) * p.attention_layers, among, *(see, tell) * 2, see]
+    return [
+        *_encoder(p, image_size), *(own, cross) * p.attention_layers, among, *(see, tell) * 2, see, *_perceiver(p, n)
+    ]  # fmt: skip
+
+
+def _perceiver(p: Preset, cells: int) -> list[AttentionShape]:
+    """The global latents read the cells, and then one another, in two layers."""
+    latents, m = p.perceiver**2, p.memory_dim
+    keys = (cells, latents) * 2 if p.perceiver else ()
+    return [AttentionShape("remember", 1, 1, latents, n, m, m) for n in keys]
 
 
 def _encoder(p: Preset, image_size: int) -> Iterator[AttentionShape]:

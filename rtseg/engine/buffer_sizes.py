@@ -16,9 +16,11 @@ CONV_TRUNKS = {  # weights of a trunk with 3 levels and with 4
     "efficientnet-lite0": (692_688, 2_336_304),
     "efficientnet-lite1": (977_872, 3_095_152),
     "efficientnet-lite2": (1_149_128, 3_617_224),
+    "repvit-m1": (2_601_256, 4_682_056),
 }
-# Numbers for each pixel at stride 2 that EfficientNet-Lite holds at once: 96 channels, and their padded copy.
-LITE_PEAK = 232
+# Numbers for each pixel at stride 2 that a trunk holds at once. EfficientNet-Lite: 96 channels, and their padded copy;
+# RepViT: two maps of 24 channels at stride 2, and what stride 4 begins with.
+LITE_PEAK, REPVIT_PEAK = 232, 84
 
 
 def _linear(a: int, b: int) -> int:
@@ -69,7 +71,14 @@ def _memory(p: Preset) -> int:
     fuser = 2 * (50 * d + 2 * d + _linear(d, 4 * d) + _linear(4 * d, d) + d)
     count = p.attention_layers * layer + 2 * d + mask + _linear(d, d) + fuser + _linear(d, m)
     count += 17 + 3 * _linear(d, d) + p.num_maskmem * m + 3 * d
+    count += _perceiver(p) if p.perceiver else 0
     return count + (_linear(d, m) if p.pointer_time else 0) + (m if p.no_object_in_memory else 0)
+
+
+def _perceiver(p: Preset) -> int:
+    m = p.memory_dim
+    layer = 2 * 4 * m * m + 6 * m + 2 * (8 * m * m + 2 * m)  # two attentions with three norms, two MLPs with one each
+    return 2 * p.perceiver**2 * m + 2 * layer + 2 * m
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +132,32 @@ class Sizes:
 
         `rows` is the bytes of a number in the rows of the slots (None: `stream`).
         """
-        p, n = self.preset, self.cells
-        slots = n * p.dim * p.num_maskmem * p.attention_layers * (rows or self.stream)
-        return slots + self.stream * (n * p.dim * (p.attention_layers + 4) + 16 * n * p.embed_dim)
+        p, n, t = self.preset, self.cells, self.tokens
+        slots = t * p.dim * p.num_maskmem * p.attention_layers * (rows or self.stream)
+        # Of a perceiver: the rotation of its latents, and what positions add to keys and values in two layers.
+        latents = 2 * t * p.dim + 4 * n * p.memory_dim if p.perceiver else 0
+        return slots + self.stream * (t * p.dim * p.attention_layers + 4 * n * p.dim + latents + 16 * n * p.embed_dim)
 
     def network(self) -> int:
         """The plain network in fp32 with its tables, which an engine keeps beside the static one for prompts."""
-        p, n = self.preset, self.cells
-        return 4 * (parameters(p) + n * (4 * p.dim + p.memory_dim + 16 * p.embed_dim))
+        p, n, t = self.preset, self.cells, self.tokens
+        latents = 2 * t * p.dim + n * p.memory_dim if p.perceiver else 0
+        return 4 * (parameters(p) + t * p.memory_dim + latents + n * (4 * p.dim + 16 * p.embed_dim))
 
     def encode(self) -> int:
         """Queries, keys and values at stride 4, and their copy by windows, in the block that doubles the channels; or
         what a convolutional trunk holds at stride 2.
         """
         if self.preset.trunk != HIERA:
-            return 64 * self.cells * LITE_PEAK * self.product
+            return self._conv_peak() * self.product
         side, window = self.image_size // 4, self.preset.windows[0]
         filled = (-(-side // window) * window) ** 2 / side**2
         unit = 16 * self.cells * self.preset.embed_dim
         return int(unit * (6 * self.product + 6 * filled * self.product + 3.5 * self.stream))
+
+    def _conv_peak(self) -> int:
+        """The most numbers that a convolutional trunk holds at once, at stride 2."""
+        return 64 * self.cells * (REPVIT_PEAK if self.preset.trunk == "repvit-m1" else LITE_PEAK)
 
     def attend(self) -> int:
         """The keys, and either their sum with the slots' rows or a layer's MLP."""
@@ -160,10 +176,10 @@ class Sizes:
 
     def remember(self) -> int:
         """The new keys while they are rotated, or the MLP of the fuser's layers beside the mask."""
-        p, bn = self.preset, self.objects * self.cells
-        keys = 4 * p.attention_layers * p.dim * self.stream
-        mixing = 8 * p.dim * self.product + 4 * p.dim * self.stream + 4 * 256
-        return bn * max(keys, mixing)
+        p = self.preset
+        keys = self.tokens * 4 * p.attention_layers * p.dim * self.stream
+        mixing = self.cells * (8 * p.dim * self.product + 4 * p.dim * self.stream + 4 * 256)
+        return self.objects * max(keys, mixing)
 
     def step(self) -> int:
         """The most that a tracked frame needs at once beside its inputs."""
@@ -173,6 +189,7 @@ class Sizes:
     def plain(self) -> int:
         """The same for the plain network, which is fp32 between its products and projects all keys in every layer."""
         p, bn = self.preset, self.objects * self.cells
-        seen = self.objects * (self.slots * self.cells + self.pointers * p.pointer_tokens)
-        encode = 13 * 16 * self.cells * p.embed_dim if p.trunk == HIERA else 64 * self.cells * LITE_PEAK
-        return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, 13 * bn * p.dim + 256 * bn))
+        seen = self.objects * (self.slots * self.tokens + self.pointers * p.pointer_tokens)
+        encode = 13 * 16 * self.cells * p.embed_dim if p.trunk == HIERA else self._conv_peak()
+        layer = bn * (2 * p.attention_ffn + 8 * p.dim) + 2 * seen * p.dim
+        return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, layer, 13 * bn * p.dim + 256 * bn))

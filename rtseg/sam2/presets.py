@@ -109,12 +109,12 @@ class Preset:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all fields; of those that came after `pointer_time`, of those that are not at their default."""
-        later, said = False, []
+        later, parts = False, []
         for one in fields(self):
             if not later or getattr(self, one.name) != one.default:
-                said.append(f"{one.name}={getattr(self, one.name)!r}")
+                parts.append(f"{one.name}={getattr(self, one.name)!r}")
             later = later or one.name == "pointer_time"
-        return hashlib.sha256(f"Preset({', '.join(said)})".encode()).hexdigest()
+        return hashlib.sha256(f"Preset({', '.join(parts)})".encode()).hexdigest()
 
     @property
     def pointer_tokens(self) -> int:

@@ -92,7 +92,7 @@ def measured(sizes: Sizes, precision: str) -> dict[str, int]:
     with torch.device("meta"), torch.inference_mode():
         net = Sam2(sizes.preset, sizes.image_size).eval().bake()
         static = StaticNetwork(net, Fused(products)).precise(products, stream)
-        p, n = net.preset, net.grid**2
+        p, n = net.preset, net.preset.memory_tokens(net.grid)
         found = {
             "weights": sum(x.numel() * x.element_size() for x in static.parameters()),
             "tables": sum(x.numel() * x.element_size() for x in static.buffers()),
@@ -131,7 +131,7 @@ OTHERS = [
 @pytest.mark.parametrize("preset", [*PRESETS.values(), *OTHERS], ids=lambda preset: str(preset.name))
 def test_the_weights_of_each_network(preset: Preset) -> None:
     with torch.device("meta"):
-        net = Sam2(preset, 64)
+        net = Sam2(preset, 256)
     assert parameters(preset) == sum(x.numel() for x in net.parameters())
 
 
@@ -150,6 +150,7 @@ CASES = [
     ("nano", 320, 4, "bf16"),
     (LITE, 320, 4, "bf16"),
     (LITE, 512, 1, "fp32"),
+    ("edgetam", 1024, 3, "bf16"),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
 ]
 
@@ -172,7 +173,13 @@ def test_what_the_network_holds(network: str | Preset, size: int, objects: int, 
 
 @pytest.mark.parametrize(
     ("preset", "size", "objects"),
-    [(get_preset("sam2.1-tiny"), 1024, 3), (get_preset("nano"), 320, 4), (LITE, 320, 4), (LITE, 512, 1)],
+    [
+        (get_preset("sam2.1-tiny"), 1024, 3),
+        (get_preset("nano"), 320, 4),
+        (get_preset("edgetam"), 512, 2),
+        (LITE, 320, 4),
+        (LITE, 512, 1),
+    ],
 )
 def test_what_the_plain_network_holds(preset: Preset, size: int, objects: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
@@ -183,7 +190,8 @@ def test_what_the_plain_network_holds(preset: Preset, size: int, objects: int, m
         net = Sam2(sizes.preset, size).eval().bake()
         net.tokenizer.cells = net.tokenizer.cells.to("meta")
         image, most = torch.rand(1, 3, size, size), 0
-        maps = [Remembered(torch.zeros(net.preset.memory_dim, net.grid, net.grid)) for _ in range(5)]
+        shape = net.preset.memory_shape(net.grid)
+        maps = [Remembered(torch.zeros(net.preset.memory_dim, *shape)) for _ in range(5)]
         recall = Recall(tuple(maps), tuple(range(5)), torch.zeros(19, net.preset.dim), tuple(range(19)))
         with Held() as held:
             features = net.encode_image(image)
