@@ -61,15 +61,21 @@ def recognise(path: Path) -> Recognised:
     _refuse_others(path)
     state = read_state(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    fits = [_fit(name, shapes) for name in PRESETS]
-    presets = tuple(fit.preset for fit in fits if not fit.first)
-    if not presets:
-        raise WeightsError(f"{path}: {_nearest(fits, shapes)}")
+    presets = presets_of(shapes, path)
     _check_finite(path, presets[0], state)
     sha256 = file_sha256(path)
     known = [entry.name for entry in read_table().entries.values() if entry.sha256 == sha256]
     count = sum(tensor.numel() for tensor in state.values())
     return Recognised(path, sha256, known[0] if known else "", presets, len(state), count)
+
+
+def presets_of(shapes: Shapes, path: Path) -> tuple[str, ...]:
+    """All presets whose network has tensors of these names and shapes, which are those of the file `path`."""
+    fits = [_fit(name, shapes) for name in PRESETS]
+    presets = tuple(fit.preset for fit in fits if not fit.first)
+    if not presets:
+        raise WeightsError(f"{path}: {_nearest(fits, shapes)}")
+    return presets
 
 
 @cache
