@@ -22,6 +22,7 @@ from ...sam2 import PRESETS, Preset, Sam2
 from ...sam2.weights import read_state
 from .table import read_table
 
+SIZE = 1024  # px at which every network can be made; its tensors are the same at all sizes
 MAX_HEADER = 1 << 26  # bytes of the header of a safetensors file
 
 Shapes = dict[str, tuple[int, ...]]
@@ -81,7 +82,7 @@ def presets_of(shapes: Shapes, path: Path) -> tuple[str, ...]:
 @cache
 def _shapes(preset: Preset) -> Shapes:
     with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in Sam2(preset, 64).state_dict().items()}
+        return {key: tuple(tensor.shape) for key, tensor in Sam2(preset, SIZE).state_dict().items()}
 
 
 def _fit(name: str, shapes: Shapes) -> _Fit:
