@@ -104,7 +104,7 @@ WEIGHTS = Verb(
             "what network a file of weights is of, and whether it is whole",
             example="rtseg weights check edgetam.pt",
             run=_check_weights,
-            options=(option("file", type=path, metavar="FILE", help="a .pt or .safetensors"),),
+            options=(option("file", type=path, metavar="FILE", help="a .pt or .safetensors, or a name of weights"),),
         ),
     ),
 )

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..base.cache import cache_root
+from ..base.documents import is_file
 from ..base.terminal import bytes_bar
 from ..base.verb import Result, UsageError
+from ..engine import find_weights
 from ..engine.catalogue import fetch, find_cached, read_table, take_file
 
 
@@ -43,12 +45,14 @@ def get_weights(name: str, source: Path | None, accepted: str, force: bool) -> R
 
 
 def check_weights(file: Path) -> Result:
-    """What network a file of weights is of, and which of the published ones it is."""
+    """What network a file of weights is of, and which of the published ones it is. A name is that of a cached file."""
     from ..engine.runtimes import torch_for
 
     torch_for("rtseg weights check")
     from ..engine.catalogue.recognise import recognise
 
+    if not is_file(file) and str(file) in read_table().entries:
+        file = find_weights(str(file))
     found = recognise(file)
     return {
         "ok": True,

@@ -118,15 +118,20 @@ def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> 
     return made
 
 
-def is_published(name: str | Path) -> bool:
-    """Whether this names published weights, and no file. Raises `ConfigError` for a name that is neither."""
+def is_published(name: str | Path, where: str = "engine") -> bool:
+    """Whether this names published weights, and no file. Raises `ConfigError` for a name that is neither.
+
+    `where` opens the error line: the file, and the key in it.
+    """
     text = str(name)
     if "/" in text or text.endswith(FILE_SUFFIXES) or not text.strip() or is_file(Path(text)):
         return False
     entries = read_table().entries
     if text not in entries:
         near = did_you_mean(text, entries)
-        raise ConfigError(f"engine {short(text)}: no such recipe file, and no published weights of this name; {near}")
+        raise ConfigError(
+            f"{where} = {short(text)}: no such recipe file, and no published weights of this name; {near}"
+        )
     return True
 
 

@@ -20,7 +20,7 @@ from ..base.prompt_files import FilePrompt, read_prompt
 from ..base.prompt_schema import MAX_ID, MAX_SIDE
 from ..base.schema import Text, convert, mistake, one_of
 from ..base.types import Prompt
-from ..engine.recipe import Recipe, load_recipe
+from ..engine.recipe import Recipe, is_published, load_recipe
 from ..publish.keys.bind_address import bind_mistake
 
 OVERLAYS = ("latest", "sync")
@@ -179,7 +179,7 @@ def _path(text: str, path: Path, key: str) -> Path:
 def _engine(text: str, path: Path) -> str | Path:
     """The recipe's path, or the name of published weights."""
     beside = _path(text, path, "engine")
-    return beside if is_there(beside) or "/" in text or text.endswith(".toml") else text
+    return text if not is_there(beside) and is_published(text, f"{path}: engine") else beside
 
 
 def _source(text: str, path: Path) -> str:

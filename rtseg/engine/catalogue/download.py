@@ -79,10 +79,14 @@ def discard_part(part: Path) -> None:
 def _request(address: str, part: Path, wanted: Wanted, progress: Progress) -> None:
     """One request: the whole file, or the rest of it. Raises `FetchError` if not all of it comes."""
     check_proxy(address)
-    start, headers = _resumed(part, wanted)
+    old = _read_version(part)
+    start, headers = _resumed(_size(part), old, wanted)
     request = Request(address, headers={"User-Agent": "rtseg", **headers})
     with _errors_explained(address, part), build_opener(_SafeRedirects).open(request, timeout=STALL_S) as answer:
         start, version = _read_headers(answer.status, answer.headers, start, wanted)
+        if start and version != old:  # a server that heeds Range, and not If-Range
+            discard_part(part)
+            raise FetchError("has another version of the file than before", passing=True)
         _check_room(part, version.bytes - start)
         with _writing(part):
             if start == 0:
@@ -91,9 +95,8 @@ def _request(address: str, part: Path, wanted: Wanted, progress: Progress) -> No
         _copy(answer, part, start, version.bytes, progress)
 
 
-def _resumed(part: Path, wanted: Wanted) -> tuple[int, dict[str, str]]:
-    """With which byte to go on, and the headers that ask for the rest of the same version."""
-    size, version = _size(part), _read_version(part)
+def _resumed(size: int, version: _Version | None, wanted: Wanted) -> tuple[int, dict[str, str]]:
+    """With which byte to go on after `size` of a version, and the headers that ask for the rest of it."""
     if not size or version is None or not (version.mark or wanted.hashed):
         return 0, {}
     if size == version.bytes:

@@ -22,6 +22,7 @@ from ...sam2 import PRESETS, Preset, Sam2
 from ...sam2.weights import read_state
 from .table import read_table
 
+SIZE = 1024  # px at which every network can be made; its tensors are the same at all sizes
 MAX_HEADER = 1 << 26  # bytes of the header of a safetensors file
 
 Shapes = dict[str, tuple[int, ...]]
@@ -61,10 +62,7 @@ def recognise(path: Path) -> Recognised:
     _refuse_others(path)
     state = read_state(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    fits = [_fit(name, shapes) for name in PRESETS]
-    presets = tuple(fit.preset for fit in fits if not fit.first)
-    if not presets:
-        raise WeightsError(f"{path}: {_nearest(fits, shapes)}")
+    presets = presets_of(shapes, path)
     _check_finite(path, presets[0], state)
     sha256 = file_sha256(path)
     known = [entry.name for entry in read_table().entries.values() if entry.sha256 == sha256]
@@ -72,10 +70,19 @@ def recognise(path: Path) -> Recognised:
     return Recognised(path, sha256, known[0] if known else "", presets, len(state), count)
 
 
+def presets_of(shapes: Shapes, path: Path) -> tuple[str, ...]:
+    """All presets whose network has tensors of these names and shapes, which are those of the file `path`."""
+    fits = [_fit(name, shapes) for name in PRESETS]
+    presets = tuple(fit.preset for fit in fits if not fit.first)
+    if not presets:
+        raise WeightsError(f"{path}: {_nearest(fits, shapes)}")
+    return presets
+
+
 @cache
 def _shapes(preset: Preset) -> Shapes:
     with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in Sam2(preset, 64).state_dict().items()}
+        return {key: tuple(tensor.shape) for key, tensor in Sam2(preset, SIZE).state_dict().items()}
 
 
 def _fit(name: str, shapes: Shapes) -> _Fit:

@@ -94,14 +94,15 @@ def test_a_server_that_always_cuts_is_given_up_and_what_came_stays(server: Serve
     assert server.asked[-1][1] == "bytes=4000-" and shelf.files == ["w.json", "w.pt"]
 
 
-def test_a_part_of_another_version_is_not_mixed_in(server: Server, shelf: Shelf) -> None:
-    """Without a published hash the server's tag alone tells versions apart."""
-    shelf.add("w", server.address("ranges-cut"), known=False)
+@pytest.mark.parametrize("path", ["ranges-cut", "ranges-cut-stubborn"])
+def test_a_part_of_another_version_is_not_mixed_in(server: Server, shelf: Shelf, path: str) -> None:
+    """Without a published hash the server's tag alone tells versions apart; a stubborn server ignores If-Range."""
+    shelf.add("w", server.address(path), known=False)
     server.cut, server.content = 1000, OTHER
     refusal()
     server.cut, server.content, server.tag = 0, WHOLE, '"two"'
     assert fetch("w").read_bytes() == WHOLE
-    assert server.asked[-1][1] == "bytes=4000-"  # it was asked for, and the server sent the whole new file
+    assert server.asked[download.TRIES][1] == "bytes=4000-"
 
 
 def test_a_part_without_any_mark_starts_again(server: Server, shelf: Shelf) -> None:
@@ -442,7 +443,8 @@ def test_what_a_stopped_process_has_fetched_is_used(server: Server, shelf: Shelf
 def test_two_processes_fetch_once(server: Server, shelf: Shelf, killed: bool) -> None:
     """If the one that fetches is killed, the one that waits goes on with its part."""
     first = start(server, "ranges-stall")
-    wait_for(lambda: server.asked, "it was not asked")
+    part = shelf.folder / "w.pt.part"
+    wait_for(lambda: part.exists() and part.stat().st_size == 1000, "no part came")
     notes: list[str] = []
     shelf.add("w", server.address("ranges"))
     thread = threading.Thread(target=lambda: fetch("w", note=notes.append))

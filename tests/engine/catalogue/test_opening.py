@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import rtseg
-from rtseg.base.errors import WeightsError
+from rtseg.base.errors import ConfigError, WeightsError
 from rtseg.base.files import file_sha256
 from rtseg.cli import main
 from rtseg.engine.catalogue import fetch
@@ -77,6 +77,13 @@ def test_a_stream_profile_may_name_them(published: Shelf, tmp_path: Path) -> Non
     path = tmp_path / "s.toml"
     path.write_text(f'source = "{CLIP}"\nengine = "w"\n')
     assert load_stream(path).engine.weights == "w"
+    path.write_text(f'source = "{CLIP}"\nengine = "nano-cpu"\n')
+    line = "s.toml: engine = 'nano-cpu': no such recipe file, and no published weights of this name; expected one of: w"
+    with pytest.raises(ConfigError, match=line):
+        load_stream(path)
+    (tmp_path / "w").write_text('model = "micro"')
+    path.write_text(f'source = "{CLIP}"\nengine = "w"\n')
+    assert load_stream(path).engine.model == "micro"
 
 
 def test_the_command_line(published: Shelf, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +109,11 @@ def test_the_command_line(published: Shelf, server: Server, tmp_path: Path, caps
     assert main(["weights", "check", result["path"], "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["network"], found["published"], found["sha256"]) == ("micro", "w", published.entries["w"].sha256)
+
+    assert main(["weights", "check", "w", "--json"]) == 0  # by its name
+    assert json.loads(capsys.readouterr().out) == found
+    assert main(["weights", "check", "other"]) == 2
+    assert capsys.readouterr().err.endswith("are not on this machine yet; run: rtseg weights get other\n")
 
     assert main(["weights", "get", "other"]) == 2
     errors = capsys.readouterr().err.splitlines()

@@ -9,10 +9,11 @@ import torch
 
 from rtseg.base.errors import WeightsError
 from rtseg.base.files import file_sha256
-from rtseg.engine.catalogue.recognise import recognise
+from rtseg.engine.catalogue.recognise import presets_of, recognise
 from rtseg.engine.recipe import SHIPPED
 from rtseg.sam2 import Sam2, get_preset
 from tests.engine.catalogue.conftest import Shelf
+from tests.sam2.test_weights import PUBLISHED
 
 State = dict[str, torch.Tensor]
 
@@ -58,6 +59,16 @@ def test_networks_with_the_same_tensors_are_all_named(tmp_path: Path, monkeypatc
 
     monkeypatch.setitem(PRESETS, "twin", replace(get_preset("micro"), name="twin"))
     assert recognise(SHIPPED / "micro.safetensors").presets == ("micro", "twin")
+
+
+@pytest.mark.parametrize("preset", list(PUBLISHED))
+def test_the_tensors_of_published_files_are_recognised(preset: str) -> None:
+    """Names and shapes from files that no code of ours has written."""
+    shapes, path = dict(PUBLISHED[preset]), Path("w.pt")
+    assert presets_of(shapes, path) == (preset,)
+    shapes.pop("no_mem_embed")
+    with pytest.raises(WeightsError, match=f"most like {preset}, with .* 1 tensors are missing, such as no_mem_embed"):
+        presets_of(shapes, path)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path, state: State) -> None:

@@ -64,7 +64,7 @@ def test_a_file_of_the_name_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", ["edgetan", "sam2.1_tiny"])
 def test_a_name_that_is_none_is_told_the_nearest(name: str) -> None:
     near = {"edgetan": "edgetam", "sam2.1_tiny": "sam2.1-tiny"}[name]
-    line = f"engine '{name}': no such recipe file, and no published weights of this name; did you mean '{near}'?"
+    line = f"engine = '{name}': no such recipe file, and no published weights of this name; did you mean '{near}'?"
     with pytest.raises(ConfigError) as caught:
         load_recipe(name)
     assert str(caught.value) == line
