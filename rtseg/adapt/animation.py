@@ -10,15 +10,14 @@ import numpy as np
 import torch
 
 from ..base.types import Float32
-from .appearance import Appearance
+from .appearance import unchanged
 from .inpaint import filled
-from .motion import Motion, Rng, affine, deformation, invert, random_walk
-from .pasted import MIN_AREA, PastedObject, sample_visible
+from .motion import Motion, Rng, affine, deformation, excursion, invert, random_walk
+from .pasted import PastedObject, entry_of, object_region
 from .training_video import TrainingVideo
 
 MOST = 2  # objects of one picture that move; others stay
 MOST_COVERED = 0.4  # share of the picture that may be made up
-EDGE = 2  # pixels: an object this near to the edge reaches it
 
 
 def animate(
@@ -28,9 +27,8 @@ def animate(
 
     None moves if the picture shows none, or if they are too large. The others stay in the background.
     """
-    large = [i for i in still.ids if still.areas_ti[frame, i] > MIN_AREA]
     moving: list[int] = []
-    for i in rng.permutation(large).tolist()[: int(rng.integers(1, MOST + 1))]:
+    for i in rng.permutation(still.large(frame)).tolist()[: int(rng.integers(1, MOST + 1))]:
         if still.areas_ti[frame, [*moving, i]].sum() < MOST_COVERED:
             moving.append(i)
     if not moving:
@@ -54,14 +52,15 @@ def _moved(
     motion: Motion,
 ) -> PastedObject:
     """One object of a picture on a path of its own."""
-    length, (x0, y0, x1, y1) = len(view_t23), still.box(frame, object_id)
-    center, radius = np.array([x0 + x1, y0 + y1]) / 2, max(x1 - x0, y1 - y0) / 2
-    anchor = _entry(still, frame, object_id)
+    length, region = len(view_t23), object_region(still, frame, object_id)
+    center, anchor = np.array(region.center_xy), entry_of(still, frame, object_id)
     away = center - anchor if anchor is not None else rng.normal(0, 1, 2)
     away = away / max(float(np.linalg.norm(away)), 1e-6)
     along_t, across_t = (random_walk(rng, length, motion.shift) for _ in range(2))
     if anchor is not None:
         along_t, across_t = -np.abs(along_t), 0.3 * across_t
+    if length > 1 and rng.random() < leave:
+        along_t = along_t - 2.2 * region.radius / min(still.size_wh) * excursion(rng, length)
     shift_t2 = min(still.size_wh) * (along_t[:, None] * away + across_t[:, None] * np.array([-away[1], away[0]]))
     angle_t = random_walk(rng, length, motion.rotation)
     zoom_t = np.exp(random_walk(rng, length, motion.zoom))
@@ -72,25 +71,13 @@ def _moved(
             for view_23, (x, y), a, z in zip(view_t23, pivot + shift_t2, angle_t, zoom_t, strict=True)
         ]
     )
-    unchanged = Appearance(np.eye(3, dtype=np.float32), 1.0, np.ones(length, np.float32))
-    spread = float(rng.choice([0.0, 0.0, 0.01])) * radius
+    spread = float(rng.choice([0.0, 0.0, 0.01])) * region.radius
     return PastedObject(
-        still, frame, object_id, None, (float(center[0]), float(center[1])), radius, invert(path_t23),
-        deformation(rng, length, spread), sample_visible(rng, length, leave), unchanged,
+        still, frame, object_id, None, region.center_xy, region.radius, invert(path_t23),
+        deformation(rng, length, spread), np.ones(length, bool), unchanged(length),
     )  # fmt: skip
 
 
 def _after(second_23: Float32, first_23: Float32) -> Float32:
     """The map that applies one affine map after another."""
     return np.column_stack([second_23[:, :2] @ first_23[:, :2], second_23[:, :2] @ first_23[:, 2] + second_23[:, 2]])
-
-
-def _entry(still: TrainingVideo, frame: int, object_id: int) -> np.ndarray | None:
-    """The middle (x, y) of the pixels where an object reaches the picture's edge; None if it does not."""
-    own_hw = still.host(frame) == object_id
-    near_hw = np.zeros_like(own_hw)
-    for edge in (np.s_[:EDGE], np.s_[-EDGE:]):
-        near_hw[edge] = own_hw[edge]
-        near_hw[:, edge] = own_hw[:, edge]
-    at_n2 = np.argwhere(near_hw)
-    return at_n2.mean(0)[::-1] if len(at_n2) else None

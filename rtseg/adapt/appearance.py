@@ -36,6 +36,11 @@ class Appearance:
     noise: float = 0.0
 
 
+def unchanged(length: int) -> Appearance:
+    """The appearance that changes nothing."""
+    return Appearance(np.eye(3, dtype=np.float32), 1.0, np.ones(length, np.float32))
+
+
 def sample_appearance(rng: Rng, length: int, color_only: bool = False) -> Appearance:
     """A random appearance for `length` frames. `color_only` leaves out the effects of light and camera."""
     gain = np.exp(rng.normal(0, 0.12, 3)) * np.exp(rng.normal(0, 0.18))

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from .clip_spec import Augmentation, ClipSpec, sample_clip
 from .motion import Rng
-from .pasted import MIN_AREA
 from .render import render_clips
-from .training_video import DrawVideo, TrainingVideo
+from .training_video import MIN_AREA, DrawVideo, TrainingVideo
 
 
 @dataclass(frozen=True, slots=True)

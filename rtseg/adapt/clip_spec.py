@@ -7,13 +7,14 @@ training does not distinguish objects of the video from pasted ones: both are tr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..base.types import Float32
 from .animation import animate
-from .appearance import Appearance, sample_appearance
+from .appearance import Appearance, sample_appearance, unchanged
 from .camera_faults import CameraFaults, sample_faults
 from .motion import (
     FAST,
@@ -26,7 +27,7 @@ from .motion import (
     deformation,
     invert,
 )
-from .pasted import PastedObject, sample_pasted
+from .pasted import PastedObject, Region, object_region, sample_pasted, sample_region
 from .training_video import DrawVideo, TrainingVideo
 from .veils import Veil, sample_highlights, sample_smoke
 
@@ -67,7 +68,7 @@ class Augmentation:
     field_of_view: float = 0.25
     scene_cut: float = 0.05
     leave: float = 0.15  # a pasted object is out of the image for some frames
-    duplicate: float = 0.25  # a pasted object is a copy of the one before it
+    duplicate: float = 0.25  # a pasted object is a copy of the one before it, or of one that the video shows
     low_frame_rate: float = 0.2
     highlights: float = 0.25
     smoke: float = 0.12
@@ -93,12 +94,12 @@ def sample_clip(
     view_t23 = camera_path(rng, video.size_wh, length, size, motion, _focus(rng, video, int(frames_t[0])))
     spread = rng.choice([0.0, 0.004, 0.012]) if frozen and not animated else rng.choice([0.0, 0.0, 0.004])
     pasted: list[PastedObject] = []
-    shows = bool(video.areas_ti[frames_t[0], 1:].any())
+    own = [object_region(video, int(frames_t[0]), i) for i in video.large(int(frames_t[0]))]
     if animated:
         video, pasted = animate(rng, video, int(frames_t[0]), view_t23, probability.leave, fast)
         frames_t = np.zeros_like(frames_t) if pasted else frames_t
-    if not shows or rng.random() < probability.pasted:
-        pasted += _pasted(rng, others, length, size, probability, fast)
+    if not own or rng.random() < probability.pasted:
+        pasted += _pasted(rng, own, others, length, size, probability, fast)
     elsewhere = others(rng, length)
     cut = length > 2 and rng.random() < probability.scene_cut
     return ClipSpec(
@@ -121,15 +122,26 @@ def _veils(rng: Rng, length: int, probability: Augmentation) -> tuple[Veil, ...]
 
 
 def _pasted(
-    rng: Rng, others: DrawVideo, length: int, size: int, probability: Augmentation, motion: Motion
+    rng: Rng,
+    own: Sequence[Region],
+    others: DrawVideo,
+    length: int,
+    size: int,
+    probability: Augmentation,
+    motion: Motion,
 ) -> list[PastedObject]:
-    """Some objects to paste; at times, one is a copy of the one before it."""
+    """Some objects to paste. At times, one is a copy of the one before it; the first, of one that the video shows."""
     pasted: list[PastedObject] = []
+    region, look = (own[int(rng.integers(len(own)))], unchanged(length)) if own else (None, None)
     for _ in range(int(rng.integers(1, MAX_PASTED + 1))):
-        original = pasted[-1] if pasted and rng.random() < probability.duplicate else None
-        pasted.append(sample_pasted(rng, original, others, length, size, probability.leave, motion))
-        if original:
-            pasted[-2:] = (replace(one, duplicated=True) for one in pasted[-2:])
+        copied = rng.random() < probability.duplicate
+        if region is None or look is None or not copied:
+            region, look = sample_region(rng, others), sample_appearance(rng, length, color_only=True)
+            copied = False
+        one = sample_pasted(rng, region, look, length, size, probability.leave, motion)
+        pasted.append(replace(one, duplicated=copied))
+        if copied and len(pasted) > 1:
+            pasted[-2] = replace(pasted[-2], duplicated=True)
     return pasted
 
 

@@ -19,14 +19,25 @@ def filled(image_3hw: Tensor, hole_hw: Tensor, shift: tuple[int, int]) -> Tensor
 
     `shift` (down, across) is from where the detail comes, in pixels; there, too, the hole has none.
     """
-    hole_11hw = F.max_pool2d(hole_hw[None, None].float(), 2 * MARGIN + 1, 1, MARGIN)
+    hole_11hw = _widened(hole_hw[None, None].float(), 2 * MARGIN + 1)
     image_13hw = image_3hw[None].float()
     color = _pull(image_13hw * (1 - hole_11hw), 1 - hole_11hw)
-    detail = image_13hw - F.avg_pool2d(image_13hw, DETAIL, 1, DETAIL // 2, count_include_pad=False)
-    detail = (detail * (1 - F.max_pool2d(hole_11hw, DETAIL, 1, DETAIL // 2))).roll(shift, (2, 3))
-    soft_11hw = F.avg_pool2d(hole_11hw, MARGIN, 1, MARGIN // 2, count_include_pad=False)
-    mixed = torch.lerp(image_13hw, color + detail, soft_11hw)
+    detail = (image_13hw - _mean(image_13hw, DETAIL)) * (1 - _widened(hole_11hw, DETAIL))
+    soft_11hw = _mean(hole_11hw, MARGIN)
+    mixed = torch.lerp(image_13hw, color + detail.roll(shift, (2, 3)), soft_11hw)
     return mixed[0].clamp_(0, 255).to(torch.uint8)
+
+
+def _widened(mask_11hw: Tensor, side: int) -> Tensor:
+    """The mask, wider by `side` // 2 in all directions."""
+    rows = F.max_pool2d(mask_11hw, (side, 1), 1, (side // 2, 0))
+    return F.max_pool2d(rows, (1, side), 1, (0, side // 2))
+
+
+def _mean(t_1chw: Tensor, side: int) -> Tensor:
+    """The mean over squares of `side` pixels."""
+    rows = F.avg_pool2d(t_1chw, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
 def _pull(sum_13hw: Tensor, weight_11hw: Tensor) -> Tensor:

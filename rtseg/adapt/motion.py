@@ -52,6 +52,18 @@ def random_walk(rng: Rng, length: int, spread: float) -> Float32:
     return np.cumsum(steps_t).astype(np.float32)
 
 
+def excursion(rng: Rng, length: int) -> Float32:
+    """How far something has left, 0 to 1 and float32 [length]: it goes at a random time, and mostly comes back."""
+    away_t = np.zeros(length, np.float32)
+    begin = int(rng.integers(1, length))
+    end = int(rng.integers(begin, length)) + 1
+    away_t[begin:] = 1
+    away_t[begin] = rng.uniform(0.3, 1)
+    if rng.random() < 0.7:
+        away_t[end:] = 0
+    return away_t
+
+
 def affine_path(
     rng: Rng,
     length: int,

@@ -23,7 +23,8 @@ from ..base.types import ImageU8
 from ..data.dataset import Sequence
 from ..grab import open_source
 
-STILL_AREAS = 0.004, 0.5  # the smallest and the largest share of a still that a region covers to be an object
+MIN_AREA = 0.004  # share of the image: an object that is smaller on the first frame is not prompted
+MAX_AREA = 0.5  # share of a still: regions that cover more are background
 BLACK = 20  # grey levels: the mean of what is no part of an endoscope's picture is lower
 FIRST_PASTED_ID = 200  # the first id of objects pasted over a video; the video's own objects have lower ids
 
@@ -73,6 +74,10 @@ class TrainingVideo:
         columns, rows = (np.flatnonzero(own_hw.any(axis)) for axis in (0, 1))
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
+    def large(self, frame: int) -> list[int]:
+        """The ids of the objects that are large enough on this frame to be prompted."""
+        return [i for i in self.ids if self.areas_ti[frame, i] > MIN_AREA]
+
     @cached_property
     def ids(self) -> tuple[int, ...]:
         """The ids of all objects that the video shows."""
@@ -100,7 +105,7 @@ def read_stills(sequence: Sequence, short_side: int, every: int = 1) -> list[Tra
     images, ids = _read(sequence, short_side, every)
     for ids_hw in ids:
         area_i = np.bincount(ids_hw.ravel(), minlength=256) / ids_hw.size
-        ids_hw[((area_i < STILL_AREAS[0]) | (area_i > STILL_AREAS[1]))[ids_hw]] = 0
+        ids_hw[((area_i < MIN_AREA) | (area_i > MAX_AREA))[ids_hw]] = 0
     return _by_size(sequence.name, images, ids)
 
 

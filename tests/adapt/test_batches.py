@@ -16,9 +16,9 @@ from rtseg.adapt.batches import BatchSampler, Prefetcher, VideoSource, uniform
 from rtseg.adapt.clip_spec import Augmentation, ClipSpec, sample_clip
 from rtseg.adapt.motion import affine, invert
 from rtseg.adapt.outlines import sample_outline, signed_distance
-from rtseg.adapt.pasted import MIN_AREA, whole, window_of
+from rtseg.adapt.pasted import whole, window_of
 from rtseg.adapt.render import _sample, _source_points, render_clips
-from rtseg.adapt.training_video import TrainingVideo
+from rtseg.adapt.training_video import MIN_AREA, TrainingVideo
 
 from .conftest import CPU, squares
 
