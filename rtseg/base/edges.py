@@ -1,121 +1,148 @@
-"""Masks at the picture's resolution, with their edges moved to the edges of the picture.
+"""Masks with their edges where the picture has them.
 
-The network's masks have cells of several pixels, so the place of an edge between two cells is uncertain. A pixel near
-an edge takes the logits of the cells around it that have its colour: joint bilateral upsampling (Kopf et al., "Joint
-Bilateral Upsampling", SIGGRAPH 2007). Pixels with a logit far from 0 keep it.
+The network's masks have cells of several pixels, so where in a cell an edge runs is uncertain. Each cell becomes 4 x 4
+parts. A part of a cell beside an edge takes the logits of the cells around it that have its colour: joint bilateral
+upsampling (Kopf et al., "Joint Bilateral Upsampling", SIGGRAPH 2007). Half of what that would do without any colours,
+which is to smooth, is taken back, so that corners and thin parts stay where colours say nothing. Colours are projected
+on one axis, on which the object and its surroundings differ most (Fisher's linear discriminant).
 
-The cost grows with the length of the edges, not with the size of the picture. Colours are projected on one axis, on
-which the object and its surroundings differ most. The cells' weights are computed for a few levels on this axis (Paris
-and Durand, "A Fast Approximation of the Bilateral Filter", ECCV 2006); a pixel's logit is interpolated between them.
+Cells that are not beside an edge, and parts of whose logit the network is sure, keep what bilinear resizing gives.
+The cost grows with the length of the edges, not with the size of the picture. `refine` is the plain form of what
+`rt_*_edges` in engine/cpu/simd/edges.h does.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-_SURE = 4.0  # logits with a larger magnitude are kept
-_CLIP = 6.0  # magnitude to which a cell's logit is clipped for its neighbours
-_LEVELS = 16  # on the axis of colour
-_ALIKE = 0.06  # standard deviation of similar colours, as a fraction of the axis
-_REACH = 1.3  # standard deviation in space, in cells
-_ANY = 1e-3  # least weight of a cell: if none is similar, all count
-_NOISE = 0.002  # variance of a colour by noise
-_BESIDE, _AROUND = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
-_ROW = 1024  # OpenCV's remap takes at most 32767 places in a row
+from .frame import Frame, ImageU8, Sampled
 
+PARTS = 4  # of a cell, along each side
+MOST = 640  # parts along a side; a network with smaller cells keeps its own edges
+_LEAST = PARTS**2  # pixels of the picture in a cell; smaller cells need no parts
+SURE = 4.0  # bilinear logits with a larger magnitude are kept
+CLIP = 6.0  # magnitude to which a cell's logit is clipped for its neighbours
+ALIKE = 0.06  # standard deviation of similar colours, as a fraction of the range near edges
+_REACH = 1.3  # standard deviation in space, in cells
+ANY = 1e-3  # least weight of a cell: if none is similar, all count
+BACK = 0.5  # share of the smoothing that is taken back
+NOISE = 0.002 * 255**2  # variance of a colour by noise
+FEW = 4  # cells on a side of the edge, below which its colours are not known
+_BESIDE, _AROUND = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+BoolMask = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
-ImageU8 = npt.NDArray[np.uint8]
+Refine = Callable[[Float32, ImageU8, Float32], None]
+"""Changes logits [4 h, 4 w] near edges, given the network's [h, w] and a picture uint8 [4 h, 4 w, 3]."""
 
 
 class Guide:
-    """A picture, uint8 [H, W, 3], and its mean colours in the cells [rows, columns] of masks on it."""
+    """A picture as the edges of masks need it: uint8 [4 h, 4 w, 3] for logits [h, w]. It is a copy."""
 
-    def __init__(self, image_hwc: ImageU8, rows: int, columns: int) -> None:
-        self._pixels_nc, self._size = np.ascontiguousarray(image_hwc).reshape(-1, 3), image_hwc.shape[:2]
-        twice_hwc = cv2.resize(image_hwc, (2 * columns, 2 * rows), interpolation=cv2.INTER_LINEAR)  # four samples
-        small_hwc = cv2.resize(twice_hwc, (columns, rows), interpolation=cv2.INTER_AREA)
-        self._cells_hwc = np.asarray(small_hwc, np.float32)
+    def __init__(self, parts_hwc: ImageU8, refine: Refine) -> None:
+        self._parts_hwc, self._refine = parts_hwc, refine
+
+    @staticmethod
+    def of(frame: Frame, rows: int, columns: int, compiled: Refine | None = None) -> Guide | None:
+        """The guide for logits [rows, columns] on a frame; None if cells are too small or too many to have parts.
+
+        `compiled`: a compiled form of `refine`.
+        """
+        size = PARTS * columns, PARTS * rows
+        if frame.height * frame.width < _LEAST * rows * columns or max(size) > MOST:
+            return None
+        twice = 2 * size[0], 2 * size[1]  # four samples of the picture for each part
+        image_hwc: ImageU8 | Sampled = frame.image_hwc
+        if isinstance(image_hwc, np.ndarray):
+            sampled_hwc = cv2.resize(image_hwc, twice, interpolation=cv2.INTER_LINEAR)
+        else:
+            sampled_hwc = image_hwc.sampled(*twice)
+        parts_hwc = cv2.resize(sampled_hwc, size, interpolation=cv2.INTER_AREA)
+        return Guide(np.asarray(parts_hwc, np.uint8), compiled or refine)
 
     def fit(self, logits_hw: Float32) -> Float32:
-        """Logits, float32 [rows, columns], at the picture's size: bilinear, and by colour near edges."""
-        height, width = self._size
-        full_hw = np.asarray(cv2.resize(logits_hw, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-        near_hw = _near_edge(logits_hw)
-        x, y, wide, high = cv2.boundingRect(near_hw.view(np.uint8))
-        scale_x, scale_y = width / logits_hw.shape[1], height / logits_hw.shape[0]
-        x0, y0 = int(x * scale_x), int(y * scale_y)
-        x1, y1 = int(np.ceil((x + wide) * scale_x)), int(np.ceil((y + high) * scale_y))
-        places = _unsure(full_hw[y0:y1, x0:x1], near_hw[y : y + high, x : x + wide]) if wide else None
-        if places is None:
-            return full_hw
-        x_n, y_n = np.ascontiguousarray(places.reshape(-1, 2).T)
-        x_n, y_n = x_n + x0, y_n + y0
-        flat_n = y_n * width + x_n
-        axis = self._axis(logits_hw, near_hw)
-        levels_hw, levels_n = self._cells_hwc @ axis, self._pixels_nc.take(flat_n, axis=0).astype(np.float32) @ axis
-        low, top = levels_hw[near_hw].min(), levels_hw[near_hw].max()
-        levels_hw, levels_n = (np.clip((v - low) / max(top - low, 1e-6), 0, 1) for v in (levels_hw, levels_n))
-        at_x = (x_n + np.float32(0.5)) * np.float32(1 / scale_x) - np.float32(0.5)
-        at_y = (y_n + np.float32(0.5)) * np.float32(1 / scale_y) - np.float32(0.5)
-        part = slice(y, y + high), slice(x, x + wide)
-        weighted_lhw2 = _weighted(logits_hw[part], levels_hw[part])
-        full_hw.reshape(-1)[flat_n] = _look_up(weighted_lhw2, at_y - y, at_x - x, levels_n * (_LEVELS - 1))
-        return full_hw
-
-    def _axis(self, logits_hw: Float32, near_hw: npt.NDArray[np.bool_]) -> Float32:
-        """The axis [3] in RGB on which cells of the object near its edge differ most from cells outside."""
-        inside, outside = self._cells_hwc[near_hw & (logits_hw > 0)], self._cells_hwc[near_hw & (logits_hw <= 0)]
-        if len(inside) < 4 or len(outside) < 4:
-            return np.array([0.299, 0.587, 0.114], np.float32)
-        spread_33 = (np.cov(inside.T) + np.cov(outside.T)) / 2 + _NOISE * 255**2 * np.eye(3)
-        return np.asarray(np.linalg.solve(spread_33, inside.mean(0) - outside.mean(0)), np.float32)
+        """Logits, float32 [h, w], as [4 h, 4 w]: bilinear, and by colour near edges."""
+        logits_hw = np.ascontiguousarray(logits_hw, np.float32)
+        size = self._parts_hwc.shape[1::-1]
+        out_hw = np.asarray(cv2.resize(logits_hw, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        self._refine(logits_hw, self._parts_hwc, out_hw)
+        return out_hw
 
 
-def _unsure(full_hw: Float32, near_hw: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32] | None:
-    """The places (x, y) of pixels near an edge with uncertain logits; None without any."""
-    by_edge_hw = cv2.erode(near_hw.view(np.uint8), _AROUND)
-    by_edge_hw = cv2.resize(by_edge_hw, full_hw.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    found = cv2.findNonZero(cv2.bitwise_and(cv2.inRange(full_hw, -_SURE, _SURE), by_edge_hw))
-    return None if found is None else np.asarray(found, np.int32)
+def refine(logits_hw: Float32, parts_hwc: ImageU8, out_hw: Float32) -> None:
+    """Change the bilinear logits `out_hw` [4 h, 4 w] near edges, in place. See the head of this file."""
+    inside_hw = (logits_hw > 0).astype(np.uint8)
+    edge_hw = cv2.dilate(inside_hw, _BESIDE) - cv2.erode(inside_hw, _BESIDE)  # cells beside a change of sign
+    y_n, x_n = np.nonzero(edge_hw)
+    if not len(y_n):
+        return
+    near_hw = cv2.dilate(edge_hw, _AROUND) > 0
+    rows, columns = logits_hw.shape
+    parts = parts_hwc.reshape(rows, PARTS, columns, PARTS, 3)
+    y_m, x_m = np.nonzero(near_hw)
+    cells_mc = parts[y_m, :, x_m].astype(np.float32).mean((1, 2))
+    axis_c = _axis(cells_mc, logits_hw[near_hw] > 0)
+    level_hw = np.zeros((rows, columns), np.float32)
+    level_hw[near_hw] = levels_m = cells_mc @ axis_c
+    low, top = float(levels_m.min()), float(levels_m.max())
+    alike = max(float(np.hypot(ALIKE * (top - low), _noise(parts, near_hw & (edge_hw == 0), axis_c))), 1e-6)
+    # A part of a thin object has more of its colour than any cell, and is most like the cells that have most of it.
+    levels_npp = np.clip(parts[y_n, :, x_n].astype(np.float32) @ axis_c, low, top)
+    bilinear_npp = out_hw.reshape(rows, PARTS, columns, PARTS)[y_n, :, x_n]
+    by_colour_npp, smooth_npp = _averages(logits_hw, level_hw, y_n, x_n, levels_npp / alike, alike)
+    moved_npp = by_colour_npp + np.float32(BACK) * (bilinear_npp - smooth_npp)
+    unsure_npp = np.abs(bilinear_npp) < SURE
+    out_hw.reshape(rows, PARTS, columns, PARTS)[y_n, :, x_n] = np.where(unsure_npp, moved_npp, bilinear_npp)
 
 
-def _near_edge(logits_hw: Float32) -> npt.NDArray[np.bool_]:
-    """The cells within two cells of a change of sign; bool [h, w]."""
-    edge_hw = (cv2.dilate(logits_hw, _BESIDE) > 0) & (cv2.erode(logits_hw, _BESIDE) <= 0)
-    return np.asarray(cv2.dilate(edge_hw.astype(np.uint8), _AROUND), np.bool_)
+def _axis(cells_mc: Float32, inside_m: BoolMask) -> Float32:
+    """The axis [3] in RGB on which cells of the object near its edge differ most from cells outside."""
+    inside, outside = cells_mc[inside_m], cells_mc[~inside_m]
+    if min(len(inside), len(outside)) < FEW:
+        return _LUMA
+    spread_33 = (np.cov(inside.T) + np.cov(outside.T)) / 2 + NOISE * np.eye(3)
+    return np.asarray(np.linalg.solve(spread_33, inside.mean(0) - outside.mean(0)), np.float32)
 
 
-def _weighted(logits_hw: Float32, cells_hw: Float32) -> Float32:
-    """For each level of colour the weighted logits of the cells, and the weights: [levels, h + 2, w, 2].
+def _noise(parts: ImageU8, plain_hw: BoolMask, axis_c: Float32) -> float:
+    """The standard deviation of the parts within a cell, on the axis: noise and texture of cells without an edge."""
+    y_m, x_m = np.nonzero(plain_hw)
+    levels_mpp = parts[y_m, :, x_m].astype(np.float32) @ axis_c
+    return float(np.sqrt(levels_mpp.var(axis=(1, 2)).mean())) if len(y_m) else 0.0
 
-    One row is added above and below, so that interpolation near them stays within a level.
+
+def _weights() -> Float32:
+    """The weight by distance of each of the 5 x 5 cells around a cell, for each of its parts: [25, 4, 4]."""
+    part_p = (np.arange(PARTS) + 0.5) / PARTS - 0.5
+    away_tp = np.exp(-((np.arange(-2, 3)[:, None] - part_p) ** 2) / (2 * _REACH**2))
+    weights_ttpp = away_tp[:, None, :, None] * away_tp[None, :, None, :]
+    return np.asarray(weights_ttpp.reshape(25, PARTS, PARTS), np.float32)
+
+
+WEIGHTS = _weights()
+
+
+def _averages(
+    logits_hw: Float32, level_hw: Float32, y_n: npt.NDArray[np.intp], x_n: npt.NDArray[np.intp], levels_npp: Float32,
+    alike: float,
+) -> tuple[Float32, Float32]:  # fmt: skip
+    """The mean logit of the 5 x 5 cells around each part [n, 4, 4]: of those with its colour, and of all.
+
+    The picture's border is repeated outside. `levels_npp` are in units of `alike`.
     """
-    levels_l = np.linspace(0, 1, _LEVELS, dtype=np.float32)
-    weights_hwl = np.exp((cells_hw[..., None] - levels_l) ** 2 * np.float32(-0.5 / _ALIKE**2)) + np.float32(_ANY)
-    both_hwl = np.concatenate((weights_hwl * np.clip(logits_hw, -_CLIP, _CLIP)[..., None], weights_hwl), axis=2)
-    both_hwl = cv2.GaussianBlur(both_hwl, (5, 5), _REACH, borderType=cv2.BORDER_REPLICATE)
-    h, w = logits_hw.shape
-    out_lhw2 = np.empty((_LEVELS, h + 2, w, 2), np.float32)
-    out_lhw2[:, 1:-1] = both_hwl.reshape(h, w, 2, _LEVELS).transpose(3, 0, 1, 2)
-    out_lhw2[:, 0], out_lhw2[:, -1] = out_lhw2[:, 1], out_lhw2[:, -2]
-    return out_lhw2
-
-
-def _look_up(weighted_lhw2: Float32, y_n: Float32, x_n: Float32, level_n: Float32) -> Float32:
-    """The logits [n] at places (in cells) and levels, by linear interpolation in all three axes."""
-    levels, rows, columns, _ = weighted_lhw2.shape
-    below_n = np.minimum(level_n.astype(np.int32), levels - 2)
-    places = np.zeros((2, -(-len(x_n) // _ROW) * _ROW), np.float32)
-    places[0, : len(x_n)] = x_n
-    places[1, : len(x_n)] = np.clip(y_n, -0.5, rows - 2.5) + (below_n * rows + 1)
-    map_x, map_y = places.reshape(2, -1, _ROW)
-    atlas = weighted_lhw2.reshape(levels * rows, columns, 2)
-    sums = [
-        cv2.remap(atlas, map_x, map_y + up * rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 2)
-        for up in (0, 1)
-    ]
-    more_n1 = (level_n - below_n).astype(np.float32)[:, None]
-    sums_n2 = sums[0][: len(x_n)] * (1 - more_n1) + sums[1][: len(x_n)] * more_n1
-    return np.asarray(sums_n2[:, 0] / sums_n2[:, 1], np.float32)
+    logits_hw = np.pad(np.clip(logits_hw, -CLIP, CLIP), 2, mode="edge")
+    level_hw = np.pad(level_hw, 2, mode="edge") / np.float32(alike)
+    sums, weights, smooth = (np.zeros_like(levels_npp) for _ in range(3))
+    for t, weight_pp in enumerate(WEIGHTS):
+        at = y_n + t // 5, x_n + t % 5
+        logit_n11, level_n11 = (values_hw[at][:, None, None] for values_hw in (logits_hw, level_hw))
+        weight_npp = weight_pp * (np.exp((levels_npp - level_n11) ** 2 * np.float32(-0.5)) + np.float32(ANY))
+        sums += weight_npp * logit_n11
+        weights += weight_npp
+        smooth += weight_pp * logit_n11
+    return sums / weights, smooth / WEIGHTS.sum(0)

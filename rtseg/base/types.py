@@ -46,6 +46,7 @@ class Masks:
         ious: for each object, the network's own estimate of its mask's IoU.
         mask_logits_bhw: float32 [B, h, w], at the network's resolution. Above 0 is the object. `logits` and `mask` give
             one object at frame size.
+        guide: the picture, by which the edges of masks are moved to those of the picture; None leaves them as they are.
         warnings: lines about prompts on this frame whose objects are too small to be tracked well.
         cut: whether another scene begins with this frame.
         lost: the ids of objects that are out of view, after a cut or because the camera turned away. Their masks are
@@ -67,6 +68,7 @@ class Masks:
     cut: bool = False
     lost: tuple[int, ...] = ()
     guide: Guide | None = field(default=None, repr=False, compare=False)
+    _fine: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
     _full: dict[int, Float32] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -83,15 +85,13 @@ class Masks:
             raise KeyError(f"no object {object_id} on frame {self.seq}; there are: {known}") from None
 
     def on(self, frame: Frame) -> Masks:
-        """The same masks with their edges at the picture's resolution.
-
-        Near an edge a pixel takes the logits of the area around it that has its colour. The picture is not copied.
+        """The same masks with their edges where this picture has them; a tracker's masks have that already.
 
         Arguments:
             frame: the frame that the masks belong to.
 
         Returns:
-            Masks whose `logits`, `mask` and `id_map` are refined, in up to several ms an object.
+            Masks with a `guide`; without one if the network's cells are about as small as pixels.
 
         Raises:
             SourceError: the frame has another size.
@@ -99,7 +99,34 @@ class Masks:
         if (frame.height, frame.width) != (self.height, self.width):
             found = f"frame {frame.seq} is {frame.width}x{frame.height}"
             raise SourceError(f"{found}; expected the one that the masks are of, {self.width}x{self.height}")
-        return replace(self, guide=Guide(frame.image_hwc, *self.mask_logits_bhw.shape[1:]))
+        return replace(self, guide=Guide.of(frame, *self.mask_logits_bhw.shape[1:]))
+
+    def fine_logits(self, object_id: int) -> Float32:
+        """The mask logits of one object before they are resized to frame size.
+
+        Arguments:
+            object_id: one of `ids`; `KeyError` for another.
+
+        Returns:
+            float32, read-only: [4 h, 4 w] with edges as the picture has them, or [h, w] without a `guide`.
+        """
+        object_id = as_id(object_id, "masks")
+        small_hw: Float32 = self.mask_logits_bhw[self._index(object_id)]
+        if self.guide is None:
+            return small_hw
+        fine_hw = self._fine.get(object_id)
+        if fine_hw is None:  # two threads may both do this; the result is the same
+            fine_hw = self.guide.fit(small_hw)
+            fine_hw.flags.writeable = False
+            self._fine[object_id] = fine_hw
+        return fine_hw
+
+    @property
+    def fine_logits_bhw(self) -> Float32:
+        """`fine_logits` of all objects, float32 [B, h, w] or [B, 4 h, 4 w]."""
+        if self.guide is None or not self.ids:
+            return self.mask_logits_bhw
+        return np.stack([self.fine_logits(i) for i in self.ids])
 
     def logits(self, object_id: int) -> Float32:
         """The mask logits of one object at frame size.
@@ -108,14 +135,13 @@ class Masks:
             object_id: one of `ids`; `KeyError` for another.
 
         Returns:
-            float32 [H, W], read-only. Resized bilinearly with half-pixel centres, as in SAM 2, or refined by `on`.
+            float32 [H, W], read-only: `fine_logits`, resized bilinearly with half-pixel centres, as in SAM 2.
         """
         object_id = as_id(object_id, "masks")
         full_hw = self._full.get(object_id)
-        if full_hw is None:  # two threads may both do this; the result is the same
-            small = self.mask_logits_bhw[self._index(object_id)]
+        if full_hw is None:
             size = self.width, self.height
-            full = self.guide.fit(small) if self.guide else cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+            full = cv2.resize(self.fine_logits(object_id), size, interpolation=cv2.INTER_LINEAR)
             full_hw = np.asarray(full, np.float32)
             full_hw.flags.writeable = False  # `mask` and `id_map` are made of it
             self._full[object_id] = full_hw

@@ -39,7 +39,7 @@ def _segment(args: argparse.Namespace) -> Result:
     with progress_bar("segment") as progress:
         return segment(
             source, prompts, args.out, recipe,
-            reading=reading, frames=args.frames, fine=args.fine, force=args.force, progress=progress, say=_say,
+            reading=reading, frames=args.frames, force=args.force, progress=progress, say=_say,
         )  # fmt: skip
 
 
@@ -100,7 +100,6 @@ _WRITING = (
         choices=("jpg", "png"),
         help="write the frames, too: frames/00000.jpg (default) or .png",
     ),
-    option("--fine", action="store_true", help="edges of masks at the picture's resolution, not the network's; slower"),
 )
 _ENGINE = (
     option(

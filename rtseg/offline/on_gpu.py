@@ -36,7 +36,7 @@ def painter(gpu: OnGpu) -> DrawMasks:
         assert isinstance(picture, DevicePicture)
         ids = [seen.id for _, seen in found]
         rows = [masks.ids.index(i) for i in ids] if masks else []
-        logits_bhw = masks.mask_logits_bhw[rows] if masks else None
+        logits_bhw = masks.fine_logits_bhw[rows] if masks else None
         return gpu.drawn(picture, logits_bhw, [color_of(i) for i in ids], opacity)
 
     return paint

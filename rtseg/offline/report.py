@@ -18,7 +18,7 @@ from .check import PromptsByFrame, hash_of
 from .settings import Reading, files_of
 
 FILE = "run.json"
-SAME = ("source", "reading", "engine", "recipe", "fine", "prompts_sha256")  # equal keys mean the same result
+SAME = ("source", "reading", "engine", "recipe", "prompts_sha256")  # equal keys mean the same result
 UNENDED = "killed: this run did not finish"
 
 
@@ -28,7 +28,6 @@ class Report:
     def __init__(
         self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading,
         source: Source, engine: Engine, prompts: PromptsByFrame, stages: Stages,
-        *, fine: bool,
     ) -> None:  # fmt: skip
         """`files`: what `files_of` returned before the source was opened."""
         self._uris, self._files, self._source, self._stages = list(uris), files, source, stages
@@ -39,7 +38,6 @@ class Report:
             "files": files,
             "engine": engine.description,
             "recipe": asdict(engine.recipe),
-            "fine": fine,
         }
 
     def begin(self, folder: Path) -> None:

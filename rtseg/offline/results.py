@@ -30,14 +30,14 @@ class Results:
     """Writes frames into an empty folder. `count` is the number of complete ones: mask, annotations and picture."""
 
     def __init__(
-        self, folder: Path, source: Source, stages: Stages, pictures: str | None, fine: bool = False,
+        self, folder: Path, source: Source, stages: Stages, pictures: str | None,
         draw_masks: DrawMasks = draw_masks,
     ) -> None:  # fmt: skip
-        """`pictures`: the format in which the frames themselves are written; None: they are not. `fine`: masks have
-        edges at the picture's resolution. `draw_masks` draws the masks. Raises `OutputError` if nothing can be written.
+        """`pictures`: the format in which the frames themselves are written; None: they are not. `draw_masks` draws the
+        masks. Raises `OutputError` if nothing can be written.
         """
         self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
-        self._fine, self._paint = fine, draw_masks
+        self._paint = draw_masks
         self._names = FrameNames(source.account.count, f".{pictures or 'jpg'}", own_suffix=pictures is None)
         self._start_s: float | None = None
         self._lock, self._open = threading.Lock(), True
@@ -75,8 +75,6 @@ class Results:
         if self._start_s is None:
             self._start_s = frame.seconds
         with self._stages.time("overlay"):
-            if self._fine:
-                masks = masks.on(frame)
             drawn = draw_overlay(frame, masks, draw_masks=self._paint)
         with self._stages.time("write"):
             self._video.write(drawn.image_hwc, frame.seconds - self._start_s)

@@ -44,7 +44,6 @@ def segment(
     *,
     reading: Reading = Reading(),  # noqa: B008  # it is frozen
     frames: str | None = None,
-    fine: bool = False,
     force: bool = False,
     progress: Progress = lambda done, total: None,
     say: Say = lambda line: None,
@@ -58,7 +57,6 @@ def segment(
         engine: a recipe file, or a recipe that was read; None is the shipped `nano`.
         reading: how the source is read: deinterlacing, damage, rate, ...
         frames: "jpg" or "png" writes the frames themselves, too.
-        fine: masks have their edges at the picture's resolution (`Masks.on`).
         force: replace an earlier result.
         progress: called with the number of frames done, and of all frames or None.
         say: called with each line for the user.
@@ -73,7 +71,7 @@ def segment(
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
     request = _Request(
-        uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, fine, progress, say
+        uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, progress, say
     )
     if force:
         check_apart(request.uris, request.out)
@@ -96,7 +94,6 @@ class _Request:
     recipe: Recipe
     reading: Reading
     frames: str | None
-    fine: bool
     progress: Progress
     say: Say
 
@@ -105,17 +102,15 @@ def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
     """Segment the source into the folder `part`. Returns the run, which knows how it ended, and its report."""
     recipe, reading, say = request.recipe, request.reading, request.say
     files = files_of(request.uris)  # before the source is opened, so that any later change is noticed
-    gpu, painter = _decoder(recipe, reading, request.frames, request.fine)
+    gpu, painter = _decoder(recipe, reading, request.frames)
     with _opened(request.uris, reading, gpu) as source:
         check_prompts(request.prompts, source, recipe.max_objects)
         with spare_core():
             tracker = Tracker(open_engine(recipe))
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
-        report = Report(
-            request.uris, files, reading, source, tracker.engine, request.prompts, stages, fine=request.fine
-        )
+        report = Report(request.uris, files, reading, source, tracker.engine, request.prompts, stages)
         same = _tell_of_killed(part, report, request.out, say)
-        results = Results(part.path, source, stages, request.frames, request.fine, painter)
+        results = Results(part.path, source, stages, request.frames, painter)
         run = _Run(source, tracker, request.prompts, results, stages, request.progress, say)
         run.attempt(lambda: report.begin(part.path))
         _finish(part, run, report, request.out, say)
@@ -125,15 +120,14 @@ def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
     return run, report
 
 
-def _decoder(recipe: Recipe, reading: Reading, frames: str | None, fine: bool) -> tuple[Gpu | None, DrawMasks]:
+def _decoder(recipe: Recipe, reading: Reading, frames: str | None) -> tuple[Gpu | None, DrawMasks]:
     """The GPU that decodes and holds the pictures (None: the CPU), and the function that draws on them."""
     if reading.decoder not in DECODERS:
         raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
     if reading.decoder == "cpu":
         return None, draw_masks
-    for word, given in (("--frames", frames), ("--fine", fine)):
-        if given:
-            raise ConfigError(f"{word} needs each picture in host memory; leave it out, or --decoder nvdec")
+    if frames:
+        raise ConfigError("--frames needs each picture in host memory; leave it out, or --decoder nvdec")
     from .on_gpu import open_gpu, painter
 
     gpu = open_gpu(recipe)

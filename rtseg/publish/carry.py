@@ -103,7 +103,7 @@ class Carrier:
         flow_hw2 = self._motion(masks.seq, frame.seq)
         if flow_hw2 is None:
             return masks
-        moved_bhw, still_bhw = _warp(masks.mask_logits_bhw, flow_hw2)
+        moved_bhw, still_bhw = _warp(masks.fine_logits_bhw, flow_hw2)
         was_hw = _sampled(old.grey_hw, _pixel_grid(*flow_hw2.shape[:2]) + flow_hw2)
         still_hw, moving_hw = (np.asarray(cv2.absdiff(new.grey_hw, hw), np.uint8) for hw in (old.grey_hw, was_hw))
         explained = [

@@ -86,14 +86,11 @@ _scratch = threading.local()
 
 def _mask(masks: Masks, object_id: int) -> BoolMask:
     """`masks.mask`, with a reused buffer: allocating memory for each mask takes much longer than filling it."""
-    if masks.guide:
-        return masks.mask(object_id)
     size_hw = (masks.height, masks.width)
     logits_hw: Float32 | None = getattr(_scratch, "logits_hw", None)
     if logits_hw is None or logits_hw.shape != size_hw:
         logits_hw = _scratch.logits_hw = np.empty(size_hw, np.float32)
-    small_hw = masks.mask_logits_bhw[masks.ids.index(object_id)]
-    full_hw = cv2.resize(small_hw, size_hw[::-1], dst=logits_hw, interpolation=cv2.INTER_LINEAR)
+    full_hw = cv2.resize(masks.fine_logits(object_id), size_hw[::-1], dst=logits_hw, interpolation=cv2.INTER_LINEAR)
     return np.asarray(full_hw) > 0
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ..base.edges import Guide
 from ..base.types import Float32, Frame, Masks, Prompt, now_ns
+from ..engine.cpu.edges import compiled_refine
 from ..engine.policy import MaskQuality
 from .answer import Answer
 from .bank import Bank
@@ -68,7 +70,9 @@ def located(
 
 
 def to_masks(frame: Frame, objects: list[Object], answer: Answer, cut: bool) -> Masks:
-    """The answer as the public `Masks`."""
+    """The answer as the public `Masks`, with edges where the picture has them."""
+    side = answer.logits_bhw.shape[-1]
+    guide = Guide.of(frame, side, side, compiled_refine()) if (answer.logits_bhw > 0).any() else None
     return Masks(
         seq=frame.seq,
         session=frame.session,
@@ -82,6 +86,7 @@ def to_masks(frame: Frame, objects: list[Object], answer: Answer, cut: bool) -> 
         ious=tuple(float(v) for v in answer.ious_b),
         mask_logits_bhw=answer.logits_bhw,
         cut=cut,
+        guide=guide,
         lost=tuple(o.id for o in objects if o.lost),
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rtseg import Frame, Masks
+from rtseg.base.edges import MOST, PARTS, Guide
 from rtseg.base.errors import SourceError
 from rtseg.base.types import BoolMask
 from rtseg.publish.mask_state import measure
@@ -33,6 +34,11 @@ def picture(truth_hw: BoolMask, object_rgb: tuple[int, int, int], around_rgb: tu
     return Frame(np.clip(image_hwc, 0, 255).astype(np.uint8), 3)
 
 
+def bilinear(masks: Masks) -> np.ndarray:
+    size = (SIDE * PARTS, SIDE * PARTS)
+    return np.asarray(cv2.resize(masks.mask_logits_bhw[0], size, interpolation=cv2.INTER_LINEAR))
+
+
 def iou(a_hw: BoolMask, b_hw: BoolMask) -> float:
     return float((a_hw & b_hw).sum() / (a_hw | b_hw).sum())
 
@@ -42,6 +48,7 @@ def tool() -> BoolMask:
     return np.asarray((np.abs(y - 40 - 0.35 * x) < 17) & (x < 230))
 
 
+Rgb = tuple[int, int, int]
 PAIRS = [((200, 200, 205), (140, 40, 35)), ((40, 45, 60), (150, 60, 50)), ((160, 90, 90), (90, 130, 90))]
 
 
@@ -74,12 +81,82 @@ def test_a_picture_that_says_nothing_changes_little() -> None:
 
 
 def test_what_the_network_is_sure_of_stays() -> None:
-    truth_hw = tool()
-    masks = masks_of(seen(truth_hw, 40.0))
+    masks = masks_of(seen(tool(), 40.0))
     noise = Frame(np.random.default_rng(0).integers(0, 255, (H, W, 3), dtype=np.uint8), 3)
-    plain_hw, fitted_hw = masks.logits(7), masks.on(noise).logits(7)
+    plain_hw = bilinear(masks)
+    fitted_hw = masks.on(noise).fine_logits(7)
     assert (plain_hw != fitted_hw).any() and np.isfinite(fitted_hw).all()
     assert np.array_equal(plain_hw[np.abs(plain_hw) > 4], fitted_hw[np.abs(plain_hw) > 4])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_only_cells_beside_a_change_of_sign_change(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits_hw = cv2.GaussianBlur(rng.normal(0, 9, (SIDE, SIDE)).astype(np.float32), (0, 0), 2.5)
+    masks = masks_of(logits_hw)
+    noise = Frame(rng.integers(0, 255, (H, W, 3), dtype=np.uint8), 3)
+    changed_hw = bilinear(masks) != masks.on(noise).fine_logits(7)
+    cells_hw = changed_hw.reshape(SIDE, PARTS, SIDE, PARTS).any((1, 3))
+    beside = np.ones((3, 3), np.uint8)
+    inside_hw = (logits_hw > 0).astype(np.uint8)
+    edge_hw = cv2.dilate(inside_hw, beside) != cv2.erode(inside_hw, beside)
+    assert cells_hw.any() and not (cells_hw & ~edge_hw).any()
+    assert not (cells_hw & (np.abs(logits_hw) > 3 * 4)).any()
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+@pytest.mark.parametrize("colors", PAIRS)
+def test_a_thin_shaft_does_not_vanish(width: int, colors: tuple[Rgb, Rgb]) -> None:
+    """A shaft of a quarter of a cell, half a cell and one cell, which the network shows as a faint line of cells."""
+    y, x = np.mgrid[:H, :W]
+    shaft_hw = (np.abs(y - 60 - 0.2 * x) < width / 2) & (x > 30) & (x < 280)
+    cover_hw = cv2.resize(shaft_hw.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    masks = masks_of(np.where(cover_hw > 0.05, 2.0, -6.0))
+    plain_hw, fitted_hw = masks.mask(7), masks.on(picture(shaft_hw, *colors)).mask(7)
+    columns = (shaft_hw & fitted_hw).any(0)[40:270]
+    assert columns.mean() > 0.97  # it is there along its whole length
+    assert (fitted_hw & ~plain_hw).sum() < 0.2 * plain_hw.sum()  # and leaks nowhere
+    assert iou(fitted_hw, shaft_hw) > 0.95 * iou(plain_hw, shaft_hw)
+
+
+def test_a_highlight_beside_the_edge_is_no_part_of_the_background() -> None:
+    """A glint on metal is as bright as one on the tissue beside it: the object must neither lose it nor flow out."""
+    truth_hw = tool()
+    frame = picture(truth_hw, (120, 122, 128), (140, 40, 35))
+    y, x = np.mgrid[:H, :W]
+    for cx, cy, radius in ((100, 66, 6), (150, 84, 5), (150, 120, 7)):  # two on the tool at its edge, one on the tissue
+        frame.image_hwc[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = 250
+    masks = masks_of(seen(truth_hw))
+    plain_hw, fitted_hw = masks.mask(7), masks.on(frame).mask(7)
+    assert iou(fitted_hw, truth_hw) > iou(plain_hw, truth_hw) - 0.005
+    inner_hw = cv2.erode(truth_hw.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    assert fitted_hw[inner_hw].all()
+    assert not (fitted_hw & ~(cv2.dilate(truth_hw.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0)).any()
+
+
+@pytest.mark.parametrize(("sigma", "astray"), [(10, 0), (40, 60)])
+def test_noise_makes_no_holes(sigma: float, astray: int) -> None:
+    """Noise of the strength of the contrast, 40, may cost a few parts, of 2 x 1 pixels each."""
+    truth_hw = tool()
+    frame = picture(truth_hw, (150, 150, 150), (120, 110, 110))
+    noise_hwc = np.random.default_rng(3).normal(0, sigma, frame.image_hwc.shape)
+    noisy = replace(frame, image_hwc=np.clip(frame.image_hwc + noise_hwc, 0, 255).astype(np.uint8))
+    fitted_hw = masks_of(seen(truth_hw)).on(noisy).mask(7)
+    assert iou(fitted_hw, truth_hw) > 0.95
+    for side_hw in (fitted_hw, ~fitted_hw):
+        _, _, stats, _ = cv2.connectedComponentsWithStats(side_hw.astype(np.uint8), connectivity=4)
+        areas = sorted(stats[1:, cv2.CC_STAT_AREA])
+        assert sum(a for a in areas if a < 2000) <= astray  # the larger ones: the tool; what is above and below it
+
+
+def test_cells_as_small_as_pixels_and_very_many_cells_stay_as_they_are() -> None:
+    small = Frame(np.zeros((SIDE * 3, SIDE * 5, 3), np.uint8), 3)
+    assert Guide.of(small, SIDE, SIDE) is None  # 15 pixels a cell
+    assert Guide.of(Frame(np.zeros((SIDE * 4, SIDE * 4, 3), np.uint8), 3), SIDE, SIDE)
+    large = Frame(np.zeros((1600, 1600, 3), np.uint8), 3)
+    assert Guide.of(large, MOST // PARTS, MOST // PARTS) and Guide.of(large, MOST // PARTS + 1, 80) is None
+    masks = replace(masks_of(seen(tool())), height=SIDE * 3, width=SIDE * 5)
+    assert masks.on(small).guide is None and masks.on(small).fine_logits(7).shape == (SIDE, SIDE)
 
 
 @pytest.mark.parametrize("value", [-1024.0, -5.0, 5.0, 0.0])

@@ -48,9 +48,9 @@ class MaskRing(Ring):
     """The masks of a feed, in the order in which they were made."""
 
     def put(self, masks: Masks) -> int:
-        """Add the masks of a frame; returns their index. `ValueError` if they are larger than the ring."""
+        """Add the masks of a frame, with their edges; returns their index. `ValueError` if larger than the ring."""
         values: dict[str, Any] = {name: getattr(masks, name) for name in _MASK_FIELDS}
-        logits_bhw = np.ascontiguousarray(masks.mask_logits_bhw)
+        logits_bhw = np.ascontiguousarray(masks.fine_logits_bhw)
         header = bytes(msgpack.packb({**values, "shape": logits_bhw.shape}))
         return self.write(header, logits_bhw.view(np.uint8))
 

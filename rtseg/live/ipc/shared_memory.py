@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, replace
 
+from ...base.edges import MOST
 from .board import Board
 from .frame_rings import FrameRing, MaskRing
 from .ring import Ring, RingSize
@@ -17,7 +18,8 @@ DRAWN = RingSize(entries=64, arena=96 << 20, header=1 << 16)  # drawn frames for
 
 def masks_size(max_objects: int, image_size: int) -> RingSize:
     """A ring that holds the masks of four frames. `image_size`: the side in pixels of the network's pictures."""
-    largest = max_objects * (image_size // 4) ** 2 * 4
+    side = image_size if image_size <= MOST else image_size // 4  # with parts of cells or without: `base/edges.py`
+    largest = max_objects * side**2 * 4
     return replace(MASKS, arena=max(MASKS.arena, 4 * largest))
 
 

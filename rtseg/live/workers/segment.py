@@ -130,6 +130,7 @@ class _Segmenter:
         self._times.begins(frame)
         try:
             masks = self._tracker.step(frame)
+            masks = replace(masks, mask_logits_bhw=masks.fine_logits_bhw, guide=None, done_ns=now_ns())
         except AnswerError as e:
             self._scenes.failed(e)
             return

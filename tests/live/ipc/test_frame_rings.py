@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,18 @@ def test_masks_cross_unchanged(shared: SharedMemory) -> None:
     assert shared.masks.get(1) is None
 
 
+def test_masks_cross_with_their_edges(shared: SharedMemory) -> None:
+    rng = np.random.default_rng(0)
+    picture = Frame(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8), 3)
+    logits_bhw = rng.standard_normal((2, 8, 8)).astype(np.float32)
+    masks = Masks(3, "s", 1, 2, 40, 60, (1, 7), ("a", "b"), (0.5, 1.0), (0.1, 0.2), logits_bhw).on(picture)
+    again = SharedMemory(shared.fds).masks.get(shared.masks.put(masks))
+    assert again is not None and again.mask_logits_bhw.shape == (2, 32, 32)
+    assert all(np.array_equal(again.mask(i), masks.mask(i)) for i in (1, 7))
+    assert not np.array_equal(again.mask(1), replace(masks, guide=None).mask(1))
+
+
 def test_the_mask_ring_holds_four_of_the_largest_masks() -> None:
     large = masks_size(64, 1024)
     assert large.arena == 4 * 64 * 256 * 256 * 4 > MASKS.arena == masks_size(4, 320).arena
+    assert masks_size(16, 512).arena == 4 * 16 * 512 * 512 * 4  # with the parts of their cells

@@ -8,6 +8,7 @@
 #define RT(name) RT_NAME(RT_ISA, name)
 
 #include "attention.h"
+#include "edges.h"
 #include "layers.h"
 #include "mask.h"
 #include "picture.h"
@@ -215,6 +216,11 @@ void RT(pool)(const void* x, int kind, int h, int w, int c, long ld, void* out) 
                 kind == 0 ? store((float*)out + cell, top) : store((half*)out + cell, top);
             }
     });
+}
+
+// Mask logits [h, w], already resized to `out` [4h, 4w], with their edges where the picture [4h, 4w, 3] has them.
+void RT(edges)(const float* logits, int h, int w, const uint8_t* parts, const EdgeSettings* settings, float* out) {
+    refine_edges(logits, h, w, parts, *settings, out);
 }
 
 }  // extern "C"
