@@ -67,12 +67,13 @@ class PerceiveLayer(nn.Module):
         k, v = (kv + self.code).split(m, dim=2)
         everything = self.attention(q[:, None, :n].to(k.dtype), k[:, None], v[:, None])[:, 0]
         windows = self.windows(q[:, n:], kv)
-        x = self.ff(x + torch.cat((everything, windows), dim=1))
+        x = self.ff(x + torch.cat((everything.to(x.dtype), windows.to(x.dtype)), dim=1)).to(x.dtype)
         y = self.norm(x)
         own_q, own_k = self.own_qk(y[:, :n]).split(m, dim=2)
         own_v = self.own_v(y)
         talked = self.attention(own_q[:, None], own_k[:, None], own_v[:, None, :n])[:, 0]
-        out: Tensor = self.own_ff(x + torch.cat((talked, own_v[:, n:].to(talked.dtype)), dim=1))
+        x = x + torch.cat((talked.to(x.dtype), own_v[:, n:].to(x.dtype)), dim=1)
+        out: Tensor = self.own_ff(x)
         return out
 
     def windows(self, q_bwm: Tensor, kv_bn2m: Tensor) -> Tensor:
