@@ -79,7 +79,8 @@ def ours(network: Sam2, precision: str, kernels: Kernels | None, given: Inputs) 
         kernels.use(torch.get_num_threads())
     half = kernels.half if kernels else torch.float32
     tokens = [m.flatten(1).T.to(half).contiguous() for m in given.maps]
-    memories = [cpu.remembered(t, verbs.keys_of(t), network.grid) for t in tokens]
+    shape = network.preset.memory_shape(network.grid)
+    memories = [cpu.remembered(t, verbs.keys_of(t), shape) for t in tokens]
     recall = Recall(memories, given.slots, given.pointers, given.ages)
     recalls = [recall] * given.objects
     conditioned = verbs.attend(given.top, recalls).float()

@@ -44,7 +44,9 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        # In fp32, because in fp16 the sum over a large map overflows.
+        means = x.float().mean((2, 3), keepdim=True).to(x.dtype)
+        return x * self.fc2(F.relu(self.fc1(means))).sigmoid()
 
 
 class RepVitBlock(nn.Module):

@@ -19,6 +19,7 @@ LITE = Preset(  # nano with a trunk of convolutions
 EDGE = replace(  # nano with EdgeTAM's trunk and perceiver
     LITE, name="edge", trunk="repvit-m1", perceiver=4, no_object_in_memory=False, pointer_time=False
 )
+REPVIT = replace(LITE, name="repvit", trunk="repvit-m1")
 LITE_3 = replace(LITE, name="lite-3", trunk="efficientnet-lite2", levels=3)  # and no map at stride 32
 
 

@@ -19,7 +19,7 @@ from rtseg.engine.cpu.convolutions import (
     stem_layer,
 )
 from rtseg.engine.cpu.kernels import GELU, NONE, RELU, RELU6, Kernels, Packed
-from rtseg.engine.cpu.repvit import seen_by_taps
+from rtseg.engine.cpu.repvit import sums_by_offset
 from tests.engine.test_cpu import error, kernels, limit_of, random  # noqa: F401
 
 ACTIVATIONS = {NONE: lambda x: x, RELU: F.relu, GELU: F.gelu, RELU6: F.relu6}
@@ -141,9 +141,9 @@ def test_the_means_of_a_convolution_follow_from_sums() -> None:
     """So squeeze-excite knows its factors before the convolution is done, and these go into its weights."""
     x, weight, bias, factors = random(49, 32), random(32, 1, 3, 3, seed=1), random(32, seed=2), random(32, seed=3)
     y = convolved(x, weight, bias, 1, 1)
-    means = (weight[:, 0].permute(1, 2, 0) * seen_by_taps(x)).sum((0, 1)) / 49 + bias
+    means = (weight[:, 0].permute(1, 2, 0) * sums_by_offset(x)).sum((0, 1)) / 49 + bias
     assert error(means, y.mean(0)) < 1e-5
-    assert error(seen_by_taps(x.flip(0)), seen_by_taps(x)) > 0.1
+    assert error(sums_by_offset(x.flip(0)), sums_by_offset(x)) > 0.1
     if isas.why_not() is None:
         conv = Depthwise(weight, bias).scaled(factors)
         assert error(depthwise(Kernels("avx2", "fp32"), conv, x), y * factors) < 1e-5

@@ -156,8 +156,8 @@ class TwoConvolutions:
         assert first.bias is not None and last.bias is not None
         self.kernels, self.activation = kernels, activation
         self.first = stem_layer(kernels, first.weight, first.bias)
-        taps = last.weight.permute(0, 2, 3, 1).flatten(1)
-        self.last = Packed(kernels, filled(taps, 0), filled(last.bias, 0), exact=True)
+        weight_nk = last.weight.permute(0, 2, 3, 1).flatten(1)
+        self.last = Packed(kernels, filled(weight_nk, 0), filled(last.bias, 0), exact=True)
         self.channels = first.out_channels
         self.c = DepthwiseStruct(None, None, self.first.n, 3, 2, 1, NONE)
 

@@ -70,7 +70,7 @@ class _Block:
         self.kernels, self.se = pack.kernels, block.se
         self.conv = Depthwise(block.token_mixer.weight, block.token_mixer.bias)
         self.mixer = _mixer(pack, block.channel_mixer)
-        self.taps = block.token_mixer.weight.detach()[:, 0].permute(1, 2, 0)  # [3, 3, c]
+        self.weight_33c = block.token_mixer.weight.detach()[:, 0].permute(1, 2, 0)  # [3, 3, c]
         self.bias = block.token_mixer.bias.detach()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -79,19 +79,19 @@ class _Block:
 
     def factors(self, x_nc: Tensor) -> Tensor:
         """What squeeze-excite multiplies each channel with, [c]."""
-        means = (self.taps * seen_by_taps(x_nc)).sum((0, 1)) / len(x_nc) + self.bias
+        means = (self.weight_33c * sums_by_offset(x_nc)).sum((0, 1)) / len(x_nc) + self.bias
         squeezed = F.relu(F.linear(means, self.se.fc1.weight.flatten(1), self.se.fc1.bias))
         return F.linear(squeezed, self.se.fc2.weight.flatten(1), self.se.fc2.bias).sigmoid()
 
 
-def seen_by_taps(x_nc: Tensor) -> Tensor:
-    """The sum of the pixels that each tap of a 3x3 convolution with a border of zeros sees, [3, 3, c]."""
+def sums_by_offset(x_nc: Tensor) -> Tensor:
+    """The sum of the pixels that each place of a 3x3 convolution with a border of zeros sees, [3, 3, c]."""
     side = int(len(x_nc) ** 0.5)
     x_hwc, total = x_nc.unflatten(0, (side, side)), x_nc.sum(0)
     first_row, last_row = x_hwc[0].sum(0), x_hwc[-1].sum(0)
     first_column, last_column = x_hwc[:, 0].sum(0), x_hwc[:, -1].sum(0)
     none = torch.zeros_like(total)
-    rows = torch.stack((last_row, none, first_row))  # what the taps above, on and below the pixel do not see
+    rows = torch.stack((last_row, none, first_row))  # what the places above, on and below the pixel do not see
     columns = torch.stack((last_column, none, first_column))
     corners = torch.stack((
         torch.stack((x_hwc[-1, -1], none, x_hwc[-1, 0])), torch.stack((none, none, none)),
