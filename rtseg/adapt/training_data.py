@@ -25,7 +25,7 @@ from .training_video import TrainingVideo, read_stills, read_texture, read_video
 
 MARGIN = 1.25  # videos are stored larger than the network's image by this factor, because views zoom in
 CACHED_SCENES = 256
-PARTS = 0.2  # probability that shaft, wrist and jaws of a tool are separate objects
+PARTS = 0.1  # probability that shaft, wrist and jaws of a tool are separate objects
 LEAVES = 0.5  # probability that a clip shows an instrument leaving the image, and mostly coming back
 ASPECT, LONG_S = 1.33, 120.0
 POOL, POOL_LENGTH = 800, 12  # videos that a GPU renders in advance, and frames of each: 4 GB at 320 pixels
