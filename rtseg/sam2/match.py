@@ -10,6 +10,7 @@ are added to the conditioned features.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -52,11 +53,11 @@ class Match(nn.Module):
         """
         cells_ncgg = self.embed(features)
         mask_b1gg = F.avg_pool2d(logits_b1hw.sigmoid(), 2)
-        return torch.cat((cells_ncgg.expand(len(mask_b1gg), -1, -1, -1), mask_b1gg.to(cells_ncgg)), dim=1)
+        return torch.cat((cells_ncgg.expand(mask_b1gg.shape[0], -1, -1, -1), mask_b1gg.to(cells_ncgg)), dim=1)
 
     def copy(self, cells_ncgg: Tensor, remembered_bcgg: Tensor) -> Tensor:
         """The copied mask and the largest similarity of each cell, [b, 2, G, G]; n is 1 or b."""
-        with torch.autocast(cells_ncgg.device.type, enabled=False):  # in bf16 the logits would have errors of 0.1
+        with exact(cells_ncgg.device.type):
             return self.compared(cells_ncgg.float(), remembered_bcgg.float())
 
     def compared(self, cells_ncgg: Tensor, remembered_bcgg: Tensor) -> Tensor:
@@ -75,5 +76,10 @@ class Match(nn.Module):
 
     def forward(self, features: Features, remembered_bcgg: Tensor) -> Tensor:
         """The same in fp32, whatever the precision of the rest."""
-        with torch.autocast(remembered_bcgg.device.type, enabled=False):
+        with exact(remembered_bcgg.device.type):
             return self.added(features.top.float(), features.mid.float(), remembered_bcgg.float())
+
+
+def exact(kind: str) -> AbstractContextManager[object]:
+    """A context without autocast on this kind of device: in bf16 the logits of the softmax would be off by 0.1."""
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
