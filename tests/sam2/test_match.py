@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from rtseg.sam2 import Features, Recall, Remembered, Sam2, get_preset
+from rtseg.base.errors import WeightsError
+from rtseg.sam2 import Features, Recall, Remembered, Sam2, get_preset, load_weights, save_weights
 from rtseg.sam2.match import Match
 from tests.engine.conftest import LITE_MATCH, random_network
 
@@ -184,3 +186,18 @@ def test_half_precision_around_it_does_not_reach_it(match: Match) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = match(now, cells)
     assert found.dtype == torch.float32 and torch.equal(found, match(now, cells))
+
+
+def test_weights_with_it_and_without(tmp_path: Path) -> None:
+    """They load into the network that they are of; another one says what is missing, or too much, in one line."""
+    nets = {dim: random_network(replace(LITE_MATCH, match_dim=dim), 64) for dim in (0, 32)}
+    for dim, net in nets.items():
+        save_weights(net, tmp_path / f"{dim}.safetensors")
+        other = Sam2(net.preset, 64)
+        load_weights(other, tmp_path / f"{dim}.safetensors")
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[name], value, atol=2e-3, rtol=2e-3)
+    with pytest.raises(WeightsError, match=r"8 tensors that the network does not have, such as match\."):
+        load_weights(nets[0], tmp_path / "32.safetensors")
+    with pytest.raises(WeightsError, match=r"8 tensors are missing, the first is match\."):
+        load_weights(nets[32], tmp_path / "0.safetensors")
