@@ -167,6 +167,13 @@ def _candidates(recall: Recall) -> Recall:
 
 
 def _readable(recall: Recall) -> Recall:
-    """A recall with the maps of the candidate's memories in the reference's dtype: it reads nothing else of them."""
-    maps = [torch.as_tensor(m.map_chw).to(recall.pointers_pc) for m in _candidates(recall).memories]
-    return replace(recall, memories=[Remembered(m) for m in maps])
+    """A recall with what the reference reads of the candidate's memories, maps and cells, in its own dtype."""
+
+    def own(x: Array) -> Tensor:
+        return torch.as_tensor(x).to(recall.pointers_pc)
+
+    memories = [
+        Remembered(own(m.map_chw), cells_cgg=None if m.cells_cgg is None else own(m.cells_cgg))
+        for m in _candidates(recall).memories
+    ]
+    return replace(recall, memories=memories)

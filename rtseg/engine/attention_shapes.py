@@ -100,4 +100,5 @@ def scores_bytes(
         for place in attention_shapes(preset, image_size, slots, pointers)
         if not (fused and place.fusable(precision))
     ]
-    return max(held, default=0)
+    compared = 8 * (image_size // 8) ** 4 * objects if preset.match_dim else 0  # by `Match`, in fp32: never fused
+    return max(*held, compared, 0)

@@ -21,6 +21,7 @@ CONV_TRUNKS = {  # weights of a trunk with 3 levels and with 4
 # Numbers for each pixel at stride 2 that a trunk holds at once. EfficientNet-Lite: 96 channels, and their padded copy;
 # RepViT: two maps of 24 channels at stride 2, and what stride 4 begins with.
 LITE_PEAK, REPVIT_PEAK = 232, 84
+MATCH_HIDDEN = 32  # channels between what `Match` copies and the features
 
 
 def _linear(a: int, b: int) -> int:
@@ -29,7 +30,12 @@ def _linear(a: int, b: int) -> int:
 
 def parameters(p: Preset) -> int:
     """The number of weights of the whole network."""
-    return _trunk(p) + _prompts(p) + _decoder(p) + _memory(p)
+    return _trunk(p) + _prompts(p) + _decoder(p) + _memory(p) + _match(p)
+
+
+def _match(p: Preset) -> int:
+    c, h = p.match_dim, MATCH_HIDDEN
+    return _linear(p.dim // 4, c) + p.dim * c + 1 + _linear(2 * 16, h) + _linear(h, p.dim) if c else 0
 
 
 def _trunk(p: Preset) -> int:
@@ -123,9 +129,21 @@ class Sizes:
         """The encoder's output: maps at strides 16, 8 and 4."""
         return 4 * self.cells * self.preset.dim * self.product
 
+    @property
+    def compared(self) -> int:
+        """The cells that one object's frame is compared with, [C + 1, 2g, 2g] in fp32, if the network has `Match`."""
+        c = self.preset.match_dim
+        return 4 * 4 * self.cells * (c + 1) if c else 0
+
+    @property
+    def similarities(self) -> int:
+        """The similarities of all cells and their softmax, in fp32, [b, 4 n, 4 n], where they are held in full."""
+        return self.objects * 2 * 4 * (4 * self.cells) ** 2 if self.preset.match_dim else 0
+
     def weights(self) -> int:
-        """The weights of `StaticNetwork`, without its tables."""
-        return parameters(self.preset) * self.product
+        """The weights of `StaticNetwork`, without its tables. `Match` is always fp32."""
+        match = _match(self.preset)
+        return (parameters(self.preset) - match) * self.product + 4 * match
 
     def tables(self, rows: int | None = None) -> int:
         """The position and rotation tables of `StaticNetwork`, which grow with the image.
@@ -181,10 +199,11 @@ class Sizes:
         mixing = self.cells * (8 * p.dim * self.product + 4 * p.dim * self.stream + 4 * 256)
         return self.objects * max(keys, mixing)
 
-    def step(self) -> int:
-        """The most that a tracked frame needs at once beside its inputs."""
+    def step(self, full: bool = False) -> int:
+        """The most that a tracked frame needs at once beside its inputs; `full`: with all similarities at once."""
         kept = self.features + 12 * self.image_size**2  # and the encoder's input
-        return kept + max(self.encode(), self.gather(), self.attend(), self.decode(), self.remember())
+        most = max(self.encode(), self.gather(), self.attend(), self.decode(), self.remember())
+        return kept + max(most, self.similarities if full else 0)
 
     def plain(self) -> int:
         """The same for the plain network, which is fp32 between its products and projects all keys in every layer."""
@@ -192,4 +211,6 @@ class Sizes:
         seen = self.objects * (self.slots * self.tokens + self.pointers * p.pointer_tokens)
         encode = 13 * 16 * self.cells * p.embed_dim if p.trunk == HIERA else self._conv_peak()
         layer = bn * (2 * p.attention_ffn + 8 * p.dim) + 2 * seen * p.dim
-        return 4 * (4 * self.cells * p.dim + max(encode, 7 * seen * p.dim, layer, 13 * bn * p.dim + 256 * bn))
+        compared = self.similarities // 4 + bn * p.dim
+        most = max(encode, 7 * seen * p.dim, layer, 13 * bn * p.dim + 256 * bn, compared)
+        return 4 * (4 * self.cells * p.dim + most)

@@ -15,6 +15,7 @@ from ..base.hardware.gpu import free_gpu_bytes
 from ..sam2 import Preset, get_preset
 from .attention_shapes import scores_bytes
 from .buffer_sizes import Sizes, parameters
+from .policy import MAX_CONDITIONING
 from .recipe import Recipe
 from .static.engine import SPARE
 
@@ -96,18 +97,24 @@ def _sizes(preset: Preset, recipe: Recipe) -> Sizes:
 
 def _bank(sizes: Sizes) -> int:
     """The memories of all objects, and for each one more while it is written."""
-    return (sizes.keys + sizes.values) * (sizes.slots + 1) // sizes.slots
+    return (sizes.keys + sizes.values) * (sizes.slots + 1) // sizes.slots + _cells(sizes)
+
+
+def _cells(sizes: Sizes) -> int:
+    """What frames are compared with: the cells of the conditioning memories, and of one more while it is written."""
+    return sizes.objects * (MAX_CONDITIONING + 1) * sizes.compared
 
 
 def _pool(sizes: Sizes) -> int:
     """The pool: slots for all memories of the objects, for the new ones, spare ones, and slot 0, which is blank."""
     slot = (sizes.keys + sizes.values) // (sizes.objects * sizes.slots)
-    return (1 + sizes.objects * (1 + sizes.slots + SPARE)) * slot
+    return (1 + sizes.objects * (1 + sizes.slots + SPARE)) * slot + _cells(sizes)
 
 
 def _torch(sizes: Sizes) -> dict[str, int]:
     """The plain network, which projects keys from the values at each step."""
-    return {"memories": sizes.values * (sizes.slots + 1) // sizes.slots, "on the way": sizes.plain()}
+    memories = sizes.values * (sizes.slots + 1) // sizes.slots + _cells(sizes)
+    return {"memories": memories, "on the way": sizes.plain()}
 
 
 def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[str, int]:
@@ -120,8 +127,9 @@ def _cuda(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dict[st
         "tables": sizes.tables(rows=sizes.product),
         "memories": _pool(sizes),
         "pictures": picture,
-        "on the way": sizes.step(),
-        "warm-up": sizes.step(),  # the run before a capture, in memory that the graphs do not share
+        **({"buffers": recipe.max_objects * sizes.compared} if sizes.compared else {}),
+        "on the way": sizes.step(full=True),
+        "warm-up": sizes.step(full=True),  # the run before a capture, in memory that the graphs do not share
         "graphs": graphs * masks,
         "CUDA": CUDA,
     }
@@ -141,7 +149,12 @@ def _tensorrt(recipe: Recipe, preset: Preset, sizes: Sizes, picture: int) -> dic
         "weights": sizes.network() + sizes.weights(),
         "tables": sizes.tables(),
         "memories": _pool(sizes),
-        "buffers": (sizes.keys + sizes.values) * sum(every) // sizes.slots + outputs + written + features + image,
+        "buffers": (sizes.keys + sizes.values) * sum(every) // sizes.slots
+        + outputs
+        + written
+        + features
+        + image
+        + sizes.objects * sizes.compared,
         "pictures": picture,
         "on the way": sizes.step(),
         "scores, if not fused": scores_bytes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +151,30 @@ class TorchEngine(Verbs):
             full_b1hw[i] = certain(full_b1hw[i])
         with self._arithmetic():
             maps_bchw = self._network.remember(features, full_b1hw, score_b).float()
-            cells = self._cells(features, logits_b1hw, prompted)
+        cells = self._cells(features, logits_b1hw, prompted)
         # Copies, because a view would keep the whole batch alive for as long as any object remembers it.
         return [Remembered(map_chw.clone(), cells_cgg=own) for map_chw, own in zip(maps_bchw, cells, strict=True)]
 
     def _cells(self, features: Features, logits_b1hw: Tensor, prompted: Sequence[bool]) -> list[Tensor | None]:
-        """What later frames are compared with, of each prompted object."""
+        """What later frames are compared with, of each prompted object; in fp32."""
         match = self._network.match
         if match is None:
             return [None] * len(prompted)
-        rows = (features if len(features.top) == 1 else features.select(slice(i, i + 1)) for i in range(len(prompted)))
-        return [match.remember(image, logits_b1hw[i : i + 1])[0].float().clone() if given else None
-                for i, (image, given) in enumerate(zip(rows, prompted, strict=True))]  # fmt: skip
+        own = [slice(i, i + 1) if len(features.top) > 1 else slice(1) for i in range(len(prompted))]
+        with self._exact():
+            return [
+                match.remember(features.select(own[i]), logits_b1hw[i : i + 1])[0].clone() if given else None
+                for i, given in enumerate(prompted)
+            ]
+
+    def _with_cells(
+        self, written: Sequence[Remembered], features: Features, logits_b1hw: Tensor, prompted: Sequence[bool]
+    ) -> list[Remembered]:
+        """Memories with the cells of the prompted objects, where the network compares frames with them."""
+        if self._network.match is None or not any(prompted):
+            return list(written)
+        cells = self._cells(features, logits_b1hw, prompted)
+        return [replace(memory, cells_cgg=own) for memory, own in zip(written, cells, strict=True)]
 
 
 def open(network: Sam2, recipe: Recipe, weights_hash: str, built: Path | None) -> TorchEngine:

@@ -10,6 +10,7 @@ are added to the conditioned features.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -37,29 +38,48 @@ class Match(nn.Module):
 
     def embed(self, features: Features) -> Tensor:
         """Unit vectors of the cells of each image, [n, C, G, G]."""
-        top = F.interpolate(self.top(features.top), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return F.normalize(self.mid(features.mid) + top, dim=1)
+        return self.embedded(features.top, features.mid)
+
+    def embedded(self, top_ndhw: Tensor, mid_nchw: Tensor) -> Tensor:
+        """The same of two of the maps."""
+        top = F.interpolate(self.top(top_ndhw), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return F.normalize(self.mid(mid_nchw) + top, dim=1)
 
     def remember(self, features: Features, logits_b1hw: Tensor) -> Tensor:
         """What is compared with later: embeddings and the mask (0 to 1) of each cell, [b, C + 1, G, G].
 
-        `logits_b1hw` [b, 1, 2G, 2G] are the mask's, as the decoder gives them.
+        `logits_b1hw` [b, 1, 2G, 2G] are the mask's, as the decoder gives them; `features` are of one image or of each
+        object's.
         """
         cells_ncgg = self.embed(features)
         mask_b1gg = F.avg_pool2d(logits_b1hw.sigmoid(), 2)
-        return torch.cat((cells_ncgg.expand(len(mask_b1gg), -1, -1, -1), mask_b1gg.to(cells_ncgg)), dim=1)
+        return torch.cat((cells_ncgg.expand(mask_b1gg.shape[0], -1, -1, -1), mask_b1gg.to(cells_ncgg)), dim=1)
 
     def copy(self, cells_ncgg: Tensor, remembered_bcgg: Tensor) -> Tensor:
         """The copied mask and the largest similarity of each cell, [b, 2, G, G]; n is 1 or b."""
-        with torch.autocast(cells_ncgg.device.type, enabled=False):  # in bf16 the logits would have errors of 0.1
-            remembered = remembered_bcgg.float()
-            keys_bcm, mask_bm1 = remembered[:, :-1].flatten(2), remembered[:, -1].flatten(1)[:, :, None]
-            similar_bnm = cells_ncgg.float().flatten(2).transpose(1, 2) @ keys_bcm
-            copied_bn1 = (similar_bnm * self.log_scale.exp()).softmax(dim=2) @ mask_bm1
-            both_bn2 = torch.cat((copied_bn1, similar_bnm.amax(dim=2, keepdim=True)), dim=2)
-        return both_bn2.transpose(1, 2).unflatten(2, cells_ncgg.shape[-2:])
+        with exact(cells_ncgg.device.type):
+            return self.compared(cells_ncgg.float(), remembered_bcgg.float())
+
+    def compared(self, cells_ncgg: Tensor, remembered_bcgg: Tensor) -> Tensor:
+        """The same, in the type of the arguments."""
+        scale, side = self.log_scale.exp(), int(cells_ncgg.shape[3])
+        keys_bcm, mask_bm1 = remembered_bcgg[:, :-1].flatten(2), remembered_bcgg[:, -1:].flatten(2).transpose(1, 2)
+        logits_bnm = (cells_ncgg * scale).flatten(2).transpose(1, 2) @ keys_bcm
+        similar_bn1 = logits_bnm.amax(dim=2, keepdim=True) / scale
+        both_bn2 = torch.cat((logits_bnm.softmax(dim=2) @ mask_bm1, similar_bn1), dim=2)
+        return both_bn2.transpose(1, 2).unflatten(2, (side, side))
+
+    def added(self, top_ndhw: Tensor, mid_nchw: Tensor, remembered_bcgg: Tensor) -> Tensor:
+        """What is added to the conditioned features, [b, D, g, g]; the maps are of one image or of each object's."""
+        out: Tensor = self.prior(self.compared(self.embedded(top_ndhw, mid_nchw), remembered_bcgg))
+        return out
 
     def forward(self, features: Features, remembered_bcgg: Tensor) -> Tensor:
-        """What is added to the conditioned features, [b, D, g, g]; `features` of one image or of each object's."""
-        added: Tensor = self.prior(self.copy(self.embed(features), remembered_bcgg))
-        return added
+        """The same in fp32, whatever the precision of the rest."""
+        with exact(remembered_bcgg.device.type):
+            return self.added(features.top.float(), features.mid.float(), remembered_bcgg.float())
+
+
+def exact(kind: str) -> AbstractContextManager[object]:
+    """A context without autocast on this kind of device: in bf16 the logits of the softmax would be off by 0.1."""
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

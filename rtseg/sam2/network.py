@@ -84,22 +84,27 @@ class Sam2(nn.Module):
             return fresh_bchw
         tokens = self.tokenizer.batch([r for r in recalls if r], self.maskmem_tpos_enc, self.obj_ptr_tpos_proj)
         if len(known) == len(recalls):
-            return self._matched(self.memory_attention(top_bchw, tokens), features, recalls)
+            return self.matched(self.memory_attention(top_bchw, tokens), features, recalls)
         # One by one: an index list would be uploaded to the GPU, and the host would wait for the upload.
         attended = iter(self.memory_attention(torch.stack([top_bchw[i] for i in known]), tokens))
         rows = [fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)]
-        return self._matched(torch.stack(rows), features, recalls)
+        return self.matched(torch.stack(rows), features, recalls)
 
-    def _matched(self, conditioned_bchw: Tensor, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
+    def matched(self, conditioned_bchw: Tensor, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         """With the comparison with each object's newest conditioning frame added, where there is one."""
-        cells = [None if r is None or self.match is None else r.cells_cgg for r in recalls]
-        if self.match is None or all(c is None for c in cells):
+        cells = [None if r is None else r.cells_cgg for r in recalls]
+        remembered = [own for own in cells if own is not None]
+        if self.match is None or not remembered:
             return conditioned_bchw
-        rows = []
-        for i, (row, own) in enumerate(zip(conditioned_bchw, cells, strict=True)):
-            image = features if len(features.top) == 1 else features.select(slice(i, i + 1))
-            rows.append(row if own is None else row + self.match(image, own[None])[0])
-        return torch.stack(rows)
+        if len(features.top) > 1 and len(remembered) < len(cells):
+            known = [features.select(slice(i, i + 1)) for i, own in enumerate(cells) if own is not None]
+            features = Features(*(torch.cat([getattr(f, name) for f in known]) for name in ("top", "mid", "fine")))
+        added_bchw: Tensor = self.match(features, torch.stack(remembered))
+        if len(remembered) == len(cells):
+            return conditioned_bchw + added_bchw
+        added = iter(added_bchw)
+        rows = zip(conditioned_bchw, cells, strict=True)
+        return torch.stack([row if own is None else row + next(added) for row, own in rows])
 
     def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Candidates:
         """All four candidate masks of each object, before any choice."""

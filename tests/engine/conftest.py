@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rtseg.sam2 import Preset, Sam2, get_preset
+from rtseg.sam2.match import SCALE
 
 LITE = Preset(  # nano with a trunk of convolutions
     "lite", trunk="efficientnet-lite0", dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512,
@@ -21,6 +22,7 @@ EDGE = replace(  # nano with EdgeTAM's trunk and perceiver
 )
 REPVIT = replace(LITE, name="repvit", trunk="repvit-m1")
 LITE_3 = replace(LITE, name="lite-3", trunk="efficientnet-lite2", levels=3)  # and no map at stride 32
+LITE_MATCH = replace(LITE, name="lite-match", match_dim=32)  # and comparison with the newest conditioning frame
 
 
 def random_network(preset: str | Preset, size: int, seed: int = 0) -> Sam2:
@@ -38,6 +40,8 @@ def random_network(preset: str | Preset, size: int, seed: int = 0) -> Sam2:
             else:
                 p.copy_(0.2 * noise)
         net.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(1.0)
+        if net.match:
+            net.match.log_scale.fill_(math.log(SCALE))
         # The choice between masks is no near tie, which rounding alone would decide.
         net.sam_mask_decoder.iou_prediction_head.layers[-1].bias.copy_(torch.tensor([0.0, 0.5, 0.0, -0.5]))
     return net

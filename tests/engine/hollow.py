@@ -11,7 +11,7 @@ import torch
 
 from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.tensorrt import making
-from rtseg.engine.tensorrt.onnx import VERBS, Shapes
+from rtseg.engine.tensorrt.onnx import Shapes
 from rtseg.sam2 import Preset
 from tests.engine.fake_gpu import FakeGpu
 from tests.engine.fake_tensorrt import fake
@@ -37,7 +37,7 @@ def hollow(static: object, shapes: Shapes, folder: Path, note: object) -> dict[s
     """In place of `export`: graphs without nodes."""
     paths = {}
     for name, (verb, slots) in shapes.graphs.items():
-        inputs, outputs = ([_value(shapes, port, slots) for port in side] for side in VERBS[verb])
+        inputs, outputs = ([_value(shapes, port, slots) for port in side] for side in shapes.ends(verb))
         paths[name] = folder / f"{name}.onnx"
         paths[name].write_bytes(
             onnx.helper.make_model(onnx.helper.make_graph([], name, inputs, outputs)).SerializeToString()

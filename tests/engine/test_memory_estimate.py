@@ -6,6 +6,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from rtseg.engine.static.network import StaticNetwork
 from rtseg.engine.static.parts import Attention
 from rtseg.sam2 import PRESETS, Preset, Recall, Remembered, Sam2, get_preset
 from rtseg.sam2.presets import FIXED_TRUNKS
-from tests.engine.conftest import LITE
+from tests.engine.conftest import LITE, LITE_MATCH
 
 
 @pytest.fixture(autouse=True)
@@ -122,9 +123,12 @@ def measured(sizes: Sizes, precision: str) -> dict[str, int]:
 
 
 OTHERS = [
-    replace(LITE, name=f"{name}, {levels} levels", trunk=name, levels=levels)
-    for name in FIXED_TRUNKS
-    for levels in (3, 4)
+    LITE_MATCH,
+    *[
+        replace(LITE, name=f"{name}, {levels} levels", trunk=name, levels=levels)
+        for name in FIXED_TRUNKS
+        for levels in (3, 4)
+    ],
 ]
 
 
@@ -277,3 +281,42 @@ def test_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
     assert free_gpu_bytes("cuda:0") is None
     check(Recipe("sam2.1-large", image_size=1024, runtime="cuda", device="cuda:0"), "cuda:0")  # the engine says why
+
+
+@pytest.mark.parametrize(("size", "objects"), [(320, 1), (320, 4), (512, 2)])
+def test_what_a_comparison_holds(size: int, objects: int) -> None:
+    """The similarities of `Match`, which grow with the fourth power of the image; and the cells that are kept."""
+    sizes = Sizes(LITE_MATCH, size, objects, 5, 19, 4, 4)
+    with torch.device("meta"), torch.inference_mode():
+        net = Sam2(LITE_MATCH, size).eval().bake()
+        assert net.match
+        features = net.encode_image(torch.rand(1, 3, size, size))
+        cells = net.match.remember(features, torch.zeros(1, 1, size // 4, size // 4))
+        assert cells.nbytes == sizes.compared
+        with Held() as held:
+            net.match(features, cells.expand(objects, -1, -1, -1))
+        assert abs(sizes.similarities / held.peak - 1) < WITHIN
+        static = StaticNetwork(net).precise(torch.bfloat16, torch.bfloat16)
+        weights = sum(x.nbytes for x in static.parameters())
+    assert abs(replace(sizes, product=2).weights() / weights - 1) < 0.1
+    bare = replace(sizes, preset=LITE)
+    assert bare.compared == bare.similarities == 0
+    assert replace(sizes, objects=2 * objects).similarities / held.peak - 1 > WITHIN
+    assert replace(sizes, image_size=size + 64).similarities / held.peak - 1 > WITHIN
+
+
+@pytest.mark.parametrize("runtime", ["torch", "cpu", "onnx", "cuda", "tensorrt"])
+def test_cells_and_comparisons_count_in_each_runtime(runtime: str, tmp_path: Path) -> None:
+    paths = []
+    for dim in (0, 32):
+        paths.append(tmp_path / f"lite-{dim}.toml")
+        fields = {**{f: getattr(LITE, f) for f in ("dim", "memory_dim", "attention_layers", "decoder_heads")},
+                  "trunk": LITE.trunk, "match_dim": dim}  # fmt: skip
+        paths[-1].write_text("".join(f"{key} = {value!r}\n" for key, value in fields.items()))
+    plain, matched = (
+        estimate_memory(Recipe(str(path), image_size=512, max_objects=2, runtime=runtime, precision="fp32"))
+        for path in paths
+    )
+    cells, full = 2 * 4 * 64**2 * 33, 2 * 2 * 4 * 64**4
+    assert matched.parts["memories"] - plain.parts["memories"] == 5 * cells
+    assert (matched.bytes - plain.bytes > full / 4) == (runtime != "cpu")  # the kernels hold a few rows of them

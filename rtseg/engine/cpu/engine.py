@@ -26,6 +26,7 @@ from .isa import isa_for, lacks
 from .kernels import Kernels
 from .lite import CpuLite
 from .mask import CpuDecode, CpuRemember
+from .match import CpuMatch
 from .network import CpuAttend, CpuHiera, Packer
 from .repvit import CpuRepVit
 
@@ -39,6 +40,7 @@ class CpuEngine(StaticTorchEngine):
         super().__init__(network, recipe, weights_hash, "cpu")
         static = StaticNetwork(network)
         self._verbs = KernelVerbs(static, kernels) if kernels else TorchVerbs(static, recipe)
+        self._match = CpuMatch(kernels, network.match) if kernels and network.match else None
         how = f"{kernels.isa} kernels" if kernels else "torch"
         self.description = f"cpu: {how} and torch {torch.__version__}, {recipe.precision}"
 
@@ -59,6 +61,13 @@ class CpuEngine(StaticTorchEngine):
         with self._verbs.at_work():
             return self._verbs.attend(features.top, recalls)
 
+    def _matched(self, attended_bdhw: Tensor, features: Features, recalls: Sequence[Recall]) -> Tensor:
+        cells = [recall.cells_cgg for recall in recalls]
+        if self._match is None or len(features.top) > 1 or not any(own is not None for own in cells):
+            return super()._matched(attended_bdhw, features, recalls)
+        with self._verbs.at_work():
+            return self._match(attended_bdhw, features, cells)
+
     def _decode_tracked(self, conditioned_bchw: Tensor, features: Features) -> Decoded:
         with self._verbs.at_work():
             return Decoded(*self._verbs.decode(conditioned_bchw, features.mid, features.fine))
@@ -71,10 +80,11 @@ class CpuEngine(StaticTorchEngine):
         with self._verbs.at_work():
             tokens_bnm = self._verbs.remember(features.top, logits_b1hw, score_b, torch.tensor(list(prompted)))
             # Copies, because a view would keep the whole batch alive for as long as any object remembers it.
-            return [
+            written = [
                 remembered(tokens_nm, self._verbs.keys_of(tokens_nm), shape)
                 for tokens_nm in map(torch.clone, tokens_bnm)
             ]
+            return self._with_cells(written, features, logits_b1hw, prompted)
 
 
 def remembered(tokens_nm: Tensor, keys_lnd: Tensor, shape: tuple[int, int]) -> Remembered:

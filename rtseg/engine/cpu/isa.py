@@ -96,6 +96,7 @@ def unfit(p: Preset) -> str | None:
     sizes = {  # of the trunk only Hiera's: the channels of convolutions are filled up
         "embed_dim": p.embed_dim, "memory_dim": p.memory_dim, "dim / 8": p.dim // 8, "attention_ffn": p.attention_ffn,
         "decoder_ffn": p.decoder_ffn, "dim / 2 / decoder_heads": p.dim // 2 // p.decoder_heads,
+        "match_dim": p.match_dim,
     }  # fmt: skip
     odd = next((f"{name} = {size}" for name, size in sizes.items() if size % LANES), None)
     if odd is None and max(p.stage_dims) <= WIDEST and p.dim <= WIDEST:

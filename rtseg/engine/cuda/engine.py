@@ -28,6 +28,7 @@ from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, PromptBatch, Recall, Remembered, Sam2
 from ..recipe import Recipe
 from ..static.copies import copy_all
+from ..static.match import CellRows
 from ..static.network import StaticNetwork
 from ..static.pool import BLANK, SCRATCH, Pool
 from ..static.pooled import PooledEngine
@@ -86,7 +87,9 @@ class CudaEngine(PooledEngine):
             self._flags = torch.zeros(2, dtype=torch.bool, device=self.device)
             self._flags[1].fill_(True)
             self._untouched_b = torch.zeros(most.objects, dtype=torch.bool, device=self.device)
-            self._steps = Steps(shapes, self._pool, self._pointers_bpd, self.image_size)
+            rows = CellRows.zeros(self.preset, static.grid, most.objects, self.device) if static.match else None
+            self._rows = rows
+            self._steps = Steps(shapes, self._pool, self._pointers_bpd, self.image_size, rows)
         graph = "captured" if self.device.type == "cuda" else "not captured"
         encoder = "fused" if self._encode is not self._static.encoder else "plain"
         self._kept = f"cuda, {self.description}, {graph}, {encoder} encoder"
@@ -144,7 +147,8 @@ class CudaEngine(PooledEngine):
         with self._call(), exact_fp32():
             certain_b = torch.stack([self._flags[int(given)] for given in prompted])
             tokens_bnm = self._static.remember(features.top.to(self._products), logits_b1hw, score_b, certain_b)
-            return self._pool.put(tokens_bnm, self._static.attend.keys_of(tokens_bnm).to(self._products))
+            written = self._pool.put(tokens_bnm, self._static.attend.keys_of(tokens_bnm).to(self._products))
+            return self._with_cells(written, features, logits_b1hw, prompted)
 
     def _run_step(
         self, image_hwc: ImageU8, recalls: Sequence[Recall], slots: Sequence[Sequence[int]], own: Sequence[int]
@@ -153,7 +157,8 @@ class CudaEngine(PooledEngine):
         kind = Kind(len(recalls), self._shapes.bucket(max(map(len, slots))))
         prepared = self._steps.prepared(size, kind, Work(self._step, self._fuse))
         size.inputs.load(image_hwc, recalls, slots, own)
-        copy_all([(self._pointers_bpd[i, : len(r.ages)], r.pointers_pc) for i, r in enumerate(recalls)])
+        pointers = [(self._pointers_bpd[i, : len(r.ages)], r.pointers_pc) for i, r in enumerate(recalls)]
+        copy_all(pointers + (self._rows.copies(recalls) if self._rows else []))
         # After a correction an object has one more pointer for good. It then needs the mask, which is for pointers too.
         alike = all((len(r.memories), len(r.ages)) == self._shapes.full_bank for r in recalls)
         return (prepared.full if alike and prepared.full else prepared.masked)()[:4]
@@ -179,17 +184,18 @@ class CudaEngine(PooledEngine):
         picture_hwc = size.inputs.picture_hwc
         (image_1chw,) = resize(picture_hwc) if resize else (size.to_image(picture_hwc),)
         top, mid, fine = self._encode(image_1chw)
-        (conditioned,) = self._parts.attend(kind, full)(top, *self._memory(size, kind, full))
+        (conditioned,) = self._parts.attend(kind, full)(top, *self._memory(size, kind, full, mid))
         logits, iou, score, pointer, _ = self._parts.decode(b)(conditioned, mid, fine)
         tokens, keys = self._parts.remember(b)(top, logits, score, self._untouched_b[:b])
         self._pool.write(size.inputs.facts(b, kind.slots, 1).own_b, tokens, keys)
         return logits.float(), iou.float(), score.float(), pointer.float(), self._pool.values_snm[SCRATCH]
 
-    def _memory(self, size: Size, kind: Kind, full: bool) -> tuple[Tensor, ...]:
+    def _memory(self, size: Size, kind: Kind, full: bool, mid: Tensor) -> tuple[Tensor, ...]:
         """The inputs of attention beside the picture's features."""
         b, pointers = kind.objects, self._shapes.full_bank[1] if full else self._shapes.layout.pointers
         facts = size.inputs.facts(b, kind.slots, pointers)
-        return self._pool.keys_slnd, self._pool.values_snm, self._pointers_bpd[:b, :pointers], *facts.all
+        memory = self._pool.keys_slnd, self._pool.values_snm, self._pointers_bpd[:b, :pointers], *facts.all
+        return (mid, *self._rows.rows(b), *memory) if self._rows else memory
 
     def _fuse(self, size: Size, kind: Kind, full: bool, beat: Callable[[], None]) -> None:
         """Compile the parts that this kind of step calls."""
@@ -198,7 +204,7 @@ class CudaEngine(PooledEngine):
             def drawn(seed: int) -> Sequence[Tensor]:
                 self._steps.noise(size, seed)
                 top, mid, fine = self._encode(size.to_image(size.inputs.picture_hwc))
-                given = (top, *self._memory(size, kind, full))
+                given = (top, *self._memory(size, kind, full, mid))
                 if part == ATTEND:
                     return given
                 (conditioned,) = self._parts.attend(kind, full)(*given)

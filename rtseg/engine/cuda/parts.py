@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..picture.torch_resize import TorchResize
+from ..static.match import with_match
 from ..static.network import StaticNetwork
 from .buffers import Facts
 from .fuse import MOST_OBJECTS, Draw, Verb, fused
@@ -32,6 +33,13 @@ class Parts:
 
             return run
 
+        def matching(whole: bool) -> Verb:
+            def run(top: Tensor, mid: Tensor, cells: Tensor, matched: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
+                assert static.match is not None
+                return (with_match(static.match, attending(whole)(top, *memory)[0], top, mid, cells, matched),)
+
+            return run
+
         def drawn(conditioned: Tensor, mid: Tensor, fine: Tensor) -> tuple[Tensor, ...]:
             answers: tuple[Tensor, ...] = decode.drawn(conditioned, mid, fine)
             return answers
@@ -40,11 +48,14 @@ class Parts:
             tokens = remember(top, logits, score, certain)
             return tokens, attend.keys_of(tokens)
 
-        self._attending = {whole: attending(whole) for whole in (False, True)}
+        self._attending = {whole: (matching if static.match else attending)(whole) for whole in (False, True)}
         self._drawn, self._written = drawn, written
 
     def attend(self, kind: Kind, full: bool) -> Verb:
-        """(top, keys and values of the pool, pointers, facts) to conditioned features."""
+        """(top, keys and values of the pool, pointers, facts) to conditioned features.
+
+        With `Match` (top, mid, cells, which objects have any, keys, ...).
+        """
         return self._compiled.get((ATTEND, kind, full), self._attending[full])
 
     def decode(self, objects: int) -> Verb:

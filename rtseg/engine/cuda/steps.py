@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..picture.torch_resize import TorchResize
 from ..static.graph import Disturb, Step, captured, plain
+from ..static.match import CellRows
 from ..static.pool import SCRATCH, Pool
 from .buffers import Inputs, randomize
 from .fuse import exact_fp32
@@ -70,12 +71,14 @@ class Work:
 class Steps:
     """Captures the steps of an engine on demand, and keeps them.
 
-    All steps read `pointers_bpd` and the slots of the pool. Each call brings its `Work`, which is not kept, because it
-    refers to the engine and would keep it alive.
+    All steps read `pointers_bpd`, the slots of the pool, and the `rows` of cells of a network with `Match`. Each call
+    brings its `Work`, which is not kept, because it refers to the engine and would keep it alive.
     """
 
-    def __init__(self, shapes: StepShapes, pool: Pool, pointers_bpd: Tensor, image_size: int) -> None:
-        self._shapes, self._pool, self._pointers_bpd = shapes, pool, pointers_bpd
+    def __init__(
+        self, shapes: StepShapes, pool: Pool, pointers_bpd: Tensor, image_size: int, rows: CellRows | None = None
+    ) -> None:
+        self._shapes, self._pool, self._pointers_bpd, self._rows = shapes, pool, pointers_bpd, rows
         self._image_size, self._device = image_size, pointers_bpd.device
         self.sizes: OrderedDict[tuple[int, int], Size] = OrderedDict()  # by height and width
         self.runner: Callable[[Step, Disturb], Step] = plain
@@ -155,4 +158,7 @@ class Steps:
     def noise(self, size: Size, seed: int) -> None:
         """Fill everything that a step reads with random numbers."""
         size.inputs.noise(seed, SCRATCH)
-        randomize([self._pool.values_snm[SCRATCH], self._pool.keys_slnd[SCRATCH], self._pointers_bpd], seed)
+        cells = [self._rows.cells_bcgg] if self._rows else []
+        randomize([self._pool.values_snm[SCRATCH], self._pool.keys_slnd[SCRATCH], self._pointers_bpd, *cells], seed)
+        if self._rows:
+            self._rows.matched_b.fill_(1)

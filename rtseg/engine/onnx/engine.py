@@ -6,6 +6,7 @@ Maps are stored channels last, as the graphs take and return them; callers get v
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...sam2 import Array, Decoded, Features, Preset, PromptBatch, Recall, Remem
 from ..picture.planes import to_planes
 from ..recipe import Recipe
 from ..static.engine import StaticEngine
-from .ports import TRACKED
+from .ports import tracked
 from .session import Graph, version
 
 NO_POINT = -1  # the label of the empty point that SAM 2 takes when nothing is prompted
@@ -37,7 +38,7 @@ class OnnxEngine(StaticEngine):
         number = recipe.device.partition(":")[2]
         self._device = int(number) if number else None
         self._graphs: dict[str, Graph] = {}
-        for name in TRACKED:
+        for name in tracked(preset):
             self._graph(name)
         plan = recipe.memory
         # On the CPU padding costs time; other providers compile a graph anew for every new shape.
@@ -79,8 +80,21 @@ class OnnxEngine(StaticEngine):
             certain_b=np.array(prompted, bool),
         )  # fmt: skip
         if len(tokens_bnm) > 1:  # copies: one object's view would keep the memory of the whole batch alive
-            return [self._remembered(t.copy(), k.copy()) for t, k in zip(tokens_bnm, keys_blnd, strict=True)]
-        return [self._remembered(tokens_bnm[0], keys_blnd[0])]
+            written = [self._remembered(t.copy(), k.copy()) for t, k in zip(tokens_bnm, keys_blnd, strict=True)]
+        else:
+            written = [self._remembered(tokens_bnm[0], keys_blnd[0])]
+        if not self.preset.match_dim:
+            return written
+        return [
+            replace(memory, cells_cgg=self._cells(features, logits_b1hw[i : i + 1])) if prompted[i] else memory
+            for i, memory in enumerate(written)
+        ]
+
+    def _cells(self, features: Features, logits_11hw: Array) -> Float32:
+        """What later frames are compared with, of one prompted object."""
+        maps = {"top_1hwd": _last(features.top), "mid_1hwc": _last(features.mid)}
+        found: Float32 = self._graph("cells")(**maps, logits_b1hw=_float(logits_11hw))[0][0]
+        return found
 
     def _remembered(self, tokens_nm: Float32, keys_lnd: Float32) -> Remembered:
         return Remembered(tokens_nm.T.reshape(-1, *self.preset.memory_shape(self.image_size // 16)), keys_lnd)
@@ -109,6 +123,21 @@ class OnnxEngine(StaticEngine):
             present_bt=present_bt, pointers_bkd=pointers_bkd, ages_bk=ages_bk, real_bk=real_bk,
         )  # fmt: skip
         return _first(found[0])
+
+    def _matched(self, attended_bdhw: Array, features: Features, recalls: Sequence[Recall]) -> Array:
+        """All objects that have cells in one run."""
+        rows = [i for i, recall in enumerate(recalls) if recall.cells_cgg is not None]
+        if not self.preset.match_dim or not rows:
+            return attended_bdhw
+        found = self._graph("match")(
+            conditioned_bhwd=_last(attended_bdhw)[rows], top_1hwd=_last(features.top), mid_1hwc=_last(features.mid),
+            cells_bcgg=np.stack([_float(recalls[i].cells_cgg) for i in rows]),
+        )  # fmt: skip
+        if len(rows) == len(recalls):
+            return _first(found[0])
+        matched_bhwd = _last(attended_bdhw).copy()
+        matched_bhwd[rows] = found[0]
+        return _first(matched_bhwd)
 
     def _prompt_inputs(self, prompts: PromptBatch) -> dict[str, npt.NDArray[np.generic]]:
         """Points and an earlier mask. The graph always takes both; a label and a flag mark those that are absent."""

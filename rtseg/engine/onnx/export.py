@@ -16,7 +16,7 @@ from ...base.files import file_sha256
 from ...sam2 import Sam2, get_preset, load_weights
 from ..recipe import SHIPPED
 from .folder import WEIGHTS, Identity, shipped_folder, write_sidecar
-from .ports import VERBS
+from .ports import verbs
 
 SMALL = 64  # numbers; a smaller constant stays in its graph
 ALIGNED = 64  # bytes
@@ -32,11 +32,12 @@ def make_graphs(network: Sam2, folder: Path, progress: Progress = lambda done, o
     from .graphs import Exporter
 
     exporter, store = Exporter(network), _Store()
-    for done, name in enumerate(VERBS, 1):
+    names = list(verbs(network.preset))
+    for done, name in enumerate(names, 1):
         model = _simplified(exporter.graph(name))
         store.take(model)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
-        progress(done, len(VERBS))
+        progress(done, len(names))
     (folder / WEIGHTS).write_bytes(bytes(store.data))
 
 

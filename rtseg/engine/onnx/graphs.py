@@ -24,7 +24,8 @@ from ...sam2.network import downsampled
 from ..static.memory import PaddedRead
 from ..static.network import StaticNetwork
 from ..static.parts import Attention
-from .ports import VERBS, open_axes
+from .match import Cells, Compare
+from .ports import open_axes, verbs
 
 OPSET = 20  # the first with Gelu, and the newest that torch's fast exporter supports
 
@@ -205,6 +206,7 @@ class Exporter:
             "masked_b": yes(b, dtype=torch.bool),
             "multimask": torch.tensor(True),
             "answer_b1hw": torch.zeros(b, 1, s, s),
+            "cells_bcgg": torch.zeros(b, p.match_dim + 1, 2 * g, 2 * g),
         }
 
     def module(self, name: str) -> nn.Module:
@@ -213,12 +215,13 @@ class Exporter:
             "encode": lambda: Encode(static), "attend": lambda: Attend(static), "fresh": lambda: Fresh(net),
             "decode": lambda: Decode(static), "remember": lambda: Remember(static), "prompt": lambda: Prompt(net),
             "answer": lambda: Answer(net), "rivals": lambda: Rivals(net),
+            "match": lambda: Compare(net), "cells": lambda: Cells(net),
         }  # fmt: skip
         return made[name]()
 
     def graph(self, name: str) -> bytes:
         """One graph as a serialised `ModelProto`."""
-        inputs, outputs = VERBS[name]
+        inputs, outputs = verbs(self.net.preset)[name]
         examples = self.examples()
         axes = {port: open_axes(port) for port in (*inputs, *outputs)}
         into: Any = io.BytesIO()  # the exporter accepts it, but its annotation does not list it

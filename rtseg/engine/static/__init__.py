@@ -1,7 +1,8 @@
 """The tracked frame with fixed shapes: the function of `rtseg.sam2`, rewritten so that nothing is computed twice.
 
 engine.py     common to all engines with such a step: prompted or tracked frames, objects with and without memories
-network.py    the step's four verbs: encoder.py, memory.py and mask.py, built from parts.py
+network.py    the step's four verbs: encoder.py, memory.py and mask.py, built from parts.py;
+              match.py: comparison with the newest conditioning frame, in networks that have it
 joined.py     the same in fewer and larger kernels, for a GPU; joined_encoder.py: its encoder
 pooled.py     engines that keep the memories of their objects in one device buffer, pool.py
 graph.py      capture and replay of a step as a CUDA graph

@@ -34,7 +34,7 @@ class StaticEngine(Verbs, ABC):
             known = [recall for recall in recalls if recall is not None]
             if not self._takes(features, known):
                 return self._attend_plainly(features, recalls)
-            attended_bdhw = self._attend_known(features, known) if known else None
+            attended_bdhw = self._matched(self._attend_known(features, known), features, known) if known else None
             if attended_bdhw is not None and len(known) == len(recalls):
                 return attended_bdhw
             fresh_dhw = self._fresh(features)[0]
@@ -63,6 +63,12 @@ class StaticEngine(Verbs, ABC):
     @abstractmethod
     def _attend_known(self, features: Features, recalls: Sequence[Recall]) -> Array:
         """The step's attention: features conditioned on each object's memories, [b, D, g, g]."""
+
+    def _matched(self, attended_bdhw: Array, features: Features, recalls: Sequence[Recall]) -> Array:
+        """With the comparison with each object's newest conditioning frame added (`Match`), if `_attend_known` has not
+        added it.
+        """
+        return attended_bdhw
 
     @abstractmethod
     def _fresh(self, features: Features) -> Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 
 from ...sam2 import Preset, Sam2
+from ...sam2.match import Match
 from .encoder import HieraEncoder, encoder_of
 from .joined import JoinedDecode, JoinedLayer, Stacked
 from .joined_encoder import JoinedEncoder
@@ -35,6 +37,7 @@ class StaticNetwork(nn.Module):
         with torch.no_grad():
             self.encoder, self.attend = encoder_of(net, attention), Attend(net, attention)
             self.decode, self.remember = Decode(net, attention), Remember(net, attention)
+            self.match: Match | None = copy.deepcopy(net.match)
         self.eval().requires_grad_(False).to(device)
 
     def join(self) -> StaticNetwork:
@@ -51,12 +54,14 @@ class StaticNetwork(nn.Module):
         return self
 
     def precise(self, products: torch.dtype, stream: torch.dtype) -> StaticNetwork:
-        """Products in one type; norms, tables and activations in another; joined heads stay in fp32."""
-        exact = [(m, m.weight.data, m.bias.data) for m in self.modules() if isinstance(m, Stacked)]
+        """Products in one type; norms, tables and activations in another; joined heads and `match` stay in fp32."""
+        # Joined heads choose between masks, and a softmax multiplies the errors of similarities; both cost little.
+        parts = (m for m in self.modules() if isinstance(m, Stacked | Match))
+        exact = [(part, name, p.data) for part in parts for name, p in part.named_parameters()]
         self.to(stream)
-        for stacked, weight, bias in exact:  # they choose between masks, and cost almost nothing
-            stacked.weight.data, stacked.bias.data = weight, bias
         for module in self.modules():
             if isinstance(module, Linear | nn.Conv2d):
                 module.to(products)
+        for part, name, data in exact:
+            part.get_parameter(name).data = data
         return self

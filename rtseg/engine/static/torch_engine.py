@@ -22,6 +22,10 @@ class StaticTorchEngine(StaticEngine, TorchEngine):
     def _attend_plainly(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         return TorchEngine.attend(self, features, recalls)
 
+    def _matched(self, attended_bdhw: Tensor, features: Features, recalls: Sequence[Recall]) -> Tensor:
+        with self._exact():
+            return self._network.matched(attended_bdhw, features, recalls)
+
     def _fresh(self, features: Features) -> Tensor:
         fresh_1dhw: Tensor = features.top + self._network.no_mem_embed.view(1, -1, 1, 1)
         return fresh_1dhw

@@ -15,6 +15,7 @@ from ...sam2 import Recall
 from ..gpu import Gpu
 from ..picture.upload import DoubleUpload
 from ..static.copies import copy_all
+from ..static.match import CellRows
 from ..static.pool import BLANK, Pool
 from .onnx import Port, Shapes
 from .plans import ALIGNED
@@ -85,6 +86,14 @@ class Buffers:
         self.facts_u8 = gpu.zeros((self.facts.bytes,), torch.uint8)
         self._upload = DoubleUpload(self.facts_u8, gpu)
         self._cuts: dict[tuple[int, int], dict[str, Tensor]] = {}
+        # Of a network with `Match`: the cells of each object's newest conditioning frame.
+        one = shapes.ports(shapes.slots[0]) if shapes.preset.match_dim else {}
+        b = {
+            name: self._all[name, one[name].shape_for(shapes.max_objects)]
+            for name in ("cells_bcgg", "matched_b")
+            if one
+        }
+        self._rows = CellRows(**b) if b else None
         self._pointers = [0] * shapes.max_objects  # how many pointers each object's row holds
 
     def for_objects(self, objects: int, slots: int = 0) -> dict[str, Tensor]:
@@ -132,8 +141,12 @@ class Buffers:
         copy_all(copied)
 
     def copy_pointers(self, recalls: Sequence[Recall]) -> None:
-        """Copy the object pointers. Older ones behind them are zeroed, because a mask does not hide NaN."""
-        pointers_bpd, copied = self.for_objects(len(recalls))["pointers_bpd"], list[tuple[Tensor, Tensor]]()
+        """Copy the object pointers, and the cells of a network with `Match`.
+
+        Older pointers behind them are zeroed, because a mask does not hide NaN.
+        """
+        pointers_bpd = self.for_objects(len(recalls))["pointers_bpd"]
+        copied = self._rows.copies(recalls) if self._rows else []
         for i, recall in enumerate(recalls):
             before, p = self._pointers[i], len(recall.ages)
             if before > p:

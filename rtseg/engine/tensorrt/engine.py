@@ -109,6 +109,8 @@ class TensorRTEngine(PooledEngine):
         objects, capacity = self._capacity_for(recalls)
         b = self._buffers.for_objects(objects, capacity)
         b["top"].copy_(features.top)
+        if self.preset.match_dim:
+            b["mid"].copy_(features.mid)
         slots = self._pool_slots(recalls)
         self._buffers.upload_facts(recalls, capacity, slots or [[BLANK] * len(recall.slots) for recall in recalls])
         self._buffers.gather(self._pool, objects, capacity)
@@ -117,6 +119,9 @@ class TensorRTEngine(PooledEngine):
         self._buffers.copy_pointers(recalls)
         self._run(f"attend{capacity}", objects, capacity)
         return copies([b["conditioned_bdhw"]])[0]
+
+    def _matched(self, attended_bdhw: Tensor, features: Features, recalls: Sequence[Recall]) -> Tensor:
+        return attended_bdhw  # the plan has added it
 
     def _decode_tracked(self, conditioned_bchw: Tensor, features: Features) -> Decoded:
         objects = self._fits(len(conditioned_bchw))
@@ -137,7 +142,7 @@ class TensorRTEngine(PooledEngine):
             copy_all([(b[name], tensor) for name, tensor in given.items()])
             self._buffers.upload_certain(prompted)
             self._run("remember", objects)
-            return self._pool.put(b["tokens_bnm"], b["written_blnd"])
+            return self._with_cells(self._pool.put(b["tokens_bnm"], b["written_blnd"]), features, logits_b1hw, prompted)
 
     @contextmanager
     def _call(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from ...base.errors import EngineError
 from ...sam2 import Preset, Sam2
 from ..onnx.graphs import quiet_exporter
 from ..recipe import Recipe
+from ..static.match import with_match
 from ..static.network import StaticNetwork
 from .attention import TypedAttention, WideRead
 from .operators import faults
@@ -42,6 +43,7 @@ VERBS = {
     "decode": (("conditioned_bdhw", "mid", "fine"), ("logits_b1hw", "iou_b", "score_b", "pointer_bd")),
     "remember": (("top", "logits_b1hw", "score_b", "certain_b"), ("tokens_bnm", "written_blnd")),
 }
+MATCH = ("mid", "cells_bcgg", "matched_b")  # what `attend` takes first, in a network that has this part
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,17 @@ class Shapes:
         attends = {f"attend{t}": ("attend", t) for t in self.slots}
         return {"encode": ("encode", 0), **attends, "decode": ("decode", 0), "remember": ("remember", 0)}
 
+    def ends(self, verb: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The inputs and outputs of a verb, by name."""
+        inputs, outputs = VERBS[verb]
+        return (MATCH + inputs if verb == "attend" and self.preset.match_dim else inputs), outputs
+
     def ports(self, slots: int) -> dict[str, Port]:
         """All inputs and outputs of graphs with this many slots, by name. g = S / 16, n tokens of a memory."""
         p, s, g, t = self.preset, self.image_size, self.image_size // 16, slots
         layers, n, d, m = p.attention_layers, p.memory_tokens(g), p.dim, p.memory_dim
-        return {
+        cells = {"cells_bcgg": Port((p.match_dim + 1, 2 * g, 2 * g)), "matched_b": Port(())}
+        return (cells if p.match_dim else {}) | {
             "image_1chw": Port((1, 3, s, s), shared=True),
             "top": Port((1, d, g, g), shared=True),
             "mid": Port((1, d // 4, 2 * g, 2 * g), shared=True),
@@ -136,6 +144,22 @@ class _Attend(nn.Module):
         read = WideRead(self.attend, keys_btlnd, values_btnm, slots_bt, present_bt, pointers_bpd, ages_bp, real_bp)
         out: Tensor = self.attend(top, read).float()
         return out
+
+
+class _AttendMatched(_Attend):
+    """`attend` of a network with `Match`."""
+
+    def __init__(self, static: StaticNetwork) -> None:
+        super().__init__(static)
+        self.match = static.match
+
+    def forward(  # type: ignore[override]
+        self, mid: Tensor, cells_bcgg: Tensor, matched_b: Tensor, top: Tensor, keys_btlnd: Tensor, values_btnm: Tensor,
+        slots_bt: Tensor, present_bt: Tensor, pointers_bpd: Tensor, ages_bp: Tensor, real_bp: Tensor,
+    ) -> Tensor:  # fmt: skip
+        assert self.match is not None
+        memory = (keys_btlnd, values_btnm, slots_bt, present_bt, pointers_bpd, ages_bp, real_bp)
+        return with_match(self.match, super().forward(top, *memory), top, mid, cells_bcgg, matched_b)
 
 
 class _Remember(nn.Module):
@@ -184,7 +208,7 @@ def graph(static: StaticNetwork, shapes: Shapes, name: str) -> Any:
     """
     _need_exporter()
     verb, slots = shapes.graphs[name]
-    inputs, outputs = VERBS[verb]
+    inputs, outputs = shapes.ends(verb)
     ports = shapes.ports(slots)
     # Traced with two objects, because the exporter makes an axis of length one a constant.
     examples = tuple(torch.zeros(ports[name].shape_for(2), dtype=ports[name].dtype) for name in inputs)
@@ -206,7 +230,7 @@ def graph(static: StaticNetwork, shapes: Shapes, name: str) -> Any:
 
 def _module(static: StaticNetwork, shapes: Shapes, verb: str) -> nn.Module:
     if verb == "attend":
-        return _Attend(static)
+        return _AttendMatched(static) if static.match else _Attend(static)
     if verb == "remember":
         return _Remember(static, shapes.keys)
     return _Float(static.encoder if verb == "encode" else static.decode)

@@ -11,6 +11,7 @@
 #include "edges.h"
 #include "layers.h"
 #include "mask.h"
+#include "match.h"
 #include "picture.h"
 #include "trunk.h"
 
@@ -221,6 +222,26 @@ void RT(pool)(const void* x, int kind, int h, int w, int c, long ld, void* out) 
 // Mask logits [h, w], already resized to `out` [4h, 4w], with their edges where the picture [4h, 4w, 3] has them.
 void RT(edges)(const float* logits, int h, int w, const uint8_t* parts, const EdgeSettings* settings, float* out) {
     refine_edges(logits, h, w, parts, *settings, out);
+}
+
+// Unit vectors [4 side^2, d] of `Match`: those of `mid` plus `top` [side^2, d], resized to twice the side.
+void RT(unit_cells)(const float* mid, const float* top, int side, int d, float* out) {
+    rt::parallel(2 * side, [&](int y) { unit_cells(mid, top, side, d, y, out); });
+}
+
+// Unit vectors [rows, d] against remembered ones with their mask [d + 1, n]: the mask copied to each row, and its
+// largest similarity, [2, rows].
+void RT(match)(const float* cells, const float* remembered, int rows, int n, int d, int kind, float scale, float* out) {
+    static thread_local std::vector<char> packed;
+    packed.resize(size_t(n) * d * bytes_of(kind));
+    char* keys = packed.data();
+    for (int j = 0; j < n; j += LANES) pack_cells(remembered, n, d, kind, j, keys);
+    rt::parallel((rows + QUERIES - 1) / QUERIES, [&](int i) {
+        static thread_local Matching matching;
+        const int first = i * QUERIES;
+        matching.run(cells + long(first) * d, std::min(QUERIES, rows - first), keys, remembered + long(d) * n, n, d, kind,
+                     scale, out + first, out + rows + first);
+    });
 }
 
 }  // extern "C"
