@@ -219,7 +219,7 @@ inline F exp2_of(F x) {
 }
 
 // x * Phi(x): GELU to 7e-6 for |x| < 4 and 3e-5 of x beyond (an odd polynomial for Phi - 1/2, clamped at 4).
-inline F gelu(F x) {
+__attribute__((always_inline)) inline F gelu(F x) {
     const F c = least(most(x, set(-4.f)), set(4.f)), s = mul(c, c);
     F p = set(6.74025873e-11f);
     for (float k : {-6.06681123e-9f, 2.44081734e-7f, -5.86055664e-6f, 9.49398541e-5f, -1.11285398e-3f, 9.81579470e-3f,
@@ -230,10 +230,17 @@ inline F gelu(F x) {
 
 enum Activation { NONE = 0, RELU = 1, GELU = 2, RELU6 = 3 };
 
+__attribute__((noinline)) F gelu_apart(F x) { return gelu(x); }
+
 inline F activate(F x, int activation) {
-    if (activation == GELU) return gelu(x);
+    if (activation == GELU) return gelu_apart(x);  // within a product it would take the registers of the sums
     if (activation == RELU6) return least(most(x, set(0.f)), set(6.f));
     return activation == RELU ? most(x, set(0.f)) : x;
+}
+
+// Of a row, or several, of a multiple of 16 numbers. GELU is three times as fast here as within a product.
+inline void gelu_row(float* x, long n) {
+    for (long i = 0; i < n; i += LANES) store(x + i, gelu(load(x + i)));
 }
 
 }  // namespace

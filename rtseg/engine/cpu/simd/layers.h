@@ -135,23 +135,23 @@ inline void two_products(const Rows& a, int rows, const Linear& one, const Linea
     static thread_local Rows b;
     static thread_local std::vector<float> hidden;
     b.fit(rows, two.k, two.kind);
-    if (two.kind == F32 || two.kind == BF16) {
-        char* to = b.data.data();  // a thread's own variable is looked up by a call at every use
-        const int width = two.k;
-        product(a, rows, one, [=](int r, int c, F v) {
-            v = activate(v, activation);
 #if RT_BF16
-            store((bf16*)to + size_t(r) * width + c, v);
-#else
-            store((float*)to + size_t(r) * width + c, v);
-#endif
-        });
-    } else {
-        hidden.resize(size_t(rows) * one.n);
-        float* to = hidden.data();
-        const int width = one.n, levels = two.levels();
+    if (two.kind == BF16) {
+        bf16* to = (bf16*)b.data.data();  // a thread's own variable is looked up by a call at every use
+        const int width = two.k;
         product(a, rows, one, [=](int r, int c, F v) { store(to + size_t(r) * width + c, activate(v, activation)); });
-        for (int r = 0; r < rows; r++) round_row(to + size_t(r) * width, width, two.k, two.kind, levels, b, r);
+        return product(b, rows, two, store_);
+    }
+#endif
+    const bool plain = two.kind == F32;
+    if (!plain) hidden.resize(size_t(rows) * one.n);
+    float* to = plain ? (float*)b.data.data() : hidden.data();
+    const int width = one.n, levels = two.levels(), at_once = activation == GELU ? NONE : activation;
+    product(a, rows, one, [=](int r, int c, F v) { store(to + size_t(r) * width + c, activate(v, at_once)); });
+    for (int r = 0; r < rows; r++) {
+        float* row = to + size_t(r) * width;
+        if (activation == GELU) gelu_row(row, width);
+        if (!plain) round_row(row, width, two.k, two.kind, levels, b, r);
     }
     product(b, rows, two, store_);
 }

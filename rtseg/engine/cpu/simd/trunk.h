@@ -51,7 +51,7 @@ inline void convolve(const Depthwise& d, const float* const* rows, int z, float*
 #pragma GCC unroll 5
         for (int j = 0; j < Z; j++) store(out + j * c + i, least(most(sum[j], low), high));
     }
-    for (long i = 0; d.activation == GELU && i < Z * c; i += LANES) store(out + i, gelu(load(out + i)));
+    if (d.activation == GELU) gelu_row(out, Z * c);
 }
 
 template <int K>
@@ -116,30 +116,28 @@ inline void stem_row(const Linear& l, const float* image, int size, int before, 
 
 // Rows `first` to `last` of what the depthwise convolution takes.
 inline void fill_rows(const Source& s, int first, int last, Kept& kept) {
+    const long c = kept.c;
+    const int activation = s.activation == GELU ? NONE : s.activation, rows = (last - first) * s.side;
     if (s.stem) {
         for (int y = first; y < last; y++) {
             float* to = kept.pixels(y);
-            const long c = kept.c;
             stem_row(*s.layer, s.x, 2 * s.side, s.before, y,
-                     [=](int r, int col, F v) { store(to + r * c + col, activate(v, s.activation)); });
+                     [=](int r, int col, F v) { store(to + r * c + col, activate(v, activation)); });
         }
-        return;
-    }
-    if (!s.layer) {
+    } else if (s.layer) {
+        static thread_local Rows a;
+        static thread_local std::vector<float*> places;
+        take_rows(Input{s.x, s.ld, 0, s.k, {}}, first * s.side, rows, *s.layer, a);
+        places.resize(rows);
+        for (int r = 0; r < rows; r++) places[r] = kept.pixels(first + r / s.side) + r % s.side * c;
+        float* const* to = places.data();  // a thread's own variable is looked up by a call at every use
+        product(a, rows, *s.layer, [=](int r, int col, F v) { store(to[r] + col, activate(v, activation)); });
+    } else {
         for (int y = first; y < last; y++)
             for (int z = 0; z < s.side; z++)
-                std::memcpy(kept.pixels(y) + z * kept.c, s.x + (long(y) * s.side + z) * s.ld, sizeof(float) * kept.c);
-        return;
+                std::memcpy(kept.pixels(y) + z * c, s.x + (long(y) * s.side + z) * s.ld, sizeof(float) * c);
     }
-    static thread_local Rows a;
-    static thread_local std::vector<float*> places;
-    const int rows = (last - first) * s.side;
-    take_rows(Input{s.x, s.ld, 0, s.k, {}}, first * s.side, rows, *s.layer, a);
-    places.resize(rows);
-    for (int r = 0; r < rows; r++) places[r] = kept.pixels(first + r / s.side) + long(r % s.side) * kept.c;
-    float* const* to = places.data();  // a thread's own variable is looked up by a call at every use
-    const int activation = s.activation;
-    product(a, rows, *s.layer, [=](int r, int c, F v) { store(to[r] + c, activate(v, activation)); });
+    for (int y = first; s.activation == GELU && y < last; y++) gelu_row(kept.pixels(y), s.side * c);
 }
 
 // The rows of a convolution's result [low, low, ..], shared out in bands among the threads, and in each some rows at a
