@@ -61,7 +61,7 @@ class Guide:
         if isinstance(image_hwc, np.ndarray):
             sampled_hwc = cv2.resize(image_hwc, twice, interpolation=cv2.INTER_LINEAR)
         else:
-            sampled_hwc = image_hwc.sampled(*twice)
+            sampled_hwc = image_hwc.resized(*twice)
         parts_hwc = cv2.resize(sampled_hwc, size, interpolation=cv2.INTER_AREA)
         return Guide(np.asarray(parts_hwc, np.uint8), compiled or refine)
 

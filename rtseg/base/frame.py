@@ -23,6 +23,9 @@ class Sampled(Protocol):
     def sampled(self, width: int, height: int) -> ImageU8:
         """The pixels, uint8 [height, width, 3], that OpenCV's INTER_NEAREST would pick; only these are copied."""
 
+    def resized(self, width: int, height: int) -> ImageU8:
+        """The picture, uint8 [height, width, 3], as OpenCV's INTER_LINEAR makes it; only this is copied."""
+
 
 def now_ns() -> int:
     """The only clock of rtseg: monotonic, in nanoseconds. Every time stamp comes from here."""

@@ -220,6 +220,9 @@ def test_what_a_tracker_samples_is_what_opencv_takes(gpu: OnGpu) -> None:
         for size in (SAMPLED, (64, 48)):
             expected = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
             assert np.array_equal(picture.sampled(*size), expected)
+        for size in ((640, 640), (64, 48)):
+            differ = picture.resized(*size).astype(int) - cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+            assert np.abs(differ).max() <= 2 and (differ != 0).mean() < 0.2
         assert np.array_equal(np.asarray(picture), image) and picture.shape == image.shape
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...base.types import ImageU8
@@ -43,6 +44,13 @@ class DevicePicture:
             for n, size in ((height, self.shape[0]), (width, self.shape[1]))
         )
         return np.asarray(self.picture_hwc[rows[:, None], columns].cpu().numpy(), np.uint8)
+
+    def resized(self, width: int, height: int) -> ImageU8:
+        """The picture resized to [height, width, 3] as by OpenCV's INTER_LINEAR, on the host."""
+        planes_1chw = self.picture_hwc.permute(2, 0, 1)[None].float()
+        planes_1chw = F.interpolate(planes_1chw, size=(height, width), mode="bilinear", align_corners=False)
+        resized_hwc = planes_1chw[0].permute(1, 2, 0).round_().to(torch.uint8)
+        return np.ascontiguousarray(resized_hwc.cpu().numpy())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> ImageU8:
         if copy is False and self.picture_hwc.is_cuda:
