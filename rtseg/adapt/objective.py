@@ -73,7 +73,8 @@ def _predictions(net: Sam2, batch: Batch, frames: list[Features], rng: Rng) -> I
         own, truth_bhw = _rows(feats, batch.clip_b), batch.mask_bthw[:, t]
         conditioned = rollout.attend(own, times[t])
         if t == 0:
-            used = yield from _first_frame(rollout, own, conditioned, truth_bhw, rng, generator)
+            masks = MASKS if length > 1 else 0.0  # of a single picture, a mask is the answer
+            used = yield from _first_frame(rollout, own, conditioned, truth_bhw, masks, rng, generator)
         else:
             used = rollout.predict(conditioned, own)
             yield "tracked", used, truth_bhw
@@ -83,7 +84,8 @@ def _predictions(net: Sam2, batch: Batch, frames: list[Features], rng: Rng) -> I
             prompts = simulated_prompts.corrected_prompts(no_prompts, used.logits_b1hw, truth_bhw, generator, clicks)
             used = rollout.predict(conditioned, own, prompts)
             yield "corrected", used, truth_bhw
-        rollout.remember(own, used, times[t], prompted=t in (0, corrected))
+        if t + 1 < length:
+            rollout.remember(own, used, times[t], prompted=t in (0, corrected))
 
 
 def _encoded(net: Sam2, image_ntchw: Tensor) -> list[Features]:
@@ -98,16 +100,23 @@ def _rows(feats: Features, index_b: Tensor) -> Features:
 
 
 def _first_frame(
-    rollout: Rollout, own: Features, conditioned: Tensor, truth_bhw: Tensor, rng: Rng, generator: torch.Generator
+    rollout: Rollout,
+    own: Features,
+    conditioned: Tensor,
+    truth_bhw: Tensor,
+    masks: float,
+    rng: Rng,
+    generator: torch.Generator,
 ) -> Generator[tuple[str, Predicted, Tensor], None, Predicted]:
-    """Prompt the first frame: some objects with a mask, the others with a box or points. Returns what is remembered.
+    """Prompt the first frame: the share `masks` of the objects with a mask, the others with a box or points.
 
-    Objects with a mask are also predicted from a box and from a point: more training at little cost, because the frame
-    is encoded already.
+    Returns what is remembered. Objects with a mask are also predicted from a box and from a point: more training at
+    little cost, because the frame is encoded already.
     """
     objects = len(truth_bhw)
     order = torch.from_numpy(rng.permutation(objects)).to(truth_bhw.device)
-    masked, others = order.split([(masks := round(MASKS * objects + rng.uniform(-0.5, 0.5))), objects - masks])
+    count = round(masks * objects + rng.uniform(-0.5, 0.5)) if masks else 0
+    masked, others = order.split([count, objects - count])
     used, rows = [], []
     if len(masked):
         truth, cond, feats = truth_bhw[masked], conditioned[masked], _rows(own, masked)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from rtseg.adapt.animation import animate
@@ -18,6 +19,7 @@ from rtseg.adapt.losses import FROM_SCRATCH
 from rtseg.adapt.motion import FAST, STATIC, affine
 from rtseg.adapt.objective import clip_loss
 from rtseg.adapt.render import render_clips
+from rtseg.adapt.rollout import Rollout
 from rtseg.adapt.training_data import TrainingData
 from rtseg.adapt.training_video import TrainingVideo
 from rtseg.sam2 import Sam2, get_preset
@@ -103,3 +105,13 @@ def test_single_pictures_are_trained_on(tiny: str) -> None:
     terms, ious = clip_loss(Sam2(get_preset(tiny), 64), batch, np.random.default_rng(0), FROM_SCRATCH)
     assert "match" not in terms and "tracked" not in ious and {"box", "point"} & set(ious)
     sum(terms.values()).backward()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_memories_that_nobody_recalls_are_not_made(tiny: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos, made = [squares(0)], []
+    sampler = BatchSampler([VideoSource("squares", 1.0, uniform(videos))], uniform(videos), 0, CPU)
+    remember = Rollout.remember
+    monkeypatch.setattr(Rollout, "remember", lambda *args, **named: (made.append(args[3]), remember(*args, **named)))
+    clip_loss(Sam2(get_preset(tiny), 64), sampler.batch(0, 2, length, 64, 2), np.random.default_rng(0), FROM_SCRATCH)
+    assert len(made) == length - 1
