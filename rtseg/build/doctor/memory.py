@@ -20,6 +20,9 @@ SHIPPED = (
     Recipe("nano", image_size=320, memory=MemorySettings(pointers=4)),
     Recipe("sam2.1-tiny", image_size=1024),
     Recipe("sam2.1-small", image_size=1024),
+    Recipe("edgetam", image_size=1024, memory=MemorySettings("fifo")),
+    Recipe("sam2.1-tiny", image_size=512, memory=MemorySettings("fifo")),
+    Recipe("sam2.1-small", image_size=512, memory=MemorySettings("efp-window")),
 )
 SIZES, OBJECTS, RUNTIMES = (256, 512, 768, 1024), (1, 2, 4, 8), ("cpu", "cuda", "tensorrt")
 NOTE = "MiB for 1920 x 1080; CUDA's own share and TensorRT's scores are estimates that no GPU has confirmed yet"
