@@ -13,7 +13,7 @@ import torch
 import rtseg
 from rtseg.engine import Engine, Recall, cpu
 from rtseg.engine.cpu.kernels import Kernels
-from rtseg.engine.cpu.match import CpuMatch
+from rtseg.engine.cpu.match import CpuMatch, alike
 from rtseg.engine.cuda import CudaEngine
 from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
@@ -156,14 +156,23 @@ def test_each_kernel(pair: tuple[str, str], scale: float, compared: tuple[Match,
     allowed = 1e-5 if pair[1] == "fp32" else 1e-3
     embedded = ours.embed(now)
     assert float((embedded.T.view(unit[0].shape) - unit[0]).abs().max()) < allowed
-    both, exact = ours.compare(embedded, cells), match.copy(unit, cells[None])[0]
+    (both,), exact = ours.compare(embedded, [cells]), match.copy(unit, cells[None])[0]
     assert float((both.view(exact.shape) - exact).abs().max()) < max(1, scale / 30) * allowed
     assert float((both.view(exact.shape).flip(2) - exact).abs().max()) > 100 * allowed
-    conditioned = torch.randn(3, 128, 20, 20).to(memory_format=torch.channels_last)
-    found = ours(conditioned.clone(memory_format=torch.channels_last), now, [cells, None, cells])
-    wanted = conditioned + match(now, cells[None]) * torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1, 1)
-    assert torch.equal(found[1], conditioned[1])
-    assert float((found - wanted).norm() / wanted.norm()) < 10 * allowed
+    # Objects of one frame are compared together: exactly what each would have alone.
+    masks = [torch.cat((cells[:-1], mask)) for mask in torch.rand(6, 1, *cells.shape[1:])]
+    other = torch.cat((cells[:-1].flip(2), cells[-1:]))
+    for own, both in zip(masks, ours.compare(embedded, masks), strict=True):
+        assert torch.equal(both, ours.compare(embedded, [own])[0])
+    given = [*masks[:3], None, other, *masks[3:]]
+    assert [rows for rows, _ in alike(given)] == [[0, 1, 2, 5, 6, 7], [4]]
+    conditioned = torch.randn(len(given), 128, 20, 20).to(memory_format=torch.channels_last)
+    found = ours(conditioned.clone(memory_format=torch.channels_last), now, given)
+    assert torch.equal(found[3], conditioned[3])
+    for i, one in enumerate(given):
+        if one is not None:
+            wanted = conditioned[i] + match(now, one[None])[0]
+            assert float((found[i] - wanted).norm() / wanted.norm()) < 10 * allowed
 
 
 def engines() -> list[Any]:
