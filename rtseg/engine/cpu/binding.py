@@ -91,7 +91,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
         POINTER(SourceStruct), POINTER(DepthwiseStruct), POINTER(LinearStruct), _I, _I, POINTER(OutputStruct),
     ),
     "unit_cells": (_P, _P, _I, _I, _P),
-    "match": (_P, _P, _I, _I, _I, _I, _FL, _P),
+    "match": (_P, _P, _P, _I, _I, _I, _I, _I, _FL, _P),
     "upscale": (_P, _I, _I, _P, POINTER(NormStruct), _P, _P),
 }  # fmt: skip
 

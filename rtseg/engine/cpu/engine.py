@@ -63,7 +63,7 @@ class CpuEngine(StaticTorchEngine):
 
     def _matched(self, attended_bdhw: Tensor, features: Features, recalls: Sequence[Recall]) -> Tensor:
         cells = [recall.cells_cgg for recall in recalls]
-        if self._match is None or len(features.top) > 1 or not any(own is not None for own in cells):
+        if self._match is None or len(features.top) > 1:
             return super()._matched(attended_bdhw, features, recalls)
         with self._verbs.at_work():
             return self._match(attended_bdhw, features, cells)

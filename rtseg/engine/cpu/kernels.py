@@ -202,9 +202,9 @@ class Kernels:
         n, d, width = *q_nd.shape, values[0].shape[-1]
         out = rows(n, width, dtype=self.half)
         tables = (
-            _pointers(keys),
-            _pointers(scales) if scales else None,
-            _pointers(values),
+            pointers(keys),
+            pointers(scales) if scales else None,
+            pointers(values),
             (c_int * len(counts))(*counts),
         )
         given = q_nd.data_ptr(), n, d, width, self.scores, d**-0.5, len(keys)
@@ -266,7 +266,8 @@ class Kernels:
         return out
 
 
-def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
+def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
+    """The addresses of tensors, as a kernel takes a list of them. The caller keeps the tensors."""
     return (c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
 
 

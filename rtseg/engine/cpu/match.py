@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...sam2 import Features
 from ...sam2.match import Match
-from .kernels import F32, GELU, INT16, Kernels, Packed, rows
+from .kernels import F32, GELU, INT16, Kernels, Packed, pointers, rows
 from .network import as_map, as_rows
 
 
@@ -37,10 +37,10 @@ class CpuMatch:
         side = features.top.shape[2]
         found_bnd = as_rows(conditioned_bdhw).unflatten(0, (len(cells), -1))
         embedded = self.embed(features)
-        for conditioned_nd, own in zip(found_bnd, cells, strict=True):
-            if own is not None:
-                patches = patches_of(self.compare(embedded, own).view(2, 2 * side, 2 * side))
-                self.kernels.mlp(self.first, self.last, patches, None, GELU, added=conditioned_nd)
+        for rows_, remembered in alike(cells):
+            for i, both in zip(rows_, self.compare(embedded, remembered), strict=True):
+                patches = patches_of(both.view(2, 2 * side, 2 * side))
+                self.kernels.mlp(self.first, self.last, patches, None, GELU, added=found_bnd[i])
         return as_map(found_bnd.flatten(0, 1), side)
 
     def embed(self, features: Features) -> Tensor:
@@ -51,13 +51,32 @@ class CpuMatch:
         k.call("unit_cells", mid.data_ptr(), top.data_ptr(), side, mid.shape[1], out.data_ptr())
         return out
 
-    def compare(self, cells_nc: Tensor, remembered_cgg: Tensor) -> Tensor:
-        """The mask copied to each cell and its largest similarity, [2, 4 n]."""
+    def compare(self, cells_nc: Tensor, remembered: Sequence[Tensor]) -> list[Tensor]:
+        """The mask copied to each cell and its largest similarity, [2, 4 n], for cells [C + 1, 2g, 2g] of one frame."""
         n, d = cells_nc.shape
-        remembered, out = remembered_cgg.float().contiguous(), rows(2, n)
-        given = cells_nc.data_ptr(), remembered.data_ptr(), n, remembered[0].numel(), d, self.kind, self.scale
-        self.kernels.call("match", *given, out.data_ptr())
+        kept = [own.float().contiguous() for own in remembered]
+        out = [rows(2, n) for _ in kept]
+        given = kept[0][0].numel(), d, self.kind, self.scale
+        masks = pointers([own[-1] for own in kept])
+        self.kernels.call(
+            "match", cells_nc.data_ptr(), kept[0].data_ptr(), masks, len(kept), n, *given, pointers(out)
+        )  # fmt: skip
         return out
+
+
+def alike(cells: Sequence[Tensor | None]) -> list[tuple[list[int], list[Tensor]]]:
+    """The objects whose cells are of one frame, together: only their masks differ, and one comparison serves them."""
+    found: list[tuple[list[int], list[Tensor]]] = []
+    for i, own in enumerate(cells):
+        if own is None:
+            continue
+        group = next((group for group in found if torch.equal(group[1][0][:-1], own[:-1])), None)
+        if group is None:
+            found.append(([i], [own]))
+        else:
+            group[0].append(i)
+            group[1].append(own)
+    return found
 
 
 def patches_of(both_2gg: Tensor) -> Tensor:

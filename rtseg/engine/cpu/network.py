@@ -169,7 +169,7 @@ class CpuRead:
 
     def packed(self, attend: CpuAttend, recall: Recall) -> Iterator[PackedMemory]:
         for memory, slot in zip(recall.memories, recall.slots, strict=True):
-            tokens_nm = memory.map_chw.flatten(1).T
+            tokens_nm = memory.map_chw.flatten(1).T.contiguous()  # of another engine they are channels first
             keys = attend.keys_of(tokens_nm) if memory.keys_lnd is None else memory.keys_lnd
             yield self.at_slot(keys, attend.slots[slot], tokens_nm)
         if recall.ages:

@@ -127,7 +127,7 @@ class OnnxEngine(StaticEngine):
     def _matched(self, attended_bdhw: Array, features: Features, recalls: Sequence[Recall]) -> Array:
         """All objects that have cells in one run."""
         rows = [i for i, recall in enumerate(recalls) if recall.cells_cgg is not None]
-        if not self.preset.match_dim or not rows:
+        if not rows:
             return attended_bdhw
         found = self._graph("match")(
             conditioned_bhwd=_last(attended_bdhw)[rows], top_1hwd=_last(features.top), mid_1hwc=_last(features.mid),

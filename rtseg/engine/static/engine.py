@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from ...sam2 import Array, Decoded, Features, PromptBatch, Recall
+from ...sam2 import Array, Decoded, Features, Preset, PromptBatch, Recall
 from ..arrays import namespace
 from ..base import Verbs
 
@@ -28,13 +28,17 @@ class StaticEngine(Verbs, ABC):
     `_decode_prompted`.
     """
 
+    preset: Preset
+
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Array:
         """As in `Engine`. The step serves objects with memories, `_fresh` those without; the order is kept."""
         with self._call():
             known = [recall for recall in recalls if recall is not None]
             if not self._takes(features, known):
                 return self._attend_plainly(features, recalls)
-            attended_bdhw = self._matched(self._attend_known(features, known), features, known) if known else None
+            attended_bdhw = self._attend_known(features, known) if known else None
+            if known and self.preset.match_dim:
+                attended_bdhw = self._matched(attended_bdhw, features, known)
             if attended_bdhw is not None and len(known) == len(recalls):
                 return attended_bdhw
             fresh_dhw = self._fresh(features)[0]
@@ -65,9 +69,7 @@ class StaticEngine(Verbs, ABC):
         """The step's attention: features conditioned on each object's memories, [b, D, g, g]."""
 
     def _matched(self, attended_bdhw: Array, features: Features, recalls: Sequence[Recall]) -> Array:
-        """With the comparison with each object's newest conditioning frame added (`Match`), if `_attend_known` has not
-        added it.
-        """
+        """With the comparison of a network with `Match` added, unless `_attend_known` has added it."""
         return attended_bdhw
 
     @abstractmethod

@@ -229,9 +229,10 @@ void RT(unit_cells)(const float* mid, const float* top, int side, int d, float* 
     rt::parallel(2 * side, [&](int y) { unit_cells(mid, top, side, d, y, out); });
 }
 
-// Unit vectors [rows, d] against remembered ones with their mask [d + 1, n]: the mask copied to each row, and its
-// largest similarity, [2, rows].
-void RT(match)(const float* cells, const float* remembered, int rows, int n, int d, int kind, float scale, float* out) {
+// Unit vectors [rows, d] against remembered ones [d, n] with masks [n] of some objects: for each, the mask copied to each
+// row, and the largest similarity, [2, rows].
+void RT(match)(const float* cells, const float* remembered, const float* const* masks, int objects, int rows, int n,
+               int d, int kind, float scale, float* const* out) {
     static thread_local std::vector<char> packed;
     packed.resize(size_t(n) * d * bytes_of(kind));
     char* keys = packed.data();
@@ -239,8 +240,8 @@ void RT(match)(const float* cells, const float* remembered, int rows, int n, int
     rt::parallel((rows + QUERIES - 1) / QUERIES, [&](int i) {
         static thread_local Matching matching;
         const int first = i * QUERIES;
-        matching.run(cells + long(first) * d, std::min(QUERIES, rows - first), keys, remembered + long(d) * n, n, d, kind,
-                     scale, out + first, out + rows + first);
+        matching.run(cells + long(first) * d, std::min(QUERIES, rows - first), keys, masks, objects, n, d, kind, scale, out,
+                     first, rows);
     });
 }
 

@@ -49,13 +49,14 @@ inline void pack_cells(const float* cells, int n, int d, int kind, int j, char* 
                ior(iand(q(i), iset(0xffff)), ileft<16>(q(i + 1))));
 }
 
-// Some cells against all that are remembered: the mask copied by softmax, and the largest similarity.
+// Some cells against all that are remembered: each object's mask copied by softmax, and the largest similarity.
 struct Matching {
     std::vector<int16_t> rounded_cells;
     std::vector<float> scores;
 
-    void run(const float* cells, int rows, const char* keys, const float* mask, int n, int d, int kind, float scale,
-             float* copied, float* similar) {
+    // `masks`: [n] of each object; `out` of each object: copied masks, and `apart` numbers later the similarities.
+    void run(const float* cells, int rows, const char* keys, const float* const* masks, int objects, int n, int d,
+             int kind, float scale, float* const* out, int first, int apart) {
         scores.resize(size_t(QUERIES) * n);
         float* to = scores.data();
         F top[QUERIES];
@@ -74,22 +75,32 @@ struct Matching {
                            [&](int r, int c, I sum) { keep(r, c, floats(sum)); });
         }
         const float unit = kind == F32 ? 1.f : 1.f / (UNIT * UNIT), base2 = scale * unit * 1.44269504f;
-        for (int r = 0; r < rows; r++) weigh(to + long(r) * n, mask, n, most_of(top[r]), base2, unit, copied[r], similar[r]);
+        for (int r = 0; r < rows; r++) {
+            const float seen = most_of(top[r]);
+            for (int b = 0; b < objects; b++) out[b][first + r + apart] = seen * unit;
+            const float* row = to + long(r) * n;
+            int b = 0;
+            for (; b + 4 <= objects; b += 4) weigh<4>(row, masks + b, n, seen, base2, out + b, first + r);
+            for (; b < objects; b++) weigh<1>(row, masks + b, n, seen, base2, out + b, first + r);
+        }
     }
 
-    static void weigh(const float* scores, const float* mask, int n, float top, float base2, float unit, float& copied,
-                      float& similar) {
+    template <int B>
+    static void weigh(const float* scores, const float* const* masks, int n, float top, float base2, float* const* out,
+                      int at) {
         const F least_seen = set(top + FADED / base2), steep = set(base2), shift = set(top * base2);
-        F total = set(0.f), sum = total;
+        F total = set(0.f), sum[B];
+        const float* mask[B];
+        for (int b = 0; b < B; b++) sum[b] = total, mask[b] = masks[b];
         for (int c = 0; c < n; c += LANES) {
             const F s = load(scores + c);
             if (!any_above(s, least_seen)) continue;
             const F e = exp2_of(fms(s, steep, shift));
             total = add(total, e);
-            sum = fma(e, load(mask + c), sum);
+            for (int b = 0; b < B; b++) sum[b] = fma(e, load(mask[b] + c), sum[b]);
         }
-        copied = sum_of(sum) / sum_of(total);
-        similar = top * unit;
+        const float share = 1.f / sum_of(total);
+        for (int b = 0; b < B; b++) out[b][at] = sum_of(sum[b]) * share;
     }
 };
 
