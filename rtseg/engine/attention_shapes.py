@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..sam2 import Preset
+from ..sam2.presets import VIT_BLOCKS, VIT_GLOBAL, VIT_HEADS, VIT_WINDOW
 
 TOKENS = 8  # tokens of the mask decoder without a prompt: presence, IoU, four masks, two for the padding point
 NARROWEST, WIDEST, STEP = 16, 256, 8  # the widths H that are fused
@@ -69,9 +70,11 @@ def _perceiver(p: Preset, cells: int) -> list[AttentionShape]:
 
 
 def _encoder(p: Preset, image_size: int) -> Iterator[AttentionShape]:
-    """The attention of each block of the trunk. The first block of a stage pools its queries, and has the windows of
-    the stage before it.
+    """The attention of each block of the trunk. The first block of a stage of Hiera pools its queries, and has the
+    windows of the stage before it.
     """
+    if p.trunk in VIT_HEADS:
+        yield from _vit(p, image_size // 16)
     side, index = image_size // 4, 0
     for stage, depth in enumerate(p.stages):
         for i in range(depth):
@@ -85,6 +88,16 @@ def _encoder(p: Preset, image_size: int) -> Iterator[AttentionShape]:
                 "encode", (-(-side // window)) ** 2, heads, queries, window**2, width, width, shared=True
             )
             side, index = side // 2 if pooled else side, index + 1
+
+
+def _vit(p: Preset, side: int) -> Iterator[AttentionShape]:
+    heads = VIT_HEADS[p.trunk]
+    for i in range(VIT_BLOCKS):
+        window = side if i in VIT_GLOBAL else VIT_WINDOW
+        width = p.stage_dims[0] // heads
+        yield AttentionShape(
+            "encode", (-(-side // window)) ** 2, heads, window**2, window**2, width, width, shared=True
+        )
 
 
 def scores_bytes(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..sam2 import Preset
-from ..sam2.presets import HIERA
+from ..sam2.presets import HIERA, VIT_BLOCKS, VIT_HEADS, VIT_TABLE
 
 CHANNELS = (1, 4, 16, 64, 256)  # of the memory encoder's convolutions from the mask to the grid
 CONV_TRUNKS = {  # weights of a trunk with 3 levels and with 4
@@ -39,6 +39,8 @@ def _match(p: Preset) -> int:
 
 
 def _trunk(p: Preset) -> int:
+    if p.trunk in VIT_HEADS:
+        return _vit(p.stage_dims[0], p.dim)
     trunk = _hiera(p) if p.trunk == HIERA else CONV_TRUNKS[p.trunk][p.levels - 3]
     return trunk + sum(_linear(dim, p.dim) for dim in p.stage_dims)
 
@@ -56,6 +58,12 @@ def _hiera(p: Preset) -> int:
     return count
 
 
+def _vit(c: int, d: int) -> int:
+    """A plain ViT and its neck."""
+    block = 4 * c + _linear(c, 3 * c) + _linear(c, c) + _linear(c, 4 * c) + _linear(4 * c, c)
+    return _linear(3 * 256, c) + (1 + VIT_TABLE**2) * c + VIT_BLOCKS * block + c * d + 9 * d * d + 4 * d
+
+
 def _prompts(p: Preset) -> int:
     return 6 * p.dim + (16 + 4 + 8) + (256 + 16 + 32) + _linear(16, p.dim)
 
@@ -66,7 +74,7 @@ def _decoder(p: Preset) -> int:
     layer = 4 * _linear(d, d) + 2 * across + _linear(d, f) + _linear(f, d) + 8 * d
     upscaling = d * d + d // 4 + d // 2 + d // 4 * (d // 8) * 4 + d // 8
     heads = 4 * (2 * _linear(d, d) + _linear(d, d // 8)) + 4 * _linear(d, d) + _linear(d, 4) + _linear(d, 1)
-    fine = _linear(d, d // 8) + _linear(d, d // 4)
+    fine = _linear(d, d // 8) + _linear(d, d // 4) if p.finer_maps else 0
     return 2 * layer + across + 2 * d + 6 * d + upscaling + fine + heads
 
 
@@ -154,18 +162,25 @@ class Sizes:
         slots = t * p.dim * p.num_maskmem * p.attention_layers * (rows or self.stream)
         # Of a perceiver: the rotation of its latents, and what positions add to keys and values in two layers.
         latents = 2 * t * p.dim + 4 * n * p.memory_dim if p.perceiver else 0
-        return slots + self.stream * (t * p.dim * p.attention_layers + 4 * n * p.dim + latents + 16 * n * p.embed_dim)
+        return slots + self.stream * (t * p.dim * p.attention_layers + n * (4 * p.dim + self.position) + latents)
 
     def network(self) -> int:
         """The plain network in fp32 with its tables, which an engine keeps beside the static one for prompts."""
         p, n, t = self.preset, self.cells, self.tokens
         latents = 2 * t * p.dim + n * p.memory_dim if p.perceiver else 0
-        return 4 * (parameters(p) + t * p.memory_dim + latents + n * (4 * p.dim + 16 * p.embed_dim))
+        return 4 * (parameters(p) + t * p.memory_dim + latents + n * (4 * p.dim + self.position))
+
+    @property
+    def position(self) -> int:
+        """Numbers in the trunk's position table for each cell."""
+        return self.preset.stage_dims[0] if self.preset.trunk in VIT_HEADS else 16 * self.preset.embed_dim
 
     def encode(self) -> int:
         """Queries, keys and values at stride 4, and their copy by windows, in the block that doubles the channels; or
-        what a convolutional trunk holds at stride 2.
+        the MLP of a plain ViT, or what a convolutional trunk holds at stride 2.
         """
+        if self.preset.trunk in VIT_HEADS:
+            return self.cells * self.preset.stage_dims[0] * (8 * self.product + 5 * self.stream)
         if self.preset.trunk != HIERA:
             return self._conv_peak() * self.product
         side, window = self.image_size // 4, self.preset.windows[0]
@@ -209,7 +224,8 @@ class Sizes:
         """The same for the plain network, which is fp32 between its products and projects all keys in every layer."""
         p, bn = self.preset, self.objects * self.cells
         seen = self.objects * (self.slots * self.tokens + self.pointers * p.pointer_tokens)
-        encode = 13 * 16 * self.cells * p.embed_dim if p.trunk == HIERA else self._conv_peak()
+        tokens = p.trunk == HIERA or p.trunk in VIT_HEADS
+        encode = 13 * self.cells * self.position if tokens else self._conv_peak()
         layer = bn * (2 * p.attention_ffn + 8 * p.dim) + 2 * seen * p.dim
         compared = self.similarities // 4 + bn * p.dim
         most = max(encode, 7 * seen * p.dim, layer, 13 * bn * p.dim + 256 * bn, compared)

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from .efficientnet_lite import EfficientNetLite
 from .hiera import Hiera
-from .presets import HIERA, Preset
+from .presets import HIERA, VIT_HEADS, Preset
 from .repvit import RepVit
+from .vit import Vit, VitNeck
 
 
 class LateralConv(nn.Module):
@@ -45,7 +46,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         self.trunk = make_trunk(preset)
-        self.neck = FpnNeck(preset)
+        self.neck = FpnNeck(preset) if preset.finer_maps else VitNeck(preset)
 
     def forward(self, image_nchw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(image_nchw))
@@ -58,4 +59,6 @@ def make_trunk(preset: Preset) -> nn.Module:
         return Hiera(preset)
     if preset.trunk == "repvit-m1":
         return RepVit(preset.levels)
+    if preset.trunk in VIT_HEADS:
+        return Vit(preset.trunk)
     return EfficientNetLite(preset.trunk, preset.levels)

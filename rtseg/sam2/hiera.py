@@ -94,6 +94,8 @@ class PatchEmbed(nn.Module):
 class Hiera(nn.Module):
     """The trunk: from an image to one map for each stage, finest first."""
 
+    stride = 4  # pixels, of the first map and of the position embedding
+
     def __init__(self, preset: Preset) -> None:
         super().__init__()
         dim = preset.embed_dim

@@ -22,6 +22,7 @@ from .perceiver import Perceiver
 from .presets import Preset
 from .prompt import PromptEncoder
 from .values import ABSENT_LOGIT, Candidates, Decoded, Features, PromptBatch, Recall
+from .vit import Vit
 
 
 class Sam2(nn.Module):
@@ -61,8 +62,9 @@ class Sam2(nn.Module):
     @torch.no_grad()
     def bake(self) -> Sam2:
         """For inference, compute once what depends only on the weights. Later changes of the weights are ignored."""
-        if isinstance(self.image_encoder.trunk, Hiera):
-            self.image_encoder.trunk.baked = self.image_encoder.trunk.positions(self.image_size // 4)
+        if isinstance(self.image_encoder.trunk, Hiera | Vit):
+            trunk = self.image_encoder.trunk
+            trunk.baked = trunk.positions(self.image_size // trunk.stride)
         self.baked_grid = self.sam_prompt_encoder.pe_layer.grid(self.grid)
         self.tokenizer.cells = self.tokenizer.cells.to(self.maskmem_tpos_enc)
         return self
@@ -70,7 +72,9 @@ class Sam2(nn.Module):
     def encode_image(self, image_nchw: Tensor) -> Features:
         """Normalised images [n, 3, S, S] to features."""
         fine, mid, top = self.image_encoder(image_nchw)
-        return Features(top, self.sam_mask_decoder.conv_s1(mid), self.sam_mask_decoder.conv_s0(fine))
+        if self.preset.finer_maps:
+            mid, fine = self.sam_mask_decoder.conv_s1(mid), self.sam_mask_decoder.conv_s0(fine)
+        return Features(top, mid, fine)
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         """Features conditioned on each object's memories, [b, D, g, g]; None stands for an object without any.
@@ -200,6 +204,7 @@ def _init(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
-    if isinstance(module, Hiera):
+    if isinstance(module, Hiera | Vit):
         nn.init.trunc_normal_(module.pos_embed, std=0.02)
+    if isinstance(module, Hiera):
         nn.init.trunc_normal_(module.pos_embed_window, std=0.02)

@@ -1,8 +1,8 @@
 """Presets: the sizes of every SAM 2 network that rtseg can build.
 
-The published ones are Meta's (SAM 2, arXiv 2408.00714; EdgeTAM, arXiv 2501.07256); `nano` and `micro` are ours. A
-preset of a user's own is a TOML file with the fields of `Preset`. The trunk is either Hiera, whose sizes a preset
-states, or a convolutional network of fixed sizes.
+The published ones are Meta's (SAM 2, arXiv 2408.00714; EdgeTAM, arXiv 2501.07256; EfficientTAM, arXiv 2411.18933);
+`nano` and `micro` are ours. A preset of a user's own is a TOML file with the fields of `Preset`. The trunk is either
+Hiera, whose sizes a preset states, or another network of fixed sizes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ FIXED_TRUNKS = {  # channels of the maps at stride 4, 8, 16 and 32
     "efficientnet-lite1": (24, 40, 112, 192),
     "efficientnet-lite2": (24, 48, 120, 208),
     "repvit-m1": (48, 96, 192, 384),
+    "vit-tiny": (192,),  # stride 16 alone
+    "vit-small": (384,),
 }
+VIT_HEADS = {"vit-tiny": 3, "vit-small": 6}
+VIT_BLOCKS, VIT_WINDOW, VIT_GLOBAL = 12, 14, (2, 5, 8, 11)  # blocks, the side of their windows, those without any
+VIT_TABLE = 14  # side of the position table: these trunks were trained at 224 px
 FourIndexes = Annotated[tuple[Index, Index, Index, Index], Meta(description=f"four whole numbers, 0 to {MAX_SIZE}")]
 
 
@@ -40,7 +45,8 @@ class Preset:
     `embed_dim` to `background` are Hiera's; a preset with another trunk leaves them out. `stages`: blocks in each
     stage. `windows`: side of the attention window in each stage, in tokens. `global_blocks`: blocks that attend
     globally. `background`: side of the coarse position embedding that is resized to the image.
-    `levels`: the maps of the trunk that are used, finest first; with 3 there is none at stride 32.
+    `levels`: the maps of the trunk that are used, finest first; with 3 there is none at stride 32, with 1 only stride
+    16, and the decoder sees no finer maps.
     `num_maskmem`: spatial memories that the network was trained to attend to. `match_dim`: channels of the embeddings
     that are compared with the newest conditioning frame (`Match`); 0, as in all published networks: without.
     `perceiver`: side p of the windows' grid where a memory is not a map but p * p latents of the whole map and one for
@@ -65,7 +71,7 @@ class Preset:
     no_object_in_memory: bool = True  # 2.1: an absent object marks its memory
     pointer_time: bool = True  # 2.1: object pointers carry their age
     trunk: Annotated[str, one_of((HIERA, *FIXED_TRUNKS))] = HIERA
-    levels: Annotated[int, Meta(ge=3, le=4)] = 4
+    levels: Annotated[int, Meta(ge=1, le=4)] = 4
     match_dim: Index = 0
     perceiver: Index = 0
 
@@ -96,8 +102,12 @@ class Preset:
     def _fixed_trunk_rules(self) -> list[Rule]:
         keys = ("embed_dim", "heads", "stages", "global_blocks", "windows", "background")
         absent = f"nothing: {self.trunk} has fixed sizes"
-        return [(key, not (any(value) if isinstance(value := getattr(self, key), tuple) else value), absent)
-                for key in keys]  # fmt: skip
+        empty = [(key, not (any(value) if isinstance(value := getattr(self, key), tuple) else value), absent)
+                 for key in keys]  # fmt: skip
+        if len(FIXED_TRUNKS[self.trunk]) == 1:
+            one = ("levels", self.levels == 1, "1 with this trunk")
+            return [*empty, one, ("match_dim", not self.match_dim, "0: this trunk has no map at stride 8")]
+        return [*empty, ("levels", self.levels in (3, 4), "3 or 4")]
 
     @property
     def stage_dims(self) -> tuple[int, ...]:
@@ -115,6 +125,11 @@ class Preset:
                 parts.append(f"{one.name}={getattr(self, one.name)!r}")
             later = later or one.name == "pointer_time"
         return hashlib.sha256(f"Preset({', '.join(parts)})".encode()).hexdigest()
+
+    @property
+    def finer_maps(self) -> bool:
+        """Whether the decoder sees maps at stride 4 and 8. Without, these features are 0."""
+        return self.levels > 1
 
     @property
     def pointer_tokens(self) -> int:
@@ -150,7 +165,11 @@ _MICRO = Preset(
 _EDGETAM = Preset(
     "edgetam", trunk="repvit-m1", attention_layers=2, no_object_in_memory=False, pointer_time=False, perceiver=16
 )
-PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _EDGETAM, _NANO, _MICRO)}
+_EFFICIENTTAM = tuple(
+    Preset(f"efficienttam-{size}", trunk=f"vit-{size}", levels=1, no_object_in_memory=False, pointer_time=False)
+    for size in ("tiny", "small")
+)
+PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _EDGETAM, *_EFFICIENTTAM, _NANO, _MICRO)}
 
 
 def get_preset(name: str) -> Preset:

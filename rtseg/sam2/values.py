@@ -24,7 +24,10 @@ CLAMP_LOGIT = 32.0  # bounds an earlier mask that is fed back with a correction
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """One image encoding for all objects: `top` [n, D, g, g], `mid` [n, D/4, 2g, 2g], `fine` [n, D/8, 4g, 4g]."""
+    """One image encoding for all objects: `top` [n, D, g, g], `mid` [n, D/4, 2g, 2g], `fine` [n, D/8, 4g, 4g].
+
+    `mid` and `fine` are 0 in a network whose decoder sees no finer maps.
+    """
 
     top: Array
     mid: Array

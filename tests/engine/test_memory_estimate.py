@@ -126,8 +126,9 @@ OTHERS = [
     LITE_MATCH,
     *[
         replace(LITE, name=f"{name}, {levels} levels", trunk=name, levels=levels)
-        for name in FIXED_TRUNKS
+        for name, dims in FIXED_TRUNKS.items()
         for levels in (3, 4)
+        if len(dims) == 4
     ],
 ]
 
@@ -147,6 +148,7 @@ SLOW = [
     ("sam2.1-large", 1024, 1, "bf16"),
     ("nano", 512, 8, "fp32"),
     ("micro", 224, 1, "bf16"),
+    ("efficienttam-small", 1024, 1, "fp16"),
 ]
 CASES = [
     ("sam2.1-tiny", 1024, 8, "bf16"),
@@ -155,6 +157,7 @@ CASES = [
     (LITE, 320, 4, "bf16"),
     (LITE, 512, 1, "fp32"),
     ("edgetam", 1024, 3, "bf16"),
+    ("efficienttam-tiny", 512, 2, "bf16"),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
 ]
 
@@ -181,6 +184,7 @@ def test_what_the_network_holds(network: str | Preset, size: int, objects: int, 
         (get_preset("sam2.1-tiny"), 1024, 3),
         (get_preset("nano"), 320, 4),
         (get_preset("edgetam"), 512, 2),
+        (get_preset("efficienttam-small"), 512, 1),
         (LITE, 320, 4),
         (LITE, 512, 1),
     ],

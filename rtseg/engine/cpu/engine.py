@@ -14,7 +14,7 @@ from torch import Tensor
 from ...base.errors import EngineError
 from ...base.types import ImageU8
 from ...sam2 import Decoded, Features, Recall, Remembered, Sam2
-from ...sam2.presets import HIERA
+from ...sam2.presets import HIERA, VIT_HEADS
 from ..picture.cpu_kernel import CpuPicture
 from ..picture.tensors import to_input
 from ..recipe import Recipe
@@ -29,6 +29,7 @@ from .mask import CpuDecode, CpuRemember
 from .match import CpuMatch
 from .network import CpuAttend, CpuHiera, Packer
 from .repvit import CpuRepVit
+from .vit import CpuVit
 
 IN_TORCH = ("fp32", "bf16")  # precisions that also work without kernels
 
@@ -127,12 +128,13 @@ def exact_read(net: StaticNetwork, recall: Recall) -> PaddedRead:
     return PaddedRead(net.attend, *stacked, slots, present[0], recall.pointers_pc[None].float(), ages, present[1])
 
 
-def encoder_of(pack: Packer, static: StaticNetwork) -> CpuHiera | CpuLite | CpuRepVit:
+def encoder_of(pack: Packer, static: StaticNetwork) -> CpuHiera | CpuLite | CpuRepVit | CpuVit:
     """The encoder on kernels for the trunk of a network."""
     encoder: Any = static.encoder
-    if static.preset.trunk == HIERA:
-        return CpuHiera(pack, encoder, static.image_size)
-    return CpuRepVit(pack, encoder) if static.preset.trunk.startswith("repvit") else CpuLite(pack, encoder)
+    trunk = static.preset.trunk
+    if trunk == HIERA or trunk in VIT_HEADS:
+        return (CpuHiera if trunk == HIERA else CpuVit)(pack, encoder, static.image_size)
+    return CpuRepVit(pack, encoder) if trunk.startswith("repvit") else CpuLite(pack, encoder)
 
 
 class KernelVerbs:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...sam2 import Sam2
-from ...sam2.presets import HIERA
+from ...sam2.presets import HIERA, VIT_HEADS
 from .parts import Attention, Mlp, chained, copied, norm_of, sizes
 
 
@@ -135,6 +135,35 @@ class ConvEncoder(Encoder):
         return top, self.mid(stride8), self.fine(stride4)
 
 
+class VitEncoder(Encoder):
+    """`Encoder` with a plain ViT as its trunk. There are no finer maps: they are 0."""
+
+    position: Tensor
+
+    def __init__(self, net: Sam2, attention: Attention) -> None:
+        super().__init__()
+        trunk: Any = net.image_encoder.trunk
+        neck: Any = net.image_encoder.neck
+        self.dim = net.preset.dim
+        self.patches = copy.deepcopy(trunk.patch_embed.proj)
+        self.register_buffer("position", trunk.positions(net.grid).detach())
+        self.blocks = nn.ModuleList(Block(b, attention) for b in trunk.blocks)
+        (layers,) = neck.convs
+        self.narrow, self.conv = copied(layers.conv_1x1), copy.deepcopy(layers.conv_3x3)
+        self.norm1, self.norm2 = norm_of(layers.norm_0), norm_of(layers.norm_1)
+
+    def forward(self, image_1chw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.patches(image_1chw.to(self.patches.weight.dtype)).permute(0, 2, 3, 1) + self.position
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm1(self.narrow(x).to(x.dtype))
+        mixed = self.conv(x.permute(0, 3, 1, 2).to(self.conv.weight.dtype))
+        top = self.norm2(mixed.permute(0, 2, 3, 1).to(x.dtype)).to(mixed.dtype).permute(0, 3, 1, 2)
+        g = int(top.shape[2])
+        mid, fine = (top.new_zeros(1, self.dim // cut, side, side) for cut, side in ((4, 2 * g), (8, 4 * g)))
+        return top, mid, fine
+
+
 def as_conv(layer: nn.Linear) -> nn.Conv2d:
     """A linear map as a 1x1 convolution."""
     conv = nn.Conv2d(layer.in_features, layer.out_features, 1)
@@ -144,4 +173,6 @@ def as_conv(layer: nn.Linear) -> nn.Conv2d:
 
 def encoder_of(net: Sam2, attention: Attention) -> Encoder:
     """The encoder of a network."""
-    return HieraEncoder(net, attention) if net.preset.trunk == HIERA else ConvEncoder(net)
+    if net.preset.trunk == HIERA:
+        return HieraEncoder(net, attention)
+    return VitEncoder(net, attention) if net.preset.trunk in VIT_HEADS else ConvEncoder(net)

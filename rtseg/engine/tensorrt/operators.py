@@ -22,6 +22,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "Cast": ALL | {"UINT8"},
     "Clip": FLOATS,
     "Concat": ALL,
+    "ConstantOfShape": ALL,
     "Conv": FLOATS,
     "Cos": FLOATS,
     "DequantizeLinear": QUANTA,

@@ -1,7 +1,7 @@
 """Eight-bit products for TensorRT: QuantizeLinear and DequantizeLinear around the big linear layers.
 
-These layers take most of the time: projections and MLPs of Hiera, MLPs of the memory attention. Convolutions, and so
-all of a convolutional trunk, stay in half precision. Quantisation is
+These layers take most of the time: projections and MLPs of Hiera and ViT, MLPs of the memory attention.
+Convolutions, and so all of a convolutional trunk, stay in half precision. Quantisation is
 symmetric, with zero point 0 and constant scales. Activations have one scale for the tensor: TensorRT documents scales
 by channel only for weights. Int8 weights have one for each output channel. Fp8 weights have one for the tensor:
 TensorRT takes scales by channel there, too, but fuses fp8 products only if both scales are scalars, and otherwise
@@ -26,7 +26,7 @@ from ...base.types import ImageU8
 from ...sam2 import Features, PromptBatch, Sam2
 from ..picture.tensors import to_input
 from ..reference import exact_products
-from ..static.encoder import HieraEncoder
+from ..static.encoder import HieraEncoder, VitEncoder
 from ..static.memory import PaddedRead
 from ..static.network import StaticNetwork
 from ..static.parts import Linear
@@ -41,8 +41,8 @@ CLICKS = ((0.5, 0.5), (0.3, 0.4), (0.7, 0.6))  # clicks on objects to track for 
 
 def big_layers(static: StaticNetwork) -> dict[str, Linear]:
     """The layers that are quantised, by name."""
-    hiera = static.encoder if isinstance(static.encoder, HieraEncoder) else None
-    blocks = [f"encoder.blocks.{i}" for i in range(len(hiera.blocks) if hiera else 0)]
+    trunk = static.encoder if isinstance(static.encoder, HieraEncoder | VitEncoder) else None
+    blocks = [f"encoder.blocks.{i}" for i in range(len(trunk.blocks) if trunk else 0)]
     names = [f"{block}.{part}" for block in blocks for part in ("qkv", "proj", "mlp.first", "mlp.last")]
     reads = [f"attend.layers.{i}" for i in range(len(static.attend.layers))]
     names += [f"{read}.{part}" for read in reads for part in ("mlp.first", "mlp.last")]
