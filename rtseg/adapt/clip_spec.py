@@ -72,9 +72,7 @@ class Augmentation:
     low_frame_rate: float = 0.2
     highlights: float = 0.25
     smoke: float = 0.12
-    faults: float = (
-        0.5  # motion blur, few pixels, interlacing or JPEG's blocks are drawn, each with its own probability
-    )
+    faults: float = 0.5  # the camera has faults, of which each has its own probability: `sample_faults`
     animated: float = 0.6  # objects move by themselves where all frames show the same picture
 
 

@@ -25,7 +25,7 @@ FEATURES = "features"  # the loss of a phase that trains the image encoder on a 
 RATES = "two learning rates from 0 to 1: at the start and at the end of the phase"
 
 # Fields that came after the first networks were trained: part of a fingerprint where they are not at their default.
-LATER = {"trunk", "levels", "match_dim", "perceiver", "trunk_rate", "coarse_only", "singles", "stills"}
+LATER = {"trunk", "levels", "match_dim", "perceiver", "trunk_rate", "coarse_only", "singles", "stills", "split"}
 
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1e6)]
@@ -37,7 +37,8 @@ class Material:
     """Sequences of the data set at `path`: those named (all, if `sequences` is empty), every `every`-th frame.
 
     `share` is how often they are drawn, relative to the other entries. With `stills`, pictures of a sequence have
-    nothing to do with one another: a clip shows one of them, and makes its camera and its objects move.
+    nothing to do with one another: a clip shows one of them, and makes its camera and its objects move. With `split`,
+    each piece of an object of a still is an object, such as each instrument where one mask shows all of them.
     """
 
     path: Text
@@ -46,6 +47,7 @@ class Material:
     share: Share = 1.0
     every: Count = 1
     stills: bool = False
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,9 @@ class _File(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.teacher is None and any(phase.loss == FEATURES for phase in self.phase):
             raise ValueError("a phase has loss = 'features', and no teacher is given; expected a [teacher]")
+        lone = next((material.path for material in self.video if material.split and not material.stills), None)
+        if lone is not None:
+            raise ValueError(f"{lone}: split = true; expected it with stills = true, because pieces have no names")
         if not sum(material.share for material in self.video) + self.endoscope.share:
             raise ValueError("nothing to train on; expected a [[video]], or an [endoscope] with a share")
 

@@ -67,7 +67,7 @@ class TrainingData:
         videos = []
         for sequence in open_material(material, self._data).sequences:
             if material.stills:
-                found = read_stills(sequence, side, material.every)
+                found = read_stills(sequence, side, material.every, material.split)
             else:
                 found = [read_video(sequence, side, material.every)]
             if not any(video.ids for video in found):

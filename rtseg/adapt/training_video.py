@@ -97,16 +97,30 @@ def read_video(sequence: Sequence, short_side: int, every: int = 1) -> TrainingV
     return _video(sequence.name, images, ids)
 
 
-def read_stills(sequence: Sequence, short_side: int, every: int = 1) -> list[TrainingVideo]:
+def read_stills(sequence: Sequence, short_side: int, every: int = 1, split: bool = False) -> list[TrainingVideo]:
     """Like `read_video`, but of pictures that have nothing to do with one another: a video for each size of them.
 
-    Regions that are too small to prompt, or cover most of a picture, become background.
+    Regions that are too small to prompt, or cover most of a picture, become background. With `split`, an object that
+    is in several pieces becomes several.
     """
     images, ids = _read(sequence, short_side, every)
+    ids = [_split(ids_hw) for ids_hw in ids] if split else ids
     for ids_hw in ids:
         area_i = np.bincount(ids_hw.ravel(), minlength=256) / ids_hw.size
         ids_hw[((area_i < MIN_AREA) | (area_i > MAX_AREA))[ids_hw]] = 0
     return _by_size(sequence.name, images, ids)
+
+
+def _split(ids_hw: ImageU8) -> ImageU8:
+    """The map with a new id for each 8-connected piece of each object, from 1; tiny pieces become background."""
+    split_hw, last = np.zeros_like(ids_hw), 0
+    for i in np.unique(ids_hw[ids_hw > 0]):
+        count, pieces_hw, stats, _ = cv2.connectedComponentsWithStats((ids_hw == i).view(np.uint8), connectivity=8)
+        for piece in range(1, count):
+            if stats[piece, cv2.CC_STAT_AREA] >= MIN_AREA * ids_hw.size and last + 1 < FIRST_PASTED_ID:
+                last += 1
+                split_hw[pieces_hw == piece] = last
+    return split_hw
 
 
 def _read(sequence: Sequence, short_side: int, every: int) -> tuple[list[ImageU8], list[ImageU8]]:

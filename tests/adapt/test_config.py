@@ -97,6 +97,7 @@ def test_steps_of_single_pictures_are_spread_evenly() -> None:
         ('[[video]]\npath = "tools"\nsequences = ["a"]', "", "nothing to train on"),
         ('sequences = ["a"]', "sequences = [1]", "expected a list of texts"),
         ("preset", "= preset", "not TOML"),
+        ('sequences = ["a"]', "split = true", "tools: split = true; expected it with stills = true"),
         ("steps = 10", f"steps = {10**401}", "phase 1: steps = 1000"),
         (
             "steps = 10",

@@ -21,7 +21,8 @@ from rtseg.adapt.objective import clip_loss
 from rtseg.adapt.render import render_clips
 from rtseg.adapt.rollout import Rollout
 from rtseg.adapt.training_data import TrainingData
-from rtseg.adapt.training_video import TrainingVideo
+from rtseg.adapt.training_video import TrainingVideo, read_stills
+from rtseg.data.dataset import Sequence, Target
 from rtseg.sam2 import Sam2, get_preset
 
 from .conftest import CPU, squares
@@ -50,6 +51,16 @@ def test_a_clip_of_stills_shows_one_picture(tmp_path: Path) -> None:
     assert {spec.video.size_wh for spec in specs} == {(80, 60), (60, 80)}
     assert 3 <= sum(spec.video.size_wh == (60, 80) for spec in specs) <= 20, "one picture in four is upright"
     assert {i for spec in specs for i in spec.video.ids} <= {1, 2}, "tiny and huge regions are no objects"
+
+
+def test_pieces_of_an_object_become_objects_if_asked() -> None:
+    ids_hw = np.zeros((60, 80), np.uint8)
+    ids_hw[10:30, 5:20], ids_hw[10:30, 50:70], ids_hw[50, 70] = 1, 1, 1
+    image_hwc = np.full((60, 80, 3), 90, np.uint8)
+    picture = Sequence("a", 1, (Target(1, "tools"),), lambda t: image_hwc, lambda t: {1: ids_hw > 0})
+    (joined,), (split,) = (read_stills(picture, 60, split=split) for split in (False, True))
+    assert joined.ids == (1,) and split.ids == (1, 2)
+    assert [split.box(0, i) for i in (1, 2)] == [(5, 10, 20, 30), (50, 10, 70, 30)]
 
 
 def still() -> TrainingVideo:
