@@ -3,9 +3,10 @@
 Theirs is built from their configuration by their builder, at 128 pixels and with a small trunk, and loads our tensors
 by name. A correction is made the way their demo makes one: track up to the frame, prompt it, track on from there.
 
-Three of their settings are changed. Memories stay fp32 (they keep theirs in bfloat16, which alone moves the logits by
-more than is allowed here). Holes are not filled. Corrected frames are conditioning frames, as in their training
-(`add_all_frames_to_correct_as_cond`, off in their predictor: there a correction fades like any tracked frame).
+Our masks are compared before their edges are fitted to the picture. Three of their settings are changed. Memories stay
+fp32 (they keep theirs in bfloat16, which alone moves the logits by more than is allowed here). Holes are not filled.
+Corrected frames are conditioning frames, as in their training (`add_all_frames_to_correct_as_cond`, off in their
+predictor: there a correction fades like any tracked frame).
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def our_tracks(engine: Any, video: np.ndarray, objects: dict[int, Said], policy:
         masks = tracker.step(frame)
         for row, i in enumerate(masks.ids):
             tracks[i].low[t] = torch.from_numpy(masks.mask_logits_bhw[row])
-            tracks[i].full[t] = torch.from_numpy(masks.logits(i))
+            tracks[i].full[t] = torch.from_numpy(replace(masks, guide=None).logits(i))
     return tracks
 
 
