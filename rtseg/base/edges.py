@@ -105,7 +105,7 @@ def refine(logits_hw: Float32, parts_hwc: ImageU8, out_hw: Float32) -> None:
 def _keep_thin(logits_hw: Float32, bilinear_hw: Float32, out_hw: Float32) -> None:
     """Keep what is thinner than three cells from being smoothed away: there, all of the smoothing is taken back.
 
-    A piece of a mask that would still vanish keeps its bilinear logits.
+    A piece of a mask that would still vanish keeps its bilinear logits, and at least a quarter of each cell.
     """
     inside_hw = (logits_hw > 0).astype(np.uint8)
     thin_hw = cv2.subtract(inside_hw, np.asarray(cv2.morphologyEx(inside_hw, cv2.MORPH_OPEN, _BESIDE), np.uint8))
@@ -125,7 +125,10 @@ def _keep_thin(logits_hw: Float32, bilinear_hw: Float32, out_hw: Float32) -> Non
     piece_n, thick = piece_hw[y_n, x_n], piece_hw[(inside_hw > 0) & (thin_hw == 0)]  # what is not thin stays
     there = np.concatenate((thick, piece_n[(after_npp > 0).any((1, 2))]))
     gone_n = ~np.isin(piece_n, there)
-    out[y_n[gone_n], :, x_n[gone_n]] = before_npp[gone_n]
+    kept_npp = before_npp[gone_n]
+    middle_npp = kept_npp[:, 1:3, 1:3]  # a single cell may be above 0 between its parts alone
+    kept_npp[:, 1:3, 1:3] = np.maximum(middle_npp, logits_hw[y_n[gone_n], x_n[gone_n]][:, None, None])
+    out[y_n[gone_n], :, x_n[gone_n]] = kept_npp
 
 
 def _axis(cells_mc: Float32, inside_m: BoolMask) -> Float32:
