@@ -69,8 +69,10 @@ class Guide:
         """Logits, float32 [h, w], as [4 h, 4 w]: bilinear, and by colour near edges."""
         logits_hw = np.ascontiguousarray(logits_hw, np.float32)
         size = self._parts_hwc.shape[1::-1]
-        out_hw = np.asarray(cv2.resize(logits_hw, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        bilinear_hw = np.asarray(cv2.resize(logits_hw, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        out_hw = bilinear_hw.copy()
         self._refine(logits_hw, self._parts_hwc, out_hw)
+        _keep_thin(logits_hw, bilinear_hw, out_hw)
         return out_hw
 
 
@@ -98,6 +100,35 @@ def refine(logits_hw: Float32, parts_hwc: ImageU8, out_hw: Float32) -> None:
     moved_npp = by_colour_npp + np.float32(BACK) * (bilinear_npp - smooth_npp)
     unsure_npp = np.abs(bilinear_npp) < SURE
     out_hw.reshape(rows, PARTS, columns, PARTS)[y_n, :, x_n] = np.where(unsure_npp, moved_npp, bilinear_npp)
+
+
+def _keep_thin(logits_hw: Float32, bilinear_hw: Float32, out_hw: Float32) -> None:
+    """Keep what is thinner than three cells from being smoothed away: there, all of the smoothing is taken back.
+
+    A piece of a mask that would still vanish keeps its bilinear logits, and at least a quarter of each cell.
+    """
+    inside_hw = (logits_hw > 0).astype(np.uint8)
+    thin_hw = cv2.subtract(inside_hw, np.asarray(cv2.morphologyEx(inside_hw, cv2.MORPH_OPEN, _BESIDE), np.uint8))
+    y_n, x_n = np.nonzero(thin_hw)
+    if not len(y_n):
+        return
+    rows, columns = logits_hw.shape
+    out, bilinear = (x_hw.reshape(rows, PARTS, columns, PARTS) for x_hw in (out_hw, bilinear_hw))
+    clipped_hw = np.pad(np.clip(logits_hw, -CLIP, CLIP), 2, mode="edge")
+    around_nt = np.stack([clipped_hw[y_n + t // 5, x_n + t % 5] for t in range(len(WEIGHTS))], axis=1)
+    smooth_npp = np.tensordot(around_nt, WEIGHTS / WEIGHTS.sum(0), 1)
+    before_npp = bilinear[y_n, :, x_n]
+    back_npp = np.float32(1 - BACK) * (before_npp - smooth_npp)
+    after_npp = out[y_n, :, x_n] + np.where(np.abs(before_npp) < SURE, back_npp, 0)
+    out[y_n, :, x_n] = after_npp
+    piece_hw = np.asarray(cv2.connectedComponents(inside_hw)[1])
+    piece_n, thick = piece_hw[y_n, x_n], piece_hw[(inside_hw > 0) & (thin_hw == 0)]  # what is not thin stays
+    there = np.concatenate((thick, piece_n[(after_npp > 0).any((1, 2))]))
+    gone_n = ~np.isin(piece_n, there)
+    kept_npp = before_npp[gone_n]
+    middle_npp = kept_npp[:, 1:3, 1:3]  # a single cell may be above 0 between its parts alone
+    kept_npp[:, 1:3, 1:3] = np.maximum(middle_npp, logits_hw[y_n[gone_n], x_n[gone_n]][:, None, None])
+    out[y_n[gone_n], :, x_n[gone_n]] = kept_npp
 
 
 def _axis(cells_mc: Float32, inside_m: BoolMask) -> Float32:

@@ -115,8 +115,31 @@ def test_a_thin_shaft_does_not_vanish(width: int, colors: tuple[Rgb, Rgb]) -> No
     plain_hw, fitted_hw = masks.mask(7), masks.on(picture(shaft_hw, *colors)).mask(7)
     columns = (shaft_hw & fitted_hw).any(0)[40:270]
     assert columns.mean() > 0.97  # it is there along its whole length
-    assert (fitted_hw & ~plain_hw).sum() < 0.2 * plain_hw.sum()  # and leaks nowhere
+    assert (fitted_hw & ~shaft_hw).sum() < (plain_hw & ~shaft_hw).sum()  # and leaks nowhere
     assert iou(fitted_hw, shaft_hw) > 0.95 * iou(plain_hw, shaft_hw)
+
+
+@pytest.mark.parametrize("cells", [1, 2, 5])
+@pytest.mark.parametrize("sigma", [0, 20])
+def test_a_small_or_thin_piece_does_not_vanish_where_colors_say_nothing(cells: int, sigma: float) -> None:
+    logits_hw = np.full((SIDE, SIDE), -5.0)
+    logits_hw[10, 8 : 8 + cells], logits_hw[25, 3:35], logits_hw[20:26, 30:36] = 1.0, 1.0, 6.0  # a thin tail of a body
+    noise_hwc = np.random.default_rng(4).normal(128, sigma, (H, W, 3))
+    flat = Frame(np.clip(noise_hwc, 0, 255).astype(np.uint8), 3)
+    masks = masks_of(logits_hw)
+    plain_hw, fitted_hw = masks.mask(7), masks.on(flat).mask(7)
+    for piece in (np.s_[40:54], np.s_[108:120]):
+        assert plain_hw[piece].any() and fitted_hw[piece].sum() > 0.4 * plain_hw[piece].sum()
+    along = fitted_hw[108:120, 26:230].any(0)
+    assert along.mean() > (0.99 if sigma == 0 else 0.85)
+
+
+def test_a_piece_of_another_color_than_the_rest_is_still_there() -> None:
+    truth_hw = tool()
+    logits_hw = seen(truth_hw)
+    logits_hw[35, 3:5] = 1.0  # on what has the colour of the background
+    masks = masks_of(logits_hw)
+    assert masks.on(picture(truth_hw, *PAIRS[0])).mask(7)[150:165, :50].any()
 
 
 def test_a_highlight_beside_the_edge_is_no_part_of_the_background() -> None:
