@@ -58,7 +58,7 @@ def follow(engine: Engine, mirrored: bool = False) -> Logits:
             tracker.prompt(2, mask=frame.truth_hw == 2)
         masks = tracker.step(np.flip(frame.image_hwc, 1) if mirrored else frame)
         if t not in (0, 4, 7):
-            found |= {(t, i): np.asarray(masks.logits(i), np.float32) for i in masks.ids}
+            found |= {(t, i): own for i, own in zip(masks.ids, masks.mask_logits_bhw, strict=True)}
     return found
 
 
