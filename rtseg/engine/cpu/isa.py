@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ...base.errors import EngineError, did_you_mean
 from ...sam2 import Preset
+from .binding import ARGUMENTS
 
 ISAS = ("avx2", "avxvnni", "avx512", "avx512bf16")  # bits 0 to 3 of `rt_isas`
 PREFERRED = {
@@ -40,9 +41,12 @@ def library() -> ctypes.CDLL:
             'again, or take runtime = "onnx"'
         )
     try:
-        return ctypes.CDLL(str(path))
+        loaded = ctypes.CDLL(str(path))
     except OSError as e:
         raise EngineError(f'{path}: cannot be loaded ({e}); install rtseg again, or take runtime = "onnx"') from e
+    if not all(hasattr(loaded, f"rt_{ISAS[0]}_{name}") for name in (*ARGUMENTS, "edges")):
+        raise EngineError(f'{path}: older than this rtseg; install rtseg again, or take runtime = "onnx"')
+    return loaded
 
 
 def available_isas() -> list[str]:
