@@ -79,4 +79,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard rtseg/engine/cpu/si
 	export SAM2_BUILD_CUDA=0; \
 	$$install $$peers || for peer in $$peers; do \
 		$$install $$peer || echo "$$peer could not be installed: tests that compare with it will be skipped"; done
+	@# Its module is called sam2, as Meta's is, so it has a folder of its own.
+	@$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/edgetam edgetam-dimos==1.0.1 \
+		|| echo "edgetam-dimos could not be installed: tests that compare with it will be skipped"
 	@touch $@
