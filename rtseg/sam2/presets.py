@@ -155,7 +155,11 @@ _V21 = (
 )
 _V20 = tuple(replace(p, name=p.name.replace("2.1", "2"), no_object_in_memory=False, pointer_time=False) for p in _V21)
 _NANO = Preset(
-    "nano", 48, 1, (1, 2, 4, 1), (6,), (8, 4, 20, 10), 8,
+    "nano", trunk="efficientnet-lite0", match_dim=32,
+    dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512, decoder_heads=4,
+)  # fmt: skip
+_NANO_HIERA = Preset(  # `nano` until 0.7; weights that were trained for it still load under this name
+    "nano-hiera", 48, 1, (1, 2, 4, 1), (6,), (8, 4, 20, 10), 8,
     dim=128, memory_dim=64, attention_layers=2, attention_ffn=512, decoder_ffn=512, decoder_heads=4,
 )  # fmt: skip
 _MICRO = Preset(
@@ -169,7 +173,7 @@ _EFFICIENTTAM = tuple(
     Preset(f"efficienttam-{size}", trunk=f"vit-{size}", levels=1, no_object_in_memory=False, pointer_time=False)
     for size in ("tiny", "small")
 )
-PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _EDGETAM, *_EFFICIENTTAM, _NANO, _MICRO)}
+PRESETS: dict[str, Preset] = {p.name: p for p in (*_V21, *_V20, _EDGETAM, *_EFFICIENTTAM, _NANO, _NANO_HIERA, _MICRO)}
 
 
 def get_preset(name: str) -> Preset:

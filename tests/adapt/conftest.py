@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a preset that exists for this test only."""
     preset = replace(
-        get_preset("nano"),
+        get_preset("nano-hiera"),
         name="tiny",
         embed_dim=8,
         stages=(1, 1, 1, 1),

@@ -32,7 +32,7 @@ RECIPE = Recipe(image_size=64, runtime="torch", precision="fp32")
 
 
 TINY = replace(
-    get_preset("nano"), name="tiny", embed_dim=8, stages=(1, 1, 1, 1), global_blocks=(), dim=32, memory_dim=16,
+    get_preset("nano-hiera"), name="tiny", embed_dim=8, stages=(1, 1, 1, 1), global_blocks=(), dim=32, memory_dim=16,
     attention_layers=1, attention_ffn=32, decoder_ffn=32, decoder_heads=2,
 )  # fmt: skip
 

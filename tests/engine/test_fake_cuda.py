@@ -37,7 +37,7 @@ SIZE, HEIGHT, WIDTH = 64, 48, 80
 PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 MASK = np.pad(np.ones((20, 30), bool), ((10, 18), (20, 30)))
 # nano, with as few blocks as have every kind of operation
-PRESET = replace(get_preset("nano"), stages=(1, 1, 1, 1), global_blocks=(2,), attention_layers=1)
+PRESET = replace(get_preset("nano-hiera"), stages=(1, 1, 1, 1), global_blocks=(2,), attention_layers=1)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 NETWORKS = [
     "sam2.1-tiny",
     "nano",
+    "nano-hiera",
     "sam2-small",
     pytest.param(LITE, id="lite"),
     pytest.param(LITE_3, id="lite-3"),

@@ -145,4 +145,4 @@ def test_a_convolutional_trunk_has_fixed_sizes() -> None:
     with pytest.raises(ValueError, match="embed_dim = 48; expected nothing: efficientnet-lite0 has fixed sizes"):
         replace(preset, embed_dim=48)
     with pytest.raises(ValueError, match="levels = 3; expected 4"):
-        replace(get_preset("nano"), levels=3)
+        replace(get_preset("nano-hiera"), levels=3)

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 FRAMES, SETTLED = 3000, 500
 LIMIT = 0.01  # of the process's memory
 BREAK = 100  # frames in which a second object is added and removed again
-NANO = get_preset("nano")
+NANO = get_preset("nano-hiera")
 RECIPE = Recipe(image_size=64, max_objects=2)
 
 
