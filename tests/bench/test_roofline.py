@@ -61,7 +61,7 @@ def attend_flop(p: Preset, size: int, objects: int) -> int:
     return 2 * total
 
 
-@pytest.mark.parametrize(("preset", "size"), [("sam2.1-tiny", 512), ("nano", 320)])
+@pytest.mark.parametrize(("preset", "size"), [("sam2.1-tiny", 512), ("nano-hiera", 320)])
 def test_the_encoders_flop_are_those_of_a_closed_formula(preset: str, size: int) -> None:
     p = get_preset(preset)
     assert costs(Work(preset, size))["encode"].flop == pytest.approx(encoder_flop(p, size), rel=1e-3)

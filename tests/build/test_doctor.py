@@ -384,7 +384,7 @@ def test_the_plan_of_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--memory"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.startswith(("sam2", "nano", "micro"))]
-    assert len(rows) == 10 * len(memory.SIZES) * len(memory.OBJECTS)
+    assert len(rows) == 11 * len(memory.SIZES) * len(memory.OBJECTS)
     assert all(int(cell) > 0 for row in rows for cell in row[1:])
     assert any("estimates" in line for line in lines)
     assert main(["doctor", "--memory", "nana"]) == 2

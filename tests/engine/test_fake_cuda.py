@@ -211,8 +211,8 @@ def test_an_engine_on_the_second_gpu(gpu: Pretended, captures: list[str]) -> Non
 
 @pytest.mark.parametrize("precision", ["bf16", *(pytest.param(p, marks=pytest.mark.slow) for p in ("fp32", "fp16"))])
 def test_the_bytes_that_are_foretold_are_allocated(gpu: Pretended, precision: str) -> None:
-    recipe = Recipe("nano", image_size=320, runtime="cuda", precision=precision, max_objects=4)
-    engine = CudaEngine(Sam2(get_preset("nano"), 320), recipe, "", "cuda:0")
+    recipe = Recipe("nano-hiera", image_size=320, runtime="cuda", precision=precision, max_objects=4)
+    engine = CudaEngine(Sam2(get_preset("nano-hiera"), 320), recipe, "", "cuda:0")
     engine.encode_image(np.zeros((720, 1280, 3), np.uint8))
     told = estimate_memory(recipe, 720, 1280).parts
     foretold = sum(told[name] for name in ("weights", "tables", "memories", "pictures"))

@@ -29,6 +29,7 @@ LAYERS: tuple[set[str], ...] = (
     {"picture"},
     {"base", "gpu", "threads", "reach"},
     {"recipe"},
+    {"catalogue"},
     {"policy"},
     {"arrays"},
 )

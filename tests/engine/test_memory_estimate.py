@@ -182,7 +182,7 @@ def test_what_the_network_holds(network: str | Preset, size: int, objects: int, 
     ("preset", "size", "objects"),
     [
         (get_preset("sam2.1-tiny"), 1024, 3),
-        (get_preset("nano"), 320, 4),
+        (get_preset("nano-hiera"), 320, 4),
         (get_preset("edgetam"), 512, 2),
         (get_preset("efficienttam-small"), 512, 1),
         (LITE, 320, 4),

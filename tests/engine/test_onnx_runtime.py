@@ -296,7 +296,7 @@ def test_the_shipped_graphs_take_no_more_room_than_their_weights() -> None:
     for name, size in SHIPPED_SIZES.items():
         room = sum(path.stat().st_size for path in shipped_folder(name, size).iterdir())
         weights = graph_folder.SHIPPED / f"{name}.safetensors"
-        assert room < 1.6 * weights.stat().st_size
+        assert room < 1.65 * weights.stat().st_size
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ class AlwaysVisible:
 @pytest.fixture()
 def jumpy() -> Any:
     torch.manual_seed(0)
-    network = Sam2(get_preset("nano"), 128)
-    return AlwaysVisible(TorchEngine(network, Recipe(model="nano", image_size=128, runtime="torch"), "", "cpu"))
+    network = Sam2(get_preset("nano-hiera"), 128)
+    return AlwaysVisible(TorchEngine(network, Recipe(model="nano-hiera", image_size=128, runtime="torch"), "", "cpu"))
 
 
 def track(tracker: Tracker, pictures: list[ImageU8], first: int = 0) -> list[Any]:

@@ -60,7 +60,7 @@ class AttentionStruct(Structure):
 
 _P, _I, _L, _FL = c_void_p, c_int, c_long, c_float
 # Argument types, because ctypes would guess those of pointers given as integers, of longs and of floats wrongly.
-ARGUMENTS: dict[str, tuple[Any, ...]] = {
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "half_bytes": (), "has_bytes": (), "threads": (_I,),
     "pack_weight": (_P, _I, _I, _I, _P, _P),
     "linear": (POINTER(LinearStruct), _I, POINTER(InputStruct), POINTER(OutputStruct)),
@@ -98,7 +98,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 def declared(library: ctypes.CDLL, isa: str) -> dict[str, Any]:
     """The library's functions for one instruction set, by name, with their argument types."""
-    functions = {name: getattr(library, f"rt_{isa}_{name}") for name in ARGUMENTS}
+    functions = {name: getattr(library, f"rt_{isa}_{name}") for name in _ARGUMENTS}
     for name, function in functions.items():
-        function.argtypes = ARGUMENTS[name]
+        function.argtypes = _ARGUMENTS[name]
     return functions

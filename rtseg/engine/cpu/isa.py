@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ...base.errors import EngineError, did_you_mean
 from ...sam2 import Preset
-from .binding import ARGUMENTS
 
+NEWEST = ("match", "edges", "mixed")  # the kernels that came last: a library without them is of an earlier version
 ISAS = ("avx2", "avxvnni", "avx512", "avx512bf16")  # bits 0 to 3 of `rt_isas`
 PREFERRED = {
     "fp32": ("avx512", "avxvnni", "avx2"),
@@ -44,7 +44,7 @@ def library() -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(path))
     except OSError as e:
         raise EngineError(f'{path}: cannot be loaded ({e}); install rtseg again, or take runtime = "onnx"') from e
-    if not all(hasattr(loaded, f"rt_{ISAS[0]}_{name}") for name in (*ARGUMENTS, "edges")):
+    if not all(hasattr(loaded, f"rt_{ISAS[0]}_{name}") for name in NEWEST):
         raise EngineError(f'{path}: older than this rtseg; install rtseg again, or take runtime = "onnx"')
     return loaded
 
