@@ -175,7 +175,7 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(
     prompts = tmp_path / "p.json"
     prompts.write_text('[{"frame": 0, "id": 2, "box": [10, 20, 80, 90]}]')
     engine = tmp_path / "e.toml"
-    engine.write_text(f'weights = "{recipe.weights}"\nimage_size = 64\n')
+    engine.write_text(f'model = "nano-hiera"\nweights = "{recipe.weights}"\nimage_size = 64\n')
     words = ["segment", SOURCE, "--prompts", str(prompts), "--out", str(tmp_path / "out"), "--engine", str(engine)]
     command = [sys.executable, "-c", FULL_DISK, str(room), *words, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
