@@ -134,8 +134,12 @@ def card(engine: rtseg.Engine, training: Path, log: dict[str, Any], found: list[
     """The model card, Markdown."""
     config = read_config(training)
     preset = get_preset(config.preset)
-    numbers = ", ".join(f"{key} {value}" for key, value in asdict(preset).items() if key != "name")
-    weights = SHIPPED / f"{preset.name}.safetensors"
+    numbers = ", ".join(
+        f"{key} {value}"
+        for key, value in asdict(preset).items()
+        if key != "name" and (value is False or value not in (0, (), (0, 0, 0, 0)))
+    )
+    weights, ran = SHIPPED / f"{preset.name}.safetensors", engine.description.partition(" (not proved")[0]
     columns = ("group", "prompt", *FIGURES.values())
     lines = [
         f"# {preset.name}: model card",
@@ -149,7 +153,7 @@ def card(engine: rtseg.Engine, training: Path, log: dict[str, Any], found: list[
         f"| training | `rtseg train engines/training/{training.name} --data DATA --out OUT`"
         + (f": {log['steps']} steps, {log['minutes']:.0f} minutes on {facts()['cpu']}" if log else "")
         + " |",
-        f"| judged with | {engine.description}, memory policy {engine.recipe.memory.policy} |",
+        f"| judged with | {ran}, memory policy {engine.recipe.memory.policy} |",
         "",
         "## On what it has never seen",
         "Means over objects; re-acquired within 10 frames; 95 % intervals over sequences, where there are five.",
