@@ -19,14 +19,33 @@ if TYPE_CHECKING:
 
 
 def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
-    """The torch network of a preset, with the weights from a file."""
+    """The torch network of a preset, with the weights from a file.
+
+    Raises `WeightsError` if they do not fit; it names the preset that they do fit, such as an earlier network's.
+    """
     from ..sam2 import Sam2, load_weights
     from .reference import one_thread
 
     with one_thread():
         network = Sam2(preset, image_size)
-        load_weights(network, weights)
+        try:
+            load_weights(network, weights)
+        except WeightsError as e:
+            fitting = _fitting_presets(weights)
+            if fitting and preset.name not in fitting:
+                raise WeightsError(f"{e} It fits {' or '.join(map(repr, fitting))}") from e
+            raise
     return network
+
+
+def _fitting_presets(weights: Path) -> tuple[str, ...]:
+    """The presets whose network a file of weights fits."""
+    from .catalogue.recognise import recognise
+
+    try:
+        return recognise(weights).presets
+    except WeightsError:
+        return ()
 
 
 def find_weights(weights: str) -> Path:

@@ -203,8 +203,12 @@ def test_weights_that_are_not_shipped() -> None:
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="is `model` in the recipe the preset of this file"):
+    with pytest.raises(WeightsError, match="is `model` in the recipe the preset of this file\\? It fits 'nano'"):
         open_engine(model="sam2.1-tiny")
+    earlier = tmp_path / "earlier.safetensors"  # of `nano` before it had a convolutional trunk
+    save_weights(Sam2(get_preset("nano-hiera"), 64), earlier)
+    with pytest.raises(WeightsError, match="It fits 'nano-hiera'"):
+        open_engine(weights=earlier)
     with pytest.raises(WeightsError, match="absent.pt: no such file"):
         open_engine(weights=tmp_path / "absent.pt")
 
