@@ -32,6 +32,7 @@ from .training_video import DrawVideo, TrainingVideo
 from .veils import Veil, sample_highlights, sample_smoke
 
 MAX_PASTED = 4  # objects pasted over one clip at most
+FAR = 0.3  # probability that the first frame, which is prompted, is any other of the video: a long time ago, or to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def sample_clip(
     Pasted objects and the frame after a scene cut come from `others`.
     """
     frames_t = np.full(length, rng.integers(len(video))) if video.stills else _frames(rng, len(video), length)
-    frozen = bool(length > 1 and frames_t[0] == frames_t[-1])
+    frozen = bool(length > 1 and (frames_t == frames_t[0]).all())
     fast = LOW_FRAME_RATE if rng.random() < probability.low_frame_rate else FAST
     animated = frozen and rng.random() < probability.animated
     still_camera = STATIC if rng.random() < 0.3 else HANDHELD
@@ -144,12 +145,17 @@ def _pasted(
 
 
 def _frames(rng: Rng, count: int, length: int) -> np.ndarray:
-    """The numbers of the frames, at a random stride, forward or backward. Sometimes all are the same frame."""
+    """The numbers of the frames, at a random stride, forward or backward. Sometimes all are the same frame; sometimes
+    the first is anywhere.
+    """
     stride = 0 if rng.random() < 0.2 else int(rng.integers(1, 5))
     stride = min(stride, (count - 1) // max(length - 1, 1))
     start = int(rng.integers(0, count - stride * (length - 1)))
     frames_t = start + stride * np.arange(length)
-    return frames_t[::-1].copy() if rng.random() < 0.5 else frames_t
+    frames_t = frames_t[::-1].copy() if rng.random() < 0.5 else frames_t
+    if stride and rng.random() < FAR:
+        frames_t[0] = rng.integers(count)
+    return frames_t
 
 
 def _focus(rng: Rng, video: TrainingVideo, frame: int) -> tuple[float, float]:

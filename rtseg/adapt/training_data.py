@@ -19,6 +19,7 @@ from ..synthetic.batch import BatchRenderer
 from ..synthetic.moves import LEAVING, period_of
 from ..synthetic.options import Options
 from .batches import BatchSampler, VideoSource, mixed, uniform
+from .clip_spec import FAR
 from .config import Material, Phase, TrainConfig
 from .motion import Rng
 from .training_video import TrainingVideo, read_stills, read_texture, read_video
@@ -124,7 +125,10 @@ class SyntheticScenes:
             period = period_of(Options.draw(seed))
             begin = (int(begin / period) + LEAVING[0] + rng.uniform(-0.15, 0.05)) * period
             step = rng.uniform(0.1, LEAVING[1] - LEAVING[0] + 0.1) * period / max(length - 1, 1)
-        return seed, parts, (begin + np.arange(length) * step).tolist()
+        times_t = begin + np.arange(length) * step
+        if rng.random() < FAR:
+            times_t[0] = rng.uniform(0, LONG_S)
+        return seed, parts, times_t.tolist()
 
 
 def _object_ids(ids_thw: Tensor, parts_thw: Tensor, parts: bool) -> Tensor:

@@ -28,6 +28,7 @@ from .decoding import run_network, to_batch
 from .host_copy import HostCopy
 from .inputs import as_frame_number, check_picture, merged
 from .objects import Object, located, mask_qualities, reidentified, to_masks, with_lost
+from .overlaps import Overlaps
 from .small_objects import is_doubtful, warnings
 
 RECENT = 256  # latest steps whose frame numbers are kept; more than the pictures that a live feed keeps
@@ -37,12 +38,13 @@ class Tracker:
     """Tracks up to `engine.recipe.max_objects` objects.
 
     Objects can be prompted, corrected, renamed and removed at any time, from any thread; a call waits for a running
-    step. Each object gets the masks that it would have alone; the objects only share the work.
+    step. Each object gets the masks that it would have alone; the objects only share the work. There is one exception:
+    where two objects come to cover the same thing, the one that was there keeps it, and the other is absent.
 
     At a scene cut all objects are lost: their masks are empty and nothing is remembered, until the network finds them
     in a scene that matches their memories, or until they are prompted. An object is also lost if the camera turns away
     and the network takes something elsewhere for it; then until its mask is back at its location. Set `cuts` to False
-    for pictures that are no video, such as stills and slices.
+    for pictures that are no video, such as stills and slices: then neither this is done, nor do objects give way.
 
     Arguments:
         engine: what `open_engine` returns.
@@ -70,6 +72,7 @@ class Tracker:
         self.cuts = True
         self._cut_detector = CutDetector()
         self._cut_at: deque[int] = deque(maxlen=RECENT)  # numbers of the frames that began a new scene
+        self._overlaps = Overlaps()
         self._steps = 0
         self._seqs: deque[int] = deque(maxlen=RECENT)  # numbers of the latest frames
         self._lock = threading.RLock()
@@ -122,10 +125,7 @@ class Tracker:
 
     def rename(self, object_id: int, label: str) -> None:
         """Change an object's label and keep its memory. Raises `PromptError` if there is no such object."""
-        object_id, label = (
-            as_id(object_id, "rename"),
-            as_label(label, "rename"),
-        )
+        object_id, label = as_id(object_id, "rename"), as_label(label, "rename")
         with self._lock:
             self._known(object_id)
             if object_id in self._prompts:
@@ -140,6 +140,7 @@ class Tracker:
             self._known(object_id)
             self._objects.pop(object_id, None)
             self._prompts.pop(object_id, None)
+            self._overlaps = self._overlaps.without(object_id)
 
     def fork(self, ids: Sequence[int], seq: int) -> Tracker:
         """A tracker for these objects alone, with the memories that this tracker had of them before frame `seq`.
@@ -174,6 +175,7 @@ class Tracker:
             missed = [seq for seq in self._cut_at if seq > last]  # cuts that the fork has not reached
             adopted = fork._objects
             self._objects |= with_lost(adopted, adopted, missed[0]) if missed else adopted
+            self._overlaps = self._overlaps.with_objects(fork._overlaps, adopted)
             self._steps = max(self._steps, fork._steps)
 
     def _known(self, object_id: int) -> None:
@@ -196,7 +198,7 @@ class Tracker:
             detector, cut = old.update(frame.image_hwc) if self.cuts else (old, False)
             objects = self._objects_on(frame.seq if cut else None)
             prompts, size = list(self._prompts.values()), self.engine.image_size
-            answer = Answer.none(size // 4)
+            answer, overlaps, taken = Answer.none(size // 4), self._overlaps, set[int]()
             if objects:
                 recalled = recalls([o.bank for o in objects], self._steps)
                 given = [to_batch(self._prompts.get(o.id), frame, size) for o in objects]
@@ -205,9 +207,13 @@ class Tracker:
                 answer, copy = self._to_host(decoded, written, rivals, objects, frame.seq)
                 objects = reidentified(objects, answer, copy)
                 if self.cuts:
+                    overlaps, taken = overlaps.settle([o.id for o in objects], self._prompts, answer)
                     objects = located(objects, self._prompts, answer, frame.seq, old.picture, detector.picture)
                 qualities = mask_qualities(answer, copy.rivals_bkhw)
-                self._commit(frame.seq, objects, given, decoded.pointer_bc, qualities, written, copy.similarities)
+                self._commit(
+                    frame.seq, objects, given, decoded.pointer_bc, qualities, written, copy.similarities, taken
+                )
+            self._overlaps = overlaps
             self._count(frame, detector, cut)
             masks = to_masks(frame, objects, answer, cut)
             lines = warnings(prompts, frame, masks, size)
@@ -267,9 +273,11 @@ class Tracker:
     def _commit(
         self, seq: int, objects: list[Object], given: list[PromptBatch | None], pointer_bc: Array,
         qualities: list[MaskQuality], written: list[Remembered], similarities: list[Mapping[int, float] | None],
+        taken: set[int],
     ) -> None:  # fmt: skip
-        """Update the objects and their banks. A corrected frame becomes a conditioning memory, so that no policy prunes
-        it (in Meta's predictor the option `add_all_frames_to_correct_as_cond`, on in training).
+        """Update the objects and their banks, save the banks of `taken`: ids whose mask is on another object's thing. A
+        corrected frame becomes a conditioning memory, so that no policy prunes it (in Meta's predictor the option
+        `add_all_frames_to_correct_as_cond`, on in training).
         """
         # Copies: an engine may reuse its arrays, and a view keeps a whole batch alive as long as one object needs it.
         # On a GPU one copy serves all objects, because a kernel launch costs more than the extra kilobytes.
@@ -277,7 +285,7 @@ class Tracker:
         pointers = pointer_bc.clone() if on_gpu else [namespace(p).asarray(p, copy=True) for p in pointer_bc]
         updates = []
         for i, o in enumerate(objects):
-            if o.lost:
+            if o.lost or o.id in taken:
                 continue  # a lost object remembers nothing: this may be another scene
             prompted = given[i] is not None
             memory = Memory(

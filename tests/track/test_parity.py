@@ -75,6 +75,7 @@ def their_frame(model: Any, session: Any, t: int, prompt: dict[str, Any] | None,
 
 def our_masks(engine: Any, video: np.ndarray, objects: dict[int, Said]) -> dict[int, dict[int, Tensor]]:
     tracker = Tracker(engine, policy="fifo")
+    tracker.cuts = False  # of random weights, any two masks may come to cover the same thing
     out: dict[int, dict[int, Tensor]] = {i: {} for i in objects}
     for t, frame in enumerate(video):
         for i, said in objects.items():
