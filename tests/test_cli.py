@@ -128,7 +128,7 @@ def test_live_reads_the_profile_and_passes_the_rest(tmp_path: Path, room: Room) 
 def test_json_is_the_last_line_and_people_read_stderr(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
     room.answer = {"frames": {"in": 3}, "stages_ms": {"grab": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}, "out": "a[b]c"}
     assert main(["demo", "--json", "--out", "x"]) == 0
-    assert room.calls[0][2] == {"out": Path("x")}
+    assert room.calls[0][2] == {"out": Path("x"), "stay": False}
     printed = capsys.readouterr()
     assert json.loads(printed.out) == room.answer
     assert "grab" in printed.err and "a[b]c" in printed.err

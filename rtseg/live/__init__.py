@@ -12,6 +12,7 @@ Workers import this package too, so it loads few modules by itself: the supervis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def run_live(
     *,
     ready: Callable[[Feed, str], None] = lambda feed, endpoint: None,
     worker: Sequence[str] | None = None,
+    console: int | None = None,
+    listening: Callable[[str], None] = lambda address: None,
 ) -> dict[str, Any]:
     """Play a stream profile to its end, or for some seconds.
 
@@ -43,6 +46,9 @@ def run_live(
         seconds: when to stop, counted from the first frame; None: when the source ends.
         ready: called with the feed and its publishing address when everything is open, before the first frame is read.
         worker: the command that starts a worker; None: this Python's `-m rtseg.live`.
+        console: the port of the loopback address on which a console is started beside the feed; None starts none. A
+            profile without a control socket then gets one on the loopback address.
+        listening: called with the address of the console's page, when it answers.
 
     Returns:
         The report: what happened to every frame, and how long each stage took.
@@ -55,6 +61,13 @@ def run_live(
     from .worker_process import WORKER
 
     live_address(profile.source)  # raises for a malformed source before anything is started
+    if console is not None and profile.control is None:
+        profile = replace(profile, control="tcp://127.0.0.1:*")
     feed = Feed(profile, worker or WORKER)
     feed.on_ready = ready
-    return feed.run(seconds)
+    if console is None:
+        return feed.run(seconds)
+    from .console_process import ConsoleProcess
+
+    with ConsoleProcess(feed.state, console, listening):
+        return feed.run(seconds)

@@ -12,7 +12,7 @@ from .control.commands import CTL
 def _demo(args: argparse.Namespace) -> Result:
     from .demo import demo
 
-    return demo(out=args.out)
+    return demo(out=args.out, stay=args.stay)
 
 
 def _live(args: argparse.Namespace) -> Result:
@@ -22,7 +22,12 @@ def _live(args: argparse.Namespace) -> Result:
     from . import run_live
 
     log_to_stderr()
-    return run_live(profile, args.seconds)
+    if args.console is None:
+        return run_live(profile, args.seconds)
+    from .console_process import check_console, say_address
+
+    check_console(profile)
+    return run_live(profile, args.seconds, console=args.console, listening=say_address)
 
 
 def _top(args: argparse.Namespace) -> Result:
@@ -31,12 +36,21 @@ def _top(args: argparse.Namespace) -> Result:
     return top(args.address, args.seconds, args.once)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a port, 1 to 65535")
+    return int(text)
+
+
 DEMO = Verb(
     "demo",
     "the whole pipeline for 20 s on a synthetic endoscope",
     example="rtseg demo",
     run=_demo,
-    options=(option("--out", type=path, default=Path("out/demo"), help="folder for overlay.mp4 and poster.png"),),
+    options=(
+        option("--out", type=path, default=Path("out/demo"), help="folder for overlay.mp4 and poster.png"),
+        option("--stay", action="store_true", help="go on playing, until Ctrl-C"),
+    ),
 )
 
 LIVE = Verb(
@@ -47,6 +61,7 @@ LIVE = Verb(
     options=(
         option("stream", type=path, metavar="STREAM.toml", help="a stream profile"),
         option("--seconds", type=positive, help="stop after so long; without it, at the end of the source"),
+        option("--console", type=_port, metavar="PORT", help="show it in a browser: http://127.0.0.1:PORT"),
     ),
 )
 

@@ -8,12 +8,14 @@ records what was sent over the wire. The truth is known, so each mask is judged 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from ..base.colors import color_of
 from ..base.errors import OutputError
 from ..base.files import atomic_path
 from ..base.timing import Histogram
@@ -23,6 +25,8 @@ from ..grab import open_source
 from ..publish import Message, Mp4Writer, Subscriber
 from ..synthetic import HELD_OUT_SEED, EndoscopeSource
 from . import Feed, run_live
+from .console_process import free_port, is_installed, say_address
+from .object_looks import Preset
 from .profile import Publish, StreamProfile
 
 SEED = HELD_OUT_SEED + 10  # a scene that no training draws
@@ -30,8 +34,10 @@ ENGINE = Recipe("micro", "package:micro", 224)  # fast enough before anything is
 LEAST_SIZE = 160  # pixels: the network's image size where the machine is too slow for more
 SECONDS = 20.0
 SOURCE = f"synthetic:laparoscopy?width=800&height=450&fps=25&seed={SEED}&seconds={SECONDS:g}"
+ENDLESS = SOURCE.replace(f"seconds={SECONDS:g}", "seconds=1000000")
 RECORDING = Path(__file__).with_name("demo.mp4")  # of SOURCE, in order
 LABELS = {1: "scissors", 2: "grasper"}
+PRESETS = (*LABELS.values(), "hook", "clip applier", "gallbladder", "liver")  # classes to choose from on the page
 JUDGE_EACH = 3  # every third frame with masks is judged, from the second on: the first was prompted
 POSTER_AFTER = 3.0  # seconds: by then the masks are the tracker's own
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -43,8 +49,10 @@ class DemoViewer(threading.Thread):
     The video is written afterwards: its encoder would take a quarter of a small machine from the network.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, seconds: float) -> None:
+        """`seconds`: how long a part of the stream is stored, from its beginning."""
         super().__init__(name="viewer")
+        self._seconds = seconds
         self.subscriber = Subscriber(endpoint, ("overlay", "masks", "status"))
         self.kinds = dict.fromkeys(("overlay", "masks", "status"), 0)
         self.masks: list[Message] = []
@@ -55,6 +63,9 @@ class DemoViewer(threading.Thread):
 
     def run(self) -> None:
         for message in self.subscriber:
+            if message.kind != "status" and _seconds(message.header) >= self._seconds:
+                self.subscriber.close()
+                break
             self.kinds[message.kind] += 1
             if message.kind == "masks":
                 self.masks.append(message)
@@ -66,7 +77,7 @@ class DemoViewer(threading.Thread):
 
     def _update_poster(self, header: dict[str, Any], image_hwc: ImageU8) -> None:
         """Use the picture as the poster if it shows both objects better: apart, or with the smaller one larger."""
-        seconds = header["pts"] * header["time_base"][0] / header["time_base"][1]
+        seconds = _seconds(header)
         areas, boxes = [o["area"] for o in header["objects"]], [o["box"] for o in header["objects"]]
         if header["state"] != "fresh" or len(areas) < len(LABELS) or seconds < POSTER_AFTER:
             return
@@ -92,8 +103,11 @@ class DemoViewer(threading.Thread):
         return [str(path) for path in (video, poster) if path.exists()]
 
 
-def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, Any]:
+def demo(out: str | Path = "out/demo", seconds: float = SECONDS, stay: bool = False) -> dict[str, Any]:
     """Run the live pipeline on the recording; leaves `overlay.mp4` and `poster.png` in `out`.
+
+    Where the extra `console` is installed, the feed can be watched and pointed at in a browser. `stay`: it goes on
+    until Ctrl-C, on a scene that is drawn as it is shown; what is judged and written is the beginning.
 
     Returns the feed's report, what the viewer received, and the IoU of each tool against the truth.
     """
@@ -106,11 +120,13 @@ def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, An
     viewers: list[DemoViewer] = []
 
     def ready(feed: Feed, endpoint: str) -> None:
-        viewers.append(DemoViewer(endpoint))
+        viewers.append(DemoViewer(endpoint, seconds))
         viewers[0].start()
 
+    ends = None if stay or seconds >= SECONDS else seconds
+    profile = replace(_profile(source), source=ENDLESS) if stay else _profile(source)
     try:
-        report = run_live(_profile(source), seconds if seconds < SECONDS else None, ready=ready)
+        report = run_live(profile, ends, ready=ready, console=_console_port(), listening=say_address)
     finally:
         for viewer in viewers:
             viewer.finish()
@@ -125,6 +141,11 @@ def demo(out: str | Path = "out/demo", seconds: float = SECONDS) -> dict[str, An
     }
 
 
+def _console_port() -> int | None:
+    """The port for the page, if a page can be shown."""
+    return free_port() if is_installed() else None
+
+
 def _profile(source: EndoscopeSource) -> StreamProfile:
     """The feed of the demo: the recording, with the true masks of its first frame as prompts."""
     first_hw = _truth(source.frame(0))
@@ -133,6 +154,7 @@ def _profile(source: EndoscopeSource) -> StreamProfile:
         "demo",
         ENGINE,
         objects=tuple(Prompt(i, mask=first_hw == i, label=label) for i, label in LABELS.items()),
+        presets=tuple(Preset(label, color_of(n)) for n, label in enumerate(PRESETS, 1)),
         publish=Publish("tcp://127.0.0.1:*"),
         carry="behind",
         least_image_size=min(LEAST_SIZE, ENGINE.image_size),
@@ -164,6 +186,11 @@ def judge(uri: str, wanted: dict[int, dict[int, BoolMask]]) -> dict[str, Any]:
         "frames judged": len(wanted),
         "empty where absent": f"{sum(empty)} of {len(empty)}",
     }
+
+
+def _seconds(header: dict[str, Any]) -> float:
+    """The source's own time of a frame."""
+    return float(header["pts"] * header["time_base"][0] / header["time_base"][1])
 
 
 def _apart(a: list[int], b: list[int], gap: int) -> bool:

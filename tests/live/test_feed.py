@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,23 @@ def test_the_demo_runs_shows_and_judges(recipe: Recipe, tmp_path: Path, monkeypa
     assert (tmp_path / "out/overlay.mp4").stat().st_size > 10_000
     assert 0 <= report["iou"]["mean"] <= 1 and report["iou"]["frames judged"] > 0
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {"overlay.mp4", "poster.png"}
+
+
+@pytest.mark.slow
+def test_a_demo_that_stays_stores_its_beginning_alone(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtseg.live import demo as demo_module
+
+    def play(profile: StreamProfile, seconds: float | None, **options: Any) -> dict[str, Any]:
+        assert seconds is None and profile.source == demo_module.ENDLESS  # it does not end by itself
+        return run_live(replace(profile, engine=recipe), 6.0, **options)
+
+    monkeypatch.setattr(demo_module, "run_live", play)
+    report = demo_module.demo(tmp_path / "out", seconds=2.0, stay=True)
+    assert accounted(report) and report["seconds"] > 5
+    assert 0 < report["display"]["received"]["overlay"] <= 2 * 25 < report["frames"]["shown"]
+    assert (tmp_path / "out/overlay.mp4").exists()
 
 
 def test_the_poster_of_the_demo_is_of_a_time_after_the_prompts() -> None:
