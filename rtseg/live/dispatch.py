@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..base import errors
+from ..publish.looks import PLAIN
 from .delay_control import check_first_step, keep_image_size
 from .ipc import reports as r
 from .ipc.messages import DisplaySettings, SetEngine
@@ -37,6 +38,7 @@ def dispatch(state: FeedState, worker: WorkerProcess, message: r.Report) -> None
             state.endpoint = endpoint
             state.note("bound", worker.role, endpoint)
             worker.send(DisplaySettings(**state.settings))
+            state.looks_sent = PLAIN  # what a publisher that has just begun draws
         case r.PublishCounts(counts):
             state.publisher_counts.update(counts)
         case r.RecordingOpened(folder):

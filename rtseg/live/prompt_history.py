@@ -7,7 +7,7 @@ three. Each picture has one memfd, shared by all prompts on it, which is freed w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..base.errors import PromptError
@@ -98,8 +98,25 @@ class PromptHistory:
     def ids(self) -> tuple[int, ...]:
         return tuple(sorted(self._objects))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the network has to answer a prompt yet."""
+        return any(history.pending for history in self._objects.values())
+
     def label(self, object_id: int) -> str | None:
         return self._objects[object_id].label
+
+    def states(self, ids: Iterable[int]) -> dict[int, ObjectHistory | None]:
+        """What is accepted of these objects; None for one that does not exist. `restore` takes these values back."""
+        found = {i: self._objects.get(i) for i in ids}
+        return {i: replace(one, pending=()) if one is not None and one.accepted else None for i, one in found.items()}
+
+    def restore(self, object_id: int, state: ObjectHistory | None) -> None:
+        """Bring an object back to what `states` returned."""
+        if state is None:
+            self._objects.pop(object_id, None)
+        else:
+            self._objects[object_id] = state
 
     def picture(self, frame: Frame) -> Picture:
         """The picture of a frame: the one in the history, or a new one."""
@@ -178,8 +195,9 @@ class PromptHistory:
         self.require(object_id)
         del self._objects[object_id]
 
-    def replay(self) -> Iterator[tuple[Picture, list[Prompt]]]:
-        """All prompts, picture by picture, oldest first, with the present labels."""
-        pictures = {r.picture.seq: r.picture for o in self._objects.values() for r in o.all}
+    def replay(self, ids: Sequence[int] | None = None) -> Iterator[tuple[Picture, list[Prompt]]]:
+        """All prompts of these objects (None: of all), picture by picture, oldest first, with the present labels."""
+        ids = self.ids if ids is None else ids
+        pictures = {r.picture.seq: r.picture for i in ids for r in self._objects[i].all}
         for _, picture in sorted(pictures.items()):
-            yield picture, self.prompts_on(picture, self.ids)
+            yield picture, self.prompts_on(picture, ids)

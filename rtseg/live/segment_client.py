@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from ..base.errors import OutputError
+from ..base.errors import OutputError, PromptError
 from ..base.types import Frame, Prompt, now_ns
-from .ipc.messages import GivePrompts, Message, Pause, PromptData, RemoveObject, RenameObject, SetSize, Size, Ticket
+from .ipc.messages import (
+    GivePrompts,
+    Message,
+    Pause,
+    PreviewPrompts,
+    PromptData,
+    RemoveObject,
+    RenameObject,
+    SetSize,
+    Size,
+    Ticket,
+)
 from .ipc.reports import Answer
-from .prompt_history import Picture, PromptHistory
+from .prompt_changes import ChangeLog, States
+from .prompt_history import ObjectHistory, Picture, PromptHistory
 from .worker_process import TRIES, WorkerProcess
 
 Then = Callable[[str | None], None]  # called with the outcome: an error, or None
@@ -18,17 +31,30 @@ NOT_LISTENING = "the segment worker does not listen at the moment; try again"
 ENDED = "the segment worker ended before it answered; check the status, and try again"
 
 
+class _Gather:
+    """Calls `then` once all of some requests are answered, with the first error, or None."""
+
+    def __init__(self, number: int, then: Then) -> None:
+        self._left, self._then = number, then
+        self._error: str | None = None
+
+    def __call__(self, error: str | None) -> None:
+        self._left, self._error = self._left - 1, self._error or error
+        if not self._left:
+            self._then(self._error)
+
+
 class SegmentClient:
     """Sends requests to the present process of the worker, and owns the history that is replayed to the next one.
 
-    `preparing_size`: the worker prepares for the size of the pictures. `warnings`: those of the answer that is being
-    handled.
+    `preparing_size`: the worker prepares for the size of the pictures. `answer`: the one that is being handled.
+    `changes`: the changes of prompts that can be undone.
     """
 
     def __init__(self, worker: WorkerProcess, most_objects: int) -> None:
-        self.history, self.paused = PromptHistory(most_objects), False
+        self.history, self.changes, self.paused = PromptHistory(most_objects), ChangeLog(), False
         self.preparing_size = False
-        self.warnings: tuple[str, ...] = ()
+        self.answer = Answer(0, None)
         self._worker = worker
         self._waiting: dict[Ticket, Then] = {}
         self._last: Ticket = 0
@@ -36,10 +62,13 @@ class SegmentClient:
         self._since_ns = self._deaths = 0
         self._received_unproved = False  # whether the present process was sent any of them
 
-    def prompt(self, frame: Frame, prompts: Sequence[Prompt], then: Then, *, stay: bool = False) -> None:
+    def prompt(
+        self, frame: Frame, prompts: Sequence[Prompt], then: Then, *, stay: bool = False, words: str = ""
+    ) -> None:
         """Apply checked prompts to their frame; refused ones are discarded.
 
-        `stay`: if the process ends before it has answered, they stay in the history and are replayed.
+        `stay`: if the process ends before it has answered, they stay in the history and are replayed. `words`: what
+        this change is called when it is undone; without them it cannot be.
         """
         picture = self.history.picture(frame)
         for prompt in prompts:
@@ -51,7 +80,11 @@ class SegmentClient:
             if error is ENDED and stay:
                 error = None
             if error is None:
+                ids = [prompt.id for prompt in prompts]
+                before = self.history.states(ids)
                 self.history.accept(picture, prompts)
+                if words:
+                    self.changes.add(words, before, self.history.states(ids))
             else:
                 self.history.discard(picture, prompts)
                 self._unproved = [one for one in self._unproved if one[1] is not prompts]
@@ -60,17 +93,77 @@ class SegmentClient:
         together = self.history.prompts_on(picture, [prompt.id for prompt in prompts])
         self._send_request(answered, lambda ticket: self._send_prompts(picture, together, ticket))
 
-    def remove(self, object_id: int, then: Then) -> None:
-        """Remove an object; `PromptError` if it does not exist."""
-        self.history.require(object_id)
-        if self._send_request(then, lambda ticket: self._worker.send(RemoveObject(ticket, object_id))):
-            self.history.remove(object_id)
+    def preview(self, frame: Frame, prompt: Prompt, then: Then) -> None:
+        """Ask for the mask that a checked prompt would give; it is in `answer` when `then` is called without an error.
 
-    def rename(self, object_id: int, label: str, then: Then) -> None:
-        """Give an object another label; `PromptError` if it does not exist."""
+        `PromptError` if there is no process that could answer.
+        """
+        if not self._worker.up:
+            raise PromptError(f"preview of object {prompt.id}: the network is not ready; try again when it is")
+        picture = self.history.picture(frame)
+        together = (*self.history.prompts_on(picture, [prompt.id]), prompt)
+
+        def send(ticket: Ticket) -> bool:
+            data = tuple(map(PromptData.from_prompt, together))
+            return self._worker.send(PreviewPrompts(ticket, data, picture.id), (picture.fd,))
+
+        self._send_request(then, send)
+
+    def remove(self, ids: Sequence[int], then: Then, words: str) -> None:
+        """Remove objects; `PromptError` if one does not exist. `words` as for `prompt`."""
+        for object_id in ids:
+            self.history.require(object_id)
+        before, gather = self.history.states(ids), _Gather(len(ids), then)
+        for object_id in ids:
+            if self._send_request(gather, partial(self._send_removal, object_id)):
+                self.history.remove(object_id)
+        self.changes.add(words, before, self.history.states(ids))
+
+    def _send_removal(self, object_id: int, ticket: Ticket) -> bool:
+        return self._worker.send(RemoveObject(ticket, object_id))
+
+    def rename(self, object_id: int, label: str, then: Then, words: str) -> None:
+        """Give an object another label; `PromptError` if it does not exist. `words` as for `prompt`."""
         self.history.require(object_id)
+        before = self.history.states([object_id])
         if self._send_request(then, lambda ticket: self._worker.send(RenameObject(ticket, object_id, label))):
             self.history.rename(object_id, label)
+            self.changes.add(words, before, self.history.states([object_id]))
+
+    def undo(self, then: Then, *, again: bool = False) -> str:
+        """Take the last change back, or make it again; returns its words. `OutputError` if there is none."""
+        if self.history.is_busy:
+            raise OutputError("a prompt is being applied just now; try again when it is done")
+        change = self.changes.redo() if again else self.changes.undo()
+        self._restore(change.after if again else change.before, then)
+        return change.words
+
+    def _restore(self, states: States, then: Then) -> None:
+        """Bring objects back to earlier states. A process that ends meanwhile changes nothing: the history counts."""
+        gather = _Gather(len(states), lambda error: then(None if error is ENDED else error))
+        now = self.history.states(states)
+        for object_id, state in states.items():
+            self.history.restore(object_id, state)
+            send = partial(self._send_object, object_id, now[object_id], state)
+            self._send_request(gather, send)
+
+    def _send_object(self, object_id: int, now: ObjectHistory | None, state: ObjectHistory | None, t: Ticket) -> bool:
+        """Have the worker make an object what `state` says. `t` is for the last message."""
+        send = self._worker.send
+        if state is None:
+            return self._sent_all(send(RemoveObject(t, object_id)))
+        sent = True
+        if now is None or now.accepted != state.accepted:
+            sent = now is None or send(RemoveObject(0, object_id))
+            replayed = self.history.replay([object_id])
+            sent = sent and all(self._send_prompts(picture, prompts, 0) for picture, prompts in replayed)
+        return self._sent_all(sent and send(RenameObject(t, object_id, state.label or f"object {object_id}")))
+
+    def _sent_all(self, sent: bool) -> bool:
+        """If a part could not be sent, end the process: the history is replayed to the next one."""
+        if not sent:
+            self._worker.kill("it does not listen")
+        return True
 
     def pause(self, on: bool) -> None:
         """Pause or resume the network; `OutputError`, and no change, if the worker does not listen."""
@@ -91,9 +184,8 @@ class SegmentClient:
         """Handle an answer of the worker."""
         then = self._waiting.pop(answer.ticket, None)
         if then is not None:
-            self.warnings = answer.warnings
+            self.answer = answer
             then(answer.error)
-            self.warnings = ()
 
     def proved(self, masks_ns: int) -> None:
         """Note masks of a frame captured at `masks_ns`: the worker survived all prompts well before that time."""
@@ -116,6 +208,7 @@ class SegmentClient:
         ids = sorted({prompt.id for _, prompts in unproved for prompt in prompts} & set(self.history.ids))
         for picture, prompts in unproved:
             self.history.discard(picture, prompts)
+        self.changes.clear()
         return (
             f"the last prompts of object {', '.join(map(str, ids))}: the segment worker crashed on them"
             if ids

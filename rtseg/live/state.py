@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from ..base.errors import OutputError
 from ..base.types import Frame, now_ns
+from ..publish.looks import PLAIN, Looks
 from .counters import CumulativeCounters
 from .delay_monitor import DelayMonitor
 from .ending import MINOR, Ending
 from .ipc.board import Board
-from .ipc.messages import DisplaySettings, RecordNote, Size
+from .ipc.messages import DisplaySettings, RecordNote, SetLooks, Size
 from .ipc.shared_memory import SharedMemory
+from .object_looks import ObjectLooks
 from .profile import StreamProfile
 from .segment_client import SegmentClient
 from .source_state import SourceState
@@ -24,6 +27,7 @@ log = logging.getLogger("rtseg.live")
 SLOW_NS = 4_000_000_000  # longer than a network takes to make masks again
 LOUD = ("died", "hung", "fault", "unanswered", "warning")  # events that are logged as warnings
 _EVENTS = 20  # how many of the newest events the state holds
+_HELD = 8  # frames that are held for people who point at them
 
 
 @dataclass(slots=True)
@@ -100,6 +104,8 @@ class FeedState:
         self.stopping = False
         self.start_ns = self.began_ns = 0  # when the workers were started; when frames were first read
         self.status_due_ns = self._recovery_ns = 0
+        self._held: deque[Frame] = deque(maxlen=_HELD)
+        self.object_looks, self.looks_sent = ObjectLooks(), PLAIN
         self.workers: dict[str, WorkerProcess] = {}
 
     def attach(self, shared: SharedMemory, workers: dict[str, WorkerProcess]) -> None:
@@ -136,20 +142,25 @@ class FeedState:
         return "the source" if not self.workers["grab"].up or self.workers["segment"].up else "the network"
 
     def frame(self, seq: int | None = None) -> Frame | None:
-        """The frame `seq`, or the newest for None. Returns None if the ring does not hold that frame."""
+        """The frame `seq`, or the newest for None. Returns None if neither the ring nor `hold` has that frame."""
         for _ in range(3):  # in a tiny ring, the newest frame may be overwritten while it is read
             frame = self.frames.get(self.frames.head - 1 if seq is None else seq)
             if frame is not None:
                 return frame
-        return None
+        return next((frame for frame in self._held if frame.seq == seq), None)
+
+    def hold(self, frame: Frame) -> None:
+        """Keep a frame for prompts that come after the ring has dropped it; of those held, the latest few stay."""
+        if all(held.seq != frame.seq for held in self._held):
+            self._held.append(frame)
 
     # Events and faults.
 
-    def note(self, kind: str, role: str, text: str) -> None:
-        """Note an event: in the log, the status and the recording."""
+    def note(self, kind: str, role: str, text: str, who: str = "") -> None:
+        """Note an event: in the log, the status and the recording. `who`: the person who caused it."""
         log.log(logging.WARNING if kind in LOUD else logging.INFO, "%s %s: %s", role, kind, text)
         self.events = [*self.events, f"{role} {kind}: {text}"][-_EVENTS:]
-        self.record(kind, {"role": role, "text": text})
+        self.record(kind, {"role": role, "text": text} | ({"who": who} if who else {}))
         self.status_due_ns = 0
 
     def record(self, kind: str, facts: dict[str, Any]) -> None:
@@ -180,6 +191,20 @@ class FeedState:
         if publish.up and not publish.send(DisplaySettings(**settings)):
             raise OutputError("the publisher does not listen at the moment; try again")
         self.settings = settings
+
+    # How objects are drawn.
+
+    @property
+    def looks(self) -> Looks:
+        """How the present objects are drawn."""
+        history = self.segmenter.history
+        return self.object_looks.of({i: history.label(i) for i in history.ids})
+
+    def send_looks(self) -> None:
+        """Tell the publisher how objects are drawn, if that has changed since it was told."""
+        looks, publish = self.looks, self.workers["publish"]
+        if publish.up and looks != self.looks_sent and publish.send(SetLooks(dict(looks.colors), tuple(looks.hidden))):
+            self.looks_sent = looks
 
     # What happens to the workers.
 

@@ -68,6 +68,7 @@ class Statement:
         """The status for subscribers."""
         state, workers, history = self._state, self._state.workers, self._state.segmenter.history
         self._cores.look({role: worker.pid for role, worker in workers.items()})
+        looks = state.looks
         return {
             "state": state.phase,
             "faults": dict(state.faults),
@@ -80,7 +81,11 @@ class Statement:
             "unanswered": self._board["unanswered"],
             "cuts": {"count": self._board["cuts"], **state.scene.plain()},
             "behind": lag_status(state),
-            "objects": [{"id": i, "label": history.label(i)} for i in history.ids],
+            "objects": [
+                {"id": i, "label": history.label(i), "color": list(looks.color(i)), "hidden": i in looks.hidden}
+                for i in history.ids
+            ],
+            "changes": state.segmenter.changes.plain(),
             "mask_states": self.mask_states(),
             "settings": state.settings,
             "paused": state.segmenter.paused,

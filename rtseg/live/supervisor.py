@@ -98,6 +98,7 @@ class Supervisor:
         give_first_prompts(state)
         if self._requests is not None:
             self._requests.turn()
+        state.send_looks()
         state.update_conditions()
         control_delay(state)
         state.check_recovery()

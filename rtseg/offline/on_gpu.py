@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..base.colors import color_of
 from ..base.errors import EngineError
 from ..base.types import Frame, ImageU8, Masks
 from ..engine.picture.device_picture import DevicePicture
@@ -34,9 +33,8 @@ def painter(gpu: OnGpu) -> DrawMasks:
     def paint(frame: Frame, masks: Masks | None, found: MeasuredMasks, opacity: float) -> ImageU8:
         picture: object = frame.image_hwc
         assert isinstance(picture, DevicePicture)
-        ids = [seen.id for _, seen in found]
-        rows = [masks.ids.index(i) for i in ids] if masks else []
+        rows = [masks.ids.index(seen.id) for _, seen in found] if masks else []
         logits_bhw = masks.fine_logits_bhw[rows] if masks else None
-        return gpu.drawn(picture, logits_bhw, [color_of(i) for i in ids], opacity)
+        return gpu.drawn(picture, logits_bhw, [seen.color for _, seen in found], opacity)
 
     return paint

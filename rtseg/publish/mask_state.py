@@ -9,7 +9,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from ..base.colors import Rgb
 from ..base.types import BoolMask, Float32, FrameId, Masks
+from .looks import PLAIN, Looks
 
 State = Literal["fresh", "stale", "expired", "none", "recovering"]
 Box = tuple[int, int, int, int]
@@ -23,7 +25,7 @@ _UPGRADE_AFTER_NS = 500_000_000
 class ObjectSummary:
     """An object on a frame, as the wire format describes it.
 
-    `area` in pixels; `box` x0, y0, x1, y1, the end excluded.
+    `area` in pixels; `box` x0, y0, x1, y1, the end excluded; `color` in which it is drawn; `hidden`: it is not drawn.
     """
 
     id: int
@@ -31,6 +33,8 @@ class ObjectSummary:
     score: float
     area: int
     box: Box
+    color: Rgb
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ def _mask(masks: Masks, object_id: int) -> BoolMask:
     return np.asarray(full_hw) > 0
 
 
-def measure(masks: Masks, object_id: int) -> tuple[BoolMask, ObjectSummary]:
+def measure(masks: Masks, object_id: int, looks: Looks = PLAIN) -> tuple[BoolMask, ObjectSummary]:
     """The mask of one object, bool [H, W], and its summary. The box of an empty mask is all zeros."""
     mask_hw = _mask(masks, object_id)
     x, y, width, height = cv2.boundingRect(mask_hw.view(np.uint8))
@@ -104,5 +108,7 @@ def measure(masks: Masks, object_id: int) -> tuple[BoolMask, ObjectSummary]:
         score=masks.score(object_id),
         area=cv2.countNonZero(mask_hw.view(np.uint8)),
         box=(x, y, x + width, y + height),
+        color=looks.color(object_id),
+        hidden=object_id in looks.hidden,
     )
     return mask_hw, summary

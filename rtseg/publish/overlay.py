@@ -15,11 +15,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ..base.colors import Rgb, color_of
+from ..base.colors import Rgb
 from ..base.defaults import MASK_BUDGET_MS, OPACITY
 from ..base.errors import OutputError
 from ..base.types import BoolMask, Frame, ImageU8, Masks
 from .label import blend_label, place_label, render_label
+from .looks import PLAIN, Looks
 from .mask_state import Box, ObjectSummary, ShownState, State, mask_state, measure, next_shown_state
 
 _DARK: Rgb = (0, 0, 0)
@@ -78,7 +79,7 @@ def _fill_line(image_hwc: ImageU8, line_hw: ImageU8, color: Rgb, opacity: float)
 
 def _draw_tint(image_hwc: ImageU8, mask_hw: BoolMask, summary: ObjectSummary, opacity: float) -> None:
     x0, y0, x1, y1 = summary.box
-    _fill(image_hwc[y0:y1, x0:x1], mask_hw[y0:y1, x0:x1].astype(np.uint8), color_of(summary.id), opacity)
+    _fill(image_hwc[y0:y1, x0:x1], mask_hw[y0:y1, x0:x1].astype(np.uint8), summary.color, opacity)
 
 
 def _draw_contour(image_hwc: ImageU8, mask_hw: BoolMask, summary: ObjectSummary) -> None:
@@ -86,7 +87,7 @@ def _draw_contour(image_hwc: ImageU8, mask_hw: BoolMask, summary: ObjectSummary)
     x0, y0, x1, y1 = summary.box
     inner_hw: ImageU8 = mask_hw[y0:y1, x0:x1].astype(np.uint8)
     width = max(1, round(image_hwc.shape[0] / 270))
-    for color, opacity, steps in ((color_of(summary.id), 0.95, width), (_DARK, 0.45, max(1, width // 2))):
+    for color, opacity, steps in ((summary.color, 0.95, width), (_DARK, 0.45, max(1, width // 2))):
         core_hw = cv2.erode(inner_hw, _EDGE, iterations=steps, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
         _fill_line(image_hwc[y0:y1, x0:x1], np.asarray(cv2.subtract(inner_hw, core_hw), np.uint8), color, opacity)
         inner_hw = np.asarray(core_hw, np.uint8)
@@ -103,7 +104,7 @@ def _label_objects(
     taken = [*kept]
     all_masks = [mask_hw for mask_hw, _ in found]
     for mask_hw, summary in found:
-        label_hwc = _label(f"{summary.id} {summary.label or 'object'} {age_ms:.0f} ms", color_of(summary.id), image_hwc)
+        label_hwc = _label(f"{summary.id} {summary.label or 'object'} {age_ms:.0f} ms", summary.color, image_hwc)
         taken.append(place_label(mask_hw, summary.box, (label_hwc.shape[1], label_hwc.shape[0]), taken, all_masks))
         blend_label(image_hwc, label_hwc, taken[-1])
     return tuple(taken[len(kept) :])
@@ -148,6 +149,7 @@ def draw_overlay(
     carried: bool = False,
     before: ShownState | None = None,
     unseen: bool = False,
+    looks: Looks = PLAIN,
     draw_masks: DrawMasks = draw_masks,
 ) -> Drawn:
     """Draw masks on a copy of the frame's picture. The age of a mask is the time between the two frames' captures.
@@ -156,7 +158,8 @@ def draw_overlay(
     only) to 1. `recovering`: objects are being restored, which is the state if there is no mask to show. `notice`: a
     text for the corner, in ASCII. `carried`: the masks were moved along with the picture. `before`: the `shown_state`
     of the previous `Drawn`, so that masks close to the budget do not flicker. `unseen`: there is no viewer, so only the
-    state is computed, and the picture is the frame's own. `draw_masks` draws tints and contours; labels are drawn here.
+    state is computed, and the picture is the frame's own. `looks`: the colours of objects, and which are hidden.
+    `draw_masks` draws tints and contours; labels are drawn here.
     """
     if not 0 <= opacity <= 1:
         raise OutputError(f"opacity {opacity:g}: expected 0 (outline only) to 1; correct it")
@@ -173,14 +176,15 @@ def draw_overlay(
         boxes = _draw_notice(image_hwc, _RECOVERING if recovering else notice or reason)
         return replace(drawn, image_hwc=image_hwc, label_boxes=boxes)
     drawn = replace(drawn, carried=carried, lost=masks.lost)
-    return _draw_objects(frame, masks, drawn, notice, opacity if shown.state == "fresh" else 0.0, draw_masks)
+    return _draw_objects(frame, masks, drawn, notice, opacity if shown.state == "fresh" else 0.0, looks, draw_masks)
 
 
 def _draw_objects(
-    frame: Frame, masks: Masks, drawn: Drawn, notice: str, opacity: float, draw_masks: DrawMasks
+    frame: Frame, masks: Masks, drawn: Drawn, notice: str, opacity: float, looks: Looks, draw_masks: DrawMasks
 ) -> Drawn:
-    notice = notice or (_OUT_OF_VIEW if masks.lost else "")
-    measured = [(mask_hw, summary) for mask_hw, summary in (measure(masks, i) for i in masks.ids) if summary.area]
+    notice = notice or (_OUT_OF_VIEW if {*masks.lost} - looks.hidden else "")
+    shown = [measure(masks, i, looks) for i in masks.ids if i not in looks.hidden]
+    measured = [(mask_hw, summary) for mask_hw, summary in shown if summary.area]
     image_hwc = draw_masks(frame, masks, measured, opacity)
     boxes = _label_objects(image_hwc, measured, drawn.age_ms or 0.0, _notice_box(image_hwc, notice))
     boxes += _draw_notice(image_hwc, notice)

@@ -20,6 +20,7 @@ from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
 from ..base.errors import OutputError
 from ..base.types import Frame, FrameId, Masks, now_ns
 from .keys import listen, release
+from .looks import PLAIN, Looks
 from .overlay import Drawn
 from .subscriptions import Subscriptions
 from .wakeup import Wakeup
@@ -130,10 +131,12 @@ class Publisher:
             self._offered[kind] += 1
             self._dropped[kind]["unwatched" if kind in self._topics else "off"] += 1
 
-    def publish_masks(self, masks: Masks, frame: FrameId, budget_ms: float = MASK_BUDGET_MS) -> None:
+    def publish_masks(
+        self, masks: Masks, frame: FrameId, budget_ms: float = MASK_BUDGET_MS, looks: Looks = PLAIN
+    ) -> None:
         """Publish masks with their state on `frame`: their own frame, or a later one."""
         stream, engine = self._stream, self.engine
-        job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms)  # noqa: E731
+        job = lambda: encode_masks(masks, frame, stream, engine=engine, budget_ms=budget_ms, looks=looks)  # noqa: E731
         # Encoding many objects takes long, and pictures must not wait for it: so it is done in the caller's thread.
         self._offer("masks", _done(job) if self._subscriptions.has_subscriber("masks") else job, frame.captured_ns)
 

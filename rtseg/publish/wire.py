@@ -26,6 +26,7 @@ from ..base.defaults import MASK_BUDGET_MS, TOPICS, Topic
 from ..base.errors import OutputError
 from ..base.rle import decode_rle, encode_rle
 from ..base.types import BoolMask, Frame, FrameId, ImageU8, Masks, now_ns
+from .looks import PLAIN, Looks
 from .mask_state import ObjectSummary, mask_state, measure
 from .overlay import Drawn
 
@@ -46,7 +47,8 @@ _OPTIONAL_KEYS: dict[str, tuple[type, ...]] = {
     "carried": (bool,), "cut": (bool,), "lost": (list,), "sample_aspect": (list,),
 }  # fmt: skip
 _OBJECT_KEYS: dict[str, tuple[type, ...]] = {"id": _INT, "label": _TEXT, "score": _REAL, "area": _INT, "box": (list,)}
-_COUNTS = {"time_base": 2, "box": 4, "sample_aspect": 2}  # how many integers these lists have
+_OPTIONAL_OBJECT_KEYS: dict[str, tuple[type, ...]] = {"color": (list,), "hidden": (bool,)}
+_COUNTS = {"time_base": 2, "box": 4, "sample_aspect": 2, "color": 3}  # how many integers these lists have
 
 
 def _clock() -> str:
@@ -177,7 +179,7 @@ def _pixels(image_hwc: ImageU8, jpeg_quality: int | None) -> tuple[str, bytes | 
 
 
 def _objects(seen: Sequence[ObjectSummary]) -> list[dict[str, Any]]:
-    return [asdict(thing) | {"box": list(thing.box)} for thing in seen]
+    return [asdict(thing) | {"box": list(thing.box), "color": list(thing.color)} for thing in seen]
 
 
 def encode_video(frame: Frame, stream: str, *, engine: str = "", jpeg_quality: int | None = None) -> Parts:
@@ -198,20 +200,20 @@ def encode_overlay(
 
 
 def encode_masks(
-    masks: Masks, frame: FrameId, stream: str, *, engine: str = "", budget_ms: float = MASK_BUDGET_MS
-) -> Parts:
+    masks: Masks, frame: FrameId, stream: str, *, engine: str = "", budget_ms: float = MASK_BUDGET_MS,
+    looks: Looks = PLAIN,
+) -> Parts:  # fmt: skip
     """A masks message: one RLE for each mask, also for empty masks and those too old to be drawn: see `state`.
 
     The size is that of the masks. `seq` and timestamps are the frame's, `mask_seq` and `mask_age_ms` the masks'.
     """
     state, age_ms = mask_state(frame, masks, budget_ms)
-    measured = [measure(masks, i) for i in masks.ids]
+    masks_hw, seen = zip(*(measure(masks, i, looks) for i in masks.ids), strict=True) if masks.ids else ((), ())
     about: dict[str, Any] = {"mask_seq": masks.seq, "mask_age_ms": age_ms, "state": state}
     about |= {"width": masks.width, "height": masks.height}
     about |= ({"cut": True} if masks.cut else {}) | ({"lost": list(masks.lost)} if masks.lost else {})
-    objects = _objects([seen for _, seen in measured])
-    head = _head(frame, stream, "masks", "rle", engine, **about, objects=objects)
-    return [*head, *(encode_rle(mask_hw) for mask_hw, _ in measured)]
+    objects = _objects(seen)
+    return [*_head(frame, stream, "masks", "rle", engine, **about, objects=objects), *map(encode_rle, masks_hw)]
 
 
 def encode_status(
@@ -243,10 +245,16 @@ def _check_keys(thing: Any, keys: Mapping[str, tuple[type, ...]], what: str) -> 
             raise OutputError(
                 f"{what}: no {key!r}; expected all keys of version {VERSION}; check the program that sent it"
             )
-        value, count = thing[key], _COUNTS.get(key)
+        value = thing[key]
+        count = _COUNTS.get(key) if list in kinds else None  # `color` of a header is a map, that of an object a list
         if type(value) not in kinds or (count and value is not None and [type(n) for n in value] != [int] * count):
             wanted = f"{count} integers" if count else " or ".join(kind.__name__ for kind in kinds)
             raise OutputError(f"{what}: {key} is {value!r:.40}; expected {wanted}; check the program that sent it")
+
+
+def _there(keys: Mapping[str, tuple[type, ...]], thing: Any) -> dict[str, tuple[type, ...]]:
+    """Those of some optional keys that a map has."""
+    return {key: kinds for key, kinds in keys.items() if isinstance(thing, dict) and key in thing}
 
 
 def _check_sizes(kind: Topic, header: dict[str, Any], sizes: Sequence[int], what: str) -> None:
@@ -285,8 +293,8 @@ def decode(parts: Sequence[bytes | memoryview]) -> Message:
     header = _unpack_map(bytes(parts[1]), topic)
     if header.get("v") != VERSION:
         raise OutputError(f"{topic}: wire version {header.get('v')!r:.40}; expected {VERSION}; update the older side")
-    _check_keys(header, _KEYS | {key: kinds for key, kinds in _OPTIONAL_KEYS.items() if key in header}, topic)
+    _check_keys(header, _KEYS | _there(_OPTIONAL_KEYS, header), topic)
     for thing in header["objects"]:
-        _check_keys(thing, _OBJECT_KEYS, f"{topic} {header['seq']}: object")
+        _check_keys(thing, _OBJECT_KEYS | _there(_OPTIONAL_OBJECT_KEYS, thing), f"{topic} {header['seq']}: object")
     _check_sizes(kind, header, [len(part) for part in parts[2:]], f"{topic} {header['seq']}")
     return Message(topic, stream, kind, header, tuple(parts[2:]))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtseg.base.colors import color_of
 from rtseg.base.errors import OutputError
 from rtseg.base.types import Frame
 from rtseg.publish.overlay import draw_overlay
@@ -63,7 +64,8 @@ def test_video_is_bit_identical(messages, make_frame):
 def test_overlay_says_which_mask_and_how_old(messages):
     header = decode(messages["overlay"]).header
     assert (header["seq"], header["mask_seq"], header["mask_age_ms"], header["state"]) == (7, 5, 50.0, "fresh")
-    assert header["objects"] == [{"id": 1, "label": "grasper", "score": 0.75, "area": 30 * 40, "box": [10, 20, 40, 60]}]
+    thing = {"id": 1, "label": "grasper", "score": 0.75, "area": 30 * 40, "box": [10, 20, 40, 60]}
+    assert header["objects"] == [{**thing, "color": list(color_of(1)), "hidden": False}]
 
 
 def test_carried_is_said_where_it_is_so(messages, make_frame, make_masks, box_mask):

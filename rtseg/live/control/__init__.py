@@ -9,12 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import Client, Snapshot
-    from .messages import (
+    from .client import Client, Proposal, Snapshot
+    from .server import ControlServer, Ticket
+    from .snapshot import snapshot_result
+    from .verbs import (
         Add,
         Correct,
         Get,
+        Hold,
+        Look,
         Pause,
+        Preview,
+        Redo,
         Remove,
         Rename,
         Request,
@@ -24,11 +30,10 @@ if TYPE_CHECKING:
         Shutdown,
         Status,
         TakeSnapshot,
+        Undo,
     )
-    from .server import ControlServer, Ticket
-    from .snapshot import snapshot_result
 
-_HOMES = {"Client": "client", "Snapshot": "client", "ControlServer": "server", "Ticket": "server"}
+_HOMES = {"Client": "client", "Snapshot": "client", "Proposal": "client", "ControlServer": "server", "Ticket": "server"}
 _HOMES |= {"snapshot_result": "snapshot"}
 
 __all__ = [
@@ -37,7 +42,12 @@ __all__ = [
     "ControlServer",
     "Correct",
     "Get",
+    "Hold",
+    "Look",
     "Pause",
+    "Preview",
+    "Proposal",
+    "Redo",
     "Remove",
     "Rename",
     "Request",
@@ -49,6 +59,7 @@ __all__ = [
     "Status",
     "TakeSnapshot",
     "Ticket",
+    "Undo",
     "snapshot_result",
 ]
 
@@ -56,4 +67,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES.get(name, 'messages')}", __name__), name)
+    return getattr(import_module(f".{_HOMES.get(name, 'verbs')}", __name__), name)

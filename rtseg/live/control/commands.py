@@ -18,19 +18,22 @@ def _ctl(args: argparse.Namespace) -> Result:
     """Send one request to a running feed, and return its answer."""
     from .client import Client
 
-    with Client(args.address, args.timeout, args.keys, args.server_key) as client:
+    with Client(args.address, args.timeout, args.keys, args.server_key, args.who) as client:
         if args.request in ("add", "correct"):
             result = getattr(client, args.request)(*_pointed(args), label=args.label, seq=args.seq)
+        elif args.request == "preview":
+            result = _preview(client.preview(*_pointed(args), seq=args.seq), args.out)
         elif args.request == "snapshot":
             result = _snapshot(client.snapshot(args.seq), args.out)
         else:
             names = {"remove": ("id",), "rename": ("id", "label"), "set": ("opacity", "budget_ms")}
+            names |= {"look": ("id", "color", "hidden")}
             words = (getattr(args, name) for name in names.get(args.request, ()))
             result = getattr(client, args.request)(*words)
     return {"done": args.request, **result}
 
 
-def _pointed(args: argparse.Namespace) -> tuple[Any, ...]:
+def _pointed(args: argparse.Namespace) -> tuple[int, Any, Any, Any]:
     from ...base.prompt_files import read_mask
 
     where = f"prompt for object {args.id}"
@@ -50,6 +53,16 @@ def _snapshot(found: Any, out: Path) -> Result:
     return {"file": str(out), "seq": found.seq, "mask_seq": found.mask_seq, **objects}
 
 
+def _preview(found: Any, out: Path | None) -> Result:
+    from ...base.mask_images import write_palette_png
+
+    if out is not None:
+        write_palette_png(out, (found.mask_hw * found.id).astype("uint8"))
+    told = {"warnings": list(found.warnings)} if found.warnings else {}
+    area = int(found.mask_hw.sum())
+    return {"id": found.id, "seq": found.seq, "area": area, "score": found.score, "iou": found.iou, **told}
+
+
 def _value(text: str) -> int | tuple[int, ...]:
     from ...base.prompt_files import mask_value
 
@@ -61,21 +74,28 @@ def _value(text: str) -> int | tuple[int, ...]:
 
 
 _POINT = partial(option, type=numbers(2, "two numbers: X,Y"), action="append", default=[], metavar="X,Y")
-_PROMPT = (
+_POINTED = (
     option("id", type=int, help="of the object, 1 to 255"),
     _POINT("--point", help="on the object"),
     _POINT("--background", help="not on it"),
     option("--box", type=numbers(4, "four numbers: X0,Y0,X1,Y1"), metavar="X0,Y0,X1,Y1", help="around it"),
     option("--mask", type=path, metavar="FILE", help="a mask image: white on the object"),
     option("--value", type=_value, metavar="N|R,G,B", help="which of a mask's objects, or colours"),
-    option("--label", help="what it is called"),
     option("--seq", type=int, help="the frame pointed at; without it, the newest"),
+)
+_PROMPT = (*_POINTED, option("--label", help="what it is called"))
+_LOOK = (
+    option("id", type=int),
+    option("--color", type=numbers(3, "three numbers: R,G,B"), metavar="R,G,B", help="each 0 to 255"),
+    option("--hide", dest="hidden", action="store_true", default=None, help="do not draw it"),
+    option("--show", dest="hidden", action="store_false", default=None, help="draw it again"),
 )
 _PROMPT_EXAMPLE = "3 --point 412,260 --label grasper --seq 120"
 _CONNECTION = (
     option("--address", default=_ADDRESS, help=f"of the feed's [control] (default: {_ADDRESS})"),
     option("--timeout", type=positive, default=5.0, metavar="S", help="seconds to wait for the answer"),
     option("--keys", type=path, help="our key, for a feed that requires one: a folder, or a .key_secret"),
+    option("--who", help="your name, for the feed's log"),
     option("--server-key", type=path_or_uri, metavar="KEY", help="the feed's public key, or its file; else server.key"),
 )
 
@@ -92,6 +112,15 @@ CTL = Verb(
     requests=(
         _request("add", "track a new object", _PROMPT_EXAMPLE, _PROMPT),
         _request("correct", "correct a tracked object", _PROMPT_EXAMPLE, _PROMPT),
+        _request(
+            "preview",
+            "the mask that a prompt would give; nothing changes",
+            "3 --point 412,260",
+            (*_POINTED, option("--out", type=path, metavar="OUT.png", help="where to write the mask")),
+        ),
+        _request("undo", "take the last change of prompts back"),
+        _request("redo", "make it again"),
+        _request("look", "the colour of an object, and whether it is drawn", "3 --color 0,128,255", _LOOK),
         _request("remove", "forget an object", "3", (option("id", type=int),)),
         _request("rename", "give an object another label", "3 hook", (option("id", type=int), option("label"))),
         _request(

@@ -1,14 +1,14 @@
-"""The control requests, as values and as msgpack maps, which are checked completely before they are used.
+"""The control requests as msgpack maps, which are checked completely before they are used.
 
-A request is `{v, n, verb, args}`. `n` is the client's own number, and is part of the answer, which is
-`{v, n, ok: true, result}` or `{v, n, ok: false, error}`. Only maps, lists, text, bytes, numbers, true, false and nil
-are accepted. A mask is sent as COCO compressed RLE with its size.
+A request is `{v, n, verb, args, who}`. `n` is the client's own number, and is part of the answer, which is
+`{v, n, ok: true, result}` or `{v, n, ok: false, error}`. `who` is optional: the person who asks. Only maps, lists,
+text, bytes, numbers, true, false and nil are accepted. A mask is sent as COCO compressed RLE with its size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any, cast
 
 import msgpack
@@ -20,7 +20,6 @@ from ...base.prompt_schema import (
     MAX_LABEL,
     MAX_SIDE,
     FrameNumber,
-    ObjectId,
     PromptFields,
     as_label,
     as_mask,
@@ -28,107 +27,13 @@ from ...base.prompt_schema import (
 from ...base.rle import decode_rle, encode_rle
 from ...base.schema import Text, convert
 from ...base.types import BoolMask, Prompt
+from .verbs import PROMPTED, VERBS, Add, Correct, Look, Preview, Prompted, Rename, Request, Session, Set, verb_of
 
 VERSION = 1
 MAX_BYTES = 1 << 20  # of a request
 _MAX_DEPTH, _MAX_ITEMS, _MAX_TEXT = 6, 1024, 256  # limits of a request; the items of one list or map
 _MAX_PIXELS = 4096 * 4096  # of a mask, which is unpacked to a byte each
 _PLAIN = (str, bytes, int, float, bool, type(None))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Add:
-    """Track a new object; `seq` is the frame of the prompt, None the newest."""
-
-    prompt: Prompt
-    seq: FrameNumber | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Correct:
-    """Correct an object that is tracked; `seq` as for `Add`."""
-
-    prompt: Prompt
-    seq: FrameNumber | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Stop tracking one object."""
-
-    id: ObjectId
-
-
-@dataclass(frozen=True, slots=True)
-class Rename:
-    """Give an object another label."""
-
-    id: ObjectId
-    label: Text
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """Stop tracking all objects."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Pause the network; the video continues."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Resume the network."""
-
-
-@dataclass(frozen=True, slots=True)
-class TakeSnapshot:
-    """The original picture of frame `seq` (None: the newest) and its masks."""
-
-    seq: FrameNumber | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Get:
-    """The values that `Set` changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Set:
-    """Change how masks are drawn. None leaves a value unchanged."""
-
-    opacity: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
-    budget_ms: Annotated[float, Meta(ge=1.0, le=10_000.0)] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The state of the feed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """End the feed in an orderly way."""
-
-
-Request = Add | Correct | Remove | Rename | Reset | Pause | Resume | TakeSnapshot | Get | Set | Status | Shutdown
-PROMPTED = (Add, Correct)  # an error in these is a `PromptError`
-VERBS: dict[str, type[Request]] = {
-    "add": Add,
-    "correct": Correct,
-    "remove": Remove,
-    "rename": Rename,
-    "reset": Reset,
-    "pause": Pause,
-    "resume": Resume,
-    "snapshot": TakeSnapshot,
-    "get": Get,
-    "set": Set,
-    "status": Status,
-    "shutdown": Shutdown,
-}
-_NAMES = {kind: verb for verb, kind in VERBS.items()}
 
 
 class _Envelope(Struct, frozen=True):
@@ -138,6 +43,7 @@ class _Envelope(Struct, frozen=True):
     n: FrameNumber
     verb: Text
     args: Any = UNSET
+    who: Text | None = None
 
 
 class _Mask(Struct, frozen=True):
@@ -159,18 +65,14 @@ class _Prompted(Struct, frozen=True):
 
     prompt: _Fields
     seq: FrameNumber | None = None
+    session: Session | None = None
 
 
-def verb_of(request: Request) -> str:
-    """The name of a request on the wire."""
-    return _NAMES[type(request)]
-
-
-def pack_request(number: int, request: Request) -> bytes:
+def pack_request(number: int, request: Request, who: str | None = None) -> bytes:
     """A request as bytes; raises the error that `request_of` would raise at the other end."""
     verb, error = verb_of(request), PromptError if isinstance(request, PROMPTED) else OutputError
     args = _packed_prompt(request) if isinstance(request, PROMPTED) else asdict(request)
-    values = {"v": VERSION, "n": number, "verb": verb, "args": args}
+    values = {"v": VERSION, "n": number, "verb": verb, "args": args} | ({} if who is None else {"who": who})
     read = request_of(values)
     if not isinstance(read, PROMPTED):
         values["args"] = _given(asdict(read))
@@ -185,11 +87,11 @@ def pack_request(number: int, request: Request) -> bytes:
     return packed
 
 
-def _packed_prompt(request: Add | Correct) -> dict[str, Any]:
+def _packed_prompt(request: Prompted) -> dict[str, Any]:
     prompt = request.prompt
     content: dict[str, Any] = {"id": prompt.id, "points": [list(point) for point in prompt.points] or None}
     content |= {"box": prompt.box, "label": prompt.label, "mask": None if prompt.mask is None else _rle(prompt.mask)}
-    return _given({"prompt": _given(content), "seq": request.seq})
+    return _given({"prompt": _given(content), "seq": request.seq, "session": request.session})
 
 
 def pack_answer(number: int | None, **content: Any) -> bytes:
@@ -221,18 +123,25 @@ def number_of(values: Mapping[str, Any]) -> int | None:
     return number if type(number) is int and 0 <= number <= MAX_INT else None
 
 
+def who_of(values: Mapping[str, Any]) -> str:
+    """The person who asks, as a request that `request_of` takes says it; "" where it says nothing."""
+    return values.get("who") or ""
+
+
 def request_of(values: dict[str, Any]) -> Request:
     """The request in a map from `opened`. `PromptError` or `OutputError` if it is malformed."""
     if values.get("v", VERSION) != VERSION or type(values.get("v")) is not int:
         raise OutputError(f"request: version {values.get('v')!r:.40}; expected {VERSION}; update the older side")
     envelope = convert(values, _Envelope, "request", OutputError)
     verb, args = envelope.verb, {} if envelope.args is UNSET else envelope.args
+    if envelope.who is not None:
+        check_who(envelope.who)
     if verb not in VERBS:
         raise OutputError(f"request: unknown verb {verb!r}; {did_you_mean(verb, VERBS)}")
     kind = VERBS[verb]
-    if kind is Add or kind is Correct:
+    if kind is Add or kind is Correct or kind is Preview:
         prompted = convert(args, _Prompted, verb, PromptError)
-        return kind(_prompt(prompted.prompt, f"{verb}: prompt"), prompted.seq)
+        return kind(_prompt(prompted.prompt, f"{verb}: prompt"), prompted.seq, prompted.session)
     if isinstance(args, dict) and args and not fields(kind):
         raise OutputError(f"{verb}: found {', '.join(map(str, args))!r:.60}; expected nothing more")
     request = convert(args, kind, verb, OutputError)
@@ -240,7 +149,15 @@ def request_of(values: dict[str, Any]) -> Request:
         as_label(request.label, verb, OutputError)
     if request == Set():
         raise OutputError("set: nothing to set; expected opacity, budget_ms or both")
+    if isinstance(request, Look) and request == Look(request.id):
+        raise OutputError("look: nothing to change; expected color, hidden or both")
     return request
+
+
+def check_who(who: str) -> None:
+    """`OutputError` unless this can be written into a log as the name of a person."""
+    if len(who) > MAX_LABEL or not who.isprintable() or not who.strip():
+        raise OutputError(f"who = {who!r:.80}; expected one line of 1 to {MAX_LABEL} characters")
 
 
 def _check_plain(values: dict[str, Any]) -> None:

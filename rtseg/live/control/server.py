@@ -7,7 +7,7 @@ A client that is gone or does not read loses only its own answers.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,8 @@ import zmq
 from ...base.errors import OutputError, RtsegError
 from ...base.types import now_ns
 from ...publish.keys import listen, release, revoked, user_of
-from .messages import MAX_BYTES, Request, number_of, opened, pack_answer, request_of
+from .messages import MAX_BYTES, number_of, opened, pack_answer, request_of, who_of
+from .verbs import Request
 
 _AT_ONCE, _AT_ONCE_NS = 64, 20_000_000  # limits of one call of `receive`: requests, and time
 _OPEN, _OPEN_EACH = 64, 8  # limits of requests that wait for an answer: of all clients, and of one
@@ -34,6 +35,7 @@ class Ticket:
     envelope: tuple[bytes, ...]  # an empty part if the client is a REQ socket
     number: int | None
     taken_ns: int
+    who: str = ""  # the person who asks, as the client says
 
 
 class ControlServer:
@@ -125,6 +127,7 @@ class ControlServer:
             ticket = Ticket(client, envelope, number_of(values), ticket.taken_ns)
             self._check_key(user)
             request = request_of(values)
+            ticket = replace(ticket, who=who_of(values))
         except RtsegError as e:
             self.bad += 1
             self._send_error(ticket, str(e))

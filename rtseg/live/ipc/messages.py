@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from ...base.colors import Rgb
 from ...base.defaults import Topic
 from ...base.types import FrameId, Prompt
 
@@ -151,6 +152,14 @@ class GivePrompts(Message, frozen=True):
     frame: FrameId
 
 
+class PreviewPrompts(Message, frozen=True):
+    """To segment: the mask that these prompts of one object would give; frame and pixels as for `GivePrompts`."""
+
+    ticket: Ticket
+    prompts: tuple[PromptData, ...]
+    frame: FrameId
+
+
 class RemoveObject(Message, frozen=True):
     ticket: Ticket
     id: int
@@ -185,6 +194,13 @@ class DisplaySettings(Message, frozen=True):
     budget_ms: float
 
 
+class SetLooks(Message, frozen=True):
+    """To publish: the objects whose colour was chosen, and those that are hidden."""
+
+    colors: dict[int, Rgb]
+    hidden: tuple[int, ...]
+
+
 class SetEngine(Message, frozen=True):
     """To publish: the engine's name for the headers."""
 
@@ -199,8 +215,8 @@ class RecordNote(Message, frozen=True):
 
 
 Request = (
-    Stop | Begin | SetSize | SetImageSize | GivePrompts | RemoveObject | RenameObject | Pause
-    | PublishStatus | DisplaySettings | SetEngine | RecordNote
+    Stop | Begin | SetSize | SetImageSize | GivePrompts | PreviewPrompts | RemoveObject | RenameObject | Pause
+    | PublishStatus | DisplaySettings | SetLooks | SetEngine | RecordNote
 )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from .messages import Message, Size, Ticket
 
 # ------------------------------------------------------------------ any worker
@@ -106,11 +108,12 @@ class Unanswered(Message, frozen=True):
 
 
 class Answer(Message, frozen=True):
-    """The outcome of the request with this ticket."""
+    """The outcome of the request with this ticket; `result` of one that asks for something."""
 
     ticket: Ticket
     error: str | None
     warnings: tuple[str, ...] = ()
+    result: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 # ------------------------------------------------------------------ publish, record

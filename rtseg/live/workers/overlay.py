@@ -14,6 +14,7 @@ from typing import Any
 from ...base.types import Frame, Masks, now_ns
 from ...publish import Drawn, Publisher, draw_overlay
 from ...publish.carry import Carrier
+from ...publish.looks import PLAIN
 from ...publish.mask_state import ShownState
 from ...publish.wire import encode_overlay
 from ..ipc.messages import DisplaySettings, PublishConfig
@@ -37,7 +38,7 @@ class OverlayThread(threading.Thread):
         super().__init__(name="overlay", daemon=True)
         self._context, self._publisher, self._board = context, publisher, context.board
         config: PublishConfig = context.config
-        self.settings = DisplaySettings(config.opacity, config.mask_budget_ms)
+        self.settings, self.looks = DisplaySettings(config.opacity, config.mask_budget_ms), PLAIN
         self.recovering, self.notice = config.recovering, ""
         self.behind = False  # whether the network is too slow for the budget
         self.turned_ns = now_ns()
@@ -133,7 +134,7 @@ class OverlayThread(threading.Thread):
             self._masks = masks
             frame_id = self._context.frames.identity(masks.seq)
             if frame_id is not None:
-                self._publisher.publish_masks(masks, frame_id, self.settings.budget_ms)
+                self._publisher.publish_masks(masks, frame_id, self.settings.budget_ms, self.looks)
             if self._sync:
                 self._show_waiting(masks)
         self._masks_next = head
@@ -199,7 +200,7 @@ class OverlayThread(threading.Thread):
 
     def _draw(self, frame: Frame, found: Masks | None, watched: bool) -> Drawn:
         settings, masks, start_ns = self.settings, found, now_ns()
-        options: dict[str, Any] = {"budget_ms": settings.budget_ms, "opacity": settings.opacity}
+        options: dict[str, Any] = {"budget_ms": settings.budget_ms, "opacity": settings.opacity, "looks": self.looks}
         try:
             if self._carrier is not None and masks is not None and self._carries_now():
                 masks = self._carrier.carry(masks, frame, settings.budget_ms)

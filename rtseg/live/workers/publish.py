@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ...base.types import Frame, now_ns
 from ...publish import Publisher
-from ..ipc.messages import DisplaySettings, Message, PublishConfig, PublishStatus, SetEngine
+from ...publish.looks import Looks
+from ..ipc.messages import DisplaySettings, Message, PublishConfig, PublishStatus, SetEngine, SetLooks
 from ..ipc.reports import Bound, PublishCounts
 from .context import WorkerContext
 from .overlay import LATE_NS, OverlayThread
@@ -93,6 +94,8 @@ class _Originals:
                 self._context.send(PublishCounts(self._publisher.counts()))
             case DisplaySettings():
                 self._overlay.settings = message
+            case SetLooks(colors, hidden):
+                self._overlay.looks = Looks(colors, frozenset(hidden))
             case SetEngine(engine):
                 self._publisher.engine = engine
 

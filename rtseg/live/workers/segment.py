@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ...base.errors import AnswerError, PromptError, RtsegError
+from ...base.rle import encode_rle
 from ...base.types import Frame, FrameId, now_ns
 from ...engine import Readies, open_engine, spare_core
 from ...engine.recipe import Recipe
@@ -23,6 +26,7 @@ from ..ipc.link import Received
 from ..ipc.messages import (
     GivePrompts,
     Pause,
+    PreviewPrompts,
     PromptData,
     RemoveObject,
     RenameObject,
@@ -40,7 +44,7 @@ from .step_schedule import StepSchedule
 
 CATCH_UP, CATCH_UP_S = 8, 0.3  # limits, in frames and seconds, of tracking from a click in the past to now
 
-SegmentRequest = GivePrompts | RemoveObject | RenameObject | Pause
+SegmentRequest = GivePrompts | PreviewPrompts | RemoveObject | RenameObject | Pause
 
 
 def work(context: WorkerContext) -> None:
@@ -87,6 +91,7 @@ class _Segmenter:
         self._done = -1  # the newest frame that was segmented
         self._had_objects = False  # whether that frame had objects: their removal is published once
         self._times, self._scenes = StepTimes(context), SceneReports(context)
+        self._previews: deque[Received] = deque()  # that wait: one is answered between two steps
 
     def run(self) -> None:
         context, wake_up = self._context, self._context.shared.frames_for_segment
@@ -96,15 +101,19 @@ class _Segmenter:
             for received in context.receive():
                 self._handle(received)
                 context.beat()
+            if self._previews:
+                waiting = self._previews.popleft()
+                self._answer(waiting.message, waiting.fds)
+                context.beat()
             newest = context.frames.head - 1
             due = newest > self._done and not self._paused and bool(self._tracker.ids or self._had_objects)
             wait_s = self._wait_s(newest) if due else 0.1
-            if wait_s:
+            if not wait_s:
+                self._step(newest)
+            elif not self._previews:
                 wake_up.clear()
                 if context.frames.head - 1 == newest:
                     context.wait(wait_s, wake_up)
-            else:
-                self._step(newest)
 
     def _prepare_for_size(self) -> None:
         """Prepare for the feed's pictures as soon as their size is known, before one of them has an object."""
@@ -156,6 +165,8 @@ class _Segmenter:
                 self._known_size = size
                 self._prepare_for_size()
                 self._context.send(SizeReady(None))
+            case PreviewPrompts():
+                self._previews.append(received)
             case GivePrompts() | RemoveObject() | RenameObject() | Pause() as request:
                 self._answer(request, received.fds)
 
@@ -163,10 +174,13 @@ class _Segmenter:
         """Carry out a request, and report its outcome."""
         self._prepare_for_size()
         warnings: tuple[str, ...] = ()
+        result: dict[str, Any] = {}
         try:
             match request:
-                case GivePrompts(_, prompts, frame_id):
-                    warnings = self._prompt(_frame_in(fds[0], frame_id), prompts)
+                case PreviewPrompts(_, prompts, frame_id):
+                    result = self._preview(_frame_in(fds[0], frame_id), prompts)
+                case GivePrompts(ticket, prompts, frame_id):
+                    warnings = self._prompt(_frame_in(fds[0], frame_id), prompts, is_new=bool(ticket))
                 case RemoveObject(_, object_id):
                     self._tracker.remove(object_id)
                 case RenameObject(_, object_id, label):
@@ -178,7 +192,7 @@ class _Segmenter:
                 raise RuntimeError(str(e)) from e
             self._context.send(Answer(request.ticket, str(e)))
         else:
-            self._context.send(Answer(request.ticket, None, warnings))
+            self._context.send(Answer(request.ticket, None, warnings, result))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -193,8 +207,11 @@ class _Segmenter:
             self._context.send(ImageSizeRefused(str(e)))
             self._tracker = opened(self._context, self._recipe, self._size)
 
-    def _prompt(self, frame: Frame, given: tuple[PromptData, ...]) -> tuple[str, ...]:
-        """Apply prompts to their own frame, and track their objects from there to now; returns warnings."""
+    def _prompt(self, frame: Frame, given: tuple[PromptData, ...], is_new: bool) -> tuple[str, ...]:
+        """Apply prompts to their own frame, and track their objects from there to now; returns warnings.
+
+        Replayed prompts (not `is_new`) on a frame that has left the ring are not tracked to now: that takes too long.
+        """
         prompts = [data.to_prompt() for data in given]
         fork = self._tracker.fork([prompt.id for prompt in prompts], frame.seq)
         for prompt in prompts:
@@ -204,7 +221,8 @@ class _Segmenter:
         warnings = fork.step(frame).warnings
         self._context.beat()
         step_s = (now_ns() - start_ns) / 1e9
-        for seq in self._between(frame.seq, min(CATCH_UP, int(CATCH_UP_S / step_s))):
+        catch_up = is_new or self._context.frames.holds(frame.seq)
+        for seq in self._between(frame.seq, min(CATCH_UP, int(CATCH_UP_S / step_s))) if catch_up else ():
             later = self._context.frames.get(seq)
             if later is not None:
                 self._context.beat()
@@ -213,12 +231,25 @@ class _Segmenter:
         self._tracker.adopt(fork)
         return warnings
 
+    def _preview(self, frame: Frame, given: tuple[PromptData, ...]) -> dict[str, Any]:
+        """The mask that prompts of one object would give on their frame. The tracker does not change."""
+        object_id = given[0].id
+        fork = self._tracker.fork([object_id], frame.seq)
+        for data in given:
+            fork.give(data.to_prompt())
+        self._times.begins(frame)
+        masks = fork.step(frame)
+        return {
+            "rle": encode_rle(masks.mask(object_id)), "height": masks.height, "width": masks.width,
+            "score": masks.score(object_id), "iou": masks.iou(object_id), "warnings": list(masks.warnings),
+        }  # fmt: skip
+
     def _between(self, seq: int, most: int) -> list[int]:
-        """Up to `most` frames between `seq` and the newest, evenly spread; empty if the ring has dropped `seq`."""
-        newest = self._context.frames.head - 1
-        if not self._context.frames.holds(seq):
-            return []
-        spread = np.linspace(seq, newest, most + 2)[1:-1].round().astype(int)
+        """Up to `most` frames between `seq` and the newest, evenly spread, of those that the ring still holds."""
+        frames = self._context.frames
+        newest = frames.head - 1
+        oldest = next((n for n in range(max(seq, frames.head - frames.entries, 0), newest) if frames.holds(n)), newest)
+        spread = np.linspace(oldest, newest, most + 2)[1:-1].round().astype(int)
         return sorted({*spread.tolist()} - {seq, newest})
 
 

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 from rtseg.base.errors import OutputError, PromptError, RtsegError
+from rtseg.base.rle import encode_rle
 from rtseg.base.types import Frame
 from rtseg.cli import make_parser
-from rtseg.live.control import Add, ControlServer, Correct, Rename, Set, TakeSnapshot, snapshot_result
+from rtseg.live.control import Add, ControlServer, Correct, Look, Preview, Rename, Set, TakeSnapshot, snapshot_result
+
+MASK_HW = np.zeros((20, 30), bool)
+MASK_HW[3:9, 4:12] = True
 
 
 def _run(*words: str) -> dict:
@@ -39,7 +43,10 @@ def feed():
                         done.append(request)
                         shot = isinstance(request, TakeSnapshot)
                         picture = Frame(np.full((4, 6, 3), 7, np.uint8), 12)
-                        server.reply(ticket, snapshot_result(picture, None) if shot else {"state": "live"})
+                        seen = {"rle": encode_rle(MASK_HW), "height": 20, "width": 30, "score": 0.9, "iou": 0.8}
+                        about = {"id": 3, "seq": 9, "warnings": []} if isinstance(request, Preview) else {}
+                        answer = about | seen if about else {"state": "live"}
+                        server.reply(ticket, snapshot_result(picture, None) if shot else answer)
 
             thread = threading.Thread(target=answer)
             thread.start()
@@ -68,10 +75,20 @@ def test_a_prompt_in_words_arrives(feed, tmp_path):
     assert np.array_equal(request.prompt.mask, mask_hw > 0)
 
 
+def test_a_preview_is_told_and_written(feed, tmp_path):
+    result, request = feed("preview", "3", "--point", "5,5", "--seq", "9", "--out", str(tmp_path / "mask.png"))
+    assert type(request) is Preview and request.seq == 9
+    assert result == {"done": "preview", "id": 3, "seq": 9, "area": 48, "score": 0.9, "iou": 0.8}
+    _, request = feed("add", "3", "--mask", str(tmp_path / "mask.png"), "--value", "3")  # what is shown can be given
+    assert np.array_equal(request.prompt.mask, MASK_HW)
+
+
 def test_other_requests_arrive(feed, tmp_path):
     assert feed("set", "--opacity", "0.5")[1] == Set(0.5)
     assert feed("rename", "3", "clip")[1] == Rename(3, "clip")
-    for name in ("reset", "pause", "resume", "get", "status", "shutdown"):
+    assert feed("look", "3", "--color", "0,128,255", "--hide")[1] == Look(3, (0, 128, 255), True)
+    assert feed("look", "3", "--show")[1] == Look(3, hidden=False)
+    for name in ("undo", "redo", "reset", "pause", "resume", "get", "status", "shutdown"):
         result, request = feed(name)
         assert result == {"done": name, "state": "live"}
         assert type(request).__name__.lower() == name

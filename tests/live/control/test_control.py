@@ -24,7 +24,11 @@ from rtseg.live.control import (
     ControlServer,
     Correct,
     Get,
+    Hold,
+    Look,
     Pause,
+    Preview,
+    Redo,
     Remove,
     Rename,
     Reset,
@@ -33,10 +37,11 @@ from rtseg.live.control import (
     Shutdown,
     Status,
     TakeSnapshot,
+    Undo,
     snapshot_result,
 )
 from rtseg.live.control import server as server_module
-from rtseg.live.control.messages import MAX_BYTES, number_of, opened, pack_request, request_of
+from rtseg.live.control.messages import MAX_BYTES, number_of, opened, pack_request, request_of, who_of
 from rtseg.publish import keys
 from rtseg.publish.publisher import Publisher
 from rtseg.publish.subscriber import Subscriber
@@ -100,6 +105,8 @@ REQUESTS = [
     Add(Prompt(3, box=(1.0, 2.0, 3.0, 4.0))),
     Correct(Prompt(255, ((0.0, 0.0, 0),))),
     Correct(Prompt(1, mask=MASK_HW, label="scissors"), 0),
+    Preview(Prompt(3, box=(1.0, 2.0, 3.0, 4.0)), 7, "s1"), Preview(Prompt(1, mask=MASK_HW)), Hold(), Hold(7, "s1"),
+    Look(3, (0, 128, 255)), Look(3, hidden=False), Look(3, (1, 2, 3), True), Undo(), Redo(),
     Remove(3), Rename(3, "Hämolok"), Reset(), Pause(), Resume(), TakeSnapshot(), TakeSnapshot(2**40), Get(),
     Set(0.0), Set(budget_ms=1), Set(1.0, 10_000.0), Status(), Shutdown(),
 ]  # fmt: skip
@@ -111,17 +118,36 @@ def test_a_request_comes_back_as_it_was(request_):
     found = request_of(values)
     assert number_of(values) == 41
     assert type(found) is type(request_)
-    if isinstance(request_, Add | Correct):
+    assert who_of(values) == ""
+    if isinstance(request_, Add | Correct | Preview):
         mine, other = asdict(request_.prompt), asdict(found.prompt)
         assert np.array_equal(mine.pop("mask"), other.pop("mask"))
-        assert (mine, request_.seq) == (other, found.seq)
+        assert (mine, request_.seq, request_.session) == (other, found.seq, found.session)
     else:
         assert found == request_
+
+
+def test_a_request_says_who_asks():
+    values = opened(pack_request(1, Remove(3), "Dr. Ada"))
+    assert who_of(values) == "Dr. Ada" and request_of(values) == Remove(3)
+    for wrong in ("a\nb", "", " ", "x" * 65):
+        with pytest.raises(OutputError, match="who = "):
+            Client(who=wrong)
+        with pytest.raises(OutputError, match="who"):
+            pack_request(1, Remove(3), wrong)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        (_values(who="a\nb"), "one line of 1 to 64"), (_values(who=7), "expected a text"),
+        (_values(verb="look", args={"id": 3}), "nothing to change; expected color"),
+        (_values(verb="look", args={"id": 3, "color": [1, 2]}), "color"),
+        (_values(verb="look", args={"id": 3, "color": [1, 2, 256]}), "color"),
+        (_values(verb="look", args={"id": 3, "hidden": 1}), "true or false"),
+        (_values(verb="undo", args={"n": 1}), "nothing more"), (_values(verb="hold", args={"seq": -1}), "seq = -1"),
+        (_values(verb="preview"), "'prompt' is missing"),
+        (_values(verb="preview", args={"prompt": {"id": 3}}), "neither points, box nor mask"),
         (_values(v=2), "update the older side"), (_values(v=True), "version"), (_values(n=-1), "n = -1"),
         (_values(n=2**64 - 1), "expected a whole number"), (_values(verb="statsu"), "did you mean 'status'"),
         (_values(verb=None), "expected a text"), (_values(more=1), "unknown key 'more'"),
