@@ -88,6 +88,11 @@ class RequestHandler:
         return {"seq": frame.seq, "session": frame.session}
 
     @_carry_out.register
+    def _memory(self, request: v.Memory) -> Result:
+        self._state.segmenter.describe_memory(self._later({}))
+        return None
+
+    @_carry_out.register
     def _remove(self, request: v.Remove) -> Result:
         self._state.segmenter.remove([request.id], self._later({"id": request.id}), self._words(request))
         return None

@@ -8,6 +8,7 @@ from functools import partial
 from ..base.errors import OutputError, PromptError
 from ..base.types import Frame, Prompt, now_ns
 from .ipc.messages import (
+    DescribeMemory,
     GivePrompts,
     Message,
     Pause,
@@ -118,6 +119,12 @@ class SegmentClient:
             if self._send_request(gather, partial(self._send_removal, object_id)):
                 self.history.remove(object_id)
         self.changes.add(words, before, self.history.states(ids))
+
+    def describe_memory(self, then: Then) -> None:
+        """Ask what the memory banks hold; as for `preview`, with an `OutputError`."""
+        if not self._worker.up:
+            raise OutputError("memory: the network is not ready; try again when it is")
+        self._send_request(then, lambda ticket: self._worker.send(DescribeMemory(ticket)))
 
     def _send_removal(self, object_id: int, ticket: Ticket) -> bool:
         return self._worker.send(RemoveObject(ticket, object_id))

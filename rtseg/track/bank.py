@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from ..engine import Array, Recall
 from ..engine.arrays import namespace
 from ..engine.policy import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
+from .bank_report import BankReport, Dropped, dropped, held
+
+_DROPPED = 8  # memories that left the bank, of which it knows why
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +36,7 @@ class Bank:
         self._choice = Choice((), ())
         self._pointers = pointers
         self._recent: deque[tuple[int, int, Array]] = deque(maxlen=max(0, pointers - 1))  # seq, step, pointer
+        self._dropped: deque[Dropped] = deque(maxlen=_DROPPED)
 
     def __len__(self) -> int:
         """The number of spatial memories in the bank, conditioning ones included."""
@@ -42,6 +46,11 @@ class Bank:
     def memories(self) -> tuple[Memory, ...]:
         """The spatial memories, oldest first."""
         return tuple(self._memories)
+
+    def report(self) -> BankReport:
+        """What the bank holds, and why memories left it. On a GPU this waits for it."""
+        pointers = sum(m.conditioning for m in self._memories) + len(self._recent)
+        return BankReport(held(self._memories), tuple(reversed(self._dropped)), pointers)
 
     def add(self, memory: Memory) -> None:
         """Add the memory of the newest frame, and drop the memories that the policy does not keep."""
@@ -60,8 +69,9 @@ class Bank:
 
     def apply(self, update: Update) -> None:
         """Apply what `prepare` returned."""
+        new, kept = update.new, {m.step for m in update.memories}
+        self._dropped.extend(dropped(m, new, self._policy) for m in self._memories if m.step not in kept)
         self._memories, self._choice = update.memories, update.choice
-        new = update.new
         if not new.conditioning:
             self._recent.append((new.seq, new.step, new.pointer_c))
 
@@ -69,6 +79,7 @@ class Bank:
         """A new bank with what this one still holds of the frames before `seq`."""
         bank = Bank(self._policy, self._size, self._pointers)
         bank._recent.extend(recent for recent in self._recent if recent[0] < seq)
+        bank._dropped.extend(self._dropped)
         memories = [m for m in self._memories if m.seq < seq]
         if memories:
             # A memory that was pinned after the last of these frames was not pinned then.

@@ -23,6 +23,7 @@ from ..engine.policy import BankSize, MaskQuality, Memory, get_policy
 from ..engine.recipe import warn_once
 from .answer import Answer, check_shapes, read_answer
 from .bank import Bank, recalls
+from .bank_report import BankReport
 from .cut_detector import CutDetector
 from .decoding import run_network, to_batch
 from .host_copy import HostCopy
@@ -141,6 +142,11 @@ class Tracker:
             self._objects.pop(object_id, None)
             self._prompts.pop(object_id, None)
             self._overlaps = self._overlaps.without(object_id)
+
+    def banks(self) -> dict[int, BankReport]:
+        """What the memory bank of each object holds, by id, and why memories left it."""
+        with self._lock:
+            return {i: self._objects[i].bank.report() for i in sorted(self._objects)}
 
     def fork(self, ids: Sequence[int], seq: int) -> Tracker:
         """A tracker for these objects alone, with the memories that this tracker had of them before frame `seq`.

@@ -49,6 +49,7 @@ def test_a_preview_shows_the_mask_and_changes_nothing_until_it_is_accepted(run: 
     assert found.mask_hw[20:50, 20:50].all() and not found.mask_hw[70:].any() and found.warnings == ()
     assert client.preview(3, box=(10, 10, 11, 60)).warnings == ("object 3: too small",)
     status = client.status()
+    assert [bank["id"] for bank in client.memory()] == [1]
     assert [o["id"] for o in status["objects"]] == [1] and status["changes"] == {"undo": None, "redo": None}
     assert run.state.segmenter.history.ids == (1,) and not run.state.segmenter.history.is_busy
     for wrong, why in [
@@ -70,6 +71,8 @@ def test_a_preview_shows_the_mask_and_changes_nothing_until_it_is_accepted(run: 
     run.until(lambda: not run.state.workers["segment"].up)
     with pytest.raises(PromptError, match="the network is not ready"):
         client.preview(3, box=(10, 10, 60, 60))
+    with pytest.raises(OutputError, match="the network is not ready"):
+        client.memory()
 
 
 def test_changes_are_undone_and_made_again_by_whoever_asks(run: Running, client: Client) -> None:

@@ -72,18 +72,11 @@ def test_a_message_that_nothing_handles_is_an_error() -> None:
 @pytest.mark.parametrize("kind", get_args(Report), ids=lambda kind: str(kind.__name__))
 def test_every_report_of_a_worker_is_handled(kind: type[Any]) -> None:
     plain = {"text": "x", "kind": "EngineError", "lines": [], "account": {"ended": ""}, "crop": None, "counts": {}}
-    plain |= {
-        "result": {},
-        "size": None if kind is SourceOpened else [6, 8],
-        "lost": [],
-        "found": [],
-        "ticket": 0,
-        "error": None,
-    }
+    plain |= {"size": None if kind is SourceOpened else [6, 8], "lost": [], "found": [], "ticket": 0, "error": None}
     values = {name: plain.get(name, 1.0 if name.endswith(("_ms", "_s")) else 1 if name == "seq" else "x")
               for name in kind.__struct_fields__}  # fmt: skip
     values |= {name: False for name in ("live", "cut") if name in values}
-    values |= {"warnings": []} if "warnings" in values else {}
+    values |= {"warnings": [], "result": {}} if "warnings" in values else {}
     message = msgspec.convert(values, kind)
     state, worker = FeedState(StreamProfile("clip.mp4")), Mock(role="segment", silent_s=1.0)
     state.workers = {"publish": Mock(), "segment": worker}

@@ -70,6 +70,11 @@ class FakeTracker:
     def remove(self, object_id: int) -> None:
         del self.objects[object_id]
 
+    def banks(self) -> dict[int, Any]:
+        held = {"seq": 3, "conditioning": True, "pinned": False, "score": 0.9, "iou": 0.8, "similarity": 1.0}
+        report = {"memories": [held], "dropped": [{"seq": 2, "why": "too old"}], "pointers": 1}
+        return {i: types.SimpleNamespace(plain=lambda: report) for i in self.ids}
+
     def fork(self, ids: list[int], seq: int) -> FakeTracker:
         fork = FakeTracker(self.engine)
         fork.objects = {i: self.objects[i] for i in ids if i in self.objects}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 
 from rtseg.engine import Remembered
-from rtseg.engine.policy import MAX_CONDITIONING
+from rtseg.engine.policy import MAX_CONDITIONING, similarity
 from rtseg.track import POLICIES, Bank, BankSize, Memory
 from rtseg.track.bank import recalls
 
@@ -72,3 +73,34 @@ def test_what_several_recall_together_is_what_each_recalls() -> None:
         assert recall is not None and (recall.ages, recall.slots) == (one.ages, one.slots)
         assert recall.pointers_pc.equal(one.pointers_pc)
         assert recall.pointers_pc[:, 0].tolist() == [12.0 - age for age in one.ages]
+
+
+def test_a_bank_says_what_it_holds_and_why_memories_left() -> None:
+    bank = Bank(POLICIES["efp"], BankSize(spatial=3))
+    assert bank.report().plain() == {"memories": (), "dropped": (), "pointers": 0}
+    seen = [replace(memory(step, conditioning=step == 0), seq=100 + step) for step in range(13)]
+    expected: list[tuple[int, str]] = []
+    for one in seen:
+        before = bank.memories
+        bank.add(one)
+        for gone in (m for m in before if m not in bank.memories):
+            alike = similarity([m for m in before if not m.conditioning], one)
+            assert similarity([gone], one)[0] == alike.max()  # it is the one that EFP removes
+            expected.append((gone.seq, f"efp left it out for frame {one.seq}: its similarity is {alike.max():.2f}"))
+    report = bank.report()
+    assert [m.seq for m in report.memories] == [m.seq for m in bank.memories]
+    assert [m.conditioning for m in report.memories] == [True, False, False] and report.memories[-1].seq == 112
+    assert [m.similarity for m in report.memories] == pytest.approx(list(similarity(bank.memories, seen[-1])))
+    assert [(one.seq, one.why) for one in report.dropped] == expected[::-1][:8] and len(expected) == 10
+    assert report.pointers == 1 + 12
+    assert bank.before(105).report().dropped == report.dropped
+
+
+def test_why_a_memory_left_is_said_for_every_policy() -> None:
+    for name, policy in POLICIES.items():
+        bank = Bank(policy, BankSize())
+        for step in range(60):
+            bank.add(memory(step, conditioning=step % 10 == 0))
+        words = {one.why for one in bank.report().dropped}
+        assert words and all("other frames are prompted" in why or f"{name} left it out" in why for why in words)
+    assert Bank(POLICIES["fifo"], BankSize()).report().dropped == ()

@@ -16,6 +16,7 @@ from .verbs import (
     Get,
     Hold,
     Look,
+    Memory,
     Pause,
     Preview,
     Redo,
@@ -144,6 +145,15 @@ class Client(Connection):
         Returns the feed's answer: `seq` and `session`.
         """
         return self.ask(Hold(seq, session))
+
+    def memory(self) -> list[dict[str, Any]]:
+        """What the memory bank of each object holds.
+
+        Returns:
+            For each object `id`, `pointers` (their number), `memories` (oldest first: `seq`, `conditioning`, `pinned`,
+            `score`, `iou`, `similarity` to the newest), and `dropped` (the latest eight, newest first: `seq`, `why`).
+        """
+        return list(self.ask(Memory())["objects"])
 
     def remove(self, id: int) -> dict[str, Any]:
         """Stop tracking an object."""

@@ -23,6 +23,8 @@ def _ctl(args: argparse.Namespace) -> Result:
             result = getattr(client, args.request)(*_pointed(args), label=args.label, seq=args.seq)
         elif args.request == "preview":
             result = _preview(client.preview(*_pointed(args), seq=args.seq), args.out)
+        elif args.request == "memory":
+            result = {f"object {bank['id']}": _memory(bank) for bank in client.memory()}
         elif args.request == "snapshot":
             result = _snapshot(client.snapshot(args.seq), args.out)
         else:
@@ -42,6 +44,17 @@ def _pointed(args: argparse.Namespace) -> tuple[int, Any, Any, Any]:
     points = [(*point, 1) for point in args.point] + [(*point, 0) for point in args.background]
     mask_hw = None if args.mask is None else read_mask(args.mask, where, value=args.value)
     return args.id, points, args.box, mask_hw
+
+
+def _memory(bank: dict[str, Any]) -> Result:
+    """A bank in words: frame by frame what it holds, and why the latest ones left."""
+    held = {}
+    for one in bank["memories"]:
+        kind = "prompted, " if one["conditioning"] else "pinned, " if one["pinned"] else ""
+        figures = f"score {one['score']:.2f}, IoU {one['iou']:.2f}, similarity {one['similarity']:.2f}"
+        held[f"frame {one['seq']}"] = f"{kind}{figures}"
+    gone = {f"frame {one['seq']} left": one["why"] for one in bank["dropped"]}
+    return {**held, **gone, "pointers": bank["pointers"]}
 
 
 def _snapshot(found: Any, out: Path) -> Result:
@@ -118,6 +131,7 @@ CTL = Verb(
             "3 --point 412,260",
             (*_POINTED, option("--out", type=path, metavar="OUT.png", help="where to write the mask")),
         ),
+        _request("memory", "what the network remembers of each object"),
         _request("undo", "take the last change of prompts back"),
         _request("redo", "make it again"),
         _request("look", "the colour of an object, and whether it is drawn", "3 --color 0,128,255", _LOOK),

@@ -51,6 +51,11 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What the memory bank of each object holds, and why memories left it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     """Stop tracking one object."""
 
@@ -131,16 +136,17 @@ class Shutdown:
 
 Prompted = Add | Correct | Preview
 Request = (
-    Prompted | Hold | Remove | Rename | Look | Undo | Redo | Reset | Pause | Resume | TakeSnapshot | Get | Set | Status
-    | Shutdown
+    Prompted | Hold | Memory | Remove | Rename | Look | Undo | Redo | Reset | Pause | Resume | TakeSnapshot | Get | Set
+    | Status | Shutdown
 )  # fmt: skip
 PROMPTED = (Add, Correct, Preview)  # an error in these is a `PromptError`
-CHANGES_NOTHING = (Preview, Hold, TakeSnapshot, Get, Status)
+CHANGES_NOTHING = (Preview, Hold, Memory, TakeSnapshot, Get, Status)
 VERBS: dict[str, type[Request]] = {
     "add": Add,
     "correct": Correct,
     "preview": Preview,
     "hold": Hold,
+    "memory": Memory,
     "remove": Remove,
     "rename": Rename,
     "look": Look,

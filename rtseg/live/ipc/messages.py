@@ -160,6 +160,12 @@ class PreviewPrompts(Message, frozen=True):
     frame: FrameId
 
 
+class DescribeMemory(Message, frozen=True):
+    """To segment: what the memory banks hold."""
+
+    ticket: Ticket
+
+
 class RemoveObject(Message, frozen=True):
     ticket: Ticket
     id: int
@@ -215,8 +221,8 @@ class RecordNote(Message, frozen=True):
 
 
 Request = (
-    Stop | Begin | SetSize | SetImageSize | GivePrompts | PreviewPrompts | RemoveObject | RenameObject | Pause
-    | PublishStatus | DisplaySettings | SetLooks | SetEngine | RecordNote
+    Stop | Begin | SetSize | SetImageSize | GivePrompts | PreviewPrompts | DescribeMemory | RemoveObject
+    | RenameObject | Pause | PublishStatus | DisplaySettings | SetLooks | SetEngine | RecordNote
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from ...engine.recipe import Recipe
 from ...track import Tracker
 from ..ipc.link import Received
 from ..ipc.messages import (
+    DescribeMemory,
     GivePrompts,
     Pause,
     PreviewPrompts,
@@ -44,7 +45,7 @@ from .step_schedule import StepSchedule
 
 CATCH_UP, CATCH_UP_S = 8, 0.3  # limits, in frames and seconds, of tracking from a click in the past to now
 
-SegmentRequest = GivePrompts | PreviewPrompts | RemoveObject | RenameObject | Pause
+SegmentRequest = GivePrompts | PreviewPrompts | DescribeMemory | RemoveObject | RenameObject | Pause
 
 
 def work(context: WorkerContext) -> None:
@@ -165,7 +166,7 @@ class _Segmenter:
                 self._known_size = size
                 self._prepare_for_size()
                 self._context.send(SizeReady(None))
-            case PreviewPrompts():
+            case PreviewPrompts() | DescribeMemory():
                 self._previews.append(received)
             case GivePrompts() | RemoveObject() | RenameObject() | Pause() as request:
                 self._answer(request, received.fds)
@@ -181,6 +182,9 @@ class _Segmenter:
                     result = self._preview(_frame_in(fds[0], frame_id), prompts)
                 case GivePrompts(ticket, prompts, frame_id):
                     warnings = self._prompt(_frame_in(fds[0], frame_id), prompts, is_new=bool(ticket))
+                case DescribeMemory():
+                    banks = self._tracker.banks().items()
+                    result = {"objects": [{"id": i, **bank.plain()} for i, bank in banks]}
                 case RemoveObject(_, object_id):
                     self._tracker.remove(object_id)
                 case RenameObject(_, object_id, label):

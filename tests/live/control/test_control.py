@@ -26,6 +26,7 @@ from rtseg.live.control import (
     Get,
     Hold,
     Look,
+    Memory,
     Pause,
     Preview,
     Redo,
@@ -106,7 +107,7 @@ REQUESTS = [
     Correct(Prompt(255, ((0.0, 0.0, 0),))),
     Correct(Prompt(1, mask=MASK_HW, label="scissors"), 0),
     Preview(Prompt(3, box=(1.0, 2.0, 3.0, 4.0)), 7, "s1"), Preview(Prompt(1, mask=MASK_HW)), Hold(), Hold(7, "s1"),
-    Look(3, (0, 128, 255)), Look(3, hidden=False), Look(3, (1, 2, 3), True), Undo(), Redo(),
+    Memory(), Look(3, (0, 128, 255)), Look(3, hidden=False), Look(3, (1, 2, 3), True), Undo(), Redo(),
     Remove(3), Rename(3, "Hämolok"), Reset(), Pause(), Resume(), TakeSnapshot(), TakeSnapshot(2**40), Get(),
     Set(0.0), Set(budget_ms=1), Set(1.0, 10_000.0), Status(), Shutdown(),
 ]  # fmt: skip
