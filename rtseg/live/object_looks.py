@@ -11,10 +11,10 @@ from ..publish.looks import Looks
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A class of objects: the label that an object of it gets, and its colour, if it has one of its own."""
+    """A class of objects: its label, and the colour of all objects that have this label."""
 
     label: str
-    color: Rgb | None = None
+    color: Rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ObjectLooks:
     """The choices of people, by object. `choices` may be set."""
 
     def __init__(self, presets: Sequence[Preset] = ()) -> None:
-        self._presets = {preset.label: preset.color for preset in presets if preset.color is not None}
+        self._presets = {preset.label: preset.color for preset in presets}
         self.choices: dict[int, Choice] = {}
 
     def choose(self, object_id: int, color: Rgb | None, hidden: bool | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..base.errors import OutputError, PromptError
 from ..base.types import now_ns
+from .prompt_keeper import snapshot
 from .state import FeedState
 
 # How long grabbing waits for the network, so that a recording is tracked from its first frame.
@@ -25,6 +26,8 @@ def may_begin(state: FeedState) -> bool:
 
 def check_objects(state: FeedState, size: tuple[int, int]) -> None:
     """Check the profile's objects by the height and width of a recording, before the network is loaded."""
+    if state.first_prompts_given:  # prompts that were kept stand for them
+        return
     try:
         _check_number(state)
         for prompt in state.profile.objects:
@@ -60,6 +63,8 @@ def give_first_prompts(state: FeedState) -> None:
 def _first_answer(state: FeedState, error: str | None) -> None:
     """Handle the answer. For a recording, prompts that do not fit end the feed; a live feed continues without them."""
     if error is None:
+        if state.keeper is not None:
+            state.keeper.begin_with(snapshot(state.segmenter.history, {}))
         return
     if not state.source.live:
         state.ending.refuse("prompts", PromptError(error))

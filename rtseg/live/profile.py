@@ -13,15 +13,17 @@ from typing import Annotated, Literal, cast
 
 from msgspec import Meta, Struct
 
+from ..base.colors import color_of
 from ..base.defaults import MASK_BUDGET_MS, OPACITY, TOPICS, Topic
 from ..base.documents import as_path, expanded, is_there, read_toml
 from ..base.errors import ConfigError, short
 from ..base.prompt_files import FilePrompt, read_prompt
-from ..base.prompt_schema import MAX_ID, MAX_SIDE
+from ..base.prompt_schema import MAX_ID, MAX_SIDE, as_label
 from ..base.schema import Text, convert, mistake, one_of
 from ..base.types import Prompt
 from ..engine.recipe import Recipe, is_published, load_recipe
 from ..publish.keys.bind_address import bind_mistake
+from .object_looks import Preset
 
 OVERLAYS = ("latest", "sync")
 PACES = ("native", "flat-out")
@@ -31,6 +33,7 @@ BIND = "tcp://127.0.0.1:5555"
 CROP = '"off", "auto" or a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1'
 
 Side = Annotated[int, Meta(ge=0, le=MAX_SIDE)]
+Level = Annotated[int, Meta(ge=0, le=255)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,12 @@ class StreamProfile:
         mask_budget_ms: a mask older than this is drawn as an outline, and hidden at twice this age.
         publish: address and topics.
         control: the address of the control socket; None opens none.
+        keep: the file of accepted prompts, which a feed that is started again reads; None keeps none.
         metrics: the address of the metrics server; None starts none.
         record: the folder of recordings; None records nothing.
         keys: the folder of the CURVE keys; None disables encryption.
         objects: prompts on the first frame.
+        presets: classes of objects that people can choose from.
         path: the profile's file.
     """
 
@@ -82,10 +87,12 @@ class StreamProfile:
     mask_budget_ms: float = MASK_BUDGET_MS
     publish: Publish = Publish()
     control: str | None = None
+    keep: Path | None = None
     metrics: str | None = None
     record: Path | None = None
     keys: Path | None = None
     objects: tuple[Prompt, ...] = ()
+    presets: tuple[Preset, ...] = ()
     path: Path | None = None
 
 
@@ -103,6 +110,18 @@ class _Publish(Struct, frozen=True):
 
 class _Bind(Struct, frozen=True):
     bind: Text
+
+
+class _Control(Struct, frozen=True):
+    bind: Text
+    keep: Text | None = None
+
+
+class _Preset(Struct, frozen=True):
+    label: Text
+    color: (
+        Annotated[tuple[Level, Level, Level], Meta(description="a colour [red, green, blue], each 0 to 255")] | None
+    ) = None
 
 
 class _Folder(Struct, frozen=True):
@@ -128,11 +147,12 @@ class StreamFile(Struct, frozen=True, kw_only=True):
     mask_budget_ms: Annotated[float, Meta(ge=1.0, le=10_000.0)] = MASK_BUDGET_MS
     least_image_size: Annotated[int, Meta(ge=64, le=4096, multiple_of=32)] | None = None
     publish: _Publish = _Publish()
-    control: _Bind | None = None
+    control: _Control | None = None
     metrics: _Bind | None = None
     record: _Folder | None = None
     security: _Keys | None = None
     object: Annotated[tuple[FilePrompt, ...], Meta(max_length=MAX_ID)] = ()
+    preset: Annotated[tuple[_Preset, ...], Meta(max_length=MAX_ID)] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.crop, tuple):
@@ -163,10 +183,12 @@ def load_stream(path: str | Path) -> StreamProfile:
         mask_budget_ms=file.mask_budget_ms,
         publish=Publish(file.publish.bind, cast("tuple[Topic, ...]", file.publish.topics)),
         control=None if file.control is None else file.control.bind,
+        keep=_keep(file, path),
         metrics=None if file.metrics is None else file.metrics.bind,
         record=None if file.record is None else _path(file.record.folder, path, "record: folder"),
         keys=keys,
         objects=_objects(file, engine, path),
+        presets=_presets(file, path),
         path=path,
     )
 
@@ -205,6 +227,21 @@ def _least(size: int | None, engine: Recipe, path: Path) -> int | None:
         expected = f"a whole number, 64 to {engine.image_size}, which is the recipe's image_size"
         raise ConfigError(f"{path}: least_image_size = {size}; expected {expected}")
     return size
+
+
+def _keep(file: StreamFile, path: Path) -> Path | None:
+    keep = None if file.control is None else file.control.keep
+    return None if keep is None else _path(keep, path, "control: keep")
+
+
+def _presets(file: StreamFile, path: Path) -> tuple[Preset, ...]:
+    """The presets, each label once. One without a colour gets that of its place in the palette."""
+    labels = [as_label(entry.label, f"{path}: preset {n}", ConfigError) for n, entry in enumerate(file.preset, 1)]
+    for number, label in enumerate(labels, 1):
+        if label in labels[: number - 1]:
+            raise ConfigError(f"{path}: preset {number}: label = {label!r} is taken; expected one table per label")
+    entries = enumerate(zip(labels, file.preset, strict=True), 1)
+    return tuple(Preset(label, entry.color or color_of(number)) for number, (label, entry) in entries)
 
 
 def _objects(file: StreamFile, engine: Recipe, path: Path) -> tuple[Prompt, ...]:

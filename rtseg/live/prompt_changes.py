@@ -31,8 +31,11 @@ class ChangeLog:
         self._undone: list[Change] = []
 
     def add(self, words: str, before: States, after: States) -> None:
-        """Note a change, after which what was undone before cannot be made again. A change of nothing is not noted."""
-        if before != after:
+        """Note a change, after which what was undone before cannot be made again.
+
+        A change of nothing is not noted, nor one without words, which nobody asked for.
+        """
+        if words and before != after:
             self._done.append(Change(words, before, after))
             self._undone = []
 

@@ -84,8 +84,7 @@ class SegmentClient:
                 ids = [prompt.id for prompt in prompts]
                 before = self.history.states(ids)
                 self.history.accept(picture, prompts)
-                if words:
-                    self.changes.add(words, before, self.history.states(ids))
+                self.changes.add(words, before, self.history.states(ids))
             else:
                 self.history.discard(picture, prompts)
                 self._unproved = [one for one in self._unproved if one[1] is not prompts]
@@ -110,7 +109,7 @@ class SegmentClient:
 
         self._send_request(then, send)
 
-    def remove(self, ids: Sequence[int], then: Then, words: str) -> None:
+    def remove(self, ids: Sequence[int], then: Then, words: str = "") -> None:
         """Remove objects; `PromptError` if one does not exist. `words` as for `prompt`."""
         for object_id in ids:
             self.history.require(object_id)
@@ -129,7 +128,7 @@ class SegmentClient:
     def _send_removal(self, object_id: int, ticket: Ticket) -> bool:
         return self._worker.send(RemoveObject(ticket, object_id))
 
-    def rename(self, object_id: int, label: str, then: Then, words: str) -> None:
+    def rename(self, object_id: int, label: str, then: Then, words: str = "") -> None:
         """Give an object another label; `PromptError` if it does not exist. `words` as for `prompt`."""
         self.history.require(object_id)
         before = self.history.states([object_id])

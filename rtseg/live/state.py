@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..base.errors import OutputError
@@ -18,6 +19,7 @@ from .ipc.messages import DisplaySettings, RecordNote, SetLooks, Size
 from .ipc.shared_memory import SharedMemory
 from .object_looks import ObjectLooks
 from .profile import StreamProfile
+from .prompt_keeper import PromptKeeper, snapshot
 from .segment_client import SegmentClient
 from .source_state import SourceState
 from .worker_process import WorkerProcess
@@ -105,7 +107,8 @@ class FeedState:
         self.start_ns = self.began_ns = 0  # when the workers were started; when frames were first read
         self.status_due_ns = self._recovery_ns = 0
         self._held: deque[Frame] = deque(maxlen=_HELD)
-        self.object_looks, self.looks_sent = ObjectLooks(), PLAIN
+        self.object_looks, self.looks_sent = ObjectLooks(profile.presets), PLAIN
+        self.keeper: PromptKeeper | None = None
         self.workers: dict[str, WorkerProcess] = {}
 
     def attach(self, shared: SharedMemory, workers: dict[str, WorkerProcess]) -> None:
@@ -114,6 +117,8 @@ class FeedState:
         self.board, self.frames, self.masks = shared.board, shared.frames, shared.masks
         self.segmenter = SegmentClient(workers["segment"], self.profile.engine.max_objects)
         self.delay = DelayMonitor(self.board)
+        if self.profile.keep is not None:
+            self._restore_kept(PromptKeeper(self.profile.keep, self.profile.name), self.profile.keep)
 
     # What follows from the state.
 
@@ -191,6 +196,33 @@ class FeedState:
         if publish.up and not publish.send(DisplaySettings(**settings)):
             raise OutputError("the publisher does not listen at the moment; try again")
         self.settings = settings
+
+    # Kept prompts.
+
+    def _restore_kept(self, keeper: PromptKeeper, path: Path) -> None:
+        """Have the objects that the file keeps restored; they stand for those of the profile."""
+        self.keeper, history = keeper, self.segmenter.history
+        restored = keeper.restore(history, self.profile.engine.max_objects)
+        if restored is not None:
+            self.object_looks.choices, saved = restored
+            self.first_prompts_given, self.conditions.recovering = True, bool(history.ids)
+            self._recovery_ns = now_ns()
+            ids = ", ".join(map(str, history.ids)) or "none"
+            self.note("kept", "control", f"objects {ids}, as {path} kept them on {saved}")
+
+    def keep_prompts(self) -> None:
+        """Have accepted prompts kept, once in each round of the supervisor."""
+        if self.keeper is not None:
+            error = self.keeper.note(snapshot(self.segmenter.history, self.object_looks.choices))
+            if error:
+                self.note("warning", "control", f"prompts are not kept: {error}")
+
+    def close_keeper(self) -> None:
+        """Write what is left to be kept; a failure is a fault."""
+        if self.keeper is not None:
+            error = self.keeper.close()
+            if error:
+                self.fault("prompts", f"not kept: {error}")
 
     # How objects are drawn.
 

@@ -85,6 +85,7 @@ class Statement:
                 {"id": i, "label": history.label(i), "color": list(looks.color(i)), "hidden": i in looks.hidden}
                 for i in history.ids
             ],
+            "presets": [{"label": preset.label, "color": list(preset.color)} for preset in state.profile.presets],
             "changes": state.segmenter.changes.plain(),
             "mask_states": self.mask_states(),
             "settings": state.settings,

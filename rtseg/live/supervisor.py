@@ -57,6 +57,7 @@ class Supervisor:
         roles = [role for role in ROLES if role != "record" or profile.record]
         final = ("grab", "record")  # roles whose refusal is final even after they have worked
         workers = {role: WorkerProcess(role, shared.fds, self._command, role in final) for role in roles}
+        stack.callback(state.close_keeper)
         state.attach(shared, workers)
         self._statement = Statement(state)
         if profile.control is not None:
@@ -99,6 +100,7 @@ class Supervisor:
         if self._requests is not None:
             self._requests.turn()
         state.send_looks()
+        state.keep_prompts()
         state.update_conditions()
         control_delay(state)
         state.check_recovery()
@@ -193,5 +195,6 @@ class Supervisor:
         except KeyboardInterrupt:
             cut_short(self._state)
         finally:
+            self._state.close_keeper()
             for worker in self._state.workers.values():
                 worker.abandon()

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from rtseg.base.colors import PALETTE, color_of
 from rtseg.base.errors import ConfigError, OutputError
 from rtseg.engine.recipe import load_recipe
 from rtseg.grab import open_source
+from rtseg.live.object_looks import ObjectLooks, Preset
 from rtseg.live.profile import Publish, load_stream
 from rtseg.publish.keys.listening import check_bind
 
@@ -260,3 +262,26 @@ def test_more_objects_than_the_engine_follows_are_refused_before_anything_starts
     with pytest.raises(ConfigError, match="5 objects; the engine's recipe says max_objects = 4; raise it"):
         load_stream(profile(5))
     assert len(load_stream(profile(4)).objects) == 4
+
+
+def test_presets_and_kept_prompts_of_a_stream(tmp_path: Path) -> None:
+    text = 'source = "rtsp://tower/1"\n[control]\nbind = "tcp://127.0.0.1:5556"\nkeep = "kept"\n'
+    text += '[[preset]]\nlabel = "grasper"\n[[preset]]\nlabel = "gallbladder"\ncolor = [0, 128, 255]\n'
+    profile = load_stream(write(tmp_path / "s.toml", text))
+    assert profile.keep == tmp_path / "kept"
+    assert profile.presets == (Preset("grasper", PALETTE[0]), Preset("gallbladder", (0, 128, 255)))
+    looks = ObjectLooks(profile.presets)
+    looks.choose(3, (9, 9, 9), None)
+    drawn = looks.of({1: "gallbladder", 2: "hook", 3: "gallbladder", 4: None})
+    colors = [drawn.color(i) for i in (1, 2, 3, 4)]
+    assert colors == [(0, 128, 255), color_of(2), (9, 9, 9), color_of(4)] and not drawn.hidden
+    for wrong, expected in [
+        ('[[preset]]\nlabel = "hook"\n[[preset]]\nlabel = "hook"', "preset 2: label = 'hook' is taken"),
+        ('[[preset]]\nlabel = ""', "preset 1: label = ''"),
+        ('[[preset]]\nlabel = "x"\ncolor = [1, 2, 256]', "expected a colour [red, green, blue], each 0 to 255"),
+        ('[[preset]]\nlabel = "x"\ncolour = [1, 2, 3]', "did you mean 'color'"),
+        ('[control]\nkeep = "x"', "control: 'bind' is missing"),
+    ]:
+        with pytest.raises(ConfigError, match=re.escape(expected)) as error:
+            load_stream(write(tmp_path / "s.toml", f'source = "rtsp://tower/1"\n{wrong}'))
+        assert "\n" not in str(error.value)

@@ -100,7 +100,7 @@ def test_an_order_that_cannot_be_sent_changes_nothing() -> None:
     client.answered(Answer(1, None))
     worker.listens = False
     for order in (
-        lambda: client.remove(1, answers.append),
+        lambda: client.remove([1], answers.append),
         lambda: client.rename(1, "hook", answers.append),
         lambda: client.prompt(picture(3), [click(1, "hook")], answers.append),
         lambda: client.prompt(picture(3), [click(2)], answers.append),
@@ -113,7 +113,7 @@ def test_an_order_that_cannot_be_sent_changes_nothing() -> None:
     assert [p.seq for p, _ in client.history.replay()] == [0] and not client.replay()
     worker.listens = True
     client.rename(1, "hook", answers.append)
-    client.remove(1, answers.append)
+    client.remove([1], answers.append)
     assert client.history.ids == ()
 
 
@@ -130,7 +130,7 @@ def test_a_correction_that_is_refused_pushes_nothing_out_and_gives_no_label() ->
     client.answered(Answer(6, None))  # what was said before the name that it has now
     assert [p.seq for p, _ in client.history.replay()] == [0, 2, 3, 5] and client.history.label(1) == "scissors"
     client.prompt(picture(6), [click(1)], answers.append)
-    client.remove(1, answers.append)
+    client.remove([1], answers.append)
     client.answered(Answer(8, None))
     assert client.history.ids == ()
     client.prompt(picture(7), [click(2)], answers.append)

@@ -101,3 +101,19 @@ def test_a_click_on_a_frame_that_was_held_is_tracked_through_what_the_ring_still
     seen.clear()  # what is replayed after a crash has to come back soon
     one._prompt(frame(5), (PromptData.from_prompt(CLICKS["a correction"][1]),), is_new=False)
     assert not seen
+
+
+def test_prompts_of_an_earlier_run_are_as_if_they_had_just_been_given(engine: TorchEngine) -> None:
+    """Their pictures have negative numbers."""
+    before, now = Tracker(engine, policy="fifo"), Tracker(engine, policy="fifo")
+    pictures = [frame(seq).image_hwc for seq in range(6)]
+    one = worker(now)
+    one._context.frames.head = 0
+    for seq, prompt in ((0, Prompt(1, box=(10, 10, 80, 70))), (1, Prompt(1, points=[(30, 30, 1)]))):
+        before.give(prompt)
+        before.step(Frame(pictures[seq], seq))
+        one._prompt(Frame(pictures[seq], seq - 2), (PromptData.from_prompt(prompt),), is_new=False)
+    for seq in range(2, 6):
+        there = before.step(Frame(pictures[seq], seq)).mask_logits_bhw
+        np.testing.assert_allclose(now.step(Frame(pictures[seq], seq - 2)).mask_logits_bhw, there, atol=1e-4)
+    assert [m.seq for m in now._objects[1].bank.memories] == [-2, -1, 0, 1, 2, 3]
