@@ -34,7 +34,7 @@ class KeptObject(msgspec.Struct, frozen=True):
     prompts: tuple[tuple[int, PromptData], ...]
 
 
-class Kept(msgspec.Struct, frozen=True):
+class KeptPrompts(msgspec.Struct, frozen=True):
     """What a feed of the stream `stream` keeps; `saved`: when, in words. Pictures are PNG, oldest first."""
 
     stream: str
@@ -43,14 +43,14 @@ class Kept(msgspec.Struct, frozen=True):
     pictures: tuple[bytes, ...]
 
 
-def write_kept(path: Path, kept: Kept) -> None:
+def write_kept(path: Path, kept: KeptPrompts) -> None:
     """Write the file, readable by its owner alone; after a failure (`OutputError`) the old one is still there."""
     body = msgspec.msgpack.encode(kept)
     with atomic_path(path) as part, open(part, "wb", opener=_private) as file:
         file.write(_FORMAT + hashlib.sha256(body).digest() + body)
 
 
-def read_kept(path: Path, stream: str) -> Kept | None:
+def read_kept(path: Path, stream: str) -> KeptPrompts | None:
     """The file's content; None if there is no file. `ConfigError` unless it is whole, and of this stream."""
     try:
         size = path.stat().st_size
@@ -65,7 +65,7 @@ def read_kept(path: Path, stream: str) -> Kept | None:
     if hashlib.sha256(body).digest() != content[len(_FORMAT) : len(_FORMAT) + 32]:
         raise _unusable(path, "is damaged")
     try:
-        kept = msgspec.msgpack.decode(body, type=Kept)
+        kept = msgspec.msgpack.decode(body, type=KeptPrompts)
         _check(kept)
     except (msgspec.ValidationError, msgspec.DecodeError, RtsegError, IndexError) as e:
         raise _unusable(path, f"holds something else ({e})") from e
@@ -78,7 +78,7 @@ def _unusable(path: Path, what: str) -> ConfigError:
     return ConfigError(f"{path}: {what}; expected what this feed kept; move it away, or change control: keep")
 
 
-def _check(kept: Kept) -> None:
+def _check(kept: KeptPrompts) -> None:
     sizes = [picture_of(png).shape[:2] for png in kept.pictures]
     for thing in kept.objects:
         if not thing.prompts:

@@ -19,7 +19,7 @@ from ..base.errors import ConfigError, OutputError, RtsegError
 from ..base.files import sweep
 from ..base.types import Frame, ImageU8
 from .ipc.messages import PromptData
-from .kept_file import Kept, KeptObject, coded, picture_of, read_kept, write_kept
+from .kept_file import KeptObject, KeptPrompts, coded, picture_of, read_kept, write_kept
 from .object_looks import Choice
 from .prompt_history import ObjectHistory, Picture, PromptHistory
 
@@ -115,7 +115,7 @@ class PromptKeeper:
             except (RtsegError, OSError) as e:
                 self._error = str(e)
 
-    def _kept(self, now: Snapshot) -> Kept:
+    def _kept(self, now: Snapshot) -> KeptPrompts:
         records = [record for one in now.objects.values() for record in one.accepted]
         pictures = {id(r.picture): r.picture for r in sorted(records, key=lambda r: r.picture.seq)}
         places = {key: place for place, key in enumerate(pictures)}
@@ -131,7 +131,7 @@ class PromptKeeper:
             for i, one in now.objects.items()
         )
         saved = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return Kept(self._stream, saved, objects, tuple(png for _, png in self._coded.values()))
+        return KeptPrompts(self._stream, saved, objects, tuple(png for _, png in self._coded.values()))
 
 
 def snapshot(history: PromptHistory, choices: Mapping[int, Choice]) -> Snapshot:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from ..engine import Array, Recall
 from ..engine.arrays import namespace
 from ..engine.policy import MAX_CONDITIONING, BankSize, Choice, Memory, PolicyFunction
-from .bank_report import BankReport, Dropped, dropped, held
+from .bank_report import BankReport as BankReport
+from .bank_report import Dropped, dropped, held
 
 _DROPPED = 8  # memories that left the bank, of which it knows why
 

@@ -14,16 +14,14 @@ import numpy as np
 
 from ..base.errors import EngineError, PromptError, short
 from ..base.forks import disable_after_fork
-from ..base.prompt import Prompt, as_prompt
 from ..base.prompt_schema import as_id, as_ids, as_label
-from ..base.types import BoolMask, Frame, ImageU8, Masks
+from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
 from ..engine import Array, Decoded, Engine, PromptBatch, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
 from ..engine.policy import BankSize, MaskQuality, Memory, get_policy
 from ..engine.recipe import warn_once
 from .answer import Answer, check_shapes, read_answer
-from .bank import Bank, recalls
-from .bank_report import BankReport
+from .bank import Bank, BankReport, recalls
 from .cut_detector import CutDetector
 from .decoding import run_network, to_batch
 from .host_copy import HostCopy
@@ -70,11 +68,9 @@ class Tracker:
         self._size = BankSize(window, settings.spatial)
         self._objects: dict[int, Object] = {}
         self._prompts: dict[int, Prompt] = {}
-        self.cuts = True
-        self._cut_detector = CutDetector()
+        self.cuts, self._cut_detector = True, CutDetector()
         self._cut_at: deque[int] = deque(maxlen=RECENT)  # numbers of the frames that began a new scene
-        self._overlaps = Overlaps()
-        self._steps = 0
+        self._overlaps, self._steps = Overlaps(), 0
         self._seqs: deque[int] = deque(maxlen=RECENT)  # numbers of the latest frames
         self._lock = threading.RLock()
         disable_after_fork(self, Tracker._freed)
