@@ -27,12 +27,13 @@ from .base.errors import IncompleteError, OutputError, RtsegError
 from .base.standard_streams import open_standard_streams
 from .base.verb import Parser, Result
 from .build import commands as build
+from .console import commands as console
 from .evaluate import commands as evaluate
 from .live import commands as live
 from .offline import commands as offline
 from .publish import commands as publish
 
-VERBS = (*live.VERBS, *offline.VERBS, *publish.VERBS, *build.VERBS, *evaluate.VERBS, *adapt.VERBS)
+VERBS = (*live.VERBS, *offline.VERBS, *publish.VERBS, *console.VERBS, *build.VERBS, *evaluate.VERBS, *adapt.VERBS)
 
 
 def make_parser() -> Parser:
