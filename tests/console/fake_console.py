@@ -208,7 +208,7 @@ class FakeFeed:
                 raise ValueError(f"nothing to {verb}")
             given.append(dict(self.objects))
             self.objects = taken.pop()
-            return {"text": f"{verb}: the last change of prompts"}
+            return {"undone" if verb == "undo" else "redone": "the last change of prompts"}
         if verb == "look":
             self.objects[args["id"]].update({k: v for k, v in args.items() if k != "id"})
         elif verb == "rename":
@@ -216,6 +216,8 @@ class FakeFeed:
         elif verb == "remove":
             self.change()
             del self.objects[args["id"]]
+        elif verb == "hold":
+            return {"seq": args["seq"], "session": self.session}
         elif verb in ("pause", "resume"):
             self.paused = verb == "pause"
         elif verb == "memory":
@@ -298,6 +300,7 @@ class FakeConsole:
         self.feeds: dict[str, FakeFeed] = {}
         self.answered: dict[tuple[str, int], dict[str, Any]] = {}
         self.run, self.sockets = "run 1", set[WebSocket]()
+        self.under_way: dict[tuple[WebSocket, str], int] = {}
         self.app = Starlette(
             routes=[
                 Route("/", self.index),
@@ -369,6 +372,8 @@ class FakeConsole:
     async def receive(self, socket: WebSocket, message: dict[str, Any]) -> None:
         if message["type"] == "ping" and self.script.pongs:
             await socket.send_json({"type": "pong", "t": message["t"]})
+        if message["type"] == "painted":
+            self.under_way[socket, message["feed"]] -= 1
         if message["type"] != "order":
             return
         key = message["client"], message["n"]
@@ -386,7 +391,9 @@ class FakeConsole:
         due, count, sent_events = time.monotonic(), 0, 0
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             while True:
-                if self.script.pictures:
+                key = socket, feed.name
+                if self.script.pictures and self.under_way.setdefault(key, 0) < 2:
+                    self.under_way[key] += 1
                     if not feed.recording:
                         feed.seq = int((time.monotonic() - feed.start) * FPS)
                     elif feed.playing:

@@ -43,9 +43,11 @@ function toolBar(app, acts) {
     pause: button("Pause network", run("pause"), { "data-pointer": true, "data-live": true }),
     layout: button("With masks", run("layout")), outline: button("Outlines", run("outline")), labels: button("Labels", run("labels")),
     less: button("Tint −", run("less")), more: button("Tint +", run("more")), png: button("Save PNG", run("png")),
-    coco: button("Save COCO", run("coco")), full: button("Full screen", run("full")), help: button("Help ?", run("help")),
+    coco: button("Save COCO", run("coco")), full: button("Full screen", run("full")), help: button("Help", run("help")),
   };
-  get("tools", HTMLElement).append(...Object.values(tools));
+  const { help, ...others } = tools;
+  get("tools", HTMLElement).append(...Object.values(others));
+  get("screen", HTMLElement).append(help);
   const update = () => {
     const feed = app.feed;
     say(tools.layout, `View: ${LAYOUT_NAMES[app.look.layout]}`);
@@ -169,6 +171,11 @@ function objectActs(app) {
     if (input.type === "text") input.select();
     else input.click();
   };
+  const change = async (/** @type {"undo" | "redo"} */ verb) => {
+    const result = await app.order(verb);
+    if (result?.undone) app.say(`Undone: ${result.undone}`);
+    if (result?.redone) app.say(`Redone: ${result.redone}`);
+  };
   return {
     select: (name) => {
       const id = Number(name);
@@ -179,8 +186,8 @@ function objectActs(app) {
     color: () => field(panel.color),
     hide: () => panel.hide(),
     remove: () => panel.remove(),
-    undo: () => void app.order("undo"),
-    redo: () => void app.order("redo"),
+    undo: () => void change("undo"),
+    redo: () => void change("redo"),
   };
 }
 

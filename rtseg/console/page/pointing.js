@@ -10,7 +10,7 @@ import { decode } from "./rle.js";
 /** Whom the prompt is for. @typedef {{id: number, label: string, color: import("./wire.js").Rgb | null, known: boolean}} Target */
 /**
  * @typedef {{view: View, seq: number, session: string, sinceMs: number, image: HTMLCanvasElement,
- *   width: number, height: number}} HeldPicture
+ *   width: number, height: number, kept: boolean}} HeldPicture `kept`: the feed keeps it, however many pictures follow
  */
 /** @typedef {{path: Path2D, iou: number | null, ms: number, warnings: string[]}} Proposal */
 /**
@@ -60,7 +60,7 @@ export class Pointing {
     Object.assign(image, { width, height });
     image.getContext("2d")?.drawImage(picture.image, 0, 0);
     this.held = {
-      view, seq, session, image, sinceMs: performance.now(),
+      view, seq, session, image, sinceMs: performance.now(), kept: false,
       width: source_width || width, height: source_height || height,
     };
     this.draft = new Draft();
@@ -68,7 +68,19 @@ export class Pointing {
     this.error = "";
     view.hold({ image, masks: view.feed.masks, draw: (...canvas) => drawDraft(this, ...canvas) });
     this.events.changed();
+    void this.#keep(this.held);
     return true;
+  }
+
+  /** Asks the feed to keep the picture for as long as the hand needs. @param {HeldPicture} held */
+  async #keep(held) {
+    if (held.view.feed.recording) return;
+    try {
+      await held.view.feed.order("hold", { seq: held.seq, session: held.session });
+      held.kept = true;
+    } catch {
+      held.kept = false; // the preview says what is wrong, if anything is
+    }
   }
 
   /** Lets the picture go on; nothing was changed. */

@@ -45,7 +45,7 @@ export class PointingBar {
     if (!held) return "";
     const { id, label, known } = events.target();
     const name = label ? `${id} ${label}` : `${id}`;
-    const far = held.view.feed.recording || framesBehind <= KEPT_FRAMES ? "" : ` The feed keeps ${KEPT_FRAMES} pictures; this one is ${framesBehind} back.`;
+    const far = held.kept || held.view.feed.recording || framesBehind <= KEPT_FRAMES ? "" : ` The feed keeps the latest ${KEPT_FRAMES} pictures, and this one is ${framesBehind} back: point again.`;
     const age = held.view.feed.recording ? "" : `, held for ${ago(performance.now() - held.sinceMs)}`;
     return `${known ? "Correcting" : "New object"} ${name} on frame ${held.seq}${age}.${far}`;
   }
