@@ -21,8 +21,8 @@ class PacketIndex:
     """The frames of a file in display order, from the first key frame on.
 
     `pts`: the timestamp of each, in units of `time_base`. `keys`: the numbers of those at which decoding can start.
-    `seek_to`: by key frame, the timestamp to seek to. `session`: a random name. `clean`: at every key frame H.264 begins
-    afresh; else pictures after one may order the removal of references from before it, which are missing after a seek.
+    `seek_to`: by key frame, the timestamp to seek to. `session`: a random name. `clean`: each key frame begins
+    afresh; else H.264 pictures after one may refer to references from before it, which are missing after a seek.
     """
 
     pts: Int64
