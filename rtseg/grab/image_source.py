@@ -34,19 +34,23 @@ class ImageSource(Source):
             self.account.assumed["rate"] = f"{RATE} frames a second, for images state none; --fps sets it"
         self._time_base = 1 / (rate or RATE)
 
+    def frame(self, seq: int) -> Frame:
+        """Frame number `seq`; frames can be read in any order. `SourceError` if it is of another size."""
+        path, number = self._pictures[seq]
+        image_hwc = self._stills.read(path, number)
+        captured_ns = now_ns()
+        height, width, _ = image_hwc.shape
+        where = path if number is None else f"{path}: picture {number + 1}"
+        if (width, height) != (self.width, self.height):
+            raise SourceError(
+                f"{where}: {width}x{height}, but the first image is {self.width}x{self.height}; "
+                f"expected one size in a {'folder' if number is None else 'file'}"
+            )
+        name = path.name if number is None else f"{path.stem}_{number + 1:0{len(str(len(self._pictures)))}}"
+        return Frame(image_hwc, seq, self.session, seq, self._time_base, captured_ns, name=name)
+
     def frames(self) -> Iterator[Frame]:
-        for seq, (path, number) in enumerate(self._pictures):
-            image_hwc = self._stills.read(path, number)
-            captured_ns = now_ns()
-            height, width, _ = image_hwc.shape
-            where = path if number is None else f"{path}: picture {number + 1}"
-            if (width, height) != (self.width, self.height):
-                raise SourceError(
-                    f"{where}: {width}x{height}, but the first image is {self.width}x{self.height}; "
-                    f"expected one size in a {'folder' if number is None else 'file'}"
-                )
-            name = path.name if number is None else f"{path.stem}_{number + 1:0{len(str(len(self._pictures)))}}"
-            yield Frame(image_hwc, seq, self.session, seq, self._time_base, captured_ns, name=name)
+        return map(self.frame, range(len(self._pictures)))
 
 
 class FolderSource(ImageSource):

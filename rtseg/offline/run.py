@@ -27,7 +27,7 @@ from .background import Prefetch, WriteBehind
 from .check import PromptsByFrame, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
 from .results import Results
-from .settings import DECODERS, PICTURES, Reading, Uri, files_of, uris_of
+from .settings import DECODERS, PICTURES, Reading, Steps, Uri, files_of, uris_of
 
 if TYPE_CHECKING:
     from ..grab.nvdec import Gpu
@@ -70,17 +70,34 @@ def segment(
     """
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
-    request = _Request(
-        uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, progress, say
+    return _write(
+        _Request(uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, progress, say),
+        force,
     )
+
+
+def write_masks(
+    source: Uri, prompts: PromptsByFrame, out: Path, steps: Steps, *, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """Write the folder that `segment` writes, in place of an earlier one, with masks that `steps` gives."""
+    recipe = steps.engine.recipe
+    return _write(_Request([str(source)], prompts, out, recipe, Reading(), None, progress, _silent, steps), True)
+
+
+def _silent(line: str) -> None:
+    """Nobody listens."""
+
+
+def _write(request: _Request, force: bool) -> dict[str, Any]:
+    out = request.out
     if force:
-        check_apart(request.uris, request.out)
-    with result_folder(request.out, force) as part:
+        check_apart(request.uris, out)
+    with result_folder(out, force) as part:
         run, report = _run(request, part)
-    beside = part.final is not None and part.final != request.out.resolve()
+    beside = part.final is not None and part.final != out.resolve()
     document = {**report.document, "out": str(part.final if beside else out)}
     if not run.ending.ok:
-        raise _incomplete(run, reading, document)
+        raise _incomplete(run, request.reading, document)
     return document
 
 
@@ -96,6 +113,7 @@ class _Request:
     frames: str | None
     progress: Progress
     say: Say
+    steps: Steps | None = None  # None: a tracker on the recipe's engine
 
 
 def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
@@ -105,8 +123,7 @@ def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
     gpu, painter = _decoder(recipe, reading, request.frames)
     with _opened(request.uris, reading, gpu) as source:
         check_prompts(request.prompts, source, recipe.max_objects)
-        with spare_core():
-            tracker = Tracker(open_engine(recipe))
+        tracker = request.steps or _tracker(recipe)
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
         report = Report(request.uris, files, reading, source, tracker.engine, request.prompts, stages)
         same = _tell_of_killed(part, report, request.out, say)
@@ -118,6 +135,11 @@ def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
         for path in same:
             shutil.rmtree(path, ignore_errors=True)
     return run, report
+
+
+def _tracker(recipe: Recipe) -> Steps:
+    with spare_core():
+        return Tracker(open_engine(recipe))
 
 
 def _decoder(recipe: Recipe, reading: Reading, frames: str | None) -> tuple[Gpu | None, DrawMasks]:
@@ -147,7 +169,7 @@ class _Run:
     """One pass over a source, and how it ended. `cause` is the error that ended it early, if any."""
 
     def __init__(
-        self, source: Source, tracker: Tracker, prompts: PromptsByFrame, results: Results,
+        self, source: Source, tracker: Steps, prompts: PromptsByFrame, results: Results,
         stages: Stages, progress: Progress, say: Say,
     ) -> None:  # fmt: skip
         self.source, self.results, self.ending = source, results, Ending()

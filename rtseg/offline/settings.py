@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..base.errors import ConfigError
+from ..base.types import Frame, Masks, Prompt
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 Uri = str | Path
 PICTURES = ("jpg", "png")  # the formats of written frames
@@ -48,3 +52,13 @@ def files_of(uris: Sequence[str]) -> list[dict[str, Any]]:
         except (OSError, ValueError):  # a uri that is no path
             continue
     return found
+
+
+class Steps(Protocol):
+    """Who gives the masks of each frame, in order: a `Tracker`, or something that answers as one."""
+
+    engine: Engine
+
+    def give(self, prompt: Prompt) -> None: ...
+
+    def step(self, frame: Frame) -> Masks: ...

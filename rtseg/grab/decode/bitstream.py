@@ -39,6 +39,11 @@ def is_key(codec: str, data: bytes, size: int = 0) -> bool:
     return False
 
 
+def is_fresh_start(codec: str, data: bytes, size: int = 0) -> bool:
+    """Whether what follows this key frame needs nothing from before it: an IDR picture in H.264, any in others."""
+    return codec != "h264" or any(unit and unit[0] & 31 == H264_IDR for unit in _unit_headers(data, size))
+
+
 def is_disposable(codec: str, data: bytes, size: int = 0) -> bool:
     """Whether no other picture is predicted from this one (H.264 only); `size`: see `length_size`."""
     if codec != "h264":
