@@ -159,6 +159,12 @@ class Feed(ABC):
         if self._encoder is not None:
             self._encoder.want(divisor)
 
+    def forget_pictures(self) -> None:
+        """Nobody shall be shown the pictures that there are: they have become old."""
+        self.pictures.clear()
+        if self._encoder is not None:
+            self._encoder.forget()
+
     def state_again(self) -> None:
         """Tell all viewers the status again, with its age."""
         self._tell_watchers("status")
