@@ -93,7 +93,9 @@ class FeedLink(Feed):
     @property
     def link(self) -> Link:
         """Whether the feed can be heard, and whether it refuses our key."""
-        return "refused" if self._news is not None and self._news.refused else super().link
+        if self._news is not None and self._news.refused:
+            return "refused"
+        return super().link if self._news is not None and self._news.connected else "silent"
 
     def watch(self, on: bool) -> None:
         """Subscribe to the video, or end that."""
@@ -139,7 +141,8 @@ class FeedLink(Feed):
             status = message.status()
         except OutputError:  # broken; the next one comes within a second
             return
-        self.offer_status(status, message.stream)
+        stated_ns = message.header["captured_ns"] if message.header["clock"] == CLOCK else now_ns()
+        self.offer_status(status, message.stream, stated_ns)  # a publisher repeats it, also for a supervisor that hangs
         stated = [str(line) for line in status.get("events", ()) if isinstance(line, str)]
         for line in _new_lines(self._seen, stated):
             if self._own and line.startswith("control order"):
