@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -28,6 +29,7 @@ from .still import picture_of
 from .viewers import Viewer
 
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+_BODY_S = 10.0
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -57,7 +59,12 @@ def make_app(hub: Hub) -> Starlette:
         Route("/api/feeds/{feed}/snapshot", api.snapshot),
         Route("/api/feeds/{feed}/orders", api.orders, methods=["POST"]),
     ]
-    handlers: dict[Any, Any] = {HTTPException: _failed, RtsegError: _refused, ClientDisconnect: _gone}
+    handlers: dict[Any, Any] = {
+        HTTPException: _failed,
+        RtsegError: _refused,
+        ClientDisconnect: _gone,
+        TimeoutError: _gone,
+    }
     return Starlette(
         routes=routes, middleware=[Middleware(Guard, hub=hub)], exception_handlers=handlers, lifespan=lifespan
     )
@@ -101,7 +108,9 @@ class _Api:
 
     async def orders(self, request: Request) -> Response:
         identity, feed = self._identity(request), self._feed(request)
-        order = messages.parse_order(await request.body(), feed.name)
+        async with asyncio.timeout(_BODY_S):
+            body = await request.body()
+        order = messages.parse_order(body, feed.name)
         if identity.right != "pointer" and order.verb not in OPEN_TO_VIEWERS:
             self._hub.refusals.note("right", _address(request), f"{identity.name or 'a viewer'} ordered {order.verb}")
             raise HTTPException(403, f"{order.verb}: this token may watch, not point")
@@ -166,5 +175,7 @@ async def _refused(_: Request, error: RtsegError) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
 
-async def _gone(_: Request, __: ClientDisconnect) -> Response:
-    return JSONResponse({"error": f"a body that broke off, or of more than {messages.MAX_BYTES} bytes"}, 413)
+async def _gone(_: Request, __: Exception) -> Response:
+    return JSONResponse(
+        {"error": f"a body that broke off, came too slowly, or has more than {messages.MAX_BYTES} bytes"}, 413
+    )

@@ -93,6 +93,11 @@ class Encoder:
             self._raw, self._number = raw, self._number + 1
             self._news.notify()
 
+    def forget(self) -> None:
+        """Drop a picture that was not coded yet: it has become old."""
+        with self._news:
+            self._raw = None
+
     def want(self, divisor: int) -> None:
         """Somebody waits for a picture of this size that is newer than the last one coded."""
         with self._news:

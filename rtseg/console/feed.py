@@ -23,7 +23,7 @@ from .messages import Link
 
 Kind = Literal["picture", "masks", "status", "event"]
 _EVENTS = 64  # kept for a page that is opened later
-_SILENT_MS = 1200.0  # a feed states its status once a second
+_SILENT_MS = 1500.0  # a feed states its status once a second
 
 
 class Watcher(Protocol):
@@ -106,9 +106,9 @@ class Feed(ABC):
         """New masks; from any thread."""
         self._post("masks", messages.binary(header, *rles))
 
-    def offer_status(self, status: dict[str, Any], stream: str | None = None) -> None:
-        """A new status; from any thread."""
-        self._post("status", (messages.plain(status), stream, now_ns()))
+    def offer_status(self, status: dict[str, Any], stream: str | None = None, stated_ns: int | None = None) -> None:
+        """A new status; from any thread. `stated_ns`: when it was made; None: now."""
+        self._post("status", (messages.plain(status), stream, now_ns() if stated_ns is None else stated_ns))
 
     def tell(self, kind: str, text: str, who: str | None = None) -> None:
         """Something happened; from any thread."""
@@ -158,6 +158,12 @@ class Feed(ABC):
         """A viewer can take a picture of this size that is newer than the last one coded."""
         if self._encoder is not None:
             self._encoder.want(divisor)
+
+    def forget_pictures(self) -> None:
+        """Nobody shall be shown the pictures that there are: they have become old."""
+        self.pictures.clear()
+        if self._encoder is not None:
+            self._encoder.forget()
 
     def state_again(self) -> None:
         """Tell all viewers the status again, with its age."""

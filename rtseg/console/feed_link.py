@@ -16,6 +16,7 @@ from ..base.errors import OutputError, RtsegError
 from ..base.types import now_ns
 from ..live.control.client import Client
 from ..live.control.messages import VERSION, request_of
+from ..live.control.verbs import CHANGES_NOTHING
 from ..publish.subscriber import Subscriber
 from ..publish.wire import CLOCK, Message
 from . import messages
@@ -61,6 +62,7 @@ class FeedLink(Feed):
         self._news: Subscriber | None = None
         self._client: Client | None = None
         self._seen: list[str] = []
+        self._own = 0  # our orders whose line in the feed's events is still to come
         self._watched = threading.Event()
         self._closing = threading.Event()
         self._changed = threading.Condition()
@@ -91,10 +93,13 @@ class FeedLink(Feed):
     @property
     def link(self) -> Link:
         """Whether the feed can be heard, and whether it refuses our key."""
-        return "refused" if self._news is not None and self._news.refused else super().link
+        if self._news is not None and self._news.refused:
+            return "refused"
+        return super().link if self._news is not None and self._news.connected else "silent"
 
     def watch(self, on: bool) -> None:
         """Subscribe to the video, or end that."""
+        self.forget_pictures()
         with self._changed:
             if on:
                 self._watched.set()
@@ -109,7 +114,13 @@ class FeedLink(Feed):
         if verb in _FORBIDDEN:
             raise OutputError(f"{verb}: not an order of the console; there, run: rtseg ctl {verb}")
         request = request_of({"v": VERSION, "n": 0, "verb": verb, "args": _with_bytes(args)})
-        return dict(messages.plain(self._client.send(request)))
+        noted = not isinstance(request, CHANGES_NOTHING)
+        self._own += noted
+        try:
+            return dict(messages.plain(self._client.ask(request, who)))
+        except RtsegError:
+            self._own = max(0, self._own - noted)
+            raise
 
     # In threads of their own.
 
@@ -130,10 +141,14 @@ class FeedLink(Feed):
             status = message.status()
         except OutputError:  # broken; the next one comes within a second
             return
-        self.offer_status(status, message.stream)
+        stated_ns = message.header["captured_ns"] if message.header["clock"] == CLOCK else now_ns()
+        self.offer_status(status, message.stream, stated_ns)  # a publisher repeats it, also for a supervisor that hangs
         stated = [str(line) for line in status.get("events", ()) if isinstance(line, str)]
         for line in _new_lines(self._seen, stated):
-            self.tell("feed", line)
+            if self._own and line.startswith("control order"):
+                self._own -= 1  # told already, with who gave it
+            else:
+                self.tell("feed", line)
         self._seen = stated
 
     def _look(self) -> None:

@@ -22,7 +22,7 @@ from .messages import Answer, Order
 log = logging.getLogger("rtseg.console")
 _REMEMBERED = 1024  # answers, of all clients
 _WAITING = 16  # orders of one feed
-READS = ("memory", "preview", "snapshot", "get", "status")  # change nothing: not remembered, and no event
+READS = ("memory", "preview", "hold", "snapshot", "get", "status")  # change nothing: not remembered, and no event
 OPEN_TO_VIEWERS = ("memory", "snapshot", "get", "status")
 _MAX_WHO = 64
 Key = tuple[str, str, int]

@@ -8,7 +8,8 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .app import make_app
 from .feed import Feed
 from .hub import Hub
 from .messages import MAX_BYTES
+from .protocols import HttpProtocol, SocketProtocol
 
 log = logging.getLogger("rtseg.console")
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -70,8 +72,15 @@ def parse_bind(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def serve(feeds: Sequence[Feed], place: Place) -> dict[str, Any]:
+def serve(
+    feeds: Sequence[Feed], place: Place, started: Callable[[str, Callable[[], None]], None] | None = None
+) -> dict[str, Any]:
     """Serve the feeds until SIGINT, SIGTERM or SIGHUP, and return what happened.
+
+    Arguments:
+        feeds: the feeds and recordings.
+        place: where, and for whom.
+        started: is called with the page's address, and a function that ends the console, from any thread.
 
     Raises:
         ConfigError: the place would let in anybody, or a file of it is wrong.
@@ -85,9 +94,13 @@ def serve(feeds: Sequence[Feed], place: Place) -> dict[str, Any]:
     with contextlib.closing(_bound(place.host, place.port)) as bound:
         host, port = bound.getsockname()[:2]
         scheme = "http" if place.cert is None else "https"
-        log.info("open %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
-        asyncio.run(_Server(_config(hub, place)).serve(sockets=[bound]))
-    return {"ok": True, "address": f"{scheme}://{host}:{port}", **hub.report()}
+        address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("open %s", address)
+        server = _Server(_config(hub, place))
+        if started is not None:
+            started(address, server.end)
+        asyncio.run(server.serve(sockets=[bound]))
+    return {"ok": True, "address": address, **hub.report()}
 
 
 class _Server(uvicorn.Server):
@@ -95,12 +108,17 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._end) for number in _ENDS}
+        main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.signal(number, self._end) for number in (_ENDS if main else ())}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def end(self) -> None:
+        """End in order; from any thread."""
+        self.should_exit = True
 
     def _end(self, *_: object) -> None:
         self.force_exit |= self.should_exit  # a second signal: at once
@@ -110,8 +128,8 @@ class _Server(uvicorn.Server):
 def _config(hub: Hub, place: Place) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(hub),
-        http="h11",
-        ws="websockets-sansio",
+        http=HttpProtocol,
+        ws=SocketProtocol,
         ws_max_size=MAX_BYTES,
         ws_per_message_deflate=False,  # pictures do not shrink
         ws_ping_interval=5.0,

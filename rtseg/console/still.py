@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from starlette.responses import JSONResponse, Response
 
+from ..base.colors import color_of
 from ..base.defaults import OPACITY
 from ..base.errors import OutputError
 from ..base.rle import decode_rle
@@ -82,7 +83,8 @@ def _objects(snapshot: dict[str, Any]) -> Found:
         x, y, width, height = cv2.boundingRect(mask_hw.view(np.uint8))
         box = (x, y, x + width, y + height)
         label = str(thing.get("label") or "")
-        found.append((mask_hw, ObjectSummary(thing["id"], label, 1.0, int(mask_hw.sum()), box)))
+        red, green, blue = thing.get("color") or color_of(thing["id"])
+        found.append((mask_hw, ObjectSummary(thing["id"], label, 1.0, int(mask_hw.sum()), box, (red, green, blue))))
     return found
 
 

@@ -44,6 +44,7 @@ class Subscriber:
         late: messages that took over a second to arrive.
         bad: how many received messages were malformed.
         refused: in one line, why the publisher refuses this subscriber; None if it does not.
+        connected: whether there is a connection now. A publisher that dies closes it; one that hangs does not.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Subscriber:
         self.late: Counter[Topic] = Counter()
         self.bad = 0
         self.refused: str | None = None
+        self.connected = False
         self._news = threading.Condition()
         self._newest: dict[Topic, Message] = {}
         self._last: dict[Topic, tuple[str, int]] = {}
@@ -188,6 +190,7 @@ class Subscriber:
                 if handshakes.socket in ready:
                     handshakes.read()
                     self.refused = handshakes.refused
+                    self.connected = all(each.connected for each in self._sockets.values())
                 if sub in ready and sub in self._sockets:
                     self._receive(sub)
             if not ready and self.refused is not None:

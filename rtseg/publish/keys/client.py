@@ -26,8 +26,10 @@ class HandshakeMonitor:
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
         self._socket, self._endpoint, self._broken = socket, endpoint, 0
-        self.socket: Any = socket.get_monitor_socket(_FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        events = _FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        self.socket: Any = socket.get_monitor_socket(events)
         self.refused: str | None = None  # why, in one line; None if this side is not refused
+        self.connected = False
 
     def read(self) -> None:
         """Read the events that happened since the last call."""
@@ -35,6 +37,9 @@ class HandshakeMonitor:
             from zmq.utils.monitor import recv_monitor_message  # brings asyncio: 20 ms, which a publisher does without
 
             event = recv_monitor_message(self.socket)["event"]
+            self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if event == zmq.EVENT_DISCONNECTED:
+                continue
             self._broken = self._broken + 1 if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL else 0
             self.refused = self._why(event)
 
