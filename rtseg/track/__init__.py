@@ -2,6 +2,7 @@
 
 from ..engine.policy import POLICIES, BankSize, Choice, Memory, get_policy, register_policy
 from .bank import Bank
+from .proposal import Proposals
 from .tracker import Tracker
 
-__all__ = ["POLICIES", "Bank", "BankSize", "Choice", "Memory", "Tracker", "get_policy", "register_policy"]
+__all__ = ["POLICIES", "Bank", "BankSize", "Choice", "Memory", "Proposals", "Tracker", "get_policy", "register_policy"]

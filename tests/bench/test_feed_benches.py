@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import calm, faults, soak
+from bench import calm, faults, preview, soak
 from bench.room import Seen
 
 
@@ -73,3 +73,12 @@ def test_a_short_soak_of_the_real_thing(tmp_path: Path) -> None:
     assert set(found["processes"]) == {"supervisor", "grab", "segment", "publish"} and not found["restarts"]
     assert all(len(row["files"]) == 1 and abs(row["growth"]) < 0.5 for row in found["processes"].values()), found
     assert abs(found["drift_ms"]) < 1000 and found["unaccounted"] == 0 and found["frames"]["in"] > 50
+
+
+def test_preview_knows_a_slow_answer_and_a_picture_that_waits() -> None:
+    quiet, slow = [seen([2.0] * 100)["video"]], [seen([30.0] * 90)["video"]]
+    good = preview.figures([100.0] * 20, 80.0, quiet, quiet, (100, 90))
+    assert good["ok"] and good["answer p50 / step p50"] == 1.25 and good["masks, with / without"] == 0.9
+    assert not preview.figures([100.0] * 18 + [301.0] * 2, 80.0, quiet, quiet, (100, 90))["ok"]
+    late = preview.figures([100.0] * 20, 80.0, quiet, slow, (100, 90))
+    assert not late["ok"] and late["video delay ms p95 with previews"] > 10 * late["video delay ms p95 alone"]

@@ -97,6 +97,14 @@ class FakeTracker:
         return Masks(*who, self.ids, labels, ones, ones, logits, small)
 
 
+class FakeProposals:
+    def propose(self, tracker: FakeTracker, prompts: list[Prompt], frame: Frame) -> Masks:
+        fork = tracker.fork([prompts[0].id], frame.seq)
+        for prompt in prompts:
+            fork.give(prompt)
+        return fork.step(frame)
+
+
 def pretend() -> None:
     """Put a network of no weight where the real one is imported from."""
     from contextlib import nullcontext
@@ -128,7 +136,7 @@ def pretend() -> None:
     engine.Engine = engine.open_engine = ReadyEngine if "readies" in FAULTS else Engine  # type: ignore[attr-defined]
     engine.Readies = Readies  # type: ignore[attr-defined]
     engine.spare_core = nullcontext  # type: ignore[attr-defined]
-    track.Tracker = FakeTracker  # type: ignore[attr-defined]
+    track.Tracker, track.Proposals = FakeTracker, FakeProposals  # type: ignore[attr-defined]
     sys.modules |= {"rtseg.engine": engine, "rtseg.engine.runtimes": runtimes, "rtseg.track": track}
 
 

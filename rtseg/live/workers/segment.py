@@ -21,7 +21,7 @@ from ...base.rle import encode_rle
 from ...base.types import Frame, FrameId, now_ns
 from ...engine import Readies, open_engine, spare_core
 from ...engine.recipe import Recipe
-from ...track import Tracker
+from ...track import Proposals, Tracker
 from ..ipc.link import Received
 from ..ipc.messages import (
     DescribeMemory,
@@ -93,6 +93,7 @@ class _Segmenter:
         self._had_objects = False  # whether that frame had objects: their removal is published once
         self._times, self._scenes = StepTimes(context), SceneReports(context)
         self._previews: deque[Received] = deque()  # that wait: one is answered between two steps
+        self._proposals = Proposals()
 
     def run(self) -> None:
         context, wake_up = self._context, self._context.shared.frames_for_segment
@@ -238,11 +239,8 @@ class _Segmenter:
     def _preview(self, frame: Frame, given: tuple[PromptData, ...]) -> dict[str, Any]:
         """The mask that prompts of one object would give on their frame. The tracker does not change."""
         object_id = given[0].id
-        fork = self._tracker.fork([object_id], frame.seq)
-        for data in given:
-            fork.give(data.to_prompt())
         self._times.begins(frame)
-        masks = fork.step(frame)
+        masks = self._proposals.propose(self._tracker, [data.to_prompt() for data in given], frame)
         return {
             "rle": encode_rle(masks.mask(object_id)), "height": masks.height, "width": masks.width,
             "score": masks.score(object_id), "iou": masks.iou(object_id), "warnings": list(masks.warnings),

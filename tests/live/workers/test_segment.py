@@ -16,6 +16,7 @@ from rtseg.engine.reference import TorchEngine
 from rtseg.live.ipc.messages import PromptData
 from rtseg.live.workers.segment import _Segmenter
 from rtseg.sam2 import Sam2, get_preset
+from rtseg.track import Proposals
 
 H, W = 90, 120
 
@@ -44,6 +45,7 @@ def worker(tracker: Tracker) -> Any:
     one: Any = object.__new__(_Segmenter)
     frames = SimpleNamespace(head=6, entries=64, holds=lambda seq: False, get=lambda seq: None)
     one._tracker, one._times = tracker, SimpleNamespace(begins=lambda frame: None)
+    one._proposals = Proposals()
     one._context = SimpleNamespace(beat=lambda: None, frames=frames)
     return one
 
@@ -54,7 +56,11 @@ def held(tracker: Tracker) -> Any:
     return objects, dict(tracker._prompts), tracker._steps, list(tracker._seqs), tracker._cut_detector
 
 
+_SMALL_HW = np.zeros((H, W), bool)
+_SMALL_HW[40:44, 50:54] = True
 CLICKS = {
+    "a mask": (2, Prompt(2, mask=np.kron(_SMALL_HW[30:48, 42:66], np.ones((5, 5), bool)))),
+    "a small mask": (2, Prompt(2, mask=_SMALL_HW)),
     "a new object": (2, Prompt(2, points=[(50, 50, 1)])),
     "a correction": (1, Prompt(1, points=[(30, 30, 1), (90, 80, 0)])),
 }
@@ -63,12 +69,19 @@ CLICKS = {
 @pytest.mark.parametrize("what", CLICKS)
 @pytest.mark.parametrize("seq", [5, 3])
 def test_a_preview_is_the_mask_that_the_prompt_gives_and_changes_nothing(
-    engine: TorchEngine, what: str, seq: int
+    engine: TorchEngine, what: str, seq: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     object_id, prompt = CLICKS[what]
     tracker, twin, then = played(engine, 6), played(engine, 6), played(engine, seq)
     before, clicked = held(tracker), (PromptData.from_prompt(prompt),)
-    found = worker(tracker)._preview(frame(seq), clicked)
+    one, encoded = worker(tracker), list[int]()
+    real = engine.encode_image
+    monkeypatch.setattr(engine, "encode_image", lambda image_hwc: (encoded.append(1), real(image_hwc))[1])
+    found = one._preview(frame(seq), clicked)
+    once = 2 if what == "a small mask" else 1  # a picture is encoded once; a small mask takes a whole step
+    assert one._preview(frame(seq), clicked) == found and len(encoded) == once
+    worker(tracker)._preview(frame(seq), clicked)
+    assert len(encoded) == once + 1
     then.give(prompt)
     masks = then.step(frame(seq))
     np.testing.assert_array_equal(decode_rle(found["rle"], H, W), masks.mask(object_id))
