@@ -84,7 +84,8 @@ class RequestHandler:
     @_carry_out.register
     def _hold(self, request: v.Hold) -> Result:
         frame = self._frame(request.seq, request.session)
-        self._state.hold(frame)
+        if self._state.hold(frame):
+            self._state.segmenter.prepare_preview(frame)
         return {"seq": frame.seq, "session": frame.session}
 
     @_carry_out.register

@@ -101,13 +101,16 @@ class SegmentClient:
         if not self._worker.up:
             raise PromptError(f"preview of object {prompt.id}: the network is not ready; try again when it is")
         picture = self.history.picture(frame)
-        together = (*self.history.prompts_on(picture, [prompt.id]), prompt)
+        data = tuple(map(PromptData.from_prompt, (*self.history.prompts_on(picture, [prompt.id]), prompt)))
+        self._send_request(
+            then, lambda ticket: self._worker.send(PreviewPrompts(ticket, data, picture.id), (picture.fd,))
+        )
 
-        def send(ticket: Ticket) -> bool:
-            data = tuple(map(PromptData.from_prompt, together))
-            return self._worker.send(PreviewPrompts(ticket, data, picture.id), (picture.fd,))
-
-        self._send_request(then, send)
+    def prepare_preview(self, frame: Frame) -> None:
+        """Have a frame encoded that a person begins to point at, if there is a process that can."""
+        picture = self.history.picture(frame)
+        if self._worker.up:
+            self._worker.send(PreviewPrompts(0, (), picture.id), (picture.fd,))
 
     def remove(self, ids: Sequence[int], then: Then, words: str = "") -> None:
         """Remove objects; `PromptError` if one does not exist. `words` as for `prompt`."""

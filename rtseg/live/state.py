@@ -154,10 +154,15 @@ class FeedState:
                 return frame
         return next((frame for frame in self._held if frame.seq == seq), None)
 
-    def hold(self, frame: Frame) -> None:
-        """Keep a frame for prompts that come after the ring has dropped it; of those held, the latest few stay."""
-        if all(held.seq != frame.seq for held in self._held):
+    def hold(self, frame: Frame) -> bool:
+        """Keep a frame for prompts that come after the ring has dropped it; of those held, the latest few stay.
+
+        Returns whether it was not held before.
+        """
+        is_new = all(held.seq != frame.seq for held in self._held)
+        if is_new:
             self._held.append(frame)
+        return is_new
 
     # Events and faults.
 

@@ -55,6 +55,10 @@ class Proposals:
         masks = to_masks(frame, objects, answer, cut=False)
         return replace(masks, warnings=warnings([merged], frame, masks, size))
 
+    def prepare(self, tracker: Tracker, frame: Frame) -> None:
+        """Encode a frame that a person begins to point at."""
+        self._features(tracker.engine, frame)
+
     def _features(self, engine: Engine, frame: Frame) -> Features:
         picture = frame.session, frame.seq
         for its_engine, its_picture, features in self._kept:

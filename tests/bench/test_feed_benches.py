@@ -77,8 +77,8 @@ def test_a_short_soak_of_the_real_thing(tmp_path: Path) -> None:
 
 def test_preview_knows_a_slow_answer_and_a_picture_that_waits() -> None:
     quiet, slow = [seen([2.0] * 100)["video"]], [seen([30.0] * 90)["video"]]
-    good = preview.figures([100.0] * 20, 80.0, quiet, quiet, (100, 90))
+    good = preview.figures([(100.0, 50.0)] * 20, 80.0, quiet, quiet, (100, 90))
     assert good["ok"] and good["answer p50 / step p50"] == 1.25 and good["masks, with / without"] == 0.9
-    assert not preview.figures([100.0] * 18 + [301.0] * 2, 80.0, quiet, quiet, (100, 90))["ok"]
-    late = preview.figures([100.0] * 20, 80.0, quiet, slow, (100, 90))
+    assert not preview.figures([(100.0, 50.0)] * 18 + [(301.0, 50.0)] * 2, 80.0, quiet, quiet, (100, 90))["ok"]
+    late = preview.figures([(100.0, 50.0)] * 20, 80.0, quiet, slow, (100, 90))
     assert not late["ok"] and late["video delay ms p95 with previews"] > 10 * late["video delay ms p95 alone"]

@@ -98,6 +98,9 @@ class FakeTracker:
 
 
 class FakeProposals:
+    def prepare(self, tracker: FakeTracker, frame: Frame) -> None:
+        pass
+
     def propose(self, tracker: FakeTracker, prompts: list[Prompt], frame: Frame) -> Masks:
         fork = tracker.fork([prompts[0].id], frame.seq)
         for prompt in prompts:

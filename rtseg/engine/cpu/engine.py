@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...base.errors import EngineError
 from ...base.types import ImageU8
-from ...sam2 import Decoded, Features, Recall, Remembered, Sam2
+from ...sam2 import Decoded, Features, PromptBatch, Recall, Remembered, Sam2
 from ...sam2.presets import HIERA, VIT_HEADS
 from ..picture.cpu_kernel import CpuPicture
 from ..picture.tensors import to_input
@@ -68,6 +68,15 @@ class CpuEngine(StaticTorchEngine):
             return super()._matched(attended_bdhw, features, recalls)
         with self._verbs.at_work():
             return self._match(attended_bdhw, features, cells)
+
+    def _fresh(self, features: Features) -> Tensor:
+        with self._verbs.at_work():
+            return super()._fresh(features)
+
+    def _decode_prompted(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Decoded:
+        # Many small operations: a second thread gains nothing, and on a busy machine each waits for it (12 x longer).
+        with self._verbs.at_work():
+            return super()._decode_prompted(conditioned_bchw, features, prompts)
 
     def _decode_tracked(self, conditioned_bchw: Tensor, features: Features) -> Decoded:
         with self._verbs.at_work():

@@ -142,6 +142,8 @@ class Client(Connection):
     def hold(self, seq: int | None = None, session: str | None = None) -> dict[str, Any]:
         """Keep a frame for a prompt that comes later than 64 frames; the feed holds the latest eight.
 
+        The network encodes it at once, so that the first preview on it comes sooner.
+
         Returns the feed's answer: `seq` and `session`.
         """
         return self.ask(Hold(seq, session))

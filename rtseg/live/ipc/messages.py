@@ -153,7 +153,10 @@ class GivePrompts(Message, frozen=True):
 
 
 class PreviewPrompts(Message, frozen=True):
-    """To segment: the mask that these prompts of one object would give; frame and pixels as for `GivePrompts`."""
+    """To segment: the mask that these prompts of one object would give; frame and pixels as for `GivePrompts`.
+
+    Without prompts: prepare for those on this frame.
+    """
 
     ticket: Ticket
     prompts: tuple[PromptData, ...]

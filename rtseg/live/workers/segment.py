@@ -237,9 +237,15 @@ class _Segmenter:
         return warnings
 
     def _preview(self, frame: Frame, given: tuple[PromptData, ...]) -> dict[str, Any]:
-        """The mask that prompts of one object would give on their frame. The tracker does not change."""
-        object_id = given[0].id
+        """The mask that prompts of one object would give on their frame. The tracker does not change.
+
+        Without prompts the frame is only encoded, for those that will come.
+        """
         self._times.begins(frame)
+        if not given:
+            self._proposals.prepare(self._tracker, frame)
+            return {}
+        object_id = given[0].id
         masks = self._proposals.propose(self._tracker, [data.to_prompt() for data in given], frame)
         return {
             "rle": encode_rle(masks.mask(object_id)), "height": masks.height, "width": masks.width,

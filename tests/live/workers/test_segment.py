@@ -80,8 +80,10 @@ def test_a_preview_is_the_mask_that_the_prompt_gives_and_changes_nothing(
     found = one._preview(frame(seq), clicked)
     once = 2 if what == "a small mask" else 1  # a picture is encoded once; a small mask takes a whole step
     assert one._preview(frame(seq), clicked) == found and len(encoded) == once
-    worker(tracker)._preview(frame(seq), clicked)
-    assert len(encoded) == once + 1
+    other = worker(tracker)
+    assert other._preview(frame(seq), ()) == {} and len(encoded) == once + 1  # it is held: the click will come
+    other._preview(frame(seq), clicked)
+    assert len(encoded) == 2 * once
     then.give(prompt)
     masks = then.step(frame(seq))
     np.testing.assert_array_equal(decode_rle(found["rle"], H, W), masks.mask(object_id))
