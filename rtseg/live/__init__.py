@@ -37,7 +37,6 @@ def run_live(
     ready: Callable[[Feed, str], None] = lambda feed, endpoint: None,
     worker: Sequence[str] | None = None,
     console: int | None = None,
-    listening: Callable[[str], None] = lambda address: None,
 ) -> dict[str, Any]:
     """Play a stream profile to its end, or for some seconds.
 
@@ -48,7 +47,6 @@ def run_live(
         worker: the command that starts a worker; None: this Python's `-m rtseg.live`.
         console: the port of the loopback address on which a console is started beside the feed; None starts none. A
             profile without a control socket then gets one on the loopback address.
-        listening: called with the address of the console's page, when it answers.
 
     Returns:
         The report: what happened to every frame, and how long each stage took.
@@ -69,5 +67,5 @@ def run_live(
         return feed.run(seconds)
     from .console_process import ConsoleProcess
 
-    with ConsoleProcess(feed.state, console, listening):
+    with ConsoleProcess(feed.state, console):
         return feed.run(seconds)

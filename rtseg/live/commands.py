@@ -24,10 +24,10 @@ def _live(args: argparse.Namespace) -> Result:
     log_to_stderr()
     if args.console is None:
         return run_live(profile, args.seconds)
-    from .console_process import check_console, say_address
+    from .console_process import check_console
 
     check_console(profile)
-    return run_live(profile, args.seconds, console=args.console, listening=say_address)
+    return run_live(profile, args.seconds, console=args.console)
 
 
 def _top(args: argparse.Namespace) -> Result:

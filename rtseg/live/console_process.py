@@ -1,6 +1,6 @@
 """The console beside a feed: a process of its own, whose death does not touch the feed. It is started again.
 
-It is `rtseg console`, a subscriber and a control client of the feed like any other.
+It is `rtseg console`, a subscriber and a control client of the feed like any other; it says the address of its page.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from ..base.errors import ConfigError, OutputError
+from ..base.types import now_ns
 from .profile import StreamProfile
 from .state import FeedState
 from .worker_limits import back_off_s
@@ -54,11 +55,9 @@ def check_console(profile: StreamProfile) -> None:
 class ConsoleProcess:
     """Starts the console once the feed is published, and again when it dies; a context manager."""
 
-    def __init__(
-        self, state: FeedState, port: int, listening: Callable[[str], None], command: Sequence[str] = COMMAND
-    ) -> None:
-        """`listening` is called with the page's address, once. `command` starts the process."""
-        self._state, self._port, self._listening, self._command = state, port, listening, tuple(command)
+    def __init__(self, state: FeedState, port: int, command: Sequence[str] = COMMAND) -> None:
+        """`command` starts the process."""
+        self._state, self._port, self._command = state, port, tuple(command)
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self.starts = 0
@@ -102,20 +101,20 @@ class ConsoleProcess:
             words += ["--keys", str(_key(state.profile.keys))]
         try:
             self._process = subprocess.Popen(
-                [*self._command, str(os.getpid()), *words], stdin=subprocess.DEVNULL, process_group=0
-            )  # not in our process group: Ctrl-C is for the feed, which ends it
+                [*self._command, str(os.getpid()), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # ours is for the report of the feed
+                process_group=0,  # not in our group: Ctrl-C is for the feed, which ends it
+            )
         except OSError as e:
             log.warning("console: cannot be started (%s)", e.strerror or e)
             return 0.0
         self.starts += 1
-        waited_s, announced = 0.0, self.starts > 1
+        start_ns = now_ns()
         while self._process.poll() is None and not self._over.wait(_POLL_S):
-            waited_s += _POLL_S
-            if not announced and _answers(self._port):
-                announced = True
-                self._listening(f"http://127.0.0.1:{self._port}")
+            pass
         self._end(self._process)
-        return waited_s
+        return (now_ns() - start_ns) / 1e9
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
@@ -124,11 +123,6 @@ class ConsoleProcess:
                 process.send_signal(number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_END_S)
-
-
-def say_address(address: str) -> None:
-    """Tell the person who started the feed where its page is, on standard error."""
-    print(f"open {address}", file=sys.stderr, flush=True)
 
 
 def free_port(wanted: int = 8080) -> int:
@@ -140,12 +134,6 @@ def free_port(wanted: int = 8080) -> int:
                 probe.bind(("127.0.0.1", port))
                 return int(probe.getsockname()[1])
     raise OutputError("no port of 127.0.0.1 is free; expected one for the console")
-
-
-def _answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=_POLL_S):
-        return True
-    return False
 
 
 def _key(keys: Path) -> Path:

@@ -25,7 +25,7 @@ from ..grab import open_source
 from ..publish import Message, Mp4Writer, Subscriber
 from ..synthetic import HELD_OUT_SEED, EndoscopeSource
 from . import Feed, run_live
-from .console_process import free_port, is_installed, say_address
+from .console_process import free_port, is_installed
 from .object_looks import Preset
 from .profile import Publish, StreamProfile
 
@@ -126,7 +126,7 @@ def demo(out: str | Path = "out/demo", seconds: float = SECONDS, stay: bool = Fa
     ends = None if stay or seconds >= SECONDS else seconds
     profile = replace(_profile(source), source=ENDLESS) if stay else _profile(source)
     try:
-        report = run_live(profile, ends, ready=ready, console=_console_port(), listening=say_address)
+        report = run_live(profile, ends, ready=ready, console=_console_port())
     finally:
         for viewer in viewers:
             viewer.finish()

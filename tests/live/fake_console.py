@@ -19,6 +19,7 @@ def main(feed: str, *words: str) -> None:
     end_with_parent(int(feed), signal.SIGTERM)
     with Path(os.environ["FAKE_CONSOLE"]).open("a") as file:
         file.write(json.dumps({"pid": os.getpid(), "words": words}) + "\n")
+    print("this would spoil the report of the feed")
     if "FAKE_CONSOLE_CODE" in os.environ:
         sys.exit(int(os.environ["FAKE_CONSOLE_CODE"]))
     port = int(words[words.index("--bind") + 1].rpartition(":")[2])

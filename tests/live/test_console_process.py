@@ -48,23 +48,23 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_console_that_dies_is_started_again_and_the_feed_does_not_notice(
-    path: Path, profile: StreamProfile, faults: Callable[..., None], running: Callable[[StreamProfile], Running]
-) -> None:
+    path: Path, profile: StreamProfile, faults: Callable[..., None], running: Callable[[StreamProfile], Running],
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     run = running(replace(profile, source=SOURCE.format(60), control="tcp://127.0.0.1:*"))
-    addresses: list[str] = []
     port = free_port(8390)
-    with ConsoleProcess(run.state, port, addresses.append, COMMAND) as console:
-        run.until(lambda: addresses)
+    with ConsoleProcess(run.state, port, COMMAND) as console:
+        run.until(lambda: started(path))
         for starts in (1, 2):
             pid = started(path)[-1]["pid"]
             os.kill(pid, signal.SIGKILL)
             run.until(lambda n=starts: len(started(path)) > n)
         run.until(lambda: console.pid is not None)
         last = started(path)[-1]
-        assert console.starts == 3 and alive(last["pid"]) and addresses == [f"http://127.0.0.1:{port}"]
+        assert console.starts == 3 and alive(last["pid"])
         where = [run.state.endpoint, "--control", run.state.control, "--bind", f"127.0.0.1:{port}"]
         assert all(one["words"] == where for one in started(path))
-    assert not alive(last["pid"])
+    assert not alive(last["pid"]) and capfd.readouterr().out == ""
     assert all(worker.restarts == 0 for worker in run.state.workers.values())
     assert run.state.phase == "running" and accounted(run.finish())
 
@@ -73,14 +73,14 @@ def test_a_console_that_can_never_work_is_not_started_again(path: Path, monkeypa
     state: Any = SimpleNamespace(endpoint="", control="tcp://127.0.0.1:2", profile=StreamProfile("x"))
     monkeypatch.setattr(console_process, "back_off_s", lambda *_: 0.0)
     monkeypatch.setenv("FAKE_CONSOLE_CODE", "2")
-    with ConsoleProcess(state, 8391, lambda _: None, COMMAND) as console:
+    with ConsoleProcess(state, 8391, COMMAND) as console:
         assert started(path) == []  # nothing is published yet
         state.endpoint = "tcp://127.0.0.1:1"
         until(lambda: not console._thread.is_alive())
         assert len(started(path)) == 1
     path.unlink()
     monkeypatch.setenv("FAKE_CONSOLE_CODE", "1")  # the negative control: this may pass
-    with ConsoleProcess(state, 8391, lambda _: None, COMMAND) as console:
+    with ConsoleProcess(state, 8391, COMMAND) as console:
         until(lambda: len(started(path)) > 2)
 
 
@@ -89,7 +89,7 @@ def test_a_console_ends_with_a_feed_that_is_killed(path: Path) -> None:
         "import os, sys, time; from types import SimpleNamespace as S; from pathlib import Path\n"
         "from rtseg.live.console_process import ConsoleProcess; from rtseg.live.profile import StreamProfile\n"
         "state = S(endpoint='tcp://127.0.0.1:1', control='tcp://127.0.0.1:2', profile=StreamProfile('x'))\n"
-        f"ConsoleProcess(state, {free_port(8392)}, lambda _: None, {COMMAND!r}).__enter__(); time.sleep(600)"
+        f"ConsoleProcess(state, {free_port(8392)}, {COMMAND!r}).__enter__(); time.sleep(600)"
     )
     feed = subprocess.Popen([sys.executable, "-c", code])
     try:
