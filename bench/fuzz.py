@@ -22,7 +22,7 @@ import zmq
 
 from rtseg.base.errors import OutputError
 from rtseg.base.types import Frame, Prompt, now_ns
-from rtseg.live.control import Add, Client, Correct, Get, Rename, Set, Status
+from rtseg.live.control import Add, Client, Correct, Get, Hold, Look, Memory, Preview, Rename, Set, Status
 from rtseg.live.control.messages import pack_request
 from rtseg.publish.keys import present
 from rtseg.publish.overlay import draw_overlay
@@ -84,8 +84,9 @@ def _requests() -> list[bytes]:
     wanted = (
         Add(Prompt(250, ((10.0, 12.5, 1), (3.0, 4.0, 0)), (1.0, 2.0, 30.0, 40.0), label="noise"), 7),
         Correct(Prompt(250, mask=mask_hw)), Rename(250, "noise"), Set(0.5, 100.0), Get(), Status(),
+        Preview(Prompt(250, box=(1.0, 2.0, 30.0, 40.0)), 7, "a session"), Look(250, (1, 2, 3), True), Hold(7), Memory(),
     )  # fmt: skip
-    return [pack_request(number, request) for number, request in enumerate(wanted)]
+    return [pack_request(number, request, "who" if number % 2 else None) for number, request in enumerate(wanted)]
 
 
 def _noise(rng: random.Random, valid: list[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@
 A feed with the default network plays a 720p clip. In turn it is left alone for some seconds, and asked for previews on
 the frame that is shown, for a new object and for a correction. Compared are the time to an answer with the time of a
 step of the network, and, with previews and without, the delay of the original picture and the rate of the masks.
+Before that the network is timed alone.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import argparse
 import json
 import tempfile
 import time
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.room import Display, Room, Seen, clip
+from bench.room import BOX, ROOT, Display, Room, Seen, clip
 from rtseg.base.types import now_ns
 
 START_S = 20.0  # of the clip, until the feed runs and has full banks
@@ -68,6 +70,27 @@ def figures(
     return rounded | {"ok": bool(p95[0] <= MOST_MS) and rates[1] >= 0.98 * rates[0]}
 
 
+def network(source: Path, frames: int = 30) -> dict[str, float]:
+    """In this process alone, in turn on each frame: a step, the first preview on it, and another one; ms p50."""
+    from rtseg import Prompt, Tracker, open_engine, open_source
+    from rtseg.track import Proposals
+
+    tracker, proposals = Tracker(open_engine(ROOT / "engines" / "nano-cpu.toml")), Proposals()
+    tracker.give(Prompt(1, box=BOX))
+    rows: list[list[float]] = []
+    for frame in islice(open_source(source), 10 + frames):
+        at_ns = [now_ns()]
+        tracker.step(frame)
+        at_ns.append(now_ns())
+        for x in (400.0, 420.0):
+            proposals.propose(tracker, [Prompt(1 + frame.seq % 2, points=[(x, 300.0, 1)])], frame)
+            at_ns.append(now_ns())
+        rows.append([(b - a) / 1e6 for a, b in pairwise(at_ns)])
+    step, first, again = (float(ms) for ms in np.median(rows[10:], axis=0))
+    found = {"step ms p50": step, "first / step": first / step, "again / step": again / step}
+    return {name: round(value, 3) for name, value in found.items()}
+
+
 def measure(source: Path, folder: Path, rounds: int, seconds: float, pause_s: float) -> dict[str, Any]:
     """Play the clip and measure."""
     took_ms: list[tuple[float, float]] = []
@@ -99,7 +122,8 @@ def main() -> None:
         source = args.clip or Path(folder) / "clip.mp4"
         if args.clip is None:
             clip(source, START_S + 2 * args.rounds * args.seconds)
-        print(json.dumps(measure(source, Path(folder), args.rounds, args.seconds, args.pause), indent=1))
+        alone = {"the network alone": network(source)}
+        print(json.dumps(alone | measure(source, Path(folder), args.rounds, args.seconds, args.pause), indent=1))
 
 
 if __name__ == "__main__":
