@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from ..base.errors import SourceError
 from ..base.rle import decode_rle
@@ -14,7 +14,7 @@ from ..grab.random_access import Frames
 from ..track import Tracker
 from .recording_masks import stored_masks
 from .recording_network import Network
-from .recording_plan import Journey, passed, primers, task
+from .recording_plan import Journey, Task, passed, primers, task
 from .recording_state import State, Tracked, prompt_of
 from .recording_store import CUT, Row, Store, StoredMask
 
@@ -105,7 +105,7 @@ class Pass:
             if not tracker.ids or all(tasks[key] == "hold" for key in self._active):
                 return  # nothing here is in doubt
             masks = tracker.step(frame)
-        self._write(masks, [each for key, each in self._active.items() if tasks[key] == "track"])
+        self._write(masks, tasks, stored)
         self._latest = frame
 
     def _taking_part(self, state: State) -> list[Tracked]:
@@ -141,14 +141,17 @@ class Pass:
         if prompt is not None:
             tracker.give(_named(prompt, each.label))
 
-    def _write(self, masks: Masks, objects: list[Tracked]) -> None:
-        there = [each for each in objects if each.id in masks.ids]
+    def _write(self, masks: Masks, tasks: Mapping[int, Task], stored: Mapping[int, StoredMask]) -> None:
+        """Note the masks of tracked objects. A prompted mask that comes out again learns what it wins of others."""
+        there = [each for each in self._active.values() if each.id in masks.ids]
         found = stored_masks(masks, [each.id for each in there])
         for each in there:
-            mask = found[each.id]
+            mask, before = found[each.id], stored.get(each.key)
+            again = tasks[each.key] == "start" and before is not None and before.rle == mask.rle
             if self.journey.direction == "backward" and mask.flags & CUT:  # it is a cut only in the other direction
-                mask = StoredMask(mask.rle, mask.wins, mask.score, mask.iou, mask.area, mask.flags & ~CUT)
-            self._rows.append((masks.seq, each.key, mask))
+                mask = replace(mask, flags=mask.flags & ~CUT)
+            if tasks[each.key] == "track" or again:
+                self._rows.append((masks.seq, each.key, mask))
 
     def _save(self, at: int) -> None:
         """Put what was tracked on the disk, with how far each object has come, in one step."""
