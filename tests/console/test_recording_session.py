@@ -1,4 +1,4 @@
-"""A session with a recording: nothing that a person said is overwritten or lost, and the export is that of `segment`."""
+"""A session with a recording: what a person said is neither overwritten nor lost; the export is that of `segment`."""
 
 from __future__ import annotations
 
