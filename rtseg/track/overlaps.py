@@ -61,11 +61,20 @@ class Overlaps:
         return Overlaps(masks, allowed, sure=frozenset(masks.keys() & (self.sure | new))), absent
 
     def _absent_row(self, ids: Sequence[int], a: int, b: int, answer: Answer) -> int:
-        """Which of two rows is absent: that whose mask before covers less of what both cover; else the less certain."""
+        """Which of two rows is absent, by what they both cover.
+
+        Right is the object whose mask was there before, over half of it; of two such, the one that was never out of
+        sight, for the other may have jumped there; else the one that covered more of it; else the more certain one.
+        """
         both_hw = (answer.logits_bhw[a] > 0) & (answer.logits_bhw[b] > 0)
-        covered = [np.count_nonzero(self.masks[ids[row]] & both_hw) if ids[row] in self.masks else 0 for row in (a, b)]
-        certain = [float(answer.scores_b[row] * answer.ious_b[row]) for row in (a, b)]
-        return b if (covered[0], certain[0]) >= (covered[1], certain[1]) else a
+        area = int(np.count_nonzero(both_hw))
+
+        def claim(row: int) -> tuple[bool, bool, int, float]:
+            before_hw = self.masks.get(ids[row])
+            covered = 0 if before_hw is None else int(np.count_nonzero(before_hw & both_hw))
+            return 2 * covered > area, ids[row] in self.sure, covered, float(answer.scores_b[row] * answer.ious_b[row])
+
+        return b if claim(a) >= claim(b) else a
 
     def with_objects(self, other: Overlaps, ids: Collection[int]) -> Overlaps:
         """These, with objects from another tracker."""

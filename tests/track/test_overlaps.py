@@ -90,3 +90,11 @@ def test_adopted_objects_count_as_prompted(prompted: set[int]) -> None:
     overlaps, _ = Overlaps().settle((1,), {1}, answer(LEFT))
     _, absent = overlaps.with_objects(fork, (2,)).settle((1, 2), prompted, answer(LEFT, LEFT))
     assert absent == set()
+
+
+def test_a_small_prompt_is_right_before_an_object_that_jumped_there_first() -> None:
+    """The mask that was given is less than half of the jumped one, so nothing is settled on that frame."""
+    small = (slice(2, 10), slice(9, 13))
+    tall = (slice(0, 16), slice(9, 15))
+    away, back = (set[int](), answer(HIDDEN, HIDDEN)), ({2}, answer(tall, small))
+    assert settled(({1}, answer(LEFT, HIDDEN)), away, back, (set(), answer(RIGHT, RIGHT)))[-2:] == [set(), {1}]
