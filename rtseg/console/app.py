@@ -104,7 +104,7 @@ class _Api:
         answer = await self._hub.orders.do(feed, order, identity, _address(request))
         if not answer.ok or not isinstance(answer.result, dict):
             raise OutputError(str(answer.error))
-        return await picture_of(answer.result, feed.stream or feed.name, kind, with_masks)
+        return await picture_of(answer.result, feed.stream or feed.name, kind, with_masks, _looks(feed))
 
     async def orders(self, request: Request) -> Response:
         identity, feed = self._identity(request), self._feed(request)
@@ -153,6 +153,11 @@ async def _docs(_: Request) -> Response:
 
 def _state(feed: Feed) -> dict[str, Any]:
     return {"state": feed.status.get("state"), "objects": feed.status.get("objects", [])}
+
+
+def _looks(feed: Feed) -> dict[int, dict[str, Any]]:
+    """How people chose that objects are drawn: `color` and `hidden` by id."""
+    return {thing["id"]: thing for thing in feed.status.get("objects") or () if isinstance(thing.get("id"), int)}
 
 
 def _plain(message: Struct) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -20,7 +21,9 @@ from ..publish.overlay import draw_masks
 Found = list[tuple[BoolMask, ObjectSummary]]
 
 
-async def picture_of(snapshot: dict[str, Any], stream: str, kind: str, with_masks: bool) -> Response:
+async def picture_of(
+    snapshot: dict[str, Any], stream: str, kind: str, with_masks: bool, looks: Mapping[int, Mapping[str, Any]]
+) -> Response:
     """The answer to a download.
 
     Arguments:
@@ -28,6 +31,7 @@ async def picture_of(snapshot: dict[str, Any], stream: str, kind: str, with_mask
         stream: names the file.
         kind: "png" or "coco".
         with_masks: whether masks are drawn on the PNG.
+        looks: by the id of an object, its `color`, and whether it is `hidden` on the PNG.
 
     Raises:
         OutputError: the snapshot is broken.
@@ -38,13 +42,14 @@ async def picture_of(snapshot: dict[str, Any], stream: str, kind: str, with_mask
         return JSONResponse(document, headers=_attached(f"{name}.json"))
     png = _bytes(snapshot["png"])
     if with_masks and snapshot["objects"]:
-        png = await asyncio.to_thread(_drawn, png, _objects(snapshot))
+        shown = [one for one in _objects(snapshot, looks) if not looks.get(one[1].id, {}).get("hidden")]
+        png = await asyncio.to_thread(_drawn, png, shown)
     return Response(png, media_type="image/png", headers=_attached(f"{name}.png"))
 
 
 def coco(snapshot: dict[str, Any], file_name: str) -> dict[str, Any]:
     """The masks of a snapshot as one COCO document, of one image."""
-    objects = _objects(snapshot)
+    objects = _objects(snapshot, {})
     images = [
         {
             "id": snapshot["seq"],
@@ -76,14 +81,14 @@ def coco(snapshot: dict[str, Any], file_name: str) -> dict[str, Any]:
             "categories": categories}  # fmt: skip
 
 
-def _objects(snapshot: dict[str, Any]) -> Found:
+def _objects(snapshot: dict[str, Any], looks: Mapping[int, Mapping[str, Any]]) -> Found:
     found: Found = []
     for thing in snapshot["objects"]:
         mask_hw = decode_rle(_bytes(thing["rle"]), thing["height"], thing["width"])
         x, y, width, height = cv2.boundingRect(mask_hw.view(np.uint8))
         box = (x, y, x + width, y + height)
         label = str(thing.get("label") or "")
-        red, green, blue = thing.get("color") or color_of(thing["id"])
+        red, green, blue = looks.get(thing["id"], {}).get("color") or color_of(thing["id"])
         found.append((mask_hw, ObjectSummary(thing["id"], label, 1.0, int(mask_hw.sum()), box, (red, green, blue))))
     return found
 

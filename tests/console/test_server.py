@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 
@@ -10,9 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-from rtseg.base.rle import decode_rle
+from rtseg.base.rle import decode_rle, encode_rle
 from rtseg.console.encoder import divisor_for
 from rtseg.console.feed_link import _new_lines, control_of
+from rtseg.console.still import coco, picture_of
 
 from .publishing import SIZE, console, plain_feed
 
@@ -139,6 +141,27 @@ def test_an_order_by_http_and_its_answers(feed, server):
     assert httpx.get(f"{server.address}/api/feeds/other").status_code == 404
     assert httpx.get(url).json()["status"]["objects"] == [{"id": 1, "label": "hook"}]
     assert httpx.get(f"{server.address}/api/feeds").json()["feeds"][0]["state"] == "running"
+
+
+def test_a_still_has_the_masks_of_objects_that_are_shown_in_their_colors():
+    image_hwc = np.zeros((24, 32, 3), np.uint8)
+    mask_hw = np.zeros((24, 32), bool)
+    mask_hw[4:20, 4:20] = True
+    png = cv2.imencode(".png", image_hwc)[1].tobytes()
+    thing = {"id": 1, "label": "hook", "height": 24, "width": 32, "rle": encode_rle(mask_hw)}
+    snapshot = {"png": png, "seq": 3, "session": "s", "mask_seq": 2, "width": 32, "height": 24, "objects": [thing]}
+
+    def drawn(**look):
+        found = asyncio.run(picture_of(snapshot, "room/1", "png", True, {1: look}))
+        assert "room-1-000003.png" in found.headers["content-disposition"]
+        return cv2.imdecode(np.frombuffer(found.body, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+    assert not drawn(hidden=True).any()
+    red_hwc = drawn(color=[255, 0, 0])
+    assert red_hwc[12, 12, 0] > 50 and not red_hwc[12, 12, 1:].any() and not red_hwc[22, 30].any()
+    document = coco(snapshot, "x.png")
+    counts = document["annotations"][0]["segmentation"]["counts"]
+    assert (decode_rle(counts.encode(), 24, 32) == mask_hw).all() and document["categories"][0]["name"] == "hook"
 
 
 def test_the_openapi_document_names_every_route(server):
