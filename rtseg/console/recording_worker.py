@@ -132,4 +132,4 @@ class Tracking:
             finally:
                 for line in running.warnings[:MOST_WARNINGS]:
                     self.say("warning", line, who)
-                self.say("order", f"tracked {way}: {running.done} of {running.of} frames from {journey.first}", who)
+                self.say("recording", f"tracked {way}: {running.done} of {running.of} frames from {journey.first}", who)
