@@ -115,7 +115,7 @@ class RecordingFeed(Feed):
         ]
         engine = network.engine.description if network.is_ready else "opening"
         return {
-            "state": "failed" if network.error else "running" if player.playing else "paused",
+            "state": "failed" if network.error else "running",
             "source": frames.uri, "session": frames.session, "seq": player.position, "width": frames.width,
             "height": frames.height, "engine": engine, "faults": {"engine": network.error} if network.error else {},
             "objects": objects, "recording": {**session.status(), "position": player.position,
