@@ -32,8 +32,15 @@ def _feeds(args: argparse.Namespace) -> list[Any]:
     from .feed_link import Address, FeedLink, control_of
 
     sources, control = args.sources, args.control
+    if len(sources) == 1 and "://" not in sources[0]:
+        from ..engine.recipe import load_recipe
+        from .recording_feed import RecordingFeed
+
+        return [RecordingFeed(sources[0], load_recipe(args.engine), args.session)]
+    if args.session or args.engine:
+        raise ConfigError("--session and --engine are for a recording; a feed's profile names its own engine")
     if not all(source.startswith(_SOCKETS) for source in sources):
-        raise ConfigError(f"{sources[0]!r:.80}: expected addresses of feeds like tcp://127.0.0.1:5555")
+        raise ConfigError(f"{sources[0]!r:.80}: expected one recording, or addresses like tcp://127.0.0.1:5555")
     if control and len(control) != len(sources):
         raise ConfigError(f"{len(control)} --control for {len(sources)} feeds; expected one for each, in their order")
     if len(set(sources)) < len(sources):
@@ -56,7 +63,9 @@ CONSOLE = Verb(
     example="rtseg console tcp://127.0.0.1:5555",
     run=_console,
     options=(
-        option("sources", nargs="+", metavar="tcp://HOST:PORT", help="where feeds are published"),
+        option("sources", nargs="+", metavar="SOURCE", help="addresses of feeds, or one recording"),
+        option("--engine", type=path, metavar="RECIPE.toml", help="of a recording; without it, nano on the CPU"),
+        option("--session", type=path, metavar="FOLDER", help="of a recording (default: NAME.rtseg beside it)"),
         option(
             "--control",
             action="append",

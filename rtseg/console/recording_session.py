@@ -250,7 +250,7 @@ class Session:
 
             def work() -> None:
                 frames = export(self.frames, state, self.store, self.network.engine, out, self.worker.progress)
-                self.say("order", f"exported {frames} frames to {out}", who)
+                self.say("recording", f"exported {frames} frames to {out}", who)
 
             self.worker.begin("export", work)
         return {"out": str(out)}

@@ -30,7 +30,7 @@ def spans(kinds: Int8) -> list[tuple[int, int, str]]:
     """The stretches of one kind: first frame, last frame, kind."""
     edges = np.flatnonzero(np.diff(kinds, prepend=NOTHING, append=NOTHING))
     starts = edges[edges < len(kinds)]
-    ends = np.append(starts[1:], len(kinds)) - 1
+    ends = np.append(starts, len(kinds))[1:] - 1
     return [
         (int(first), int(last), str(KINDS[kinds[first]]))
         for first, last in zip(starts, ends, strict=True)

@@ -23,7 +23,7 @@ MOST_UNSAVED = 64  # masks that are not on the disk yet
 
 
 @dataclass(slots=True)
-class Kept:
+class Halted:
     """A tracker where a pass was stopped: the next pass goes on with it, if nothing has changed since."""
 
     tracker: Tracker
@@ -43,7 +43,7 @@ class Pass:
     store: Store
     on_saved: Callable[[Frame | None], None]
     on_step: Callable[[int, int], None] = lambda done, of: None
-    kept: Kept | None = None
+    kept: Halted | None = None
     done: int = 0
     warnings: list[str] = field(default_factory=list)
     _rows: list[Row] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Pass:
         """How many frames the pass has, at most."""
         return len(self.journey.frames)
 
-    def run(self, stop: threading.Event) -> Kept | None:
+    def run(self, stop: threading.Event) -> Halted | None:
         """Go, until `stop` is set. Returns the tracker where it was stopped; None if it reached its end.
 
         Raises what the engine does. What was tracked until then is kept.
@@ -78,7 +78,7 @@ class Pass:
             self._save(at)
         if not stop.is_set() or not self._active:
             return None
-        return Kept(tracker, at, frozenset(self._active), self.journey, self.store.head)
+        return Halted(tracker, at, frozenset(self._active), self.journey, self.store.head)
 
     def _begin(self) -> tuple[Tracker, State]:
         state, kept = self.store.state, self.kept

@@ -15,7 +15,7 @@ from .recording_network import Network
 from .recording_plan import plan
 from .recording_state import Direction
 from .recording_store import Store
-from .recording_tracking import Kept, Pass
+from .recording_tracking import Halted, Pass
 
 Way = Literal["forward", "backward", "both"]
 MOST_WARNINGS = 3  # frames that cannot be read, of a pass, that are told
@@ -93,7 +93,7 @@ class Tracking:
     worker: Worker
     on_saved: Callable[[Frame | None], None]
     say: Callable[[str, str, str], None]
-    kept: Kept | None = None
+    kept: Halted | None = None
 
     def begin(self, way: Way, to: int | None, who: str) -> dict[str, Any]:
         """Begin in the worker; see `Session.track`."""
@@ -132,4 +132,4 @@ class Tracking:
             finally:
                 for line in running.warnings[:MOST_WARNINGS]:
                     self.say("warning", line, who)
-                self.say("order", f"tracked {way}: {running.done} of {running.of} frames from {journey.first}", who)
+                self.say("recording", f"tracked {way}: {running.done} of {running.of} frames from {journey.first}", who)

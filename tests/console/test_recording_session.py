@@ -108,6 +108,7 @@ def test_the_export_is_what_segment_writes(tmp_path: Path, clip: Path, recipe: R
 
 
 def test_a_pass_goes_both_ways_from_a_prompted_frame(session: Session) -> None:
+    assert (session.status()["objects"], session.status()["tracked"]) == ([], [])
     session.prompt(POINT, 8)
     done(session, "forward", 12)
     assert spans(session)[0] == (8, 8, "prompt")
