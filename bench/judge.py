@@ -1,7 +1,7 @@
 """A network before its judges: every held-out group, from a mask, a box and a point; what is asked; its model card.
 
-    python -m bench.judge engines/training/nano.toml --data DATA --engine engines/nano-cpu.toml --out out/judge/nano \\
-        --log out/nano --card rtseg/sam2/shipped/nano.md
+    python -m bench.judge engines/training/nano-second.toml --data DATA --engine engines/nano-cpu.toml \\
+        --out out/judge/nano --log out/nano-second --card rtseg/sam2/shipped/nano.md
 
 Groups are what the training's file keeps for validation, and synthetic scenes of held-out seeds. Of stills, each
 picture stands alone and is prompted with a box and a point; F is at the pictures' own resolution. The engine is any
