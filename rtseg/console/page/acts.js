@@ -45,8 +45,9 @@ function toolBar(app, acts) {
     less: button("Tint −", run("less")), more: button("Tint +", run("more")), png: button("Save PNG", run("png")),
     coco: button("Save COCO", run("coco")), full: button("Full screen", run("full")), help: button("Help", run("help")),
   };
-  const { help, ...others } = tools;
-  get("tools", HTMLElement).append(...Object.values(others));
+  const { help, hold, brush, undo, redo, layout, full, png, ...others } = tools;
+  get("tools", HTMLElement).append(hold, brush, undo, redo, layout, full, png);
+  get("more", HTMLElement).append(...Object.values(others));
   get("screen", HTMLElement).append(help);
   const update = () => {
     const feed = app.feed;

@@ -10,15 +10,14 @@ import { Link } from "./link.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
 import { PointingBar } from "./pointing_bar.js";
+import { bindTabs, markTab } from "./tabs.js";
 import { Timeline } from "./timeline.js";
 import { View } from "./view.js";
 
-/** @typedef {"objects" | "insight" | "events"} Tab */
+/** @typedef {import("./tabs.js").Tab} Tab */
 
 const TELL_MS = 250; // figures change so often: a person can read them
 const MESSAGE_MS = 8000;
-/** @type {Tab[]} */
-const TABS = ["objects", "insight", "events"];
 
 export class App {
   /** @param {string} token */
@@ -64,7 +63,7 @@ export class App {
       binary: (header, payload) => this.#gotBinary(header, payload),
       changed: () => this.#connection(),
     });
-    this.#tabs();
+    bindTabs((tab) => this.show(tab));
     this.#access();
     this.#connection();
     setInterval(() => this.tell(), TELL_MS);
@@ -245,29 +244,10 @@ export class App {
     this.panel.select(null);
   }
 
-  #tabs() {
-    for (const tab of TABS) {
-      const button = get(`tab-${tab}`, HTMLButtonElement);
-      button.addEventListener("click", () => this.show(tab));
-      button.addEventListener("keydown", ({ key }) => {
-        const by = key === "ArrowRight" ? 1 : key === "ArrowLeft" ? -1 : 0;
-        if (!by) return;
-        const next = TABS[(TABS.indexOf(tab) + by + TABS.length) % TABS.length];
-        this.show(next);
-        get(`tab-${next}`, HTMLButtonElement).focus();
-      });
-    }
-  }
-
   /** @param {Tab} tab */
   show(tab) {
     this.tab = tab;
-    for (const name of TABS) {
-      const button = get(`tab-${name}`, HTMLButtonElement);
-      button.setAttribute("aria-selected", String(name === tab));
-      button.tabIndex = name === tab ? 0 : -1;
-      get(`panel-${name}`, HTMLElement).hidden = name !== tab;
-    }
+    markTab(tab);
     for (const { feed } of this.views.values()) feed.thumbnails.wanted = tab === "insight" && feed === this.feed;
     if (tab === "events" && this.feed) tellEvents(this.feed, get("events", HTMLOListElement));
     this.tell();

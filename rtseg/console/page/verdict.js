@@ -45,7 +45,7 @@ export function verdict(facts) {
  * @returns {Verdict | null}
  */
 function connection(f) {
-  if (f.refused) return say("Refused", "bad", "octagon", f.connectionWhy, true);
+  if (f.refused) return say("Refused", "bad", "octagon", f.connectionWhy || "The console refused this page", true);
   if (!f.connected) {
     const age = f.pictureMs === null ? "" : `; this picture is ${seconds(f.pictureMs)} old`;
     return say("Connection lost", "bad", "cross", `Trying again${age}`, true);

@@ -147,13 +147,14 @@ export class View {
     this.stage.classList.toggle("old", old);
     const age = this.feed.pictureMs;
     say(this.age, !old ? "" : age === null ? "No picture yet" : `Old picture: ${ago(age)}`);
-    this.#tellFigures();
+    this.#tellFigures(verdict.old);
     if (this.feed.shown().state !== this.drawnState) this.drawMasks();
   }
 
-  #tellFigures() {
-    const { status, delayMs } = this.feed;
-    const mask = this.feed.shown().ageMs;
+  /** @param {boolean} old what is not true any more is not said */
+  #tellFigures(old) {
+    const { status, delayMs } = old ? { status: /** @type {import("./wire.js").FeedStatus} */ ({}), delayMs: null } : this.feed;
+    const mask = old ? null : this.feed.shown().ageMs;
     const dropped = Object.values(status.frames?.dropped ?? {}).reduce((sum, n) => sum + n, 0);
     /** @type {[string, string][]} */
     const figures = this.feed.recording
