@@ -43,7 +43,7 @@ export class Timeline {
       ["▶|", "One frame on", () => this.step(1)], ["◀ Track", "Track backward", () => this.track("backward")],
       ["◀ Track ▶", "Track both ways", () => this.track("both")], ["Track ▶", "Track forward", () => this.track("forward")],
       ["Stop", "Stop what is being done", () => void this.app.order("stop")],
-      ["From", "The stretch begins at this frame", () => this.mark(0)], ["To", "The stretch ends at this frame", () => this.mark(1)],
+      ["From", "From this frame on: where the stretch begins", () => this.mark(0)], ["To", "To this frame: where the stretch ends", () => this.mark(1)],
       ["Lock", "Lock or unlock the stretch of the chosen object", () => this.lock()],
       ["Export", "Export the masks", () => void this.save()],
     ];
@@ -100,7 +100,7 @@ export class Timeline {
 
   /** @param {number} by seconds */
   jump(by) {
-    this.seek(this.position + Math.round(by * (this.app.feed()?.clip?.fps ?? 25)));
+    this.step(Math.round(by * (this.app.feed()?.clip?.fps ?? 25)));
   }
 
   play() {
