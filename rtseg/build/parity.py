@@ -91,10 +91,17 @@ def check_parity(
     }
 
 
+def _tracker(engine: Engine) -> Tracker:
+    """A tracker without rules for cuts and overlaps: they depend on single pixels, and would hide the network."""
+    tracker = Tracker(engine)
+    tracker.cuts = False
+    return tracker
+
+
 def verb_errors(reference: Engine, candidate: Engine, clip: Clip, stop: int, late: int) -> dict[str, VerbErrors]:
     """Each verb's errors on the first `stop` frames of a clip, on `LATE` frames from frame `late` on, and the last."""
     probe = ErrorProbe(reference, candidate)
-    tracker = Tracker(probe)
+    tracker = _tracker(probe)
     frames, end = clip.frames(), max(stop, late + LATE)
     for place, frame in enumerate(chain(islice(frames, end), _last(frames))):
         probe.frame, probe.compares = frame.seq, place < stop or place >= late
@@ -230,7 +237,7 @@ class _Comparison:
 
 def reference_masks(reference: Engine, clip: Clip) -> Iterable[Masks]:
     """The reference's masks on each frame of a clip, as int8: 1 inside, 0 outside."""
-    tracker = Tracker(reference)
+    tracker = _tracker(reference)
     for frame in clip.frames():
         _give_prompts(tracker, clip, frame)
         masks = tracker.step(frame)
@@ -241,7 +248,7 @@ def _compare_masks(
     expected: Iterable[Masks], candidate: Engine, clip: Clip, limits: Limits, progress: Progress
 ) -> _Comparison:
     """Compare the candidate's masks with the reference's. An error of the candidate is a failure on that frame."""
-    found, tracker = _Comparison(limits), Tracker(candidate)
+    found, tracker = _Comparison(limits), _tracker(candidate)
     for frame, masks in zip(clip.frames(), expected, strict=True):
         _give_prompts(tracker, clip, frame)
         try:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..base.errors import ConfigError
-from ..base.types import Frame, Masks, Prompt
 
 if TYPE_CHECKING:
+    from ..base.types import Frame, Masks, Prompt
     from ..engine import Engine
 
 Uri = str | Path

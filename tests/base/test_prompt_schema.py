@@ -21,7 +21,8 @@ from rtseg.base.errors import ConfigError, OutputError, PromptError, RtsegError
 from rtseg.base.prompt_files import as_prompts, load_prompts
 from rtseg.base.types import Masks, Prompt
 from rtseg.live.control import Client, ControlServer
-from rtseg.live.control.messages import Remove, Rename, TakeSnapshot, opened, pack_request, request_of
+from rtseg.live.control.messages import opened, pack_request, request_of
+from rtseg.live.control.verbs import Remove, Rename, TakeSnapshot
 from rtseg.live.profile import load_stream
 
 H, W = 20, 30

@@ -119,7 +119,8 @@ class Console:
     def open(self, token: str | None = None, hello: bool = True, **settings: Any) -> Page:
         """A page that has said hello."""
         url = self.address.replace("http", "ws", 1) + "/ws"
-        page = Page(connect(url, max_size=None, compression=None, **settings))
+        # A page that has not read all that waits for it does not read the server's goodbye either.
+        page = Page(connect(url, max_size=None, compression=None, close_timeout=0.5, **settings))
         if hello:
             page.say(type="hello", **({} if token is None else {"token": token}))
         return page
