@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from rtseg.track import Tracker
+
 
 class Shared:
     """A folder of folders, each made by whoever asks for it first; the others wait for it."""
@@ -26,3 +28,9 @@ class Shared:
                 make(part)
                 part.rename(made)
         return made
+
+
+def plain(tracker: Tracker) -> Tracker:
+    """A tracker without rules for cuts and overlaps: with random weights, any two masks may come to cover one thing."""
+    tracker.cuts = False
+    return tracker

@@ -25,6 +25,7 @@ from rtseg.engine.picture.tensors import to_input
 from rtseg.engine.recipe import MemorySettings, Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import Recall, Sam2, get_preset, load_weights
+from tests.shared import plain
 
 NANO = Path(__file__).parents[2] / "rtseg" / "sam2" / "shipped" / "nano.safetensors"
 LIMITS = {"fp32": 1e-4, "int16": 0.004, "bf16": 0.01, "int8": 0.03}  # of the norm of the answer
@@ -360,7 +361,7 @@ def on_kernels(pair: tuple[str, str], recipe: Recipe | None = None) -> cpu.CpuEn
 
 def follow(engine: Engine, ids: tuple[int, ...] = (1, 2)) -> dict[int, np.ndarray]:
     """Two tools from their true masks; the second joins late, the first is clicked again, and leaves."""
-    tracker, found = rtseg.Tracker(engine), {}
+    tracker, found = plain(rtseg.Tracker(engine)), {}
     for frame in rtseg.open_source(CLIP):
         assert frame.truth_hw is not None
         if frame.seq == 0:

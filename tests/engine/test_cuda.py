@@ -31,6 +31,7 @@ from rtseg.engine.static.graph import Step
 from rtseg.engine.static.memory import PaddedRead
 from rtseg.engine.static.pool import BLANK
 from rtseg.sam2 import Sam2, get_preset, load_weights
+from tests.shared import plain
 
 SIZE = 128
 UNWATCHED = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
@@ -93,7 +94,7 @@ def come_and_go(tracker: Tracker, t: int, frame: rtseg.Frame) -> None:
 
 
 def follow(engine: TorchEngine, frames: list[rtseg.Frame], act: Act, policy: str | None = None) -> Masks:
-    tracker, found = Tracker(engine, policy), {}
+    tracker, found = plain(Tracker(engine, policy)), {}
     for t, frame in enumerate(frames):
         act(tracker, t, frame)
         masks = tracker.step(frame)
@@ -324,7 +325,7 @@ def test_all_is_captured_when_it_is_made_ready(monkeypatch: pytest.MonkeyPatch) 
     beats: list[int] = []
     engine.ready(60, 80, lambda: beats.append(len(made)))
     assert beats == [2, 4, 6, 6] and list(engine._steps.sizes) == [(60, 80)]
-    tracker = Tracker(engine)
+    tracker = plain(Tracker(engine))
     for t in range(8):
         if t < 3:
             tracker.prompt(1 + t, box=(5, 5, 30, 30))
@@ -481,7 +482,7 @@ def test_the_step_can_be_compiled_whole(frames: list[rtseg.Frame], backend: str)
 
 def tracked(engine: CudaEngine, pictures: list[np.ndarray], objects: int) -> np.ndarray:
     """The masks of objects that appear one after another."""
-    tracker, found = Tracker(engine), []
+    tracker, found = plain(Tracker(engine)), []
     for t, picture in enumerate(pictures):
         if t < objects:
             tracker.prompt(1 + t, box=(20, 15, 55 + t, 50))

@@ -27,6 +27,7 @@ from tests.engine.conftest import EDGE, random_network
 from tests.engine.pretend_cuda import pretend_cuda
 from tests.engine.test_cpu import pairs
 from tests.engine.test_trunks import Logits, follow, is_the_references
+from tests.shared import plain
 
 SIZE, SIDE = 128, EDGE.perceiver
 RECIPE = Recipe("edge", image_size=SIZE, precision="fp32", max_objects=3, memory=MemorySettings("efp", spatial=3))
@@ -110,7 +111,7 @@ def test_a_video_on_a_pretended_gpu(precision: str) -> None:
     with pretend_cuda() as gpu:
         recipe = replace(RECIPE, image_size=64, runtime="cuda", precision=precision)
         engine = CudaEngine(Sam2(EDGE, 64), recipe, "", "cuda:0")
-        tracker = rtseg.Tracker(engine)
+        tracker = plain(rtseg.Tracker(engine))
         tracker.prompt(1, points=[(9, 9, 1)])
         for _ in range(12):
             gpu.waits.clear()
@@ -182,7 +183,7 @@ def test_a_scene_is_recognised_by_the_latents_of_windows(reference: TorchEngine)
 
 @pytest.mark.parametrize("policy", ["fifo", "efp-window", "confident", "anchor", "diverse", "distractor"])
 def test_every_policy_tracks(reference: TorchEngine, policy: str) -> None:
-    tracker = rtseg.Tracker(reference, policy)
+    tracker = plain(rtseg.Tracker(reference, policy))
     picture = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
     tracker.prompt(1, points=[(60, 60, 1)])
     masks = [tracker.step(np.roll(picture, 3 * t, axis=1)) for t in range(12)]

@@ -21,6 +21,7 @@ from rtseg.sam2 import Features, Sam2
 from rtseg.sam2.match import Match
 from tests.engine.conftest import LITE_MATCH, random_network
 from tests.engine.test_cpu import pairs
+from tests.shared import plain
 
 SIZE = 128
 RECIPE = Recipe(image_size=SIZE, precision="fp32", max_objects=3)
@@ -46,7 +47,7 @@ def frames() -> list[rtseg.Frame]:
 
 def follow(engine: Engine, ids: tuple[int, int] = (1, 2)) -> Logits:
     """Two tools: the second joins late, the first is corrected, and once more on a frame that has passed."""
-    tracker, found = rtseg.Tracker(engine, policy="fifo"), {}
+    tracker, found = plain(rtseg.Tracker(engine, policy="fifo")), {}
     clip = frames()
     truths = [frame.truth_hw == i for frame in clip for i in ids if frame.truth_hw is not None]
     for t, frame in enumerate(clip):
@@ -232,7 +233,7 @@ def test_a_probe_of_the_verbs_reads_the_cells(matches: bool) -> None:
 
     candidate = CudaEngine(network() if matches else without(network()), RECIPE, "", "cpu")
     probe = ErrorProbe(TorchEngine(network(), RECIPE, "", "cpu"), candidate)
-    tracker = rtseg.Tracker(probe)
+    tracker = plain(rtseg.Tracker(probe))
     for frame in frames()[:3]:
         if not tracker.ids and frame.truth_hw is not None:
             tracker.prompt(1, mask=frame.truth_hw == 1)
@@ -283,7 +284,7 @@ def test_a_video_on_a_pretended_gpu(precision: str) -> None:
     with pretend_cuda() as gpu:
         recipe = Recipe("nano", image_size=64, runtime="cuda", precision=precision, memory=MemorySettings("efp"))
         engine = CudaEngine(Sam2(LITE_MATCH, 64), recipe, "", "cuda:0")
-        tracker = rtseg.Tracker(engine)
+        tracker = plain(rtseg.Tracker(engine))
         tracker.prompt(1, points=[(9, 9, 1)])
         for _ in range(12):
             gpu.waits.clear()

@@ -31,6 +31,7 @@ from rtseg.engine.onnx.ports import VERBS
 from rtseg.engine.policy import POLICIES
 from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.sam2 import Sam2, get_preset, save_weights
+from tests.shared import plain
 
 onnx = pytest.importorskip("onnx", reason="graphs are made with it")
 
@@ -225,7 +226,7 @@ def script(frames: list[Frame], objects: int) -> dict[int, list[Prompt]]:
 
 
 def follow(engine: Any, frames: list[Frame], plan: dict[int, list[Prompt]], policy: str) -> np.ndarray:
-    tracker, seen = Tracker(engine, policy), []
+    tracker, seen = plain(Tracker(engine, policy)), []
     for place, frame in enumerate(frames):
         for prompt in plan.get(place, ()):
             tracker.give(prompt)

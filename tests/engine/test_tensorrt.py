@@ -27,6 +27,7 @@ from rtseg.sam2 import Remembered, Sam2
 from tests.engine import fake_tensorrt as stand_in
 from tests.engine.fake_gpu import FakeGpu
 from tests.engine.hollow import MINI, RECIPE, pretend
+from tests.shared import plain
 
 pytest.importorskip("onnxruntime", reason="plans are run by ONNX Runtime here")
 pytest.importorskip("onnxscript", reason="the exporter needs it")
@@ -85,7 +86,7 @@ def reference() -> Engine:
 
 def follow(engine: Engine, first: int = 1) -> list[rtseg.Masks]:
     """Everything that happens to a tracker: two tools, a correction, a late third, one that leaves."""
-    tracker, answers = rtseg.Tracker(engine), []
+    tracker, answers = plain(rtseg.Tracker(engine)), []
     for t, (image_hwc, truth_hw) in enumerate(FRAMES):
         assert truth_hw is not None
         if t == 0:

@@ -39,6 +39,7 @@ pytest.importorskip("onnxruntime", reason="the stand-in imports it")
 
 from tests.engine import fake_tensorrt  # noqa: E402
 from tests.engine.hollow import MINI, RECIPE, hollow  # noqa: E402
+from tests.shared import plain  # noqa: E402
 
 PICTURE = np.zeros((48, 80, 3), np.uint8)
 
@@ -178,7 +179,7 @@ def test_a_wait_on_entering_is_counted(build: Open, gpu: Pretended, monkeypatch:
 
 def follow(engine: Any, policy: str | None = None, sizes: tuple[tuple[int, int], ...] = ((48, 80),)) -> None:
     """Objects that come, are corrected, and go; each picture is of the next size."""
-    tracker = rtseg.Tracker(engine, policy)
+    tracker = plain(rtseg.Tracker(engine, policy))
     for t in range(11):
         picture_hwc = np.zeros((*sizes[t % len(sizes)], 3), np.uint8)
         mask_hw = np.zeros(picture_hwc.shape[:2], bool)

@@ -24,6 +24,7 @@ from rtseg.sam2 import Preset, Sam2
 from tests.engine.conftest import LITE, LITE_3, REPVIT, random_network
 from tests.engine.pretend_cuda import pretend_cuda
 from tests.engine.test_cpu import LIMITS, error, pairs
+from tests.shared import plain
 
 SIZE = 128
 RECIPE = Recipe(image_size=SIZE, precision="fp32", max_objects=3)
@@ -49,7 +50,7 @@ def follow(engine: Engine, mirrored: bool = False) -> Logits:
 
     Random weights make little of memories: what heads do with them is tested with trained weights, elsewhere.
     """
-    tracker, found = rtseg.Tracker(engine), {}
+    tracker, found = plain(rtseg.Tracker(engine)), {}
     for t, frame in enumerate(frames()):
         assert frame.truth_hw is not None
         if t in (0, 7):
@@ -139,7 +140,7 @@ def test_a_video_on_a_pretended_gpu(precision: str, preset: Preset, monkeypatch:
     with pretend_cuda() as gpu:
         recipe = Recipe("nano", image_size=64, runtime="cuda", precision=precision, memory=MemorySettings("efp"))
         engine = CudaEngine(Sam2(preset, 64), recipe, "", "cuda:0")
-        tracker = rtseg.Tracker(engine)
+        tracker = plain(rtseg.Tracker(engine))
         tracker.prompt(1, points=[(9, 9, 1)])
         for _ in range(12):
             gpu.waits.clear()

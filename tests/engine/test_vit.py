@@ -23,6 +23,7 @@ from rtseg.sam2 import PRESETS, Sam2
 from tests.engine.pretend_cuda import pretend_cuda
 from tests.engine.test_cpu import LIMITS, error, pairs
 from tests.engine.test_trunks import PICTURE, RECIPE, SIZE, Logits, follow, is_the_references, network
+from tests.shared import plain
 
 VIT = replace(  # with a small rest
     PRESETS["efficienttam-tiny"], dim=128, attention_layers=2, attention_ffn=256, decoder_ffn=256, decoder_heads=4
@@ -89,7 +90,7 @@ def test_a_video_on_a_pretended_gpu(precision: str) -> None:
     with pretend_cuda() as gpu:
         recipe = Recipe("nano", image_size=64, runtime="cuda", precision=precision, memory=MemorySettings("efp"))
         engine = CudaEngine(Sam2(VIT, 64), recipe, "", "cuda:0")
-        tracker = rtseg.Tracker(engine)
+        tracker = plain(rtseg.Tracker(engine))
         tracker.prompt(1, points=[(9, 9, 1)])
         for _ in range(12):
             gpu.waits.clear()

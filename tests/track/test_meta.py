@@ -32,6 +32,7 @@ from rtseg.engine.recipe import Recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.sam2 import ABSENT_LOGIT, PRESETS, Preset, Recall, Sam2
 from rtseg.track import Bank, tracker
+from tests.shared import plain
 
 pytest.importorskip("sam2", reason="Meta's sam2 is not installed; the Makefile says how, and `make test` does it")
 
@@ -152,7 +153,7 @@ def their_tracks(model: Any, video: np.ndarray, objects: dict[int, Said]) -> dic
 
 
 def our_tracks(engine: Any, video: np.ndarray, objects: dict[int, Said], policy: str = "fifo") -> dict[int, Track]:
-    tracker = Tracker(engine, policy)
+    tracker = plain(Tracker(engine, policy))
     tracks = {i: Track() for i in objects}
     for t, frame in enumerate(video):
         for i, said in objects.items():

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rtseg import Tracker
 from rtseg.engine import to_input
+from tests.shared import plain
 
 Said = dict[int, dict[str, Any]]  # frame to the keywords of one prompt
 
@@ -74,8 +75,7 @@ def their_frame(model: Any, session: Any, t: int, prompt: dict[str, Any] | None,
 
 
 def our_masks(engine: Any, video: np.ndarray, objects: dict[int, Said]) -> dict[int, dict[int, Tensor]]:
-    tracker = Tracker(engine, policy="fifo")
-    tracker.cuts = False  # of random weights, any two masks may come to cover the same thing
+    tracker = plain(Tracker(engine, policy="fifo"))
     out: dict[int, dict[int, Tensor]] = {i: {} for i in objects}
     for t, frame in enumerate(video):
         for i, said in objects.items():
