@@ -375,6 +375,8 @@ def test_axe_finds_nothing_serious_and_nothing_is_cut_off(browser: Any, served: 
     for tab in ("insight", "events", "objects"):
         page.locator(f"#tab-{tab}").click()
         assert serious() == []
+        if tab == "insight":
+            assert "efp, 5 spatial, 16 pointers" in page.locator("#insight .facts").text_content()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Help").click()
     assert serious() == []
