@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict
 from typing import Any
 
 from ..base.hardware.cpu import cores
@@ -75,6 +76,7 @@ class Statement:
             "source": state.source.facts,
             "account": state.source.account,
             "engine": state.engine,
+            "memory": asdict(state.recipe.memory),
             "preparing": workers["segment"].preparing,
             "frames": self.frames(),
             "segmented": self._board["segmented"],
@@ -93,7 +95,8 @@ class Statement:
             "processes": {role: _process(worker) | self._cores.status(role) for role, worker in workers.items()},
             "recording": state.recording if not state.faults.get("record") else "",
             "fps": self.rates(),
-            "stages_ms": self.stages(),
+            # With the sum of all durations a reader has the mean of the last seconds: of the two last statuses.
+            "stages_ms": {n: {**ms, "total": round(self._board.stages[n].total, 3)} for n, ms in self.stages().items()},
             "events": state.events[-5:],
         }
 

@@ -187,7 +187,7 @@ class FakeFeed:
         behind = {"segmented_fps": 11.0, "wanted_fps": 25.0, "fresh": 0.4, "step_ms": 88.0}
         return {
             "state": "paused" if self.paused else script.state,
-            "engine": "nano cpu bf16 512 px", "memory": "efp, 5 spatial, 16 pointers", "faults": {},
+            "engine": "nano cpu bf16 512 px", "memory": {"policy": "efp", "spatial": 5, "pointers": 16}, "faults": {},
             "source": {"uri": "synthetic:laparoscopy?seed=7", "state": script.state, "why": ""},
             "frames": {"in": count, "shown": count - 3, "dropped": {"late": 2, "slot": 1}}, "segmented": count,
             "behind": {**behind, "advice": "a smaller image_size"} if script.behind else None,

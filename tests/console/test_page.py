@@ -346,8 +346,8 @@ def test_a_recording_is_scrubbed_tracked_locked(browser: Any, served: Served) ->
     page.keyboard.press("1")
     page.keyboard.press("g")
     page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("j")  # at once: the frame that was asked for counts, not the last status
     page.wait_for_selector(".where:text('Frame 51 of 200')")
-    page.keyboard.press("j")
     page.keyboard.press("u")
     console.until("document.querySelector('#timeline .spoken').textContent.includes('locked 26 to 51')")
     assert console.orders("lock")[0]["args"] == {"id": 1, "first": 26, "last": 51}
@@ -375,6 +375,8 @@ def test_axe_finds_nothing_serious_and_nothing_is_cut_off(browser: Any, served: 
     for tab in ("insight", "events", "objects"):
         page.locator(f"#tab-{tab}").click()
         assert serious() == []
+        if tab == "insight":
+            assert "efp, 5 spatial, 16 pointers" in page.locator("#insight .facts").text_content()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Help").click()
     assert serious() == []

@@ -41,7 +41,11 @@ def test_the_real_network_and_every_topic(profile: StreamProfile, recipe: Recipe
     assert report["mask_states"]["fresh"] > 0.5 * report["frames"]["shown"] > 0
     header = got["overlay"][-1].header
     assert header["captured_ns"] <= header["published_ns"] and header["objects"][0]["label"] == "grasper"
-    assert got["status"][-1].status()["frames"]["in"] > 0 and got["status"][-1].header["state"] == "ended"
+    last = got["status"][-1].status()
+    assert last["frames"]["in"] > 0 and got["status"][-1].header["state"] == "ended"
+    assert last["memory"]["policy"] == recipe.memory.policy
+    step = last["stages_ms"]["segment"]
+    assert 0 < step["total"] / step["count"] <= step["max"]
 
 
 def test_the_video_topic_is_the_source_bit_by_bit(profile: StreamProfile, faults: Faults) -> None:

@@ -60,7 +60,7 @@ export class Insight {
     /** @type {[string, string][]} */
     const facts = [
       ["Engine", status.engine || "–"],
-      ["Memory", status.memory || "–"],
+      ["Memory", memoryOf(status)],
       ["Source", status.source?.uri || "–"],
       ["Picture", header ? `${header.source_width} × ${header.source_height}, frame ${header.seq}` : "–"],
       ["Frames in", status.frames ? `${status.frames.in}, shown ${status.frames.shown}` : "–"],
@@ -75,6 +75,11 @@ export class Insight {
       say(fact, value);
     });
   }
+}
+
+/** @param {import("./wire.js").FeedStatus} status */
+function memoryOf({ memory }) {
+  return memory ? `${memory.policy}, ${memory.spatial} spatial, ${memory.pointers} pointers` : "–";
 }
 
 /**

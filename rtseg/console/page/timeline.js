@@ -8,6 +8,7 @@ import { button, fit, get, h, say } from "./dom.js";
 /** @typedef {(verb: string, args?: Record<string, unknown>) => Promise<any>} Order */
 
 const ROW = 18; // CSS pixels of an object's stretches
+const WAIT_MS = 1000; // for the picture of a frame that was asked for
 
 /**
  * @param {number} frame
@@ -83,19 +84,22 @@ export class Timeline {
     this.app.order("seek", { frame: this.seeking }).finally(() => {
       const met = this.seeking === this.wanted;
       this.seeking = -1;
+      this.metMs = performance.now();
       if (!met) this.seek(this.wanted);
-      else this.wanted = -1;
     });
   }
 
+  /** The frame that is wanted until its picture is here; then the one that is shown: a status comes too late to mark by. */
   get position() {
-    return this.wanted >= 0 ? this.wanted : (this.app.feed()?.clip?.position ?? 0);
+    const [feed, met] = [this.app.feed(), this.seeking < 0];
+    const shown = feed?.picture?.header.seq ?? feed?.clip?.position ?? 0;
+    if (met && (shown === this.wanted || performance.now() - (this.metMs ?? 0) > WAIT_MS)) this.wanted = -1;
+    return this.wanted >= 0 ? this.wanted : shown;
   }
 
   /** @param {number} by frames */
   step(by) {
-    if (this.wanted >= 0) this.seek(this.wanted + by);
-    else void this.app.order("step", { by });
+    this.seek(this.position + by);
   }
 
   /** @param {number} by seconds */
@@ -142,7 +146,7 @@ export class Timeline {
     if (!clip) return;
     this.scrub.max = String(Math.max(clip.frames - 1, 1));
     const at = this.position;
-    if (document.activeElement !== this.scrub || this.wanted < 0) this.scrub.value = String(at);
+    this.scrub.value = String(at);
     const text = `Frame ${at} of ${clip.frames}, ${clock(at, clip.fps)} of ${clock(clip.frames, clip.fps)}`;
     this.scrub.setAttribute("aria-valuetext", text);
     say(this.where, text);

@@ -24,7 +24,7 @@
  *   behind?: {segmented_fps: number, wanted_fps: number, fresh: number, step_ms: number, advice?: string} | null,
  *   objects?: {id: number, label: string, color?: Rgb | null, hidden?: boolean}[],
  *   mask_states?: Record<string, number>, settings?: {opacity?: number, budget_ms?: number}, paused?: boolean,
- *   memory?: string, fps?: {in: number, shown: number, segmented: number}, stages_ms?: Record<string, Summary>,
+ *   memory?: {policy: string, spatial: number, pointers: number}, fps?: {in: number, shown: number, segmented: number}, stages_ms?: Record<string, Summary>,
  *   events?: string[], presets?: Preset[], recording?: RecordingStatus | string,
  *   history?: {undo?: number, redo?: number}}} FeedStatus
  */
