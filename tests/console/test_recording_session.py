@@ -84,6 +84,7 @@ def kinds(session: Session, number: int) -> list[str]:
     return [kind for first, last, kind in spans(session) if first <= number <= last]
 
 
+@pytest.mark.slow
 def test_the_export_is_what_segment_writes(tmp_path: Path, clip: Path, recipe: Recipe, session: Session) -> None:
     for prompt in (BOX, POINT):
         session.prompt(prompt, 0)

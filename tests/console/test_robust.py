@@ -55,6 +55,7 @@ def _open(address: str) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_a_viewer_that_does_not_read_delays_nobody_and_holds_little():
     """Large pictures of noise, so that a socket's buffers are full after a few of them."""
     with plain_feed(fps=25, size=(720, 1280)) as feed, process(feed) as (running, address):
