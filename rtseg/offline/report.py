@@ -32,17 +32,18 @@ class Report:
         """`files`: what `files_of` returned before the source was opened."""
         self._uris, self._files, self._source, self._stages = list(uris), files, source, stages
         self._prompts, self._weights = hash_of(prompts), engine.weights_hash
-        self.document: dict[str, Any] = {
+        self._begun: dict[str, Any] = {
             "source": self._uris[0] if len(uris) == 1 else self._uris,
             "reading": asdict(reading),
             "files": files,
             "engine": engine.description,
             "recipe": asdict(engine.recipe),
         }
+        self.document = self._begun
 
     def begin(self, folder: Path) -> None:
         """Write what is known before the first frame. Raises `OutputError` if that fails."""
-        _write(folder / FILE, {"complete": False, "ended": UNENDED, **self.document, "prompts_sha256": self._prompts})
+        _write(folder / FILE, {"complete": False, "ended": UNENDED, **self._begun, "prompts_sha256": self._prompts})
 
     def changed(self) -> str:
         """The line about a file of the source that has changed since it was opened; "" if none has."""
@@ -68,7 +69,7 @@ class Report:
             "ended": ending.line,
             "faults": ending.faults,
             "warnings": list(warnings),
-            **self.document,
+            **self._begun,
             "frames": frames,
             "cuts": list(cuts),
             "source_account": account.plain(),
@@ -84,7 +85,7 @@ class Report:
 
     def same_as(self, other: dict[str, Any]) -> bool:
         """Whether the run of another document gives the same result."""
-        ours = json.loads(json.dumps({**self.document, "prompts_sha256": self._prompts}, default=str))
+        ours = json.loads(json.dumps({**self._begun, "prompts_sha256": self._prompts}, default=str))
         return all(ours[key] == other.get(key) for key in SAME)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 
 from ..base.errors import OutputError
 from ..base.files import discard, unwritable, write_bytes
 from ..base.mask_images import write_palette_png
+from ..base.state import State
 from ..base.timing import Stages
 from ..base.types import Frame, ImageU8, Masks
 from ..build.doctor import versions
@@ -26,18 +29,32 @@ RESERVE = 1 << 20  # bytes that are freed before files are closed, so that a ful
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
+class Filter(Protocol):
+    """Changes the pictures that are written and drawn on, as `--deidentify` does; the network sees the others."""
+
+    def picture(self, frame: Frame) -> Frame:
+        """The frame with the picture to write. Called once for each frame, in order."""
+
+    def state(self) -> State:
+        """What later pictures depend on."""
+
+    def restore(self, state: State) -> None:
+        """Go on from another filter's state, with the same pictures."""
+
+
 class Results:
     """Writes frames into an empty folder. `count` is the number of complete ones: mask, annotations and picture."""
 
     def __init__(
         self, folder: Path, source: Source, stages: Stages, pictures: str | None,
-        draw_masks: DrawMasks = draw_masks,
+        draw_masks: DrawMasks = draw_masks, filters: Sequence[Filter] = (),
     ) -> None:  # fmt: skip
         """`pictures`: the format in which the frames themselves are written; None: they are not. `draw_masks` draws the
-        masks. Raises `OutputError` if nothing can be written.
+        masks. `filters` change each picture before it is drawn on or written. Raises `OutputError` if nothing can be
+        written.
         """
         self._folder, self._stages, self._format, self.count = folder, stages, pictures, 0
-        self._paint = draw_masks
+        self._paint, self._filters = draw_masks, filters
         self._names = FrameNames(source.account.count, f".{pictures or 'jpg'}", own_suffix=pictures is None)
         self._start_s: float | None = None
         self._lock, self._open = threading.Lock(), True
@@ -75,6 +92,8 @@ class Results:
         if self._start_s is None:
             self._start_s = frame.seconds
         with self._stages.time("overlay"):
+            for one in self._filters:
+                frame = one.picture(frame)
             drawn = draw_overlay(frame, masks, draw_masks=self._paint)
         with self._stages.time("write"):
             self._video.write(drawn.image_hwc, frame.seconds - self._start_s)

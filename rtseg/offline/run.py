@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,12 @@ from ..track import Tracker
 from .background import Prefetch, WriteBehind
 from .check import PromptsByFrame, beyond_end, check_prompts, on_frame, shifted
 from .report import Report, leftover_of
+from .request import Finish, Progress, Request, Say, filters_of, hooks_of
 from .results import Results
 from .settings import DECODERS, PICTURES, Reading, Steps, Uri, files_of, uris_of
 
 if TYPE_CHECKING:
     from ..grab.nvdec import Gpu
-
-Progress = Callable[[int, int | None], None]
-Say = Callable[[str], None]
 
 
 def segment(
@@ -71,7 +69,7 @@ def segment(
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
     return _write(
-        _Request(uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, progress, say),
+        Request(uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, progress, say),
         force,
     )
 
@@ -81,14 +79,14 @@ def write_masks(
 ) -> dict[str, Any]:
     """Write the folder that `segment` writes, in place of an earlier one, with masks that `steps` gives."""
     recipe = steps.engine.recipe
-    return _write(_Request([str(source)], prompts, out, recipe, Reading(), None, progress, _silent, steps), True)
+    return _write(Request([str(source)], prompts, out, recipe, Reading(), None, progress, _silent, steps), True)
 
 
 def _silent(line: str) -> None:
     """Nobody listens."""
 
 
-def _write(request: _Request, force: bool) -> dict[str, Any]:
+def _write(request: Request, force: bool) -> dict[str, Any]:
     out = request.out
     if force:
         check_apart(request.uris, out)
@@ -101,22 +99,7 @@ def _write(request: _Request, force: bool) -> dict[str, Any]:
     return document
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The arguments of `segment`, as values of one type each."""
-
-    uris: list[str]
-    prompts: PromptsByFrame
-    out: Path
-    recipe: Recipe
-    reading: Reading
-    frames: str | None
-    progress: Progress
-    say: Say
-    steps: Steps | None = None  # None: a tracker on the recipe's engine
-
-
-def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
+def _run(request: Request, part: Part) -> tuple[_Run, Report]:
     """Segment the source into the folder `part`. Returns the run, which knows how it ended, and its report."""
     recipe, reading, say = request.recipe, request.reading, request.say
     files = files_of(request.uris)  # before the source is opened, so that any later change is noticed
@@ -127,10 +110,10 @@ def _run(request: _Request, part: Part) -> tuple[_Run, Report]:
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
         report = Report(request.uris, files, reading, source, tracker.engine, request.prompts, stages)
         same = _tell_of_killed(part, report, request.out, say)
-        results = Results(part.path, source, stages, request.frames, painter)
+        results = Results(part.path, source, stages, request.frames, painter, filters_of(request))
         run = _Run(source, tracker, request.prompts, results, stages, request.progress, say)
         run.attempt(lambda: report.begin(part.path))
-        _finish(part, run, report, request.out, say)
+        _finish(part, run, report, request, hooks_of(request))
     if run.ending.ok:
         for path in same:
             shutil.rmtree(path, ignore_errors=True)
@@ -248,9 +231,10 @@ class _Run:
             self.ending.wrong(f"{type(error).__name__}: {error} (a bug, or this machine; RTSEG_DEBUG=1 shows where)")
 
 
-def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
+def _finish(part: Part, run: _Run, report: Report, request: Request, hooks: Sequence[Finish]) -> None:
     """Close the files and write the report. After a failure from here on, the folder is kept as it is."""
     part.keep = True
+    out, say = request.out, request.say
     for fault in run.results.close():
         run.ending.wrong(fault)
     changed = report.changed()
@@ -263,8 +247,14 @@ def _finish(part: Part, run: _Run, report: Report, out: Path, say: Say) -> None:
     run.ending.faults = [fault.replace(str(part.path), str(out)) for fault in run.ending.faults]
     if run.cuts:
         say(_cuts_line(run.source.uri, run.cuts))
-    part.incomplete = not run.ending.ok
     report.end(part.path, run.results.count, run.ending, run.warnings, run.cuts)
+    for hook in hooks:
+        try:
+            hook(part.path)
+        except (RtsegError, OSError) as e:
+            run.ending.wrong(str(e).replace(str(part.path), str(out)))
+            report.end(part.path, run.results.count, run.ending, run.warnings, run.cuts)
+    part.incomplete = not run.ending.ok
 
 
 def _cuts_line(uri: str, cuts: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,16 @@ def check_picture(frame: Frame) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         found = f"{image.dtype}, {' x '.join(map(str, image.shape))}"
         raise SourceError(f"frame {frame.seq} is {found}; expected uint8, H x W x 3, RGB")
+
+
+def check_prompts(prompts: dict[int, Prompt], known: Collection[int], frame: Frame) -> None:
+    """Raise `PromptError` for a prompt that does not fit the frame, and drop it. `known`: ids with an object."""
+    for prompt in prompts.values():
+        try:
+            prompt.check(frame.height, frame.width, first=prompt.id not in known)
+        except PromptError:
+            del prompts[prompt.id]
+            raise
 
 
 def as_frame_number(seq: object) -> int:

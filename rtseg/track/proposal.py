@@ -18,6 +18,7 @@ from ..engine.arrays import copy_to_host, namespace, on_host, sigmoid, to_host
 from .answer import Answer
 from .bank import recalls
 from .decoding import decode_objects, to_batch
+from .inputs import check_prompts
 from .objects import to_masks
 from .small_objects import is_doubtful, warnings
 from .tracker import Tracker
@@ -42,7 +43,7 @@ class Proposals:
         (merged,) = fork._prompts.values()
         if is_doubtful(merged, size):  # the network is asked whether it finds its own memory of such a small mask
             return fork.step(frame)
-        fork._check_prompts(frame)
+        check_prompts(fork._prompts, fork._objects, frame)
         objects = fork._objects_on(None)
         recalled, given = recalls([objects[0].bank], fork._steps), [to_batch(merged, frame, size)]
         features = self._features(engine, frame)

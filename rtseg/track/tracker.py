@@ -15,17 +15,19 @@ import numpy as np
 from ..base.errors import EngineError, PromptError, short
 from ..base.forks import disable_after_fork
 from ..base.prompt_schema import as_id, as_ids, as_label
+from ..base.state import State
 from ..base.types import BoolMask, Frame, ImageU8, Masks, Prompt, as_prompt
 from ..engine import Array, Decoded, Engine, PromptBatch, Recall, Remembered, Rivals
 from ..engine.arrays import namespace, on_host
 from ..engine.policy import BankSize, MaskQuality, Memory, get_policy
 from ..engine.recipe import warn_once
+from . import checkpoint
 from .answer import Answer, check_shapes, read_answer
 from .bank import Bank, BankReport, recalls
 from .cut_detector import CutDetector
 from .decoding import run_network, to_batch
 from .host_copy import HostCopy
-from .inputs import as_frame_number, check_picture, merged
+from .inputs import as_frame_number, check_picture, check_prompts, merged
 from .objects import Object, located, mask_qualities, reidentified, to_masks, with_lost
 from .overlaps import Overlaps
 from .small_objects import is_doubtful, warnings
@@ -86,14 +88,9 @@ class Tracker:
             return tuple(sorted({*self._objects, *self._prompts}))
 
     def prompt(
-        self,
-        object_id: int,
-        *,
-        points: Sequence[Sequence[float]] = (),
-        box: Sequence[float] | None = None,
-        mask: BoolMask | None = None,
-        label: str | None = None,
-    ) -> None:
+        self, object_id: int, *, points: Sequence[Sequence[float]] = (), box: Sequence[float] | None = None,
+        mask: BoolMask | None = None, label: str | None = None,
+    ) -> None:  # fmt: skip
         """Prompt an object on the next frame: a new object, or a correction of a known one.
 
         Points and boxes given before the next step add up; a mask replaces them, and they replace a mask. Values are
@@ -180,6 +177,16 @@ class Tracker:
             self._overlaps = self._overlaps.with_objects(fork._overlaps, adopted)
             self._steps = max(self._steps, fork._steps)
 
+    def state(self) -> State:
+        """All that later masks depend on, for `restore`; checkpoint.py says what that is."""
+        with self._lock:
+            return checkpoint.state_of(self)
+
+    def restore(self, state: State) -> None:
+        """Go on from another tracker's state, with the same masks. Raises `ConfigError` if its settings were others."""
+        with self._lock:
+            checkpoint.restore(self, state)
+
     def _known(self, object_id: int) -> None:
         if object_id not in self.ids:
             tracked = ", ".join(map(str, self.ids)) or "none"
@@ -195,7 +202,7 @@ class Tracker:
         with self._lock:
             frame = frame if isinstance(frame, Frame) else Frame(np.asarray(frame), seq=self._steps)
             check_picture(frame)
-            self._check_prompts(frame)
+            check_prompts(self._prompts, self._objects, frame)
             old = self._cut_detector
             detector, cut = old.update(frame.image_hwc) if self.cuts else (old, False)
             objects = self._objects_on(frame.seq if cut else None)
@@ -216,17 +223,12 @@ class Tracker:
                     frame.seq, objects, given, decoded.pointer_bc, qualities, written, copy.similarities, taken
                 )
             self._overlaps = overlaps
-            self._count(frame, detector, cut)
+            self._steps, self._cut_detector = self._steps + 1, detector
+            self._seqs.append(frame.seq)
+            self._cut_at.extend([frame.seq] if cut else [])
             masks = to_masks(frame, objects, answer, cut)
             lines = warnings(prompts, frame, masks, size)
             return replace(masks, warnings=lines) if lines else masks
-
-    def _count(self, frame: Frame, detector: CutDetector, cut: bool) -> None:
-        self._steps += 1
-        self._seqs.append(frame.seq)
-        self._cut_detector = detector
-        if cut:
-            self._cut_at.append(frame.seq)
 
     def _run_network(
         self, image_hwc: ImageU8, recalled: list[Recall | None], given: list[PromptBatch | None], doubtful: list[bool]
@@ -246,14 +248,6 @@ class Tracker:
         answer, copied = read_answer(decoded, written, seq, self.engine.recipe, copy.arrays)
         copy.receive(copied)
         return answer, copy
-
-    def _check_prompts(self, frame: Frame) -> None:
-        for prompt in self._prompts.values():
-            try:
-                prompt.check(frame.height, frame.width, first=prompt.id not in self._objects)
-            except PromptError:
-                del self._prompts[prompt.id]
-                raise
 
     def _objects_on(self, cut: int | None) -> list[Object]:
         """All objects of this frame, by id. `cut` is its number if it begins a new scene; then all are lost but those

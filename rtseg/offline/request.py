@@ -1,0 +1,41 @@
+"""What one run is asked for, and who else takes part in it: filters of its pictures, and what is made of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.recipe import Recipe
+from .check import PromptsByFrame
+from .results import Filter
+from .settings import Reading, Steps
+
+Progress = Callable[[int, int | None], None]
+Say = Callable[[str], None]
+Finish = Callable[[Path], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The arguments of `segment`, as values of one type each."""
+
+    uris: list[str]
+    prompts: PromptsByFrame
+    out: Path
+    recipe: Recipe
+    reading: Reading
+    frames: str | None
+    progress: Progress
+    say: Say
+    steps: Steps | None = None  # None: a tracker on the recipe's engine
+
+
+def filters_of(request: Request) -> list[Filter]:
+    """What changes pictures before they are written."""
+    return []
+
+
+def hooks_of(request: Request) -> list[Finish]:
+    """What is made of a finished folder, before it gets its name: reports, other formats. Each gets the folder."""
+    return []
