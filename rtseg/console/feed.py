@@ -79,13 +79,14 @@ class Feed(ABC):
             self._encoder.close()
 
     @abstractmethod
-    def ask(self, verb: str, args: dict[str, Any], who: str) -> dict[str, Any]:
+    def ask(self, verb: str, args: dict[str, Any], who: str, key: str | None = None) -> dict[str, Any]:
         """Do an order, and wait until it is done, in a thread for this alone. Raises `RtsegError` if it is not done.
 
         Arguments:
             verb: the order's name.
             args: its arguments, as JSON has them, unchecked.
             who: who gives the order, for the log.
+            key: of an order that may come again, through another console, too: it is done once.
         """
 
     @property

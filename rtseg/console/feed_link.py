@@ -107,7 +107,7 @@ class FeedLink(Feed):
                 self._watched.clear()
             self._changed.notify_all()
 
-    def ask(self, verb: str, args: dict[str, Any], who: str) -> dict[str, Any]:
+    def ask(self, verb: str, args: dict[str, Any], who: str, key: str | None = None) -> dict[str, Any]:
         """Send an order as a control request, and wait for the answer."""
         if self._client is None:
             raise OutputError(f"{verb}: {self.name} has no control socket; expected --control with its address")
@@ -117,7 +117,9 @@ class FeedLink(Feed):
         noted = not isinstance(request, CHANGES_NOTHING)
         self._own += noted
         try:
-            return dict(messages.plain(self._client.ask(request, who)))
+            result = dict(messages.plain(self._client.ask(request, who, key)))
+            self._own = max(0, self._own - bool(result.pop("repeated", False)))  # its line came the first time
+            return result
         except RtsegError:
             self._own = max(0, self._own - noted)
             raise

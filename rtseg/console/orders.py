@@ -2,11 +2,13 @@
 
 The orders of one feed are done one after the other, in a thread, so that a feed that does not answer delays nothing
 else. A repeated order, such as one that a page sends again after its connection broke, gets the answer of the first.
+The feed, or the recording's session, remembers orders too: this holds when the console was started anew meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import queue
 import threading
@@ -33,7 +35,7 @@ class Source(Protocol):
 
     name: str
 
-    def ask(self, verb: str, args: dict[str, Any], who: str) -> dict[str, Any]:
+    def ask(self, verb: str, args: dict[str, Any], who: str, key: str | None = None) -> dict[str, Any]:
         """Do an order, and wait; `RtsegError` if it is not done."""
 
     def tell(self, kind: str, text: str, who: str | None = None) -> None:
@@ -121,7 +123,8 @@ class Orders:
             return _error(order, f"{order.verb}: {worker.count} orders wait for {feed.name} already; try again")
         who = (identity.name or f"{identity.right} at {address}")[:_MAX_WHO]
         try:
-            result = await worker.call(lambda: feed.ask(order.verb, order.args, who))
+            key = _key(identity, order)
+            result = await worker.call(lambda: feed.ask(order.verb, order.args, who, key))
         except RtsegError as e:
             self._note(feed, order, who, f"not done: {e}", "failed")
             return _error(order, " ".join(str(e).split()))
@@ -139,6 +142,13 @@ class Orders:
         text = f"{_described(order)}: {outcome}"
         log.info("%s: %s (%s)", feed.name, text, who)
         feed.tell("order" if count == "done" else "refused order", text, who)
+
+
+def _key(identity: Identity, order: Order) -> str | None:
+    """What tells an order from all others, of any console; None for one that changes nothing, or has no client."""
+    if not order.client or order.verb in READS:
+        return None
+    return hashlib.blake2b(f"{identity.key}\0{order.client}\0{order.n}".encode(), digest_size=16).hexdigest()
 
 
 def _described(order: Order) -> str:

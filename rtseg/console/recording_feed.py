@@ -52,11 +52,15 @@ class RecordingFeed(Feed):
             self._session.close()
         super().close()
 
-    def ask(self, verb: str, args: dict[str, Any], who: str) -> dict[str, Any]:
+    def ask(self, verb: str, args: dict[str, Any], who: str, key: str | None = None) -> dict[str, Any]:
         """Do an order on the recording."""
         if verb in ("status", "get"):
             return self._status()
-        result = dict(messages.plain(self._orders.do(verb, args, who)))
+        store = self._session.store
+        if key is not None and store.knows(key):  # done before this console was started
+            return {"repeated": True}
+        with store.order(key):
+            result = dict(messages.plain(self._orders.do(verb, args, who)))
         self._news.set()
         return result
 

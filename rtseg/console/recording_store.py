@@ -28,6 +28,7 @@ from .recording_state import State
 FORMAT = "rtseg recording 1"
 UNDOABLE = 100  # changes that can be undone
 LOGGED = 10_000  # lines of the log that are kept
+ORDERS = 256  # whose keys are kept
 LOST, CUT = 1, 2  # flags of a mask: its object is out of view; another scene begins with its frame
 
 _TABLES = """
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS log (n INTEGER PRIMARY KEY, at REAL NOT NULL, who TEX
 CREATE TABLE IF NOT EXISTS masks (
     frame INTEGER NOT NULL, key INTEGER NOT NULL, change INTEGER NOT NULL, rle BLOB NOT NULL, wins BLOB,
     score REAL NOT NULL, iou REAL NOT NULL, area INTEGER NOT NULL, flags INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS orders (n INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
 CREATE UNIQUE INDEX IF NOT EXISTS by_frame ON masks (frame, key, change);
 CREATE INDEX IF NOT EXISTS by_object ON masks (key, frame, change, area);
 CREATE INDEX IF NOT EXISTS by_change ON masks (change);
@@ -67,6 +69,7 @@ class Store:
         Raises `ConfigError` if it is of another recording, `OutputError` if it cannot be read or written.
         """
         self.path, self._lock = path, threading.RLock()
+        self._order = threading.local()
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -99,6 +102,9 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                if key := getattr(self._order, "key", None):
+                    self._db.execute("INSERT OR IGNORE INTO orders (key) VALUES (?)", (key,))
+                    self._db.execute("DELETE FROM orders WHERE n <= (SELECT max(n) FROM orders) - ?", (ORDERS,))
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
@@ -108,6 +114,20 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise OutputError(f"{self.path}: cannot be written ({e}); free the space and try again") from e
+
+    @contextmanager
+    def order(self, key: str | None) -> Iterator[None]:
+        """What this thread changes within is an order with this key, which is saved together with the change."""
+        self._order.key = key
+        try:
+            yield
+        finally:
+            self._order.key = None
+
+    def knows(self, key: str) -> bool:
+        """Whether an order with this key, one of the latest 256, was done."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM orders WHERE key = ?", (key,)).fetchone() is not None
 
     @property
     def head(self) -> int:

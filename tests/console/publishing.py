@@ -28,14 +28,15 @@ SIZE = 72, 128  # height, width
 class PlainFeed:
     """Publishes pictures, masks of object 1 and a status; answers orders in a thread, and counts them.
 
-    `add` of object 9 is refused. `mute`: orders are read and done, and never answered.
+    `add` of object 9 is refused. `mute`: orders are read and done, and never answered;
+    `busy`: one is under way.
     """
 
     def __init__(self, stream: str = "room1", fps: float = 50.0, size: tuple[int, int] = SIZE) -> None:
         self.publisher = Publisher(ANYWHERE, stream)
         self.control = ControlServer(ANYWHERE)
         self.done: list[str] = []
-        self.mute = False
+        self.mute = self.busy = False
         self.delay_s = 0.0
         self.seq = 0
         self._period_s, self._size = 1 / fps, size
@@ -73,7 +74,9 @@ class PlainFeed:
         while not self._stop.is_set():
             self.control.socket.poll(20)
             for ticket, request in self.control.receive():
+                self.busy = True
                 time.sleep(self.delay_s)
+                self.busy = False
                 self.done.append(verb_of(request))
                 prompt = getattr(request, "prompt", None)
                 if prompt is not None and prompt.id == 9:

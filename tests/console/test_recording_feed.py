@@ -78,5 +78,23 @@ async def tried(feed: RecordingFeed) -> None:
             await ask(verb, **args)
 
 
+def test_an_order_that_comes_again_is_done_once_also_by_another_console(feed: RecordingFeed) -> None:
+    session = feed._session
+    for label in ("hook", "grasper"):
+        session.store.change(f"add {label}", "Ada", session.state)
+    assert feed.ask("undo", {}, "Ada", "key 1") == {"undone": "add grasper"}
+    feed.close()
+    again = RecordingFeed(SOURCE, session.network.recipe, session.folder)
+    try:
+        assert again.ask("undo", {}, "Ada", "key 1") == {"repeated": True}
+        with pytest.raises(PromptError):
+            again.ask("rename", {"id": 7, "label": "hook"}, "Ada", "key 2")
+        with pytest.raises(PromptError):  # it was not done, so it is tried again
+            again.ask("rename", {"id": 7, "label": "hook"}, "Ada", "key 2")
+        assert again.ask("undo", {}, "Ada", "key 3") == {"undone": "add hook"}  # negative control: another order
+    finally:
+        again.close()
+
+
 def test_a_recording_is_a_feed(feed: RecordingFeed) -> None:
     asyncio.run(tried(feed))

@@ -130,6 +130,26 @@ def test_a_killed_console_comes_back_on_the_same_port_and_the_feed_does_not_noti
             time.sleep(0.01)
 
 
+def test_an_order_under_way_when_the_console_is_killed_is_done_once():
+    with plain_feed() as feed:
+        feed.delay_s, name = 0.3, feed.address.publish.rpartition("/")[2]
+        order = {"type": "order", "client": "page", "n": 1, "feed": name, "verb": "undo", "args": {}}
+        with process(feed) as (running, address), _open(address) as page:
+            page.say(**order)
+            end = time.monotonic() + 20
+            while not (feed.busy or feed.done):  # the feed has it, and has not answered
+                assert time.monotonic() < end
+                time.sleep(0.005)
+            running.kill()
+        with process(feed) as (running, address), _open(address) as page:
+            page.say(**order)  # the page gives it again
+            assert page.hear("answer", n=1)["ok"]
+            assert feed.done == ["undo"]
+            page.say(**order | {"n": 2})  # negative control: another order
+            assert page.hear("answer", n=2)["ok"]
+            assert feed.done == ["undo", "undo"]
+
+
 def test_a_port_in_use_costs_one_line():
     with plain_feed() as feed, console(feed) as running:
         port = int(running.address.rpartition(":")[2])

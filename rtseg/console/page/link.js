@@ -13,7 +13,7 @@ import { split } from "./wire.js";
  *   changed: (state: LinkState) => void}} LinkEvents
  */
 /**
- * @typedef {{message: Record<string, unknown>, instance: string, done: (result: any) => void,
+ * @typedef {{message: Record<string, unknown>, instance: string, givenMs: number, done: (result: any) => void,
  *   failed: (error: Error) => void}} Waiting
  */
 
@@ -21,6 +21,7 @@ const PING_MS = 400; // the console answers each of them
 const LOST_MS = 900; // without an answer for so long, the connection is lost
 const GIVE_UP_MS = 2500; // a socket that says nothing for so long is closed, and another is opened
 const RETRY_MS = [100, 250, 500, 1000]; // before each new attempt; the last one again and again
+const REPEAT_MS = 10_000; // an order is given again to another console for so long; later it would surprise
 const FINAL = [4400, 4401, 4403]; // what the console will refuse again
 
 /** What became of an order is not known, or it was not done. */
@@ -77,7 +78,7 @@ export class Link {
     const n = this.next++;
     const message = { type: "order", client: this.client, n, feed, verb, args };
     return new Promise((done, failed) => {
-      this.waiting.set(n, { message, instance: this.instance, done, failed });
+      this.waiting.set(n, { message, instance: this.instance, givenMs: performance.now(), done, failed });
       this.#send(message);
     });
   }
@@ -133,9 +134,10 @@ export class Link {
     this.attempts = 0;
     this.answeredMs = performance.now();
     this.#change("up", "", null);
-    for (const [n, { message: order, instance, failed }] of this.waiting) {
-      // The same console remembers what it has done, so asking again does nothing twice. Another one does not.
-      if (instance && instance === this.instance) this.#send(order);
+    for (const [n, { message: order, instance, givenMs, failed }] of this.waiting) {
+      // The console remembers what it has done, and so does the feed: asking again does nothing twice.
+      const same = instance && instance === this.instance;
+      if (same || performance.now() - givenMs < REPEAT_MS) this.#send(order);
       else {
         this.waiting.delete(n);
         failed(new OrderError("the connection was lost: it is not known whether this was done; look, then try again"));

@@ -64,15 +64,17 @@ class Connection:
             raise OutputError(f"endpoint {endpoint!r}: {str(e).lower()}; expected tcp://HOST:PORT; correct it") from e
         disable_after_fork(self, _disable)
 
-    def ask(self, request: Request, who: str | None = None) -> dict[str, Any]:
+    def ask(self, request: Request, who: str | None = None, key: str | None = None) -> dict[str, Any]:
         """Send a request as a value of `control.verbs`, and wait for the answer.
 
         Arguments:
             request: what is asked.
             who: the person who asks this; None takes the `who` of the connection.
+            key: a text of your own, at most 64 characters. A request that changes something and comes again with the
+                same key, through whatever connection, is carried out once: the feed remembers the latest 256.
 
         Returns:
-            The feed's answer.
+            The feed's answer; with `repeated`: True if it is that of an earlier request with this key.
 
         Raises:
             PromptError: a prompt was refused.
@@ -82,7 +84,7 @@ class Connection:
             if self._context.closed:
                 raise OutputError(f"{verb_of(request)}: the client is closed; open another")
             self._number += 1
-            packed = pack_request(self._number, request, self._who if who is None else who)
+            packed = pack_request(self._number, request, self._who if who is None else who, key)
             try:
                 self._socket.send(packed, zmq.NOBLOCK)
                 answer = self._wait(request)

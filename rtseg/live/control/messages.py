@@ -1,8 +1,9 @@
 """The control requests as msgpack maps, which are checked completely before they are used.
 
-A request is `{v, n, verb, args, who}`. `n` is the client's own number, and is part of the answer, which is
-`{v, n, ok: true, result}` or `{v, n, ok: false, error}`. `who` is optional: the person who asks. Only maps, lists,
-text, bytes, numbers, true, false and nil are accepted. A mask is sent as COCO compressed RLE with its size.
+A request is `{v, n, verb, args, who, key}`. `n` is the client's own number, and is part of the answer, which is
+`{v, n, ok: true, result}` or `{v, n, ok: false, error}`. `who` is optional: the person who asks; `key`, too: a request
+that comes again with the same key is carried out once. Only maps, lists, text, bytes, numbers, true, false and nil are
+accepted. A mask is sent as COCO compressed RLE with its size.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class _Envelope(Struct, frozen=True):
     verb: Text
     args: Any = UNSET
     who: Text | None = None
+    key: Annotated[Text, Meta(max_length=MAX_LABEL)] | None = None
 
 
 class _Mask(Struct, frozen=True):
@@ -68,11 +70,11 @@ class _Prompted(Struct, frozen=True):
     session: Session | None = None
 
 
-def pack_request(number: int, request: Request, who: str | None = None) -> bytes:
+def pack_request(number: int, request: Request, who: str | None = None, key: str | None = None) -> bytes:
     """A request as bytes; raises the error that `request_of` would raise at the other end."""
     verb, error = verb_of(request), PromptError if isinstance(request, PROMPTED) else OutputError
     args = _packed_prompt(request) if isinstance(request, PROMPTED) else asdict(request)
-    values = {"v": VERSION, "n": number, "verb": verb, "args": args} | ({} if who is None else {"who": who})
+    values = {"v": VERSION, "n": number, "verb": verb, "args": args} | _given({"who": who, "key": key})
     read = request_of(values)
     if not isinstance(read, PROMPTED):
         values["args"] = _given(asdict(read))
@@ -126,6 +128,16 @@ def number_of(values: Mapping[str, Any]) -> int | None:
 def who_of(values: Mapping[str, Any]) -> str:
     """The person who asks, as a request that `request_of` takes says it; "" where it says nothing."""
     return values.get("who") or ""
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """The key of a request that `request_of` takes; "" where it has none."""
+    return values.get("key") or ""
+
+
+def asked_by(values: Mapping[str, Any]) -> bytes:
+    """What a request from `opened` asks, whoever sends it: equal for those that ask the same."""
+    return cast(bytes, msgpack.packb([values.get("verb"), values.get("args")]))
 
 
 def request_of(values: dict[str, Any]) -> Request:

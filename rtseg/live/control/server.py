@@ -1,7 +1,8 @@
 """Receives requests and sends answers, within the supervisor's loop. It never waits, and all its memory is bounded.
 
 A request gets a `Ticket`; its answer may come later, in any order. A malformed request is answered with an error line.
-A client that is gone or does not read loses only its own answers.
+A client that is gone or does not read loses only its own answers. One that asks again with the same key gets the answer
+of the first time.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import zmq
 from ...base.errors import OutputError, RtsegError
 from ...base.types import now_ns
 from ...publish.keys import listen, release, revoked, user_of
-from .messages import MAX_BYTES, number_of, opened, pack_answer, request_of, who_of
-from .verbs import Request
+from .messages import MAX_BYTES, asked_by, key_of, number_of, opened, pack_answer, request_of, who_of
+from .repeats import Repeats
+from .verbs import CHANGES_NOTHING, Request
 
 _AT_ONCE, _AT_ONCE_NS = 64, 20_000_000  # limits of one call of `receive`: requests, and time
 _OPEN, _OPEN_EACH = 64, 8  # limits of requests that wait for an answer: of all clients, and of one
 _TIME_LIMIT_NS = 60_000_000_000  # after which a request is answered with an error
 _HIGH_WATER = 8  # queued requests and queued answers of a client
+_TOO_MANY = "too many requests wait for an answer; expected one after the other; try again"
 _LINGER_MS = 200  # how long close() waits for the last answers to be sent
 _HEARTBEAT_MS = 5000  # a client that does not reply to three of these is disconnected
 
@@ -36,6 +39,7 @@ class Ticket:
     number: int | None
     taken_ns: int
     who: str = ""  # the person who asks, as the client says
+    key: str = ""  # of an order that may come again
 
 
 class ControlServer:
@@ -57,6 +61,7 @@ class ControlServer:
         self._keys = keys
         self.bad = self.lost = 0
         self._open: dict[Ticket, None] = {}
+        self._repeats = Repeats()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self._context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
@@ -92,17 +97,17 @@ class ControlServer:
     def reply(self, ticket: Ticket, result: dict[str, Any]) -> None:
         """Answer a request. A second answer, or one after the time limit, is dropped."""
         if ticket in self._open:
-            del self._open[ticket]
             try:
-                self._send(ticket, pack_answer(ticket.number, ok=True, result=result))
+                pack_answer(ticket.number, ok=True, result=result)
             except OutputError as e:
-                self._send_error(ticket, str(e))
+                self.refuse(ticket, str(e))
+            else:
+                self._finish(ticket, {"ok": True, "result": result})
 
     def refuse(self, ticket: Ticket, text: str) -> None:
         """Answer a request with an error line."""
         if ticket in self._open:
-            del self._open[ticket]
-            self._send_error(ticket, text)
+            self._finish(ticket, _error(text))
 
     def close(self) -> None:
         """Wait up to 0.2 s until the last answers are sent, then close. May be called again."""
@@ -127,21 +132,39 @@ class ControlServer:
             ticket = Ticket(client, envelope, number_of(values), ticket.taken_ns)
             self._check_key(user)
             request = request_of(values)
-            ticket = replace(ticket, who=who_of(values))
+            key = "" if isinstance(request, CHANGES_NOTHING) else key_of(values)
+            ticket = replace(ticket, who=who_of(values), key=key)
         except RtsegError as e:
             self.bad += 1
-            self._send_error(ticket, str(e))
+            self._send(ticket, _error(str(e)))
             return ticket, None
         except Exception as e:  # no message may end the feed
             self.bad += 1
-            self._send_error(ticket, f"request: cannot be read ({type(e).__name__})")
+            self._send(ticket, _error(f"request: cannot be read ({type(e).__name__})"))
+            return ticket, None
+        if ticket.key and self._came_before(ticket, asked_by(values)):
             return ticket, None
         mine = Counter(other.client for other in self._open)[client]
         if len(self._open) >= _OPEN or mine >= _OPEN_EACH or ticket in self._open:
-            self._send_error(ticket, "too many requests wait for an answer; expected one after the other; try again")
+            self._send(ticket, _error(_TOO_MANY))
             return ticket, None
+        if ticket.key:
+            self._repeats.begin(ticket.key, asked_by(values))
         self._open[ticket] = None
         return ticket, request
+
+    def _came_before(self, ticket: Ticket, asked: bytes) -> bool:
+        """Answer a request that came with this key before, now or as soon as the first one is."""
+        known = self._repeats.find(ticket.key)
+        if known is None:
+            return False
+        if known.asked != asked:
+            self._send(ticket, _error("key: another request had it; expected a new one for each order"))
+        elif known.answer is not None:
+            self._send(ticket, _repeated(known.answer))
+        elif not self._repeats.wait(known, ticket):
+            self._send(ticket, _error(_TOO_MANY))
+        return True
 
     def _check_key(self, user: str | None) -> None:
         if self._keys is not None and (user is None or revoked(self._keys, [user])):
@@ -149,15 +172,26 @@ class ControlServer:
 
     def _expire(self, at_ns: int) -> None:
         for ticket in [ticket for ticket in self._open if at_ns - ticket.taken_ns > _TIME_LIMIT_NS]:
-            del self._open[ticket]
-            self._send_error(ticket, "was not answered in time; is the feed overloaded?")
+            self._finish(ticket, _error("was not answered in time; is the feed overloaded?"))
 
-    def _send_error(self, ticket: Ticket, text: str) -> None:
-        line = " ".join(text.encode(errors="replace").decode().split())[:1000]
-        self._send(ticket, pack_answer(ticket.number, ok=False, error=line))
+    def _finish(self, ticket: Ticket, answer: dict[str, Any]) -> None:
+        """Answer a request that was carried out, or refused, for all who sent it."""
+        del self._open[ticket]
+        self._send(ticket, answer)
+        for other in self._repeats.answered(ticket.key, answer) if ticket.key else ():
+            self._send(other, _repeated(answer))
 
-    def _send(self, ticket: Ticket, answer: bytes) -> None:
+    def _send(self, ticket: Ticket, answer: dict[str, Any]) -> None:
         try:
-            self.socket.send_multipart([ticket.client, *ticket.envelope, answer], flags=zmq.NOBLOCK)
+            packed = pack_answer(ticket.number, **answer)
+            self.socket.send_multipart([ticket.client, *ticket.envelope, packed], flags=zmq.NOBLOCK)
         except zmq.ZMQError:  # the client is gone, or does not read
             self.lost += 1
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"ok": False, "error": " ".join(text.encode(errors="replace").decode().split())[:1000]}
+
+
+def _repeated(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"ok": True, "result": {**answer["result"], "repeated": True}} if answer["ok"] else answer
