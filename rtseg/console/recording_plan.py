@@ -12,34 +12,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..base.errors import PromptError
-from .recording_state import Direction, State, Tracked, with_pending
+from ..offline.direction_walk import Direction, Walk
+from .recording_state import State, Tracked, with_pending
 
 Task = Literal["wait", "start", "give", "hold", "resume", "track", "leave"]
 MOST_PRIMED = 2  # other prompted frames that the tracker is shown before an object's start
 
 
 @dataclass(frozen=True, slots=True)
-class Journey:
-    """A pass: its direction, its first and last frame, and the start of each object, by key."""
+class Journey(Walk):
+    """A pass, and the start of each object in it, by key."""
 
-    direction: Direction
-    first: int
-    last: int
     starts: dict[int, int]
-
-    @property
-    def step(self) -> int:
-        """1 forward, -1 backward."""
-        return 1 if self.direction == "forward" else -1
-
-    @property
-    def frames(self) -> range:
-        """The frames of the pass, in order."""
-        return range(self.first, self.last + self.step, self.step)
-
-    def is_past(self, frame: int, other: int) -> bool:
-        """Whether a frame comes after another one on this way."""
-        return (frame - other) * self.step > 0
 
 
 def plan(state: State, direction: Direction, count: int, to: int | None = None) -> Journey | None:

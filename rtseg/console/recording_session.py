@@ -19,16 +19,18 @@ from ..base.errors import PromptError
 from ..base.types import Frame, Masks, Prompt
 from ..engine.recipe import Recipe
 from ..grab.random_access import Frames, open_frames
+from ..offline.direction_masks import one_mask
+from ..offline.settings import Way
 from ..track.inputs import merged
 from .recording_export import export
-from .recording_masks import one_mask, shown_masks
+from .recording_masks import shown_masks
 from .recording_network import Found, Network
 from .recording_plan import primers
 from .recording_state import GivenPrompt, State, Tracked, given_of, prompt_of, with_lock, with_prompt
 from .recording_store import Store, claim
 from .recording_timeline import timeline
 from .recording_tracking import known
-from .recording_worker import Tracking, Way, Worker
+from .recording_worker import Tracking, Worker
 
 FILE, EXPORT = "session.sqlite", "export"
 Say = Callable[[str, str, str], None]  # kind, text, who

@@ -8,7 +8,6 @@ key             tells an object from all others that ever had its id; the store 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,8 +15,8 @@ from msgspec.structs import replace
 from ..base.errors import PromptError
 from ..base.prompt import Prompt
 from ..base.rle import decode_rle, encode_rle
+from ..offline.direction_walk import Direction
 
-Direction = Literal["forward", "backward"]
 Stretch = tuple[int, int]  # the first and the last frame
 
 

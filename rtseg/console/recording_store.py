@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,13 +22,13 @@ import numpy.typing as npt
 
 from ..base.errors import ConfigError, OutputError, PromptError
 from ..base.lock import lock, open_folder
+from ..offline.direction_masks import StoredMask
 from .recording_state import State
 
 FORMAT = "rtseg recording 1"
 UNDOABLE = 100  # changes that can be undone
 LOGGED = 10_000  # lines of the log that are kept
 ORDERS = 256  # whose keys are kept
-LOST, CUT = 1, 2  # flags of a mask: its object is out of view; another scene begins with its frame
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -43,18 +42,6 @@ CREATE UNIQUE INDEX IF NOT EXISTS by_frame ON masks (frame, key, change);
 CREATE INDEX IF NOT EXISTS by_object ON masks (key, frame, change, area);
 CREATE INDEX IF NOT EXISTS by_change ON masks (change);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMask:
-    """The mask of one object on one frame. `wins`: RLE of its pixels where no other object covers it; None: all."""
-
-    rle: bytes
-    wins: bytes | None
-    score: float
-    iou: float
-    area: int
-    flags: int = 0
 
 
 Row = tuple[int, int, StoredMask]  # frame, key, mask

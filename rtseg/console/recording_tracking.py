@@ -11,12 +11,12 @@ from ..base.errors import SourceError
 from ..base.rle import decode_rle
 from ..base.types import Frame, Masks, Prompt
 from ..grab.random_access import Frames
+from ..offline.direction_masks import CUT, StoredMask, stored_masks
 from ..track import Tracker
-from .recording_masks import stored_masks
 from .recording_network import Network
 from .recording_plan import Journey, Task, passed, primers, task
 from .recording_state import State, Tracked, prompt_of
-from .recording_store import CUT, Row, Store, StoredMask
+from .recording_store import Row, Store
 
 SAVE_S = 0.5  # tracked masks are on the disk at least this often
 MOST_UNSAVED = 64  # masks that are not on the disk yet

@@ -6,18 +6,18 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..base.errors import OutputError, PromptError, RtsegError
 from ..base.types import Frame
 from ..grab.random_access import Frames
+from ..offline.direction_walk import Direction, directions_of
+from ..offline.settings import WAYS, Way
 from .recording_network import Network
 from .recording_plan import plan
-from .recording_state import Direction
 from .recording_store import Store
 from .recording_tracking import Halted, Pass
 
-Way = Literal["forward", "backward", "both"]
 MOST_WARNINGS = 3  # frames that cannot be read, of a pass, that are told
 
 
@@ -97,11 +97,11 @@ class Tracking:
 
     def begin(self, way: Way, to: int | None, who: str) -> dict[str, Any]:
         """Begin in the worker; see `Session.track`."""
-        if way not in ("forward", "backward", "both"):
+        if way not in WAYS:
             raise PromptError(f"track: direction = {way!r:.40}; expected forward, backward or both")
         if way == "both" and to is not None:
             raise PromptError("track: both directions have no `to`; leave it out, or choose a direction")
-        ways: tuple[Direction, ...] = ("forward", "backward") if way == "both" else (way,)
+        ways = directions_of(way)
         journeys = [plan(self.store.state, each, self.frames.count, to) for each in ways]
         if not any(journeys):
             raise PromptError(f"track {way}: every prompt is carried on already; correct a frame first")
@@ -109,7 +109,7 @@ class Tracking:
         return {"frames": sum(len(journey.frames) for journey in journeys if journey)}
 
     def _run(self, ways: Sequence[Direction], to: int | None, who: str) -> None:
-        with closing(self.frames.again()) as frames:
+        with closing(self.frames.again(backward="backward" in ways)) as frames:
             for way in ways:
                 self._one_way(way, to, who, frames)
 

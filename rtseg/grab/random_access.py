@@ -35,6 +35,7 @@ from .packet_index import PacketIndex, read_index
 from .paths import kind_of
 
 CACHED_BYTES = 64 << 20  # of decoded pictures that a reader keeps
+BACKWARD_BYTES = 256 << 20  # and one that goes backward: 85 pictures of 1080p; a longer GOP is decoded again
 LEAST_CACHED = 8
 LENIENT = "crccheck"  # the decoder's strictest check takes a missing reference for damage
 BEFORE = 8  # pictures before the wanted one that are decoded too, for steps back
@@ -63,25 +64,28 @@ class Frames(Protocol):
     def number_at(self, seconds: float) -> int | None:
         """The number of the frame with exactly this time; None if there is none."""
 
-    def again(self) -> Frames:
-        """Another reader of the same recording, for another thread; the index is shared."""
+    def again(self, *, backward: bool = False) -> Frames:
+        """Another reader of the same recording, for another thread; the index is shared.
+
+        `backward`: it will go from later frames to earlier ones, and keeps all the pictures on its way to one.
+        """
 
     def close(self) -> None:
         """Close the file."""
 
 
-def open_frames(uri: str | Path) -> Frames:
+def open_frames(uri: str | Path, fps: float | None = None, bits: int | None = None) -> Frames:
     """Open a recording for reading in any order: a video file, an image file, a folder of images, or `synthetic:`.
 
-    Raises `SourceError` if it cannot be read so.
+    `fps` and `bits` are those of `open_source`. Raises `SourceError` if it cannot be read so.
     """
     uri = str(uri)
     path = Path(uri)
     with suppress(RuntimeError):  # that user has no home folder here
         path = path.expanduser() if uri.startswith("~") and not kind_of(uri) else path
-    if kind_of(str(path)) == "file" and not holds_images(path):
+    if kind_of(str(path)) == "file" and not holds_images(path) and fps is None and bits is None:
         return VideoFrames(path)
-    source = open_source(uri)
+    source = open_source(uri, fps=fps, bits=bits)
     if not hasattr(source, "frame") or not source.frame_count:
         source.close()
         raise SourceError(f"{source.uri}: its frames come in order only; expected a file or a folder of images")
@@ -112,7 +116,7 @@ class DrawnFrames:
         number = round(seconds * self._time)
         return number if 0 <= number < self.count else None
 
-    def again(self) -> Frames:
+    def again(self, *, backward: bool = False) -> Frames:
         return self
 
     def close(self) -> None:
@@ -129,8 +133,8 @@ class VideoFrames:
     _index: PacketIndex
     _orientation: Orientation
 
-    def __init__(self, path: Path, first: VideoFrames | None = None) -> None:
-        """`first`: a reader of the same file, whose index is used."""
+    def __init__(self, path: Path, first: VideoFrames | None = None, *, backward: bool = False) -> None:
+        """`first`: a reader of the same file, whose index is used. `backward`: see `Frames.again`."""
         self.uri = str(path)
         self._lock, self._path = threading.Lock(), path
         self._demuxer = Demuxer(_only_part(path))
@@ -146,7 +150,7 @@ class VideoFrames:
             self._length_size = length_size(self._codec, stream.codec_context.extradata)
             self._packets: Iterator[PacketInfo] = iter(())
             self._kept: OrderedDict[int, av.VideoFrame] = OrderedDict()
-            self._most = LEAST_CACHED
+            self._backward, self._most = backward, LEAST_CACHED
             self._at = -1  # number of the latest decoded picture; -1: the next read seeks
             self._begin = 0  # the key frame at which decoding began: what is shown before it lacks its references
             self._finished = False
@@ -168,7 +172,8 @@ class VideoFrames:
             self._orientation, self.session = Orientation.from_picture(picture), index.session
             self.width, self.height = self._orientation.size(picture)
             self.sample_aspect = self._orientation.aspect(stream.sample_aspect_ratio)
-        self._most = max(LEAST_CACHED, CACHED_BYTES // max(1, self.width * self.height * 3 // 2))
+        kept = BACKWARD_BYTES if self._backward else CACHED_BYTES
+        self._most = max(LEAST_CACHED, kept // max(1, self.width * self.height * 3 // 2))
         self._convert = Converter(self.uri, "off", Account(), self._orientation)
 
     def frame(self, number: int) -> Frame:
@@ -198,8 +203,8 @@ class VideoFrames:
     def number_at(self, seconds: float) -> int | None:
         return self._index.number_of(round(Fraction(seconds) / self._index.time_base))
 
-    def again(self) -> VideoFrames:
-        return VideoFrames(self._path, self)
+    def again(self, *, backward: bool = False) -> VideoFrames:
+        return VideoFrames(self._path, self, backward=backward)
 
     def close(self) -> None:
         with self._lock:
@@ -254,7 +259,7 @@ class VideoFrames:
 
     def _may_skip(self, packet: Packet, number: int, wanted: int) -> bool:
         """Whether a packet's picture is needed neither by itself nor for others."""
-        far = number < wanted - BEFORE
+        far = number < wanted - (self._most if self._backward else BEFORE)
         return far and not packet.is_keyframe and is_disposable(self._codec, bytes(packet), self._length_size)
 
     def _keep(self, pictures: Iterator[av.VideoFrame]) -> None:

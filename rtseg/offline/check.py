@@ -25,8 +25,11 @@ def on_frame(frame: int) -> Iterator[None]:
         raise PromptError(f"frame {frame}: {e}") from e
 
 
-def check_prompts(prompts: PromptsByFrame, source: Source, max_objects: int) -> None:
-    """Raise `PromptError` for prompts that do not fit the source, or are for more objects than the recipe allows."""
+def check_prompts(prompts: PromptsByFrame, source: Source, max_objects: int, *, backward: bool = False) -> None:
+    """Raise `PromptError` for prompts that do not fit the source, or are for more objects than the recipe allows.
+
+    `backward`: objects are tracked backward alone, so that the last prompt of each is its first.
+    """
     if not prompts:
         raise PromptError(f"{source.uri}: no prompts; expected at least one")
     beyond = beyond_end(prompts, source.account.count, source.uri)
@@ -36,7 +39,7 @@ def check_prompts(prompts: PromptsByFrame, source: Source, max_objects: int) -> 
     for frame, given in sorted(prompts.items()):
         with on_frame(frame):
             for prompt in given:
-                prompt.check(source.height, source.width, first=prompt.id not in known)
+                prompt.check(source.height, source.width, first=prompt.id not in known and not backward)
                 known.add(prompt.id)
     if len(known) > max_objects:
         raise PromptError(

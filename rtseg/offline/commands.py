@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ..base.errors import ConfigError, PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
-from .settings import DECODERS, Reading
+from .settings import DECODERS, WAYS, Reading, Tracking
 
 OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # options that override the recipe
 
@@ -35,11 +35,12 @@ def _segment(args: argparse.Namespace) -> Result:
         with bytes_bar(recipe.weights) as fetched:
             fetch_weights(recipe.weights, _say, fetched)
     reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.decoder)
+    tracking = Tracking(args.direction, args.across_cuts, args.slices)
     source = args.source if len(args.source) > 1 else args.source[0]
     with progress_bar("segment") as progress:
         return segment(
             source, prompts, args.out, recipe,
-            reading=reading, frames=args.frames, force=args.force, progress=progress, say=_say,
+            reading=reading, tracking=tracking, frames=args.frames, force=args.force, progress=progress, say=_say,
         )  # fmt: skip
 
 
@@ -92,6 +93,16 @@ _READING = (
         " It hides damage inside pictures, and has run on no GPU yet (default: cpu)",
     ),
 )
+_TRACKING = (
+    option(
+        "--direction",
+        choices=WAYS,
+        default="forward",
+        help="from the prompted frames on (default), back, or both ways, merged by confidence",
+    ),
+    option("--across-cuts", action="store_true", help="track objects across cuts to other scenes, too"),
+    option("--slices", action="store_true", help="the pictures are slices of a volume: no cuts, no motion"),
+)
 _WRITING = (
     option(
         "--frames",
@@ -119,7 +130,7 @@ SEGMENT = Verb(
     "every frame of a video, in order",
     example="rtseg segment clip.mp4 --prompts p.json --out out/clip",
     run=_segment,
-    options=(*_READING, *_WRITING, *_ENGINE),
+    options=(*_READING, *_TRACKING, *_WRITING, *_ENGINE),
 )
 
 VERBS = (SEGMENT,)

@@ -15,10 +15,10 @@ from ..build.doctor import versions
 from ..engine import Engine
 from ..grab import Source
 from .check import PromptsByFrame, hash_of
-from .settings import Reading, files_of
+from .settings import Reading, Tracking, files_of
 
 FILE = "run.json"
-SAME = ("source", "reading", "engine", "recipe", "prompts_sha256")  # equal keys mean the same result
+SAME = ("source", "reading", "tracking", "engine", "recipe", "prompts_sha256")  # equal keys mean the same result
 UNENDED = "killed: this run did not finish"
 
 
@@ -26,7 +26,7 @@ class Report:
     """The document of a run. It is written at the beginning, too, because a killed run cannot write it at the end."""
 
     def __init__(
-        self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading,
+        self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading, tracking: Tracking,
         source: Source, engine: Engine, prompts: PromptsByFrame, stages: Stages,
     ) -> None:  # fmt: skip
         """`files`: what `files_of` returned before the source was opened."""
@@ -35,6 +35,7 @@ class Report:
         self._begun: dict[str, Any] = {
             "source": self._uris[0] if len(uris) == 1 else self._uris,
             "reading": asdict(reading),
+            "tracking": asdict(tracking),
             "files": files,
             "engine": engine.description,
             "recipe": asdict(engine.recipe),

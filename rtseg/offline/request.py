@@ -9,7 +9,7 @@ from pathlib import Path
 from ..engine.recipe import Recipe
 from .check import PromptsByFrame
 from .results import Filter
-from .settings import Reading, Steps
+from .settings import Reading, Steps, Tracking
 
 Progress = Callable[[int, int | None], None]
 Say = Callable[[str], None]
@@ -25,6 +25,7 @@ class Request:
     out: Path
     recipe: Recipe
     reading: Reading
+    tracking: Tracking
     frames: str | None
     progress: Progress
     say: Say

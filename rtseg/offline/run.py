@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.ending import Ending
 from ..base.errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
@@ -20,18 +19,15 @@ from ..base.timing import Stages
 from ..base.types import Frame
 from ..engine import open_engine, spare_core
 from ..engine.recipe import Recipe, load_recipe
-from ..grab import Source, open_source
-from ..publish.overlay import DrawMasks, draw_masks
-from ..track import Tracker
+from ..grab import Source
 from .background import Prefetch, WriteBehind
 from .check import PromptsByFrame, beyond_end, check_prompts, on_frame, shifted
+from .directions import Directed, steps_for
+from .opening import decoder_of, opened
 from .report import Report, leftover_of
 from .request import Finish, Progress, Request, Say, filters_of, hooks_of
 from .results import Results
-from .settings import DECODERS, PICTURES, Reading, Steps, Uri, files_of, uris_of
-
-if TYPE_CHECKING:
-    from ..grab.nvdec import Gpu
+from .settings import PICTURES, WAYS, Reading, Steps, Tracking, Uri, files_of, uris_of
 
 
 def segment(
@@ -41,6 +37,7 @@ def segment(
     engine: str | Path | Recipe | None = None,
     *,
     reading: Reading = Reading(),  # noqa: B008  # it is frozen
+    tracking: Tracking = Tracking(),  # noqa: B008
     frames: str | None = None,
     force: bool = False,
     progress: Progress = lambda done, total: None,
@@ -50,10 +47,11 @@ def segment(
 
     Arguments:
         source: what `open_source` opens; several uris are one recording.
-        prompts: frame number to the prompts on that frame. Frames before the first prompt have empty masks.
+        prompts: frame number to the prompts on that frame.
         out: the folder; it appears when the run has ended.
         engine: a recipe file, or a recipe that was read; None is the shipped `nano`.
         reading: how the source is read: deinterlacing, damage, rate, ...
+        tracking: in which direction, and whether across cuts. Forward, frames before the first prompt are empty.
         frames: "jpg" or "png" writes the frames themselves, too.
         force: replace an earlier result.
         progress: called with the number of frames done, and of all frames or None.
@@ -68,10 +66,11 @@ def segment(
     """
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
-    return _write(
-        Request(uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, progress, say),
-        force,
-    )
+    if tracking.direction not in WAYS:
+        raise ConfigError(f"direction = {tracking.direction!r:.40}; {did_you_mean(str(tracking.direction), WAYS)}")
+    recipe = load_recipe(engine)
+    request = Request(uris_of(source), as_prompts(prompts), Path(out), recipe, reading, tracking, frames, progress, say)
+    return _write(request, force)
 
 
 def write_masks(
@@ -79,7 +78,9 @@ def write_masks(
 ) -> dict[str, Any]:
     """Write the folder that `segment` writes, in place of an earlier one, with masks that `steps` gives."""
     recipe = steps.engine.recipe
-    return _write(Request([str(source)], prompts, out, recipe, Reading(), None, progress, _silent, steps), True)
+    return _write(
+        Request([str(source)], prompts, out, recipe, Reading(), Tracking(), None, progress, _silent, steps), True
+    )
 
 
 def _silent(line: str) -> None:
@@ -103,62 +104,57 @@ def _run(request: Request, part: Part) -> tuple[_Run, Report]:
     """Segment the source into the folder `part`. Returns the run, which knows how it ended, and its report."""
     recipe, reading, say = request.recipe, request.reading, request.say
     files = files_of(request.uris)  # before the source is opened, so that any later change is noticed
-    gpu, painter = _decoder(recipe, reading, request.frames)
-    with _opened(request.uris, reading, gpu) as source:
-        check_prompts(request.prompts, source, recipe.max_objects)
-        tracker = request.steps or _tracker(recipe)
+    gpu, painter = decoder_of(recipe, reading, request.frames)
+    with opened(request.uris, reading, gpu) as source:
+        check_prompts(request.prompts, source, recipe.max_objects, backward=request.tracking.direction == "backward")
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
-        report = Report(request.uris, files, reading, source, tracker.engine, request.prompts, stages)
+        steps = request.steps or _steps(request, part.path, stages)
+        report = Report(request.uris, files, reading, request.tracking, source, steps.engine, request.prompts, stages)
         same = _tell_of_killed(part, report, request.out, say)
         results = Results(part.path, source, stages, request.frames, painter, filters_of(request))
-        run = _Run(source, tracker, request.prompts, results, stages, request.progress, say)
-        run.attempt(lambda: report.begin(part.path))
-        _finish(part, run, report, request, hooks_of(request))
+        run = _Run(source, steps, request.prompts, results, stages, request.progress, say)
+        try:
+            run.attempt(lambda: _begin(request, report, part.path, run))
+            _finish(part, run, report, request, hooks_of(request))
+        finally:
+            if isinstance(steps, Directed):
+                steps.close()
     if run.ending.ok:
         for path in same:
             shutil.rmtree(path, ignore_errors=True)
     return run, report
 
 
-def _tracker(recipe: Recipe) -> Steps:
+def _steps(request: Request, folder: Path, stages: Stages) -> Steps:
     with spare_core():
-        return Tracker(open_engine(recipe))
+        engine = open_engine(request.recipe)
+    return steps_for(request.tracking, engine, request.uris, request.reading, request.prompts, folder, stages)
 
 
-def _decoder(recipe: Recipe, reading: Reading, frames: str | None) -> tuple[Gpu | None, DrawMasks]:
-    """The GPU that decodes and holds the pictures (None: the CPU), and the function that draws on them."""
-    if reading.decoder not in DECODERS:
-        raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
-    if reading.decoder == "cpu":
-        return None, draw_masks
-    if frames:
-        raise ConfigError("--frames needs each picture in host memory; leave it out, or --decoder nvdec")
-    from .on_gpu import open_gpu, painter
-
-    gpu = open_gpu(recipe)
-    return gpu, painter(gpu)
-
-
-def _opened(uris: Sequence[str], reading: Reading, gpu: Gpu | None) -> Source:
-    if gpu is None:
-        keywords = {key: value for key, value in asdict(reading).items() if key != "decoder"}
-        return open_source(uris if len(uris) > 1 else uris[0], **keywords)
-    from ..grab.opening import open_on_gpu
-
-    return open_on_gpu(uris, gpu, reading.fps, reading.deinterlace, reading.damaged, reading.bits)
+def _begin(request: Request, report: Report, folder: Path, run: _Run) -> None:
+    """Write what is known before the first frame, and make a backward pass, if one is asked for."""
+    report.begin(folder)
+    if isinstance(run.steps, Directed):
+        ahead, count = run.steps.frames_ahead, run.source.account.count
+        total = None if count is None else ahead + count
+        run.steps.prepare(
+            lambda: opened(request.uris, request.reading, None), lambda done: request.progress(done, total)
+        )
+        for line in run.steps.warnings:
+            run.warn(line)
 
 
 class _Run:
     """One pass over a source, and how it ended. `cause` is the error that ended it early, if any."""
 
     def __init__(
-        self, source: Source, tracker: Steps, prompts: PromptsByFrame, results: Results,
+        self, source: Source, steps: Steps, prompts: PromptsByFrame, results: Results,
         stages: Stages, progress: Progress, say: Say,
     ) -> None:  # fmt: skip
         self.source, self.results, self.ending = source, results, Ending()
         self.cause: BaseException | None = None
         self.cuts: list[int] = []  # the first frames of new scenes
-        self._tracker, self._prompts, self._stages, self._progress = tracker, prompts, stages, progress
+        self.steps, self._prompts, self._stages, self._progress = steps, prompts, stages, progress
         self.warnings: list[str] = []  # about prompts
         self._say, self._warned_of_shift = say, False
 
@@ -175,21 +171,22 @@ class _Run:
 
     def _follow(self) -> None:
         count, total = 0, self.source.account.count
+        ahead = self.steps.frames_ahead if isinstance(self.steps, Directed) else 0
         # They exit in this order: first reading stops, then the finished frames are written.
         with WriteBehind(self.results.add) as writing, Prefetch(self._read(), self.source.close) as frames:
             for frame in frames:
                 with self._stages.time("segment"), on_frame(frame.seq):
                     self._prompt(frame)
-                    masks = self._tracker.step(frame)
+                    masks = self.steps.step(frame)
                 for line in masks.warnings:
-                    self._warn(f"frame {frame.seq}: {line}")
+                    self.warn(f"frame {frame.seq}: {line}")
                 self.cuts += [frame.seq] if masks.cut else []
                 writing.add((frame, masks))
                 count += 1
                 if self.source.account.count != total:  # the source has found its true count meanwhile
                     total = self.source.account.count
                     self._check_end(total)
-                self._progress(count, total)
+                self._progress(ahead + count, None if total is None else ahead + total)
         if not count:
             raise SourceError(f"{self.source.uri}: holds no frame; expected at least one")
         self._check_end(count)
@@ -200,13 +197,13 @@ class _Run:
         """Give the tracker the prompts of this frame."""
         given = self._prompts.get(frame.seq, ())
         for prompt in given:
-            self._tracker.give(prompt)
+            self.steps.give(prompt)
         line = shifted(frame, self.source.account) if given else ""
         if line and not self._warned_of_shift:
             self._warned_of_shift = True
-            self._warn(line)
+            self.warn(line)
 
-    def _warn(self, line: str) -> None:
+    def warn(self, line: str) -> None:
         """Show a line to the user, and record it for `run.json`."""
         self.warnings.append(line)
         self._say(line)
@@ -245,6 +242,9 @@ def _finish(part: Part, run: _Run, report: Report, request: Request, hooks: Sequ
         if not (account.ended and account.ended in line):  # the last line, of the ending, has this already
             say(f"{run.source.uri}: {line}")
     run.ending.faults = [fault.replace(str(part.path), str(out)) for fault in run.ending.faults]
+    if isinstance(run.steps, Directed):
+        run.cuts = run.steps.all_cuts(run.cuts)
+        report.document |= run.steps.account()
     if run.cuts:
         say(_cuts_line(run.source.uri, run.cuts))
     report.end(part.path, run.results.count, run.ending, run.warnings, run.cuts)

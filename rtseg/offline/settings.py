@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from ..base.errors import ConfigError
 
@@ -14,8 +14,25 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 Uri = str | Path
+Way = Literal["forward", "backward", "both"]
+WAYS: tuple[Way, ...] = get_args(Way)
 PICTURES = ("jpg", "png")  # the formats of written frames
 DECODERS = ("cpu", "nvdec")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """How objects are carried through a recording.
+
+    Attributes:
+        direction: from the prompted frames on, back, or both ways and merged.
+        across_cuts: objects are tracked across cuts to other scenes.
+        slices: the pictures are slices of a volume, not a video: there are no cuts, and no motion.
+    """
+
+    direction: Way = "forward"
+    across_cuts: bool = False
+    slices: bool = False
 
 
 @dataclass(frozen=True, slots=True)

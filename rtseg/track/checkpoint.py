@@ -38,6 +38,7 @@ class Saved(Protocol):
     engine: Engine
     policy: str
     cuts: bool
+    across_cuts: bool
     _policy: MemoryPolicy
     _size: BankSize
     _objects: dict[int, Object]
@@ -112,6 +113,7 @@ def made_by(tracker: Saved) -> Plain:
         "image_size": engine.image_size,
         "memory": asdict(replace(engine.recipe.memory, policy=tracker.policy)),
         "cuts": tracker.cuts,
+        "across_cuts": tracker.across_cuts,
     }
 
 

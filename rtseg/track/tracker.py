@@ -45,7 +45,8 @@ class Tracker:
     At a scene cut all objects are lost: their masks are empty and nothing is remembered, until the network finds them
     in a scene that matches their memories, or until they are prompted. An object is also lost if the camera turns away
     and the network takes something elsewhere for it; then until its mask is back at its location. Set `cuts` to False
-    for pictures that are no video, such as stills and slices: then neither this is done, nor do objects give way.
+    for pictures that are no video, such as stills and slices: then neither this is done, nor do objects give way. With
+    `across_cuts` True cuts are reported alone, and objects are tracked across them.
 
     Arguments:
         engine: what `open_engine` returns.
@@ -70,7 +71,7 @@ class Tracker:
         self._size = BankSize(window, settings.spatial)
         self._objects: dict[int, Object] = {}
         self._prompts: dict[int, Prompt] = {}
-        self.cuts, self._cut_detector = True, CutDetector()
+        self.cuts, self.across_cuts, self._cut_detector = True, False, CutDetector()
         self._cut_at: deque[int] = deque(maxlen=RECENT)  # numbers of the frames that began a new scene
         self._overlaps, self._steps = Overlaps(), 0
         self._seqs: deque[int] = deque(maxlen=RECENT)  # numbers of the latest frames
@@ -151,7 +152,7 @@ class Tracker:
         ids, seq = as_ids(ids, "fork"), as_frame_number(seq)
         with self._lock:
             fork = Tracker(self.engine, self.policy)
-            fork.cuts = self.cuts
+            fork.cuts, fork.across_cuts = self.cuts, self.across_cuts
             fork._steps = self._steps - sum(seen >= seq for seen in self._seqs)
             for i in set(ids) & set(self._objects):
                 bank, lost = self._objects[i].bank.before(seq), self._objects[i].lost
@@ -171,7 +172,7 @@ class Tracker:
             if len({*self.ids, *fork._objects}) > limit:
                 raise PromptError(f"{limit} objects are tracked already; remove one, or raise it in the recipe")
             last = fork._seqs[-1] if fork._seqs else -1
-            missed = [seq for seq in self._cut_at if seq > last]  # cuts that the fork has not reached
+            missed = [seq for seq in self._cut_at if seq > last and not self.across_cuts]  # which it has not reached
             adopted = fork._objects
             self._objects |= with_lost(adopted, adopted, missed[0]) if missed else adopted
             self._overlaps = self._overlaps.with_objects(fork._overlaps, adopted)
@@ -254,9 +255,9 @@ class Tracker:
         that are prompted. Changed objects are copies, because the step may still fail.
         """
         objects = dict(self._objects)
-        if not self.cuts:  # without `cuts` no location is followed, so an old one must not count
+        if not self.cuts or (cut is not None and self.across_cuts):  # an old location must not count
             objects = {i: replace(o, lost=None, location=None) if o.location else o for i, o in objects.items()}
-        if cut is not None:
+        elif cut is not None:
             objects |= with_lost(objects, objects.keys() - self._prompts.keys(), cut)
         for i, prompt in self._prompts.items():
             if i in objects:

@@ -307,8 +307,9 @@ def test_what_no_undo_reaches_is_deleted(session: Session, monkeypatch: pytest.M
 
 def test_overlapping_masks_keep_the_id_map() -> None:
     from rtseg.base.types import Frame, Masks
-    from rtseg.console.recording_masks import shown_masks, stored_masks
+    from rtseg.console.recording_masks import shown_masks
     from rtseg.console.recording_state import Tracked
+    from rtseg.offline.direction_masks import stored_masks
 
     logits_bhw = np.random.default_rng(1).normal(size=(3, 40, 60)).astype(np.float32)
     frame = Frame(np.zeros((40, 60, 3), np.uint8), 5)

@@ -27,7 +27,7 @@ from rtseg.cli import main
 from rtseg.data import open_dataset
 from rtseg.engine.recipe import load_recipe
 from rtseg.grab import Source
-from rtseg.offline import Reading, results, run, segment
+from rtseg.offline import Reading, opening, results, segment
 
 ROOT = Path(__file__).parents[2]
 RECIPE = load_recipe(model="micro", weights="package:micro", image_size=64, runtime="torch")
@@ -55,7 +55,7 @@ class Played(Source):
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Played], Played]:
     def use(source: Played) -> Played:
-        monkeypatch.setattr(run, "open_source", lambda uri, **how: source)
+        monkeypatch.setattr(opening, "open_source", lambda uri, **how: source)
         return source
 
     return use
@@ -372,7 +372,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_read(
     def not_yet(uri: str, **how: Any) -> Source:
         pytest.fail("the source was opened")
 
-    monkeypatch.setattr(run, "open_source", not_yet)
+    monkeypatch.setattr(opening, "open_source", not_yet)
     (tmp_path / "file").write_text("")
     for out in (tmp_path / ("n" * 256), tmp_path / "file/out", tmp_path / "file", Path("/"), Path("/proc/out")):
         with pytest.raises((OutputError, ConfigError)) as caught:

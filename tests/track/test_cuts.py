@@ -85,6 +85,16 @@ def test_without_cut_detection_it_jumps(jumpy: Any) -> None:
     assert all(seen(m) and not m.cut and m.lost == () for m in track(tracker, [*A[:12], *B[:8]]))
 
 
+def test_across_cuts_it_is_said_and_tracked_on(jumpy: Any) -> None:
+    tracker = Tracker(jumpy)
+    tracker.across_cuts = True
+    tracker.prompt(1, box=(20, 20, 120, 120))
+    masks = track(tracker, [*A[:12], *B[:8]])
+    assert [n for n, m in enumerate(masks) if m.cut] == [12]
+    assert all(seen(m) and m.lost == () for m in masks)
+    assert all(seen(m) for m in track(tracker.fork([1], 20), B[8:9], 20))
+
+
 def test_a_prompt_overrides_lost(jumpy: Any) -> None:
     tracker = Tracker(jumpy)
     tracker.prompt(1, box=(20, 20, 120, 120))

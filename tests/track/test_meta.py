@@ -134,16 +134,17 @@ def tell(model: Any, state: Any, t: int, i: int, prompt: dict[str, Any]) -> None
     model.add_new_points_or_box(state, t, i, points, labels, box=prompt.get("box"))
 
 
-def their_tracks(model: Any, video: np.ndarray, objects: dict[int, Said]) -> dict[int, Track]:
+def their_tracks(model: Any, video: np.ndarray, objects: dict[int, Said], *, back: bool = False) -> dict[int, Track]:
+    """`back`: from the last prompt to the first frame, else from the first one to the last frame."""
     tracks = {i: Track() for i in objects}
-    moments = sorted({t for said in objects.values() for t in said})
+    moments = sorted({t for said in objects.values() for t in said}, reverse=back)
     with session(model, video) as state:
-        for t, until in pairwise([*moments, len(video) - 1]):
+        for t, until in pairwise([*moments, 0 if back else len(video) - 1]):
             for i, said in objects.items():
                 if t in said:
                     tell(model, state, t, i, said[t])
             # Up to the next prompt's frame and with it: only a tracked frame can be corrected.
-            for now, ids, logits_b1hw in model.propagate_in_video(state, t, until - t):
+            for now, ids, logits_b1hw in model.propagate_in_video(state, t, abs(until - t), reverse=back):
                 for i, logits_1hw in zip(ids, logits_b1hw, strict=True):
                     tracks[i].full[now] = logits_1hw[0]
     for index, i in state["obj_idx_to_id"].items():
