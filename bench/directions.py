@@ -8,7 +8,7 @@ is prompted with its mask
     middle   on the frame in the middle of those on which it is visible
     ends     on the first and on the last frame on which it is visible
 
-and tracked alone. J is the mean over all annotated frames but the prompted ones, where the object or a mask is; a frame
+and tracked. J is the mean over all annotated frames but the prompted ones, where the object or a mask is; a frame
 that a way does not reach has no mask. The rows:
 
     forward, backward  one pass
@@ -31,7 +31,7 @@ from statistics import fmean
 import numpy as np
 
 import rtseg
-from rtseg.base.types import BoolMask, Frame, Masks, Prompt
+from rtseg.base.types import BoolMask, Frame, ImageU8, Masks, Prompt
 from rtseg.data import dataset, open_dataset
 from rtseg.engine.recipe import load_recipe
 from rtseg.offline.direction_merge import sureness, takes_backward
@@ -47,6 +47,8 @@ RULES: dict[str, Rule] = {
     "best": lambda f, b, since, until: b.j > f.j,
 }
 ALONE = ("forward", "backward")
+VISIBLE, FEW = 200, 5  # pixels of a mask that can be prompted; frames with one that an object needs
+Way = dict[int, dict[int, "Seen"]]  # by id and frame
 
 
 @dataclass(frozen=True)
@@ -92,47 +94,68 @@ def overlap(one_hw: BoolMask, other_hw: BoolMask) -> float:
     return 1.0 if not union else int((one_hw & other_hw).sum()) / union
 
 
-def seen(masks: Masks, truth_hw: BoolMask) -> Seen:
-    mask_hw, lost = masks.mask(1), 1 in masks.lost
-    drawn, score, iou = bool(mask_hw.any()), masks.score(1), masks.iou(1)
+def seen(masks: Masks, object_id: int, truth_hw: BoolMask) -> Seen:
+    mask_hw, lost = masks.mask(object_id), object_id in masks.lost
+    drawn, score, iou = bool(mask_hw.any()), masks.score(object_id), masks.iou(object_id)
     return Seen(sureness(score, iou, drawn=drawn, lost=lost), overlap(mask_hw, truth_hw), score, iou, drawn, lost)
 
 
-def one_pass(
-    engine: rtseg.Engine, sequence: dataset.Sequence, frames: Sequence[int], truths: dict[int, BoolMask],
-    prompted: Sequence[int],
-) -> dict[int, Seen]:  # fmt: skip
-    """The frames from the first prompted one on."""
-    tracker, found = rtseg.Tracker(engine), {}
-    tracker.cuts = not sequence.volume
-    for t in frames:
-        if t in prompted:
-            tracker.give(Prompt(1, mask=truths[t]))
+@dataclass(frozen=True)
+class Clip:
+    """Pictures of a sequence, and the masks of its objects on the annotated ones."""
+
+    sequence: dataset.Sequence
+    pictures: dict[int, ImageU8]
+    truths: dict[int, dict[int, BoolMask]]
+
+    @classmethod
+    def read(cls, sequence: dataset.Sequence, frames: Sequence[int]) -> Clip:
+        pictures, truths = {t: sequence.image(t) for t in frames}, {}
+        none_hw = np.zeros(pictures[frames[0]].shape[:2], np.bool_)
+        for t in frames:
+            truth = sequence.truth(t)
+            if truth is not None:
+                truths[t] = {each.id: truth.get(each.id, none_hw) for each in sequence.targets}
+        return cls(sequence, pictures, truths)
+
+    def prompted(self, object_id: int, where: str) -> tuple[int, ...]:
+        """The frames on which an object is prompted; none if it is visible on too few."""
+        visible = [t for t, truth in sorted(self.truths.items()) if truth[object_id].sum() > VISIBLE]
+        if len(visible) < FEW:
+            return ()
+        return (visible[len(visible) // 2],) if where == "middle" else (visible[0], visible[-1])
+
+
+def one_pass(engine: rtseg.Engine, clip: Clip, prompted: dict[int, tuple[int, ...]], *, back: bool) -> Way:
+    """What a pass says of each object, by frame, from its first prompt on."""
+    tracker = rtseg.Tracker(engine)
+    tracker.cuts = not clip.sequence.volume
+    found: Way = {i: {} for i in prompted}
+    for t in sorted(clip.pictures, reverse=back):
+        for i, frames in prompted.items():
+            if t in frames:
+                tracker.give(Prompt(i, mask=clip.truths[t][i]))
         if tracker.ids:
-            masks = tracker.step(Frame(sequence.image(t), t))
-            if t in truths:
-                found[t] = seen(masks, truths[t])
+            masks = tracker.step(Frame(clip.pictures[t], t))
+            for i in masks.ids if t in clip.truths else ():
+                found[i][t] = seen(masks, i, clip.truths[t][i])
     return found
 
 
-def trace(
-    engine: rtseg.Engine, sequence: dataset.Sequence, object_id: int, frames: Sequence[int], where: str
-) -> Trace | None:
-    """Both passes over an object; None if it is visible on too few frames."""
-    truths = {}
-    for t in frames:
-        truth = sequence.truth(t)
-        if truth is not None:
-            none_hw = np.zeros(sequence.image(t).shape[:2], np.bool_)
-            truths[t] = truth.get(object_id, none_hw)
-    visible = [t for t in sorted(truths) if truths[t].sum() > 200]
-    if len(visible) < 5:
-        return None
-    prompted = (visible[len(visible) // 2],) if where == "middle" else (visible[0], visible[-1])
-    ahead, back = (one_pass(engine, sequence, f, truths, prompted) for f in (frames, frames[::-1]))
-    drawn = {t for way in (ahead, back) for t, each in way.items() if each.drawn}
-    nothing = {t: 0.0 if m.any() else 1.0 for t, m in truths.items() if t not in prompted and (m.any() or t in drawn)}
-    return Trace(sequence.name, object_id, prompted, ahead, back, nothing)
+def trace(engine: rtseg.Engine, clip: Clip, where: str) -> list[Trace]:
+    """Both passes over a clip: one trace for each object."""
+    chosen = {each.id: clip.prompted(each.id, where) for each in clip.sequence.targets}
+    prompted = {i: frames for i, frames in chosen.items() if frames}
+    if not prompted:
+        return []
+    ways = [one_pass(engine, clip, prompted, back=back) for back in (False, True)]
+    found = []
+    for i, frames in prompted.items():
+        drawn = {t for way in ways for t, each in way[i].items() if each.drawn}
+        counted = {t: truth[i].any() for t, truth in clip.truths.items() if t not in frames}
+        nothing = {t: 0.0 if there else 1.0 for t, there in counted.items() if there or t in drawn}
+        found.append(Trace(clip.sequence.name, i, frames, ways[0][i], ways[1][i], nothing))
+    return found
 
 
 def table(traces: Sequence[Trace], where: str) -> str:
@@ -159,18 +182,15 @@ def main(arguments: list[str] | None = None) -> int:
     engine = rtseg.open_engine(load_recipe(given.engine))
     print(f"{engine.recipe.model}, {engine.description}")
     sequences = [each for data in given.data for each in open_dataset(data, None, given.sequences).sequences]
-    kept = {}
-    for where in ("middle", "ends"):
-        traces = []
-        for sequence in sequences:
-            frames = range(0, sequence.count, given.every)[: given.most]
-            for target in sequence.targets:
-                found = trace(engine, sequence, target.id, frames, where)
-                traces += [] if found is None else [found]
-        kept[where] = [asdict(each) for each in traces]
+    kept: dict[str, list[Trace]] = {"middle": [], "ends": []}
+    for sequence in sequences:
+        clip = Clip.read(sequence, range(0, sequence.count, given.every)[: given.most])
+        for where, traces in kept.items():
+            traces += trace(engine, clip, where)
+    for where, traces in kept.items():
         print(table(traces, where), flush=True)
     if given.json:
-        given.json.write_text(json.dumps(kept))
+        given.json.write_text(json.dumps({where: [asdict(each) for each in kept[where]] for where in kept}))
     return 0
 
 
