@@ -67,14 +67,14 @@ def browser() -> Iterator[Any]:
 class Console:
     """One open page, and what it did wrong."""
 
-    def __init__(self, browser: Any, served: Served, **options: Any) -> None:
+    def __init__(self, browser: Any, served: Served, address: str = "token=right", **options: Any) -> None:
         self.errors: list[str] = []
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         self.page = context.new_page()
         self.page.set_default_timeout(20_000)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.on("console", lambda m: self.errors.append(m.text) if "Content Security" in m.text else None)
-        self.page.goto(f"{served.url}/#token=right")
+        self.page.goto(f"{served.url}/#{address}")
         self.served = served
 
     def says(self, word: str) -> None:
@@ -354,6 +354,25 @@ def test_a_recording_is_scrubbed_tracked_locked(browser: Any, served: Served) ->
     page.keyboard.press("u")
     console.until("document.querySelector('#timeline .spoken').textContent.includes('locked 26 to 51')")
     assert console.orders("lock")[0]["args"] == {"id": 1, "first": 26, "last": 51}
+    page.context.close()
+    assert console.errors == []
+
+
+def test_an_address_with_a_frame_opens_the_recording_there(browser: Any, served: Served) -> None:
+    served.change(feeds=[], clips=["clip"])
+    console = Console(browser, served, "token=right&frame=137")
+    page = console.page
+    page.wait_for_selector(".where:text('Frame 137 of 200')")
+    assert page.evaluate("location.hash") == ""
+    page.evaluate("location.hash = '#frame=3'")
+    page.wait_for_selector(".where:text('Frame 3 of 200')")
+    page.evaluate("location.hash = '#frame=9999'")  # the last one there is
+    page.wait_for_selector(".where:text('Frame 199 of 200')")
+    for nonsense in ("-5", "1e2", "0x10", "<b>", "12345678901"):
+        page.evaluate(f"location.hash = '#frame={nonsense}'")
+    page.wait_for_timeout(500)
+    seeks = [order["args"]["frame"] for order in served.fake.feeds["clip"].orders if order["verb"] == "seek"]
+    assert seeks == [137, 3, 199] and page.evaluate("location.hash") == ""
     page.context.close()
     assert console.errors == []
 

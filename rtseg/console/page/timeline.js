@@ -33,6 +33,8 @@ export class Timeline {
     /** @type {[number, number] | null} first and last frame of the marked stretch */
     this.stretch = null;
     this.seeking = this.wanted = -1;
+    /** @type {number | null} the frame that the address asks for, until there is a recording to show it */
+    this.asked = null;
     this.#build();
   }
 
@@ -144,6 +146,8 @@ export class Timeline {
     const clip = this.app.feed()?.clip;
     this.element.hidden = !clip;
     if (!clip) return;
+    if (this.asked !== null) this.seek(this.asked);
+    this.asked = null;
     this.scrub.max = String(Math.max(clip.frames - 1, 1));
     const at = this.position;
     this.scrub.value = String(at);
