@@ -23,7 +23,7 @@ from .files import discard_folder, install_folder
 from .lock import alone_in, lock, open_folder, tried_lock
 
 OURS = {  # the files of a result, by the file that identifies it
-    "run.json": {"run.json", "overlay.mp4", "masks", "masks.json", "frames"},
+    "run.json": {"run.json", "manifest.json", "overlay.mp4", "masks", "masks.json", "frames"},
     "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,6 +45,8 @@ class Part:
         incomplete: the run ended early; its result never replaces a complete one.
         keep: no later failure removes the result.
         final: where the result was put; None until then.
+        unfinished: the folder stays as it is, for the next run to go on.
+        handle: the lock on the folder.
     """
 
     path: Path
@@ -52,6 +54,20 @@ class Part:
     incomplete: bool = False
     keep: bool = False
     final: Path | None = None
+    unfinished: bool = False
+    handle: int = -1
+
+    def take_over(self, left: Path) -> bool:
+        """Work on in a folder that a killed run left, in place of the new one. False if it cannot be had."""
+        try:
+            handle = _sign(left)
+        except OSError:
+            return False
+        os.close(self.handle)
+        discard_folder(self.path)
+        self.path, self.handle, self.keep = left, handle, True
+        self.left = tuple(path for path in self.left if path != left)
+        return True
 
 
 def check_apart(sources: Iterable[str | Path], out: Path) -> None:
@@ -101,14 +117,15 @@ def result_folder(out: Path, force: bool = False, proof: str = "run.json") -> It
         with alone_in(final.parent), _one_line(out):
             part = Part(_place(final), _leftovers(out, final))
             part.path.mkdir()
-            handle = _sign(part.path)
+            part.handle = _sign(part.path)
         try:
             with _one_line(out, part):
                 yield part
                 (part.path / MAKER).unlink(missing_ok=True)
-            _install(part, out, final, force, proof)
+            if not part.unfinished:
+                _install(part, out, final, force, proof)
         finally:
-            os.close(handle)
+            os.close(part.handle)
     finally:
         if part is not None and part.final is None and not part.keep:
             discard_folder(part.path)

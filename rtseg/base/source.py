@@ -41,6 +41,7 @@ class Source(ABC):
         account: what was found while reading: frames skipped, repaired and assumed.
         session: a random name, which every frame carries.
         paced: whether frames come in real time, by their own times.
+        begin: the first frame that is given; those before it are read, and counted, but not given.
     """
 
     def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
@@ -49,6 +50,7 @@ class Source(ABC):
         self.account = Account(declared=frame_count, count=frame_count)
         self.session = secrets.token_hex(6)
         self.paced = False  # if True, optional work that costs as much as decoding is left out
+        self.begin = 0
         self._grab_ns = 0
         self._closed = threading.Event()
 
@@ -72,7 +74,8 @@ class Source(ABC):
             if frame is None or self._closed.is_set():
                 return
             self.account.shown = frame.seq + 1
-            yield frame
+            if frame.seq >= self.begin:
+                yield frame
 
     def close(self) -> None:
         """End every running iteration before its next frame; from any thread."""

@@ -7,7 +7,7 @@ after a second as after eight hours.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -79,6 +79,18 @@ class Stages:
         start = now_ns()
         yield
         self.add(stage, (now_ns() - start) / 1e6)
+
+    def cells(self, *stages: str) -> dict[str, npt.NDArray[np.int64]]:
+        """A copy of the memory of these histograms, for `add_cells`."""
+        return {stage: self.histograms[stage]._cells.copy() for stage in stages}
+
+    def add_cells(self, cells: Mapping[str, npt.NDArray[np.int64]]) -> None:
+        """Add what was timed before, by another `Stages`."""
+        for stage, before in cells.items():
+            mine = self.histograms.setdefault(stage, Histogram())._cells
+            longest = max(mine[_BINS], before[_BINS])
+            mine += before
+            mine[_BINS] = longest
 
     def summary(self) -> dict[str, dict[str, float]]:
         """For each stage p50, p95, p99 and max in milliseconds, and the count."""

@@ -143,11 +143,14 @@ class FileSource(Source):
                 pictures = self._take_open(each) if each.once else self._decode(index, times, stack)
                 try:
                     for timed in pictures:
-                        frame = self._frame(timed, convert)
+                        seq = self._checked(timed[0], convert)
                         if first and len(self._names) > 1:
-                            account.parts.append(PartStart(each.name, frame.seq, frame.seconds))
+                            account.parts.append(PartStart(each.name, seq, float(timed[1] * timed[2])))
                         first = False
-                        yield frame
+                        if seq < self.begin:
+                            convert.skip(timed[0])
+                        else:
+                            yield self._frame(seq, timed, convert)
                 except RecordingEndedError as e:
                     raise SourceError(f"{each.name}: {e}") from None
         self._finish()
@@ -175,14 +178,18 @@ class FileSource(Source):
             raise SourceError(f"{each.name}: a pipe can be read only once; put it into a file")
         return pictures
 
-    def _frame(self, timed: TimedPicture, convert: Converter) -> Frame:
-        captured_ns = now_ns()
-        picture, pts, time_base = timed
+    def _checked(self, picture: av.VideoFrame, convert: Converter) -> int:
+        """The number of the picture that has just come. Raises `RecordingEndedError` if it has another size."""
         seq, size = self.account.shown - 1, convert.size(picture)
         if size != (self.width, self.height):
             self.account.shown = seq
             why = f"the size changes from {self.width}x{self.height} to {size[0]}x{size[1]}"
             raise ended_error(self.account, seq, why)
+        return seq
+
+    def _frame(self, seq: int, timed: TimedPicture, convert: Converter) -> Frame:
+        captured_ns = now_ns()
+        picture, pts, time_base = timed
         image_hwc, color = convert(picture)
         return Frame(
             image_hwc, seq, self.session, pts, time_base, captured_ns,

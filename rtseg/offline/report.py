@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.ending import Ending
+from ..base.errors import IncompleteError, SourceError
 from ..base.files import atomic_path, file_sha256
 from ..base.timing import Stages
 from ..build.doctor import versions
@@ -98,6 +99,30 @@ def leftover_of(folder: Path, report: Report) -> tuple[int, bool]:
     except (OSError, ValueError):
         return masks, False
     return masks, isinstance(document, dict) and report.same_as(document)
+
+
+def cuts_line(uri: str, cuts: list[int]) -> str:
+    """The line for the user about the cuts of a recording."""
+    first = ", ".join(map(str, cuts[:5])) + (f" and {len(cuts) - 5} more" if len(cuts) > 5 else "")
+    where = f"frame {first}" if len(cuts) == 1 else f"frames {first}"
+    return f"{uri}: another scene begins with {where}; there objects are lost until they are found again, or prompted"
+
+
+def incomplete(
+    ending: Ending, cause: BaseException | None, count: int, reading: Reading, document: dict[str, Any], later: bool
+) -> IncompleteError:
+    """The error of a run that ended early: why, how many frames are complete, where they are, and how to continue.
+
+    `later`: the next run goes on from there.
+    """
+    line = f"{ending.line}; {count} frames are whole, and lie in {document['out']}"
+    if later:
+        line += "; run the same again, and it goes on from there"
+    elif reading.damaged == "stop" and isinstance(cause, SourceError):
+        line += "; to go on past the damage, run with --damaged skip"
+    error = IncompleteError(line, {**document, "ok": False}, ending.code)
+    error.__cause__ = cause
+    return error
 
 
 def _hash_of(path: Path) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ..engine import Engine
 from ..engine.recipe import Recipe
 from .check import PromptsByFrame
 from .results import Filter
@@ -30,6 +32,8 @@ class Request:
     progress: Progress
     say: Say
     steps: Steps | None = None  # None: a tracker on the recipe's engine
+    engine: Engine | None = None  # the recipe's, open already; None: it is opened
+    options: dict[str, Any] = field(default_factory=dict)  # others that the result depends on, in plain values
 
 
 def filters_of(request: Request) -> list[Filter]:

@@ -7,26 +7,25 @@ wait for that one.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..base.ending import Ending
-from ..base.errors import ConfigError, IncompleteError, RtsegError, SourceError, did_you_mean
+from ..base.errors import ConfigError, RtsegError, did_you_mean
 from ..base.prompt_files import as_prompts
 from ..base.result_folder import Part, check_apart, result_folder
 from ..base.timing import Stages
-from ..base.types import Frame
-from ..engine import open_engine, spare_core
+from ..engine import Engine, open_engine, spare_core
 from ..engine.recipe import Recipe, load_recipe
-from ..grab import Source
-from .background import Prefetch, WriteBehind
-from .check import PromptsByFrame, beyond_end, check_prompts, on_frame, shifted
+from .check import PromptsByFrame, check_prompts
 from .directions import Directed, steps_for
+from .following import Run
+from .identity import identity_of
 from .opening import decoder_of, opened
-from .report import Report, leftover_of
+from .report import Report, cuts_line, incomplete
 from .request import Finish, Progress, Request, Say, filters_of, hooks_of
 from .results import Results
+from .resuming import done_already, finished_by, keep_for_later, manifest_for, seal, tell_of_killed
 from .settings import PICTURES, WAYS, Reading, Steps, Tracking, Uri, files_of, uris_of
 
 
@@ -34,7 +33,7 @@ def segment(
     source: Uri | Sequence[Uri],
     prompts: PromptsByFrame,
     out: str | Path,
-    engine: str | Path | Recipe | None = None,
+    engine: str | Path | Recipe | Engine | None = None,
     *,
     reading: Reading = Reading(),  # noqa: B008  # it is frozen
     tracking: Tracking = Tracking(),  # noqa: B008
@@ -45,11 +44,13 @@ def segment(
 ) -> dict[str, Any]:
     """Segment every frame of a source and write the folder `out`.
 
+    It goes on where an earlier run of the same configuration was killed, and does nothing where one is complete.
+
     Arguments:
         source: what `open_source` opens; several uris are one recording.
         prompts: frame number to the prompts on that frame.
         out: the folder; it appears when the run has ended.
-        engine: a recipe file, or a recipe that was read; None is the shipped `nano`.
+        engine: a recipe file, a recipe that was read, or an open engine; None is the shipped `nano`.
         reading: how the source is read: deinterlacing, damage, rate, ...
         tracking: in which direction, and whether across cuts. Forward, frames before the first prompt are empty.
         frames: "jpg" or "png" writes the frames themselves, too.
@@ -58,18 +59,23 @@ def segment(
         say: called with each line for the user.
 
     Returns:
-        The content of `run.json`.
+        The content of `run.json`; with `"skipped": True` where an earlier result is complete.
 
     Raises:
-        IncompleteError: the run ended early; the frames until then are kept, and the error says where.
+        IncompleteError: the run ended early; the frames until then are kept, and the error says where. If that was not
+            the source's fault, the next run goes on from there.
         RtsegError: any other failure; `out` is unchanged.
     """
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
     if tracking.direction not in WAYS:
         raise ConfigError(f"direction = {tracking.direction!r:.40}; {did_you_mean(str(tracking.direction), WAYS)}")
-    recipe = load_recipe(engine)
-    request = Request(uris_of(source), as_prompts(prompts), Path(out), recipe, reading, tracking, frames, progress, say)
+    opened_one = None if engine is None or isinstance(engine, (str, Path, Recipe)) else engine
+    recipe = opened_one.recipe if opened_one else load_recipe(engine)  # type: ignore[arg-type]  # mypy cannot tell
+    request = Request(
+        uris_of(source), as_prompts(prompts), Path(out), recipe, reading, tracking, frames, progress, say,
+        engine=opened_one,
+    )  # fmt: skip
     return _write(request, force)
 
 
@@ -88,31 +94,46 @@ def _silent(line: str) -> None:
 
 
 def _write(request: Request, force: bool) -> dict[str, Any]:
-    out = request.out
+    out, made_from = request.out, identity_of(request)
     if force:
         check_apart(request.uris, out)
+    elif earlier := done_already(out, made_from):
+        request.say(f"{out}: is done already, by rtseg {earlier.get('versions', {}).get('rtseg')}")
+        return {**earlier, "out": str(out), "skipped": True}
     with result_folder(out, force) as part:
-        run, report = _run(request, part)
+        whole = finished_by(part, made_from)
+        run, report = (None, None) if whole else _run(request, part, made_from)
+    if run is None or report is None:
+        return {**(whole or {}), "out": str(out)}
     beside = part.final is not None and part.final != out.resolve()
-    document = {**report.document, "out": str(part.final if beside else out)}
+    document = {**report.document, "out": str(part.path if part.unfinished else part.final if beside else out)}
     if not run.ending.ok:
-        raise _incomplete(run, request.reading, document)
+        manifest = run.results.manifest if part.unfinished else None
+        count = manifest.frames if manifest else run.results.count
+        raise incomplete(run.ending, run.cause, count, request.reading, document, later=part.unfinished)
     return document
 
 
-def _run(request: Request, part: Part) -> tuple[_Run, Report]:
-    """Segment the source into the folder `part`. Returns the run, which knows how it ended, and its report."""
+def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tuple[Run, Report]:
+    """Segment the source into the folder `part`. Returns the run, which knows how it ended, and its report.
+
+    `made_from`: what the result depends on; None: no later run can go on with this one.
+    """
     recipe, reading, say = request.recipe, request.reading, request.say
     files = files_of(request.uris)  # before the source is opened, so that any later change is noticed
     gpu, painter = decoder_of(recipe, reading, request.frames)
     with opened(request.uris, reading, gpu) as source:
         check_prompts(request.prompts, source, recipe.max_objects, backward=request.tracking.direction == "backward")
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
-        steps = request.steps or _steps(request, part.path, stages)
+        engine = request.steps.engine if request.steps else request.engine or _engine(request)
+        manifest, state = manifest_for(part, made_from, engine, request)
+        steps = request.steps or _steps(request, engine, part.path, stages)
         report = Report(request.uris, files, reading, request.tracking, source, steps.engine, request.prompts, stages)
-        same = _tell_of_killed(part, report, request.out, say)
-        results = Results(part.path, source, stages, request.frames, painter, filters_of(request))
-        run = _Run(source, steps, request.prompts, results, stages, request.progress, say)
+        same = tell_of_killed(part, report, request.out, say)
+        results = Results(part.path, source, stages, request.frames, painter, filters_of(request), manifest)
+        run = Run(source, steps, request.prompts, results, stages, request.progress, say)
+        if state is not None:
+            run.go_on(state)
         try:
             run.attempt(lambda: _begin(request, report, part.path, run))
             _finish(part, run, report, request, hooks_of(request))
@@ -125,13 +146,16 @@ def _run(request: Request, part: Part) -> tuple[_Run, Report]:
     return run, report
 
 
-def _steps(request: Request, folder: Path, stages: Stages) -> Steps:
+def _engine(request: Request) -> Engine:
     with spare_core():
-        engine = open_engine(request.recipe)
+        return open_engine(request.recipe)
+
+
+def _steps(request: Request, engine: Engine, folder: Path, stages: Stages) -> Steps:
     return steps_for(request.tracking, engine, request.uris, request.reading, request.prompts, folder, stages)
 
 
-def _begin(request: Request, report: Report, folder: Path, run: _Run) -> None:
+def _begin(request: Request, report: Report, folder: Path, run: Run) -> None:
     """Write what is known before the first frame, and make a backward pass, if one is asked for."""
     report.begin(folder)
     if isinstance(run.steps, Directed):
@@ -144,95 +168,15 @@ def _begin(request: Request, report: Report, folder: Path, run: _Run) -> None:
             run.warn(line)
 
 
-class _Run:
-    """One pass over a source, and how it ended. `cause` is the error that ended it early, if any."""
-
-    def __init__(
-        self, source: Source, steps: Steps, prompts: PromptsByFrame, results: Results,
-        stages: Stages, progress: Progress, say: Say,
-    ) -> None:  # fmt: skip
-        self.source, self.results, self.ending = source, results, Ending()
-        self.cause: BaseException | None = None
-        self.cuts: list[int] = []  # the first frames of new scenes
-        self.steps, self._prompts, self._stages, self._progress = steps, prompts, stages, progress
-        self.warnings: list[str] = []  # about prompts
-        self._say, self._warned_of_shift = say, False
-
-    def attempt(self, begin: Callable[[], None]) -> None:
-        """Segment the source to its end, or to an error, which is recorded; raised if no frame is complete yet."""
-        try:
-            begin()
-            self._follow()
-        except (Exception, KeyboardInterrupt) as e:
-            if not self.results.count:
-                self.results.abort()
-                raise
-            self._note(e)
-
-    def _follow(self) -> None:
-        count, total = 0, self.source.account.count
-        ahead = self.steps.frames_ahead if isinstance(self.steps, Directed) else 0
-        # They exit in this order: first reading stops, then the finished frames are written.
-        with WriteBehind(self.results.add) as writing, Prefetch(self._read(), self.source.close) as frames:
-            for frame in frames:
-                with self._stages.time("segment"), on_frame(frame.seq):
-                    self._prompt(frame)
-                    masks = self.steps.step(frame)
-                for line in masks.warnings:
-                    self.warn(f"frame {frame.seq}: {line}")
-                self.cuts += [frame.seq] if masks.cut else []
-                writing.add((frame, masks))
-                count += 1
-                if self.source.account.count != total:  # the source has found its true count meanwhile
-                    total = self.source.account.count
-                    self._check_end(total)
-                self._progress(ahead + count, None if total is None else ahead + total)
-        if not count:
-            raise SourceError(f"{self.source.uri}: holds no frame; expected at least one")
-        self._check_end(count)
-        if self.source.account.ended:
-            self.ending.wrong(f"{self.source.uri}: ended early: {self.source.account.ended}")
-
-    def _prompt(self, frame: Frame) -> None:
-        """Give the tracker the prompts of this frame."""
-        given = self._prompts.get(frame.seq, ())
-        for prompt in given:
-            self.steps.give(prompt)
-        line = shifted(frame, self.source.account) if given else ""
-        if line and not self._warned_of_shift:
-            self._warned_of_shift = True
-            self.warn(line)
-
-    def warn(self, line: str) -> None:
-        """Show a line to the user, and record it for `run.json`."""
-        self.warnings.append(line)
-        self._say(line)
-
-    def _read(self) -> Iterator[Frame]:
-        for frame in self.source:
-            self._stages.add("grab", self.source.grab_ms)
-            yield frame
-
-    def _check_end(self, count: int | None) -> None:
-        beyond = beyond_end(self._prompts, count, self.source.uri)
-        if beyond and not any(fault.startswith("prompt on frame ") for fault in self.ending.faults):
-            self.ending.wrong(beyond)
-
-    def _note(self, error: BaseException) -> None:
-        self.cause = error
-        if isinstance(error, KeyboardInterrupt):
-            self.ending.interrupt()
-        elif isinstance(error, RtsegError):
-            self.ending.wrong(str(error))
-        else:
-            self.ending.wrong(f"{type(error).__name__}: {error} (a bug, or this machine; RTSEG_DEBUG=1 shows where)")
-
-
-def _finish(part: Part, run: _Run, report: Report, request: Request, hooks: Sequence[Finish]) -> None:
+def _finish(part: Part, run: Run, report: Report, request: Request, hooks: Sequence[Finish]) -> None:
     """Close the files and write the report. After a failure from here on, the folder is kept as it is."""
     part.keep = True
-    out, say = request.out, request.say
-    for fault in run.results.close():
+    out, say, manifest = request.out, request.say, run.results.manifest
+    if manifest and run.may_go_on:
+        run.results.abort()
+        keep_for_later(part, manifest)
+        return
+    for fault in run.finish():
         run.ending.wrong(fault)
     changed = report.changed()
     if changed:
@@ -246,7 +190,7 @@ def _finish(part: Part, run: _Run, report: Report, request: Request, hooks: Sequ
         run.cuts = run.steps.all_cuts(run.cuts)
         report.document |= run.steps.account()
     if run.cuts:
-        say(_cuts_line(run.source.uri, run.cuts))
+        say(cuts_line(run.source.uri, run.cuts))
     report.end(part.path, run.results.count, run.ending, run.warnings, run.cuts)
     for hook in hooks:
         try:
@@ -255,30 +199,5 @@ def _finish(part: Part, run: _Run, report: Report, request: Request, hooks: Sequ
             run.ending.wrong(str(e).replace(str(part.path), str(out)))
             report.end(part.path, run.results.count, run.ending, run.warnings, run.cuts)
     part.incomplete = not run.ending.ok
-
-
-def _cuts_line(uri: str, cuts: list[int]) -> str:
-    first = ", ".join(map(str, cuts[:5])) + (f" and {len(cuts) - 5} more" if len(cuts) > 5 else "")
-    where = f"frame {first}" if len(cuts) == 1 else f"frames {first}"
-    return f"{uri}: another scene begins with {where}; there objects are lost until they are found again, or prompted"
-
-
-def _tell_of_killed(part: Part, report: Report, out: Path, say: Say) -> list[Path]:
-    """Tell the user where the masks of killed runs are. Returns the folders that this run replaces when complete."""
-    same = []
-    for path in part.left:
-        masks, is_same = leftover_of(path, report)
-        fate = "removed once this run is complete" if is_same else "remove them when you have what you need"
-        say(f"{out}: an earlier run was killed; its {masks} masks lie in {path} ({fate})")
-        same += [path] if is_same else []
-    return same
-
-
-def _incomplete(run: _Run, reading: Reading, document: dict[str, Any]) -> IncompleteError:
-    """The error of a run that ended early: why, how many frames are complete, where they are, and how to continue."""
-    line = f"{run.ending.line}; {run.results.count} frames are whole, and lie in {document['out']}"
-    if reading.damaged == "stop" and isinstance(run.cause, SourceError):
-        line += "; to go on past the damage, run with --damaged skip"
-    error = IncompleteError(line, {**document, "ok": False}, run.ending.code)
-    error.__cause__ = run.cause
-    return error
+    if run.results.manifest:
+        seal(run.results.manifest, part.path, account, run.ending.ok)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from ..base.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ..base.state import State
     from ..base.types import Frame, Masks, Prompt
     from ..engine import Engine
 
@@ -79,3 +80,12 @@ class Steps(Protocol):
     def give(self, prompt: Prompt) -> None: ...
 
     def step(self, frame: Frame) -> Masks: ...
+
+
+@runtime_checkable
+class Resumes(Steps, Protocol):
+    """Steps that another one can go on from, in another process, with the same masks."""
+
+    def state(self) -> State: ...
+
+    def restore(self, state: State) -> None: ...

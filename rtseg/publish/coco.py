@@ -15,6 +15,7 @@ import json
 import os
 from collections import Counter
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,8 @@ from ..base.types import BoolMask, Masks
 from .event_log import write_all_or_nothing
 from .mask_state import ObjectSummary, measure
 
+_BLOCK = 1 << 20
+
 
 class CocoWriter:
     """Writes `path` frame by frame; a context manager. The file is valid JSON only once it is closed.
@@ -33,15 +36,44 @@ class CocoWriter:
     A frame that does not fit on the disk is removed again, so that the file can be closed with the frames before it.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
-        """Begin the file, or raise `OutputError`."""
+    def __init__(self, path: Path, info: dict[str, Any], begun: dict[str, Any] | None = None) -> None:
+        """Begin the file, or go on with the one whose `state` was `begun`, without what came later.
+
+        Raises `OutputError` if it cannot be written, or is not what it was then.
+        """
         self.path = path
+        if begun is not None:
+            self._go_on(begun)
+            return
         # The images come last in the file. Until then they are in a second file, so that their disk space is reserved.
         self._main, self._rows = _TextFile(path, path), _TextFile(path.with_name(f".{path.name}.images"), path)
         self._names: dict[int, str] = {}
         self._images = self._count = 0
         self._open = True
         self._main.append(f'{{"info": {json.dumps(info)},\n"annotations": [')
+
+    def _go_on(self, begun: dict[str, Any]) -> None:
+        rows = self.path.with_name(f".{self.path.name}.images")
+        self._main, self._rows = (
+            _TextFile(path, self.path, begun[name]) for path, name in ((self.path, "main"), (rows, "rows"))
+        )
+        self._names = {int(id_): name for id_, name in begun["names"].items()}
+        self._images, self._count, self._open = begun["images"], begun["count"], True
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on from here, as plain values, once everything so far is on the disk."""
+        return {
+            "main": self._main.state(),
+            "rows": self._rows.state(),
+            "names": {str(id_): name for id_, name in self._names.items()},
+            "images": self._images,
+            "count": self._count,
+        }
+
+    def images(self) -> list[dict[str, Any]]:
+        """The images so far."""
+        found: list[dict[str, Any]] = json.loads(f"[{self._rows.read()}]")
+        return found
 
     def add(self, masks: Masks, seconds: float, file_name: str, mask_file: str) -> None:
         """Add one image, and an annotation for each object with pixels on it; with an `OutputError`, nothing is added.
@@ -86,13 +118,16 @@ class CocoWriter:
             named[own] = id_
         return [{"id": id_, "name": name, "supercategory": "object"} for name, id_ in named.items()]
 
-    def close(self) -> None:
-        """Finish the file with the frames added so far; `OutputError` if that fails. May be called again."""
+    def close(self, keep: bool = False) -> None:
+        """Finish the file with the frames added so far; `OutputError` if that fails. May be called again.
+
+        `keep`: leave what it takes to go on from an earlier `state`.
+        """
         if not self._open:
             return
         self._open = False
         with self._main, self._rows:
-            images = self._rows.read_and_delete()
+            images = self._rows.read() if keep else self._rows.read_and_delete()
             end = f'],\n"images": [{images}],\n"categories": {json.dumps(self._categories())}}}\n'
             self._main.append(end)
 
@@ -132,12 +167,36 @@ def _annotation(number: int, image: int, mask_hw: BoolMask, seen: ObjectSummary)
 class _TextFile:
     """A file for appending text. A text that does not fit is not written at all, and raises `OutputError`."""
 
-    def __init__(self, path: Path, final: Path) -> None:
+    def __init__(self, path: Path, final: Path, begun: dict[str, Any] | None = None) -> None:
+        """`begun`: the `state` of an earlier file, to go on from there."""
         self._path, self._final, self.size = path, final, 0
+        self._digest, self._hashed = sha256(), 0
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+            self._file = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if begun is None else 0), 0o666)
+            if begun is not None:
+                self.size = begun["bytes"]
+                os.ftruncate(self._file, self.size)
+                if self._hash() != begun["sha256"]:
+                    raise OutputError(f"{final}: is not what it was; begin again with --force")
         except OSError as e:
             raise unwritable(final, e) from e
+
+    def state(self) -> dict[str, Any]:
+        """The size and the hash of the text, once it is on the disk."""
+        try:
+            os.fsync(self._file)
+            return {"bytes": self.size, "sha256": self._hash()}
+        except OSError as e:
+            raise unwritable(self._final, e) from e
+
+    def _hash(self) -> str:
+        while self._hashed < self.size:
+            block = os.pread(self._file, min(_BLOCK, self.size - self._hashed), self._hashed)
+            if not block:
+                break
+            self._digest.update(block)
+            self._hashed += len(block)
+        return self._digest.hexdigest()
 
     def append(self, text: str) -> None:
         data = text.encode("ascii")
@@ -152,10 +211,17 @@ class _TextFile:
             os.ftruncate(self._file, size)
         self.size = size
 
+    def read(self) -> str:
+        """The whole text."""
+        try:
+            return self._path.read_text("ascii")
+        except OSError as e:
+            raise unwritable(self._final, e) from e
+
     def read_and_delete(self) -> str:
         """Return the whole text, and delete the file, which frees its disk space."""
+        text = self.read()
         try:
-            text = self._path.read_text("ascii")
             self._path.unlink()
         except OSError as e:
             raise unwritable(self._final, e) from e

@@ -52,6 +52,11 @@ class FrameNames:
         self._pictures.add(picture.casefold())
         return FrameFiles(stem, picture)
 
+    def take(self, stem: str, picture: str) -> None:
+        """Names that an earlier run has given."""
+        self._taken.add(stem.casefold())
+        self._pictures.add(picture.casefold())
+
     def _free(self, stem: str) -> str:
         free, number = stem, 2
         while free.casefold() in self._taken:

@@ -175,7 +175,7 @@ class Mp4Writer:
         self._open = True
         self.frames = 0
 
-    def write(self, image_hwc: ImageU8, seconds: float | None = None) -> None:
+    def write(self, image_hwc: ImageU8, seconds: float | Fraction | None = None) -> None:
         """Append one picture, uint8 RGB [H, W, 3]; `OutputError` if it has another size or cannot be written.
 
         `seconds`: its timestamp, for pictures at uneven intervals; without it, the fixed rate applies.

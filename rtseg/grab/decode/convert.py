@@ -37,6 +37,14 @@ class Converter:
 
     def __call__(self, picture: av.VideoFrame) -> tuple[ImageU8, Color]:
         """The image, full-range RGB uint8 [H, W, 3], and how it was coded; `SourceError` if it cannot be converted."""
+        whole, color = self._whole_picture(picture)
+        return self._image(whole, color), color
+
+    def skip(self, picture: av.VideoFrame) -> None:
+        """Take note of a picture without its image; later images depend on it where pictures are deinterlaced."""
+        self._whole_picture(picture)
+
+    def _whole_picture(self, picture: av.VideoFrame) -> tuple[av.VideoFrame, Color]:
         color = checked_color(self._where, picture)
         self.size(picture)
         if color != self._color:
@@ -48,7 +56,7 @@ class Converter:
             self._account.repaired["interlacing"] = "each picture deinterlaced from its newer field"
         elif picture.interlaced_frame:
             self._account.assumed["interlacing"] = "none, though marked as interlaced; --deinterlace auto removes it"
-        return self._image(whole, color), color
+        return whole, color
 
     def _image(self, picture: av.VideoFrame, color: Color) -> ImageU8:
         return self.orientation.upright(to_rgb(picture, color, self._reformatter))
