@@ -14,6 +14,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from ..base.documents import as_path, expanded, read_toml
+from ..base.errors import ConfigError
 from ..base.schema import ImageSize, Text, convert, one_of
 from ..engine.catalogue import read_table
 from ..sam2 import get_preset
@@ -212,7 +213,7 @@ class _File(Struct, frozen=True, kw_only=True):
 def read_config(path: str | Path) -> TrainConfig:
     """Read a configuration file. Raises `ConfigError`, which names the file, the key and what was expected."""
     path = as_path(path)
-    file = convert(read_toml(path), _File, str(path))
+    file = convert(_table(path), _File, str(path))
     textures = (Material(t.path, share=t.share, every=t.every, stills=t.stills) for t in file.texture)
     validation = (Material(v.path, v.layout, v.sequences, stills=v.stills) for v in file.validate)
     teacher = file.teacher and replace(file.teacher, weights=_relative(file.teacher.weights, path))
@@ -233,6 +234,20 @@ def read_config(path: str | Path) -> TrainConfig:
         average_decay=file.average_decay,
         path=path,
     )
+
+
+def _table(path: Path) -> dict[str, object]:
+    """The keys of a file, and below them those of the file beside it that it names with `like`."""
+    own = read_toml(path)
+    like = own.pop("like", None)
+    if like is None:
+        return own
+    if not isinstance(like, str) or Path(like).name != like or like == path.name:
+        raise ConfigError(f"{path}: like = {like!r}; expected the name of another training file in the same folder")
+    other = read_toml(path.parent / like)
+    if "like" in other:
+        raise ConfigError(f"{path}: like = {like!r}, which has a `like` of its own; expected a file without")
+    return {**other, **own}
 
 
 def _relative(text: str, path: Path) -> str:

@@ -153,3 +153,19 @@ def test_published_weights_keep_their_name(tmp_path: Path) -> None:
         ("own.safetensors", str(tmp_path / "own.safetensors")),
     ):
         assert read_config(write(tmp_path, f'weights = "{named}"\n{WORKS}')).weights == found
+
+
+def test_a_file_may_be_like_another_one(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text('preset = "micro"\nseed = 3\n[endoscope]\nshare = 1\n[[phase]]\nsteps = 5\n')
+    second.write_text('like = "first.toml"\nseed = 4\n[[phase]]\nsteps = 7\n[[phase]]\nsteps = 8\n')
+    config = read_config(second)
+    assert (config.preset, config.seed, [phase.steps for phase in config.phases]) == ("micro", 4, [7, 8])
+    assert config.path == second
+    second.write_text('like = "second.toml"\n')
+    with pytest.raises(ConfigError, match="another training file in the same folder"):
+        read_config(second)
+    first.write_text('like = "second.toml"\n')
+    second.write_text('like = "first.toml"\n')
+    with pytest.raises(ConfigError, match="has a `like` of its own"):
+        read_config(second)
