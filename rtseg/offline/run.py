@@ -127,7 +127,7 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
         engine = request.steps.engine if request.steps else request.engine or _engine(request)
         manifest, state = manifest_for(part, made_from, engine, request)
-        steps = request.steps or _steps(request, engine, part.path, stages)
+        steps = request.steps or _steps(request, engine, stages)
         report = Report(request.uris, files, reading, request.tracking, source, steps.engine, request.prompts, stages)
         same = tell_of_killed(part, report, request.out, say)
         results = Results(part.path, source, stages, request.frames, painter, filters_of(request), manifest)
@@ -151,8 +151,8 @@ def _engine(request: Request) -> Engine:
         return open_engine(request.recipe)
 
 
-def _steps(request: Request, engine: Engine, folder: Path, stages: Stages) -> Steps:
-    return steps_for(request.tracking, engine, request.uris, request.reading, request.prompts, folder, stages)
+def _steps(request: Request, engine: Engine, stages: Stages) -> Steps:
+    return steps_for(request.tracking, engine, request.uris, request.reading, request.prompts, stages)
 
 
 def _begin(request: Request, report: Report, folder: Path, run: Run) -> None:
@@ -162,7 +162,7 @@ def _begin(request: Request, report: Report, folder: Path, run: Run) -> None:
         ahead, count = run.steps.frames_ahead, run.source.account.count
         total = None if count is None else ahead + count
         run.steps.prepare(
-            lambda: opened(request.uris, request.reading, None), lambda done: request.progress(done, total)
+            folder, lambda: opened(request.uris, request.reading, None), lambda done: request.progress(done, total)
         )
         for line in run.steps.warnings:
             run.warn(line)
