@@ -22,8 +22,8 @@ from ..grab import Source
 from ..grab.random_access import Frames, open_frames
 from ..track import Tracker
 from .check import PromptsByFrame, beyond_end
-from .direction_masks import LOST, StoredMask, as_masks, stored_masks
-from .direction_merge import Prompted, sureness, takes_backward
+from .direction_masks import StoredMask, as_masks, stored_masks
+from .direction_merge import Prompted, sureness, sureness_of, takes_backward
 from .direction_pass import BackwardPass, DamagedError, backward_prompts
 from .direction_records import Records
 from .settings import Reading, Steps, Tracking
@@ -202,8 +202,7 @@ class Directed:
         drawn = bool((masks.fine_logits(object_id) > 0).any())
         lost = object_id in masks.lost
         forward = sureness(masks.score(object_id), masks.iou(object_id), drawn=drawn, lost=lost)
-        backward = sureness(mask.score, mask.iou, drawn=mask.area > 0, lost=bool(mask.flags & LOST))
-        return takes_backward(forward, backward, since, until)
+        return takes_backward(forward, sureness_of(mask), since, until)
 
     def all_cuts(self, cuts: Sequence[int]) -> list[int]:
         """The first frames of new scenes: those that were found forward, and what the backward pass found besides."""

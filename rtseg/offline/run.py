@@ -26,7 +26,7 @@ from .report import Report, cuts_line, incomplete
 from .request import Finish, Progress, Request, Say, filters_of, hooks_of
 from .results import Results
 from .resuming import done_already, finished_by, keep_for_later, manifest_for, seal, tell_of_killed
-from .settings import PICTURES, WAYS, Reading, Steps, Tracking, Uri, files_of, uris_of
+from .settings import PICTURES, WAYS, Reading, Steps, Tracking, Uri, Way, files_of, uris_of
 
 
 def segment(
@@ -36,7 +36,9 @@ def segment(
     engine: str | Path | Recipe | Engine | None = None,
     *,
     reading: Reading = Reading(),  # noqa: B008  # it is frozen
-    tracking: Tracking = Tracking(),  # noqa: B008
+    direction: Way = "forward",
+    across_cuts: bool = False,
+    slices: bool = False,
     frames: str | None = None,
     force: bool = False,
     progress: Progress = lambda done, total: None,
@@ -52,7 +54,9 @@ def segment(
         out: the folder; it appears when the run has ended.
         engine: a recipe file, a recipe that was read, or an open engine; None is the shipped `nano`.
         reading: how the source is read: deinterlacing, damage, rate, ...
-        tracking: in which direction, and whether across cuts. Forward, frames before the first prompt are empty.
+        direction: "forward" from the prompted frames, "backward", or "both", which are merged by confidence.
+        across_cuts: objects are tracked across cuts to other scenes, too.
+        slices: the pictures are slices of a volume: they have no cuts and no motion.
         frames: "jpg" or "png" writes the frames themselves, too.
         force: replace an earlier result.
         progress: called with the number of frames done, and of all frames or None.
@@ -68,8 +72,9 @@ def segment(
     """
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
-    if tracking.direction not in WAYS:
-        raise ConfigError(f"direction = {tracking.direction!r:.40}; {did_you_mean(str(tracking.direction), WAYS)}")
+    if direction not in WAYS:
+        raise ConfigError(f"direction = {direction!r:.40}; {did_you_mean(str(direction), WAYS)}")
+    tracking = Tracking(direction, across_cuts, slices)
     opened_one = None if engine is None or isinstance(engine, (str, Path, Recipe)) else engine
     recipe = opened_one.recipe if opened_one else load_recipe(engine)  # type: ignore[arg-type]  # mypy cannot tell
     request = Request(
