@@ -104,6 +104,11 @@ class Directed:
         return max(self._prompts) + 1
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is anything of the backward pass that a later run can go on with."""
+        return self._kept is not None
+
+    @property
     def _records(self) -> Records:
         assert self._kept is not None, "prepare comes first"
         return self._kept

@@ -142,9 +142,14 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
         try:
             run.attempt(lambda: _begin(request, report, part.path, run))
             _finish(part, run, report, request, hooks_of(request))
+        except (Exception, KeyboardInterrupt) as e:
+            if run.may_go_on_after(e):  # in the backward pass
+                part.keep = part.unfinished = True
+                say(f"{request.out}: the backward pass is kept; the next run goes on with it")
+            raise
         finally:
             if isinstance(steps, Directed):
-                steps.close()
+                steps.close(for_later=part.unfinished)
     if run.ending.ok:
         for path in same:
             shutil.rmtree(path, ignore_errors=True)
@@ -170,14 +175,15 @@ def _begin(request: Request, report: Report, folder: Path, run: Run) -> None:
             folder, lambda: opened(request.uris, request.reading, None), lambda done: request.progress(done, total)
         )
         for line in run.steps.warnings:
-            run.warn(line)
+            if line not in run.warnings:  # which has those of an earlier run, where this one goes on
+                run.warn(line)
 
 
 def _finish(part: Part, run: Run, report: Report, request: Request, hooks: Sequence[Finish]) -> None:
     """Close the files and write the report. After a failure from here on, the folder is kept as it is."""
     part.keep = True
     out, say, manifest = request.out, request.say, run.results.manifest
-    if manifest and run.may_go_on:
+    if manifest and run.may_go_on_after(run.cause):
         run.results.abort()
         keep_for_later(part, manifest)
         return
