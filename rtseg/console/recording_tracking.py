@@ -12,6 +12,7 @@ from ..base.rle import decode_rle
 from ..base.types import Frame, Masks, Prompt
 from ..grab.random_access import Frames
 from ..offline.direction_masks import CUT, StoredMask, stored_masks
+from ..offline.direction_merge import Prompted, sureness_of, takes_backward
 from ..track import Tracker
 from .recording_network import Network
 from .recording_plan import Journey, Task, passed, primers, task
@@ -35,7 +36,11 @@ class Halted:
 
 @dataclass(slots=True, eq=False)
 class Pass:
-    """A pass over a recording. `done`: frames so far; `warnings`: frames that could not be read."""
+    """A pass over a recording.
+
+    `merges`: it is the backward one of two, and takes the place of the other's masks only where it is better.
+    `done`: frames so far; `warnings`: frames that could not be read.
+    """
 
     journey: Journey
     frames: Frames
@@ -44,6 +49,7 @@ class Pass:
     on_saved: Callable[[Frame | None], None]
     on_step: Callable[[int, int], None] = lambda done, of: None
     kept: Halted | None = None
+    merges: bool = False
     done: int = 0
     warnings: list[str] = field(default_factory=list)
     _rows: list[Row] = field(default_factory=list)
@@ -143,15 +149,15 @@ class Pass:
 
     def _write(self, masks: Masks, tasks: Mapping[int, Task], stored: Mapping[int, StoredMask]) -> None:
         """Note the masks of tracked objects. A prompted mask that comes out again learns what it wins of others."""
-        there = [each for each in self._active.values() if each.id in masks.ids]
+        there, n = [each for each in self._active.values() if each.id in masks.ids], masks.seq
         found = stored_masks(masks, [each.id for each in there])
         for each in there:
             mask, before = found[each.id], stored.get(each.key)
             again = tasks[each.key] == "start" and before is not None and before.rle == mask.rle
             if self.journey.direction == "backward" and mask.flags & CUT:  # it is a cut only in the other direction
                 mask = replace(mask, flags=mask.flags & ~CUT)
-            if tasks[each.key] == "track" or again:
-                self._rows.append((masks.seq, each.key, mask))
+            if again or (tasks[each.key] == "track" and not (before and self.merges and _loses(each, mask, before, n))):
+                self._rows.append((n, each.key, mask))
 
     def _save(self, at: int) -> None:
         """Put what was tracked on the disk, with how far each object has come, in one step."""
@@ -174,6 +180,15 @@ def known(store: Store, each: Tracked, number: int, size: tuple[int, int]) -> Pr
     stored = store.masks(number).get(each.key)
     mask = None if stored is None else _as_prompt(each, stored, size)
     return mask or prompt_of(each.id, each.prompts[number], size)
+
+
+def _loses(each: Tracked, backward: StoredMask, forward: StoredMask, frame: int) -> bool:
+    """Whether the mask of a forward pass is better, as `rtseg segment --direction both` judges it."""
+    prompted = Prompted({each.id: sorted(each.prompts)})
+    since, until = prompted.since(each.id, frame), prompted.until(each.id, frame)
+    if since is None or until is None:
+        return False
+    return not takes_backward(sureness_of(forward), sureness_of(backward), since, until)
 
 
 def _named(prompt: Prompt, label: str) -> Prompt:

@@ -111,9 +111,9 @@ class Tracking:
     def _run(self, ways: Sequence[Direction], to: int | None, who: str) -> None:
         with closing(self.frames.again(backward="backward" in ways)) as frames:
             for way in ways:
-                self._one_way(way, to, who, frames)
+                self._one_way(way, to, who, frames, merges=way == "backward" and len(ways) > 1)
 
-    def _one_way(self, way: Direction, to: int | None, who: str, frames: Frames) -> None:
+    def _one_way(self, way: Direction, to: int | None, who: str, frames: Frames, *, merges: bool) -> None:
         """Passes until there is nothing to carry on: an object may leave a pass before its last prompt."""
         before = None
         while not self.worker.stopped.is_set():
@@ -125,8 +125,9 @@ class Tracking:
             usable = kept is not None and kept.head == self.store.head and kept.journey.direction == way
             self.store.change(f"track {way} from {journey.first}", who, state)
             running = Pass(
-                journey, frames, self.network, self.store, self.on_saved, self.worker.tell, kept if usable else None
-            )
+                journey, frames, self.network, self.store, self.on_saved, self.worker.tell, kept if usable else None,
+                merges,
+            )  # fmt: skip
             try:
                 self.kept = running.run(self.worker.stopped)
             finally:

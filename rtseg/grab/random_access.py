@@ -13,7 +13,7 @@ from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 
@@ -74,18 +74,18 @@ class Frames(Protocol):
         """Close the file."""
 
 
-def open_frames(uri: str | Path, fps: float | None = None, bits: int | None = None) -> Frames:
+def open_frames(uri: str | Path, **how: Any) -> Frames:
     """Open a recording for reading in any order: a video file, an image file, a folder of images, or `synthetic:`.
 
-    `fps` and `bits` are those of `open_source`. Raises `SourceError` if it cannot be read so.
+    `how`: `fps`, `bits` and such of `open_source`; None is the default. Raises `SourceError` if it cannot be read so.
     """
     uri = str(uri)
     path = Path(uri)
     with suppress(RuntimeError):  # that user has no home folder here
         path = path.expanduser() if uri.startswith("~") and not kind_of(uri) else path
-    if kind_of(str(path)) == "file" and not holds_images(path) and fps is None and bits is None:
+    if kind_of(str(path)) == "file" and not holds_images(path) and not any(how.values()):
         return VideoFrames(path)
-    source = open_source(uri, fps=fps, bits=bits)
+    source = open_source(uri, **how)
     if not hasattr(source, "frame") or not source.frame_count:
         source.close()
         raise SourceError(f"{source.uri}: its frames come in order only; expected a file or a folder of images")

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .settings import Reading, Tracking
+from .settings import Reading
 
 if TYPE_CHECKING:
     from .run import segment
 
-__all__ = ["Reading", "Tracking", "segment"]
+__all__ = ["Reading", "segment"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ..base.errors import ConfigError, PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
-from .settings import DECODERS, WAYS, Reading, Tracking
+from .settings import DECODERS, WAYS, Reading
 
 OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # options that override the recipe
 
@@ -35,12 +35,12 @@ def _segment(args: argparse.Namespace) -> Result:
         with bytes_bar(recipe.weights) as fetched:
             fetch_weights(recipe.weights, _say, fetched)
     reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.decoder)
-    tracking = Tracking(args.direction, args.across_cuts, args.slices)
     source = args.source if len(args.source) > 1 else args.source[0]
     with progress_bar("segment") as progress:
         return segment(
             source, prompts, args.out, recipe,
-            reading=reading, tracking=tracking, frames=args.frames, force=args.force, progress=progress, say=_say,
+            reading=reading, direction=args.direction, across_cuts=args.across_cuts, slices=args.slices,
+            frames=args.frames, force=args.force, progress=progress, say=_say,
         )  # fmt: skip
 
 

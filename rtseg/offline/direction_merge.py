@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .check import PromptsByFrame
+from .direction_masks import LOST, StoredMask
 
 
 def sureness(score: float, iou: float, *, drawn: bool, lost: bool) -> float:
@@ -20,6 +21,11 @@ def sureness(score: float, iou: float, *, drawn: bool, lost: bool) -> float:
     if lost:
         return 0.0
     return score * iou if drawn else 1 - score
+
+
+def sureness_of(mask: StoredMask) -> float:
+    """How sure a pass was of a mask that is kept."""
+    return sureness(mask.score, mask.iou, drawn=mask.area > 0, lost=bool(mask.flags & LOST))
 
 
 @dataclass(frozen=True, slots=True)

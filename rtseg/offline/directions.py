@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from ..grab import Source
 from ..grab.random_access import Frames, open_frames
 from ..track import Tracker
 from .check import PromptsByFrame, beyond_end
-from .direction_masks import LOST, StoredMask, as_masks, stored_masks
-from .direction_merge import Prompted, sureness, takes_backward
+from .direction_masks import StoredMask, as_masks, stored_masks
+from .direction_merge import Prompted, sureness, sureness_of, takes_backward
 from .direction_pass import BackwardPass, DamagedError, backward_prompts
 from .direction_records import Records
 from .settings import Reading, Steps, Tracking
 
 WORK = Path(".backward", "masks.sqlite")  # in the folder of the result, until that is done
+OF_FILES = ("deinterlace", "damaged", "decoder")  # how video files are read; the rest is about pictures
 SAME_CUT = 3  # frames: two passes see one cut within so many of one another, for a flash may hide it
 
 
@@ -40,15 +41,14 @@ def new_tracker(engine: Engine, tracking: Tracking) -> Tracker:
 
 
 def steps_for(
-    tracking: Tracking, engine: Engine, uris: Sequence[str], reading: Reading, prompts: PromptsByFrame, folder: Path,
-    stages: Stages,
-) -> Steps:  # fmt: skip
+    tracking: Tracking, engine: Engine, uris: Sequence[str], reading: Reading, prompts: PromptsByFrame, stages: Stages
+) -> Steps:
     """Who gives the masks: a tracker, or a `Directed`, whose `prepare` and `close` have to be called."""
     if tracking.direction == "forward":
         return new_tracker(engine, tracking)
     frames = _open_backward(uris, reading, tracking.direction)
     try:
-        return Directed(engine, tracking, frames, prompts, folder, stages)
+        return Directed(engine, tracking, frames, prompts, stages)
     except BaseException:
         frames.close()
         raise
@@ -64,7 +64,8 @@ def _open_backward(uris: Sequence[str], reading: Reading, direction: str) -> Fra
     if reading.decoder != "cpu":
         raise ConfigError(f"{who}: --decoder {reading.decoder} reads forward only; expected cpu")
     try:
-        return open_frames(uris[0], reading.fps, reading.bits)
+        how = {key: value for key, value in asdict(reading).items() if key not in OF_FILES}
+        return open_frames(uris[0], **how)
     except SourceError as e:
         raise SourceError(f"{who}: {e}") from e
 
@@ -76,9 +77,9 @@ class Directed:
     """
 
     def __init__(
-        self, engine: Engine, tracking: Tracking, frames: Frames, prompts: PromptsByFrame, folder: Path, stages: Stages
+        self, engine: Engine, tracking: Tracking, frames: Frames, prompts: PromptsByFrame, stages: Stages
     ) -> None:
-        """`frames`: read for the backward pass alone. `folder`: where its masks are kept until `close`.
+        """`frames`: read for the backward pass alone.
 
         Raises `PromptError` if nothing can be tracked backward, or a prompt is on a frame that does not exist.
         """
@@ -92,7 +93,7 @@ class Directed:
         self._since, self._until = Prompted.of(prompts), Prompted.of(self._prompts)
         self._labels = _labels(prompts)
         self._tracker = new_tracker(engine, tracking)  # without objects for `backward`: it finds cuts
-        self._records = Records(folder / WORK)
+        self._kept: Records | None = None
         self._numbers: Sequence[int] | None = None  # by the source's number, that of `frames`; None: the same
         self._cuts: list[int] = []
         self._taken: dict[int, Counter[str]] = {}
@@ -102,14 +103,26 @@ class Directed:
         """How many frames the backward pass has."""
         return max(self._prompts) + 1
 
-    def prepare(self, reopen: Callable[[], Source], on_step: Callable[[int], None]) -> None:
-        """Make the backward pass. Raises what the engine, the source and the disk do.
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything of the backward pass that a later run can go on with."""
+        return self._kept is not None
+
+    @property
+    def _records(self) -> Records:
+        assert self._kept is not None, "prepare comes first"
+        return self._kept
+
+    def prepare(self, folder: Path, reopen: Callable[[], Source], on_step: Callable[[int], None]) -> None:
+        """Make the backward pass, or go on with that of an earlier run. Raises what the engine, source and disk do.
 
         Arguments:
+            folder: of the result; there its masks are kept until `close`.
             reopen: opens the source once more. This is done where a frame is damaged, for a source leaves that one out
                 and counts on: its frames are counted, and the pass begins again.
             on_step: called with the number of frames done.
         """
+        self._kept = Records(folder / WORK)
         if self._records.state("damaged") is None:
             try:
                 self._pass(self._prompts, on_step, strict=True)
@@ -153,7 +166,7 @@ class Directed:
 
     def step(self, frame: Frame) -> Masks:
         """The masks of the next frame. Raises what `Tracker.step` does."""
-        kept, masks = self._kept(frame), self._tracker.step(frame)
+        kept, masks = self._masks_on(frame), self._tracker.step(frame)
         taken = {i: mask for i, mask in kept.items() if i not in masks.ids or self._takes(frame, masks, i, mask)}
         ahead = [i for i in masks.ids if i not in taken]
         for way, ids in (("forward", ahead), ("backward", list(taken))):
@@ -171,11 +184,11 @@ class Directed:
         return State.joined({"tracker": self._tracker.state(), "taken": State({"of": self.account()["masks_of"]})})
 
     def restore(self, state: State) -> None:
-        """Go on from another one's state. Raises what `Tracker.restore` does."""
+        """Go on from another one's state, before `prepare` or after. Raises what `Tracker.restore` does."""
         self._tracker.restore(state.under("tracker"))
         self._taken = {int(i): Counter(counts) for i, counts in state.plain["taken"]["of"].items()}
 
-    def _kept(self, frame: Frame) -> dict[int, StoredMask]:
+    def _masks_on(self, frame: Frame) -> dict[int, StoredMask]:
         """The masks that the backward pass has for a frame."""
         numbers = self._numbers
         number = frame.seq if numbers is None else numbers[frame.seq] if frame.seq < len(numbers) else None
@@ -194,8 +207,7 @@ class Directed:
         drawn = bool((masks.fine_logits(object_id) > 0).any())
         lost = object_id in masks.lost
         forward = sureness(masks.score(object_id), masks.iou(object_id), drawn=drawn, lost=lost)
-        backward = sureness(mask.score, mask.iou, drawn=mask.area > 0, lost=bool(mask.flags & LOST))
-        return takes_backward(forward, backward, since, until)
+        return takes_backward(forward, sureness_of(mask), since, until)
 
     def all_cuts(self, cuts: Sequence[int]) -> list[int]:
         """The first frames of new scenes: those that were found forward, and what the backward pass found besides."""
@@ -207,10 +219,13 @@ class Directed:
         """For `run.json`: on how many frames the mask of each object is of which pass."""
         return {"masks_of": {str(i): dict(sorted(self._taken[i].items())) for i in sorted(self._taken)}}
 
-    def close(self) -> None:
-        """Close everything, and remove what was kept."""
+    def close(self, *, for_later: bool = False) -> None:
+        """Close everything, and remove what was kept; unless a later run is to go on with it."""
         self._frames.close()
-        self._records.remove()
+        if self._kept is not None:
+            self._kept.close()
+            if not for_later:
+                self._kept.remove()
 
 
 def _labels(prompts: PromptsByFrame) -> dict[int, str]:

@@ -112,11 +112,11 @@ class Run:
         if beyond and not any(fault.startswith("prompt on frame ") for fault in self.ending.faults):
             self.ending.wrong(beyond)
 
-    @property
-    def may_go_on(self) -> bool:
-        """Whether it ended early, not by a fault of the source, and a later run can go on from its latest segment."""
-        begun = self.results.manifest is not None and bool(self.results.manifest.segments)
-        return begun and self.cause is not None and not isinstance(self.cause, (SourceError, PromptError))
+    def may_go_on_after(self, error: BaseException | None) -> bool:
+        """Whether it ended early, not by a fault of the source, and a later run can go on from what it has done."""
+        manifest = self.results.manifest
+        done = manifest and (manifest.segments or (isinstance(self.steps, Directed) and self.steps.has_begun))
+        return bool(done) and error is not None and not isinstance(error, (SourceError, PromptError))
 
     def finish(self) -> list[str]:
         """End the last segment, and close the files. Returns a line for each that could not be finished."""

@@ -15,7 +15,6 @@ from ..base.files import discard
 from ..base.result_folder import Part
 from ..base.state import State
 from ..engine import Engine
-from .directions import Directed
 from .identity import difference
 from .report import Report, leftover_of
 from .request import Request
@@ -63,9 +62,9 @@ def manifest_for(
     line for the user where an earlier run cannot be gone on with; and None where a run cannot go on later anyway.
     """
     out, say = request.out, request.say
-    if made_from is None or not (request.tracking.direction == "forward" or hasattr(Directed, "state")):
+    if made_from is None:
         if part.left and not request.steps:
-            say(f"{out}: begins at frame 0: what is read only once, or backward, cannot be gone on with")
+            say(f"{out}: begins at frame 0: what is read only once cannot be gone on with")
         return None, None
     found = [(left, manifest) for left in part.left if (manifest := read_manifest(left))]
     for left, manifest in sorted(found, key=lambda one: -one[1].frames):

@@ -26,7 +26,7 @@ from .report import Report, cuts_line, incomplete
 from .request import Finish, Progress, Request, Say, filters_of, hooks_of
 from .results import Results
 from .resuming import done_already, finished_by, keep_for_later, manifest_for, seal, tell_of_killed
-from .settings import PICTURES, WAYS, Reading, Steps, Tracking, Uri, files_of, uris_of
+from .settings import PICTURES, WAYS, Reading, Steps, Tracking, Uri, Way, files_of, uris_of
 
 
 def segment(
@@ -36,7 +36,9 @@ def segment(
     engine: str | Path | Recipe | Engine | None = None,
     *,
     reading: Reading = Reading(),  # noqa: B008  # it is frozen
-    tracking: Tracking = Tracking(),  # noqa: B008
+    direction: Way = "forward",
+    across_cuts: bool = False,
+    slices: bool = False,
     frames: str | None = None,
     force: bool = False,
     progress: Progress = lambda done, total: None,
@@ -52,7 +54,9 @@ def segment(
         out: the folder; it appears when the run has ended.
         engine: a recipe file, a recipe that was read, or an open engine; None is the shipped `nano`.
         reading: how the source is read: deinterlacing, damage, rate, ...
-        tracking: in which direction, and whether across cuts. Forward, frames before the first prompt are empty.
+        direction: "forward" from the prompted frames, "backward", or "both", which are merged by confidence.
+        across_cuts: objects are tracked across cuts to other scenes, too.
+        slices: the pictures are slices of a volume: they have no cuts and no motion.
         frames: "jpg" or "png" writes the frames themselves, too.
         force: replace an earlier result.
         progress: called with the number of frames done, and of all frames or None.
@@ -68,8 +72,9 @@ def segment(
     """
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
-    if tracking.direction not in WAYS:
-        raise ConfigError(f"direction = {tracking.direction!r:.40}; {did_you_mean(str(tracking.direction), WAYS)}")
+    if direction not in WAYS:
+        raise ConfigError(f"direction = {direction!r:.40}; {did_you_mean(str(direction), WAYS)}")
+    tracking = Tracking(direction, across_cuts, slices)
     opened_one = None if engine is None or isinstance(engine, (str, Path, Recipe)) else engine
     recipe = opened_one.recipe if opened_one else load_recipe(engine)  # type: ignore[arg-type]  # mypy cannot tell
     request = Request(
@@ -127,7 +132,7 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
         engine = request.steps.engine if request.steps else request.engine or _engine(request)
         manifest, state = manifest_for(part, made_from, engine, request)
-        steps = request.steps or _steps(request, engine, part.path, stages)
+        steps = request.steps or _steps(request, engine, stages)
         report = Report(request.uris, files, reading, request.tracking, source, steps.engine, request.prompts, stages)
         same = tell_of_killed(part, report, request.out, say)
         results = Results(part.path, source, stages, request.frames, painter, filters_of(request), manifest)
@@ -137,9 +142,14 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
         try:
             run.attempt(lambda: _begin(request, report, part.path, run))
             _finish(part, run, report, request, hooks_of(request))
+        except (Exception, KeyboardInterrupt) as e:
+            if run.may_go_on_after(e):  # in the backward pass
+                part.keep = part.unfinished = True
+                say(f"{request.out}: the backward pass is kept; the next run goes on with it")
+            raise
         finally:
             if isinstance(steps, Directed):
-                steps.close()
+                steps.close(for_later=part.unfinished)
     if run.ending.ok:
         for path in same:
             shutil.rmtree(path, ignore_errors=True)
@@ -151,8 +161,8 @@ def _engine(request: Request) -> Engine:
         return open_engine(request.recipe)
 
 
-def _steps(request: Request, engine: Engine, folder: Path, stages: Stages) -> Steps:
-    return steps_for(request.tracking, engine, request.uris, request.reading, request.prompts, folder, stages)
+def _steps(request: Request, engine: Engine, stages: Stages) -> Steps:
+    return steps_for(request.tracking, engine, request.uris, request.reading, request.prompts, stages)
 
 
 def _begin(request: Request, report: Report, folder: Path, run: Run) -> None:
@@ -162,17 +172,18 @@ def _begin(request: Request, report: Report, folder: Path, run: Run) -> None:
         ahead, count = run.steps.frames_ahead, run.source.account.count
         total = None if count is None else ahead + count
         run.steps.prepare(
-            lambda: opened(request.uris, request.reading, None), lambda done: request.progress(done, total)
+            folder, lambda: opened(request.uris, request.reading, None), lambda done: request.progress(done, total)
         )
         for line in run.steps.warnings:
-            run.warn(line)
+            if line not in run.warnings:  # which has those of an earlier run, where this one goes on
+                run.warn(line)
 
 
 def _finish(part: Part, run: Run, report: Report, request: Request, hooks: Sequence[Finish]) -> None:
     """Close the files and write the report. After a failure from here on, the folder is kept as it is."""
     part.keep = True
     out, say, manifest = request.out, request.say, run.results.manifest
-    if manifest and run.may_go_on:
+    if manifest and run.may_go_on_after(run.cause):
         run.results.abort()
         keep_for_later(part, manifest)
         return

@@ -108,6 +108,26 @@ def test_the_export_is_what_segment_writes(tmp_path: Path, clip: Path, recipe: R
         assert a[key] == b[key], key
 
 
+@pytest.mark.slow
+def test_both_ways_are_merged_between_two_prompts(session: Session) -> None:
+    for number, prompt in {2: POINT, 16: Prompt(1, box=(60.0, 30.0, 140.0, 110.0))}.items():
+        session.prompt(prompt, number)
+    found = {}
+    for way in ("forward", "backward", "both"):
+        done(session, way)
+        found[way] = [seen(session, n) for n in range(3, 16)]
+        session.undo()
+        if way == "both":
+            session.undo()  # each pass is a change
+    ahead, back, both = found.values()
+    of_ahead = [bool((a != b).any() and (c == a).all()) for a, b, c in zip(ahead, back, both, strict=True)]
+    of_back = [bool((a != b).any() and (c == b).all()) for a, b, c in zip(ahead, back, both, strict=True)]
+    assert sum(of_ahead) > 1
+    assert sum(of_back) > 1
+    assert all((c == a).all() or (c == b).all() for a, b, c in zip(ahead, back, both, strict=True))
+    assert of_ahead.index(True) < of_back.index(True)  # the nearer prompt counts more
+
+
 def test_a_pass_goes_both_ways_from_a_prompted_frame(session: Session) -> None:
     assert (session.status()["objects"], session.status()["tracked"]) == ([], [])
     session.prompt(POINT, 8)

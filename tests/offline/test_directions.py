@@ -22,7 +22,7 @@ from rtseg.engine import Engine
 from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.grab import random_access
 from rtseg.grab.random_access import open_frames
-from rtseg.offline import Reading, Tracking, direction_pass, segment
+from rtseg.offline import Reading, direction_pass, segment
 from rtseg.offline.direction_masks import StoredMask
 from rtseg.offline.direction_merge import Prompted, sureness, takes_backward
 from rtseg.offline.direction_pass import BackwardPass
@@ -38,7 +38,6 @@ URI = "synthetic:laparoscopy?seconds=0.8&seed=7&width=160&height=120&fps=25"
 COUNT = 20
 BOX = Prompt(2, box=(10.0, 20.0, 80.0, 90.0), label="tissue")
 POINT = Prompt(1, points=[(80.0, 60.0, 1)], label="grasper")
-BACK, BOTH = Tracking("backward"), Tracking("both")
 Found = dict[tuple[int, int], BoolMask]  # the masks that are not empty, by frame and id
 
 
@@ -97,7 +96,7 @@ def test_backward_gives_the_masks_of_the_reversed_clip(
     prompts = {15: [BOX], 9: [POINT, Prompt(2, points=[(40.0, 40.0, 1)])]}
     seen: list[tuple[int, int | None]] = []
     report = segment(
-        clip, prompts, tmp_path / "out", recipe, tracking=BACK, progress=lambda done, of: seen.append((done, of))
+        clip, prompts, tmp_path / "out", recipe, direction="backward", progress=lambda done, of: seen.append((done, of))
     )
     found, expected = written(tmp_path / "out"), alone(engine, clip, prompts, back=True)
     assert len(found) > 15
@@ -114,7 +113,7 @@ def test_both_is_forward_behind_a_prompt_and_backward_before_it(
     tmp_path: Path, clip: Path, recipe: Recipe, engine: Engine
 ) -> None:
     prompts = {8: [POINT], 12: [BOX]}
-    segment(clip, prompts, tmp_path / "out", recipe, tracking=BOTH)
+    segment(clip, prompts, tmp_path / "out", recipe, direction="both")
     ahead, back = (alone(engine, clip, prompts, back=way) for way in (False, True))
     start = {1: 8, 2: 12}
     expected = {k: m for k, m in ahead.items() if k[0] >= start[k[1]]}
@@ -128,7 +127,7 @@ def test_between_two_prompts_each_mask_is_that_of_one_pass(
     tmp_path: Path, clip: Path, recipe: Recipe, engine: Engine
 ) -> None:
     prompts = {2: [POINT], 16: [Prompt(1, box=(60.0, 30.0, 140.0, 110.0))]}
-    report = segment(clip, prompts, tmp_path / "out", recipe, tracking=BOTH)
+    report = segment(clip, prompts, tmp_path / "out", recipe, direction="both")
     found = written(tmp_path / "out")
     ahead, back = (alone(engine, clip, prompts, back=way) for way in (False, True))
     counts = report["masks_of"]["1"]
@@ -161,10 +160,10 @@ def test_several_segments_give_the_same_as_one(
     tmp_path: Path, clip: Path, recipe: Recipe, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = {17: [POINT, BOX]}
-    segment(clip, prompts, tmp_path / "one", recipe, tracking=Tracking(way))
+    segment(clip, prompts, tmp_path / "one", recipe, direction=way)
     monkeypatch.setattr(direction_pass, "CHECKPOINT_EVERY", 3)
     monkeypatch.setattr(random_access, "BACKWARD_BYTES", 1)  # 8 pictures, less than a GOP
-    segment(clip, prompts, tmp_path / "three", recipe, tracking=Tracking(way))
+    segment(clip, prompts, tmp_path / "three", recipe, direction=way)
     assert (tmp_path / "one/masks.json").read_bytes() == (tmp_path / "three/masks.json").read_bytes()
 
 
@@ -174,7 +173,7 @@ def test_several_segments_give_the_same_as_one(
         ({COUNT: [POINT]}, {}, PromptError, "has 20 frames; expected a frame from 0 to 19"),
         ({3: [Prompt(1, points=[(5.0, 5.0, 0)])]}, {}, PromptError, "only background points"),
         ({3: [POINT]}, {"reading": Reading(deinterlace="on")}, ConfigError, "--deinterlace on needs frames in order"),
-        ({3: [POINT]}, {"tracking": Tracking("back")}, ConfigError, "direction = 'back'"),  # type: ignore[arg-type]
+        ({3: [POINT]}, {"direction": "back"}, ConfigError, "direction = 'back'"),
     ],
 )
 def test_what_cannot_be_tracked_backward_is_said_before_any_work(
@@ -182,7 +181,7 @@ def test_what_cannot_be_tracked_backward_is_said_before_any_work(
     error: type[Exception], expected: str,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=expected):
-        segment(clip, prompts, tmp_path / "out", recipe, **{"tracking": BACK, **options})  # type: ignore[arg-type]
+        segment(clip, prompts, tmp_path / "out", recipe, **{"direction": "backward", **options})  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
 
 
@@ -201,12 +200,12 @@ def test_a_cut_is_said_and_not_crossed_unless_asked(tmp_path: Path, recipe: Reci
     prompts = {8: [Prompt(1, box=(10.0, 20.0, 80.0, 90.0))]}  # in the second of three scenes, frames 6 to 11
     ahead, back = set(range(8, 12)), set(range(6, 9))
     lines: list[str] = []
-    report = segment(folder, prompts, tmp_path / "out", recipe, tracking=Tracking(way), say=lines.append)
+    report = segment(folder, prompts, tmp_path / "out", recipe, direction=way, say=lines.append)
     within = {"forward": ahead, "backward": back, "both": ahead | back}[way]
     assert {n for n, _ in written(tmp_path / "out")} == within
     assert report["cuts"] == [6, 12]
     assert any("another scene begins with frames 6, 12" in line for line in lines)
-    asked = segment(folder, prompts, tmp_path / "asked", recipe, tracking=Tracking(way, across_cuts=True))
+    asked = segment(folder, prompts, tmp_path / "asked", recipe, direction=way, across_cuts=True)
     beyond = {n for n, _ in written(tmp_path / "asked")} - within
     assert beyond & set(range(6)) if way != "forward" else beyond & set(range(12, 18))  # negative control
     assert asked["cuts"] == [6, 12]
@@ -215,7 +214,7 @@ def test_a_cut_is_said_and_not_crossed_unless_asked(tmp_path: Path, recipe: Reci
 def test_slices_of_a_volume_have_no_cuts(tmp_path: Path, recipe: Recipe, engine: Engine) -> None:
     folder = write_folder(tmp_path / "slices", [1, 2])
     prompts = {7: [POINT]}
-    report = segment(folder, prompts, tmp_path / "out", recipe, tracking=Tracking("both", slices=True))
+    report = segment(folder, prompts, tmp_path / "out", recipe, direction="both", slices=True)
     found, ahead, back = (
         written(tmp_path / "out"),
         *(plain_alone(engine, folder, prompts, way) for way in (False, True)),
@@ -245,7 +244,7 @@ def test_a_damaged_frame_is_left_out_and_prompts_stay_on_their_frames(
     count = len(list(rtseg.open_source(str(torn))))
     assert 10 < count < COUNT
     prompts = {count - 2: [POINT], count - 5: [Prompt(1, box=(60.0, 30.0, 140.0, 110.0))]}
-    report = segment(torn, prompts, tmp_path / "out", recipe, tracking=Tracking(way))
+    report = segment(torn, prompts, tmp_path / "out", recipe, direction=way)
     found, back = written(tmp_path / "out"), alone(engine, torn, prompts, back=True)
     before = {k: m for k, m in found.items() if k[0] < count - 5}
     assert before
