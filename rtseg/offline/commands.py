@@ -40,7 +40,8 @@ def _segment(args: argparse.Namespace) -> Result:
     with progress_bar("segment") as progress:
         return segment(
             source, prompts, args.out, recipe,
-            reading=reading, tracking=tracking, frames=args.frames, force=args.force, progress=progress, say=_say,
+            reading=reading, tracking=tracking, frames=args.frames, deidentify=args.deidentify,
+            force=args.force, progress=progress, say=_say,
         )  # fmt: skip
 
 
@@ -110,6 +111,14 @@ _WRITING = (
         const="jpg",
         choices=("jpg", "png"),
         help="write the frames, too: frames/00000.jpg (default) or .png",
+    ),
+    option(
+        "--deidentify",
+        nargs="+",
+        choices=("out-of-body", "text"),
+        default=(),
+        help="blur frames from outside the body, or mask burned-in text, in all that is written, and leave out names;"
+        " a heuristic that does not replace a person's check",
     ),
 )
 _ENGINE = (
