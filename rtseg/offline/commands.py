@@ -40,7 +40,7 @@ def _segment(args: argparse.Namespace) -> Result:
         return segment(
             source, prompts, args.out, recipe,
             reading=reading, direction=args.direction, across_cuts=args.across_cuts, slices=args.slices,
-            frames=args.frames, force=args.force, progress=progress, say=_say,
+            frames=args.frames, deidentify=args.deidentify, force=args.force, progress=progress, say=_say,
         )  # fmt: skip
 
 
@@ -110,6 +110,14 @@ _WRITING = (
         const="jpg",
         choices=("jpg", "png"),
         help="write the frames, too: frames/00000.jpg (default) or .png",
+    ),
+    option(
+        "--deidentify",
+        nargs="+",
+        choices=("out-of-body", "text"),
+        default=(),
+        help="blur frames from outside the body, or mask burned-in text, in all that is written, and leave out names;"
+        " a heuristic that does not replace a person's check",
     ),
 )
 _ENGINE = (

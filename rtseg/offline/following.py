@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ..base.ending import Ending
 from ..base.errors import OutputError, PromptError, RtsegError, SourceError
@@ -14,7 +14,7 @@ from .background import Prefetch, WriteBehind
 from .check import PromptsByFrame, beyond_end, on_frame, shifted
 from .directions import Directed
 from .request import Progress, Say
-from .results import Mark, Results
+from .results import Filter, Mark, Results
 from .segments import SEGMENT
 from .settings import Resumes, Steps
 
@@ -24,14 +24,14 @@ class Run:
 
     def __init__(
         self, source: Source, steps: Steps, prompts: PromptsByFrame, results: Results,
-        stages: Stages, progress: Progress, say: Say,
+        stages: Stages, progress: Progress, say: Say, filters: Sequence[Filter] = (),
     ) -> None:  # fmt: skip
         self.source, self.results, self.ending = source, results, Ending()
         self.cause: BaseException | None = None
         self.cuts: list[int] = []  # the first frames of new scenes
         self.steps, self._prompts, self._stages, self._progress = steps, prompts, stages, progress
         self.warnings: list[str] = []  # about prompts
-        self._say, self._warned_of_shift = say, False
+        self._say, self._warned_of_shift, self.filters = say, False, filters
 
     def attempt(self, begin: Callable[[], None]) -> None:
         """Segment the source to its end, or to an error, which is recorded; raised if no frame is complete yet."""
@@ -45,10 +45,12 @@ class Run:
             self._note(e)
 
     def _follow(self) -> None:
-        count, total = self.results.count, self.source.account.count
+        count, total, read = self.results.count, self.source.account.count, self._read()
+        for one in self.filters:
+            read = one.ahead(read)
         ahead = self.steps.frames_ahead if isinstance(self.steps, Directed) else 0
         # They exit in this order: first reading stops, then the finished frames are written.
-        with WriteBehind(self.results.add) as writing, Prefetch(self._read(), self.source.close) as frames:
+        with WriteBehind(self.results.add) as writing, Prefetch(read, self.source.close) as frames:
             for frame in frames:
                 with self._stages.time("segment"), on_frame(frame.seq):
                     self._prompt(frame)

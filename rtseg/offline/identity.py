@@ -14,6 +14,7 @@ from ..base.errors import RtsegError
 from ..build.doctor import versions
 from ..engine.weights import find_weights, hash_weights
 from .check import hash_of
+from .deidentify.names import Names
 from .request import Request
 from .segments import HEAD
 
@@ -39,6 +40,8 @@ def identity_of(request: Request) -> dict[str, Any] | None:
         "frames": request.frames,
         **request.options,
     }
+    if request.deidentify:
+        found = Names(request.uris).hidden({**found, "deidentify": request.deidentify})
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain
 

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from ..grab.nvdec import Gpu
 
 
-def decoder_of(recipe: Recipe, reading: Reading, frames: str | None) -> tuple[Gpu | None, DrawMasks]:
-    """The GPU that decodes and holds the pictures (None: the CPU), and the function that draws on them."""
+def decoder_of(recipe: Recipe, reading: Reading, on_host: str) -> tuple[Gpu | None, DrawMasks]:
+    """The GPU that decodes and holds the pictures (None: the CPU), and the function that draws on them.
+
+    `on_host`: the option that needs pictures in host memory, "" for none.
+    """
     if reading.decoder not in DECODERS:
         raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
     if reading.decoder == "cpu":
         return None, draw_masks
-    if frames:
-        raise ConfigError("--frames needs each picture in host memory; leave it out, or --decoder nvdec")
+    if on_host:
+        raise ConfigError(f"{on_host} needs each picture in host memory; leave it out, or --decoder nvdec")
     from .on_gpu import open_gpu, painter
 
     gpu = open_gpu(recipe)

@@ -16,6 +16,7 @@ from ..build.doctor import versions
 from ..engine import Engine
 from ..grab import Source
 from .check import PromptsByFrame, hash_of
+from .results import Filter
 from .settings import Reading, Tracking, files_of
 
 FILE = "run.json"
@@ -28,9 +29,10 @@ class Report:
 
     def __init__(
         self, uris: Sequence[str], files: list[dict[str, Any]], reading: Reading, tracking: Tracking,
-        source: Source, engine: Engine, prompts: PromptsByFrame, stages: Stages,
+        source: Source, engine: Engine, prompts: PromptsByFrame, stages: Stages, filters: Sequence[Filter] = (),
     ) -> None:  # fmt: skip
-        """`files`: what `files_of` returned before the source was opened."""
+        """`files`: what `files_of` returned before the source was opened; `filters`: of what is written."""
+        self._filters = filters
         self._uris, self._files, self._source, self._stages = list(uris), files, source, stages
         self._prompts, self._weights = hash_of(prompts), engine.weights_hash
         self._begun: dict[str, Any] = {
@@ -45,7 +47,8 @@ class Report:
 
     def begin(self, folder: Path) -> None:
         """Write what is known before the first frame. Raises `OutputError` if that fails."""
-        _write(folder / FILE, {"complete": False, "ended": UNENDED, **self._begun, "prompts_sha256": self._prompts})
+        document = {"complete": False, "ended": UNENDED, **self._begun, "prompts_sha256": self._prompts}
+        _write(folder / FILE, self._filtered(document))
 
     def changed(self) -> str:
         """The line about a file of the source that has changed since it was opened; "" if none has."""
@@ -83,11 +86,19 @@ class Report:
             },
             "versions": versions(),
         }
-        _write(folder / FILE, self.document)
+        for one in self._filters:
+            self.document |= one.account()
+        _write(folder / FILE, self._filtered(self.document))
+
+    def _filtered(self, document: dict[str, Any]) -> dict[str, Any]:
+        for one in self._filters:
+            document = one.document(document)
+        return document
 
     def same_as(self, other: dict[str, Any]) -> bool:
         """Whether the run of another document gives the same result."""
-        ours = json.loads(json.dumps({**self._begun, "prompts_sha256": self._prompts}, default=str))
+        document = self._filtered({**self._begun, "prompts_sha256": self._prompts})
+        ours = json.loads(json.dumps(document, default=str))
         return all(ours[key] == other.get(key) for key in SAME)
 
 

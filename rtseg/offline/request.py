@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from ..engine import Engine
 from ..engine.recipe import Recipe
 from .check import PromptsByFrame
+from .deidentify import Deidentify
 from .results import Filter
 from .settings import Reading, Steps, Tracking
 
@@ -33,12 +34,13 @@ class Request:
     say: Say
     steps: Steps | None = None  # None: a tracker on the recipe's engine
     engine: Engine | None = None  # the recipe's, open already; None: it is opened
+    deidentify: Sequence[str] = ()  # what is hidden in all that is written
     options: dict[str, Any] = field(default_factory=dict)  # others that the result depends on, in plain values
 
 
 def filters_of(request: Request) -> list[Filter]:
     """What changes pictures before they are written."""
-    return []
+    return [Deidentify(request.deidentify, request.uris)] if request.deidentify else []
 
 
 def hooks_of(request: Request) -> list[Finish]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 
@@ -35,6 +35,18 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 
 class Filter(Protocol):
     """Changes the pictures that are written and drawn on, as `--deidentify` does; the network sees the others."""
+
+    def ahead(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The same frames, unchanged, read as far ahead as it takes to judge them. Called before `picture`."""
+
+    def document(self, document: dict[str, Any]) -> dict[str, Any]:
+        """What may be written of a document about the run."""
+
+    def account(self) -> dict[str, Any]:
+        """What it did, for `run.json`."""
+
+    def line(self) -> str:
+        """What it did, for the user."""
 
     def picture(self, frame: Frame) -> Frame:
         """The frame with the picture to write. Called once for each frame, in order."""
@@ -74,11 +86,13 @@ class Results:
         before = manifest.results if manifest else {}
         self._start_s: float | None = before.get("start_s")
         self._files: list[Path] = []  # of the segment
-        info = {
+        info: dict[str, Any] = {
             "description": f"rtseg segment {source.uri}",
             "version": versions()["rtseg"],
             "pictures": "frames" if pictures else source.uri,
         }
+        for one in filters:
+            info = one.document(info)
         try:
             for name in ("masks", *(["frames"] if pictures else []), *([WORK] if manifest else [])):
                 (folder / name).mkdir(exist_ok=True)
@@ -117,13 +131,14 @@ class Results:
                 self._add(*done)
 
     def _add(self, frame: Frame, masks: Masks) -> None:
+        with self._stages.time("overlay"):
+            for one in self._filters:
+                frame = one.picture(frame)
         named = self._names.next_for(frame)
         mask, picture = self._folder / "masks" / f"{named.stem}.png", self._folder / "frames" / named.picture
         if self._start_s is None:
             self._start_s = frame.seconds
         with self._stages.time("overlay"):
-            for one in self._filters:
-                frame = one.picture(frame)
             drawn = draw_overlay(frame, masks, draw_masks=self._paint)
         with self._stages.time("write"):
             self._video.write(drawn.image_hwc, frame.seconds - self._start_s, self.count)

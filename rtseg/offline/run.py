@@ -40,6 +40,7 @@ def segment(
     across_cuts: bool = False,
     slices: bool = False,
     frames: str | None = None,
+    deidentify: Sequence[str] = (),
     force: bool = False,
     progress: Progress = lambda done, total: None,
     say: Say = lambda line: None,
@@ -58,6 +59,7 @@ def segment(
         across_cuts: objects are tracked across cuts to other scenes, too.
         slices: the pictures are slices of a volume: they have no cuts and no motion.
         frames: "jpg" or "png" writes the frames themselves, too.
+        deidentify: what is hidden in all that is written: "out-of-body" frames, burned-in "text"; then names are, too.
         force: replace an earlier result.
         progress: called with the number of frames done, and of all frames or None.
         say: called with each line for the user.
@@ -79,7 +81,7 @@ def segment(
     recipe = opened_one.recipe if opened_one else load_recipe(engine)  # type: ignore[arg-type]  # mypy cannot tell
     request = Request(
         uris_of(source), as_prompts(prompts), Path(out), recipe, reading, tracking, frames, progress, say,
-        engine=opened_one,
+        engine=opened_one, deidentify=deidentify,
     )  # fmt: skip
     return _write(request, force)
 
@@ -126,17 +128,20 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
     """
     recipe, reading, say = request.recipe, request.reading, request.say
     files = files_of(request.uris)  # before the source is opened, so that any later change is noticed
-    gpu, painter = decoder_of(recipe, reading, request.frames)
+    filters = filters_of(request)
+    gpu, painter = decoder_of(recipe, reading, "--frames" if request.frames else "--deidentify" * bool(filters))
     with opened(request.uris, reading, gpu) as source:
         check_prompts(request.prompts, source, recipe.max_objects, backward=request.tracking.direction == "backward")
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
         engine = request.steps.engine if request.steps else request.engine or _engine(request)
         manifest, state = manifest_for(part, made_from, engine, request)
         steps = request.steps or _steps(request, engine, stages)
-        report = Report(request.uris, files, reading, request.tracking, source, steps.engine, request.prompts, stages)
+        report = Report(
+            request.uris, files, reading, request.tracking, source, steps.engine, request.prompts, stages, filters
+        )
         same = tell_of_killed(part, report, request.out, say)
-        results = Results(part.path, source, stages, request.frames, painter, filters_of(request), manifest)
-        run = Run(source, steps, request.prompts, results, stages, request.progress, say)
+        results = Results(part.path, source, stages, request.frames, painter, filters, manifest)
+        run = Run(source, steps, request.prompts, results, stages, request.progress, say, filters)
         if state is not None:
             run.go_on(state)
         try:
@@ -202,6 +207,8 @@ def _finish(part: Part, run: Run, report: Report, request: Request, hooks: Seque
         report.document |= run.steps.account()
     if run.cuts:
         say(cuts_line(run.source.uri, run.cuts))
+    for one in run.filters:
+        say(one.line())
     report.end(part.path, run.results.count, run.ending, run.warnings, run.cuts)
     for hook in hooks:
         try:

@@ -1,0 +1,1 @@
+"""De-identification, measured and trained: `python -m bench.deidentify --data DATA`."""
