@@ -24,7 +24,14 @@ from .lock import alone_in, lock, open_folder, tried_lock
 
 OURS = {  # the files of a result, by the file that identifies it
     "run.json": {
-        "run.json", "manifest.json", "overlay.mp4", "masks", "masks.json", "frames", "report.html", "review.json",
+        "run.json",
+        "manifest.json",
+        "overlay.mp4",
+        "masks",
+        "masks.json",
+        "frames",
+        "report.html",
+        "review.json",
     },
     "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
 }
