@@ -23,7 +23,16 @@ from .files import discard_folder, install_folder
 from .lock import alone_in, lock, open_folder, tried_lock
 
 OURS = {  # the files of a result, by the file that identifies it
-    "run.json": {"run.json", "manifest.json", "overlay.mp4", "masks", "masks.json", "frames"},
+    "run.json": {
+        "run.json",
+        "manifest.json",
+        "overlay.mp4",
+        "masks",
+        "masks.json",
+        "frames",
+        "report.html",
+        "review.json",
+    },
     "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

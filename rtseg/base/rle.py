@@ -38,10 +38,11 @@ def _run_lengths(counts: bytes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return numbers
 
 
-def decode_rle(counts: bytes, height: int, width: int) -> BoolMask:
-    """Mask, bool [height, width], of COCO's compressed counts; `OutputError` if they do not fill it exactly.
+def rle_runs(counts: bytes, height: int, width: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The run lengths, int64 [N], of COCO's compressed counts: column by column, beginning with what is no object.
 
-    The counts may come from a stranger, so they are checked here instead of given to C code that trusts them.
+    Raises `OutputError` if they do not fill a mask [height, width] exactly. The counts may come from a stranger, so
+    they are checked here instead of given to C code that trusts them.
     """
     try:
         lengths = _run_lengths(counts)
@@ -49,5 +50,19 @@ def decode_rle(counts: bytes, height: int, width: int) -> BoolMask:
             raise ValueError("the runs do not fill it")
     except ValueError as e:
         raise OutputError(f"mask: not an RLE of {width}x{height} pixels ({e}); check the program that sent it") from e
+    return lengths
+
+
+def decode_rle(counts: bytes, height: int, width: int) -> BoolMask:
+    """Mask, bool [height, width], of COCO's compressed counts; `OutputError` if they do not fill it exactly."""
+    lengths = rle_runs(counts, height, width)
     value = np.arange(lengths.size) % 2 == 1
     return np.ascontiguousarray(np.repeat(value, lengths).reshape(width, height).T)
+
+
+def filled_polygon(points_n2: np.ndarray[tuple[int, int], np.dtype[np.int64]], height: int, width: int) -> BoolMask:
+    """Mask, bool [height, width], of a closed line of points x, y, filled as COCO's tools do."""
+    from pycocotools import mask as coco
+
+    (filled,) = coco.frPyObjects([points_n2.ravel().tolist()], height, width)
+    return np.asarray(coco.decode(filled), np.bool_)

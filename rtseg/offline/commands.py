@@ -1,4 +1,4 @@
-"""The verb of recordings: `rtseg segment`."""
+"""The verbs of recordings: `rtseg segment`, and `rtseg report` of what it wrote."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ..base.errors import ConfigError, PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
+from .review.commands import REPORT
 from .settings import DECODERS, WAYS, Reading
 
 OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # options that override the recipe
@@ -141,4 +142,4 @@ SEGMENT = Verb(
     options=(*_READING, *_TRACKING, *_WRITING, *_ENGINE),
 )
 
-VERBS = (SEGMENT,)
+VERBS = (SEGMENT, REPORT)

@@ -45,4 +45,6 @@ def filters_of(request: Request) -> list[Filter]:
 
 def hooks_of(request: Request) -> list[Finish]:
     """What is made of a finished folder, before it gets its name: reports, other formats. Each gets the folder."""
-    return []
+    from .review import write_report
+
+    return [write_report]

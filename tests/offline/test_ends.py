@@ -106,7 +106,7 @@ def test_what_is_whole_stays_when_a_run_ends_early(
     said = read(out)
     assert said["complete"] is False and says in said["ended"] and said["faults"] == [said["ended"]]
     assert whole(out) == 6 and len(played(out)) == 6
-    assert sorted(os.listdir(out)) == ["masks", "masks.json", "overlay.mp4", "run.json"]
+    assert sorted(os.listdir(out)) == ["masks", "masks.json", "overlay.mp4", "report.html", "review.json", "run.json"]
     with pytest.raises(ConfigError, match="not empty; it is the incomplete result of an earlier run"):
         segment("played.ts", {0: [BOX]}, out, RECIPE)
     play(Played(7))  # the control: the same without the error

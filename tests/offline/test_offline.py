@@ -70,7 +70,15 @@ def test_results_agree_with_one_another(tmp_path: Path, recipe: Recipe) -> None:
     result = segment(SOURCE, prompts, out, recipe, progress=lambda done, total: seen.append((done, total)))
 
     assert seen == [(i + 1, FRAMES) for i in range(FRAMES)]
-    assert sorted(os.listdir(out)) == ["manifest.json", "masks", "masks.json", "overlay.mp4", "run.json"]
+    assert sorted(os.listdir(out)) == [
+        "manifest.json",
+        "masks",
+        "masks.json",
+        "overlay.mp4",
+        "report.html",
+        "review.json",
+        "run.json",
+    ]
     assert sorted(os.listdir(out / "masks")) == [f"{i:05d}.png" for i in range(FRAMES)]
     with av.open(str(out / "overlay.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == FRAMES
