@@ -30,6 +30,7 @@ from .demux.demuxer import Demuxer
 from .demux.packet import Packet, PacketInfo
 from .demux.parts import Part, parts_of
 from .demux.timestamps import INDEX_ONLY
+from .medical import is_medical
 from .opening import open_source
 from .packet_index import PacketIndex, read_index
 from .paths import kind_of
@@ -74,18 +75,22 @@ class Frames(Protocol):
         """Close the file."""
 
 
-def open_frames(uri: str | Path, fps: float | None = None, bits: int | None = None) -> Frames:
+def open_frames(
+    uri: str | Path, fps: float | None = None, bits: int | None = None, window: str | None = None,
+    plane: str | None = None,
+) -> Frames:  # fmt: skip
     """Open a recording for reading in any order: a video file, an image file, a folder of images, or `synthetic:`.
 
-    `fps` and `bits` are those of `open_source`. Raises `SourceError` if it cannot be read so.
+    `fps`, `bits`, `window` and `plane` are those of `open_source`. Raises `SourceError` if it cannot be read so.
     """
     uri = str(uri)
     path = Path(uri)
     with suppress(RuntimeError):  # that user has no home folder here
         path = path.expanduser() if uri.startswith("~") and not kind_of(uri) else path
-    if kind_of(str(path)) == "file" and not holds_images(path) and fps is None and bits is None:
+    is_video = kind_of(str(path)) == "file" and not holds_images(path) and not is_medical(path)
+    if is_video and fps is None and bits is None:
         return VideoFrames(path)
-    source = open_source(uri, fps=fps, bits=bits)
+    source = open_source(uri, fps=fps, bits=bits, window=window, plane=plane)
     if not hasattr(source, "frame") or not source.frame_count:
         source.close()
         raise SourceError(f"{source.uri}: its frames come in order only; expected a file or a folder of images")

@@ -64,7 +64,7 @@ def _open_backward(uris: Sequence[str], reading: Reading, direction: str) -> Fra
     if reading.decoder != "cpu":
         raise ConfigError(f"{who}: --decoder {reading.decoder} reads forward only; expected cpu")
     try:
-        return open_frames(uris[0], reading.fps, reading.bits)
+        return open_frames(uris[0], reading.fps, reading.bits, reading.window, reading.plane)
     except SourceError as e:
         raise SourceError(f"{who}: {e}") from e
 

@@ -22,8 +22,9 @@ def decoder_of(recipe: Recipe, reading: Reading, frames: str | None) -> tuple[Gp
         raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
     if reading.decoder == "cpu":
         return None, draw_masks
-    if frames:
-        raise ConfigError("--frames needs each picture in host memory; leave it out, or --decoder nvdec")
+    for name, value in (("frames", frames), ("window", reading.window), ("plane", reading.plane)):
+        if value:
+            raise ConfigError(f"--{name} needs each picture in host memory; leave it out, or --decoder nvdec")
     from .on_gpu import open_gpu, painter
 
     gpu = open_gpu(recipe)

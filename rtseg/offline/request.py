@@ -12,6 +12,7 @@ from ..engine.recipe import Recipe
 from .check import PromptsByFrame
 from .results import Filter
 from .settings import Reading, Steps, Tracking
+from .sound import copy_sound
 
 Progress = Callable[[int, int | None], None]
 Say = Callable[[str], None]
@@ -43,4 +44,5 @@ def filters_of(request: Request) -> list[Filter]:
 
 def hooks_of(request: Request) -> list[Finish]:
     """What is made of a finished folder, before it gets its name: reports, other formats. Each gets the folder."""
-    return []
+    # Where pictures are changed, people may be meant not to be recognised, so their voices are left out, too.
+    return [] if filters_of(request) else [copy_sound]
