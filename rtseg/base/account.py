@@ -27,11 +27,15 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class PartStart:
-    """Where a file of a recording in several files begins: `first` is the number of its first frame."""
+    """Where a file of a recording in several files begins: `first` is the number of its first frame.
+
+    `offset_s` is how much later its times are in the recording than in the file.
+    """
 
     name: str
     first: int
     seconds: float
+    offset_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from .account import Account
 from .errors import SourceError
+from .geometry import Geometry
 from .types import Frame, now_ns
 
 Mode = Literal["off", "auto", "on"]  # which pictures are deinterlaced: none, those marked as interlaced, all
@@ -38,6 +39,7 @@ class Source(ABC):
         fps: the nominal frame rate; a frame's own time is `pts * time_base`.
         frame_count: how many frames the source declares; None if it does not know.
         sample_aspect: the width of a pixel divided by its height: 64/45 for PAL that is shown at 16:9.
+        geometry: where the pixels of a medical source lie; None for others.
         account: what was found while reading: frames skipped, repaired and assumed.
         session: a random name, which every frame carries.
         paced: whether frames come in real time, by their own times.
@@ -47,6 +49,7 @@ class Source(ABC):
     def __init__(self, uri: str, width: int, height: int, fps: float, frame_count: int | None) -> None:
         self.uri, self.width, self.height, self.fps, self.frame_count = uri, width, height, fps, frame_count
         self.sample_aspect = Fraction(1)
+        self.geometry: Geometry | None = None
         self.account = Account(declared=frame_count, count=frame_count)
         self.session = secrets.token_hex(6)
         self.paced = False  # if True, optional work that costs as much as decoding is left out

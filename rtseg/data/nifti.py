@@ -11,9 +11,9 @@ label, and a sequence is a case.
 Volumes are reoriented to LPS (columns to the patient's left, rows to the back, slices upward), whatever the axes of the
 file. They are cut across the axis with the largest voxel size, axially if several are equal; sagittal and coronal
 slices have the head up. `spacing_mm` is that of the file. Channels are the first three modalities, each in its window
-(window.py); fewer are repeated, and a log line names those left out. The layout "nifti:lung" sets one window for all
-modalities, "nifti:3,0,1" sets those that become red, green and blue, counted from 0 as in nnU-Net's file names, and
-"nifti:percentile:3,0,1" sets both.
+(grab/medical/window.py); fewer are repeated, and a log line names those left out. The layout "nifti:lung" sets one
+window for all modalities, "nifti:3,0,1" sets those that become red, green and blue, counted from 0 as in nnU-Net's file
+names, and "nifti:percentile:3,0,1" sets both.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ import numpy as np
 from ..base.errors import ConfigError, SourceError
 from ..base.prompt_schema import MAX_ID
 from ..base.types import ImageU8
+from ..grab.medical.nifti_file import Header, Volume, load_volume, read_header
+from ..grab.medical.slices import CHANNELS, Slices
+from ..grab.medical.window import check_window
 from .dataset import Sequence, Target, Truth
 from .files import files, folders, masks_by_id, read_json
 from .lazy_sequence import LazySequence, Listing
-from .volume import Header, Volume, load_volume, read_header
-from .window import Limits, check_window, limits, to_grey
 
 EXPECTED = "imagesTr/, labelsTr/ and dataset.json; or image.nii.gz with label.nii.gz, also in folders"
 ENDINGS = (".nii.gz", ".nii")
-CHANNELS = 3
 CHOICE = re.compile(r"\d+(,\d+){,2}")
 CACHED = CHANNELS + 1  # volumes in memory: the modalities and the labels of one case
 
@@ -214,26 +214,21 @@ class Case:
     @property
     def spacing_mm(self) -> tuple[float, float]:
         """The size of a pixel, down and across."""
-        across, down = (mm for axis, mm in enumerate(self._header.spacing_mm) if axis != self._header.axis)
-        return down, across
+        return self._header.pixel_mm(self._header.axis)
 
     @property
     def slice_mm(self) -> float:
         return self._header.spacing_mm[self._header.axis]
 
     @cached_property
-    def _limits(self) -> list[Limits]:
+    def _slices(self) -> Slices:
         known = {n: name.upper().startswith("CT") for n, name in enumerate(self._names)}
-        parts = [(n, *self.modalities[n]) for n in self._shown]
-        return [limits(self._load(path), m, self._options.window, known.get(n)) for n, path, m in parts]
+        parts = [(*self.modalities[n], known.get(n)) for n in self._shown]
+        return Slices(self._load, parts, self._header.axis, self._options.window)
 
     def image(self, t: int) -> ImageU8:
         """Slice t, uint8 [H, W, 3]."""
-        shown = [
-            to_grey(self._load(path).slice(t, self._header.axis, m), range_)
-            for (path, m), range_ in zip((self.modalities[n] for n in self._shown), self._limits, strict=True)
-        ]
-        return np.dstack([shown[i % len(shown)] for i in range(CHANNELS)])
+        return self._slices.image(t)
 
     def labels(self, t: int) -> ImageU8:
         """The labels of slice t, uint8 [H, W]. Raises `SourceError` unless they are whole numbers from 0 to 255."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from ..base.errors import SourceError
-from ..base.source import Source
 from ..base.types import Frame, now_ns
 from .decode.image_file import ImageReader, load
 from .image_order import SUFFIXES, frames_in, missing_in
+from .still_source import StillSource
 
-RATE = Fraction(25)
 
-
-class ImageSource(Source):
+class ImageSource(StillSource):
     """Images of one size, as 8-bit RGB at a given rate; each frame has the name of its file.
 
     `pictures` are files, each with the number of a picture in it (None: the file holds one). `bits` is how many bits of
@@ -27,12 +25,9 @@ class ImageSource(Source):
         self, uri: str, pictures: Sequence[tuple[Path, int | None]], rate: Fraction | None, bits: int | None
     ) -> None:
         self._pictures, self._bits = pictures, bits
-        super().__init__(uri, 0, 0, float(rate or RATE), len(pictures))
+        super().__init__(uri, 0, 0, rate, len(pictures))
         self._stills = ImageReader(self.account, bits)
         self.height, self.width, _ = self._stills.read(*pictures[0]).shape
-        if rate is None and len(pictures) > 1:
-            self.account.assumed["rate"] = f"{RATE} frames a second, for images state none; --fps sets it"
-        self._time_base = 1 / (rate or RATE)
 
     def frame(self, seq: int) -> Frame:
         """Frame number `seq`; frames can be read in any order. `SourceError` if it is of another size."""
@@ -48,9 +43,6 @@ class ImageSource(Source):
             )
         name = path.name if number is None else f"{path.stem}_{number + 1:0{len(str(len(self._pictures)))}}"
         return Frame(image_hwc, seq, self.session, seq, self._time_base, captured_ns, name=name)
-
-    def frames(self) -> Iterator[Frame]:
-        return map(self.frame, range(len(self._pictures)))
 
 
 class FolderSource(ImageSource):

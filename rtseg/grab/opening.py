@@ -16,8 +16,11 @@ from .address import LIVE, live_address
 from .decode.image_header import holds_images
 from .demux.http_file import is_web_recording
 from .image_source import FolderSource, image_file_source
+from .medical import open_medical, open_series
+from .medical.dicom_file import is_dicom
 from .paths import kind_of
 from .redact import HIDDEN, redact
+from .url_list import expanded, is_list, read_list
 
 if TYPE_CHECKING:
     from .nvdec import Gpu
@@ -26,7 +29,7 @@ Uri = str | Path
 STDIN = "-"
 _REASON = {
     "fps": "a live input has its own timestamps",
-    "bits": "a video itself says how many bits its values have",
+    "bits": "it says itself how many bits its values have",
 }
 
 
@@ -37,6 +40,8 @@ def open_source(
     deinterlace: Mode | None = None,
     damaged: Damaged = "skip",
     bits: int | None = None,
+    window: str | None = None,
+    plane: str | None = None,
 ) -> Source:
     """Open a source of frames.
 
@@ -44,24 +49,32 @@ def open_source(
         uri: a video file, an image file, a folder of images, a live input (`rtsp://`, `srt://`, `udp://`,
             `/dev/video0`, ...), a recording on a web server (`https://`), or
             `synthetic:laparoscopy?seconds=60&seed=0&width=1280&height=720&fps=25` (the defaults). An existing file or
-            folder is opened even if its name looks like a uri. A list of video files is one recording, in the order
-            given. A pipe and `-` (standard input) can be read once. A live input is one connection: its loss is a
-            `SourceError`.
+            folder is opened even if its name looks like a uri. A list of videos is one recording, in the order given,
+            and so is a text file (`.txt`) that names one on each line. DICOM: a file, a folder or a list of the files
+            of one series. NIfTI: a volume, whose slices are the frames. A pipe and `-` (standard input) can be read
+            once. A live input is one connection: its loss is a `SourceError`.
         fps: the frame rate of images (else 25), of a synthetic source, or of a bare stream such as a .h264 file. Other
             videos have their own timestamps.
         deinterlace: `off`, `auto` (frames marked as interlaced) or `on` (all frames). None: `off` for a recording,
             `auto` for a live input.
         damaged: what to do where the data is damaged: `skip` those frames, or `stop` with a `SourceError`.
         bits: how many bits of a 16-bit image value are used, for files that do not say so.
+        window: the values of DICOM and NIfTI that are shown as grey: `lung`, `percentile`, ..., or WIDTH/LEVEL.
+        plane: the plane of the slices of a NIfTI volume: `axial`, `coronal` or `sagittal`.
 
     Raises:
         SourceError: the source cannot be read, or an argument does not fit it.
+        ConfigError: there is no such window.
     """
+    if window or plane:
+        return _open_medical_only(_several(uri), fps, window or "", plane or "", bits)
     if not isinstance(uri, (str, Path)):
-        uris = _several(uri)
+        uris = expanded(_several(uri))
         _check(" + ".join(uris), deinterlace or "off", damaged, fps, bits)
         return _open_joined(uris, fps, deinterlace or "off", damaged, bits)
     uri = str(uri)
+    if is_list(uri):
+        return open_source(read_list(Path(uri)), fps=fps, deinterlace=deinterlace, damaged=damaged, bits=bits)
     if live_address(uri) is None or is_web_recording(uri):
         return open_recording(uri, fps, deinterlace or "off", damaged, bits)
     return _open_live(uri, fps, deinterlace or "auto", damaged, bits)
@@ -88,6 +101,10 @@ def open_recording(
         with suppress(RuntimeError):  # that user has no home folder here
             path = path.expanduser()
         kind = kind_of(str(path))
+    if kind in ("file", "folder"):
+        medical = open_medical(path, rate, "", "", deinterlace, damaged)
+        if medical is not None:
+            return _without_bits(medical, bits)
     if kind == "folder":
         return FolderSource(path, rate, bits)
     if kind == "file" and holds_images(path):
@@ -116,21 +133,51 @@ def open_recording(
 def _open_joined(
     uris: Sequence[str], fps: float | None, deinterlace: Mode, damaged: Damaged, bits: int | None
 ) -> Source:
-    """Several video files as one recording: frame numbers and timestamps continue from one file to the next."""
+    """Several videos as one recording: frame numbers and timestamps continue from one to the next; or DICOM files."""
     if not uris:
         raise SourceError("no files to join; expected one or more")
     if len(uris) == 1:
-        return open_recording(uris[0], fps, deinterlace, damaged, bits)
+        return open_source(uris[0], fps=fps, deinterlace=deinterlace, damaged=damaged, bits=bits)
+    if all(kind_of(uri) == "file" and is_dicom(Path(uri)) for uri in uris):
+        return _without_bits(open_series([Path(uri) for uri in uris], _named(uris), _rate(fps), "", ""), bits)
     for name, value in (("fps", fps), ("bits", bits)):
         if value is not None:
-            raise SourceError(f"{uris[0]}: {name}={value:g}, but joined videos have their own; leave {name} out")
+            raise SourceError(
+                f"{redact(uris[0])}: {name}={value:g}, but joined videos have their own; leave {name} out"
+            )
     for uri in uris:
-        if not Path(uri).is_file():
-            what = "a folder" if Path(uri).is_dir() else "no such file"
-            raise SourceError(f"{uri}: {what}; expected video files to join")
-    from .video_file import open_video
+        if not is_web_recording(uri) and kind_of(uri) != "file":
+            what = "a folder" if kind_of(uri) == "folder" else "no such file"
+            raise SourceError(f"{redact(uri)}: {what}; expected video files to join")
+    from .video_file import open_videos
 
-    return open_video([Path(uri) for uri in uris], deinterlace, damaged)
+    return open_videos(uris, deinterlace, damaged)
+
+
+def _open_medical_only(uris: list[str], fps: float | None, window: str, plane: str, bits: int | None) -> Source:
+    """DICOM or NIfTI in a window or a plane; `SourceError` for anything else."""
+    given = " and ".join(f"{name} {value!r}" for name, value in (("window", window), ("plane", plane)) if value)
+    _check(uris[0], "off", "skip", fps, bits)
+    if len(uris) > 1 and all(kind_of(uri) == "file" for uri in uris):
+        source: Source | None = open_series([Path(uri) for uri in uris], _named(uris), _rate(fps), window, plane)
+    elif len(uris) == 1 and kind_of(uris[0]) in ("file", "folder"):
+        source = open_medical(Path(uris[0]), _rate(fps), window, plane, "off", "skip")
+    else:
+        source = None
+    if source is None:
+        raise SourceError(f"{redact(uris[0])}: {given}, but it is neither DICOM nor NIfTI; leave it out")
+    return _without_bits(source, bits)
+
+
+def _without_bits(source: Source, bits: int | None) -> Source:
+    if bits is not None:
+        source.close()
+        raise SourceError(f"{source.uri}: bits={bits}, but {_REASON['bits']}; leave bits out")
+    return source
+
+
+def _named(uris: Sequence[str]) -> str:
+    return f"{uris[0]} and {len(uris) - 1} more"
 
 
 def open_on_gpu(

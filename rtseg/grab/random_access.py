@@ -30,6 +30,7 @@ from .demux.demuxer import Demuxer
 from .demux.packet import Packet, PacketInfo
 from .demux.parts import Part, parts_of
 from .demux.timestamps import INDEX_ONLY
+from .medical import is_medical
 from .opening import open_source
 from .packet_index import PacketIndex, read_index
 from .paths import kind_of
@@ -77,13 +78,15 @@ class Frames(Protocol):
 def open_frames(uri: str | Path, **how: Any) -> Frames:
     """Open a recording for reading in any order: a video file, an image file, a folder of images, or `synthetic:`.
 
-    `how`: `fps`, `bits` and such of `open_source`; None is the default. Raises `SourceError` if it cannot be read so.
+    `how`: `fps`, `bits`, `window`, `plane` and such of `open_source`; None is the default. Raises `SourceError` if it
+    cannot be read so.
     """
     uri = str(uri)
     path = Path(uri)
     with suppress(RuntimeError):  # that user has no home folder here
         path = path.expanduser() if uri.startswith("~") and not kind_of(uri) else path
-    if kind_of(str(path)) == "file" and not holds_images(path) and not any(how.values()):
+    is_video = kind_of(str(path)) == "file" and not holds_images(path) and not is_medical(path)
+    if is_video and not any(how.values()):
         return VideoFrames(path)
     source = open_source(uri, **how)
     if not hasattr(source, "frame") or not source.frame_count:

@@ -145,7 +145,7 @@ class FileSource(Source):
                     for timed in pictures:
                         seq = self._checked(timed[0], convert)
                         if first and len(self._names) > 1:
-                            account.parts.append(PartStart(each.name, seq, float(timed[1] * timed[2])))
+                            account.parts.append(PartStart(each.name, seq, float(timed[1] * timed[2]), times.offset_s))
                         first = False
                         if seq < self.begin:
                             convert.skip(timed[0])
@@ -239,8 +239,21 @@ def open_video(
     return FileSource(inputs, deinterlace=deinterlace, damaged=damaged, rate=rate, gpu=gpu)
 
 
+def open_videos(uris: Sequence[str], deinterlace: Mode, damaged: Damaged) -> Source:
+    """Video files and recordings on web servers, in order, as one source."""
+    inputs: list[Input] = []
+    for uri in uris:
+        inputs += (
+            [WebInput(uri, redact(uri))] if _is_web(uri) else [FileInput(part, uri) for part in parts_of(Path(uri))]
+        )
+    return FileSource(inputs, deinterlace=deinterlace, damaged=damaged)
+
+
 def open_stream(uri: str, deinterlace: Mode, damaged: Damaged, rate: Fraction | None) -> Source:
     """A recording that is read front to back in this process: from a web server, or from a pipe."""
-    web = re.match("https?:", uri, re.IGNORECASE) and not kind_of(uri)
-    each: Input = WebInput(uri, redact(uri)) if web else PipeInput(uri)
+    each: Input = WebInput(uri, redact(uri)) if _is_web(uri) else PipeInput(uri)
     return FileSource([each], deinterlace=deinterlace, damaged=damaged, rate=rate)
+
+
+def _is_web(uri: str) -> bool:
+    return re.match("https?:", uri, re.IGNORECASE) is not None and not kind_of(uri)

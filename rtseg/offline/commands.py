@@ -16,6 +16,9 @@ OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects
 
 
 def _segment(args: argparse.Namespace) -> Result:
+    from ..grab.url_list import expanded
+
+    args.source = expanded(args.source)
     if len(args.source) > 1 and not args.join:
         raise ConfigError(
             f"{len(args.source)} sources; if they are one recording, add --join; if not, run once for each"
@@ -35,7 +38,7 @@ def _segment(args: argparse.Namespace) -> Result:
 
         with bytes_bar(recipe.weights) as fetched:
             fetch_weights(recipe.weights, _say, fetched)
-    reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.decoder)
+    reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.window, args.plane, args.decoder)
     source = args.source if len(args.source) > 1 else args.source[0]
     with progress_bar("segment") as progress:
         return segment(
@@ -65,7 +68,7 @@ _READING = (
         "source",
         nargs="+",
         type=path_or_uri,
-        help="a video file, a folder of images, synthetic:..., a pipe, or - for stdin",
+        help="a video file or uri, a .txt that lists some, a folder of images, DICOM, NIfTI, synthetic:..., a pipe, -",
     ),
     option("--prompts", type=path, required=True, help="what to follow: a JSON file"),
     option("--out", type=path, required=True, help="folder for overlay.mp4, masks/, masks.json, run.json"),
@@ -86,6 +89,10 @@ _READING = (
         help="frames that are damaged: leave them out, and say so (default), or end there and keep what is whole",
     ),
     option("--bits", type=whole(1, 16), help="that the values of 16-bit images use, as 12 (default: what they say)"),
+    option(
+        "--window", metavar="W", help="of DICOM and NIfTI: lung, percentile, ..., or WIDTH/LEVEL (default: its own)"
+    ),
+    option("--plane", choices=("axial", "coronal", "sagittal"), help="of the slices of a NIfTI volume"),
     option(
         "--decoder",
         choices=DECODERS,

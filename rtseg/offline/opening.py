@@ -25,8 +25,9 @@ def decoder_of(recipe: Recipe, reading: Reading, on_host: str) -> tuple[Gpu | No
         raise ConfigError(f"decoder = {reading.decoder!r}; {did_you_mean(str(reading.decoder), DECODERS)}")
     if reading.decoder == "cpu":
         return None, draw_masks
-    if on_host:
-        raise ConfigError(f"{on_host} needs each picture in host memory; leave it out, or --decoder nvdec")
+    for name, value in ((on_host, on_host), ("--window", reading.window), ("--plane", reading.plane)):
+        if value:
+            raise ConfigError(f"{name} needs each picture in host memory; leave it out, or --decoder nvdec")
     from .on_gpu import open_gpu, painter
 
     gpu = open_gpu(recipe)

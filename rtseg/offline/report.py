@@ -43,6 +43,8 @@ class Report:
             "engine": engine.description,
             "recipe": asdict(engine.recipe),
         }
+        if source.geometry is not None:
+            self._begun["geometry"] = asdict(source.geometry)
         self.document = self._begun
 
     def begin(self, folder: Path) -> None:

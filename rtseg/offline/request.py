@@ -13,6 +13,7 @@ from .check import PromptsByFrame
 from .deidentify import Deidentify
 from .results import Filter
 from .settings import Reading, Steps, Tracking
+from .sound import copy_sound
 
 Progress = Callable[[int, int | None], None]
 Say = Callable[[str], None]
@@ -47,4 +48,5 @@ def hooks_of(request: Request) -> list[Finish]:
     """What is made of a finished folder, before it gets its name: reports, other formats. Each gets the folder."""
     from .review import write_report
 
-    return [write_report]
+    # Where pictures are changed, people may be meant not to be recognised, so their voices are left out, too.
+    return [write_report] if filters_of(request) else [copy_sound, write_report]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..base.result_folder import Part, check_apart, result_folder
 from ..base.timing import Stages
 from ..engine import Engine, open_engine, spare_core
 from ..engine.recipe import Recipe, load_recipe
+from ..grab import Source
 from .check import PromptsByFrame, check_prompts
 from .directions import Directed, steps_for
 from .following import Run
@@ -131,6 +133,7 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
     filters = filters_of(request)
     gpu, painter = decoder_of(recipe, reading, "--frames" if request.frames else "--deidentify" * bool(filters))
     with opened(request.uris, reading, gpu) as source:
+        request = _for_volume(request, source)
         check_prompts(request.prompts, source, recipe.max_objects, backward=request.tracking.direction == "backward")
         stages = Stages("grab", "segment", "overlay", "write")  # each stage runs in one thread
         engine = request.steps.engine if request.steps else request.engine or _engine(request)
@@ -159,6 +162,13 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
         for path in same:
             shutil.rmtree(path, ignore_errors=True)
     return run, report
+
+
+def _for_volume(request: Request, source: Source) -> Request:
+    """The request, in which the pictures of a source that says so are slices."""
+    if source.geometry is None or not source.geometry.volume:
+        return request
+    return replace(request, tracking=replace(request.tracking, slices=True))
 
 
 def _engine(request: Request) -> Engine:

@@ -44,12 +44,16 @@ class Reading:
     deinterlace: Literal["off", "auto", "on"] | None = None
     damaged: Literal["skip", "stop"] = "skip"
     bits: int | None = None
+    window: str | None = None
+    plane: str | None = None
     decoder: Literal["cpu", "nvdec"] = "cpu"
 
 
 def uris_of(source: Uri | Sequence[Uri]) -> list[str]:
-    """The parts of a recording, in order. Raises `ConfigError` if there are none."""
-    uris = [str(source)] if isinstance(source, (str, Path)) else [str(uri) for uri in source]
+    """The parts of a recording, in order, with what lists in text files name. `ConfigError` if there are none."""
+    from ..grab.url_list import expanded
+
+    uris = expanded([str(source)] if isinstance(source, (str, Path)) else [str(uri) for uri in source])
     if not uris:
         raise ConfigError("no source; expected a video file, a folder of images, or synthetic:...")
     return uris

@@ -17,8 +17,9 @@ import pytest
 from rtseg.base.errors import ConfigError, SourceError
 from rtseg.base.mask_images import write_palette_png
 from rtseg.base.rle import encode_rle
-from rtseg.data import frame_reader, open_dataset, volume
+from rtseg.data import frame_reader, open_dataset
 from rtseg.data.dataset import Sequence
+from rtseg.grab.medical import nifti_file
 
 Array = npt.NDArray[Any]
 H, W = 32, 48
@@ -394,7 +395,7 @@ def test_only_the_volumes_of_one_case_are_kept(tmp_path: Path, monkeypatch: pyte
     for name in "abc":
         case(tmp_path / name)
     loaded: list[Path] = []
-    original = volume.load_volume
+    original = nifti_file.load_volume
     monkeypatch.setattr("rtseg.data.nifti.load_volume", lambda path: loaded.append(path) or original(path))
     sequences = open_dataset(tmp_path).sequences
     assert len(sequences) == 3 and loaded == []
@@ -409,5 +410,7 @@ def test_only_the_volumes_of_one_case_are_kept(tmp_path: Path, monkeypatch: pyte
 def test_without_nibabel_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = one(case(tmp_path))
     monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
-    with pytest.raises(SourceError, match=r"nibabel, which reads NIfTI, is not installed: pip install 'rtseg\[eval\]'"):
+    with pytest.raises(
+        SourceError, match=r"nibabel, which reads NIfTI, is not installed: pip install 'rtseg\[dicom\]'"
+    ):
         _ = sequence.count

@@ -73,9 +73,10 @@ def test_files_that_are_one_recording(tmp_path: Path) -> None:
     frames = list(source)
     assert (source.frame_count, len(frames), source.account.shown) == (2 * COUNT,) * 3 and steady(frames)
     assert [f.seq for f in frames] == list(range(2 * COUNT)) and {f.session for f in frames} == {source.session}
+    own_s = next(iter(open_source(two))).seconds
     assert source.account.parts == [
         PartStart(str(one), 0, frames[0].seconds),
-        PartStart(str(two), COUNT, frames[COUNT].seconds),
+        PartStart(str(two), COUNT, frames[COUNT].seconds, frames[COUNT].seconds - own_s),
     ]
     assert source.uri == f"{one} + {two}" and said(source) == []
     assert len(list(source)) == 2 * COUNT and len(source.account.parts) == 2, "a second pass is the same"

@@ -47,6 +47,11 @@ class Timestamps:
         self._restarts_now = self._last_s is not None
         self.restarts += self._restarts_now
 
+    @property
+    def offset_s(self) -> float:
+        """How much later the times are, now, than in the file."""
+        return float(self._offset * self._time_base) if self._time_base else 0.0
+
     def assign(self, picture: av.VideoFrame, packet: int) -> tuple[int, Fraction]:
         """pts and time base of the next picture in display order; the decoder returned it for packet `packet`."""
         pts, time_base = picture.pts, self._time_base  # pictures from the decoder's buffer have no time base

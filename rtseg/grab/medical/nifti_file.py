@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..base.errors import SourceError
+from ...base.errors import SourceError
 
 MILLIMETRES = {
     "meter": 1000.0,
@@ -21,19 +21,39 @@ AXES = ("sagittal", "coronal", "axial")  # a slice across the first, second and 
 ALIKE = 0.01  # spacings with a smaller relative difference count as equal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """The header of a file; axes are L, P, S."""
+    """The header of a file; axes are L, P, S.
+
+    `affine_44` leads from a voxel [L, P, S, 1] to mm in RAS. `axes` are the directions of the axes of the file.
+    """
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     modalities: int
+    affine_44: npt.NDArray[np.float64]
+    axes: str
 
     @property
     def axis(self) -> int:
         """The axis across which slices are cut: that with the largest voxel size, S if several are equal."""
         largest = max(self.spacing_mm)
         return next(axis for axis in (2, 1, 0) if self.spacing_mm[axis] >= largest * (1 - ALIKE))
+
+    def pixel_mm(self, axis: int) -> tuple[float, float]:
+        """The size of a pixel of a slice across `axis`, down and across."""
+        across, down = (mm for other, mm in enumerate(self.spacing_mm) if other != axis)
+        return down, across
+
+    def slice_affine(self, axis: int) -> npt.NDArray[np.float64]:
+        """What leads from [column, row, slice, 1] of slices across `axis`, as `Volume.slice` cuts them, to mm (RAS)."""
+        columns, rows = (other for other in range(3) if other != axis)
+        to_voxel_44 = np.zeros((4, 4))
+        to_voxel_44[[columns, rows, axis, 3], range(4)] = 1
+        if axis != 2:  # rows go from the head down
+            to_voxel_44[rows] = -to_voxel_44[rows]
+            to_voxel_44[rows, 3] = self.shape[rows] - 1
+        return np.asarray(self.affine_44 @ to_voxel_44)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +108,7 @@ def _nibabel(path: Path) -> Any:
     try:
         import nibabel
     except ImportError as e:
-        raise SourceError(f"{path}: nibabel, which reads NIfTI, is not installed: pip install 'rtseg[eval]'") from e
+        raise SourceError(f"{path}: nibabel, which reads NIfTI, is not installed: pip install 'rtseg[dicom]'") from e
     return nibabel
 
 
@@ -110,7 +130,12 @@ def _header(image: Any, path: Path) -> Header:
     sizes, turn = _nibabel(path).affines.voxel_sizes(image.affine) * scale, _to_lps(image, path)
     order = np.argsort(turn[:, 0])
     lps = tuple(int(shape[i]) for i in order), tuple(float(sizes[i]) for i in order)
-    return Header(lps[0], lps[1], shape[3] if len(shape) == 4 else 1)  # type: ignore[arg-type]  # three of each
+    orientations = _nibabel(path).orientations
+    affine_44 = image.affine @ orientations.inv_ornt_aff(turn, shape[:3])
+    affine_44[:3] *= scale
+    axes = "".join(orientations.aff2axcodes(image.affine))
+    modalities = shape[3] if len(shape) == 4 else 1
+    return Header(*lps, modalities, affine_44, axes)  # type: ignore[arg-type]  # three of each
 
 
 def _to_lps(image: Any, path: Path) -> npt.NDArray[np.float64]:
