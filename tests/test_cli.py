@@ -187,12 +187,6 @@ def test_segment_overrides_the_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
     assert options["reading"] == Reading(12.5, "auto", "stop", 12) and options["frames"] == "jpg"
 
 
-def test_several_files_need_a_word_that_says_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["segment", "a.ts", "b.ts", "--prompts", "p.json", "--out", "o"]) == 2
-    line = capsys.readouterr().err
-    assert "add --join" in line and "run once for each" in line and line.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     "words",
     [

@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..base.errors import ConfigError, PromptError
+from ..base.errors import PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
 from .review.commands import REPORT
-from .settings import DECODERS, WAYS, Reading
+from .settings import DECODERS, WAYS, Reading, Uri
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+    from ..engine.recipe import Recipe
+    from .check import PromptsByFrame
 
 OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # options that override the recipe
 
@@ -19,10 +27,6 @@ def _segment(args: argparse.Namespace) -> Result:
     from ..grab.url_list import expanded
 
     args.source = expanded(args.source)
-    if len(args.source) > 1 and not args.join:
-        raise ConfigError(
-            f"{len(args.source)} sources; if they are one recording, add --join; if not, run once for each"
-        )
     from ..base.prompt_files import load_prompts
     from ..base.terminal import progress_bar
     from ..engine.recipe import load_recipe
@@ -31,7 +35,7 @@ def _segment(args: argparse.Namespace) -> Result:
     if "-" in args.source and str(args.prompts) == "-":
         raise PromptError("prompts = '-': stdin is the recording already; expected a file, or a pipe: <(command)")
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
-    recipe, prompts = load_recipe(args.engine, **given), load_prompts(args.prompts)
+    recipe = load_recipe(args.engine, **given)
     if args.fetch:
         from ..base.terminal import bytes_bar
         from ..engine.weights import fetch_weights
@@ -39,13 +43,21 @@ def _segment(args: argparse.Namespace) -> Result:
         with bytes_bar(recipe.weights) as fetched:
             fetch_weights(recipe.weights, _say, fetched)
     reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.window, args.plane, args.decoder)
-    source = args.source if len(args.source) > 1 else args.source[0]
     with progress_bar("segment") as progress:
-        return segment(
-            source, prompts, args.out, recipe,
-            reading=reading, direction=args.direction, across_cuts=args.across_cuts, slices=args.slices,
-            frames=args.frames, deidentify=args.deidentify, force=args.force, progress=progress, say=_say,
-        )  # fmt: skip
+
+        def one(source: Uri | Sequence[Uri], prompts: PromptsByFrame, out: Path, engine: Recipe | Engine) -> Result:
+            return segment(
+                source, prompts, out, engine,
+                reading=reading, direction=args.direction, across_cuts=args.across_cuts, slices=args.slices,
+                frames=args.frames, deidentify=args.deidentify, force=args.force, progress=progress, say=_say,
+            )  # fmt: skip
+
+        if len(args.source) > 1 and not args.join:
+            from .several import segment_each
+
+            return segment_each(args.source, args.prompts, args.out, recipe, one, _say)
+        source = args.source if len(args.source) > 1 else args.source[0]
+        return one(source, load_prompts(args.prompts), args.out, recipe)
 
 
 def _say(line: str) -> None:
@@ -68,10 +80,15 @@ _READING = (
         "source",
         nargs="+",
         type=path_or_uri,
-        help="a video file or uri, a .txt that lists some, a folder of images, DICOM, NIfTI, synthetic:..., a pipe, -",
+        help="video files or uris, a .txt that lists some, folders of images, DICOM, NIfTI, synthetic:..., a pipe, -",
     ),
-    option("--prompts", type=path, required=True, help="what to follow: a JSON file"),
-    option("--out", type=path, required=True, help="folder for overlay.mp4, masks/, masks.json, run.json"),
+    option(
+        "--prompts",
+        type=path,
+        required=True,
+        help="what to follow: a JSON file, or of several videos a folder of NAME.json",
+    ),
+    option("--out", type=path, required=True, help="folder for the result, or of several videos for theirs"),
     option("--force", action="store_true", help="replace the folder if it holds an earlier result"),
     option("--join", action="store_true", help="several files, in this order, are one recording"),
     option(

@@ -101,7 +101,8 @@ class Run:
 
     def warn(self, line: str) -> None:
         """Show a line to the user, and record it for `run.json`."""
-        self.warnings.append(line)
+        if line not in self.warnings:  # an earlier run may have told it
+            self.warnings.append(line)
         self._say(line)
 
     def _read(self) -> Iterator[Frame]:

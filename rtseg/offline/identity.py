@@ -38,7 +38,6 @@ def identity_of(request: Request) -> dict[str, Any] | None:
         "recipe": recipe,
         "weights": weights,
         "frames": request.frames,
-        **request.options,
     }
     if request.deidentify:
         found = Names(request.uris).hidden({**found, "deidentify": request.deidentify})

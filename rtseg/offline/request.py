@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..engine import Engine
 from ..engine.recipe import Recipe
@@ -36,7 +35,6 @@ class Request:
     steps: Steps | None = None  # None: a tracker on the recipe's engine
     engine: Engine | None = None  # the recipe's, open already; None: it is opened
     deidentify: Sequence[str] = ()  # what is hidden in all that is written
-    options: dict[str, Any] = field(default_factory=dict)  # others that the result depends on, in plain values
 
 
 def filters_of(request: Request) -> list[Filter]:

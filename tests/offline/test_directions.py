@@ -107,6 +107,7 @@ def test_backward_gives_the_masks_of_the_reversed_clip(
     assert report["tracking"]["direction"] == "backward"
     assert report["masks_of"]["1"] == {"backward": 10}
     assert sorted(os.listdir(tmp_path / "out")) == [
+        "manifest.json",
         "masks",
         "masks.json",
         "overlay.mp4",

@@ -80,7 +80,11 @@ def manifest_of(left: Path) -> Manifest:
 def files(out: Path) -> dict[str, bytes]:
     """All files of a result but those that tell of the run."""
     found = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    return {name: data for name, data in found.items() if name not in ("run.json", "manifest.json", "report.html")}
+    return {
+        name: data
+        for name, data in found.items()
+        if name not in ("run.json", "manifest.json", "report.html", "review.json")
+    }
 
 
 def read(out: Path, name: str = "run.json") -> dict[str, Any]:
