@@ -22,17 +22,9 @@ from .errors import ConfigError, OutputError
 from .files import discard_folder, install_folder
 from .lock import alone_in, lock, open_folder, tried_lock
 
+REVIEW = ("report.html", "review.json")
 OURS = {  # the files of a result, by the file that identifies it
-    "run.json": {
-        "run.json",
-        "manifest.json",
-        "overlay.mp4",
-        "masks",
-        "masks.json",
-        "frames",
-        "report.html",
-        "review.json",
-    },
+    "run.json": {"run.json", "manifest.json", "overlay.mp4", "masks", "masks.json", "frames", *REVIEW},
     "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

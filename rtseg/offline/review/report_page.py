@@ -13,7 +13,7 @@ from .pictures import Thumbnail
 from .reading import GAPS, STAYS, ObjectReview, Review
 from .style import REPORT
 from .timeline import object_label, swatch, timeline
-from .values import as_lines, as_list, as_map, ended_of
+from .values import as_lines, as_list, as_map, as_whole, ended_of
 
 CONSOLE = "http://127.0.0.1:8080/"  # where `rtseg console SOURCE` answers unless it is told otherwise
 RESEARCH = "For research only; not a medical device."
@@ -82,9 +82,10 @@ def _how_to_open(review: Review) -> Html:
         return h("p", "Times have no links: the console opens one file, or one folder of images.", class_="quiet")
     paths = [as_map(file).get("path") for file in as_list(review.run.get("files"))]
     path = next((path for path in paths if isinstance(path, str)), source)
+    command = f"rtseg console {'RECORDING' if 'deidentified' in review.run else shlex.quote(path)}"
     text = "Times are links to the console, at that frame. They work while it runs: "
     shifted = " Where frames are missing, its numbers may differ by as many." if review.missing else ""
-    return h("p", text, h("code", f"rtseg console {shlex.quote(path)}"), shifted, class_="quiet")
+    return h("p", text, h("code", command), shifted, class_="quiet")
 
 
 def _between(items: Sequence[Html], separator: str) -> list[Html | str]:
@@ -226,7 +227,7 @@ def _recording(review: Review, no_picture: str) -> Html:
         )
     if len(gaps) > GAPS:
         notes.append(h("li", f"{len(gaps) - GAPS} more gaps; run.json lists them"))
-    notes += [h("li", line) for line in _account(run)]
+    notes += [h("li", line) for line in (*_account(run), *_hidden(run))]
     if no_picture:
         notes.append(h("li", f"Pictures are missing here: {no_picture}"))
     if review.cuts:
@@ -244,6 +245,13 @@ def _account(run: Mapping[str, Any]) -> list[str]:
         for key in ("repaired", "assumed")
         for what, how in as_map(account.get(key)).items()
     ]
+
+
+def _hidden(run: Mapping[str, Any]) -> list[str]:
+    """What was hidden on request."""
+    found = as_map(run.get("deidentified"))
+    hidden = as_whole(found.get("hidden"))
+    return [f"De-identified: {counted(hidden or 0, 'frame')} blurred; {found.get('note', '')}"] if found else []
 
 
 def _made_by(review: Review) -> Html:

@@ -135,6 +135,15 @@ def test_without_a_readable_overlay_the_report_says_so(tmp_path: Path) -> None:
     assert "Pictures are missing" not in page_of(write_report(out)).text
 
 
+def test_a_de_identified_result_names_no_recording(tmp_path: Path) -> None:
+    hidden = {"hidden": 12, "shown": 88, "note": "judged by a program", "asked": ["out-of-body"]}
+    run = {"source": "source", "files": [{"uri": "source", "bytes": 3}], "deidentified": hidden, "overlay": False}
+    page = page_of(write_report(write_result(tmp_path / "a", **run)))  # type: ignore[arg-type]
+    assert "rtseg console RECORDING" in page.text and "De-identified: 12 frames blurred" in page.text
+    assert "op.mp4" not in page.text
+    assert "op.mp4" in page_of(write_report(write_result(tmp_path / "b", overlay=False))).text
+
+
 def test_what_the_console_cannot_open_has_no_links(tmp_path: Path) -> None:
     for i, source in enumerate(("-", ["a.mp4", "b.mp4"], "rtsp://camera", None)):
         page = page_of(write_report(write_result(tmp_path / str(i), source=source, overlay=False)))
