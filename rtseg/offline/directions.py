@@ -19,6 +19,8 @@ from ..base.timing import Stages
 from ..base.types import Frame, Masks, Prompt
 from ..engine import Engine
 from ..grab import Source
+from ..grab.opening import STDIN
+from ..grab.paths import kind_of
 from ..grab.random_access import Frames, open_frames
 from ..track import Tracker
 from .check import PromptsByFrame, beyond_end
@@ -63,6 +65,8 @@ def _open_backward(uris: Sequence[str], reading: Reading, direction: str) -> Fra
         raise ConfigError(f"{who}: --deinterlace {reading.deinterlace} needs frames in order; expected off")
     if reading.decoder != "cpu":
         raise ConfigError(f"{who}: --decoder {reading.decoder} reads forward only; expected cpu")
+    if uris[0] == STDIN or kind_of(uris[0]) == "pipe":
+        raise ConfigError(f"{who}: {uris[0]} is read once, in order; expected a file or a folder")
     try:
         how = {key: value for key, value in asdict(reading).items() if key not in OF_FILES}
         return open_frames(uris[0], **how)
