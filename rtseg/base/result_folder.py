@@ -30,6 +30,7 @@ OURS = {  # the files of a result, by the file that identifies it
         "masks",
         "masks.json",
         "frames",
+        "formats",
         "report.html",
         "review.json",
     },

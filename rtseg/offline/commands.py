@@ -1,4 +1,4 @@
-"""The verbs of recordings: `rtseg segment`, and `rtseg report` of what it wrote."""
+"""The verbs of recordings: `rtseg segment`; `rtseg report` and `rtseg export` of what it wrote."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ..base.errors import ConfigError, PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
+from .formats.commands import EXPORT
 from .review.commands import REPORT
 from .settings import DECODERS, WAYS, Reading
 
@@ -142,4 +143,4 @@ SEGMENT = Verb(
     options=(*_READING, *_TRACKING, *_WRITING, *_ENGINE),
 )
 
-VERBS = (SEGMENT, REPORT)
+VERBS = (SEGMENT, EXPORT, REPORT)
