@@ -24,7 +24,7 @@ from .lock import alone_in, lock, open_folder, tried_lock
 
 REVIEW = ("report.html", "review.json")
 OURS = {  # the files of a result, by the file that identifies it
-    "run.json": {"run.json", "manifest.json", "overlay.mp4", "masks", "masks.json", "frames", *REVIEW},
+    "run.json": {"run.json", "manifest.json", "overlay.mp4", "masks", "masks.json", "frames", "formats", *REVIEW},
     "eval.json": {"eval.json", "masks.json.gz", "report.md", "plots", "worst", "sheets"},
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,4 +1,4 @@
-"""The verbs of recordings: `rtseg segment`, and `rtseg report` of what it wrote."""
+"""The verbs of recordings: `rtseg segment`; `rtseg report` and `rtseg export` of what it wrote."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..base.errors import PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
+from .formats.commands import EXPORT
 from .review.commands import REPORT
 from .settings import DECODERS, WAYS, Reading, Uri
 
@@ -166,4 +167,4 @@ SEGMENT = Verb(
     options=(*_READING, *_TRACKING, *_WRITING, *_ENGINE),
 )
 
-VERBS = (SEGMENT, REPORT)
+VERBS = (SEGMENT, EXPORT, REPORT)

@@ -3,8 +3,8 @@
     images       one for each frame: `file_name` of its picture, `mask_file` of its mask, `seconds`: its timestamp in
                  the source; `rtseg.unseen`: by id, the score of each object without pixels on this frame
     annotations  one for each object with pixels on a frame. `track_id` is the object's id, and so is `category_id`,
-                 because each tracked object is its own category
-    categories   the objects, each with a unique name
+                 because each tracked object is its own category. `iou`: the network's own estimate of the mask's IoU
+    categories   the objects, each with a unique name; `label` is the one that it was given, which others may share
 
 An object without pixels has no annotation: evaluation and training code would read an empty one as an object.
 """
@@ -47,7 +47,7 @@ class CocoWriter:
             return
         # The images come last in the file. Until then they are in a second file, so that their disk space is reserved.
         self._main, self._rows = _TextFile(path, path), _TextFile(path.with_name(f".{path.name}.images"), path)
-        self._names: dict[int, str] = {}
+        self._labels: dict[int, str] = {}
         self._images = self._count = 0
         self._open = True
         self._main.append(f'{{"info": {json.dumps(info)},\n"annotations": [')
@@ -57,7 +57,7 @@ class CocoWriter:
         self._main, self._rows = (
             _TextFile(path, self.path, begun[name]) for path, name in ((self.path, "main"), (rows, "rows"))
         )
-        self._names = {int(id_): name for id_, name in begun["names"].items()}
+        self._labels = {int(id_): label for id_, label in begun["labels"].items()}
         self._images, self._count, self._open = begun["images"], begun["count"], True
 
     def state(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class CocoWriter:
         return {
             "main": self._main.state(),
             "rows": self._rows.state(),
-            "names": {str(id_): name for id_, name in self._names.items()},
+            "labels": {str(id_): label for id_, label in self._labels.items()},
             "images": self._images,
             "count": self._count,
         }
@@ -82,11 +82,11 @@ class CocoWriter:
         """
         seen: list[dict[str, Any]] = []
         unseen: dict[str, float] = {}
-        for object_id in masks.ids:
-            self._names[object_id] = masks.label(object_id) or f"object {object_id}"
+        for object_id, iou in zip(masks.ids, masks.ious, strict=True):
+            self._labels[object_id] = masks.label(object_id)
             mask_hw, found = measure(masks, object_id)
             if found.area:
-                seen.append(_annotation(self._count + len(seen) + 1, masks.seq, mask_hw, found))
+                seen.append(_annotation(self._count + len(seen) + 1, masks.seq, mask_hw, found, iou))
             else:
                 unseen[str(object_id)] = round(found.score, 6)
         image = {
@@ -109,14 +109,18 @@ class CocoWriter:
 
     def _categories(self) -> list[dict[str, Any]]:
         """Every object with a unique name, because some readers tell categories by name: equal labels get their ids."""
-        uses = Counter(self._names.values())
+        names = {id_: label or f"object {id_}" for id_, label in self._labels.items()}
+        uses = Counter(names.values())
         named: dict[str, int] = {}
-        for id_, name in sorted(self._names.items()):
+        for id_, name in sorted(names.items()):
             own = name if uses[name] == 1 else f"{name} {id_}"
             while own in named or (own != name and own in uses):
                 own += "_"
             named[own] = id_
-        return [{"id": id_, "name": name, "supercategory": "object"} for name, id_ in named.items()]
+        return [
+            {"id": id_, "name": name, "supercategory": "object", "label": self._labels[id_]}
+            for name, id_ in named.items()
+        ]
 
     def close(self, keep: bool = False) -> None:
         """Finish the file with the frames added so far; `OutputError` if that fails. May be called again.
@@ -149,7 +153,7 @@ class CocoWriter:
             self.abort()
 
 
-def _annotation(number: int, image: int, mask_hw: BoolMask, seen: ObjectSummary) -> dict[str, Any]:
+def _annotation(number: int, image: int, mask_hw: BoolMask, seen: ObjectSummary, iou: float) -> dict[str, Any]:
     x0, y0, x1, y1 = seen.box
     return {
         "id": number,
@@ -160,6 +164,7 @@ def _annotation(number: int, image: int, mask_hw: BoolMask, seen: ObjectSummary)
         "area": seen.area,
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "score": round(seen.score, 6),
+        "iou": round(iou, 6),
         "iscrowd": 0,
     }
 
