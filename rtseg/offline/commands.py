@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..base.errors import ConfigError, PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
 from .settings import DECODERS, Reading
+
+if TYPE_CHECKING:
+    from ..engine.recipe import Recipe
 
 OVERRIDES = ("weights", "runtime", "precision", "device", "policy", "max_objects")  # options that override the recipe
 
@@ -21,19 +26,11 @@ def _segment(args: argparse.Namespace) -> Result:
         )
     from ..base.prompt_files import load_prompts
     from ..base.terminal import progress_bar
-    from ..engine.recipe import load_recipe
     from . import segment
 
     if "-" in args.source and str(args.prompts) == "-":
         raise PromptError("prompts = '-': stdin is the recording already; expected a file, or a pipe: <(command)")
-    given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
-    recipe, prompts = load_recipe(args.engine, **given), load_prompts(args.prompts)
-    if args.fetch:
-        from ..base.terminal import bytes_bar
-        from ..engine.weights import fetch_weights
-
-        with bytes_bar(recipe.weights) as fetched:
-            fetch_weights(recipe.weights, _say, fetched)
+    recipe, prompts = recipe_of(args, _say), load_prompts(args.prompts)
     reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.decoder)
     source = args.source if len(args.source) > 1 else args.source[0]
     with progress_bar("segment") as progress:
@@ -41,6 +38,21 @@ def _segment(args: argparse.Namespace) -> Result:
             source, prompts, args.out, recipe,
             reading=reading, frames=args.frames, force=args.force, progress=progress, say=_say,
         )  # fmt: skip
+
+
+def recipe_of(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
+    """The recipe that the options of `ENGINE` give; fetches its weights if they say so."""
+    from ..engine.recipe import load_recipe
+
+    given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
+    recipe = load_recipe(args.engine, **given)
+    if args.fetch:
+        from ..base.terminal import bytes_bar
+        from ..engine.weights import fetch_weights
+
+        with bytes_bar(recipe.weights) as fetched:
+            fetch_weights(recipe.weights, say, fetched)
+    return recipe
 
 
 def _say(line: str) -> None:
@@ -101,7 +113,7 @@ _WRITING = (
         help="write the frames, too: frames/00000.jpg (default) or .png",
     ),
 )
-_ENGINE = (
+ENGINE = (
     option(
         "--engine",
         type=path,
@@ -119,7 +131,7 @@ SEGMENT = Verb(
     "every frame of a video, in order",
     example="rtseg segment clip.mp4 --prompts p.json --out out/clip",
     run=_segment,
-    options=(*_READING, *_WRITING, *_ENGINE),
+    options=(*_READING, *_WRITING, *ENGINE),
 )
 
 VERBS = (SEGMENT,)

@@ -18,7 +18,7 @@ from ..base.prompt_files import as_prompts
 from ..base.result_folder import Part, check_apart, result_folder
 from ..base.timing import Stages
 from ..base.types import Frame
-from ..engine import open_engine, spare_core
+from ..engine import Engine, open_engine, spare_core
 from ..engine.recipe import Recipe, load_recipe
 from ..grab import Source, open_source
 from ..publish.overlay import DrawMasks, draw_masks
@@ -40,7 +40,7 @@ def segment(
     source: Uri | Sequence[Uri],
     prompts: PromptsByFrame,
     out: str | Path,
-    engine: str | Path | Recipe | None = None,
+    engine: str | Path | Recipe | Engine | None = None,
     *,
     reading: Reading = Reading(),  # noqa: B008  # it is frozen
     frames: str | None = None,
@@ -54,7 +54,7 @@ def segment(
         source: what `open_source` opens; several uris are one recording.
         prompts: frame number to the prompts on that frame. Frames before the first prompt have empty masks.
         out: the folder; it appears when the run has ended.
-        engine: a recipe file, or a recipe that was read; None is the shipped `nano`.
+        engine: a recipe file, a recipe that was read, or an engine that is open; None is the shipped `nano`.
         reading: how the source is read: deinterlacing, damage, rate, ...
         frames: "jpg" or "png" writes the frames themselves, too.
         force: replace an earlier result.
@@ -70,9 +70,13 @@ def segment(
     """
     if frames not in (None, *PICTURES):
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
+    steps: Steps | None = None
+    if engine is None or isinstance(engine, str | Path | Recipe):
+        recipe = load_recipe(engine)
+    else:
+        recipe, steps = engine.recipe, Tracker(engine)
     return _write(
-        _Request(uris_of(source), as_prompts(prompts), Path(out), load_recipe(engine), reading, frames, progress, say),
-        force,
+        _Request(uris_of(source), as_prompts(prompts), Path(out), recipe, reading, frames, progress, say, steps), force
     )
 
 
