@@ -31,9 +31,13 @@ from .console import commands as console
 from .evaluate import commands as evaluate
 from .live import commands as live
 from .offline import commands as offline
+from .offline.archive import commands as archive
 from .publish import commands as publish
 
-VERBS = (*live.VERBS, *offline.VERBS, *publish.VERBS, *console.VERBS, *build.VERBS, *evaluate.VERBS, *adapt.VERBS)
+VERBS = (
+    *live.VERBS, *offline.VERBS, *archive.VERBS, *publish.VERBS,
+    *console.VERBS, *build.VERBS, *evaluate.VERBS, *adapt.VERBS,
+)  # fmt: skip
 
 
 def make_parser() -> Parser:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.abc import RichRenderable
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -23,7 +24,7 @@ from rich.table import Table
 Advance = Callable[[int, int | None], None]
 WIDE = 150  # columns of the widest table
 # Sections for files only, not printed here; warnings were printed when they arose.
-FOR_FILES = ("files", "reading", "fine", "source_account", "warnings", "licences")
+FOR_FILES = ("files", "reading", "fine", "source_account", "warnings", "licences", "failures")
 MARKS = {True: "ok", False: "missing", None: "absent"}
 
 
@@ -66,6 +67,17 @@ def progress_bar(what: str) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None] | None]:
+    """A line on stderr that changes in place, as a function of its text; None if stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(escape(text))
 
 
 @contextmanager

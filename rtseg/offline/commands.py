@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,19 +30,11 @@ def _segment(args: argparse.Namespace) -> Result:
     args.source = expanded(args.source)
     from ..base.prompt_files import load_prompts
     from ..base.terminal import progress_bar
-    from ..engine.recipe import load_recipe
     from . import segment
 
     if "-" in args.source and str(args.prompts) == "-":
         raise PromptError("prompts = '-': stdin is the recording already; expected a file, or a pipe: <(command)")
-    given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
-    recipe = load_recipe(args.engine, **given)
-    if args.fetch:
-        from ..base.terminal import bytes_bar
-        from ..engine.weights import fetch_weights
-
-        with bytes_bar(recipe.weights) as fetched:
-            fetch_weights(recipe.weights, _say, fetched)
+    recipe = recipe_of(args, _say)
     reading = Reading(args.fps, args.deinterlace, args.damaged, args.bits, args.window, args.plane, args.decoder)
     with progress_bar("segment") as progress:
 
@@ -59,6 +51,21 @@ def _segment(args: argparse.Namespace) -> Result:
             return segment_each(args.source, args.prompts, args.out, recipe, one, _say)
         source = args.source if len(args.source) > 1 else args.source[0]
         return one(source, load_prompts(args.prompts), args.out, recipe)
+
+
+def recipe_of(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
+    """The recipe that the options of `ENGINE` give; fetches its weights if they say so."""
+    from ..engine.recipe import load_recipe
+
+    given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
+    recipe = load_recipe(args.engine, **given)
+    if args.fetch:
+        from ..base.terminal import bytes_bar
+        from ..engine.weights import fetch_weights
+
+        with bytes_bar(recipe.weights) as fetched:
+            fetch_weights(recipe.weights, say, fetched)
+    return recipe
 
 
 def _say(line: str) -> None:
@@ -146,7 +153,7 @@ _WRITING = (
         " a heuristic that does not replace a person's check",
     ),
 )
-_ENGINE = (
+ENGINE = (
     option(
         "--engine",
         type=path,
@@ -164,7 +171,7 @@ SEGMENT = Verb(
     "every frame of a video, in order",
     example="rtseg segment clip.mp4 --prompts p.json --out out/clip",
     run=_segment,
-    options=(*_READING, *_TRACKING, *_WRITING, *_ENGINE),
+    options=(*_READING, *_TRACKING, *_WRITING, *ENGINE),
 )
 
 VERBS = (SEGMENT, EXPORT, REPORT)

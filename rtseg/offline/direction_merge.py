@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from .check import PromptsByFrame
 from .direction_masks import LOST, StoredMask
 
-
 # A pass that does not draw an object may only have slipped off it. Of 19 frames on which one of two passes drew it and
 # the other did not, with a prompt on either side, the mask was right on 17 and wrong on none (`bench.directions`).
 ABSENT = 0.5
