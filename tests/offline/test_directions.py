@@ -174,6 +174,8 @@ def test_several_segments_give_the_same_as_one(
         ({COUNT: [POINT]}, {}, PromptError, "has 20 frames; expected a frame from 0 to 19"),
         ({3: [Prompt(1, points=[(5.0, 5.0, 0)])]}, {}, PromptError, "only background points"),
         ({3: [POINT]}, {"reading": Reading(deinterlace="on")}, ConfigError, "--deinterlace on needs frames in order"),
+        ({3: [POINT]}, {"source": "-"}, ConfigError, "- is read once, in order; expected a file"),
+        ({3: [POINT]}, {"source": ["a.ts", "b.ts"]}, ConfigError, "2 joined files; make one of them"),
         ({3: [POINT]}, {"direction": "back"}, ConfigError, "direction = 'back'"),
     ],
 )
@@ -182,7 +184,8 @@ def test_what_cannot_be_tracked_backward_is_said_before_any_work(
     error: type[Exception], expected: str,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=expected):
-        segment(clip, prompts, tmp_path / "out", recipe, **{"direction": "backward", **options})  # type: ignore[arg-type]
+        given = {"source": clip, "direction": "backward", **options}
+        segment(prompts=prompts, out=tmp_path / "out", engine=recipe, **given)  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
 
 
