@@ -48,7 +48,7 @@ def steps_for(
     """Who gives the masks: a tracker, or a `Directed`, whose `prepare` and `close` have to be called."""
     if tracking.direction == "forward":
         return new_tracker(engine, tracking)
-    frames = _open_backward(uris, reading, tracking.direction)
+    frames = _open_backward(uris[0], reading, tracking.direction)
     try:
         return Directed(engine, tracking, frames, prompts, stages)
     except BaseException:
@@ -56,22 +56,28 @@ def steps_for(
         raise
 
 
-def _open_backward(uris: Sequence[str], reading: Reading, direction: str) -> Frames:
-    """The recording, for reading backward. Raises `ConfigError` or `SourceError` if it cannot be read so."""
-    who = f"--direction {direction}"
+def check_readable(tracking: Tracking, uris: Sequence[str], reading: Reading) -> None:
+    """Raise `ConfigError` for what is never read backward, before anything is opened."""
+    who = f"--direction {tracking.direction}"
+    if tracking.direction == "forward":
+        return
     if len(uris) > 1:
         raise ConfigError(f"{who}: {len(uris)} joined files; make one of them: ffmpeg -f concat ... -c copy new.mkv")
+    if uris[0] == STDIN or kind_of(uris[0]) == "pipe":
+        raise ConfigError(f"{who}: {uris[0]} is read once, in order; expected a file or a folder")
     if reading.deinterlace not in (None, "off"):
         raise ConfigError(f"{who}: --deinterlace {reading.deinterlace} needs frames in order; expected off")
     if reading.decoder != "cpu":
         raise ConfigError(f"{who}: --decoder {reading.decoder} reads forward only; expected cpu")
-    if uris[0] == STDIN or kind_of(uris[0]) == "pipe":
-        raise ConfigError(f"{who}: {uris[0]} is read once, in order; expected a file or a folder")
+
+
+def _open_backward(uri: str, reading: Reading, direction: str) -> Frames:
+    """The recording, for reading backward. Raises `SourceError` if it cannot be read so."""
     try:
         how = {key: value for key, value in asdict(reading).items() if key not in OF_FILES}
-        return open_frames(uris[0], **how)
+        return open_frames(uri, **how)
     except SourceError as e:
-        raise SourceError(f"{who}: {e}") from e
+        raise SourceError(f"--direction {direction}: {e}") from e
 
 
 class Directed:

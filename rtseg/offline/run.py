@@ -20,7 +20,7 @@ from ..engine import Engine, open_engine, spare_core
 from ..engine.recipe import Recipe, load_recipe
 from ..grab import Source
 from .check import PromptsByFrame, check_prompts
-from .directions import Directed, steps_for
+from .directions import Directed, check_readable, steps_for
 from .following import Run
 from .identity import identity_of
 from .opening import decoder_of, opened
@@ -129,6 +129,7 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
     `made_from`: what the result depends on; None: no later run can go on with this one.
     """
     recipe, reading, say = request.recipe, request.reading, request.say
+    check_readable(request.tracking, request.uris, reading)
     files = files_of(request.uris)  # before the source is opened, so that any later change is noticed
     filters = filters_of(request)
     gpu, painter = decoder_of(recipe, reading, "--frames" if request.frames else "--deidentify" * bool(filters))
@@ -151,7 +152,7 @@ def _run(request: Request, part: Part, made_from: dict[str, Any] | None) -> tupl
             run.attempt(lambda: _begin(request, report, part.path, run))
             _finish(part, run, report, request, hooks_of(request))
         except (Exception, KeyboardInterrupt) as e:
-            if run.may_go_on_after(e):  # in the backward pass
+            if isinstance(steps, Directed) and not run.results.count and run.may_go_on_after(e):
                 part.keep = part.unfinished = True
                 say(f"{request.out}: the backward pass is kept; the next run goes on with it")
             raise

@@ -156,6 +156,7 @@ def test_a_nearer_and_a_surer_pass_is_taken() -> None:
     assert not takes_backward(absent, 0.1, since=1, until=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["backward", "both"])
 def test_several_segments_give_the_same_as_one(
     tmp_path: Path, clip: Path, recipe: Recipe, way: Way, monkeypatch: pytest.MonkeyPatch
@@ -174,6 +175,8 @@ def test_several_segments_give_the_same_as_one(
         ({COUNT: [POINT]}, {}, PromptError, "has 20 frames; expected a frame from 0 to 19"),
         ({3: [Prompt(1, points=[(5.0, 5.0, 0)])]}, {}, PromptError, "only background points"),
         ({3: [POINT]}, {"reading": Reading(deinterlace="on")}, ConfigError, "--deinterlace on needs frames in order"),
+        ({3: [POINT]}, {"source": "-"}, ConfigError, "- is read once, in order; expected a file"),
+        ({3: [POINT]}, {"source": ["a.ts", "b.ts"]}, ConfigError, "2 joined files; make one of them"),
         ({3: [POINT]}, {"direction": "back"}, ConfigError, "direction = 'back'"),
     ],
 )
@@ -182,7 +185,8 @@ def test_what_cannot_be_tracked_backward_is_said_before_any_work(
     error: type[Exception], expected: str,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=expected):
-        segment(clip, prompts, tmp_path / "out", recipe, **{"direction": "backward", **options})  # type: ignore[arg-type]
+        given = {"source": clip, "direction": "backward", **options}
+        segment(prompts=prompts, out=tmp_path / "out", engine=recipe, **given)  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
 
 
@@ -195,7 +199,7 @@ def write_folder(folder: Path, scenes: Sequence[int]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[:2]), "both"])
 def test_a_cut_is_said_and_not_crossed_unless_asked(tmp_path: Path, recipe: Recipe, way: Way) -> None:
     folder = write_folder(tmp_path / "scenes", [1, 2, 3])
     prompts = {8: [Prompt(1, box=(10.0, 20.0, 80.0, 90.0))]}  # in the second of three scenes, frames 6 to 11
@@ -231,7 +235,7 @@ def plain_alone(engine: Engine, folder: Path, prompts: Mapping[int, Sequence[Pro
         return alone(engine, folder, prompts, back=back)
 
 
-@pytest.mark.parametrize("way", ["backward", "both"])
+@pytest.mark.parametrize("way", [pytest.param("backward", marks=pytest.mark.slow), "both"])
 def test_a_damaged_frame_is_left_out_and_prompts_stay_on_their_frames(
     tmp_path: Path, clip: Path, recipe: Recipe, engine: Engine, way: Way
 ) -> None:
@@ -259,7 +263,7 @@ class Killed(BaseException):
     """Ends a pass at once."""
 
 
-@pytest.mark.parametrize("at", [1, 12, 18])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 12, pytest.param(18, marks=pytest.mark.slow)])
 def test_a_pass_that_was_killed_goes_on_from_its_checkpoint(
     tmp_path: Path, clip: Path, engine: Engine, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
