@@ -34,15 +34,9 @@ _REASON = {
 
 
 def open_source(
-    uri: Uri | Sequence[Uri],
-    *,
-    fps: float | None = None,
-    deinterlace: Mode | None = None,
-    damaged: Damaged = "skip",
-    bits: int | None = None,
-    window: str | None = None,
-    plane: str | None = None,
-) -> Source:
+    uri: Uri | Sequence[Uri], *, fps: float | None = None, deinterlace: Mode | None = None, damaged: Damaged = "skip",
+    bits: int | None = None, window: str | None = None, plane: str | None = None,
+) -> Source:  # fmt: skip
     """Open a source of frames.
 
     Arguments:
@@ -67,7 +61,7 @@ def open_source(
         ConfigError: there is no such window.
     """
     if window or plane:
-        return _open_medical_only(_several(uri), fps, window or "", plane or "", bits)
+        return _open_medical_only(uri, fps, window or "", plane or "", bits)
     if not isinstance(uri, (str, Path)):
         uris = expanded(_several(uri))
         _check(" + ".join(uris), deinterlace or "off", damaged, fps, bits)
@@ -154,8 +148,11 @@ def _open_joined(
     return open_videos(uris, deinterlace, damaged)
 
 
-def _open_medical_only(uris: list[str], fps: float | None, window: str, plane: str, bits: int | None) -> Source:
+def _open_medical_only(
+    uri: Uri | Sequence[Uri], fps: float | None, window: str, plane: str, bits: int | None
+) -> Source:
     """DICOM or NIfTI in a window or a plane; `SourceError` for anything else."""
+    uris = [str(uri)] if isinstance(uri, (str, Path)) else _several(uri)
     given = " and ".join(f"{name} {value!r}" for name, value in (("window", window), ("plane", plane)) if value)
     _check(uris[0], "off", "skip", fps, bits)
     if len(uris) > 1 and all(kind_of(uri) == "file" for uri in uris):

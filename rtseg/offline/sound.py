@@ -32,9 +32,9 @@ def copy_sound(folder: Path) -> None:
     if not overlay.is_file() or not all(_is_video(uri) for uri in uris):
         return
     sounds = _sounds(uris, run["source_account"], None if run["complete"] else _length_s(folder))
-    said = add_sound(overlay, sounds) if isinstance(sounds, list) else sounds
-    if said:
-        run["sound"] = said
+    outcome = add_sound(overlay, sounds) if isinstance(sounds, list) else sounds
+    if outcome:
+        run["sound"] = outcome
         with atomic_path(folder / RUN) as part:
             part.write_text(json.dumps(run, indent=2) + "\n", "utf-8")
 

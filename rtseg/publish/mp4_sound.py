@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # PyAV's packets are generic for type checkers alone
 class Sound:
     """The sound of one file: where its times lie in the video, and the part of the video that it belongs to.
 
-    `url` is FFmpeg's name of the file. What is heard at t s of the file belongs to t + `shift_s` of the video. Sound
+    `url` is FFmpeg's name of the file. What the file has at t s belongs to t + `shift_s` of the video. Sound
     that begins before `start_s` or from `end_s` on is left out; None: there is no end.
     """
 
@@ -61,14 +61,14 @@ def add_sound(video: Path, sounds: Sequence[Sound]) -> str:
         except FAILURES as e:
             return f"left out, for it cannot be read ({getattr(e, 'strerror', None) or e})"
         streams = [file.streams.best("audio") for file in files]
-        heard = [each for each in streams if isinstance(each, AudioStream) and each.codec_context is not None]
-        if not heard:
+        tracks = [each for each in streams if isinstance(each, AudioStream) and each.codec_context is not None]
+        if not tracks:
             return ""
-        if len(heard) < len(files) or len({_kind(each) for each in heard}) > 1:
+        if len(tracks) < len(files) or len({_kind(each) for each in tracks}) > 1:
             return "left out, for the files have none, or of several kinds"
         place = part_of(video)
         try:
-            said = _write(video, place, list(zip(sounds, files, heard, strict=True)))
+            outcome = _write(video, place, list(zip(sounds, files, tracks, strict=True)))
             commit(place, video)
         except _UnreadableError as e:
             return f"left out, for it cannot be read ({e})"
@@ -76,7 +76,7 @@ def add_sound(video: Path, sounds: Sequence[Sound]) -> str:
             raise unwritable(video, e) from e
         finally:
             discard(place)
-    return said
+    return outcome
 
 
 class _UnreadableError(Exception):
@@ -105,8 +105,8 @@ def _write(video: Path, place: Path, sounds: list[tuple[Sound, InputContainer, A
             shown = pictures.streams.video[0]
             stream = container.add_stream_from_template(shown)
             stream.time_base = TICK
-            add, said = _adder(container, sounds[0][2])
-            timed = heapq.merge(_shown(pictures, stream), _heard(sounds), key=lambda each: each[:2])
+            add, outcome = _adder(container, sounds[0][2])
+            timed = heapq.merge(_shown(pictures, stream), _sound_packets(sounds), key=lambda each: each[:2])
             for _, kind, packet in timed:
                 if kind == 0:
                     container.mux(packet)
@@ -114,7 +114,7 @@ def _write(video: Path, place: Path, sounds: list[tuple[Sound, InputContainer, A
                     add(packet)  # type: ignore[arg-type]  # of the sound
             add(None)
             container.close()
-            return said
+            return outcome
     finally:
         file.close()
 
@@ -127,7 +127,7 @@ def _shown(pictures: InputContainer, stream: VideoStream) -> Iterator[Timed]:
             yield time_s, 0, packet
 
 
-def _heard(sounds: Sequence[tuple[Sound, InputContainer, AudioStream]]) -> Iterator[Timed]:
+def _sound_packets(sounds: Sequence[tuple[Sound, InputContainer, AudioStream]]) -> Iterator[Timed]:
     """The packets that belong to the video, in its time."""
     last_s: Fraction | None = None
     for sound, file, stream in sounds:
@@ -150,11 +150,11 @@ def _heard(sounds: Sequence[tuple[Sound, InputContainer, AudioStream]]) -> Itera
 
 
 def _adder(
-    container: OutputContainer, heard: AudioStream
+    container: OutputContainer, track: AudioStream
 ) -> tuple[Callable[[av.Packet[AudioStream] | None], None], str]:
     """What adds a packet (None: the end) to an MP4, and how."""
-    if heard.codec_context.codec.canonical_name in COPIED:
-        copied = container.add_stream_from_template(heard)
+    if track.codec_context.codec.canonical_name in COPIED:
+        copied = container.add_stream_from_template(track)
 
         def copy(packet: av.Packet[AudioStream] | None) -> None:
             if packet is not None:
@@ -162,14 +162,14 @@ def _adder(
                 container.mux(packet)
 
         return copy, "copied"
-    rate, layout = heard.codec_context.sample_rate, heard.codec_context.layout.name
+    rate, layout = track.codec_context.sample_rate, track.codec_context.layout.name
     stream = container.add_stream(OTHERWISE, rate=rate, layout=layout)
     assert isinstance(stream, AudioStream)
     resampler = av.AudioResampler("fltp", layout, rate, frame_size=1024)
 
     def encode(packet: av.Packet[AudioStream] | None) -> None:
         try:
-            decoded = heard.codec_context.decode(packet)
+            decoded = track.codec_context.decode(packet)
         except av.FFmpegError:  # a damaged piece; the next one has its own time
             return
         for whole in [*decoded, None] if packet is None else decoded:

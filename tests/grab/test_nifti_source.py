@@ -61,7 +61,7 @@ def test_the_plane_is_across_the_largest_voxel_side_and_said(tmp_path: Path) -> 
     with open_source(tmp_path / "v.nii") as source:
         assert source.frame_count == 6
         assert "axial" in source.account.assumed["plane"] and "rate" in source.account.assumed
-    with open_source(tmp_path / "v.nii", plane="coronal", fps=10) as source:
+    with open_source(str(tmp_path / "v.nii"), plane="coronal", fps=10) as source:
         assert source.account.assumed == {} and source.fps == 10
 
 

@@ -100,11 +100,13 @@ def load_volume(path: Path) -> Volume:
         raise SourceError(f"{path}: its voxels cannot be read ({e}); copy it again") from e
     if not (np.issubdtype(stored.dtype, np.integer) or np.issubdtype(stored.dtype, np.floating)):
         raise SourceError(f"{path}: voxels of type {stored.dtype}; expected whole or real numbers")
-    turned = _nibabel(path).apply_orientation(stored if stored.ndim == 4 else stored[..., None], _to_lps(image, path))
+    turned = import_nibabel(path).apply_orientation(
+        stored if stored.ndim == 4 else stored[..., None], _to_lps(image, path)
+    )
     return Volume(header, turned, float(image.dataobj.slope), float(image.dataobj.inter))
 
 
-def _nibabel(path: Path) -> Any:
+def import_nibabel(path: Path) -> Any:
     try:
         import nibabel
     except ImportError as e:
@@ -113,7 +115,7 @@ def _nibabel(path: Path) -> Any:
 
 
 def _open(path: Path) -> Any:
-    nibabel = _nibabel(path)
+    nibabel = import_nibabel(path)
     try:
         return nibabel.load(path)  # the header alone
     except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as e:
@@ -127,10 +129,10 @@ def _header(image: Any, path: Path) -> Header:
             f"{path}: its shape is {'x'.join(map(str, shape))}; expected 3-D, or 4-D with modalities last"
         )
     scale = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
-    sizes, turn = _nibabel(path).affines.voxel_sizes(image.affine) * scale, _to_lps(image, path)
+    sizes, turn = import_nibabel(path).affines.voxel_sizes(image.affine) * scale, _to_lps(image, path)
     order = np.argsort(turn[:, 0])
     lps = tuple(int(shape[i]) for i in order), tuple(float(sizes[i]) for i in order)
-    orientations = _nibabel(path).orientations
+    orientations = import_nibabel(path).orientations
     affine_44 = image.affine @ orientations.inv_ornt_aff(turn, shape[:3])
     affine_44[:3] *= scale
     axes = "".join(orientations.aff2axcodes(image.affine))
@@ -140,7 +142,7 @@ def _header(image: Any, path: Path) -> Header:
 
 def _to_lps(image: Any, path: Path) -> npt.NDArray[np.float64]:
     """The nibabel orientation that turns a file's axes to left, posterior, superior."""
-    orientations = _nibabel(path).orientations
+    orientations = import_nibabel(path).orientations
     own = orientations.io_orientation(image.affine)
     if np.isnan(own).any():
         raise SourceError(f"{path}: its affine is singular, so its axes are unknown; expected a valid NIfTI header")

@@ -28,12 +28,14 @@ class Format:
         module: the file of this package whose `write(video, folder)` writes it. What a user should know, such as what
             the format cannot hold, `write` returns as lines.
         about: what it is, for the help.
-        needs: the modules of the extra `formats` that it imports.
+        needs: the modules that it imports.
+        extra: the extra that installs them.
     """
 
     module: str
     about: str
     needs: tuple[str, ...] = ()
+    extra: str = "formats"
 
     def write(self, video: SegmentedVideo, folder: Path) -> list[str]:
         """Write a result into an empty folder. Returns lines for the user."""
@@ -49,6 +51,8 @@ FORMATS = {
     "supervision": Format("supervision_rows", "supervision: the rows of its CSVSink"),
     "npz": Format("npz_volume", "NumPy: id maps [T,H,W] in files of at most 256 MiB, unpacked"),
     "zarr": Format("zarr_volume", "Zarr: id maps [T,H,W] in chunks", ("zarr",)),
+    "nifti": Format("nifti", "NIfTI: id maps, voxel on voxel with a volume", ("nibabel",), "dicom"),
+    "dicom-seg": Format("dicom_seg", "DICOM Segmentation of a DICOM source", ("pydicom", "highdicom"), "dicom"),
     "csv": Format("csv_tables", "tables of objects, intervals and totals"),
     "parquet": Format("parquet_tables", "the same tables as Parquet", ("pyarrow",)),
 }
@@ -61,9 +65,8 @@ def check_formats(names: Sequence[str]) -> list[str]:
             raise ConfigError(f"format {name!r} is unknown; {did_you_mean(name, FORMATS)}")
         for module in FORMATS[name].needs:
             if find_spec(module) is None:
-                raise ConfigError(
-                    f"format {name!r} needs {module}, which is not installed: pip install 'rtseg[formats]'"
-                )
+                how = f"pip install 'rtseg[{FORMATS[name].extra}]'"
+                raise ConfigError(f"format {name!r} needs {module}, which is not installed: {how}")
     if not names:
         raise ConfigError(f"no format; expected one or more of: {', '.join(FORMATS)}")
     return list(dict.fromkeys(names))
