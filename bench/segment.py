@@ -26,11 +26,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
+from av.video.stream import VideoStream
 
 from rtseg import Tracker, open_engine, open_source
 from rtseg.base.files import file_sha256
@@ -48,35 +50,35 @@ def cut(video: Path, folder: Path, most: int | None, loops: int = 1) -> Path:
     """The first frames of a video (None: all), as often as asked, without encoding again."""
     out = folder / "clip.mkv"
     with av.open(str(out), "w") as made:
-        stream = None
-        start = 0.0
+        stream: VideoStream | None = None
+        start = Fraction(0)
         for _ in range(loops):
             with av.open(str(video)) as given:
                 theirs = given.streams.video[0]
                 stream = stream or made.add_stream_from_template(theirs)
-                rate = float(theirs.average_rate or 25)
-                packets = [packet for packet in given.demux(theirs) if packet.dts is not None]
-                packets = packets[: most or len(packets)]
-                shift = round((start - float(packets[0].dts * packets[0].time_base)) / float(packets[0].time_base))
+                packets = [packet for packet in given.demux(theirs) if packet.dts is not None][:most]
+                base = theirs.time_base or Fraction(1, 1000)
+                shift = round(start / base) - (packets[0].dts or 0)
                 for packet in packets:
-                    packet.pts, packet.dts, packet.stream = (packet.pts or 0) + shift, packet.dts + shift, stream
+                    packet.pts, packet.dts = (packet.pts or 0) + shift, (packet.dts or 0) + shift
+                    packet.stream = stream
                     made.mux(packet)
-                start += len(packets) / rate
+                start += len(packets) / (theirs.average_rate or Fraction(25))
     return out
 
 
-def own_seconds(args: argparse.Namespace, clip: Path) -> float:
-    """The time that the tracker's steps take on frames that are decoded already."""
+def own_seconds(args: argparse.Namespace, clip: Path) -> tuple[float, float]:
+    """The time, and the processor time, that the tracker's steps take on frames that are decoded already."""
     with spare_core():
         tracker = Tracker(open_engine(load_recipe(args.engine)))
-    prompts, spent = load_prompts(args.prompts), 0.0
+    prompts, spent, worked = load_prompts(args.prompts), 0.0, 0.0
     frames = iter(open_source(clip))
     while held := list(islice(frames, 50)):  # not all at once: an hour of pictures fits into no memory
-        start = time.perf_counter()
+        start, work = time.perf_counter(), time.process_time()
         for frame in held:
             step(tracker, frame, prompts)
-        spent += time.perf_counter() - start
-    return spent
+        spent, worked = spent + time.perf_counter() - start, worked + time.process_time() - work
+    return spent, worked
 
 
 def step(tracker: Tracker, frame: Frame, prompts: Any) -> None:
@@ -86,25 +88,28 @@ def step(tracker: Tracker, frame: Frame, prompts: Any) -> None:
     masks.id_map()  # the masks at the size of the picture are part of the answer
 
 
-def whole_seconds(args: argparse.Namespace, clip: Path, out: Path) -> tuple[float, dict[str, Any]]:
-    """The time that `segment` takes, without opening the engine."""
+def whole_seconds(args: argparse.Namespace, clip: Path, out: Path) -> tuple[float, float, dict[str, Any]]:
+    """The time, and the processor time, that `segment` takes without opening the engine; and its report."""
     with spare_core():
         engine = open_engine(load_recipe(args.engine))
-    start = time.perf_counter()
+    start, work = time.perf_counter(), time.process_time()
     document = segment(clip, load_prompts(args.prompts), out, engine)
-    return time.perf_counter() - start, document
+    return time.perf_counter() - start, time.process_time() - work, document
 
 
 def rate(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     clip = cut(args.video, folder, args.frames)
     shares, stages = [], {}
     for number in range(args.rounds):
-        own = own_seconds(args, clip)
-        whole, document = whole_seconds(args, clip, folder / f"out{number}")
+        own, own_work = own_seconds(args, clip)
+        whole, work, document = whole_seconds(args, clip, folder / f"out{number}")
         count = document["frames"]["shown"]
         shares.append(own / whole)
         stages = {name: told["p50"] for name, told in document["stages_ms"].items()}
-        print(f"{count} frames: alone {count / own:.2f} a second, segment {count / whole:.2f}: {own / whole:.3f}")
+        print(
+            f"{count} frames: alone {count / own:.2f} a second, segment {count / whole:.2f}: {own / whole:.3f}; "
+            f"processor time a frame: {1000 * own_work / count:.1f} and {1000 * work / count:.1f} ms"
+        )
     return {"share": statistics.median(shares), "shares": shares, "stages_p50_ms": stages}
 
 

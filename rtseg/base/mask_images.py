@@ -6,7 +6,9 @@ threshold. Only a lossy picture (JPEG), where black and white are never exact, i
 
 from __future__ import annotations
 
-from io import BytesIO
+import struct
+import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +189,39 @@ def _davis_palette() -> list[int]:
 
 
 def write_palette_png(path: Path, id_map_hw: ImageU8) -> None:
-    """Write object ids, uint8 [H, W], as a palette PNG like those of DAVIS: a pixel's index is its object's id."""
-    from PIL import Image
+    """Write object ids, uint8 [H, W], as a palette PNG like those of DAVIS: a pixel's index is its object's id.
 
-    image = Image.fromarray(id_map_hw)
-    image.putpalette(_davis_palette())
-    coded = BytesIO()
-    image.save(coded, format="PNG", compress_level=1)  # twice as fast for areas of one colour, and not much larger
-    write_bytes(path, coded.getbuffer())
+    The rows above and below all objects are compressed once for all frames, in a third of the time for all rows.
+    """
+    height, width = id_map_hw.shape
+    rows = np.flatnonzero(id_map_hw.any(axis=1))
+    first, end = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (height, height)
+    lines_hw = np.zeros((end - first, 1 + width), np.uint8)  # each row begins with its filter: 0, none
+    lines_hw[:, 1:] = id_map_hw[first:end]
+    above, lines, below = bytes(first * (1 + width)), lines_hw.tobytes(), bytes((height - end) * (1 + width))
+    checksum = zlib.adler32(below, zlib.adler32(lines, zlib.adler32(above)))
+    blocks = _deflated_zeros(len(above)) + _deflated(lines) + _deflated_zeros(len(below))
+    data = b"\x78\x01" + blocks + b"\x03\x00" + checksum.to_bytes(4, "big")  # between zlib's head and its end
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits a pixel, which are indices
+    chunks = ((b"IHDR", header), (b"PLTE", _palette_bytes()), (b"IDAT", data), (b"IEND", b""))
+    write_bytes(path, b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _deflated(data: bytes) -> bytes:
+    """Compressed so that other blocks may come before and after it. Level 1 is fast, and enough for areas of one id."""
+    coder = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return coder.compress(data) + coder.flush(zlib.Z_FULL_FLUSH)
+
+
+@lru_cache(maxsize=64)
+def _deflated_zeros(count: int) -> bytes:
+    return _deflated(bytes(count))
+
+
+@lru_cache(maxsize=1)
+def _palette_bytes() -> bytes:
+    return bytes(_davis_palette())

@@ -2,7 +2,7 @@
 
 So a run that is killed goes on from its latest segment, with the same results. While a run works, `manifest.json` says
 which segments are done; it is replaced in one step, after their files are on the disk. In a finished result it says
-what the result was made from, and has a hash of every file.
+what the result was made from, and has the hashes of its files.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _hash_of_head(path: Path, size: int) -> str:
 
 
 def finished(manifest: Manifest, folder: Path, gaps: Sequence[dict[str, Any]], complete: bool) -> None:
-    """Write the manifest of a finished result: a hash of every file. Raises `OutputError` if that fails."""
+    """Write the manifest of a finished result: the hashes of its files. Raises `OutputError` if that fails."""
     segments = [
         {"first": one.first, "frames": one.frames, "files_sha256": one.files_sha256} for one in manifest.segments
     ]

@@ -219,3 +219,16 @@ def test_pictures_of_odd_kinds_are_masks_or_one_line(tmp_path: Path, mode: str) 
         assert "\n" not in str(e) and "expected" in str(e)
     else:
         np.testing.assert_array_equal(mask_hw, MASK_HW)
+
+
+@pytest.mark.parametrize("rows", [(0, 48), (7, 20), (0, 1), (47, 48), (0, 0)])
+def test_a_written_palette_png_is_read_back_as_it_was(tmp_path: Path, rows: tuple[int, int]) -> None:
+    """With objects at any height, or none; and its palette is DAVIS's: red, green, olive, ..."""
+    ids_hw = np.zeros((48, 65), np.uint8)
+    ids_hw[rows[0] : rows[1]] = np.random.default_rng(rows).integers(0, 256, (rows[1] - rows[0], 65))
+    write_palette_png(tmp_path / "x.png", ids_hw)
+    with Image.open(tmp_path / "x.png") as image:
+        image.verify()
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.mode == "P" and np.array_equal(np.asarray(image), ids_hw)
+        assert (image.getpalette() or [])[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
