@@ -45,7 +45,7 @@ def repeated(result: Path, out: Path, frames: int) -> None:
                 file.write(f"{comma}\n{json.dumps(entry | {'id': number, 'image_id': t})}")
                 comma = ","
             names = {"file_name": f"{t:06d}.jpg", "mask_file": f"masks/{t:06d}.png"}
-            os.link(result / image["mask_file"], out / names["mask_file"])
+            os.link(result / image.get("mask_file", image["file_name"]), out / names["mask_file"])
             rows.write(f"{',' if t else ''}\n{json.dumps(image | names | {'id': t, 'seconds': round(t * step, 6)})}")
         rows.seek(0)
         file.write(f'],\n"images": [{rows.read()}],\n"categories": {json.dumps(document["categories"])}}}\n')
