@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..base.errors import PromptError
 from ..base.verb import Result, Verb, option, path, path_or_uri, whole
-from .formats.commands import EXPORT
+from .formats.commands import ALSO, EXPORT
 from .review.commands import REPORT
 from .settings import DECODERS, WAYS, Reading, Uri
 
@@ -42,7 +42,8 @@ def _segment(args: argparse.Namespace) -> Result:
             return segment(
                 source, prompts, out, engine,
                 reading=reading, direction=args.direction, across_cuts=args.across_cuts, slices=args.slices,
-                frames=args.frames, deidentify=args.deidentify, force=args.force, progress=progress, say=_say,
+                frames=args.frames, deidentify=args.deidentify, also=args.also, force=args.force,
+                progress=progress, say=_say,
             )  # fmt: skip
 
         if len(args.source) > 1 and not args.join:
@@ -152,6 +153,7 @@ _WRITING = (
         help="blur frames from outside the body, or mask burned-in text, in all that is written, and leave out names;"
         " a heuristic that does not replace a person's check",
     ),
+    ALSO,
 )
 ENGINE = (
     option(

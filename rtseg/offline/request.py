@@ -35,6 +35,7 @@ class Request:
     steps: Steps | None = None  # None: a tracker on the recipe's engine
     engine: Engine | None = None  # the recipe's, open already; None: it is opened
     deidentify: Sequence[str] = ()  # what is hidden in all that is written
+    also: Sequence[str] = ()  # formats of other programs
 
 
 def filters_of(request: Request) -> list[Filter]:
@@ -47,4 +48,12 @@ def hooks_of(request: Request) -> list[Finish]:
     from .review import write_report
 
     # Where pictures are changed, people may be meant not to be recognised, so their voices are left out, too.
-    return [write_report] if filters_of(request) else [copy_sound, write_report]
+    hooks: list[Finish] = [write_report] if filters_of(request) else [copy_sound, write_report]
+    return [*hooks, lambda folder: write_also(folder, request)] if request.also else hooks
+
+
+def write_also(folder: Path, request: Request) -> None:
+    """Write the formats that the request asks for, also of a run that ended early: its frames are whole."""
+    from .formats import write_formats
+
+    write_formats(folder, request.also, incomplete=True, say=request.say)

@@ -22,10 +22,11 @@ from ..grab import Source
 from .check import PromptsByFrame, check_prompts
 from .directions import Directed, check_readable, steps_for
 from .following import Run
+from .formats import check_formats
 from .identity import identity_of
 from .opening import decoder_of, opened
 from .report import Report, cuts_line, incomplete
-from .request import Finish, Progress, Request, Say, filters_of, hooks_of
+from .request import Finish, Progress, Request, Say, filters_of, hooks_of, write_also
 from .results import Results
 from .resuming import done_already, finished_by, keep_for_later, manifest_for, seal, tell_of_killed
 from .settings import PICTURES, WAYS, Reading, Steps, Tracking, Uri, Way, files_of, uris_of
@@ -43,6 +44,7 @@ def segment(
     slices: bool = False,
     frames: str | None = None,
     deidentify: Sequence[str] = (),
+    also: Sequence[str] = (),
     force: bool = False,
     progress: Progress = lambda done, total: None,
     say: Say = lambda line: None,
@@ -62,6 +64,7 @@ def segment(
         slices: the pictures are slices of a volume: they have no cuts and no motion.
         frames: "jpg" or "png" writes the frames themselves, too.
         deidentify: what is hidden in all that is written: "out-of-body" frames, burned-in "text"; then names are, too.
+        also: formats of other programs (`rtseg.offline.formats.FORMATS`) that are written, too, to `formats/`.
         force: replace an earlier result.
         progress: called with the number of frames done, and of all frames or None.
         say: called with each line for the user.
@@ -78,12 +81,14 @@ def segment(
         raise ConfigError(f"frames = {frames!r}; {did_you_mean(str(frames), PICTURES)}")
     if direction not in WAYS:
         raise ConfigError(f"direction = {direction!r:.40}; {did_you_mean(str(direction), WAYS)}")
+    if also:
+        check_formats(also)
     tracking = Tracking(direction, across_cuts, slices)
     opened_one = None if engine is None or isinstance(engine, (str, Path, Recipe)) else engine
     recipe = opened_one.recipe if opened_one else load_recipe(engine)  # type: ignore[arg-type]  # mypy cannot tell
     request = Request(
         uris_of(source), as_prompts(prompts), Path(out), recipe, reading, tracking, frames, progress, say,
-        engine=opened_one, deidentify=deidentify,
+        engine=opened_one, deidentify=deidentify, also=also,
     )  # fmt: skip
     return _write(request, force)
 
@@ -108,6 +113,8 @@ def _write(request: Request, force: bool) -> dict[str, Any]:
         check_apart(request.uris, out)
     elif earlier := done_already(out, made_from):
         request.say(f"{out}: is done already, by rtseg {earlier.get('versions', {}).get('rtseg')}")
+        if request.also:
+            write_also(out, request)
         return {**earlier, "out": str(out), "skipped": True}
     with result_folder(out, force) as part:
         whole = finished_by(part, made_from)

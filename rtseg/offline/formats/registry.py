@@ -101,24 +101,25 @@ def write_formats(
     wanted = check_formats(names)
     video = open_result(result, incomplete)
     video.progress = progress
-    written = []
-    for name in wanted:
-        final = result / FOLDER / name
-        try:
-            final.parent.mkdir(exist_ok=True)
-            sweep(final)
-            with part_folder(final) as part:
-                for line in FORMATS[name].write(video, part):
-                    say(f"{name}: {line}")
-                install_folder(part, final, durable=False)
-        except OSError as e:
-            raise unwritable(final, e) from e
-        except OutputError as e:
-            raise OutputError(f"{final}: {e}") from e
-        finally:
-            _remove_if_empty(final.parent)
-        written.append(final)
-    return written
+    return [_write_one(video, name, say) for name in wanted]
+
+
+def _write_one(video: SegmentedVideo, name: str, say: Say) -> Path:
+    final = video.folder / FOLDER / name
+    try:
+        final.parent.mkdir(exist_ok=True)
+        sweep(final)
+        with part_folder(final) as part:
+            for line in FORMATS[name].write(video, part):
+                say(f"{name}: {line}")
+            install_folder(part, final, durable=False)
+    except OSError as e:
+        raise unwritable(final, e) from e
+    except OutputError as e:
+        raise OutputError(f"{final}: {e}") from e
+    finally:
+        _remove_if_empty(final.parent)
+    return final
 
 
 def _remove_if_empty(folder: Path) -> None:

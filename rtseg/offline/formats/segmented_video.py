@@ -141,8 +141,11 @@ class SegmentedVideo:
                 else:  # earlier versions wrote these
                     unseen[following["track_id"]] = float(following["score"])
                 following = next(annotations, None)
+            name = image["file_name"]
+            if "mask_file" not in image:  # earlier versions named the mask's file instead of the picture's
+                image["mask_file"], name = name, f"{Path(name).stem}.jpg"
             yield SegmentedFrame(
-                index, image["id"], float(image["seconds"]), image["file_name"], image.get("mask_file", ""),
+                index, image["id"], float(image["seconds"]), name, image["mask_file"],
                 tuple(seen), unseen,
             )  # fmt: skip
             self.progress(index + 1, self.count)
@@ -162,7 +165,7 @@ def open_result(folder: Path, incomplete: bool = False) -> SegmentedVideo:
     run = read_json(folder / RUN, expected, ConfigError)
     if not isinstance(run, dict):
         raise ConfigError(f"{folder / RUN}: not a map; {expected}")
-    if run.get("complete") is not True and not incomplete:
+    if run.get("complete", True) is not True and not incomplete:  # earlier versions wrote complete results only
         why = " ".join(str(run.get("ended") or "the run did not finish").split())
         raise ConfigError(f"{folder}: is incomplete ({why}); to take the frames that are whole, add --incomplete")
     try:

@@ -139,8 +139,11 @@ def test_a_result_of_an_earlier_version_opens(copy: Path) -> None:
     for i, line in enumerate(lines):
         if '"category_id"' in line:
             lines[i] = line.replace('"iou"', '"old"')
+        if '"mask_file"' in line:
+            lines[i] = line.replace('"file_name"', '"old"').replace('"mask_file"', '"file_name"')
     lines[-1] = f'"categories": {json.dumps(document["categories"])}}}\n'
     (copy / "masks.json").write_text("".join(lines))
     video = open_result(copy)
     assert video.classes == ("grasper 1", "grasper 2", 'tissue "<&>" ß')
+    assert [(frame.file_name, frame.mask_file) for frame in video.frames()][1] == ("00001.jpg", "masks/00001.png")
     assert {each.iou for frame in video.frames() for each in frame.seen} == {None}
