@@ -84,7 +84,7 @@ def _how_to_open(review: Review) -> Html:
     path = next((path for path in paths if isinstance(path, str)), source)
     command = f"rtseg console {'RECORDING' if 'deidentified' in review.run else shlex.quote(path)}"
     text = "Times are links to the console, at that frame. They work while it runs: "
-    shifted = " Where frames are missing, its numbers may differ by as many." if review.missing else ""
+    shifted = " Where frames are missing, its own numbers may differ." if review.missing else ""
     return h("p", text, h("code", command), shifted, class_="quiet")
 
 

@@ -84,6 +84,7 @@ th button { font: inherit; color: inherit; background: none; border: 0; padding:
 th button::after { content: "\\2195"; display: inline-block; width: 1.2em; text-align: center; color: var(--quiet); }
 th[aria-sort="ascending"] button::after { content: "\\2191"; color: var(--text); }
 th[aria-sort="descending"] button::after { content: "\\2193"; color: var(--text); }
+tbody th { min-width: 13rem; }
 tbody tr:hover { background: var(--surface); } tr.failed { background: #2a1618; }
 .why { display: block; color: var(--bad); max-width: 60ch; }
 @media (max-width: 30rem) { header, main, footer { padding-left: .75rem; padding-right: .75rem; }
