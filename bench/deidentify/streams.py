@@ -17,7 +17,7 @@ from rtseg.synthetic.source import EndoscopeSource
 
 from .pictures import is_grey
 
-INSIDE, LEAVING, OUTSIDE = 40, 12, 30  # frames
+INSIDE, LEAVING, OUTSIDE = 40, 12, 25  # frames
 SIZE = (480, 270)
 HALF = 0.5  # the share of the picture from which a frame of a withdrawal is out-of-body
 
@@ -80,7 +80,7 @@ def clip(path: Path, count: int | None = None) -> list[ImageU8]:
     return found
 
 
-def streams(data: Path, scenes: int = 12) -> Iterator[Stream]:
+def streams(data: Path, scenes: int = 6) -> Iterator[Stream]:
     """The real clips and synthetic scenes as they are, and both joined with DAVIS's validation sequences."""
     clips = {name: clip(data / "clips" / name) for name in ("laparoscopy_720p.mp4", "cholecystectomy_480p.mp4")}
     for name, pictures in clips.items():
@@ -96,8 +96,8 @@ def streams(data: Path, scenes: int = 12) -> Iterator[Stream]:
     names = list(bodies)
     for n, folder in enumerate(folders):
         rooms = [sized(_read(path)) for path in islice(sorted(folder.glob("*.jpg")), OUTSIDE)]
-        for name in (names[n % 2], names[2 + n % (len(names) - 2)]):
-            yield watched(f"joined: {name}, {folder.name}", *joined(bodies[name], rooms))
+        name = names[n % len(names)]
+        yield watched(f"joined: {name}, {folder.name}", *joined(bodies[name], rooms))
 
 
 def _read(path: Path) -> ImageU8:
