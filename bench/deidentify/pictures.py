@@ -18,7 +18,7 @@ import numpy as np
 from rtseg.base.types import ImageU8
 from rtseg.synthetic.source import EndoscopeSource
 
-WIDTH = 480  # pixels to which wider pictures are reduced
+WIDTH = 240  # pixels to which wider pictures are reduced: the classifier looks at 96
 # laparoscopy-stills: 16 operations of 20 pictures. Looked at one by one; the rest is inside, or black.
 OUTSIDE = {3, 29, 34, 35, 36, 37, 38, 39, 40, 47, 77, 100, 102, 103, 104, 140, 148, 152, 153, 154, 155, 159, 178, 179,
            185, 204, 236, 255, 283}  # fmt: skip
@@ -63,15 +63,15 @@ def reduced(image_hwc: ImageU8) -> ImageU8:
     return np.asarray(cv2.resize(image_hwc, (WIDTH, round(height * WIDTH / width)), interpolation=cv2.INTER_AREA))
 
 
-def examples(data: Path, synthetic: int = 60) -> Iterator[Example]:
+def examples(data: Path, synthetic: int = 30) -> Iterator[Example]:
     """Every picture that is used, of training and of test."""
     yield from stills(data / "laparoscopy-stills")
     for path in sorted((data / "endovis15-stills" / "JPEGImages").glob("*/*")):
         yield Example(read(path), False, f"endovis15-stills/{path.parent.name}", "endovis")
     yield from clips(data / "clips")
     for seed in range(synthetic):
-        source = EndoscopeSource(f"synthetic:laparoscopy?seconds=20&seed={1000 + seed}&width=320&height=240&fps=25")
-        for seq in range(0, 500, 125):
+        source = EndoscopeSource(f"synthetic:laparoscopy?seconds=20&seed={1000 + seed}&width=240&height=180&fps=25")
+        for seq in range(0, 500, 180):
             image_hwc = source.frame(seq).image_hwc
             if not is_grey(image_hwc):
                 yield Example(image_hwc, False, f"synthetic/{seed}", "synthetic")

@@ -19,8 +19,8 @@ from .variants import vary, withdrawn
 ROUNDS, RATE, BINS, RIDGE = 150, 0.12, 32, 4.0
 FOLDS = 5
 MISSED = 0.005  # the share of out-of-body pictures that may pass in cross-validation, withdrawals apart
-VARIANTS = {"stills": 6, "endovis": 6, "clip": 2, "synthetic": 2, "davis": 4, "bsds": 4, "room": 20}
-WITHDRAWN = 1200
+VARIANTS = {"stills": 4, "endovis": 4, "clip": 2, "synthetic": 2, "davis": 3, "bsds": 2, "room": 12}
+WITHDRAWN = 500
 Array = np.ndarray[Any, np.dtype[Any]]
 
 

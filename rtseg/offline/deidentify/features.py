@@ -40,9 +40,7 @@ class Looks:
 
 def small(image_hwc: ImageU8) -> ImageU8:
     """The picture, uint8 RGB [H, W, 3], averaged to 72 x 96 pixels."""
-    height, width = image_hwc.shape[:2]
-    step = max(1, min(height // (2 * SIZE[1]), width // (2 * SIZE[0])))  # two pixels a side are enough to average
-    return np.asarray(cv2.resize(image_hwc[::step, ::step], SIZE, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image_hwc, SIZE, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def lit_part(small_hwc: ImageU8) -> BoolMask:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from rtseg.base.errors import ConfigError
+from rtseg.base.errors import ConfigError, IncompleteError
 from rtseg.base.types import ImageU8, Prompt
 from rtseg.engine.recipe import Recipe, load_recipe
-from rtseg.offline import segment
+from rtseg.offline import following, segment
 from rtseg.offline.settings import Reading
 from rtseg.sam2 import Sam2, get_preset, save_weights
 from rtseg.synthetic.source import EndoscopeSource
@@ -111,3 +111,44 @@ def test_a_picture_on_a_gpu_is_refused(recording: Path, tmp_path: Path, recipe: 
     with pytest.raises(ConfigError, match="--deidentify needs each picture in host memory"):
         segment(recording, {0: [BOX]}, tmp_path / "a", recipe, reading=Reading(decoder="nvdec"), deidentify=["text"])
     assert not (tmp_path / "a").exists()
+
+
+def test_sound_and_tags_of_a_file_are_dropped(tmp_path: Path, recipe: Recipe) -> None:
+    path, source = tmp_path / f"{NAME}.mp4", EndoscopeSource(BODY)
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = NAME
+        video, sound = file.add_stream("mpeg4", 25), file.add_stream("aac", 48000)
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        for seq in range(20):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(source.frame(seq).image_hwc, "rgb24")))
+        for n in range(30):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            samples.sample_rate, samples.pts = 48000, 1024 * n
+            file.mux(sound.encode(samples))
+        for stream in (video, sound):
+            file.mux(stream.encode(None))
+    segment(path, {0: [BOX]}, tmp_path / "a", recipe, deidentify=["out-of-body"])
+    with av.open(str(path)) as before, av.open(str(tmp_path / "a" / "overlay.mp4")) as after:
+        assert {stream.type for stream in before.streams} == {"video", "audio"}
+        assert [stream.type for stream in after.streams] == ["video"]
+        assert before.metadata["title"] == NAME and NAME not in str(after.metadata)
+    assert not any(NAME.encode() in one.read_bytes() for one in (tmp_path / "a").rglob("*") if one.is_file())
+
+
+def test_a_run_that_goes_on_hides_the_same(recording: Path, tmp_path: Path, recipe: Recipe) -> None:
+    def stop(done: int, total: int | None) -> None:
+        if done == 27:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(following, "SEGMENT", 8)
+        run(recording, tmp_path / "whole", recipe, deidentify=["out-of-body", "text"])
+        with pytest.raises(IncompleteError):
+            run(recording, tmp_path / "again", recipe, deidentify=["out-of-body", "text"], progress=stop)
+        lines: list[str] = []
+        run(recording, tmp_path / "again", recipe, deidentify=["out-of-body", "text"], say=lines.append)
+    assert any("goes on at frame " in line for line in lines), lines
+    files = [sorted((tmp_path / name / "frames").iterdir()) for name in ("whole", "again")]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*files, strict=True))
+    found = [json.loads((tmp_path / name / "run.json").read_text())["deidentified"] for name in ("whole", "again")]
+    assert found[0] == found[1]
