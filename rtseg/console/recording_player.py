@@ -9,8 +9,8 @@ from collections.abc import Callable
 from ..base.errors import PromptError, SourceError
 from ..base.types import Frame
 from .recording_session import Session
+from .recording_stills import FAR, Stills
 
-FAR = 24  # frames to decode before the wanted one, from which on the key frame before it is shown first
 PATIENCE_S = 5.0  # that an order waits for its frame
 
 
@@ -19,6 +19,7 @@ class Player:
 
     def __init__(self, session: Session, show: Callable[[Frame], None], say: Callable[[str, str], None]) -> None:
         self._frames, self._show, self._say = session.frames, show, say
+        self._stills = Stills(session.frames, session.folder)
         self.position, self.playing = 0, False
         self._wanted: int | None = 0
         self._follows = True
@@ -29,6 +30,7 @@ class Player:
     def start(self) -> None:
         """Show the first frame."""
         self._thread.start()
+        self._stills.start()
 
     def seek(self, frame: int) -> None:
         """Go to a frame, and wait until it is shown, or a later seek has taken its place."""
@@ -74,6 +76,7 @@ class Player:
         with self._changed:
             self._over = True
             self._changed.notify_all()
+        self._stills.close()
         if self._thread.is_alive():
             self._thread.join(PATIENCE_S)
 
@@ -104,7 +107,11 @@ class Player:
         try:
             near = self._frames.near(number)
             if number - near > FAR and not self.playing:
-                self._show(self._frames.frame(near))  # under its own number, until the wanted one is decoded
+                # Until the wanted one is decoded: its still, or the key frame before it under that one's own number.
+                still = self._stills.frame(number)
+                self._show(self._frames.frame(near) if still is None else still)
+                if not self._frames.approach(number, lambda: self._wanted == number and not self._over):
+                    return  # somebody wants another one by now
             frame = self._frames.frame(number)
         except SourceError as e:
             self._say("error", str(e))

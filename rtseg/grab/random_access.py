@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,6 @@ import av
 
 from ..base.account import Account
 from ..base.errors import SourceError
-from ..base.source import Source
 from ..base.types import Frame
 from .decode.bitstream import is_disposable, length_size
 from .decode.convert import Converter
@@ -30,6 +29,7 @@ from .demux.demuxer import Demuxer
 from .demux.packet import Packet, PacketInfo
 from .demux.parts import Part, parts_of
 from .demux.timestamps import INDEX_ONLY
+from .drawn_frames import DrawnFrames, check_number
 from .medical import is_medical
 from .opening import open_source
 from .packet_index import PacketIndex, read_index
@@ -58,6 +58,12 @@ class Frames(Protocol):
 
     def near(self, number: int) -> int:
         """The number of a frame at or before `number` that is read fast: it is decoded already, or a key frame."""
+
+    def approach(self, number: int, go_on: Callable[[], bool]) -> bool:
+        """Decode up to frame `number`, asking `go_on` after each packet; whether `frame` has no more to decode."""
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """From each frame at which decoding can start, up to the next one: the first, and the one after the last."""
 
     def seconds(self, number: int) -> float:
         """The source's own time of a frame, in seconds."""
@@ -93,37 +99,6 @@ def open_frames(uri: str | Path, **how: Any) -> Frames:
         source.close()
         raise SourceError(f"{source.uri}: its frames come in order only; expected a file or a folder of images")
     return DrawnFrames(source)
-
-
-class DrawnFrames:
-    """The frames of a source that makes each of them by itself: images, or the synthetic endoscope."""
-
-    def __init__(self, source: Source) -> None:
-        self._source, self.uri, self.session = source, source.uri, source.session
-        self.width, self.height, self.fps = source.width, source.height, source.fps
-        self.count, self.sample_aspect = source.frame_count or 0, source.sample_aspect
-        self._time = Fraction(source.fps).limit_denominator(1001)
-
-    def frame(self, number: int) -> Frame:
-        check_number(self.uri, number, self.count)
-        made: Frame = self._source.frame(number)  # type: ignore[attr-defined]  # `open_frames` has checked it
-        return made
-
-    def near(self, number: int) -> int:
-        return number
-
-    def seconds(self, number: int) -> float:
-        return float(number / self._time)
-
-    def number_at(self, seconds: float) -> int | None:
-        number = round(seconds * self._time)
-        return number if 0 <= number < self.count else None
-
-    def again(self, *, backward: bool = False) -> Frames:
-        return self
-
-    def close(self) -> None:
-        self._source.close()
 
 
 class VideoFrames:
@@ -200,6 +175,22 @@ class VideoFrames:
                 return number
             return self._index.key_before(number)
 
+    def approach(self, number: int, go_on: Callable[[], bool]) -> bool:
+        check_number(self.uri, number, self.count)
+        with self._lock:
+            if number not in self._kept:
+                self._begin_before(number)
+        while True:
+            with self._lock:
+                if number in self._kept or not self._has_more(number):
+                    return True
+                self._read(number)
+            if not go_on():
+                return False
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        return pairwise([*map(int, self._index.keys), self.count])
+
     def seconds(self, number: int) -> float:
         return float(int(self._index.pts[number]) * self._index.time_base)
 
@@ -218,15 +209,22 @@ class VideoFrames:
         if number in self._kept:
             self._kept.move_to_end(number)
             return self._kept[number]
-        key = self._index.key_before(number)
-        if not (self._at < number and self._at >= key) or self._finished:
-            self._seek(key)
-        while not self._finished and self._at < number:
+        self._begin_before(number)
+        while self._has_more(number):
             self._read(number)
         if number not in self._kept:
             self._at = -1
             raise SourceError(f"{self.uri}: frame {number} is damaged; go to another one")
         return self._kept[number]
+
+    def _begin_before(self, number: int) -> None:
+        """Go to where decoding has to begin for a frame, unless it is on the way there already."""
+        key = self._index.key_before(number)
+        if not (self._at < number and self._at >= key) or self._finished:
+            self._seek(key)
+
+    def _has_more(self, number: int) -> bool:
+        return not self._finished and self._at < number
 
     def _seek(self, key: int) -> None:
         """Go to a key frame. Where a container lands behind it, go to an earlier one."""
@@ -285,9 +283,3 @@ def _only_part(path: Path) -> Part:
     if len(parts) > 1:
         raise SourceError(f"{path}: {len(parts)} recordings in one file; join them: ffmpeg -f concat ... -c copy")
     return parts[0]
-
-
-def check_number(uri: str, number: int, count: int) -> None:
-    """`SourceError` unless there is a frame of this number."""
-    if not 0 <= number < count:
-        raise SourceError(f"{uri}: no frame {number}; expected 0 to {count - 1}")
