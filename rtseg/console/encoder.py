@@ -18,7 +18,10 @@ DIVISORS: Final = (1, 2, 4)  # sizes that are sent: the source's own, half and a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawPicture:
-    """A picture as a source gives it. `captured_ns` is None where its clock is another."""
+    """A picture as a source gives it. `captured_ns` is None where its clock is another.
+
+    `sample_aspect`: the width of a pixel divided by its height.
+    """
 
     seq: int
     session: str
@@ -27,6 +30,7 @@ class RawPicture:
     captured_ns: int | None
     pixels: bytes | memoryview = field(repr=False)  # rgb24 of this size, or a JPEG
     is_jpeg: bool = False
+    sample_aspect: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

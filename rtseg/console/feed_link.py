@@ -15,16 +15,18 @@ from ..base.colors import color_of
 from ..base.errors import OutputError, RtsegError
 from ..base.types import now_ns
 from ..live.control.client import Client
+from ..live.control.connection import NoAnswerError
 from ..live.control.messages import VERSION, request_of
-from ..live.control.verbs import CHANGES_NOTHING
+from ..live.control.verbs import CHANGES_NOTHING, Request
 from ..publish.subscriber import Subscriber
-from ..publish.wire import CLOCK, Message
+from ..publish.wire import CLOCK, Message, aspect_of
 from . import messages
 from .encoder import RawPicture
 from .feed import Feed
 from .messages import Link
 
 _TIMEOUT_S = 5.0  # of a control request
+_TRIES = 3  # of an order, where the feed is there and does not answer
 _LAST_ANSWER_S = 0.5  # at the end
 _FORBIDDEN = ("shutdown",)  # ends the feed: not an order of a page
 
@@ -117,12 +119,22 @@ class FeedLink(Feed):
         noted = not isinstance(request, CHANGES_NOTHING)
         self._own += noted
         try:
-            result = dict(messages.plain(self._client.ask(request, who, key)))
+            result = dict(messages.plain(self._until_answered(self._client, request, who, key)))
             self._own = max(0, self._own - bool(result.pop("repeated", False)))  # its line came the first time
             return result
         except RtsegError:
             self._own = max(0, self._own - noted)
             raise
+
+    def _until_answered(self, client: Client, request: Request, who: str, key: str | None) -> dict[str, Any]:
+        """Ask a feed that can be heard again if it does not answer: with a key nothing is carried out twice."""
+        for _ in range(_TRIES - 1 if key else 0):
+            try:
+                return client.ask(request, who, key)
+            except NoAnswerError:
+                if self.link != "up":
+                    raise
+        return client.ask(request, who, key)
 
     # In threads of their own.
 
@@ -178,7 +190,8 @@ def _picture(message: Message) -> RawPicture:
     captured_ns = header["captured_ns"] if header["clock"] == CLOCK else None
     size = header["width"], header["height"]
     is_jpeg = header["pixfmt"] == "jpeg"
-    return RawPicture(message.seq, header["session"], *size, captured_ns, message.payload[0], is_jpeg)
+    aspect = float(aspect_of(header))
+    return RawPicture(message.seq, header["session"], *size, captured_ns, message.payload[0], is_jpeg, aspect)
 
 
 def _masks(feed: str, message: Message) -> messages.Masks:

@@ -12,10 +12,11 @@ from .. import __version__
 from . import messages
 from .access import Hosts, Identity, Refusals, Tokens
 from .feed import Feed
+from .messages import Link
 from .orders import Orders
 
 VIEWERS: Final = 64  # connections at once, those without a hello included
-_AGAIN_S = 0.4  # a status is told at least twice a second
+_AGAIN_S, _LINK_S = 0.4, 0.1  # a status is told at least twice a second; that a feed is gone, sooner
 
 
 class Guest(Protocol):
@@ -100,14 +101,24 @@ class Hub:
         }
 
     async def _tick(self) -> None:
+        links: dict[str, Link] = {}
+        again_s = 0.0
         while True:
-            await asyncio.sleep(_AGAIN_S)
-            self.tokens.reread()
-            for guest in tuple(self._guests):
-                if guest.identity is not None and not self.tokens.is_valid(guest.identity):
-                    guest.stop(4401, "token", "this token was taken from the console's token file")
+            await asyncio.sleep(_LINK_S)
+            again_s -= _LINK_S
             for feed in self.feeds.values():
-                feed.state_again()
+                before, links[feed.name] = links.get(feed.name), feed.link
+                if again_s <= 0 or links[feed.name] != before:
+                    feed.state_again()
+            if again_s <= 0:
+                again_s = _AGAIN_S
+                self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        self.tokens.reread()
+        for guest in tuple(self._guests):
+            if guest.identity is not None and not self.tokens.is_valid(guest.identity):
+                guest.stop(4401, "token", "this token was taken from the console's token file")
 
 
 def _presets(feeds: Sequence[Feed]) -> list[messages.Preset]:

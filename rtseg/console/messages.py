@@ -104,7 +104,10 @@ class Status(Struct, tag="status", tag_field="type", frozen=True, kw_only=True):
 
 
 class Picture(Struct, tag="picture", tag_field="type", frozen=True, kw_only=True):
-    """The header of a picture; its JPEG follows. `captured_age_ms`: at sending; None where the clocks differ."""
+    """The header of a picture; its JPEG follows. `captured_age_ms`: at sending; None where the clocks differ.
+
+    `sample_aspect`: the width of a pixel divided by its height.
+    """
 
     feed: str
     seq: int
@@ -115,6 +118,7 @@ class Picture(Struct, tag="picture", tag_field="type", frozen=True, kw_only=True
     source_height: int
     captured_age_ms: float | None
     codec: Literal["jpeg"] = "jpeg"
+    sample_aspect: float = 1.0
 
 
 class Object(Struct, frozen=True, kw_only=True):

@@ -78,7 +78,8 @@ class RecordingFeed(Feed):
         """Offer a frame and its masks, which are always its own."""
         size = frame.width, frame.height
         pixels = frame.image_hwc.tobytes()
-        self.offer_picture(RawPicture(frame.seq, frame.session, *size, frame.captured_ns, pixels))
+        aspect = float(frame.sample_aspect)
+        self.offer_picture(RawPicture(frame.seq, frame.session, *size, frame.captured_ns, pixels, False, aspect))
         stored = self._session.store.masks(frame.seq)
         objects = self._session.state.objects
         masks = shown_masks(frame, objects, stored)

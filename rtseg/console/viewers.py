@@ -75,6 +75,7 @@ class _Sight:
             source_width=raw.width,
             source_height=raw.height,
             captured_age_ms=age_ms(raw.captured_ns),
+            sample_aspect=raw.sample_aspect,
         )
         return messages.binary(header, coded.jpeg)
 

@@ -32,6 +32,11 @@ NOT_LISTENING = "the segment worker does not listen at the moment; try again"
 ENDED = "the segment worker ended before it answered; check the status, and try again"
 
 
+def _whatever_ends(then: Then) -> Then:
+    """`then`, for a change that holds also if the process ends before it answers: the history is replayed."""
+    return lambda error: then(None if error is ENDED else error)
+
+
 class _Gather:
     """Calls `then` once all of some requests are answered, with the first error, or None."""
 
@@ -116,7 +121,7 @@ class SegmentClient:
         """Remove objects; `PromptError` if one does not exist. `words` as for `prompt`."""
         for object_id in ids:
             self.history.require(object_id)
-        before, gather = self.history.states(ids), _Gather(len(ids), then)
+        before, gather = self.history.states(ids), _Gather(len(ids), _whatever_ends(then))
         for object_id in ids:
             if self._send_request(gather, partial(self._send_removal, object_id)):
                 self.history.remove(object_id)
@@ -135,6 +140,7 @@ class SegmentClient:
         """Give an object another label; `PromptError` if it does not exist. `words` as for `prompt`."""
         self.history.require(object_id)
         before = self.history.states([object_id])
+        then = _whatever_ends(then)
         if self._send_request(then, lambda ticket: self._worker.send(RenameObject(ticket, object_id, label))):
             self.history.rename(object_id, label)
             self.changes.add(words, before, self.history.states([object_id]))
@@ -148,8 +154,8 @@ class SegmentClient:
         return change.words
 
     def _restore(self, states: States, then: Then) -> None:
-        """Bring objects back to earlier states. A process that ends meanwhile changes nothing: the history counts."""
-        gather = _Gather(len(states), lambda error: then(None if error is ENDED else error))
+        """Bring objects back to earlier states."""
+        gather = _Gather(len(states), _whatever_ends(then))
         now = self.history.states(states)
         for object_id, state in states.items():
             self.history.restore(object_id, state)

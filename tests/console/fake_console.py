@@ -55,6 +55,7 @@ class Script:
     refuse: str = ""
     preview: str = "mask"  # "mask", or the error that it answers
     answers: bool = True
+    aspect: float = 1.0  # of a pixel
 
 
 class Scene:
@@ -133,7 +134,13 @@ class FakeFeed:
         height, width = image_hwc.shape[:2]
         size = {"width": width, "height": height, "source_width": width, "source_height": height}
         age = None if self.recording else self.script.delay_ms
-        head = {**self.head("picture"), **size, "captured_age_ms": age, "codec": "jpeg"}
+        head = {
+            **self.head("picture"),
+            **size,
+            "captured_age_ms": age,
+            "codec": "jpeg",
+            "sample_aspect": self.script.aspect,
+        }
         return pack(head, jpeg)
 
     def head(self, kind: str) -> dict[str, Any]:

@@ -331,6 +331,23 @@ def test_a_wall_shows_each_feed_with_its_own_state(browser: Any, served: Served)
     assert console.errors == []
 
 
+def test_pixels_that_are_not_square_are_shown_as_wide_as_they_are(console: Console) -> None:
+    def shape() -> float:
+        box = console.page.locator("canvas.masks").first.bounding_box()
+        return float(box["width"] / box["height"])
+
+    assert shape() == pytest.approx(WIDTH / HEIGHT, rel=0.01)
+    console.served.change(aspect=0.5)
+    console.until(f"document.querySelector('canvas.masks').getBoundingClientRect().width < {WIDTH}")
+    assert shape() == pytest.approx(0.5 * WIDTH / HEIGHT, rel=0.01)
+    seq = console.hold()
+    console.page.mouse.click(*console.center(2, seq))  # a click still points at what it is on
+    console.ready()
+    found = console.orders("preview")[-1]["args"]["prompt"]["points"][0]
+    expected = console.served.fake.scene.center(2, seq)
+    assert max(abs(found[0] - expected[0]), abs(found[1] - expected[1])) < 3
+
+
 def test_a_recording_is_scrubbed_tracked_locked(browser: Any, served: Served) -> None:
     served.change(feeds=[], clips=["clip"])
     console = Console(browser, served)
@@ -344,7 +361,7 @@ def test_a_recording_is_scrubbed_tracked_locked(browser: Any, served: Served) ->
     page.mouse.click(*console.center(1, seq))
     console.ready()
     page.keyboard.press("Enter")
-    console.says("Fresh")
+    console.says("Paused")
     page.keyboard.press("t")
     page.keyboard.press("1")
     page.keyboard.press("g")
@@ -374,6 +391,24 @@ def test_an_address_with_a_frame_opens_the_recording_there(browser: Any, served:
     seeks = [order["args"]["frame"] for order in served.fake.feeds["clip"].orders if order["verb"] == "seek"]
     assert seeks == [137, 3, 199] and page.evaluate("location.hash") == ""
     page.context.close()
+    assert console.errors == []
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1024, 768), (768, 1024), (640, 400)])  # the last: 1280 at 200%
+def test_the_picture_is_large_and_what_is_pointed_at_is_readable(
+    browser: Any, served: Served, size: tuple[int, int]
+) -> None:
+    console = Console(browser, served, viewport={"width": size[0], "height": size[1]})
+    console.says("Ready")
+    box = console.page.locator("canvas.masks").bounding_box()
+    assert box["width"] > 0.55 * min(size[0], size[1] * WIDTH / HEIGHT)
+    console.page.mouse.click(*console.center(1, console.hold()))
+    console.ready()
+    text = "document.querySelector('#pointing-text')"
+    assert console.page.evaluate(f"{text}.scrollHeight <= {text}.clientHeight + 1")
+    acts = console.page.locator("#pointing-acts").bounding_box()
+    assert acts["x"] >= 0 and acts["x"] + acts["width"] <= size[0]
+    console.page.context.close()
     assert console.errors == []
 
 

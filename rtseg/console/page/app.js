@@ -17,6 +17,7 @@ import { View } from "./view.js";
 /** @typedef {import("./tabs.js").Tab} Tab */
 
 const TELL_MS = 250; // figures change so often: a person can read them
+const WATCH_MS = 100; // what is not true any more is not said for long
 const MESSAGE_MS = 8000;
 
 export class App {
@@ -67,6 +68,7 @@ export class App {
     this.#access();
     this.#connection();
     setInterval(() => this.tell(), TELL_MS);
+    setInterval(() => this.views.forEach((view) => view.watch()), WATCH_MS);
   }
 
   /** The feed that keys and panels are for. @returns {Feed | null} */
@@ -129,6 +131,7 @@ export class App {
     const feed = "feed" in message ? this.views.get(message.feed)?.feed : undefined;
     if (message.type === "status") {
       feed?.gotStatus(message);
+      this.views.get(message.feed)?.watch();
       if (message.feed === this.focused && message.status.presets?.length) this.#offer(message.status.presets);
     } else if (message.type === "event") feed?.gotEvent(message);
   }

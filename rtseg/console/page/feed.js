@@ -267,6 +267,7 @@ export class Feed {
       faults: Object.entries(status.faults ?? {}).map(([part, text]) => `${part}: ${text}`),
       preparing: status.preparing ?? "",
       recording: this.recording,
+      playing: this.clip?.playing ?? false,
     });
   }
 }

@@ -17,11 +17,12 @@ import { split } from "./wire.js";
  *   failed: (error: Error) => void}} Waiting
  */
 
-const PING_MS = 400; // the console answers each of them
-const LOST_MS = 900; // without an answer for so long, the connection is lost
+const PING_MS = 300; // the console answers each of them
+const LOST_MS = 800; // without an answer for so long, the connection is lost
+const TICK_MS = 50;
 const GIVE_UP_MS = 2500; // a socket that says nothing for so long is closed, and another is opened
 const RETRY_MS = [100, 250, 500, 1000]; // before each new attempt; the last one again and again
-const REPEAT_MS = 10_000; // an order is given again to another console for so long; later it would surprise
+const REPEAT_MS = 20_000; // an order is given again to another console for so long; later it would surprise
 const FINAL = [4400, 4401, 4403]; // what the console will refuse again
 
 /** What became of an order is not known, or it was not done. */
@@ -49,7 +50,7 @@ export class Link {
     this.answeredMs = performance.now();
     /** @type {WebSocket | null} */
     this.socket = null;
-    setInterval(() => this.#tick(), 100);
+    setInterval(() => this.#tick(), TICK_MS);
     this.open();
   }
 

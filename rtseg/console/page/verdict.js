@@ -13,7 +13,7 @@
  *   linkWhy: string, silentMs: number, phase: string, sourceWhy: string, pictureMs: number | null, oldAfterMs: number,
  *   delayMs: number | null, masks: import("./wire.js").MaskState, maskMs: number | null, objects: number,
  *   lost: string[], behind: {segmented_fps: number, wanted_fps: number, advice?: string} | null, faults: string[],
- *   preparing: string, recording: boolean}} Facts
+ *   preparing: string, recording: boolean, playing: boolean}} Facts
  */
 
 const LATE_MS = 250; // from capture to the screen: a hand no longer agrees with what it sees
@@ -106,9 +106,14 @@ function masks(f) {
     return say("Late", "warn", "clock", `This picture reached the screen after ${Math.round(f.delayMs)} ms`);
   }
   if (!f.objects) return say("Ready", "idle", "ring", f.recording ? "No objects yet" : "The picture is live; no objects yet");
-  if (f.lost.length) return say("Fresh", "good", "disc", `Out of view: ${f.lost.join(", ")}`);
+  if (f.recording && f.masks === "none") return say("No mask yet", "idle", "ring", "This frame is not tracked yet: press T");
+  const gone = f.lost.length ? `Out of view: ${f.lost.join(", ")}` : "";
+  if (f.recording) {
+    return say(f.playing ? "Playing" : "Paused", "good", f.playing ? "disc" : "bars", gone || "Masks of this very frame");
+  }
+  if (gone) return say("Fresh", "good", "disc", gone);
   if (f.masks === "none") return say("No masks", "idle", "ring", "There are no masks of this picture");
-  return say("Fresh", "good", "disc", f.recording ? "Masks of this very frame" : `Masks are ${age}`);
+  return say("Fresh", "good", "disc", `Masks are ${age}`);
 }
 
 /** The lines of each shape, in a square of 24. @type {Record<Shape, string>} */

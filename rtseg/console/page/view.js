@@ -64,9 +64,10 @@ export class View {
     this.stage.dataset.layout = this.look.layout;
     const shape = this.held?.image ?? this.feed.picture?.header;
     if (!shape) return;
+    const whole = shape.width * this.aspect;
     for (const pane of [this.over, this.bare]) {
-      const scale = Math.min(pane.clientWidth / shape.width, pane.clientHeight / shape.height);
-      const [width, height] = [Math.round(shape.width * scale), Math.round(shape.height * scale)];
+      const scale = Math.min(pane.clientWidth / whole, pane.clientHeight / shape.height);
+      const [width, height] = [Math.round(whole * scale), Math.round(shape.height * scale)];
       for (const child of pane.querySelectorAll("canvas")) {
         Object.assign(child.style, { width: `${width}px`, height: `${height}px` });
       }
@@ -81,9 +82,10 @@ export class View {
     const main = this.held ? [] : [this.picture];
     const targets = this.look.layout === "both" || this.held ? [...main, this.original] : main;
     const changed = targets.some((target) => draw(target, picture.image, picture.header.width, picture.header.height));
-    if (this.held) draw(this.inset, picture.image, 320, Math.round((320 * picture.header.height) / picture.header.width));
-    if (changed || !this.shape) this.layOut();
-    this.shape = true;
+    const inset = (320 * picture.header.height) / (picture.header.width * this.aspect);
+    if (this.held) draw(this.inset, picture.image, 320, Math.round(inset));
+    if (changed || this.shownAspect !== this.aspect) this.layOut();
+    this.shownAspect = this.aspect;
     // Masks are drawn again only where what is shown of them would differ.
     if (this.feed.shown().state !== this.drawnState || this.feed.recording) this.drawMasks();
   }
@@ -100,7 +102,8 @@ export class View {
   drawMasks() {
     const box = this.picture.getBoundingClientRect();
     if (!box.width) return;
-    const { context: over, scale: unit } = fit(this.masks, box.width, box.height);
+    // Masks are drawn in the picture's own pixels, which the page then stretches with it where they are not square.
+    const { context: over, scale: unit } = fit(this.masks, box.width / this.aspect, box.height);
     over.clearRect(0, 0, this.masks.width, this.masks.height);
     const [held, shown] = [this.held, this.feed.shown()];
     const masks = held ? held.masks : this.feed.masks;
@@ -112,6 +115,11 @@ export class View {
       drawMasks(over, masks.objects, this.place, /** @type {import("./overlay.js").Style} */ (style), this.labelSides);
     }
     if (held) held.draw(over, { x: 0, y: 0, scale: this.masks.width / this.sourceWidth }, unit);
+  }
+
+  /** The width of a pixel, divided by its height. */
+  get aspect() {
+    return this.feed.picture?.header.sample_aspect ?? 1;
   }
 
   /** The width of the source's own pictures, in whose pixels prompts are given. */
@@ -132,6 +140,13 @@ export class View {
     const [width, height] = [this.sourceWidth, header?.source_height || header?.height || 1];
     const at = (/** @type {number} */ part, /** @type {number} */ whole) => Math.min(Math.max(part * whole, 0), whole - 1);
     return [at((x - box.x) / box.width, width), at((y - box.y) / box.height, height)];
+  }
+
+  /** Says the feed's state at once where it is another. */
+  watch() {
+    const { word, old } = this.feed.verdict();
+    const saysOld = this.stage.classList.contains("old");
+    if (!this.element.hidden && (word !== this.element.dataset.word || (old && !this.held) !== saysOld)) this.tell();
   }
 
   /** Says the feed's state; a few times a second, so that figures can be read. */

@@ -34,7 +34,8 @@
  */
 /**
  * @typedef {{type: "picture", feed: string, seq: number, session: string, width: number, height: number,
- *   source_width: number, source_height: number, captured_age_ms: number | null, codec: string}} PictureHeader
+ *   source_width: number, source_height: number, captured_age_ms: number | null, codec: string,
+ *   sample_aspect?: number}} PictureHeader
  */
 /**
  * @typedef {{id: number, label: string, score: number, area: number, box: [number, number, number, number],

@@ -22,6 +22,10 @@ Seconds = Annotated[float, Meta(gt=0, le=1e6, description="seconds, above 0")]
 _MAX_ANSWER_BYTES = 1 << 28  # a PNG of a large noisy picture
 
 
+class NoAnswerError(OutputError):
+    """No answer came in time: whether the request was carried out is not known."""
+
+
 class Connection:
     """Sends requests and waits for the answers. Thread-safe, one request after the other; a context manager."""
 
@@ -138,7 +142,7 @@ class Connection:
             if self._socket in ready and (answer := self._answer()) is not None:
                 return answer
         late = "if a feed is there, it may still do it: rtseg ctl status tells; else "
-        raise OutputError(
+        raise NoAnswerError(
             f"{verb_of(request)}: no answer from {self._endpoint} within {self._timeout:g} s; expected a running rtseg "
             f"live with [control]; {'' if isinstance(request, CHANGES_NOTHING) else late}check the address"
         )
