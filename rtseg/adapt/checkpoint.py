@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import EngineError, WeightsError
-from ..base.files import atomic_path
+from ..base.files import atomic_path, file_sha256
+from ..engine import find_weights
 from ..sam2 import Preset, Sam2, save_weights
+from ..sam2.adapters import write_adapter
+from .config import TrainConfig
+from .methods import adapters_among, only_adapters, part_of
 
 
 class WeightAverage:
@@ -84,6 +88,27 @@ def export(checkpoint: Path, path: Path, preset: Preset, metadata: dict[str, str
     if wrong:
         raise EngineError(f"{checkpoint}: {wrong[0]} and {len(wrong) - 1} others are not finite; lower lr")
     net = Sam2(preset, image_size=state.image_size)
-    net.load_state_dict(state.average)
+    net.load_state_dict({name: weight for name, weight in state.average.items() if part_of(name) != "adapter"})
     own = {"preset": preset.name, "image_size": str(state.image_size), "steps": str(state.step)}
     save_weights(net, path, half=True, metadata={**own, **metadata})
+
+
+def write_trained(config: TrainConfig, checkpoint: Path, averaged: Sam2, folder: Path) -> dict[str, str]:
+    """Write the averaged weights of a checkpoint, with the configuration's name and hash. Returns the files.
+
+    They are `weights.safetensors`, and `adapter.safetensors` of a method with adapters. If nothing but adapters was
+    trained, the weights are those that the training started from, and are not written again.
+    """
+    file, methods = config.path, adapters_among(config.method)
+    made_by = {"config": file.name, "config_sha256": file_sha256(file)} if file else {}
+    weights, written = folder / "weights.safetensors", dict[str, str]()
+    if config.weights is not None and only_adapters(config.method):
+        base = find_weights(config.weights)
+    else:
+        export(checkpoint, weights, averaged.preset, made_by)
+        base, written["weights"] = weights, str(weights)
+    if averaged.adapter is not None:
+        path = folder / "adapter.safetensors"
+        write_adapter(averaged.adapter, methods, path, file_sha256(base), made_by)
+        written["adapter"] = str(path)
+    return written

@@ -19,6 +19,7 @@ from ..base.schema import ImageSize, Text, convert, one_of
 from ..engine.catalogue import read_table
 from ..sam2 import get_preset
 from .losses import LOSSES
+from .methods import METHODS, adapters_among
 
 OPTIMIZERS = ("muon", "adamw")
 MOST = 2**31 - 1  # the largest count or seed
@@ -26,7 +27,18 @@ FEATURES = "features"  # the loss of a phase that trains the image encoder on a 
 RATES = "two learning rates from 0 to 1: at the start and at the end of the phase"
 
 # Fields that came after the first networks were trained: part of a fingerprint where they are not at their default.
-LATER = {"trunk", "levels", "match_dim", "perceiver", "trunk_rate", "coarse_only", "singles", "stills", "split"}
+LATER = {
+    "trunk",
+    "levels",
+    "match_dim",
+    "perceiver",
+    "trunk_rate",
+    "coarse_only",
+    "singles",
+    "stills",
+    "split",
+    "method",
+}
 
 Count = Annotated[int, Meta(ge=1, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1e6)]
@@ -102,7 +114,8 @@ class Phase:
 class TrainConfig:
     """One training. It starts from `weights` (named as in a recipe), or from random ones if that is None.
 
-    With `trunk` "imagenet" a convolutional trunk starts from its ImageNet weights.
+    With `trunk` "imagenet" a convolutional trunk starts from its ImageNet weights. `method` are the names of methods:
+    what learns, and which adapters are added; with none, the whole network learns.
     """
 
     phases: tuple[Phase, ...]
@@ -120,6 +133,7 @@ class TrainConfig:
     average_decay: float = 0.999
     path: Path | None = field(default=None, compare=False)
     trunk: str | None = None
+    method: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -188,6 +202,7 @@ class _File(Struct, frozen=True, kw_only=True):
     preset: Text = "nano"
     weights: Text | None = None
     trunk: Annotated[str, one_of(("imagenet",))] | None = None
+    method: tuple[Annotated[str, one_of(METHODS)], ...] = ()
     teacher: Teacher | None = None
     seed: Annotated[int, Meta(ge=0, le=MOST)] = 0
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = "muon"
@@ -203,6 +218,8 @@ class _File(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.teacher is None and any(phase.loss == FEATURES for phase in self.phase):
             raise ValueError("a phase has loss = 'features', and no teacher is given; expected a [teacher]")
+        if adapters_among(self.method) and self.weights is None:
+            raise ValueError("method names an adapter, and weights is not given; expected the weights that it is for")
         lone = next((material.path for material in self.video if material.split and not material.stills), None)
         if lone is not None:
             raise ValueError(f"{lone}: split = true; expected it with stills = true, because pieces have no names")
@@ -226,6 +243,7 @@ def read_config(path: str | Path) -> TrainConfig:
         preset=_relative(file.preset, path) if file.preset.endswith(".toml") else file.preset,
         weights=None if file.weights is None else _relative(file.weights, path),
         trunk=file.trunk,
+        method=file.method,
         teacher=teacher,
         seed=file.seed,
         optimizer=file.optimizer,

@@ -6,12 +6,14 @@ Muon (K. Jordan, 2024) orthogonalizes each update of a matrix. Its updates are s
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-TRUNK = "image_encoder.trunk."
+from .methods import part_of
 
 
 class Optimizer:
@@ -19,32 +21,31 @@ class Optimizer:
 
     def __init__(self, net: nn.Module, name: str, weight_decay: float) -> None:
         # Embeddings have the shape of matrices, but are added or looked up, not multiplied: they go to AdamW.
-        trunk = {id(p) for key, p in net.named_parameters() if key.startswith(TRUNK)}
         matrices = [m.weight for m in net.modules() if isinstance(m, nn.Linear)] if name == "muon" else []
-        own = {id(p) for p in matrices}
-        adamw = [self._group(net, own, trunk, inside, weight_decay * decays, decays)
-                 for inside in (False, True) for decays in (True, False)]  # fmt: skip
-        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(adamw, betas=(0.9, 0.98))]
+        muon, own = defaultdict[str, list[Tensor]](list), {id(p) for p in matrices}
+        adamw = defaultdict[tuple[str, bool], list[Tensor]](list)
+        for key, parameter in net.named_parameters():
+            if id(parameter) in own:
+                muon[part_of(key)].append(parameter)
+            else:  # only those with two or more axes decay
+                adamw[part_of(key), parameter.ndim > 1].append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": params, "weight_decay": weight_decay * decays, "part": part}
+            for (part, decays), params in sorted(adamw.items(), key=lambda item: item[0])
+        ]
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=(0.9, 0.98))]
         if matrices:
-            muon = [{"params": [p for p in matrices if (id(p) in trunk) == inside], "trunk": inside}
-                    for inside in (False, True)]  # fmt: skip
-            muon = [group for group in muon if group["params"]]
-            self._parts.append(torch.optim.Muon(muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            groups = [{"params": params, "part": part} for part, params in sorted(muon.items())]
+            self._parts.append(torch.optim.Muon(groups, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
 
-    @staticmethod
-    def _group(
-        net: nn.Module, muon: set[int], trunk: set[int], inside: bool, weight_decay: float, decays: bool
-    ) -> dict[str, Any]:
-        """The parameters of AdamW inside or outside of the trunk; only those with two or more axes decay."""
-        params = [p for p in net.parameters()
-                  if id(p) not in muon and (id(p) in trunk) == inside and (p.ndim > 1) == decays]  # fmt: skip
-        return {"params": params, "weight_decay": weight_decay, "trunk": inside}
+    def step(self, rate: float, relative: Mapping[str, float]) -> None:
+        """Update all parameters that have gradients, each with this learning rate times the relative one of its part.
 
-    def step(self, rate: float, trunk_rate: float = 1.0) -> None:
-        """Update all parameters with this learning rate; those of the trunk with `trunk_rate` times it."""
+        A parameter without a gradient, of a frozen part, stays bit-identical: it does not decay either.
+        """
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = rate * trunk_rate if group["trunk"] else rate
+                group["lr"] = rate * relative[group["part"]]
             part.step()
 
     def zero_grad(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..sam2 import Features, PromptBatch, Recall, Sam2, on_device
+from ..sam2.adapters import PAST, Past
 from ..sam2.memory import MemoryTokens
 from ..sam2.network import certain, upsample
 from .motion import Rng
@@ -88,10 +89,16 @@ class Rollout:
             return self.net.attend(own, [None] * len(own.top))
         conditioned: Tensor = self.net.memory_attention(own.top, self._tokens(now))
         match, cells_bcgg = self.net.match, self._conditioning[-1].cells_bcgg
-        if match is None or cells_bcgg is None:
-            return conditioned
-        self.copied_b2gg = match.copy(match.embed(own), cells_bcgg)
-        return conditioned + match.prior(self.copied_b2gg)
+        if match is not None and cells_bcgg is not None:
+            self.copied_b2gg = match.copy(match.embed(own), cells_bcgg)
+            conditioned = conditioned + match.prior(self.copied_b2gg)
+        return conditioned if self.net.adapter is None else self.net.adapter.attended(conditioned, self._past())
+
+    def _past(self) -> Past:
+        """What adapters read of the memories: tracked frames, then conditioning frames, the newest first."""
+        newest = [*reversed(self._recent), *reversed(self._conditioning)][:PAST]
+        newest += [newest[-1]] * (PAST - len(newest))
+        return Past(torch.stack([m.map_bmhw for m in newest], 1), self._conditioning[0].pointer_bd)
 
     def from_mask(self, own: Features, mask_b1hw: Tensor) -> Predicted:
         """The prediction that a mask prompt, 0/1 [B, 1, S, S], gives: that mask."""

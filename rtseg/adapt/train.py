@@ -83,8 +83,7 @@ def run(trainer: Trainer, out: Path, validation: Validate) -> Record:
             trainer.close()
             if trainer.consistent:
                 trainer.save()
-        trainer.export(out / "weights.safetensors")
-        return {"weights": str(out / "weights.safetensors"), **last, "mean J": run_validation()}
+        return {**trainer.export(out), **last, "mean J": run_validation()}
 
 
 def _loop(trainer: Trainer, write: Callable[[Record], None], run_validation: Callable[[], object]) -> Record:

@@ -17,18 +17,17 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..base.errors import ConfigError, EngineError
-from ..base.files import file_sha256
-from ..engine import find_weights
-from ..sam2 import Sam2, get_preset, load_weights
+from ..sam2 import Sam2, get_preset
 from ..sam2.efficientnet_lite import EfficientNetLite
 from .batches import Batch, BatchSampler, Prefetcher
-from .checkpoint import Checkpoint, WeightAverage, export
-from .config import FEATURES, Phase, Teacher, TrainConfig
-from .distillation import copy_weights, features_loss
-from .imagenet import load_imagenet
+from .checkpoint import Checkpoint, WeightAverage, write_trained
+from .config import FEATURES, Phase, TrainConfig
+from .distillation import features_loss
 from .losses import LOSSES
+from .methods import part_of, rates_of
 from .micro_batch import GpuMemoryMeter, MemoryMeter, even_size, largest_micro_batch
 from .motion import Rng
+from .networks import load_initial_weights, load_teacher, new_network
 from .objective import clip_loss, normalized
 from .optimizer import Optimizer
 
@@ -59,33 +58,20 @@ class Trainer:
         self.consistent = True  # False during an update, when the state must not be saved
         self.phase, _ = config.at(0)
         self.preset = get_preset(config.preset)
-        self.net = Sam2(self.preset, self.phase.image_size)
+        self.rates = rates_of(config.method)
+        self.net = new_network(config, self.preset, self.phase.image_size)
         if not self.path.exists():
-            self._load_initial_weights()
+            load_initial_weights(self.net, config, device)
         self._set_network(self.net)
         self.average = WeightAverage(self.net, config.average_decay)
         if self.path.exists():
             self._resume()
         self.batches, self.teacher = self._batches(self.phase), self._teacher_of(self.phase)
 
-    def _load_initial_weights(self) -> None:
-        """Load the weights that the configuration starts from, and copy those of a teacher."""
-        if self.config.trunk is not None:
-            load_imagenet(self.net)
-        if self.config.weights is not None:
-            load_weights(self.net, find_weights(self.config.weights))
-        if self.config.teacher is not None:
-            copy_weights(self.net, self._load_teacher(self.config.teacher, self.phase.image_size))
-
-    def _load_teacher(self, teacher: Teacher, image_size: int) -> Sam2:
-        net = Sam2(get_preset(teacher.preset), image_size)
-        load_weights(net, find_weights(teacher.weights))
-        return net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
     def _teacher_of(self, phase: Phase) -> Sam2 | None:
         """The teacher, if this phase trains on its features; else None."""
         teacher = self.config.teacher if phase.loss == FEATURES else None
-        return None if teacher is None else self._load_teacher(teacher, phase.image_size)
+        return None if teacher is None else load_teacher(teacher, phase.image_size, self.device)
 
     def _set_network(self, net: Sam2) -> None:
         """Train `net` from now on, with a new optimizer."""
@@ -103,7 +89,7 @@ class Trainer:
             raise ConfigError(f"{self.path}: at step {state.step} of another training; choose another --out")
         self.step, self.elapsed = state.step, state.elapsed
         self.phase, _ = self.config.at(self.step)
-        self._set_network(Sam2(self.preset, self.phase.image_size))
+        self._set_network(new_network(self.config, self.preset, self.phase.image_size))
         self.net.load_state_dict(state.model)
         self.average.weights = {k: v.to(self.device) for k, v in state.average.items()}
         self.optimizer.load_state_dict(state.optimizer)
@@ -125,15 +111,13 @@ class Trainer:
 
     def averaged(self) -> Sam2:
         """The network with the averaged weights, on the CPU, as `export` would write it."""
-        net = Sam2(self.preset, self.config.phases[-1].image_size)
+        net = new_network(self.config, self.preset, self.config.phases[-1].image_size)
         net.load_state_dict(self.average.weights)
         return net.eval()
 
-    def export(self, path: Path) -> None:
-        """Write the averaged weights of the checkpoint to a weights file, with the configuration's name and hash."""
-        file = self.config.path
-        made_by = {"config": file.name, "config_sha256": file_sha256(file)} if file else {}
-        export(self.path, path, self.preset, made_by)
+    def export(self, folder: Path) -> dict[str, str]:
+        """Write what was trained, from the checkpoint; returns the files. See `write_trained`."""
+        return write_trained(self.config, self.path, self.averaged(), folder)
 
     def _batches(self, phase: Phase) -> BatchSampler | Prefetcher:
         sampler = self._make_sampler(phase)
@@ -153,7 +137,7 @@ class Trainer:
         """Start another phase. The weights do not depend on the image size."""
         if phase.image_size != self.phase.image_size:
             weights, moments = self.net.state_dict(), self.optimizer.state_dict()
-            self._set_network(Sam2(self.preset, phase.image_size))
+            self._set_network(new_network(self.config, self.preset, phase.image_size))
             self.net.load_state_dict(weights)
             self.optimizer.load_state_dict(moments)
             self.close()
@@ -169,13 +153,17 @@ class Trainer:
             target = self.teacher.encode_image(image_nchw)
         return features_loss(self.net.encode_image(image_nchw), target), {}
 
-    def _freeze_trunk(self) -> None:
-        """Let the blocks of the trunk learn that the phase asks for."""
-        trunk, phase = self.net.image_encoder.trunk, self.phase
-        trunk.requires_grad_(phase.trunk_rate > 0)
+    def _freeze(self) -> None:
+        """Let only those parameters learn that the method and the phase ask for."""
+        trunk, phase, rates = self.net.image_encoder.trunk, self.phase, self._relative_rates()
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(rates[part_of(name)] > 0)
         if phase.coarse_only and isinstance(trunk, EfficientNetLite):
             trunk.stem.requires_grad_(False)
             trunk.blocks[: trunk.stage_ends[1] + 1].requires_grad_(False)
+
+    def _relative_rates(self) -> dict[str, float]:
+        return {**self.rates, "trunk": self.rates["trunk"] * self.phase.trunk_rate}
 
     def _gradients(self, batch: Batch, micro_batch: int) -> dict[str, Tensor]:
         """Accumulate the gradients of a batch over micro-batches of this many clips. Returns the means to log.
@@ -185,7 +173,7 @@ class Trainer:
         """
         self.optimizer.zero_grad()
         self.net.train()
-        self._freeze_trunk()
+        self._freeze()
         parts, totals = batch.split(micro_batch), dict[str, Tensor]()
         counts = [len(p.image_ntchw) if self.teacher else len(p.clip_b) for p in parts]
         weights: dict[str, float] = {}  # the number of objects, or clips, in each logged total
@@ -287,7 +275,7 @@ class Trainer:
         self.consistent = False
         finite = bool(torch.isfinite(norm))  # waits for the GPU
         if finite:
-            self.optimizer.step(rate, self.phase.trunk_rate)
+            self.optimizer.step(rate, self._relative_rates())
         self._skipped = 0 if finite else self._skipped + 1
         if self._skipped > MAX_SKIPPED:
             raise EngineError(

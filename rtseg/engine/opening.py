@@ -15,6 +15,7 @@ from typing import Any
 from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
 from ..base.forks import ADVICE, disable_after_fork, disable_methods, was_forked
 from ..sam2 import Preset, get_preset
+from .adapted import read_adapted
 from .artifact import fastest, locate, stamp
 from .base import Engine
 from .memory_estimate import check as check_room
@@ -193,12 +194,14 @@ def _open(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: s
     """Open the engine of a recipe that names its runtime. `path`: its weights; `note`: for the description."""
     recipe, built, why = present(recipe, preset, weights_hash)
     check_room(recipe, recipe.device)
-    network = partial(load_network, preset, recipe.image_size, path)
+    adapted = read_adapted(recipe, preset, weights_hash)
+    network = partial(load_network, preset, recipe.image_size, path, adapted.adapters if adapted else None)
     given = network if family(recipe.runtime) in WITHOUT_TORCH else network()
-    engine: Engine = runtime_module(recipe.runtime).open(given, recipe, weights_hash, built)
+    graphs_hash = adapted.graphs_hash if adapted else weights_hash
+    engine: Engine = runtime_module(recipe.runtime).open(given, recipe, graphs_hash, built)
     if why or note:
         engine.description += f" ({why or note})"
-    return engine
+    return engine if adapted is None else adapted.engine(engine)
 
 
 def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:
@@ -211,5 +214,6 @@ def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, 
         from .tensorrt.library import bindings
 
         bindings()  # raises if TensorRT is missing: a better error than "not built", for nothing can be built either
-    built, why = locate(recipe, preset, weights_hash)
+    merged = read_adapted(recipe, preset, weights_hash)
+    built, why = locate(recipe, preset, merged.graphs_hash if merged else weights_hash)
     return recipe, built, "" if recipe.runtime == "torch" else why

@@ -77,7 +77,8 @@ class Recipe:
     weights; `image_size` is
     the side in pixels of the square that the network sees; "auto" as `runtime` or `precision` is the fastest that
     `rtseg build` found here, or else the best that needs no build; `device` is "auto", "cpu", "cuda" (the first GPU
-    that this process sees) or "cuda:1"; `path` is the recipe's own file.
+    that this process sees) or "cuda:1"; `adapter` is the path of an adapter that was trained on these weights; `path`
+    is the recipe's own file.
     """
 
     model: Text = "nano"
@@ -89,6 +90,7 @@ class Recipe:
     memory: MemorySettings = MemorySettings()
     path: Path | None = None
     device: Annotated[str, Meta(pattern=DEVICE, description=DEVICES)] = "auto"
+    adapter: Text | None = None
 
 
 def load_recipe(recipe: str | Path | Recipe | None = None, **overrides: Any) -> Recipe:
@@ -155,7 +157,8 @@ def _recipe(values: dict[str, Any], where: str, folder: Path, path: Path | None)
     # Checked here and not by the type, because a policy may be registered at any time.
     convert_value(recipe.memory.policy, Annotated[str, one_of(POLICIES)], f"{where}: memory: policy")
     model, weights = (_name_or_path(getattr(recipe, key), f"{where}: {key}", folder) for key in ("model", "weights"))
-    return replace(recipe, model=model, weights=weights, path=path)
+    adapter = recipe.adapter and str(folder / expanded(recipe.adapter, f"{where}: adapter", ConfigError))
+    return replace(recipe, model=model, weights=weights, adapter=adapter, path=path)
 
 
 def _name_or_path(text: str, where: str, folder: Path) -> str:

@@ -16,10 +16,11 @@ from .recipe import FILE_SUFFIXES, SHIPPED
 
 if TYPE_CHECKING:
     from ..sam2 import Sam2
+    from ..sam2.adapters import Adapters
 
 
-def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
-    """The torch network of a preset, with the weights from a file.
+def load_network(preset: Preset, image_size: int, weights: Path, adapters: Adapters | None = None) -> Sam2:
+    """The torch network of a preset, with the weights from a file, and adapters that can be merged merged into them.
 
     Raises `WeightsError` if they do not fit; it names the preset that they do fit, such as an earlier network's.
     """
@@ -35,6 +36,8 @@ def load_network(preset: Preset, image_size: int, weights: Path) -> Sam2:
             if fitting and preset.name not in fitting:
                 raise WeightsError(f"{e} It fits {' or '.join(map(repr, fitting))}") from e
             raise
+        if adapters is not None:
+            adapters.merge(network)
     return network
 
 

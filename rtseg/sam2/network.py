@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base.errors import ConfigError
+from .adapters.base import Adapters, Past
 from .decoder import MaskDecoder, choose
 from .encoder import ImageEncoder
 from .hiera import Hiera
@@ -53,6 +54,7 @@ class Sam2(nn.Module):
         if preset.no_object_in_memory:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
         self.match = Match(preset) if preset.match_dim else None
+        self.adapter: Adapters | None = None  # see `attach`
         self.tokenizer = MemoryTokenizer(preset, self.grid)
         self.baked_grid: Tensor | None = None  # the encoding of every cell, computed once for inference
         self.image_encoder.apply(_init)
@@ -69,12 +71,19 @@ class Sam2(nn.Module):
         self.tokenizer.cells = self.tokenizer.cells.to(self.maskmem_tpos_enc)
         return self
 
+    def attach(self, adapter: Adapters) -> Sam2:
+        """Let adapters act between the verbs, and those that can be merged inside them; they are part of the state."""
+        self.adapter = adapter
+        adapter.attach(self)
+        return self
+
     def encode_image(self, image_nchw: Tensor) -> Features:
         """Normalised images [n, 3, S, S] to features."""
         fine, mid, top = self.image_encoder(image_nchw)
         if self.preset.finer_maps:
             mid, fine = self.sam_mask_decoder.conv_s1(mid), self.sam_mask_decoder.conv_s0(fine)
-        return Features(top, mid, fine)
+        features = Features(top, mid, fine)
+        return features if self.adapter is None else self.adapter.encoded(features, image_nchw)
 
     def attend(self, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         """Features conditioned on each object's memories, [b, D, g, g]; None stands for an object without any.
@@ -88,11 +97,24 @@ class Sam2(nn.Module):
             return fresh_bchw
         tokens = self.tokenizer.batch([r for r in recalls if r], self.maskmem_tpos_enc, self.obj_ptr_tpos_proj)
         if len(known) == len(recalls):
-            return self.matched(self.memory_attention(top_bchw, tokens), features, recalls)
+            return self._adapted(self.matched(self.memory_attention(top_bchw, tokens), features, recalls), recalls)
         # One by one: an index list would be uploaded to the GPU, and the host would wait for the upload.
         attended = iter(self.memory_attention(torch.stack([top_bchw[i] for i in known]), tokens))
         rows = [fresh_bchw[i] if r is None else next(attended) for i, r in enumerate(recalls)]
-        return self.matched(torch.stack(rows), features, recalls)
+        return self._adapted(self.matched(torch.stack(rows), features, recalls), recalls)
+
+    def _adapted(self, conditioned_bchw: Tensor, recalls: Sequence[Recall | None]) -> Tensor:
+        """Adapted where an object has memories."""
+        if self.adapter is None:
+            return conditioned_bchw
+        rows = [i for i, recall in enumerate(recalls) if recall is not None]
+        past = Past.of([recall for recall in recalls if recall is not None])
+        changed_bchw = self.adapter.attended(conditioned_bchw[rows], past)
+        return (
+            changed_bchw
+            if len(rows) == len(recalls)
+            else conditioned_bchw.index_copy(0, torch.tensor(rows, device=conditioned_bchw.device), changed_bchw)
+        )
 
     def matched(self, conditioned_bchw: Tensor, features: Features, recalls: Sequence[Recall | None]) -> Tensor:
         """With the comparison with each object's newest conditioning frame added, where there is one."""
@@ -112,6 +134,8 @@ class Sam2(nn.Module):
 
     def predict_masks(self, conditioned_bchw: Tensor, features: Features, prompts: PromptBatch) -> Candidates:
         """All four candidate masks of each object, before any choice."""
+        if self.adapter is not None:
+            conditioned_bchw = self.adapter.prompted(conditioned_bchw, prompts, self.image_size)
         return self.candidates(conditioned_bchw, features, *self.sam_prompt_encoder(prompts))
 
     def candidates(

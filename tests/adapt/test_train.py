@@ -22,6 +22,7 @@ from rtseg.adapt.batches import Batch, BatchSampler, Prefetcher, VideoSource, un
 from rtseg.adapt.checkpoint import Checkpoint, export
 from rtseg.adapt.config import Endoscope, Phase, TrainConfig
 from rtseg.adapt.losses import FROM_SCRATCH
+from rtseg.adapt.methods import rates_of
 from rtseg.adapt.objective import clip_loss, normalized
 from rtseg.adapt.optimizer import Optimizer
 from rtseg.adapt.rollout import Rollout, fifo, random_subset
@@ -96,7 +97,7 @@ def test_one_batch_can_be_learnt_by_heart(tiny: str, clips: BatchSampler) -> Non
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step(4e-3)
+        optimizer.step(4e-3, rates_of(()))
         seen.append((parts["mask"].item(), ious["tracked"].item()))
         assert np.isfinite(seen[-1][0]), f"step {step}"
     assert seen[-1][0] < 0.5 * seen[0][0]
@@ -418,5 +419,5 @@ def test_weights_that_are_no_numbers_are_not_exported(tiny: str, clips: BatchSam
     made.average.weights["no_mem_embed"].fill_(float("nan"))
     made.save()
     with pytest.raises(EngineError, match="no_mem_embed and 0 others are not finite"):
-        made.export(tmp_path / "w.safetensors")
+        made.export(tmp_path)
     assert not (tmp_path / "w.safetensors").exists()
