@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -227,6 +228,21 @@ def test_slices_of_a_volume_have_no_cuts(tmp_path: Path, recipe: Recipe, engine:
     assert same(found, {**{k: m for k, m in back.items() if k[0] < 7}, **ahead})
     assert report["cuts"] == []
     assert {n for n, _ in found} & set(range(6))  # what a cut would have emptied
+
+
+def test_a_volume_says_that_it_is_one(tmp_path: Path, recipe: Recipe, engine: Engine) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="pip install 'rtseg[dicom]'")
+    values = np.stack([window(tissue(scene), 40)[..., 0] for scene in (1, 1, 2, 2, 1, 1)], -1).transpose(1, 0, 2)
+    path = tmp_path / "volume.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.int16), np.diag([-1.0, -1.0, 5.0, 1.0])), path)
+    prompts = {3: [POINT]}
+    report = segment(path, prompts, tmp_path / "out", recipe, direction="both")
+    assert report["tracking"]["slices"] is True
+    assert report["cuts"] == []
+    ahead, back = (plain_alone(engine, path, prompts, way) for way in (False, True))
+    found = written(tmp_path / "out")
+    assert same(found, {**{k: m for k, m in back.items() if k[0] < 3}, **ahead})
+    assert {n for n, _ in found} & {0, 1, 2}
 
 
 def plain_alone(engine: Engine, folder: Path, prompts: Mapping[int, Sequence[Prompt]], back: bool) -> Found:
