@@ -12,6 +12,7 @@ from ..base.prompt_files import load_prompts
 from ..engine import Engine, open_engine, spare_core
 from ..engine.recipe import Recipe
 from .check import PromptsByFrame
+from .review import add_index
 
 One = Callable[[str, PromptsByFrame, Path, Engine], dict[str, Any]]  # source, prompts, folder of its result, engine
 INTERRUPTED = 130
@@ -25,7 +26,7 @@ def segment_each(
     Arguments:
         sources: files, folders of images, ...
         prompts: a file for all, or a folder with NAME.json for each.
-        out: the folder of the results.
+        out: the folder of the results, and of `index.html` over them.
         recipe: of the engine, which is opened once.
         one: segments one.
         say: called with each line for the user.
@@ -55,12 +56,18 @@ def segment_each(
         except RtsegError as e:
             document["failed"][name] = str(e)
             say(f"{source}: {e}")
+    add_index(out, document["failed"], say)
+    _check_failed(document)
+    return document
+
+
+def _check_failed(document: dict[str, Any]) -> None:
+    """Raise `IncompleteError` if a video has failed."""
     failed = document["failed"]
     if failed:
         listed = "; ".join(f"{name}: {why}" for name, why in failed.items())
-        line = f"{len(failed)} of {len(names)} videos failed: {listed}"
+        line = f"{len(failed)} of {document['videos']} videos failed: {listed}"
         raise IncompleteError(line, {**document, "ok": False})
-    return document
 
 
 def _names(sources: Sequence[str]) -> list[str]:

@@ -40,7 +40,9 @@ def test_one_that_fails_is_listed_and_the_others_are_done(
     document = json.loads(printed.out.splitlines()[-1])
     assert document["done"] == ["a", "c"] and list(document["failed"]) == ["b"] and document["videos"] == 3
     assert printed.err.splitlines()[-1].startswith("rtseg segment: 1 of 3 videos failed: b: ")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "c"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "c", "index.html"]
+    index = (tmp_path / "out" / "index.html").read_text()
+    assert index.index(">b<") < index.index(">a<") < index.index(">c<")  # what failed comes first
     for image, good in zip(sorted((tmp_path / "b").iterdir()), sorted((tmp_path / "a").iterdir()), strict=True):
         image.write_bytes(good.read_bytes())
     assert main([*words, "--json"]) == 0  # the control: once it is mended, it alone is done

@@ -18,6 +18,7 @@ from ...base.files import file_sha256
 from ...base.result_folder import incomplete
 from ...engine.recipe import Recipe, load_recipe
 from ...engine.weights import find_weights
+from ..review import add_index
 from .jobs import Cluster, Job, Outcome
 from .journal import NAME, Journal
 from .manifest import AT_ONCE, Row, load_manifest
@@ -70,7 +71,7 @@ def archive(
 
     Arguments:
         manifest: a .csv, .jsonl or .toml file, local or in a cloud; `manifest` describes it.
-        out: local or in a cloud. It gets a folder for each video, and the journal.
+        out: local or in a cloud. It gets a folder for each video, and the journal; a local one `index.html`, too.
         engine: a recipe file, or a recipe that was read; None is the shipped `nano`.
         settings: workers, attempts, places.
         say: called with lines for the user.
@@ -97,6 +98,8 @@ def archive(
                 f"interrupted: {report['done'] + report['skipped']} of {len(rows)} videos are done; run again to go on"
             )
             raise IncompleteError(line, {**report, "ok": False}, 130) from e
+        if not is_cloud(out):
+            add_index(Path(out), {}, say)
         return work.report()
 
 

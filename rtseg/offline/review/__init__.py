@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .making import write_index, write_report
+    from .making import add_index, write_index, write_report
 
-__all__ = ["write_index", "write_report"]
+__all__ = ["add_index", "write_index", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

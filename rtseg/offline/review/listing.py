@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,9 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or ".partial-" in name or ".replaced-" in name
 
 
-def list_results(folder: Path) -> Listing:
-    """List every result under a folder, and the recordings that the journal of an archive says have failed.
+def list_results(folder: Path, failed: Mapping[str, str]) -> Listing:
+    """List every result under a folder, and the recordings without one that `failed`, or the journal of an archive says
+    so of them.
 
     Raises `ConfigError` if there is nothing to list.
     """
@@ -78,6 +79,8 @@ def list_results(folder: Path) -> Listing:
     for place, entry in _failures(folder / JOURNAL):
         if place not in found:
             found[place] = Listed(place, str(entry.get("source", "")), False, _cause(entry))
+    for place, why in failed.items():
+        found.setdefault(place, Listed(place, "", False, why))
     if not found:
         raise ConfigError(f"{folder}: no result under it; expected folders that rtseg segment wrote")
     return Listing(folder, sorted(found.values(), key=lambda each: (each.complete, each.place)))

@@ -256,6 +256,9 @@ def test_the_index_has_failures_first_and_totals(tmp_path: Path) -> None:
     for text in ("no such file", "the disk is full", "run.json cannot be read", "Failed3", "Complete4", "Results7"):
         assert text in page.text
     assert "1 result has no report yet" in page.text
+    page = page_of(write_index(tmp_path, {"never": "no such file", "a": "failed before"}))
+    places = [given["data-v"] for tag, given in page.tags if tag == "th" and "data-v" in given]
+    assert places == ["lost", "never", "x", "z", "a", "c", "deep/b", "y"]
     with pytest.raises(ConfigError, match="no result under it"):
         write_index(_empty(tmp_path))
 
