@@ -92,7 +92,10 @@ def joined(rings: list[Points]) -> Points:
     """One closed line of several: each is entered from its point that is nearest to the line so far, and left there."""
     line = rings[0]
     for ring in rings[1:]:
-        squares = ((line[:, None] - ring[None]) ** 2).sum(-1)
+        across, down = (
+            np.subtract.outer(line[:, axis].astype(np.int32), ring[:, axis].astype(np.int32)) for axis in (0, 1)
+        )
+        squares = across * across + down * down
         at, start = np.unravel_index(int(squares.argmin()), squares.shape)
         turned = np.roll(ring, -int(start), axis=0)
         line = np.concatenate([line[: at + 1], turned, turned[:1], line[at:]])
