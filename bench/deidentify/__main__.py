@@ -51,6 +51,7 @@ def interval(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def row(name: str, k: int, n: int) -> Row:
+    k, n = int(k), int(n)  # numpy's are no JSON
     low, high = interval(k, n)
     share = k / n if n else 0.0
     print(f"| {name:44} | {k:5} of {n:5} | {share:7.2%} | {low:.2%} to {high:.2%} |", flush=True)

@@ -14,7 +14,7 @@ from rtseg.offline.deidentify import Deidentify
 
 from .streams import clip
 
-FRAMES, FROM = 40, 14  # of each clip; the text is there from this frame on
+FRAMES, FROM = 22, 10  # of each clip; the text is there from this frame on
 INK = 40  # grey levels by which a pixel has to change to be ink
 COVERED = 0.99  # of the ink
 FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_PLAIN)

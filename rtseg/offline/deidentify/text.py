@@ -25,7 +25,7 @@ from .judge import Arrays
 
 SIDE = (640, 360)  # pixels, at most, of the picture that is searched
 CELL = 8  # its pixels, to a side of a cell
-STROKE = (7, 45.0)  # pixels: wider than any stroke of a letter; grey levels by which it stands out
+STROKE = (7, 30.0)  # pixels: wider than any stroke of a letter; grey levels by which it stands out
 DENSE = 0.05  # the share of a cell that is stroke
 STAYS, RATE = 0.75, 0.15  # how much of the latest frames a pixel of a stroke has to be one; the weight of the newest
 BORDER = 0.08
@@ -100,10 +100,10 @@ def _by_cell(of_hw: BoolMask, rows: int, columns: int) -> Float32:
 
 
 def _lines(cells_hw: BoolMask) -> BoolMask:
-    """Cells with another one beside them in their row, gaps of a cell closed, and a cell more on each side."""
-    closed_hw = cv2.morphologyEx(cells_hw.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, 3), np.uint8))
+    """Cells with another one beside them in their row, short gaps closed, and a margin."""
+    closed_hw = cv2.morphologyEx(cells_hw.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, 5), np.uint8))
     pairs_hw = cv2.morphologyEx(closed_hw, cv2.MORPH_OPEN, np.ones((1, 2), np.uint8))
-    return np.asarray(cv2.dilate(pairs_hw, np.ones((3, 3), np.uint8)) > 0)
+    return np.asarray(cv2.dilate(pairs_hw, np.ones((3, 5), np.uint8)) > 0)
 
 
 def _border(rows: int, columns: int) -> BoolMask:
