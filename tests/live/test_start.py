@@ -138,6 +138,19 @@ def test_a_correction_that_is_refused_pushes_nothing_out_and_gives_no_label() ->
     assert client.history.ids == () and answers[-1] is ENDED
 
 
+def test_a_change_that_is_replayed_is_done_also_if_the_process_ends_before_it_answers() -> None:
+    client, answers = SegmentClient(FakeWorker(), 4), list[str | None]()
+    for object_id in (1, 2):
+        client.prompt(picture(0), [click(object_id, "grasper")], answers.append)
+        client.answered(Answer(object_id, None))
+    client.rename(1, "hook", answers.append)
+    client.remove([2], answers.append)
+    client.prompt(picture(1), [click(3, "scissors")], answers.append)  # negative control: this is not
+    client.ended()
+    assert client.history.ids == (1,) and client.history.label(1) == "hook"
+    assert sorted(map(str, answers[-3:])) == sorted(["None", "None", ENDED])
+
+
 @pytest.mark.parametrize("role", ["grab", pytest.param("publish", marks=pytest.mark.slow)])
 def test_a_part_that_never_works_ends_the_feed_with_its_reason(
     profile: StreamProfile, faults: Faults, role: str
