@@ -55,12 +55,16 @@ def segment_each(
         except RtsegError as e:
             document["failed"][name] = str(e)
             say(f"{source}: {e}")
-    failed = document["failed"]
-    if failed:
-        listed = "; ".join(f"{name}: {why}" for name, why in failed.items())
-        line = f"{len(failed)} of {len(names)} videos failed: {listed}"
-        raise IncompleteError(line, {**document, "ok": False})
+    if document["failed"]:
+        raise _failed(document)
     return document
+
+
+def _failed(document: dict[str, Any]) -> IncompleteError:
+    failed = document["failed"]
+    listed = "; ".join(f"{name}: {why}" for name, why in failed.items())
+    line = f"{len(failed)} of {document['videos']} videos failed: {listed}"
+    return IncompleteError(line, {**document, "ok": False})
 
 
 def _names(sources: Sequence[str]) -> list[str]:
