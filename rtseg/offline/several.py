@@ -47,13 +47,10 @@ def segment_each(
             given = load_prompts(prompts / f"{name}.json") if shared is None else shared
             found = one(source, given, out / name, engine)
             document["skipped" if found.get("skipped") else "done"].append(name)
-        except IncompleteError as e:
-            document["failed"][name] = str(e)
-            if e.code == INTERRUPTED:
-                raise IncompleteError(str(e), {**document, "ok": False}, e.code) from e
-            say(f"{source}: {e}")
         except RtsegError as e:
             document["failed"][name] = str(e)
+            if isinstance(e, IncompleteError) and e.code == INTERRUPTED:
+                raise IncompleteError(str(e), {**document, "ok": False}, e.code) from e
             say(f"{source}: {e}")
     if document["failed"]:
         raise _failed(document)
