@@ -44,7 +44,7 @@ def test_the_names_are_these() -> None:
 
 def test_the_signatures_are_these() -> None:
     assert parameters(rtseg.open_engine) == ["recipe", "fetch", "overrides"]
-    assert parameters(rtseg.open_source) == ["uri", "fps", "deinterlace", "damaged", "bits"]
+    assert parameters(rtseg.open_source) == ["uri", "fps", "deinterlace", "damaged", "bits", "window", "plane"]
     assert parameters(rtseg.register_policy) == [
         "name", "full_bank", "most", "needs_similarity", "needs_rivals", "compared", "warning",
     ]  # fmt: skip

@@ -48,26 +48,22 @@ def segment_each(
             given = load_prompts(prompts / f"{name}.json") if shared is None else shared
             found = one(source, given, out / name, engine)
             document["skipped" if found.get("skipped") else "done"].append(name)
-        except IncompleteError as e:
-            document["failed"][name] = str(e)
-            if e.code == INTERRUPTED:
-                raise IncompleteError(str(e), {**document, "ok": False}, e.code) from e
-            say(f"{source}: {e}")
         except RtsegError as e:
             document["failed"][name] = str(e)
+            if isinstance(e, IncompleteError) and e.code == INTERRUPTED:
+                raise IncompleteError(str(e), {**document, "ok": False}, e.code) from e
             say(f"{source}: {e}")
     add_index(out, document["failed"], say)
-    _check_failed(document)
+    if document["failed"]:
+        raise _failed(document)
     return document
 
 
-def _check_failed(document: dict[str, Any]) -> None:
-    """Raise `IncompleteError` if a video has failed."""
+def _failed(document: dict[str, Any]) -> IncompleteError:
     failed = document["failed"]
-    if failed:
-        listed = "; ".join(f"{name}: {why}" for name, why in failed.items())
-        line = f"{len(failed)} of {document['videos']} videos failed: {listed}"
-        raise IncompleteError(line, {**document, "ok": False})
+    listed = "; ".join(f"{name}: {why}" for name, why in failed.items())
+    line = f"{len(failed)} of {document['videos']} videos failed: {listed}"
+    return IncompleteError(line, {**document, "ok": False})
 
 
 def _names(sources: Sequence[str]) -> list[str]:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..presets import Preset
 from ..values import Features, PromptBatch, Recall
-
-if TYPE_CHECKING:
-    from ..network import Sam2
 
 PAST = 3  # memories of the latest frames that an adapter may read
 
@@ -78,10 +75,10 @@ class Adapter(nn.Module):
         """The conditioned features of objects with these prompts; points are in pixels of the network's image."""
         return conditioned_bdhw
 
-    def attach(self, network: Sam2) -> None:
+    def attach(self, network: nn.Module) -> None:
         """Begin to act inside the network, for training. Only a merged adapter does."""
 
-    def merge(self, network: Sam2) -> None:
+    def merge(self, network: nn.Module) -> None:
         """Change the network's weights for good. Only a merged adapter does."""
 
 
@@ -115,11 +112,11 @@ class Adapters(nn.ModuleList):
             conditioned_bdhw = one.prompted(conditioned_bdhw, prompts, image_size)
         return conditioned_bdhw
 
-    def attach(self, network: Sam2) -> None:
+    def attach(self, network: nn.Module) -> None:
         for one in self.each():
             one.attach(network)
 
-    def merge(self, network: Sam2) -> None:
+    def merge(self, network: nn.Module) -> None:
         for one in self.each():
             one.merge(network)
 

@@ -7,7 +7,7 @@ attention, and on the 1x1 convolutions of a convolutional trunk's coarse stages.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,6 @@ from torch import Tensor, nn
 
 from ..presets import Preset
 from .base import Adapter
-
-if TYPE_CHECKING:
-    from ..network import Sam2
 
 RANK = 4
 WHERE = re.compile(
@@ -42,7 +39,7 @@ class LowRank(Adapter):
             self.down.append(nn.Parameter(torch.randn(RANK, inputs) / inputs**0.5))
             self.up.append(nn.Parameter(torch.zeros(outputs, RANK)))
 
-    def attach(self, network: Sam2) -> None:
+    def attach(self, network: nn.Module) -> None:
         for i, (_, layer) in enumerate(layers(network)):
             layer.register_forward_hook(self._hook(i))
 
@@ -56,7 +53,7 @@ class LowRank(Adapter):
         return add
 
     @torch.no_grad()
-    def merge(self, network: Sam2) -> None:
+    def merge(self, network: nn.Module) -> None:
         for i, (_, layer) in enumerate(layers(network)):
             layer.weight += (self.up[i] @ self.down[i]).reshape(layer.weight.shape)
 
@@ -67,7 +64,7 @@ def layers(network: nn.Module) -> list[tuple[str, Any]]:
     return [(name, m) for name, m in found if isinstance(m, nn.Linear) or getattr(m, "kernel_size", None) == (1, 1)]
 
 
-def _shapes(preset: Preset) -> Sam2:
+def _shapes(preset: Preset) -> nn.Module:
     """A network without memory for weights, for the shapes of its layers."""
     from ..network import Sam2
 
