@@ -41,7 +41,8 @@ def open_cloud(uri: str) -> tuple[Any, str]:
             raise ConfigError(f"{uri}: needs fsspec, which is not installed: pip install 'rtseg[ray]'") from e
         raise ConfigError(f"{uri}: needs {e.name}, which is not installed: pip install {e.name}") from e
     except ImportError as e:  # fsspec's own line, such as "Install s3fs to access S3"
-        raise ConfigError(f"{uri}: {e}") from e
+        remedy = ": pip install 'rtseg[s3]'" if uri.startswith(("s3:", "s3a:")) else ""
+        raise ConfigError(f"{uri}: {e}{remedy}") from e
     except ValueError as e:  # an unknown protocol
         raise ConfigError(f"{uri}: {e}; expected a path, or a uri such as s3://BUCKET/NAME") from e
 
