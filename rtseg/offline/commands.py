@@ -155,6 +155,7 @@ _WRITING = (
     ),
     ALSO,
 )
+OF_EACH = (*_READING[5:], *_TRACKING, *_WRITING)  # what `rtseg archive` takes, too, for all of its videos
 ENGINE = (
     option(
         "--engine",

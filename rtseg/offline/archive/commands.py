@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ...base.verb import Result, Verb, option, path, path_or_uri, positive, whole
-from ..commands import ENGINE, recipe_of
+from ..commands import ENGINE, OF_EACH, recipe_of
 
 QUIET_S = 30.0  # between lines of progress where stderr is not a terminal
 
@@ -17,11 +17,13 @@ QUIET_S = 30.0  # between lines of progress where stderr is not a terminal
 def _archive(args: argparse.Namespace) -> Result:
     from ...base.terminal import status_line
     from .manifest import ManifestError
+    from .options import NAMES
     from .run import Settings, archive
 
     settings = Settings(
-        args.ray, args.gpus_per_worker, args.workers, args.retries, args.force, args.cache, int(args.cache_gb * 1e9)
-    )
+        args.ray, args.gpus_per_worker, args.workers, args.retries, args.force, args.cache, int(args.cache_gb * 1e9),
+        {name: getattr(args, name) for name in NAMES},
+    )  # fmt: skip
     try:
         with status_line() as update:
             result = archive(
@@ -94,6 +96,7 @@ ARCHIVE = Verb(
         option("--force", action="store_true", help="replace earlier results"),
         option("--cache", type=path, metavar="DIR", help="each machine's folder for fetched sources"),
         option("--cache-gb", type=positive, default=50.0, metavar="GB", help="the most it holds (default: 50)"),
+        *OF_EACH,
         *ENGINE,
     ),
 )

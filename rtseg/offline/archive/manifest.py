@@ -21,17 +21,17 @@ import io
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
 from ...base.documents import MAX_BYTES
 from ...base.errors import ConfigError, RtsegError, did_you_mean, short
-from ...base.schema import Text, convert, mistake, one_of
+from ...base.schema import Text, convert
 from ..check import hash_of
-from ..settings import DECODERS, PICTURES, Reading
+from .options import LISTS, Options
 from .places import about, is_cloud, join, read
 from .prompts import load_prompts
 
@@ -41,35 +41,13 @@ AT_ONCE = 16  # rows that are checked at the same time: most of it is waiting fo
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What may differ from video to video: `Reading`, and whether frames are written."""
-
-    fps: float | None = None
-    deinterlace: Annotated[str, one_of(("off", "auto", "on"))] | None = None
-    damaged: Annotated[str, one_of(("skip", "stop"))] = "skip"
-    bits: int | None = None
-    decoder: Annotated[str, one_of(DECODERS)] = "cpu"
-    frames: Annotated[str, one_of(PICTURES)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.fps is not None and not 0.01 <= self.fps <= 1000:
-            raise mistake("fps", self.fps, "a number from 0.01 to 1000")
-        if self.bits is not None and not 1 <= self.bits <= 16:
-            raise mistake("bits", self.bits, "a whole number from 1 to 16")
-
-    def reading(self) -> Reading:
-        """The keywords of `open_source`."""
-        return Reading(**{key: value for key, value in asdict(self).items() if key != "frames"})
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
     """A row as it is written."""
 
     source: Text | list[Text]
     prompts: Text
     out: Text | None = None
-    options: Options = Options()  # it is frozen
+    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +78,8 @@ class ManifestError(ConfigError):
         self.faults = faults
 
 
-def load_manifest(uri: str) -> list[Row]:
-    """Read and check a manifest, its prompts, and that its sources are there.
+def load_manifest(uri: str, defaults: Mapping[str, Any] | None = None) -> list[Row]:
+    """Read and check a manifest, its prompts, and that its sources are there. `defaults`: options of all rows.
 
     Raises `ManifestError` with all mistakes, or `ConfigError` if the manifest cannot be read at all.
     """
@@ -114,18 +92,26 @@ def load_manifest(uri: str) -> list[Row]:
         try:
             if isinstance(values, str):
                 raise ConfigError(values)
-            rows.append(_row(line, convert(values, Entry, f"line {line}"), folder))
+            rows.append(_row(line, convert(_filled(values, defaults or {}), Entry, f"line {line}"), folder))
         except RtsegError as e:
             faults.append((line, str(e)))
     if not count:
         raise ConfigError(f"{uri}: no videos; expected a row for each, with: {', '.join(KEYS)}")
     faults += _places_twice(rows)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        checked = list(pool.map(_checked, rows))
+        uris = {row.prompts for row in rows}  # one file may serve all rows
+        hashes = dict(zip(uris, pool.map(_prompts_hash, uris), strict=True))
+        checked = list(pool.map(lambda row: _checked(row, hashes[row.prompts]), rows))
     faults += [(row.line, fault) for row, fault in zip(rows, checked, strict=True) if isinstance(fault, str)]
     if faults:
         raise ManifestError(uri, [fault for _, fault in sorted(faults)], count)
     return [row for row in checked if isinstance(row, Row)]
+
+
+def _filled(values: Any, defaults: Mapping[str, Any]) -> Any:
+    """A row with the options that it does not give itself; anything that is no row as it is."""
+    options = values.get("options", {}) if isinstance(values, dict) else None
+    return values | {"options": {**defaults, **options}} if isinstance(options, dict) else values
 
 
 def _entries(uri: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -183,11 +169,20 @@ def _with_options(line: int, values: dict[str, Any]) -> dict[str, Any] | str:
         key, equals, value = word.partition("=")
         if not equals or key in options:
             return f"line {line}: options: found {short(word)}; expected KEY=VALUE, each key once, as in fps=25"
-        try:
-            options[key] = float(value)
-        except ValueError:
-            options[key] = value
+        options[key] = _value(key, value)
     return values | {"options": options} if "options" in values else values
+
+
+def _value(key: str, text: str) -> Any:
+    """The value of an option in CSV: a list, yes or no, a number, or the text itself."""
+    if key in LISTS:
+        return [word for word in text.split(",") if word]
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _json_lines(uri: str, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -259,10 +254,19 @@ def _places_twice(rows: list[Row]) -> Iterator[tuple[int, str]]:
                 break
 
 
-def _checked(row: Row) -> Row | str:
+def _prompts_hash(uri: str) -> str | RtsegError | OSError:
+    """The hash of the prompts in a file, or its mistake."""
+    try:
+        return hash_of(load_prompts(uri))
+    except (RtsegError, OSError) as e:
+        return e
+
+
+def _checked(row: Row, prompts_hash: str | RtsegError | OSError) -> Row | str:
     """The row with the state of its sources, or its mistake."""
     try:
-        prompts_hash = hash_of(load_prompts(row.prompts))
+        if isinstance(prompts_hash, Exception):
+            raise prompts_hash
         return replace(row, about=tuple(about(source) for source in row.sources), prompts_hash=prompts_hash)
     except (RtsegError, OSError) as e:
         return f"line {row.line}: {e}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Settings:
         force: replace earlier results.
         scratch: each machine's folder for fetched sources and results that are not uploaded yet; None: the cache.
         limit: the most bytes of sources in it.
+        options: of all videos that do not give them in the manifest; by the names of `Options`.
     """
 
     ray: str | None = None
@@ -52,6 +53,7 @@ class Settings:
     force: bool = False
     scratch: Path | None = None
     limit: int = 50_000_000_000
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 Open = Callable[[Settings, Setup, int], AbstractContextManager[tuple[Cluster, int]]]
@@ -86,7 +88,7 @@ def archive(
         IncompleteError: interrupted; what is done stays, and another run goes on.
     """
     recipe = load_recipe(engine)
-    rows = load_manifest(manifest)
+    rows = load_manifest(manifest, settings.options)
     with Journal(out) as journal:
         work = _Work(rows, out, recipe, settings, journal, say, show)
         try:

@@ -22,7 +22,7 @@ from typing import Any
 
 from ... import __version__
 from ...base.errors import ConfigError, EngineError, IncompleteError, OutputError, RtsegError
-from ...base.files import atomic_path
+from ...base.files import write_bytes
 from ...base.result_folder import incomplete
 from ...engine import Engine, open_engine
 from ...engine.recipe import Recipe
@@ -32,6 +32,7 @@ from .cache import Cache
 from .jobs import Job, Outcome, Stage, State
 from .places import PROOF, is_cloud, join, read, upload
 
+KEY = "archive.json"  # beside the result in a cloud: the key of its configuration
 AGAIN = (OSError, OutputError, EngineError)  # failures of the machine: another attempt may succeed
 
 
@@ -116,7 +117,7 @@ class Worker:
                 raise
             run, error = e.report, e  # what is whole is worth keeping
         with attempt.stage("upload"):
-            _sign(folder / PROOF, job)
+            write_bytes(folder / KEY, json.dumps({"key": job.key}).encode())
             upload(folder, job.out)
         shutil.rmtree(folder, ignore_errors=True)
         if error is not None:
@@ -125,26 +126,20 @@ class Worker:
 
     def _segment(self, job: Job, sources: list[str], out: Path, attempt: _Attempt) -> dict[str, Any]:
         with attempt.stage("segment"):
-            options = job.row.options
             return segment(
                 sources if len(sources) > 1 else sources[0], job.prompts, out, self._engine,
-                reading=options.reading(), frames=options.frames, force=job.force or incomplete(out),
+                **job.row.options.keywords(), force=job.force or incomplete(out),
                 progress=attempt.progress, say=attempt.say,
             )  # fmt: skip
 
     def _is_done(self, job: Job) -> bool:
         """Whether a cloud has this result. Raises `ConfigError` if it has one of another configuration."""
-        data = read(join(job.out, PROOF))
-        if data is None:
+        proof, key = read(join(job.out, PROOF)), read(join(job.out, KEY))
+        if proof is None or json.loads(proof).get("complete") is not True:
             return False
-        try:
-            run = json.loads(data)
-            complete, key = run["complete"], run["archive"]["key"]
-        except (ValueError, KeyError, TypeError):
-            complete, key = True, ""
-        if complete and key != job.key:
+        if key is None or json.loads(key).get("key") != job.key:
             raise ConfigError(f"{job.out}: a result of another configuration is there; --force replaces it")
-        return bool(complete)
+        return True
 
     def note(self, line: int, state: State) -> None:
         """Note how far a job is."""
@@ -182,6 +177,8 @@ class _Attempt:
         self.lines.append(f"line {self.job.row.line}: {line}")
 
     def done(self, run: dict[str, Any]) -> Outcome:
+        if run.get("skipped") and not is_cloud(self.job.out):
+            return Outcome(self.job.row.line, "skipped")
         frames = int(run.get("frames", {}).get("shown", self.frames))
         return Outcome(self.job.row.line, "done", frames=frames, seconds=self.seconds, lines=tuple(self.lines))
 
@@ -206,11 +203,3 @@ def _again(error: BaseException) -> bool:
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, RtsegError) else f"{type(error).__name__}: {text}"
-
-
-def _sign(path: Path, job: Job) -> None:
-    """Say in run.json which configuration of which archive's row it is; its source is the cloud's."""
-    run = json.loads(path.read_text("utf-8"))
-    run["archive"] = {"key": job.key, "sources": list(job.row.sources)}
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(run, indent=2) + "\n", "utf-8")

@@ -12,7 +12,8 @@ import pytest
 from rtseg.base.errors import ConfigError
 from rtseg.base.lock import lock, open_folder
 from rtseg.offline.archive.cache import Cache
-from rtseg.offline.archive.manifest import Options, Row
+from rtseg.offline.archive.manifest import Row
+from rtseg.offline.archive.options import Options
 
 
 def row(name: str, size: int) -> Row:

@@ -55,8 +55,16 @@ def test_the_forms_say_the_same(folder: Path, name: str, text: str, lines: list[
     assert [row.sources for row in rows] == [(str(folder / "a.mp4"),), (str(folder / "b.mp4"),)]
     assert [row.out for row in rows] == ["a", "ward/b"]
     assert [row.bytes for row in rows] == [4, 4]
-    reading = rows[1].options.reading()
+    reading = rows[1].options.keywords()["reading"]
     assert (reading.fps, reading.damaged, rows[1].options.frames) == (30, "stop", None)
+
+
+def test_options_of_all_rows_give_way_to_those_of_a_row(folder: Path) -> None:
+    (folder / "m.csv").write_text(CSV + "b.mp4,p.json,c,also=yolo,\n".replace(",\n", "\n"))
+    rows = load_manifest(str(folder / "m.csv"), {"damaged": "skip", "deidentify": ["text"], "across_cuts": True})
+    assert [row.options.damaged for row in rows] == ["skip", "stop", "skip"]
+    assert [row.options.deidentify for row in rows] == [("text",)] * 3
+    assert rows[2].options.also == ("yolo",) and rows[2].options.across_cuts
 
 
 def test_several_sources_are_one_recording(folder: Path) -> None:

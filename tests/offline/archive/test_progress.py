@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rtseg.offline.archive.jobs import Outcome
-from rtseg.offline.archive.manifest import Options, Row
+from rtseg.offline.archive.manifest import Row
+from rtseg.offline.archive.options import Options
 from rtseg.offline.archive.progress import Progress, spoken
 from rtseg.offline.archive.scheduler import Video
 

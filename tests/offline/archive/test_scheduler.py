@@ -9,7 +9,8 @@ import pytest
 from bench.archive_cluster import Cost, VirtualCluster
 from rtseg.base.errors import PromptError
 from rtseg.offline.archive.jobs import Event, Job, Outcome
-from rtseg.offline.archive.manifest import Options, Row
+from rtseg.offline.archive.manifest import Row
+from rtseg.offline.archive.options import Options
 from rtseg.offline.archive.scheduler import STARTS, Limits, Scheduler, Video
 
 
