@@ -38,12 +38,13 @@ class Adapted:
     graphs_hash: str
     weights_hash: str
 
-    def engine(self, engine: Engine) -> Engine:
-        """The engine with the adapters that act between the verbs; itself if there are none."""
-        if not self.adapters.between_verbs:
-            engine.description += " with an adapter"
-            return engine
-        return AdaptedEngine(engine, self.adapters, self.weights_hash)
+
+def with_adapters(engine: Engine, adapted: Adapted) -> Engine:
+    """The engine with the adapters that act between the verbs; itself if there are none."""
+    if adapted.adapters.between_verbs:
+        return AdaptedEngine(engine, adapted.adapters, adapted.weights_hash)
+    engine.description += " with an adapter"
+    return engine
 
 
 def read_adapted(recipe: Recipe, preset: Preset, weights_hash: str) -> Adapted | None:

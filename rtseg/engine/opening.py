@@ -15,7 +15,7 @@ from typing import Any
 from ..base.errors import ConfigError, EngineError, RtsegError, WeightsError
 from ..base.forks import ADVICE, disable_after_fork, disable_methods, was_forked
 from ..sam2 import Preset, get_preset
-from .adapted import read_adapted
+from .adapted import read_adapted, with_adapters
 from .artifact import fastest, locate, stamp
 from .base import Engine
 from .memory_estimate import check as check_room
@@ -201,7 +201,7 @@ def _open(recipe: Recipe, preset: Preset, path: Path, weights_hash: str, note: s
     engine: Engine = runtime_module(recipe.runtime).open(given, recipe, graphs_hash, built)
     if why or note:
         engine.description += f" ({why or note})"
-    return engine if adapted is None else adapted.engine(engine)
+    return engine if adapted is None else with_adapters(engine, adapted)
 
 
 def present(recipe: Recipe, preset: Preset, weights_hash: str) -> tuple[Recipe, Path | None, str]:

@@ -18,6 +18,7 @@ ENGINE = Path(__file__).parents[2] / "rtseg" / "engine"
 LAYERS: tuple[set[str], ...] = (
     {"__init__"},
     {"opening"},
+    {"adapted"},
     {"artifact"},
     {"refusal"},
     {"identity", "memory_estimate"},
@@ -31,6 +32,7 @@ LAYERS: tuple[set[str], ...] = (
     {"recipe"},
     {"catalogue"},
     {"policy"},
+    {"saved_arrays"},
     {"arrays"},
 )
 LAYER = {name: place for place, names in enumerate(LAYERS) for name in names}
