@@ -14,6 +14,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from rtseg.offline.archive.jobs import Died, Ended, Event, Job, Outcome, Ready, State
@@ -33,17 +34,18 @@ class Cost:
     saved_s: float | None = None  # seconds of work that a checkpoint saves at most to lose; None: all is lost
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Running:
+    worker: int
     job: Job
     cost: Cost
-    phase: Phase = "fetch"
-    left: float = 0.0  # of this phase: seconds of the network, or of storage at full bandwidth
+    phase: Phase
+    left: float  # of a transfer: seconds at the storage's full bandwidth
+    began: float = 0.0  # of segmenting
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
-    dies: float
     ready: bool = False
     jobs: list[_Running] = field(default_factory=list)
 
@@ -67,7 +69,9 @@ class VirtualCluster:
         self._random = random.Random(seed)
         self._now = 0.0
         self._workers: dict[int, _Worker] = {}
-        self._starting: list[tuple[float, int]] = []
+        self._moving: list[_Running] = []  # transfers, which share the storage
+        self._due: list[tuple[float, int, Callable[[], list[Event]]]] = []  # all else that happens, by its time
+        self._number = 0
         self.started = 0
         self._saved: dict[int, float] = {}  # seconds of segmenting that are on a disk, by line
         self.busy_s = 0.0  # of all networks
@@ -88,17 +92,23 @@ class VirtualCluster:
 
     def start(self) -> int:
         worker, self.started = self.started, self.started + 1
-        heapq.heappush(self._starting, (self._now + self._start_s, worker))
-        self._workers[worker] = _Worker(float("inf"))
+        self._workers[worker] = _Worker()
+        self._at(self._now + self._start_s, lambda: self._get_ready(worker))
         return worker
 
     def stop(self, worker: int) -> None:
         self._workers.pop(worker, None)
+        self._moving = [running for running in self._moving if running.worker != worker]
+
+    def kill(self, worker: int, after_s: float) -> None:
+        """Let a worker die, if it lives then."""
+        self._at(self._now + after_s, lambda: self._die(worker))
 
     def submit(self, worker: int, job: Job) -> None:
         cost = self._cost(job)
-        running = _Running(job, cost, "fetch", cost.fetch_s)
+        running = _Running(worker, job, cost, "fetch", cost.fetch_s)
         self._workers[worker].jobs.append(running)
+        self._moving.append(running)
         self.submitted.append((worker, job.row.line))
         self.most = max(self.most, sum(len(one.jobs) for one in self._workers.values()))
 
@@ -106,64 +116,30 @@ class VirtualCluster:
         """Let time pass until something happens. `timeout_s` matters only where nothing is going to."""
         events: list[Event] = []
         while not events:
-            step = self._next()
-            if step is None:
+            rate = min(self._each, 1.0 / max(1, len(self._moving)))  # the share of the storage of each transfer
+            moved = min((running.left for running in self._moving), default=float("inf")) / rate
+            due = self._due[0][0] - self._now if self._due else float("inf")
+            step = max(0.0, min(moved, due))
+            if step == float("inf"):
                 self._now += timeout_s
                 return []
-            self._pass(step)
-            events = self._happened()
+            self._now += step
+            self.storage_s += step * rate * len(self._moving)
+            for running in self._moving:
+                running.left -= step * rate
+            while self._due and self._due[0][0] <= self._now + 1e-9:
+                events += heapq.heappop(self._due)[2]()
+            for running in [running for running in self._moving if running.left <= 1e-9]:
+                events += self._moved(running)
         return events
 
-    # Time.
+    # What happens.
 
-    def _moving(self) -> list[_Running]:
-        """Jobs that use the storage now."""
-        return [
-            running for worker in self._workers.values() for running in worker.jobs
-            if running.phase in ("fetch", "upload")
-        ]  # fmt: skip
+    def _at(self, when: float, event: Callable[[], list[Event]]) -> None:
+        self._number += 1
+        heapq.heappush(self._due, (when, self._number, event))
 
-    def _networks(self) -> list[_Running]:
-        return [running for worker in self._workers.values() for running in worker.jobs if running.phase == "segment"]
-
-    def _rate(self) -> float:
-        """The share of the storage's bandwidth that each transfer gets."""
-        return min(self._each, 1.0 / max(1, len(self._moving())))
-
-    def _next(self) -> float | None:
-        rate = self._rate()
-        times = [running.left / rate for running in self._moving()]
-        times += [running.left for running in self._networks()]
-        times += [worker.dies - self._now for worker in self._workers.values()]
-        times += [when - self._now for when, _ in self._starting]
-        times = [max(0.0, time) for time in times if time != float("inf")]
-        return min(times) if times else None
-
-    def _pass(self, step: float) -> None:
-        rate, moving, networks = self._rate(), self._moving(), self._networks()
-        self._now += step
-        for running in moving:
-            running.left -= step * rate
-        for running in networks:
-            running.left -= step
-        self.storage_s += step * rate * len(moving)
-        self.busy_s += step * len(networks)
-
-    def _happened(self) -> list[Event]:
-        events: list[Event] = []
-        while self._starting and self._starting[0][0] <= self._now + 1e-9:
-            events += self._started(heapq.heappop(self._starting)[1])
-        for number, worker in list(self._workers.items()):
-            if worker.dies <= self._now + 1e-9:
-                events.append(self._die(number, worker))
-                continue
-            for running in list(worker.jobs):
-                if running.phase != "wait" and running.left <= 1e-9:
-                    events += self._finish(number, worker, running)
-            self._engage(worker)
-        return events
-
-    def _started(self, number: int) -> list[Event]:
+    def _get_ready(self, number: int) -> list[Event]:
         worker = self._workers.get(number)
         if worker is None:
             return []
@@ -173,38 +149,45 @@ class VirtualCluster:
             return [Died(number, cause)]
         worker.ready = True
         if self._life is not None:
-            worker.dies = self._now + self._random.expovariate(1.0 / self._life)
+            self.kill(number, self._random.expovariate(1.0 / self._life))
         return [Ready(number, f"node {number}")]
 
-    def _die(self, number: int, worker: _Worker) -> Event:
+    def _die(self, number: int) -> list[Event]:
+        worker = self._workers.get(number)
+        if worker is None:
+            return []
         self.deaths += 1
         for running in worker.jobs:
-            if running.phase == "segment":
-                whole = running.cost.segment_s
-                done = whole - running.left
-                kept = 0.0 if running.cost.saved_s is None else done - done % running.cost.saved_s
-                self.lost_s += done - max(kept, self._saved.get(running.job.row.line, 0.0))
-                self._saved[running.job.row.line] = max(kept, self._saved.get(running.job.row.line, 0.0))
-            elif running.phase == "upload":
-                self.lost_s += running.cost.segment_s if running.cost.saved_s is None else 0.0
-                if running.cost.saved_s is not None:
-                    self._saved[running.job.row.line] = running.cost.segment_s
-        del self._workers[number]
-        return Died(number, "killed")
+            self._lose(running)
+        self.stop(number)
+        return [Died(number, "killed")]
 
-    def _finish(self, number: int, worker: _Worker, running: _Running) -> list[Event]:
-        """Go on to the next phase of a job."""
+    def _lose(self, running: _Running) -> None:
+        """Account for the work of a job whose worker dies, and for what of it is on a disk."""
+        line, cost = running.job.row.line, running.cost
+        before = self._saved.get(line, 0.0)
+        done = before
+        if running.phase == "segment":
+            done += self._now - running.began
+            self.busy_s += self._now - running.began
+        elif running.phase == "upload":
+            done = cost.segment_s
+        if cost.saved_s is not None:
+            whole = done if running.phase == "upload" else done - done % cost.saved_s
+            self._saved[line] = max(before, whole)
+        self.lost_s += done - self._saved.get(line, 0.0)
+
+    def _moved(self, running: _Running) -> list[Event]:
+        """A transfer ended."""
+        self._moving.remove(running)
+        worker = self._workers[running.worker]
         if running.phase == "fetch":
             running.phase = "wait"
-        elif running.phase == "segment":
-            running.phase, running.left = "upload", running.cost.upload_s
-            if running.left <= 0:
-                return self._finish(number, worker, running)
-        else:
-            worker.jobs.remove(running)
-            line = running.job.row.line
-            return [Ended(number, running.cost.outcome or Outcome(line, "done", frames=running.cost.frames))]
-        return []
+            self._engage(worker)
+            return []
+        worker.jobs.remove(running)
+        line = running.job.row.line
+        return [Ended(running.worker, running.cost.outcome or Outcome(line, "done", frames=running.cost.frames))]
 
     def _engage(self, worker: _Worker) -> None:
         """Give the network the first job that waits for it."""
@@ -212,6 +195,16 @@ class VirtualCluster:
             return
         for running in worker.jobs:
             if running.phase == "wait":
-                running.phase = "segment"
-                running.left = running.cost.segment_s - self._saved.get(running.job.row.line, 0.0)
+                running.phase, running.began = "segment", self._now
+                left = running.cost.segment_s - self._saved.get(running.job.row.line, 0.0)
+                self._at(self._now + left, partial(self._segmented, worker, running))
                 return
+
+    def _segmented(self, worker: _Worker, running: _Running) -> list[Event]:
+        if self._workers.get(running.worker) is not worker:
+            return []  # it died meanwhile
+        self.busy_s += self._now - running.began
+        running.phase, running.left = "upload", running.cost.upload_s
+        self._moving.append(running)
+        self._engage(worker)
+        return []

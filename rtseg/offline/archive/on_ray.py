@@ -22,6 +22,7 @@ from .jobs import Died, Ended, Event, Job, Outcome, Ready, State
 from .worker import Setup, Worker
 
 STORE_BYTES = 80 << 20  # of a local cluster's object store: prompts pass through it, pictures do not
+STARTS = 3  # attempts to start a local cluster
 ASK_S = 2.0  # how often workers are asked how far they are
 
 
@@ -52,8 +53,7 @@ def connect(address: str | None) -> Any:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            own = {"num_cpus": cpu_cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
-            ray.init(address="local", **own, **quiet)
+            _start_local(ray, quiet)
         else:
             ray.init(address=address, **quiet)
     except Exception as e:  # Ray's are of many kinds
@@ -61,6 +61,20 @@ def connect(address: str | None) -> Any:
         remedy = "look into /tmp/ray" if address is None else "expected a cluster, as after: ray start --head"
         raise ConfigError(f"{what} ({type(e).__name__}: {' '.join(str(e).split())[:300]}); {remedy}") from e
     return ray
+
+
+def _start_local(ray: Any, quiet: dict[str, Any]) -> None:
+    """Start a cluster on this machine. Ray gives its own processes 30 s, which a busy machine may exceed."""
+    own = {"num_cpus": cpu_cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    for attempt in range(STARTS):
+        try:
+            ray.init(address="local", **own, **quiet)
+        except Exception:
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                raise
+        else:
+            return
 
 
 def share_of(nodes: Sequence[dict[str, float]], gpus_per_worker: float | None, workers: int | None) -> Share:

@@ -160,10 +160,10 @@ class Scheduler:
             for slot in self._slots:
                 if depth and len(self._fresh) < len(self._slots):
                     return
-                while slot.ready and slot.worker is not None and len(slot.jobs) == depth:
+                alone = any(video.alone for video in slot.jobs.values())
+                while slot.ready and slot.worker is not None and len(slot.jobs) == depth and not alone:
                     video = self._next(idle=not slot.jobs)
-                    if video is None or any(other.alone for other in slot.jobs.values()):
-                        self._back(video)
+                    if video is None:
                         break
                     self._submit(slot, slot.worker, video)
 
@@ -174,10 +174,6 @@ class Scheduler:
                 self._again.remove(video)
                 return video
         return self._fresh.popleft() if self._fresh else None
-
-    def _back(self, video: Video | None) -> None:
-        if video is not None:
-            self._fresh.appendleft(video)
 
     def _submit(self, slot: _Slot, worker: int, video: Video) -> None:
         try:

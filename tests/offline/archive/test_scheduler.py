@@ -100,7 +100,7 @@ def test_a_video_that_kills_its_worker_fails_alone() -> None:
         def submit(self, worker: int, job: Job) -> None:
             super().submit(worker, job)
             if job.row.line == 7:
-                self._workers[worker].dies = self._now + 0.5
+                self.kill(worker, 0.5)
 
     cluster = Killing(lambda job: Cost(fetch_s=0.01), start_s=0.1)
     videos = Scheduler(rows(12), cluster, Limits(workers=2, depth=2, retries=2), job).run()
