@@ -129,8 +129,8 @@ def draw_plot(path: Path, plan: Plan, found: dict[str, list[tuple[float, Told]]]
     bandwidth, workers = found["gbps"], found["workers"]
     axes[0].plot([x for x, _ in bandwidth], [told.hours for _, told in bandwidth], "o-", label="whole archive")
     axes[0].axhline(ideal(plan), ls=":", color="grey", label="networks alone")
-    axes[0].set(xscale="log", yscale="log", xlabel="storage, Gbit/s for all",
-                ylabel=f"hours for {plan.hours:g} hours of video", title=f"{plan.workers} workers of {plan.fps:g} frames/s")  # fmt: skip
+    axes[0].set(xscale="log", yscale="log", title=f"{plan.workers} workers of {plan.fps:g} frames/s")
+    axes[0].set(xlabel="storage, Gbit/s for all", ylabel=f"hours for {plan.hours:g} hours of video")
     axes[1].plot([x for x, _ in workers], [told.hours for _, told in workers], "o-", label="whole archive")
     axes[1].plot([x for x, _ in workers], [ideal(replace(plan, workers=int(x))) for x, _ in workers], ":", color="grey",
                  label="networks alone")  # fmt: skip
