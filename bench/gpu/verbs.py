@@ -127,10 +127,15 @@ def memories(
         own = torch.from_numpy(rng.normal(0, 1, (pointers, preset.dim)).astype(np.float32))
         recalls.append(Recall([step[i] for step in kept], order, own.to(device), ages))
     known = [
-        replace(r, memories=[Remembered(torch.as_tensor(m.map_chw).cpu().float()) for m in r.memories],
-                pointers_pc=r.pointers_pc.cpu()) for r in recalls
-    ]  # fmt: skip
+        replace(r, memories=[without_keys(m) for m in r.memories], pointers_pc=r.pointers_pc.cpu()) for r in recalls
+    ]
     return recalls, known
+
+
+def without_keys(memory: Remembered) -> Remembered:
+    """A memory as the reference reads it, which projects the keys itself."""
+    cells_cgg = None if memory.cells_cgg is None else torch.as_tensor(memory.cells_cgg).cpu().float()
+    return Remembered(torch.as_tensor(memory.map_chw).cpu().float(), cells_cgg=cells_cgg)
 
 
 def questions(size: int, objects: int, rng: np.random.Generator) -> dict[str, PromptBatch]:

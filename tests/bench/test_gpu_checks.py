@@ -60,8 +60,9 @@ FAULTS = [
 ]
 
 
-def test_a_right_engine_passes() -> None:
-    found = verbs.check(TINY, "bf16", 2, 1, 7)
+@pytest.mark.parametrize("case", [TINY, Case("nano", 64, "cpu")], ids=["micro", "nano"])
+def test_a_right_engine_passes(case: Case) -> None:
+    found = verbs.check(case, "bf16", 2, 1, 7)
     assert found["ok"], found
 
 
