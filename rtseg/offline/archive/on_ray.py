@@ -7,6 +7,7 @@ is gone. The process of this run is the cluster's driver.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from .jobs import Died, Ended, Event, Job, Outcome, Ready, State
 from .worker import Setup, Worker
 
 STORE_BYTES = 80 << 20  # of a local cluster's object store: prompts pass through it, pictures do not
+REACH_S = 10.0  # how long a cluster's address may take to answer
 STARTS = 3  # attempts to start a local cluster
 ASK_S = 2.0  # how often workers are asked how far they are
 
@@ -55,12 +57,20 @@ def connect(address: str | None) -> Any:
         if address is None:
             _start_local(ray, quiet)
         else:
+            _check_reachable(address)
             ray.init(address=address, **quiet)
     except Exception as e:  # Ray's are of many kinds
         what = "a local Ray cluster cannot be started" if address is None else f"--ray {address}: cannot be joined"
         remedy = "look into /tmp/ray" if address is None else "expected a cluster, as after: ray start --head"
         raise ConfigError(f"{what} ({type(e).__name__}: {' '.join(str(e).split())[:300]}); {remedy}") from e
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` if nobody listens at HOST:PORT or ray://HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _start_local(ray: Any, quiet: dict[str, Any]) -> None:

@@ -79,7 +79,6 @@ def test_without_ray_one_line_says_what_to_do() -> None:
             import_ray()
 
 
-@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.raises(ConfigError, match=r"--ray 127.0.0.1:1: cannot be joined") as caught:
