@@ -5,8 +5,14 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.sam2 import Sam2, get_preset, save_weights
 from rtseg.track import Tracker
 
 
@@ -34,3 +40,12 @@ def plain(tracker: Tracker) -> Tracker:
     """A tracker without rules for cuts and overlaps: with random weights, any two masks may come to cover one thing."""
     tracker.cuts = False
     return tracker
+
+
+def random_recipe(folder: Path, **keys: Any) -> Recipe:
+    """An engine with random weights: quick, and as exact about repetition as a trained one. `keys` of the recipe."""
+    torch.manual_seed(0)
+    path = folder / "random.safetensors"
+    # Random weights of a convolutional trunk make one scene of all: cuts need the features of Hiera.
+    save_weights(Sam2(get_preset("nano-hiera"), 64), path)
+    return replace(load_recipe(weights=path, image_size=64, **keys), model="nano-hiera")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
@@ -110,8 +111,8 @@ class Viewer:
             await self._speak()
         except RefusedError as e:
             await self._refuse(e)
-        except (WebSocketDisconnect, RuntimeError):  # it is gone
-            pass
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # the browser is gone: nobody is left to tell
         finally:
             self._hub.leave(self)
             for sight in self._sights.values():
@@ -267,11 +268,9 @@ class Viewer:
         self._hub.refusals.note(stop.cause, self.address, stop.why)
         if self._socket.application_state != WebSocketState.CONNECTED:
             return
-        try:
+        with suppress(WebSocketDisconnect, RuntimeError):  # the browser is gone
             await self._send(messages.text(messages.Refused(why=stop.why)))
             await self._socket.close(stop.code, stop.cause)
-        except (WebSocketDisconnect, RuntimeError):  # it is gone
-            pass
 
 
 def _refusal(order: messages.Order, why: str) -> messages.Answer:

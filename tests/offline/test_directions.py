@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -20,7 +18,7 @@ from rtseg.base.errors import ConfigError, PromptError
 from rtseg.base.timing import Stages
 from rtseg.base.types import BoolMask, Frame, Prompt
 from rtseg.engine import Engine
-from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.engine.recipe import Recipe
 from rtseg.grab import random_access
 from rtseg.grab.random_access import open_frames
 from rtseg.offline import Reading, direction_pass, segment
@@ -29,9 +27,8 @@ from rtseg.offline.direction_merge import Prompted, sureness, takes_backward
 from rtseg.offline.direction_pass import BackwardPass
 from rtseg.offline.direction_records import Records
 from rtseg.offline.settings import WAYS, Way
-from rtseg.sam2 import Sam2, get_preset, save_weights
 from rtseg.track import Tracker
-from tests.shared import plain
+from tests.shared import plain, random_recipe
 from tests.track.test_cut_detector import tissue, window
 
 SIZE = (160, 120)
@@ -44,10 +41,7 @@ Found = dict[tuple[int, int], BoolMask]  # the masks that are not empty, by fram
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_weights(Sam2(get_preset("nano-hiera"), 64), path)
-    return replace(load_recipe(weights=path, image_size=64), model="nano-hiera", runtime="torch")
+    return random_recipe(tmp_path_factory.mktemp("weights"), runtime="torch")
 
 
 @pytest.fixture(scope="module")

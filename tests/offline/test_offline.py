@@ -12,29 +12,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
 import rtseg
 from rtseg.base.errors import ConfigError, OutputError, PromptError, SourceError
 from rtseg.base.types import BoolMask, Prompt
-from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.engine.recipe import Recipe
 from rtseg.offline import segment
-from rtseg.sam2 import Sam2, get_preset, save_weights
 
 SOURCE = "synthetic:laparoscopy?seconds=0.16&seed=7&width=160&height=120&fps=25"
 FRAMES = 4
 BOX = Prompt(2, box=(10.0, 20.0, 80.0, 90.0), label="tissue")
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    # Random weights of a convolutional trunk make one scene of all: cuts need the features of Hiera.
-    save_weights(Sam2(get_preset("nano-hiera"), 64), path)
-    return replace(load_recipe(weights=path, image_size=64), model="nano-hiera")
 
 
 def rectangle(x0: int, y0: int, x1: int, y1: int) -> BoolMask:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,8 @@ def _names_of(uri: str) -> list[str]:
         return []
     path = Path(uri)
     names = [uri, path.name, path.stem]
-    try:
+    with suppress(OSError, ValueError):  # a uri that is no path
         names += [str(path.resolve()), str(path.resolve().parent), str(path.parent)]
         if path.is_dir():
             names += [name for one in path.iterdir() for name in (one.name, one.stem)]
-    except (OSError, ValueError):  # a uri that is no path
-        pass
     return [name for name in names if len(name) >= SHORTEST]

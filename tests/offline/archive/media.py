@@ -7,31 +7,19 @@ import queue
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import torch
 
-from rtseg.engine.recipe import Recipe, load_recipe
 from rtseg.offline.archive.jobs import Cluster, Died, Ended, Event, Job, Ready, State
 from rtseg.offline.archive.run import Settings
 from rtseg.offline.archive.worker import Setup, Worker
-from rtseg.sam2 import Sam2, get_preset, save_weights
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 4
 PROMPTS = [{"frame": 0, "id": 1, "label": "tool", "box": [10, 8, 40, 36]}]
-
-
-def small_recipe(folder: Path) -> Recipe:
-    """An engine with random weights: quick, and as exact about repetition as a trained one."""
-    torch.manual_seed(0)
-    path = folder / "random.safetensors"
-    save_weights(Sam2(get_preset("nano-hiera"), 64), path)
-    return replace(load_recipe(weights=path, image_size=64, runtime="torch"), model="nano-hiera")
 
 
 def video(path: Path, seed: int, frames: int = FRAMES) -> Path:

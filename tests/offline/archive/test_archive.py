@@ -20,15 +20,16 @@ from rtseg.offline.archive.journal import Journal
 from rtseg.offline.archive.manifest import ManifestError
 from rtseg.offline.archive.run import Settings, archive
 from rtseg.offline.archive.worker import Setup
+from tests.shared import random_recipe
 
-from .media import FRAMES, Threads, department, masks, on_threads, small_recipe, video
+from .media import FRAMES, Threads, department, masks, on_threads, video
 
 COUNT = 3
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return small_recipe(tmp_path_factory.mktemp("weights"))
+    return random_recipe(tmp_path_factory.mktemp("weights"), runtime="torch")
 
 
 @pytest.fixture(scope="module")

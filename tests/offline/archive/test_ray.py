@@ -15,8 +15,9 @@ from rtseg.base.errors import ConfigError
 from rtseg.offline.archive.on_ray import connect, import_ray, share_of
 from rtseg.offline.archive.run import Settings, archive
 from tests.leftovers import NAME
+from tests.shared import random_recipe
 
-from .media import department, masks, on_threads, small_recipe
+from .media import department, masks, on_threads
 
 COUNT = 5
 
@@ -40,7 +41,7 @@ def ray_workers() -> list[int]:
 @pytest.mark.slow
 def test_workers_that_are_killed_change_no_mask(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    recipe = small_recipe(tmp_path)
+    recipe = random_recipe(tmp_path, runtime="torch")
     (tmp_path / "ward").mkdir()
     manifest = str(department(tmp_path / "ward", COUNT))
     quiet, harmed = tmp_path / "quiet", tmp_path / "harmed"

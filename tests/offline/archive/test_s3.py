@@ -9,8 +9,9 @@ import pytest
 
 from rtseg.offline.archive import places
 from rtseg.offline.archive.run import Settings, archive
+from tests.shared import random_recipe
 
-from .media import department, masks, on_threads, small_recipe
+from .media import department, masks, on_threads
 
 moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
@@ -38,7 +39,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_from_s3_to_s3_with_uploads_that_break_off(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = small_recipe(tmp_path)
+    recipe = random_recipe(tmp_path, runtime="torch")
     (tmp_path / "ward").mkdir()
     department(tmp_path / "ward", 3)
     local = Settings(scratch=tmp_path / "scratch")

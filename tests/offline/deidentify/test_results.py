@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,18 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from rtseg.base.errors import ConfigError, IncompleteError
 from rtseg.base.types import ImageU8, Prompt
-from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.engine.recipe import Recipe
 from rtseg.offline import following, segment
 from rtseg.offline.settings import Reading
-from rtseg.sam2 import Sam2, get_preset, save_weights
 from rtseg.synthetic.source import EndoscopeSource
 
 BODY = "synthetic:laparoscopy?seconds=5&seed=1018&width=160&height=120&fps=25"
 INSIDE, OUTSIDE = 30, 6
 BOX = Prompt(2, box=(10.0, 20.0, 80.0, 90.0), label="tissue")
 NAME = "DOE_JANE_1961"
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_weights(Sam2(get_preset("nano-hiera"), 64), path)
-    return replace(load_recipe(weights=path, image_size=64), model="nano-hiera")
 
 
 def face() -> ImageU8:

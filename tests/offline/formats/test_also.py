@@ -5,29 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from rtseg.base.errors import ConfigError
 from rtseg.base.types import Prompt
 from rtseg.cli import make_parser
-from rtseg.engine.recipe import Recipe, load_recipe
+from rtseg.engine.recipe import Recipe
 from rtseg.offline import segment
-from rtseg.sam2 import Sam2, get_preset, save_weights
 
 SOURCE = "synthetic:laparoscopy?seconds=0.16&seed=7&width=160&height=120&fps=25"
 BOX = Prompt(2, box=(10.0, 20.0, 80.0, 90.0), label="tissue")
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_weights(Sam2(get_preset("nano-hiera"), 64), path)
-    return replace(load_recipe(weights=path, image_size=64), model="nano-hiera")
 
 
 def test_formats_are_written_with_the_result_and_added_to_one_that_is_done(tmp_path: Path, recipe: Recipe) -> None:

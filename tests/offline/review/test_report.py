@@ -118,11 +118,11 @@ def test_run_json_may_hold_anything(tmp_path: Path) -> None:
             "ended",
         )
         out = write_result(tmp_path / "all" / str(i), count=3, overlay=False, **dict.fromkeys(keys, odd))
-        write_report(out)
+        assert "</html>" in write_report(out).read_text("utf-8")
         gaps = {"gaps": [odd, {"before": odd}, {"before": 1, "seconds": odd, "lost": odd, "why": odd}]}
         write_report(write_result(tmp_path / "gaps" / str(i), count=3, overlay=False, source_account=gaps))
         (out / "review.json").write_text(json.dumps({"objects": odd, "counts": odd, "seconds": odd}))
-    write_index(tmp_path / "all")
+    assert write_index(tmp_path / "all").read_text("utf-8").count("<tr") > 9
 
 
 def test_without_a_readable_overlay_the_report_says_so(tmp_path: Path) -> None:
