@@ -452,6 +452,7 @@ def test_a_near_tie_does_not_cost_a_compiled_verb(monkeypatch: pytest.MonkeyPatc
 
 
 SMALL = 64
+ORGANS = ((40, 0, 79, 40), (2, 30, 50, 59))  # boxes of two organs, which are large enough for that size
 
 
 def compiled_engine(backend: str, objects: int) -> CudaEngine:
@@ -477,7 +478,7 @@ def test_the_step_can_be_compiled_whole(frames: list[rtseg.Frame], backend: str)
     plain = CudaEngine(network(SMALL), recipe(size=SMALL), "", "cpu")
     with torch.compiler.set_stance("fail_on_recompile"):
         masks = [tracked(engine, pictures, objects) for engine in (ours, plain)]
-    assert np.mean(masks[0] == masks[1]) > 0.999 and 0.002 < np.mean(masks[0]) < 0.9
+    assert np.mean(masks[0] == masks[1]) > 0.999 and 0.1 < np.mean(masks[0]) < 0.9
 
 
 def tracked(engine: CudaEngine, pictures: list[np.ndarray], objects: int) -> np.ndarray:
@@ -485,7 +486,7 @@ def tracked(engine: CudaEngine, pictures: list[np.ndarray], objects: int) -> np.
     tracker, found = plain(Tracker(engine)), []
     for t, picture in enumerate(pictures):
         if t < objects:
-            tracker.prompt(1 + t, box=(20, 15, 55 + t, 50))
+            tracker.prompt(1 + t, box=ORGANS[t])
         masks = tracker.step(picture)
         found += [masks.mask(i) for i in masks.ids]
     return np.stack(found)
