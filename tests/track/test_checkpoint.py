@@ -17,6 +17,7 @@ from rtseg.base.errors import ConfigError, OutputError
 from rtseg.base.state import State, read_state, write_state
 from rtseg.base.types import Masks
 from rtseg.engine import Engine
+from rtseg.engine.cpu.isa import available_isas
 from rtseg.engine.recipe import load_recipe
 from rtseg.engine.reference import TorchEngine
 from rtseg.grab import open_source
@@ -26,11 +27,13 @@ RUNTIMES = {
     "torch": TORCH,
     "torch-bf16": replace(TORCH, precision="bf16"),
     "cpu": replace(TORCH, runtime="cpu", precision="fp32"),
-    "cpu-bf16": replace(TORCH, runtime="cpu", precision="bf16"),
+    "cpu-int16": replace(TORCH, runtime="cpu", precision="int16"),
     "cpu-int8": replace(TORCH, runtime="cpu", precision="int8"),
     "onnx": replace(TORCH, runtime="onnx"),
     "nano-cpu": load_recipe(image_size=128, runtime="cpu"),  # its network compares frames with a prompted one
 }
+if "avx512bf16" in available_isas():
+    RUNTIMES["cpu-bf16"] = replace(TORCH, runtime="cpu", precision="bf16")
 TRUTH_AT, ANOTHER, PROMPTED = 0, 2, 5
 
 
